@@ -1,0 +1,1 @@
+//! What everything is made of: randomness, devices, tensors, the tape, and the cases ops are tested at.

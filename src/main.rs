@@ -1,0 +1,2 @@
+//! The `srk` binary: parse, run, print the error.
+fn main() {}
