@@ -1,1 +1,9 @@
 //! What everything is made of: randomness, devices, tensors, the tape, and the cases ops are tested at.
+pub mod device;
+pub mod files;
+pub mod op_case;
+pub mod parameter;
+pub mod pool;
+pub mod rng;
+pub mod tape;
+pub mod tensor;

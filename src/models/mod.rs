@@ -1,1 +1,46 @@
-//! TBD
+//! Networks, and the registry that builds one from its configuration.
+pub mod weights;
+
+use crate::engine::device::DType;
+use crate::engine::parameter::Parameter;
+use crate::engine::tape::{Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+
+/// A denoising network for super-resolution. Images are NHWC in `[-1, 1]`.
+pub trait Network: Send + Sync {
+    /// What the network sees besides the state `x_t`, computed once for all steps of a batch or tile.
+    ///
+    /// `low` is the low-resolution image `[N, h, w, 3]`, `y0` its enlargement `[N, H, W, 3]`.
+    fn condition(&self, low: &Tensor, y0: &Tensor) -> Result<Tensor>;
+
+    /// The prediction `[N, H, W, 3]` for the state `x` `[N, H, W, 3]` at the steps `t` (`N` values,
+    /// counted as the process counts them).
+    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &[f64]) -> Result<Var>;
+
+    /// All parameters, in construction order.
+    fn parameters(&self) -> &[Parameter];
+
+    /// What tiling and padding must respect.
+    fn geometry(&self) -> Geometry;
+
+    /// How many numbers training changes.
+    fn parameter_count(&self) -> usize {
+        self.parameters().iter().map(|p| p.value().len()).sum()
+    }
+
+    /// Changes the element type the network computes in (`F32` or `F64`).
+    fn cast(&self, dtype: DType) {
+        self.parameters().iter().for_each(|p| p.cast(dtype));
+    }
+}
+
+/// What tiling and padding must respect, in low-resolution pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Sides must be multiples of this, and tiles start at multiples of it.
+    pub align: usize,
+    /// How far an output can see in one call, already rounded up to `align`; none if it sees the
+    /// whole map, so that tiles must be blended.
+    pub receptive_field: Option<usize>,
+}

@@ -1,1 +1,6 @@
-//! TBD
+//! Layers: compositions of ops that own their parameters. No kernels, no loops over elements.
+pub mod init;
+pub mod layers;
+
+pub use init::Init;
+pub use layers::{Conv2d, Linear};

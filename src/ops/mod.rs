@@ -1,1 +1,10 @@
-//! TBD
+//! One file per op; [`all`] is the registry that the tests and the benches walk.
+pub(crate) mod parallel;
+pub mod silu;
+
+use crate::engine::op_case::OpCase;
+
+/// Every op with the shapes and tolerances it is checked and timed at.
+pub fn all() -> Vec<OpCase> {
+    [silu::cases()].into_iter().flatten().collect()
+}
