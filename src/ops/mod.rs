@@ -1,4 +1,6 @@
 //! One file per op; [`all`] is the registry that the tests and the benches walk.
+pub mod conv2d;
+pub(crate) mod matmul;
 pub(crate) mod parallel;
 pub mod silu;
 
@@ -6,5 +8,5 @@ use crate::engine::op_case::OpCase;
 
 /// Every op with the shapes and tolerances it is checked and timed at.
 pub fn all() -> Vec<OpCase> {
-    [silu::cases()].into_iter().flatten().collect()
+    [conv2d::cases(), silu::cases()].into_iter().flatten().collect()
 }

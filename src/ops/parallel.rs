@@ -31,3 +31,23 @@ pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync) -> f64 {
         .collect();
     partial.iter().sum()
 }
+
+/// `sums[c] = sum of rows[.., c]`: chunks side by side, then added up in their order.
+pub(crate) fn sum_rows<T: Real>(rows: &[T], sums: &mut [T]) {
+    let c = sums.len();
+    let partial: Vec<Vec<f64>> = rows
+        .par_chunks((CHUNK / c).max(1) * c)
+        .map(|rows| {
+            let mut sums = vec![0.0; c];
+            for row in rows.chunks_exact(c) {
+                for (s, v) in sums.iter_mut().zip(row) {
+                    *s += v.to_f64();
+                }
+            }
+            sums
+        })
+        .collect();
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = T::from_f64(partial.iter().map(|p| p[i]).sum());
+    }
+}

@@ -1,0 +1,506 @@
+//! The fast convolution on x86: Winograd F(4x4, 3x3) (Lavin & Gray 2016) for 3x3 kernels, a packed
+//! product for 1x1, both with stride 1 and "same" padding, in f32.
+//!
+//! A 4x4 block of outputs is `Y = A^T [(G g G^T) . (B^T d B)] A` of a 6x6 window d: 36 products in
+//! place of 144. The gradient of the input is the same convolution with flipped weights; that of the
+//! weights is `dg = G^T [sum over blocks (B^T d B) (A dY A^T)] G`. Every position is computed alike
+//! wherever it stands in the map, so a tile of an image equals the whole, bit for bit.
+use std::cell::RefCell;
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use super::Dims;
+use super::simd::{self, CB};
+
+/// One instruction set: the tiles of [`simd`] and their width.
+pub(super) struct Kernels {
+    /// Its name, for messages.
+    pub(super) name: &'static str,
+    ocb: usize,
+    product: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
+    outer: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
+    input: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
+    gradient: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
+    output: unsafe fn(*const f32, usize, usize, *const f32, bool, *mut f32, usize, usize),
+}
+
+static AVX512: Kernels = Kernels {
+    name: "avx512f",
+    ocb: simd::avx512::OCB,
+    product: simd::avx512::product,
+    outer: simd::avx512::outer,
+    input: simd::avx512::input,
+    gradient: simd::avx512::gradient,
+    output: simd::avx512::output,
+};
+
+static AVX2: Kernels = Kernels {
+    name: "avx2",
+    ocb: simd::avx2::OCB,
+    product: simd::avx2::product,
+    outer: simd::avx2::outer,
+    input: simd::avx2::input,
+    gradient: simd::avx2::gradient,
+    output: simd::avx2::output,
+};
+
+/// The instruction sets this processor has, the best first.
+pub(super) fn available() -> impl Iterator<Item = &'static Kernels> {
+    let avx512 = is_x86_feature_detected!("avx512f").then_some(&AVX512);
+    let avx2 = (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&AVX2);
+    avx512.into_iter().chain(avx2)
+}
+
+/// The instruction set that convolutions use, if the processor has one.
+pub(super) fn chosen() -> Option<&'static Kernels> {
+    static CHOSEN: OnceLock<Option<&'static Kernels>> = OnceLock::new();
+    *CHOSEN.get_or_init(|| available().next())
+}
+
+/// Transformed weights, see [`simd`] for their layout.
+pub(super) struct Packed {
+    u: Vec<f32>,
+    inputs: usize,
+    outputs: usize,
+}
+
+thread_local! {
+    /// V and M of the block a thread works on; kept, so that no block pays for fresh pages.
+    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+// SAFETY: threads write disjoint positions of what it points to.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// The pointer; a method, so that closures capture the whole wrapper.
+    const fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+const fn padded(channels: usize) -> usize {
+    channels.next_multiple_of(CB)
+}
+
+/// Positions (Winograd tiles or pixels) per block: V and M stay in the second-level cache.
+fn block_len(frequencies: usize, ci: usize, co: usize, positions: usize) -> usize {
+    const CACHE_FLOATS: usize = 224 << 10;
+    // 14 positions fill a register tile; two blocks a thread balance small maps.
+    let fit = (CACHE_FLOATS / (frequencies * (ci + co)) / 14 * 14).clamp(14, 112);
+    let share = positions.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(14);
+    fit.min(share.max(14))
+}
+
+/// Packs `w` `[Co, k, k, Ci]` (k is 1 or 3); with `flipped`, the weights of the input gradient.
+pub(super) fn pack(k: &Kernels, d: &Dims, w: &[f32], flipped: bool) -> Packed {
+    let (inputs, outputs) = if flipped { (d.co, d.ci) } else { (d.ci, d.co) };
+    let (ip, op, taps) = (padded(inputs), padded(outputs), d.kernel);
+    let frequencies = if taps == 3 { 36 } else { 1 };
+    let mut u = vec![0.0; frequencies * ip * op];
+    let shared = Shared(u.as_mut_ptr());
+    let weight = |o: usize, ky: usize, kx: usize, i: usize| match flipped {
+        false => w[((o * taps + ky) * taps + kx) * d.ci + i],
+        true => w[((i * taps + taps - 1 - ky) * taps + taps - 1 - kx) * d.ci + o],
+    };
+    (0..op / CB).into_par_iter().for_each(|ob| {
+        let o0 = ob * CB;
+        let block = o0 / k.ocb * k.ocb;
+        let width = k.ocb.min(op - block);
+        for i in 0..inputs {
+            let mut g = [[[0.0f32; CB]; 3]; 3];
+            for (ky, g) in g.iter_mut().enumerate().take(taps) {
+                for (kx, g) in g.iter_mut().enumerate().take(taps) {
+                    for (lane, g) in g.iter_mut().enumerate().take(outputs - o0.min(outputs)) {
+                        *g = weight(o0 + lane, ky, kx, i);
+                    }
+                }
+            }
+            let at = block * ip + i * width + o0 - block;
+            let store = |xi: usize, v: &[f32; CB]| {
+                // SAFETY: this task alone writes output channels o0..o0 + CB.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(v.as_ptr(), shared.get().add(xi * ip * op + at), CB);
+                }
+            };
+            if taps == 1 {
+                store(0, &g[0][0]);
+            } else {
+                transform_weights(&g, store);
+            }
+        }
+    });
+    Packed { u, inputs, outputs }
+}
+
+/// `G g` along one axis: three taps to six frequencies, for a block of channels.
+fn g_rows(g: [&[f32; CB]; 3]) -> [[f32; CB]; 6] {
+    let mut out = [[0.0; CB]; 6];
+    for l in 0..CB {
+        let (a, b, c) = (g[0][l], g[1][l], g[2][l]);
+        let (even, odd) = ((a + c) * (-1.0 / 6.0), b * (1.0 / 6.0));
+        let (even2, odd2) = (a * (1.0 / 24.0) + c * (1.0 / 6.0), b * (1.0 / 12.0));
+        out[0][l] = a * 0.25;
+        out[1][l] = even - odd;
+        out[2][l] = even + odd;
+        out[3][l] = even2 + odd2;
+        out[4][l] = even2 - odd2;
+        out[5][l] = c;
+    }
+    out
+}
+
+/// `G g G^T`, handed to `store` frequency by frequency.
+fn transform_weights(g: &[[[f32; CB]; 3]; 3], store: impl Fn(usize, &[f32; CB])) {
+    let columns: [[[f32; CB]; 6]; 3] =
+        std::array::from_fn(|kx| g_rows([&g[0][kx], &g[1][kx], &g[2][kx]]));
+    for i in 0..6 {
+        let row = g_rows([&columns[0][i], &columns[1][i], &columns[2][i]]);
+        for (j, v) in row.iter().enumerate() {
+            store(i * 6 + j, v);
+        }
+    }
+}
+
+/// Where a Winograd tile stands: image, first output row and column.
+fn tile_at(d: &Dims, position: usize) -> (usize, usize, usize) {
+    let (rows, columns) = (d.height.div_ceil(4), d.width.div_ceil(4));
+    let (n, rest) = (position / (rows * columns), position % (rows * columns));
+    (n, rest / columns * 4, rest % columns * 4)
+}
+
+/// Copies the `SIZE` x `SIZE` window at (y0, x0) of image `n` into `patch`, zero outside.
+fn window<const SIZE: usize>(
+    d: &Dims,
+    x: &[f32],
+    channels: usize,
+    (n, y0, x0): (usize, isize, isize),
+    patch: &mut [f32],
+) {
+    let cp = padded(channels);
+    for (at, pixel) in patch.chunks_exact_mut(cp).take(SIZE * SIZE).enumerate() {
+        let (y, x_) = (y0 + (at / SIZE) as isize, x0 + (at % SIZE) as isize);
+        pixel.fill(0.0);
+        let inside = (0..d.height as isize).contains(&y) && (0..d.width as isize).contains(&x_);
+        if inside {
+            #[allow(clippy::cast_sign_loss)] // Both were just found to be inside.
+            let from = ((n * d.height + y as usize) * d.width + x_ as usize) * channels;
+            pixel[..channels].copy_from_slice(&x[from..from + channels]);
+        }
+    }
+}
+
+/// Transforms the windows of `t` tiles from `start` on into `v`.
+fn transform_inputs(
+    k: &Kernels,
+    d: &Dims,
+    x: &[f32],
+    channels: usize,
+    (start, t): (usize, usize),
+    v: &mut [f32],
+    patch: &mut [f32],
+) {
+    let cp = padded(channels);
+    for p in 0..t {
+        let (n, y, x0) = tile_at(d, start + p);
+        let (top, left) = (y as isize - 1, x0 as isize - 1);
+        let inside = y > 0 && x0 > 0 && y + 5 <= d.height && x0 + 5 <= d.width;
+        let to = v[p * CB..].as_mut_ptr();
+        if inside && cp == channels {
+            let from = &x[((n * d.height + y - 1) * d.width + x0 - 1) * cp..];
+            // SAFETY: the whole window lies inside the image; V holds t positions.
+            unsafe { (k.input)(from.as_ptr(), d.width * cp, cp, cp, to, t) };
+        } else {
+            window::<6>(d, x, channels, (n, top, left), patch);
+            // SAFETY: the patch is a 6x6 window of cp channels; V holds t positions.
+            unsafe { (k.input)(patch.as_ptr(), 6 * cp, cp, cp, to, t) };
+        }
+    }
+}
+
+/// Runs `body` with `floats` of this thread's scratch memory, whose content is unspecified.
+fn with_scratch(floats: usize, body: impl FnOnce(&mut [f32])) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if scratch.len() < floats {
+            scratch.resize(floats, 0.0);
+        }
+        body(&mut scratch[..floats]);
+    });
+}
+
+/// `y = relu?(conv(x, packed) + bias)`; `x` has `packed.inputs` channels.
+pub(super) fn convolve(
+    k: &Kernels,
+    d: &Dims,
+    x: &[f32],
+    packed: &Packed,
+    bias: Option<&[f32]>,
+    relu: bool,
+    y: &mut [f32],
+) {
+    let mut bias = bias.map_or_else(Vec::new, <[f32]>::to_vec);
+    bias.resize(padded(packed.outputs), 0.0);
+    if d.kernel == 3 {
+        winograd(k, d, x, packed, &bias, relu, y);
+    } else {
+        pointwise(k, d, x, packed, &bias, relu, y);
+    }
+}
+
+fn winograd(
+    k: &Kernels,
+    d: &Dims,
+    x: &[f32],
+    packed: &Packed,
+    bias: &[f32],
+    relu: bool,
+    y: &mut [f32],
+) {
+    let (ip, op) = (padded(packed.inputs), padded(packed.outputs));
+    let positions = d.batch * d.height.div_ceil(4) * d.width.div_ceil(4);
+    let block = block_len(36, ip, op, positions);
+    let shared = Shared(y.as_mut_ptr());
+    (0..positions.div_ceil(block)).into_par_iter().for_each(|b| {
+        let start = b * block;
+        let t = block.min(positions - start);
+        with_scratch(36 * t * (ip + op) + 36 * ip + 16 * op, |scratch| {
+            let (v, rest) = scratch.split_at_mut(36 * t * ip);
+            let (m, rest) = rest.split_at_mut(36 * t * op);
+            let (patch, out) = rest.split_at_mut(36 * ip);
+            transform_inputs(k, d, x, packed.inputs, (start, t), v, patch);
+            for xi in 0..36 {
+                let (v, u) = (&v[xi * t * ip..], &packed.u[xi * ip * op..]);
+                let m = &mut m[xi * t * op..];
+                // SAFETY: frequency xi of V, U and M, laid out as `product` asks.
+                unsafe {
+                    (k.product)(v.as_ptr(), t, t, ip / CB, u.as_ptr(), m.as_mut_ptr(), op);
+                }
+            }
+            for p in 0..t {
+                store_tile(k, d, packed.outputs, start + p, &m[p * op..], t, bias, relu, out, shared);
+            }
+        });
+    });
+}
+
+/// Writes one tile of outputs, through `out` where it sticks out of the image.
+fn store_tile(
+    k: &Kernels,
+    d: &Dims,
+    channels: usize,
+    position: usize,
+    m: &[f32],
+    t: usize,
+    bias: &[f32],
+    relu: bool,
+    out: &mut [f32],
+    y: Shared,
+) {
+    let (n, oy, ox) = tile_at(d, position);
+    let op = bias.len();
+    let (rows, columns) = ((d.height - oy).min(4), (d.width - ox).min(4));
+    let pixel = |row: usize| ((n * d.height + oy + row) * d.width + ox) * channels;
+    if rows == 4 && columns == 4 && op == channels {
+        // SAFETY: the tile lies inside image n and belongs to this task alone.
+        unsafe {
+            let y = y.get().add(pixel(0));
+            (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), relu, y, d.width * op, op);
+        }
+        return;
+    }
+    // SAFETY: `out` holds 4x4 pixels of op channels.
+    unsafe { (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), relu, out.as_mut_ptr(), 4 * op, op) };
+    for row in 0..rows {
+        for column in 0..columns {
+            let from = out[(row * 4 + column) * op..].as_ptr();
+            // SAFETY: a pixel inside image n that belongs to this task alone.
+            unsafe {
+                let to = y.get().add(pixel(row) + column * channels);
+                std::ptr::copy_nonoverlapping(from, to, channels);
+            }
+        }
+    }
+}
+
+/// Packs `t` pixels of `x` into V, channels padded with zeros.
+fn pack_pixels(x: &[f32], channels: usize, t: usize, v: &mut [f32]) {
+    for (cb, v) in v.chunks_exact_mut(t * CB).take(channels.div_ceil(CB)).enumerate() {
+        let len = CB.min(channels - cb * CB);
+        for (p, v) in v.chunks_exact_mut(CB).enumerate() {
+            let from = p * channels + cb * CB;
+            v[..len].copy_from_slice(&x[from..from + len]);
+            v[len..].fill(0.0);
+        }
+    }
+}
+
+fn pointwise(
+    k: &Kernels,
+    d: &Dims,
+    x: &[f32],
+    packed: &Packed,
+    bias: &[f32],
+    relu: bool,
+    y: &mut [f32],
+) {
+    let (inputs, outputs) = (packed.inputs, packed.outputs);
+    let (ip, op) = (padded(inputs), padded(outputs));
+    let block = block_len(1, ip, op, y.len() / outputs);
+    y.par_chunks_mut(block * outputs).zip(x.par_chunks(block * inputs)).for_each(|(y, x)| {
+        let t = y.len() / outputs;
+        with_scratch(t * (ip + op), |scratch| {
+            let (v, m) = scratch.split_at_mut(t * ip);
+            pack_pixels(x, inputs, t, v);
+            // SAFETY: V, U and M of one frequency, laid out as `product` asks.
+            unsafe {
+                (k.product)(v.as_ptr(), t, t, ip / CB, packed.u.as_ptr(), m.as_mut_ptr(), op);
+            }
+            for (y, m) in y.chunks_exact_mut(outputs).zip(m.chunks_exact(op)) {
+                for ((y, &m), &b) in y.iter_mut().zip(m).zip(bias) {
+                    let v = m + b;
+                    // Not `max`, which would turn NaN into 0.
+                    *y = if relu && v < 0.0 { 0.0 } else { v };
+                }
+            }
+        });
+    });
+}
+
+/// The gradient of the weights `[Co, k, k, Ci]` given that of the output.
+pub(super) fn weight_gradient(k: &Kernels, d: &Dims, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let (ip, op) = (padded(d.ci), padded(d.co));
+    let frequencies = if d.kernel == 3 { 36 } else { 1 };
+    let positions = match d.kernel {
+        3 => d.batch * d.height.div_ceil(4) * d.width.div_ceil(4),
+        _ => d.batch * d.height * d.width,
+    };
+    // A number of partial sums that depends on the shape alone keeps the bits the same at any number
+    // of threads.
+    let groups = (positions * frequencies / 9216).clamp(1, 16);
+    let partial: Vec<Vec<f32>> = (0..groups)
+        .into_par_iter()
+        .map(|g| {
+            let range = positions * g / groups..positions * (g + 1) / groups;
+            let mut du = vec![0.0; frequencies * ip * op];
+            accumulate(k, d, x, dy, range, &mut du);
+            du
+        })
+        .collect();
+    let mut du = vec![0.0; frequencies * ip * op];
+    du.par_chunks_mut(1 << 14).enumerate().for_each(|(chunk, du)| {
+        for part in &partial {
+            for (a, b) in du.iter_mut().zip(&part[chunk << 14..]) {
+                *a += b;
+            }
+        }
+    });
+    untransform_weights(d, &du, dw);
+}
+
+/// Adds the products of the positions in `range` to `du`.
+fn accumulate(
+    k: &Kernels,
+    d: &Dims,
+    x: &[f32],
+    dy: &[f32],
+    range: std::ops::Range<usize>,
+    du: &mut [f32],
+) {
+    let (ip, op) = (padded(d.ci), padded(d.co));
+    let frequencies = if d.kernel == 3 { 36 } else { 1 };
+    // Fixed, not by the number of threads: the order of the sums depends on it.
+    let block = ((224 << 10) / (frequencies * (ip + op))).clamp(8, 256);
+    with_scratch(frequencies * block * (ip + op) + 36 * ip + 16 * op, |scratch| {
+        let (v, rest) = scratch.split_at_mut(frequencies * block * ip);
+        let (z, rest) = rest.split_at_mut(frequencies * block * op);
+        let (patch, dy_patch) = rest.split_at_mut(36 * ip);
+        let mut start = range.start;
+        while start < range.end {
+            let t = block.min(range.end - start);
+            if d.kernel == 3 {
+                transform_inputs(k, d, x, d.ci, (start, t), v, patch);
+                transform_gradients(k, d, dy, (start, t), z, dy_patch);
+            } else {
+                pack_pixels(&x[start * d.ci..], d.ci, t, v);
+                for (z, dy) in z.chunks_exact_mut(op).zip(dy[start * d.co..].chunks_exact(d.co)).take(t) {
+                    z[..d.co].copy_from_slice(dy);
+                    z[d.co..].fill(0.0);
+                }
+            }
+            for xi in 0..frequencies {
+                let (v, z) = (&v[xi * t * ip..], &z[xi * t * op..]);
+                let du = &mut du[xi * ip * op..];
+                // SAFETY: frequency xi of V, Z and dU, laid out as `outer` asks.
+                unsafe { (k.outer)(v.as_ptr(), t, t, ip / CB, z.as_ptr(), du.as_mut_ptr(), op) };
+            }
+            start += t;
+        }
+    });
+}
+
+/// Transforms the output gradients of `t` tiles from `start` on into `z`.
+fn transform_gradients(
+    k: &Kernels,
+    d: &Dims,
+    dy: &[f32],
+    (start, t): (usize, usize),
+    z: &mut [f32],
+    patch: &mut [f32],
+) {
+    let op = padded(d.co);
+    for p in 0..t {
+        let (n, y, x) = tile_at(d, start + p);
+        let to = z[p * op..].as_mut_ptr();
+        if y + 4 <= d.height && x + 4 <= d.width && op == d.co {
+            let from = &dy[((n * d.height + y) * d.width + x) * op..];
+            // SAFETY: the whole tile lies inside the image; Z holds t positions.
+            unsafe { (k.gradient)(from.as_ptr(), d.width * op, op, op, to, t * op) };
+        } else {
+            window::<4>(d, dy, d.co, (n, y as isize, x as isize), patch);
+            // SAFETY: the patch is a 4x4 tile of op channels; Z holds t positions.
+            unsafe { (k.gradient)(patch.as_ptr(), 4 * op, op, op, to, t * op) };
+        }
+    }
+}
+
+/// `dw = G^T dU G` for each pair of channels, or a copy for 1x1 kernels.
+fn untransform_weights(d: &Dims, du: &[f32], dw: &mut [f32]) {
+    let (ip, op, taps) = (padded(d.ci), padded(d.co), d.kernel);
+    dw.par_chunks_mut(taps * taps * d.ci).enumerate().for_each(|(o, dw)| {
+        for i in 0..d.ci {
+            let at = |xi: usize| du[xi * ip * op + i * op + o];
+            if taps == 1 {
+                dw[i] = at(0);
+                continue;
+            }
+            let mut rows = [[0.0; 6]; 3];
+            for j in 0..6 {
+                let column = g_transposed(std::array::from_fn(|f| at(f * 6 + j)));
+                for (row, v) in rows.iter_mut().zip(column) {
+                    row[j] = v;
+                }
+            }
+            for (ky, row) in rows.into_iter().enumerate() {
+                for (kx, v) in g_transposed(row).into_iter().enumerate() {
+                    dw[(ky * 3 + kx) * d.ci + i] = v;
+                }
+            }
+        }
+    });
+}
+
+/// `G^T v`: six frequencies to three taps.
+fn g_transposed(v: [f32; 6]) -> [f32; 3] {
+    let (s1, d1) = ((v[1] + v[2]) * (-1.0 / 6.0), (v[2] - v[1]) * (1.0 / 6.0));
+    let (s2, d2) = (v[3] + v[4], v[3] - v[4]);
+    [
+        0.25 * v[0] + s1 + s2 * (1.0 / 24.0),
+        d1 + d2 * (1.0 / 12.0),
+        s1 + s2 * (1.0 / 6.0) + v[5],
+    ]
+}

@@ -1,0 +1,256 @@
+//! 2-D convolution with square kernels, optionally fused with ReLU.
+//!
+//! x: `[N, H, W, Ci]`, w: `[Co, k, k, Ci]`, b: `[Co]` or absent, y: `[N, Ho, Wo, Co]` with
+//! `Ho = (H + 2 pad - k) / stride + 1`. With `z` the value before ReLU:
+//!
+//! ```text
+//! z[n,i,j,o] = b[o] + sum_{u,v,c} w[o,u,v,c] x[n, i s + u - p, j s + v - p, c]      y = relu?(z)
+//!
+//! dz = dy [y > 0] or dy             db[o]       = sum_{n,i,j} dz[n,i,j,o]
+//! dx = conv of dz with w flipped    dw[o,u,v,c] = sum_{n,i,j} dz[n,i,j,o] x[n, i s + u - p, ...]
+//! ```
+//!
+//! `fast` serves f32 with stride 1, "same" padding and kernels 3 or 1 on x86 with AVX2 or better;
+//! `general` everything else. Both are tested against each other in every case.
+mod general;
+
+#[cfg(target_arch = "x86_64")]
+mod fast;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+
+use crate::engine::device::{DType, Real};
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::on_device;
+use crate::ops::parallel;
+
+impl Tape {
+    /// The convolution of `x` with `w`, plus the bias `b` if there is one.
+    pub fn conv2d(&mut self, x: &Var, w: &Var, b: Option<&Var>, op: Conv2d) -> Result<Var> {
+        match b {
+            Some(b) => self.apply(op, &[x, w, b]),
+            None => self.apply(op, &[x, w]),
+        }
+    }
+}
+
+/// See the [module](self) for the formulas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2d {
+    /// Distance between the windows of neighbouring outputs.
+    pub stride: usize,
+    /// Zeros added on each side.
+    pub pad: usize,
+    /// Whether the output passes through ReLU.
+    pub relu: bool,
+}
+
+impl Conv2d {
+    /// Stride 1 and the padding that keeps the size, for an odd kernel.
+    pub const fn same(kernel: usize) -> Self {
+        Self { stride: 1, pad: kernel / 2, relu: false }
+    }
+
+    /// The same convolution followed by ReLU.
+    pub const fn relu(self) -> Self {
+        Self { relu: true, ..self }
+    }
+
+    fn dims(&self, x: &Tensor, w: &Tensor) -> Result<Dims> {
+        const OP: &str = "conv2d";
+        let [batch, height, width, ci] = x.nhwc(OP)?;
+        let [co, kernel, kernel_w, w_ci] = w.nhwc(OP)?;
+        if kernel != kernel_w || w_ci != ci {
+            return Err(Error::shape(OP, format!("weight [Co, k, k, {ci}]"), w.shape()));
+        }
+        if height + 2 * self.pad < kernel || width + 2 * self.pad < kernel {
+            let expected = format!("height and width of at least {}", kernel - 2 * self.pad);
+            return Err(Error::shape(OP, expected, x.shape()));
+        }
+        Ok(Dims { batch, height, width, ci, co, kernel, stride: self.stride, pad: self.pad })
+    }
+}
+
+/// The sizes that every implementation needs.
+#[derive(Clone, Copy, Debug)]
+struct Dims {
+    batch: usize,
+    height: usize,
+    width: usize,
+    ci: usize,
+    co: usize,
+    kernel: usize,
+    stride: usize,
+    pad: usize,
+}
+
+impl Dims {
+    const fn out_height(&self) -> usize {
+        (self.height + 2 * self.pad - self.kernel) / self.stride + 1
+    }
+    const fn out_width(&self) -> usize {
+        (self.width + 2 * self.pad - self.kernel) / self.stride + 1
+    }
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let (x, w) = (inputs[0], inputs[1]);
+        let d = self.dims(x, w)?;
+        if let Some(b) = inputs.get(2).filter(|b| b.shape() != [d.co]) {
+            return Err(Error::shape("conv2d", format!("bias [{}]", d.co), b.shape()));
+        }
+        let mut y = Tensor::empty_as(x, &[d.batch, d.out_height(), d.out_width(), d.co]);
+        on_device!(x, cpu::<T> => {
+            let bias = inputs.get(2).map(|b| b.cpu::<T>()).transpose()?;
+            cpu::forward::<T>(&d, self.relu, x.cpu()?, w.cpu()?, bias, y.cpu_mut()?);
+        });
+        Ok((y, Saved::new()))
+    }
+
+    fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let (x, w) = (call.inputs[0], call.inputs[1]);
+        let d = self.dims(x, w)?;
+        let masked = if self.relu { Some(relu_mask(call.output, dy)?) } else { None };
+        let dz = masked.as_ref().unwrap_or(dy);
+        let mut grads: Vec<Option<Tensor>> = call
+            .inputs
+            .iter()
+            .zip(call.wants)
+            .map(|(input, wanted)| wanted.then(|| Tensor::empty_as(input, input.shape())))
+            .collect();
+        on_device!(x, cpu::<T> => {
+            if let Some(dx) = &mut grads[0] {
+                cpu::input_gradient::<T>(&d, w.cpu()?, dz.cpu()?, dx.cpu_mut()?);
+            }
+            if let Some(dw) = &mut grads[1] {
+                cpu::weight_gradient::<T>(&d, x.cpu()?, dz.cpu()?, dw.cpu_mut()?);
+            }
+            if let Some(Some(db)) = grads.get_mut(2) {
+                parallel::sum_rows::<T>(dz.cpu()?, db.cpu_mut()?);
+            }
+        });
+        Ok(grads)
+    }
+
+    fn flops(&self, inputs: &[&[usize]]) -> u64 {
+        let (x, w) = (inputs[0], inputs[1]);
+        let out = |side: usize| (side + 2 * self.pad - w[1]) / self.stride + 1;
+        2 * (x[0] * out(x[1]) * out(x[2]) * w.iter().product::<usize>()) as u64
+    }
+}
+
+/// `dy` where `y` is positive, else 0.
+fn relu_mask(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let mut dz = Tensor::empty_as(dy, dy.shape());
+    on_device!(y, cpu::<T> => {
+        let zero = T::default();
+        parallel::zip3(dz.cpu_mut::<T>()?, y.cpu()?, dy.cpu()?, |dz, &y, &dy| {
+            *dz = if y > zero { dy } else { zero };
+        });
+    });
+    Ok(dz)
+}
+
+/// The fast path's edges (tiles over the border, channels that fill no vector, one pixel), strides,
+/// even kernels, kernels larger than the map; and the sizes of PERFORMANCE's peers.
+pub fn cases() -> Vec<OpCase> {
+    let same = |k: usize, x: [usize; 4], co: usize, relu: bool| {
+        let op = Conv2d { relu, ..Conv2d::same(k) };
+        OpCase::new(move || op, &[&x, &[co, k, k, x[3]], &[co]])
+            // Winograd's transforms cost about two digits of f32 (Lavin & Gray 2016, section 4).
+            .f32_tol(2e-5)
+    };
+    let strided = |k: usize, stride: usize, pad: usize, x: [usize; 4], co: usize| {
+        let op = Conv2d { stride, pad, relu: false };
+        OpCase::new(move || op, &[&x, &[co, k, k, x[3]], &[co]])
+    };
+    vec![
+        same(3, [2, 5, 7, 3], 4, false),
+        same(3, [1, 9, 4, 17], 3, false),
+        same(3, [1, 4, 8, 2], 16, true),
+        same(3, [1, 1, 1, 5], 2, false),
+        same(1, [2, 3, 5, 6], 7, false),
+        same(1, [1, 4, 3, 18], 33, true),
+        strided(4, 2, 1, [2, 6, 7, 3], 2),
+        strided(3, 2, 1, [1, 5, 5, 4], 3),
+        strided(5, 1, 2, [1, 3, 2, 2], 3),
+        OpCase::new(|| Conv2d::same(3), &[&[1, 5, 6, 4], &[3, 3, 3, 4]]).f32_tol(2e-5),
+        same(3, [1, 128, 128, 64], 64, false).timed_only(),
+        same(3, [1, 64, 64, 128], 128, false).timed_only(),
+        same(3, [1, 32, 32, 256], 256, false).timed_only(),
+        same(1, [1, 128, 128, 64], 64, false).timed_only(),
+    ]
+}
+
+mod cpu {
+    use super::{DType, Dims, Real, general};
+
+    pub(super) fn forward<T: Real>(
+        d: &Dims,
+        relu: bool,
+        x: &[T],
+        w: &[T],
+        bias: Option<&[T]>,
+        y: &mut [T],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(k) = fast_path::<T>(d) {
+            let (x, w, y) = (as_f32(x), as_f32(w), as_f32_mut(y));
+            let packed = super::fast::pack(k, d, w, false);
+            return super::fast::convolve(k, d, x, &packed, bias.map(as_f32), relu, y);
+        }
+        general::forward(d, x, w, bias, y);
+        if relu {
+            let zero = T::default();
+            y.iter_mut().filter(|v| **v < zero).for_each(|v| *v = zero);
+        }
+    }
+
+    pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(k) = fast_path::<T>(d) {
+            let packed = super::fast::pack(k, d, as_f32(w), true);
+            return super::fast::convolve(k, d, as_f32(dy), &packed, None, false, as_f32_mut(dx));
+        }
+        general::input_gradient(d, w, dy, dx);
+    }
+
+    pub(super) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(k) = fast_path::<T>(d) {
+            return super::fast::weight_gradient(k, d, as_f32(x), as_f32(dy), as_f32_mut(dw));
+        }
+        general::weight_gradient(d, x, dy, dw);
+    }
+
+    /// The condition of the fast path, and the instruction set it runs on.
+    #[cfg(target_arch = "x86_64")]
+    fn fast_path<T: Real>(d: &Dims) -> Option<&'static super::fast::Kernels> {
+        let same = d.stride == 1 && matches!((d.kernel, d.pad), (3, 1) | (1, 0));
+        // Below this the padding of the channels to 16 costs more than the transforms save.
+        let wide = d.ci.max(d.co) >= 16;
+        (T::DTYPE == DType::F32 && same && wide).then(super::fast::chosen).flatten()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn as_f32<T: Real>(v: &[T]) -> &[f32] {
+        assert!(T::DTYPE == DType::F32, "only f32 takes the fast path");
+        // SAFETY: DTYPE F32 is implemented by f32 alone.
+        unsafe { std::slice::from_raw_parts(v.as_ptr().cast(), v.len()) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn as_f32_mut<T: Real>(v: &mut [T]) -> &mut [f32] {
+        assert!(T::DTYPE == DType::F32, "only f32 takes the fast path");
+        // SAFETY: DTYPE F32 is implemented by f32 alone.
+        unsafe { std::slice::from_raw_parts_mut(v.as_mut_ptr().cast(), v.len()) }
+    }
+}

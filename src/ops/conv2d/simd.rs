@@ -1,0 +1,321 @@
+//! The register tiles and transforms of the fast convolution, for AVX-512 and for AVX2 with FMA.
+//!
+//! Layouts, with `T` positions (Winograd tiles or pixels) in a block, `XI` 36 or 1, channels padded
+//! to multiples of [`CB`] with zeros:
+//!
+//! ```text
+//! V  [XI][Ci/CB][T][CB]    transformed input          Z, M  [XI][T][Co]   transformed dy, products
+//! U  [XI][Co/OCB][Ci][OCB] transformed weights        dU    [XI][Ci][Co]  their gradient
+//! ```
+//!
+//! In V the distance between positions is the constant CB whatever the number of channels, so the
+//! addresses of a register tile fold into displacements and nothing spills.
+
+/// Channels in a block of V.
+pub(super) const CB: usize = 16;
+
+/// Rows of F(4x4, 3x3) input transform B^T, applied to columns then rows.
+macro_rules! transforms {
+    ($v:ident, $feat:literal, $set1:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident) => {
+        /// `B^T d`: six input values to six frequencies.
+        #[target_feature(enable = $feat)]
+        #[inline]
+        fn bt(d: [$v; 6]) -> [$v; 6] {
+            let (k2, k4, k5) = ($set1(2.0), $set1(4.0), $set1(5.0));
+            let a = $sub(d[4], $mul(k4, d[2]));
+            let b = $sub(d[3], $mul(k4, d[1]));
+            let e = $sub(d[4], d[2]);
+            let f = $mul(k2, $sub(d[3], d[1]));
+            [
+                $add($sub($mul(k4, d[0]), $mul(k5, d[2])), d[4]),
+                $add(a, b),
+                $sub(a, b),
+                $add(e, f),
+                $sub(e, f),
+                $add($sub($mul(k4, d[1]), $mul(k5, d[3])), d[5]),
+            ]
+        }
+
+        /// `A^T m`: six products to four outputs.
+        #[target_feature(enable = $feat)]
+        #[inline]
+        fn at(m: [$v; 6]) -> [$v; 4] {
+            let (k2, k4, k8) = ($set1(2.0), $set1(4.0), $set1(8.0));
+            let (s, d) = ($add(m[1], m[2]), $sub(m[1], m[2]));
+            let (t, e) = ($add(m[3], m[4]), $sub(m[3], m[4]));
+            [$add($add(m[0], s), t), $fma(k2, e, d), $fma(k4, t, s), $add($fma(k8, e, d), m[5])]
+        }
+
+        /// `A g`: four output gradients to six, the transpose of [`at`].
+        #[target_feature(enable = $feat)]
+        #[inline]
+        fn a(g: [$v; 4]) -> [$v; 6] {
+            let (k2, k4, k8) = ($set1(2.0), $set1(4.0), $set1(8.0));
+            let (e, o) = ($add(g[0], g[2]), $add(g[1], g[3]));
+            let (e4, o8) = ($fma(k4, g[2], g[0]), $fma(k8, g[3], $mul(k2, g[1])));
+            [g[0], $add(e, o), $sub(e, o), $add(e4, o8), $sub(e4, o8), g[3]]
+        }
+    };
+}
+
+macro_rules! isa {
+    ($name:ident, $feat:literal, $v:ident, $lanes:literal, $pmax:literal, $set1:ident, $load:ident,
+     $store:ident, $fma:ident, $add:ident, $sub:ident, $mul:ident, $max:ident, $zero:ident,
+     [$($p:literal),*]) => {
+        pub(super) mod $name {
+            use std::arch::x86_64::*;
+
+            use super::CB;
+
+            const LANES: usize = $lanes;
+            /// Positions in a register tile.
+            const PMAX: usize = $pmax;
+            /// Output channels in a register tile.
+            pub(in super::super) const OCB: usize = 2 * LANES;
+
+            transforms!($v, $feat, $set1, $add, $sub, $mul, $fma);
+
+            /// `m[p][..NV * LANES] = sum_k v[p][k] u[k][..]` for P positions, channel blocks `blocks`.
+            #[target_feature(enable = $feat)]
+            unsafe fn tile<const P: usize, const NV: usize>(
+                v: *const f32, v_block: usize, blocks: usize, u: *const f32, m: *mut f32, co: usize,
+            ) {
+                let mut acc = [[$zero(); NV]; P];
+                for b in 0..blocks {
+                    // SAFETY: block b of V and of U, as the caller's layouts say.
+                    let (v, u) = unsafe { (v.add(b * v_block), u.add(b * CB * NV * LANES)) };
+                    for k in 0..CB {
+                        let mut w = [$zero(); NV];
+                        for (i, w) in w.iter_mut().enumerate() {
+                            // SAFETY: row k of this block of U.
+                            *w = unsafe { $load(u.add((k * NV + i) * LANES)) };
+                        }
+                        for p in 0..P {
+                            // SAFETY: channel k of position p.
+                            let x = $set1(unsafe { *v.add(p * CB + k) });
+                            for i in 0..NV {
+                                acc[p][i] = $fma(x, w[i], acc[p][i]);
+                            }
+                        }
+                    }
+                }
+                for (p, acc) in acc.iter().enumerate() {
+                    for (i, &acc) in acc.iter().enumerate() {
+                        // SAFETY: position p of M.
+                        unsafe { $store(m.add(p * co + i * LANES), acc) };
+                    }
+                }
+            }
+
+            /// `M[t][o] = sum_k V[t][k] U[k][o]` for one frequency and `t` positions.
+            ///
+            /// # Safety
+            /// `v` is [Ci/CB][t_stride][CB], `u` [Co/OCB][Ci][OCB], `m` [t][co]; `co` is padded.
+            #[target_feature(enable = $feat)]
+            pub(in super::super) unsafe fn product(
+                v: *const f32, t_stride: usize, t: usize, blocks: usize, u: *const f32,
+                m: *mut f32, co: usize,
+            ) {
+                let tiles = t.div_ceil(PMAX);
+                let mut o = 0;
+                while o < co {
+                    // SAFETY: the weights of output channels o.. start after those before them.
+                    let u = unsafe { u.add(o * blocks * CB) };
+                    let wide = co - o >= OCB;
+                    for j in 0..tiles {
+                        let (p0, p1) = (t * j / tiles, t * (j + 1) / tiles);
+                        // SAFETY: positions p0..p1 of V and M.
+                        let (v, m) = unsafe { (v.add(p0 * CB), m.add(p0 * co + o)) };
+                        // SAFETY: as the caller promises, for p1 - p0 positions.
+                        unsafe {
+                            match (p1 - p0, wide) {
+                                $(($p, true) => tile::<$p, 2>(v, t_stride * CB, blocks, u, m, co),
+                                  ($p, false) => tile::<$p, 1>(v, t_stride * CB, blocks, u, m, co),)*
+                                _ => unreachable!("tiles hold 1 to PMAX positions"),
+                            }
+                        }
+                    }
+                    o += if wide { OCB } else { LANES };
+                }
+            }
+
+            /// `dU[k][o] += sum_t V[t][k] Z[t][o]` for one frequency and `t` positions.
+            ///
+            /// # Safety
+            /// `v` is [Ci/CB][t_stride][CB], `z` [t][co], `du` [Ci][co]; `co` is padded.
+            #[target_feature(enable = $feat)]
+            pub(in super::super) unsafe fn outer(
+                v: *const f32, t_stride: usize, t: usize, blocks: usize, z: *const f32,
+                du: *mut f32, co: usize,
+            ) {
+                for b in 0..blocks {
+                    for half in 0..2 {
+                        let k0 = half * (CB / 2);
+                        let mut o = 0;
+                        while o < co {
+                            // SAFETY: channels b * CB + k0.. of V and dU, o.. of Z and dU.
+                            unsafe {
+                                let v = v.add(b * t_stride * CB + k0);
+                                let du = du.add((b * CB + k0) * co + o);
+                                if co - o >= OCB {
+                                    outer_tile::<2>(v, t, z.add(o), du, co);
+                                    o += OCB;
+                                } else {
+                                    outer_tile::<1>(v, t, z.add(o), du, co);
+                                    o += LANES;
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+
+            #[target_feature(enable = $feat)]
+            unsafe fn outer_tile<const NV: usize>(
+                v: *const f32, t: usize, z: *const f32, du: *mut f32, co: usize,
+            ) {
+                const P: usize = CB / 2;
+                // Four rows of accumulators a pass fit in the sixteen registers of AVX2.
+                const ROWS: usize = if LANES == 16 { P } else { P / 2 };
+                for r0 in (0..P).step_by(ROWS) {
+                    let mut acc = [[$zero(); NV]; ROWS];
+                    for (p, acc) in acc.iter_mut().enumerate() {
+                        for (i, acc) in acc.iter_mut().enumerate() {
+                            // SAFETY: row r0 + p of dU.
+                            *acc = unsafe { $load(du.add((r0 + p) * co + i * LANES)) };
+                        }
+                    }
+                    for s in 0..t {
+                        let mut w = [$zero(); NV];
+                        for (i, w) in w.iter_mut().enumerate() {
+                            // SAFETY: position s of Z.
+                            *w = unsafe { $load(z.add(s * co + i * LANES)) };
+                        }
+                        for p in 0..ROWS {
+                            // SAFETY: channel r0 + p of position s of V.
+                            let x = $set1(unsafe { *v.add(s * CB + r0 + p) });
+                            for i in 0..NV {
+                                acc[p][i] = $fma(x, w[i], acc[p][i]);
+                            }
+                        }
+                    }
+                    for (p, acc) in acc.iter().enumerate() {
+                        for (i, &acc) in acc.iter().enumerate() {
+                            // SAFETY: as loaded above.
+                            unsafe { $store(du.add((r0 + p) * co + i * LANES), acc) };
+                        }
+                    }
+                }
+            }
+
+            /// Transforms the 6x6 window at `x` into V: `B^T d B` for each channel.
+            ///
+            /// # Safety
+            /// `x` is readable at `[6][row / c][c]` for `c` channels, a multiple of CB; `v` is the
+            /// position's first element of `[36][c / CB][t_stride][CB]`.
+            #[target_feature(enable = $feat)]
+            pub(in super::super) unsafe fn input(
+                x: *const f32, row: usize, pixel: usize, c: usize, v: *mut f32, t_stride: usize,
+            ) {
+                let xi = c * t_stride;
+                for cc in (0..c).step_by(LANES) {
+                    let mut t = [[$zero(); 6]; 6];
+                    for j in 0..6 {
+                        let mut d = [$zero(); 6];
+                        for (i, d) in d.iter_mut().enumerate() {
+                            // SAFETY: window pixel (i, j).
+                            *d = unsafe { $load(x.add(i * row + j * pixel + cc)) };
+                        }
+                        for (i, r) in bt(d).into_iter().enumerate() {
+                            t[i][j] = r;
+                        }
+                    }
+                    let at = cc / CB * t_stride * CB + cc % CB;
+                    for i in 0..6 {
+                        for (j, r) in bt(t[i]).into_iter().enumerate() {
+                            // SAFETY: frequency (i, j) of this position.
+                            unsafe { $store(v.add((i * 6 + j) * xi + at), r) };
+                        }
+                    }
+                }
+            }
+
+            /// Transforms the 4x4 gradients at `dy` into Z: `A g A^T` for each channel.
+            ///
+            /// # Safety
+            /// `dy` is readable at `[4][row / c][c]`, `c` a multiple of LANES; `z` is the position's
+            /// first element of `[36][t][c]` with `xi` elements a frequency.
+            #[target_feature(enable = $feat)]
+            pub(in super::super) unsafe fn gradient(
+                dy: *const f32, row: usize, pixel: usize, c: usize, z: *mut f32, xi: usize,
+            ) {
+                for cc in (0..c).step_by(LANES) {
+                    let mut t = [[$zero(); 4]; 6];
+                    for j in 0..4 {
+                        let mut d = [$zero(); 4];
+                        for (i, d) in d.iter_mut().enumerate() {
+                            // SAFETY: window pixel (i, j).
+                            *d = unsafe { $load(dy.add(i * row + j * pixel + cc)) };
+                        }
+                        for (i, r) in a(d).into_iter().enumerate() {
+                            t[i][j] = r;
+                        }
+                    }
+                    for i in 0..6 {
+                        for (j, r) in a(t[i]).into_iter().enumerate() {
+                            // SAFETY: frequency (i, j) of this position.
+                            unsafe { $store(z.add((i * 6 + j) * xi + cc), r) };
+                        }
+                    }
+                }
+            }
+
+            /// Transforms one position of M into 4x4 outputs, adds the bias, applies ReLU if asked.
+            ///
+            /// # Safety
+            /// `m` is the position's first element of `[36][t][c]` with `xi` elements a frequency,
+            /// `bias` has `c` elements, `y` is writable at `[4][row / pixel][c]`.
+            #[target_feature(enable = $feat)]
+            pub(in super::super) unsafe fn output(
+                m: *const f32, xi: usize, c: usize, bias: *const f32, relu: bool, y: *mut f32,
+                row: usize, pixel: usize,
+            ) {
+                for cc in (0..c).step_by(LANES) {
+                    let mut t = [[$zero(); 6]; 4];
+                    for j in 0..6 {
+                        let mut d = [$zero(); 6];
+                        for (i, d) in d.iter_mut().enumerate() {
+                            // SAFETY: frequency (i, j) of this position.
+                            *d = unsafe { $load(m.add((i * 6 + j) * xi + cc)) };
+                        }
+                        for (i, r) in at(d).into_iter().enumerate() {
+                            t[i][j] = r;
+                        }
+                    }
+                    // SAFETY: the bias has c elements.
+                    let b = unsafe { $load(bias.add(cc)) };
+                    for (i, t) in t.iter().enumerate() {
+                        for (j, r) in at(*t).into_iter().enumerate() {
+                            let r = $add(r, b);
+                            // Zero first: the maximum returns its second operand where one is NaN.
+                            let r = if relu { $max($zero(), r) } else { r };
+                            // SAFETY: output pixel (i, j).
+                            unsafe { $store(y.add(i * row + j * pixel + cc), r) };
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+isa!(
+    avx512, "avx512f", __m512, 16, 14, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps,
+    _mm512_fmadd_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps, _mm512_max_ps, _mm512_setzero_ps,
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+);
+isa!(
+    avx2, "avx2,fma", __m256, 8, 6, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps,
+    _mm256_fmadd_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps, _mm256_max_ps, _mm256_setzero_ps,
+    [1, 2, 3, 4, 5, 6]
+);
