@@ -1,5 +1,6 @@
 //! One file per op; [`all`] is the registry that the tests and the benches walk.
 pub mod conv2d;
+pub mod conv_transpose2d;
 pub(crate) mod matmul;
 pub(crate) mod parallel;
 pub mod silu;
@@ -8,5 +9,5 @@ use crate::engine::op_case::OpCase;
 
 /// Every op with the shapes and tolerances it is checked and timed at.
 pub fn all() -> Vec<OpCase> {
-    [conv2d::cases(), silu::cases()].into_iter().flatten().collect()
+    [conv2d::cases(), conv_transpose2d::cases(), silu::cases()].into_iter().flatten().collect()
 }

@@ -51,3 +51,14 @@ pub(crate) fn sum_rows<T: Real>(rows: &[T], sums: &mut [T]) {
         *sum = T::from_f64(partial.iter().map(|p| p[i]).sum());
     }
 }
+
+/// `rows[.., c] += v[c]`.
+pub(crate) fn add_to_rows<T: Real>(rows: &mut [T], v: &[T]) {
+    rows.par_chunks_mut((CHUNK / v.len()).max(1) * v.len()).for_each(|rows| {
+        for row in rows.chunks_exact_mut(v.len()) {
+            for (a, &b) in row.iter_mut().zip(v) {
+                *a += b;
+            }
+        }
+    });
+}
