@@ -90,7 +90,7 @@ impl DualDomainGrid {
 
     /// What t has to say, `[N, channels]`, before each block's own linear map.
     fn time_features(&self, tape: &mut Tape, x: &Var, t: &[f64]) -> Result<Var> {
-        let embedded = TimeEmbedding::E3.of(t, self.config.time_dim, x.value().dtype())?;
+        let embedded = TimeEmbedding::SinCosToEnd.of(t, self.config.time_dim, x.value().dtype())?;
         let embedded = tape.input(embedded);
         let features = self.time[0].forward(tape, &embedded)?;
         let features = tape.silu(&features)?;

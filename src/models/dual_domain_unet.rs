@@ -87,7 +87,7 @@ impl DualDomainUNet {
 
     fn time_shift(&self, tape: &mut Tape, x: &Var, t: &[f64]) -> Result<Var> {
         let dtype = x.value().dtype();
-        let embedded = TimeEmbedding::E3.of(t, self.time_dim, dtype)?;
+        let embedded = TimeEmbedding::SinCosToEnd.of(t, self.time_dim, dtype)?;
         let embedded = tape.input(embedded);
         let hidden = self.time[0].forward(tape, &embedded)?;
         let hidden = tape.gelu(&hidden)?;

@@ -121,7 +121,7 @@ impl Network for ResidualUNet {
 
     fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &[f64]) -> Result<Var> {
         let dtype = x.value().dtype();
-        let embedded = TimeEmbedding::E3.of(t, self.time_dim, dtype)?;
+        let embedded = TimeEmbedding::SinCosToEnd.of(t, self.time_dim, dtype)?;
         let embedded = tape.input(embedded);
         let time = self.time.forward(tape, &embedded)?;
         let time = tape.relu(&time)?;
