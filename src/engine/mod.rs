@@ -1,1 +1,2 @@
 //! What everything is made of: randomness, devices, tensors, the tape, and the cases ops are tested at.
+pub mod files;
