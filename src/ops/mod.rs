@@ -1,5 +1,8 @@
 //! One file per op; [`all`] is the registry that the tests and the benches walk.
+pub mod adam;
+pub mod clip_by_norm;
 pub mod conv2d;
+pub mod ema;
 pub(crate) mod matmul;
 pub(crate) mod parallel;
 pub mod silu;
