@@ -1,11 +1,50 @@
 //! Networks, and the registry that builds one from its configuration.
+pub mod dual_domain_grid;
+pub mod dual_domain_unet;
+pub mod residual_unet;
 pub mod weights;
+
+use serde::{Deserialize, Serialize};
 
 use crate::engine::device::DType;
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
+
+/// Which network, and its sizes: the `[model]` section of a recipe and the `srk.config` of a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ModelConfig {
+    /// The default model's network.
+    DualDomainGrid(dual_domain_grid::DualDomainGridConfig),
+    /// Seed 001's network.
+    #[serde(rename = "dual-domain-unet")]
+    DualDomainUNet(dual_domain_unet::DualDomainUNetConfig),
+    /// Seed 001's second network.
+    #[serde(rename = "residual-unet")]
+    ResidualUNet(residual_unet::ResidualUNetConfig),
+}
+
+impl ModelConfig {
+    /// The network, its initial weights a function of `seed`.
+    pub fn build(&self, seed: u64) -> Box<dyn Network> {
+        match self {
+            Self::DualDomainGrid(c) => Box::new(dual_domain_grid::DualDomainGrid::new(c, seed)),
+            Self::DualDomainUNet(c) => Box::new(dual_domain_unet::DualDomainUNet::new(c, seed)),
+            Self::ResidualUNet(c) => Box::new(residual_unet::ResidualUNet::new(c, seed)),
+        }
+    }
+
+    /// The factor between low and high resolution.
+    pub const fn scale(&self) -> usize {
+        match self {
+            Self::DualDomainGrid(c) => c.scale,
+            Self::DualDomainUNet(c) => c.scale,
+            Self::ResidualUNet(c) => c.scale,
+        }
+    }
+}
 
 /// A denoising network for super-resolution. Images are NHWC in `[-1, 1]`.
 pub trait Network: Send + Sync {

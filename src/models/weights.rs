@@ -1,1 +1,210 @@
 //! Weights files: safetensors under the names and layouts of the original state dicts.
+//!
+//! The only place where layouts are converted: memory holds convolutions as `[Cout, kh, kw, Cin]`,
+//! files as `[Cout, Cin, kh, kw]`, so that checkpoints of the original implementations load.
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use half::f16;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::engine::device::DType;
+use crate::engine::files::atomic_write;
+use crate::engine::parameter::{Layout, Parameter};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Report, Result};
+
+/// The tensors and metadata of one file, in the file's own layout.
+#[derive(Debug, Default)]
+pub struct WeightsFile {
+    /// String metadata: `srk.arch`, `srk.config`, `srk.scale`, `srk.step`, `srk.license`, ...
+    pub metadata: BTreeMap<String, String>,
+    /// Shape and values by name.
+    pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+}
+
+/// Where the axes of a `layout`ed tensor of four axes stand in memory, given their place in the file.
+fn axes(layout: Layout, rank: usize) -> Option<[usize; 4]> {
+    match (layout, rank) {
+        // Cout, Cin, kh, kw and Cin, Cout, kh, kw alike: the second axis of the file is the last.
+        (Layout::Conv | Layout::ConvTranspose, 4) => Some([0, 3, 1, 2]),
+        _ => None,
+    }
+}
+
+/// From `[A, B, h, w]` (file) to `[A, h, w, B]` (memory), or back.
+fn permute(values: &[f32], file: [usize; 4], to_memory: bool) -> Vec<f32> {
+    let [a, b, h, w] = file;
+    let mut out = vec![0.0; values.len()];
+    for i in 0..a {
+        for j in 0..b {
+            for p in 0..h * w {
+                let (in_file, in_memory) = ((i * b + j) * h * w + p, (i * h * w + p) * b + j);
+                let (from, to) =
+                    if to_memory { (in_file, in_memory) } else { (in_memory, in_file) };
+                out[to] = values[from];
+            }
+        }
+    }
+    out
+}
+
+/// A parameter's shape in files.
+pub fn file_shape(layout: Layout, shape: &[usize]) -> Vec<usize> {
+    match axes(layout, shape.len()) {
+        Some(_) => vec![shape[0], shape[3], shape[1], shape[2]],
+        None => shape.to_vec(),
+    }
+}
+
+/// A parameter's values in the layout of files.
+pub fn to_file_layout(layout: Layout, tensor: &Tensor) -> Vec<f32> {
+    let values: Vec<f32> = tensor.cast(DType::F32).cpu::<f32>().map_or_else(|_| vec![], <[f32]>::to_vec);
+    match file_shape(layout, tensor.shape())[..] {
+        [a, b, h, w] if axes(layout, 4).is_some() => permute(&values, [a, b, h, w], false),
+        _ => values,
+    }
+}
+
+/// A tensor in the layout of memory, from values in the layout of files.
+pub fn from_file_layout(layout: Layout, shape: &[usize], values: &[f32]) -> Tensor {
+    match *shape {
+        [a, b, h, w] if axes(layout, 4).is_some() => {
+            Tensor::from_vec(permute(values, [a, b, h, w], true), &[a, h, w, b])
+        }
+        _ => Tensor::from_vec(values.to_vec(), shape),
+    }
+}
+
+impl WeightsFile {
+    /// The values of `parameters` under their names.
+    pub fn of(parameters: &[Parameter], metadata: BTreeMap<String, String>) -> Self {
+        let entry = |p: &Parameter| {
+            let value = p.value();
+            let shape = file_shape(p.layout(), value.shape());
+            (p.name().to_owned(), (shape, to_file_layout(p.layout(), &value)))
+        };
+        Self { metadata, tensors: parameters.iter().map(entry).collect() }
+    }
+
+    /// Reads a file. Its size bounds every length in its header, so a damaged header allocates
+    /// nothing.
+    pub fn read(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|e| {
+            let report = Report::new(format!("cannot read the weights {name}"), e);
+            Error::Model(report.help("srk models list    shows the models that are there"))
+        })?;
+        Self::parse(&bytes, &name)
+    }
+
+    /// Reads the bytes of a file; `name` is what error messages call it.
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
+        let damaged = |cause: &dyn std::fmt::Display| {
+            let report = Report::new(format!("cannot load the weights {name}"), cause);
+            Error::Model(report.help("copy or download the file again; srk reads safetensors"))
+        };
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| damaged(&e))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(&e))?;
+        let mut tensors = BTreeMap::new();
+        for (key, view) in file.iter() {
+            let values = decode(&view)
+                .ok_or_else(|| damaged(&format!("{key} has element type {:?}", view.dtype())))?;
+            if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+                return Err(damaged(&format!("{key}[{i}] is {}, not a finite number", values[i])));
+            }
+            tensors.insert(key.to_owned(), (view.shape().to_vec(), values));
+        }
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { metadata, tensors })
+    }
+
+    /// Gives every parameter its value; missing, unexpected and wrongly shaped tensors are named.
+    pub fn apply(&self, parameters: &[Parameter], name: &str) -> Result<()> {
+        let refuse = |cause: String| {
+            let report = Report::new(format!("the weights {name} do not fit the network"), cause);
+            Err(Error::Model(report.help(format!("srk models info {name}    shows what it holds"))))
+        };
+        let mut known: HashMap<&str, &Parameter> = HashMap::new();
+        let mut missing = Vec::new();
+        for p in parameters {
+            known.insert(p.name(), p);
+            match self.tensors.get(p.name()) {
+                None => missing.push(p.name()),
+                Some((shape, _)) => {
+                    let wanted = file_shape(p.layout(), p.value().shape());
+                    if *shape != wanted {
+                        return refuse(format!("{} has shape {shape:?}, not {wanted:?}", p.name()));
+                    }
+                }
+            }
+        }
+        let unexpected: Vec<&str> =
+            self.tensors.keys().map(String::as_str).filter(|k| !known.contains_key(k)).collect();
+        if !missing.is_empty() || !unexpected.is_empty() {
+            return refuse(format!(
+                "{} of {} tensors are missing{}, {} are unexpected{}",
+                missing.len(),
+                parameters.len(),
+                first(&missing),
+                unexpected.len(),
+                first(&unexpected)
+            ));
+        }
+        for p in parameters {
+            let (shape, values) = &self.tensors[p.name()];
+            p.set(from_file_layout(p.layout(), shape, values).cast(p.value().dtype()));
+        }
+        Ok(())
+    }
+
+    /// The file's bytes, values stored as `dtype` (`F32` or `F16`).
+    pub fn to_bytes(&self, dtype: DType) -> Result<Vec<u8>> {
+        let encoded: Vec<(&String, &Vec<usize>, Vec<u8>)> = self
+            .tensors
+            .iter()
+            .map(|(name, (shape, values))| (name, shape, encode(values, dtype)))
+            .collect();
+        let stored = if dtype == DType::F16 { Dtype::F16 } else { Dtype::F32 };
+        let failed = |e: safetensors::SafeTensorError| {
+            Error::Failed(Report::new("cannot lay out the weights", e))
+        };
+        let mut views = Vec::with_capacity(encoded.len());
+        for (name, shape, bytes) in &encoded {
+            let view = TensorView::new(stored, (*shape).clone(), bytes).map_err(failed)?;
+            views.push((name.as_str(), view));
+        }
+        let metadata = self.metadata.clone().into_iter().collect();
+        safetensors::serialize(views, Some(metadata)).map_err(failed)
+    }
+
+    /// Writes the file whole or not at all.
+    pub fn write(&self, path: &Path, dtype: DType) -> Result<()> {
+        let bytes = self.to_bytes(dtype)?;
+        atomic_write(path, |file| file.write_all(&bytes))
+    }
+}
+
+/// `, first "name"` where there is one.
+fn first(names: &[&str]) -> String {
+    names.first().map_or_else(String::new, |n| format!(" (first \"{n}\")"))
+}
+
+fn decode(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    let data = view.data();
+    match view.dtype() {
+        Dtype::F32 => Some(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
+        Dtype::F16 => Some(data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
+        Dtype::BF16 => {
+            Some(data.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+        }
+        _ => None,
+    }
+}
+
+fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
+    match dtype {
+        DType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    }
+}

@@ -1,14 +1,160 @@
-//! Convolutions and linear maps with their parameters.
+//! Convolutions, linear maps and norms with their parameters.
 use super::init::Init;
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
+use crate::ops::conv2d;
+use crate::ops::conv_transpose2d;
 
 /// A 2-D convolution over `[N, H, W, Cin]` with weight `[Cout, k, k, Cin]`.
 #[derive(Debug)]
-pub struct Conv2d;
-/// A linear map.
+pub struct Conv2d {
+    weight: Parameter,
+    bias: Option<Parameter>,
+    op: conv2d::Conv2d,
+}
+
+impl Conv2d {
+    /// Stride 1 and the padding that keeps the size, with a bias, initialised as PyTorch does.
+    pub fn same(init: &mut Init, name: &str, inputs: usize, outputs: usize, kernel: usize) -> Self {
+        Self::new(init, name, [inputs, outputs, kernel], conv2d::Conv2d::same(kernel))
+    }
+
+    /// A convolution of `[inputs, outputs, kernel]` with any stride and padding.
+    pub fn new(
+        init: &mut Init,
+        name: &str,
+        [inputs, outputs, kernel]: [usize; 3],
+        op: conv2d::Conv2d,
+    ) -> Self {
+        init.at(name, |init| {
+            let bound = 1.0 / ((inputs * kernel * kernel) as f64).sqrt();
+            let shape = [outputs, kernel, kernel, inputs];
+            let weight = init.uniform("weight", Layout::Conv, &shape, bound);
+            let bias = Some(init.uniform("bias", Layout::Plain, &[outputs], bound));
+            Self { weight, bias, op }
+        })
+    }
+
+    /// Without a bias.
+    pub fn unbiased(
+        init: &mut Init,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+    ) -> Self {
+        init.at(name, |init| {
+            let bound = 1.0 / ((inputs * kernel * kernel) as f64).sqrt();
+            let shape = [outputs, kernel, kernel, inputs];
+            let weight = init.uniform("weight", Layout::Conv, &shape, bound);
+            Self { weight, bias: None, op: conv2d::Conv2d::same(kernel) }
+        })
+    }
+
+    /// The same layer followed by ReLU.
+    pub fn relu(self) -> Self {
+        Self { op: self.op.relu(), ..self }
+    }
+
+    /// The same layer with its initial weights and bias multiplied by `factor`: a residual branch
+    /// that starts small keeps a deep network without norms trainable.
+    pub fn scaled(self, factor: f64) -> Self {
+        for parameter in std::iter::once(&self.weight).chain(&self.bias) {
+            let value = parameter.value();
+            let scaled: Vec<f64> = value.to_f64_vec().iter().map(|v| v * factor).collect();
+            let scaled = crate::engine::tensor::Tensor::from_f64(&scaled, value.shape(), value.dtype());
+            parameter.set(scaled);
+        }
+        self
+    }
+
+    /// The layer's output.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let weight = tape.parameter(&self.weight);
+        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        tape.conv2d(x, &weight, bias.as_ref(), self.op)
+    }
+}
+
+/// A transposed convolution over `[N, H, W, Cin]` with weight `[Cin, k, k, Cout]`.
 #[derive(Debug)]
-pub struct Linear;
-#[allow(unused)]
-fn tbd(_: &Init, _: Layout, _: Parameter, _: Tape, _: Var) -> Result<()> { Ok(()) }
+pub struct ConvTranspose2d {
+    weight: Parameter,
+    bias: Parameter,
+    op: conv_transpose2d::ConvTranspose2d,
+}
+
+impl ConvTranspose2d {
+    /// A transposed convolution of `[inputs, outputs, kernel]`; PyTorch takes `outputs` for the fan-in.
+    pub fn new(
+        init: &mut Init,
+        name: &str,
+        [inputs, outputs, kernel]: [usize; 3],
+        op: conv_transpose2d::ConvTranspose2d,
+    ) -> Self {
+        init.at(name, |init| {
+            let bound = 1.0 / ((outputs * kernel * kernel) as f64).sqrt();
+            let shape = [inputs, kernel, kernel, outputs];
+            let weight = init.uniform("weight", Layout::ConvTranspose, &shape, bound);
+            let bias = init.uniform("bias", Layout::Plain, &[outputs], bound);
+            Self { weight, bias, op }
+        })
+    }
+
+    /// The layer's output.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
+        tape.conv_transpose2d(x, &weight, Some(&bias), self.op)
+    }
+}
+
+/// A linear map of `[N, in]` with weight `[out, in]` and bias `[out]`.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Parameter,
+    bias: Parameter,
+}
+
+impl Linear {
+    /// A linear map, initialised as PyTorch does.
+    pub fn new(init: &mut Init, name: &str, inputs: usize, outputs: usize) -> Self {
+        init.at(name, |init| {
+            let bound = 1.0 / (inputs as f64).sqrt();
+            let weight = init.uniform("weight", Layout::Plain, &[outputs, inputs], bound);
+            let bias = init.uniform("bias", Layout::Plain, &[outputs], bound);
+            Self { weight, bias }
+        })
+    }
+
+    /// The layer's output `[N, out]`.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
+        tape.linear(x, &weight, Some(&bias))
+    }
+}
+
+/// Group normalisation with a per-channel affine map.
+#[derive(Debug)]
+pub struct GroupNorm {
+    weight: Parameter,
+    bias: Parameter,
+    groups: usize,
+}
+
+impl GroupNorm {
+    /// Normalises `groups` groups of `channels` channels; weight 1 and bias 0 at the start.
+    pub fn new(init: &mut Init, name: &str, groups: usize, channels: usize) -> Self {
+        init.at(name, |init| {
+            let weight = init.constant("weight", Layout::Plain, &[channels], 1.0);
+            let bias = init.constant("bias", Layout::Plain, &[channels], 0.0);
+            Self { weight, bias, groups }
+        })
+    }
+
+    /// The layer's output.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
+        tape.group_norm(x, &weight, &bias, self.groups)
+    }
+}

@@ -1,15 +1,72 @@
 //! One file per op; [`all`] is the registry that the tests and the benches walk.
 pub mod adam;
+pub mod add_channels;
+pub mod bilinear;
 pub mod clip_by_norm;
+pub mod concat;
 pub mod conv2d;
+pub mod conv_transpose2d;
+pub mod crop;
+pub mod dct2;
 pub mod ema;
+pub mod fourier_position;
+pub mod gelu;
+pub mod group_norm;
+pub mod haar;
+pub mod l1_loss;
+pub mod linear;
+pub mod local_amplitude;
 pub(crate) mod matmul;
+pub mod max_pool2;
+pub mod mse_loss;
+pub mod nearest2;
 pub(crate) mod parallel;
+pub mod pixel_shuffle;
+pub(crate) mod product;
+pub mod relu;
+pub mod scale;
+pub mod scaled_add;
 pub mod silu;
+pub mod slice_channels;
+pub mod time_embedding;
 
 use crate::engine::op_case::OpCase;
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
 
 /// Every op with the shapes and tolerances it is checked and timed at.
 pub fn all() -> Vec<OpCase> {
-    [conv2d::cases(), silu::cases()].into_iter().flatten().collect()
+    [
+        add_channels::cases(),
+        bilinear::cases(),
+        concat::cases(),
+        conv2d::cases(),
+        conv_transpose2d::cases(),
+        crop::cases(),
+        dct2::cases(),
+        gelu::cases(),
+        haar::cases(),
+        l1_loss::cases(),
+        linear::cases(),
+        max_pool2::cases(),
+        mse_loss::cases(),
+        nearest2::cases(),
+        pixel_shuffle::cases(),
+        relu::cases(),
+        scale::cases(),
+        scaled_add::cases(),
+        silu::cases(),
+        slice_channels::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Fails in the name of `op` unless `b` has the shape of `a`.
+pub(crate) fn same_shape(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.shape() == b.shape() {
+        return Ok(());
+    }
+    Err(Error::shape(op, format!("{:?} as the first input", a.shape()), b.shape()))
 }

@@ -2,6 +2,7 @@
 use rayon::prelude::*;
 
 use crate::engine::device::Real;
+use crate::engine::pool::Buffer;
 
 /// Elements a task: large enough to hide the cost of a task, small enough for 8 threads at 64x64x64.
 pub(crate) const CHUNK: usize = 1 << 14;
@@ -22,6 +23,30 @@ pub(crate) fn zip3<T: Real>(y: &mut [T], a: &[T], b: &[T], f: impl Fn(&mut T, &T
     );
 }
 
+/// `f(i, row)` for every row of `len` elements.
+pub(crate) fn rows<T: Real>(y: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    rows_with(y, len, 0, |i, row, _| f(i, row));
+}
+
+/// As [`rows`], with `scratch` elements of unspecified value for each task.
+pub(crate) fn rows_with<T: Real>(
+    y: &mut [T],
+    len: usize,
+    scratch: usize,
+    f: impl Fn(usize, &mut [T], &mut [T]) + Sync,
+) {
+    if y.is_empty() {
+        return;
+    }
+    let per_task = (CHUNK / len).max(1);
+    y.par_chunks_mut(per_task * len).enumerate().for_each(|(task, rows)| {
+        let mut scratch = Buffer::new(scratch);
+        for (k, row) in rows.chunks_mut(len).enumerate() {
+            f(task * per_task + k, row, &mut scratch);
+        }
+    });
+}
+
 /// Sum of `f(i)` over `0..n` in double precision, always added up in the same order.
 pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync) -> f64 {
     let starts: Vec<usize> = (0..n).step_by(CHUNK).collect();
@@ -32,22 +57,44 @@ pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync) -> f64 {
     partial.iter().sum()
 }
 
-/// `sums[c] = sum of rows[.., c]`: chunks side by side, then added up in their order.
-pub(crate) fn sum_rows<T: Real>(rows: &[T], sums: &mut [T]) {
-    let c = sums.len();
-    let partial: Vec<Vec<f64>> = rows
-        .par_chunks((CHUNK / c).max(1) * c)
-        .map(|rows| {
-            let mut sums = vec![0.0; c];
-            for row in rows.chunks_exact(c) {
-                for (s, v) in sums.iter_mut().zip(row) {
-                    *s += v.to_f64();
-                }
+/// The sum of each of `columns` columns of a row-major matrix, as [`sum`] adds up.
+pub(crate) fn column_sums<T: Real>(x: &[T], columns: usize) -> Vec<f64> {
+    let mut total = vec![0.0; columns];
+    if x.is_empty() {
+        return total;
+    }
+    let rows = (CHUNK / columns).max(1);
+    let partial: Vec<Vec<f64>> = x
+        .par_chunks(rows * columns)
+        .map(|chunk| {
+            let mut sums = vec![0.0; columns];
+            for row in chunk.chunks_exact(columns) {
+                sums.iter_mut().zip(row).for_each(|(s, v)| *s += v.to_f64());
             }
             sums
         })
         .collect();
-    for (i, sum) in sums.iter_mut().enumerate() {
-        *sum = T::from_f64(partial.iter().map(|p| p[i]).sum());
+    for sums in &partial {
+        total.iter_mut().zip(sums).for_each(|(t, s)| *t += s);
     }
+    total
+}
+
+/// `sums[c] = sum of rows[.., c]`.
+pub(crate) fn sum_rows<T: Real>(rows: &[T], sums: &mut [T]) {
+    let totals = column_sums(rows, sums.len());
+    for (sum, total) in sums.iter_mut().zip(totals) {
+        *sum = T::from_f64(total);
+    }
+}
+
+/// `rows[.., c] += v[c]`.
+pub(crate) fn add_to_rows<T: Real>(rows: &mut [T], v: &[T]) {
+    rows.par_chunks_mut((CHUNK / v.len()).max(1) * v.len()).for_each(|rows| {
+        for row in rows.chunks_exact_mut(v.len()) {
+            for (a, &b) in row.iter_mut().zip(v) {
+                *a += b;
+            }
+        }
+    });
 }

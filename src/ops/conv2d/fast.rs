@@ -15,8 +15,6 @@ use super::simd::{self, CB};
 
 /// One instruction set: the tiles of [`simd`] and their width.
 pub(super) struct Kernels {
-    /// Its name, for messages.
-    pub(super) name: &'static str,
     ocb: usize,
     product: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
     outer: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
@@ -26,7 +24,6 @@ pub(super) struct Kernels {
 }
 
 static AVX512: Kernels = Kernels {
-    name: "avx512f",
     ocb: simd::avx512::OCB,
     product: simd::avx512::product,
     outer: simd::avx512::outer,
@@ -36,7 +33,6 @@ static AVX512: Kernels = Kernels {
 };
 
 static AVX2: Kernels = Kernels {
-    name: "avx2",
     ocb: simd::avx2::OCB,
     product: simd::avx2::product,
     outer: simd::avx2::outer,
@@ -248,7 +244,7 @@ pub(super) fn convolve(
     if d.kernel == 3 {
         winograd(k, d, x, packed, &bias, relu, y);
     } else {
-        pointwise(k, d, x, packed, &bias, relu, y);
+        pointwise(k, x, packed, &bias, relu, y);
     }
 }
 
@@ -341,7 +337,6 @@ fn pack_pixels(x: &[f32], channels: usize, t: usize, v: &mut [f32]) {
 
 fn pointwise(
     k: &Kernels,
-    d: &Dims,
     x: &[f32],
     packed: &Packed,
     bias: &[f32],

@@ -20,7 +20,7 @@ fn input_row(d: &Dims, oy: usize, ky: usize) -> Option<usize> {
 }
 
 /// `y = conv(x, w) + bias`.
-pub(super) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
+pub(in crate::ops) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
     let (oh, ow) = (d.out_height(), d.out_width());
     y.par_chunks_mut(ow * d.co).enumerate().for_each(|(row, y)| {
         let (n, oy) = (row / oh, row % oh);
@@ -52,7 +52,7 @@ pub(super) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>, y
 }
 
 /// The gradient of the input: each input row gathers from the output rows that read it.
-pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
+pub(in crate::ops) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
     let (oh, ow) = (d.out_height(), d.out_width());
     dx.par_chunks_mut(d.width * d.ci).enumerate().for_each(|(row, dx)| {
         let (n, iy) = (row / d.height, row % d.height);
@@ -84,7 +84,7 @@ pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T])
 
 /// The gradient of the weights: taps side by side, rows one after the other, so that the order of the
 /// sums is fixed.
-pub(super) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
+pub(in crate::ops) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
     let (oh, ow, taps) = (d.out_height(), d.out_width(), d.kernel * d.kernel);
     let tap_gradients: Vec<Vec<T>> = (0..taps)
         .into_par_iter()

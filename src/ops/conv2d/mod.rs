@@ -12,7 +12,7 @@
 //!
 //! `fast` serves f32 with stride 1, "same" padding and kernels 3 or 1 on x86 with AVX2 or better;
 //! `general` everything else. Both are tested against each other in every case.
-mod general;
+pub(in crate::ops) mod general;
 
 #[cfg(target_arch = "x86_64")]
 mod fast;
@@ -76,15 +76,15 @@ impl Conv2d {
 
 /// The sizes that every implementation needs.
 #[derive(Clone, Copy, Debug)]
-struct Dims {
-    batch: usize,
-    height: usize,
-    width: usize,
-    ci: usize,
-    co: usize,
-    kernel: usize,
-    stride: usize,
-    pad: usize,
+pub(in crate::ops) struct Dims {
+    pub(in crate::ops) batch: usize,
+    pub(in crate::ops) height: usize,
+    pub(in crate::ops) width: usize,
+    pub(in crate::ops) ci: usize,
+    pub(in crate::ops) co: usize,
+    pub(in crate::ops) kernel: usize,
+    pub(in crate::ops) stride: usize,
+    pub(in crate::ops) pad: usize,
 }
 
 impl Dims {

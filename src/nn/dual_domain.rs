@@ -1,0 +1,149 @@
+//! Dual-domain residual blocks: a spatial, a DCT and a wavelet stream side by side (SYSTEMS 4.2).
+use super::init::Init;
+use super::layers::Conv2d;
+use crate::engine::tape::{Tape, Var};
+use crate::error::Result;
+
+/// Two 3x3 convolutions, each followed by ReLU; names `conv.0` and `conv.2`.
+#[derive(Debug)]
+pub struct ConvBlock {
+    first: Conv2d,
+    second: Conv2d,
+}
+
+impl ConvBlock {
+    /// `inputs -> outputs -> outputs` channels.
+    pub fn new(init: &mut Init, inputs: usize, outputs: usize) -> Self {
+        init.at("conv", |init| Self {
+            first: Conv2d::same(init, "0", inputs, outputs, 3).relu(),
+            second: Conv2d::same(init, "2", outputs, outputs, 3).relu(),
+        })
+    }
+
+    /// The block's output, of the same height and width.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let x = self.first.forward(tape, x)?;
+        self.second.forward(tape, &x)
+    }
+}
+
+/// The published block: `x + F(cat[S(x), D(x), W(x)])` with a DCT over the whole map.
+#[derive(Debug)]
+pub struct DualDomainBlock {
+    spatial: ConvBlock,
+    dct: [Conv2d; 2],
+    bands: [Conv2d; 4],
+    fusion: Conv2d,
+}
+
+impl DualDomainBlock {
+    /// A block of `channels` channels; height and width must be even.
+    pub fn new(init: &mut Init, channels: usize) -> Self {
+        let c = channels;
+        Self {
+            spatial: init.at("spatial_branch", |init| ConvBlock::new(init, c, c)),
+            dct: init.at("dct_branch.process", |init| {
+                [Conv2d::same(init, "0", c, c, 1).relu(), Conv2d::same(init, "2", c, c, 1)]
+            }),
+            bands: init.at("dwt_branch", |init| {
+                ["ll_process", "lh_process", "hl_process", "hh_process"]
+                    .map(|name| Conv2d::same(init, name, c, c, 1))
+            }),
+            fusion: Conv2d::same(init, "fusion", 3 * c, c, 1),
+        }
+    }
+
+    /// The block's output, of the same shape.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let spatial = self.spatial.forward(tape, x)?;
+        let frequency = self.dct_stream(tape, x)?;
+        let wavelet = self.wavelet_stream(tape, x)?;
+        let all = tape.concat(&[&spatial, &frequency, &wavelet])?;
+        drop((spatial, frequency, wavelet));
+        let fused = self.fusion.forward(tape, &all)?;
+        tape.add(x, &fused)
+    }
+
+    fn dct_stream(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let coefficients = tape.dct2(x, None)?;
+        let coefficients = self.dct[0].forward(tape, &coefficients)?;
+        let coefficients = self.dct[1].forward(tape, &coefficients)?;
+        tape.dct2_inverse(&coefficients, None)
+    }
+
+    fn wavelet_stream(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let channels = x.shape()[3];
+        let bands = tape.haar(x)?;
+        let mut processed = Vec::with_capacity(4);
+        for (i, layer) in self.bands.iter().enumerate() {
+            let band = tape.slice_channels(&bands, i * channels, channels)?;
+            processed.push(layer.forward(tape, &band)?);
+        }
+        let bands = tape.concat(&processed.iter().collect::<Vec<_>>())?;
+        tape.haar_inverse(&bands)
+    }
+}
+
+/// The block of the default model: bounded receptive field and no statistics over the map.
+///
+/// The DCT works on aligned 8x8 blocks, so that coefficients mean the same at every image size; its
+/// 1x1 product has no bias, which would be a spike in the corner of each block. Both transformed
+/// streams run on few channels: a 1x1 product before a transform commutes with it, so the reduction
+/// costs nothing in expressiveness, and products after it are left to the fusion.
+#[derive(Debug)]
+pub struct GridBlock {
+    spatial: ConvBlock,
+    reduce: Conv2d,
+    dct: Conv2d,
+    bands: Conv2d,
+    fusion: Conv2d,
+    frequency_channels: usize,
+    wavelet_channels: usize,
+}
+
+/// The side of the DCT's blocks.
+pub const DCT_BLOCK: usize = 8;
+
+impl GridBlock {
+    /// A block of `channels` channels with the widths of the two transformed streams.
+    pub fn new(
+        init: &mut Init,
+        channels: usize,
+        frequency_channels: usize,
+        wavelet_channels: usize,
+    ) -> Self {
+        let (c, f, w) = (channels, frequency_channels, wavelet_channels);
+        Self {
+            spatial: init.at("spatial", |init| ConvBlock::new(init, c, c)),
+            reduce: Conv2d::same(init, "reduce", c, f + w, 1),
+            dct: Conv2d::unbiased(init, "dct", f, f, 1).relu(),
+            bands: Conv2d::same(init, "bands", 4 * w, 4 * w, 1).relu(),
+            fusion: Conv2d::same(init, "fusion", c + f + w, c, 1).scaled(0.1),
+            frequency_channels,
+            wavelet_channels,
+        }
+    }
+
+    /// The block's output, of the same shape; height and width are multiples of [`DCT_BLOCK`].
+    /// `shift` `[N, C]` is added to it: what the step t has to say.
+    pub fn forward(&self, tape: &mut Tape, x: &Var, shift: &Var) -> Result<Var> {
+        let (f, w) = (self.frequency_channels, self.wavelet_channels);
+        let spatial = self.spatial.forward(tape, x)?;
+        let reduced = self.reduce.forward(tape, x)?;
+        let frequency = tape.slice_channels(&reduced, 0, f)?;
+        let frequency = tape.dct2(&frequency, Some(DCT_BLOCK))?;
+        let frequency = self.dct.forward(tape, &frequency)?;
+        let frequency = tape.dct2_inverse(&frequency, Some(DCT_BLOCK))?;
+        let wavelet = tape.slice_channels(&reduced, f, w)?;
+        drop(reduced);
+        let wavelet = tape.haar(&wavelet)?;
+        let wavelet = self.bands.forward(tape, &wavelet)?;
+        let wavelet = tape.haar_inverse(&wavelet)?;
+        let all = tape.concat(&[&spatial, &frequency, &wavelet])?;
+        drop((spatial, frequency, wavelet));
+        let fused = self.fusion.forward(tape, &all)?;
+        drop(all);
+        let y = tape.add(x, &fused)?;
+        tape.add_channels(&y, shift)
+    }
+}

@@ -1,0 +1,77 @@
+//! Adds one number per image and channel to every pixel: the time shift of a residual block.
+//!
+//! ```text
+//! y[n,h,w,c] = x[n,h,w,c] + b[n,c]
+//! dx = dy,    db[n,c] = sum over h, w of dy[n,h,w,c]
+//! ```
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::on_device;
+
+impl Tape {
+    /// `x` of `[N, H, W, C]` plus `b` of `[N, C]`.
+    pub fn add_channels(&mut self, x: &Var, b: &Var) -> Result<Var> {
+        self.apply(AddChannels, &[x, b])
+    }
+}
+
+/// See the [module](self) for the formulas.
+#[derive(Debug)]
+pub struct AddChannels;
+
+impl Op for AddChannels {
+    fn name(&self) -> &'static str {
+        "add_channels"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let [x, b] = inputs else { unreachable!("add_channels takes two inputs") };
+        let dims @ [n, _, _, c] = x.nhwc(self.name())?;
+        if b.shape() != [n, c] {
+            return Err(Error::shape(self.name(), format!("a shift of {:?}", [n, c]), b.shape()));
+        }
+        let mut y = Tensor::empty_as(x, x.shape());
+        on_device!(x, cpu::<T> => cpu::forward::<T>(dims, x.cpu()?, b.cpu()?, y.cpu_mut()?));
+        Ok((y, Saved::new()))
+    }
+
+    fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let [_, b] = call.inputs else { unreachable!("add_channels takes two inputs") };
+        let dims = dy.nhwc(self.name())?;
+        let mut db = Tensor::empty_as(b, b.shape());
+        if call.wants[1] {
+            on_device!(b, cpu::<T> => cpu::backward::<T>(dims, dy.cpu()?, db.cpu_mut()?));
+        }
+        Ok(vec![call.wants[0].then(|| dy.clone()), Some(db)])
+    }
+}
+
+/// Odd sizes, one pixel, and a UNet-sized map.
+pub fn cases() -> Vec<OpCase> {
+    vec![
+        OpCase::new(|| AddChannels, &[&[2, 3, 5, 7], &[2, 7]]),
+        OpCase::new(|| AddChannels, &[&[2, 1, 1, 1], &[2, 1]]),
+        OpCase::new(|| AddChannels, &[&[1, 128, 128, 64], &[1, 64]]).timed_only(),
+    ]
+}
+
+mod cpu {
+    use crate::engine::device::Real;
+    use crate::ops::parallel::{column_sums, rows};
+
+    pub(super) fn forward<T: Real>([_, h, w, c]: [usize; 4], x: &[T], b: &[T], y: &mut [T]) {
+        rows(y, c, |pixel, y| {
+            let (x, b) = (&x[pixel * c..][..c], &b[pixel / (h * w) * c..][..c]);
+            y.iter_mut().zip(x.iter().zip(b)).for_each(|(y, (&x, &b))| *y = x + b);
+        });
+    }
+
+    pub(super) fn backward<T: Real>([n, h, w, c]: [usize; 4], dy: &[T], db: &mut [T]) {
+        for n in 0..n {
+            let sums = column_sums(&dy[n * h * w * c..][..h * w * c], c);
+            db[n * c..][..c].iter_mut().zip(sums).for_each(|(db, s)| *db = T::from_f64(s));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Transposed 2-D convolution with square kernels: the input gradient of a [convolution](super::conv2d).
+//!
+//! x: `[N, H, W, Ci]`, w: `[Ci, k, k, Co]`, b: `[Co]` or absent, y: `[N, Ho, Wo, Co]` with
+//! `Ho = (H - 1) stride - 2 pad + k`.
+//!
+//! ```text
+//! y[n, i s + u - p, j s + v - p, o] += w[c,u,v,o] x[n,i,j,c]      (+ b[o] once)
+//!
+//! dx = conv of dy with w     dw = weight gradient of that convolution     db[o] = sum dy[..,o]
+//! ```
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::on_device;
+use crate::ops::conv2d::{Dims, general};
+use crate::ops::parallel;
+
+impl Tape {
+    /// The transposed convolution of `x` with `w`, plus the bias `b` if there is one.
+    pub fn conv_transpose2d(
+        &mut self,
+        x: &Var,
+        w: &Var,
+        b: Option<&Var>,
+        op: ConvTranspose2d,
+    ) -> Result<Var> {
+        match b {
+            Some(b) => self.apply(op, &[x, w, b]),
+            None => self.apply(op, &[x, w]),
+        }
+    }
+}
+
+/// See the [module](self) for the formulas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvTranspose2d {
+    /// Distance in the output between the windows of neighbouring inputs.
+    pub stride: usize,
+    /// Rows and columns cut off each side of the output.
+    pub pad: usize,
+}
+
+impl ConvTranspose2d {
+    /// The sizes of the convolution from y to x whose input gradient this is.
+    fn dims(&self, x: &Tensor, w: &Tensor) -> Result<Dims> {
+        const OP: &str = "conv_transpose2d";
+        let [batch, height, width, ci] = x.nhwc(OP)?;
+        let [w_ci, kernel, kernel_w, co] = w.nhwc(OP)?;
+        if kernel != kernel_w || w_ci != ci {
+            return Err(Error::shape(OP, format!("weight [{ci}, k, k, Co]"), w.shape()));
+        }
+        let out = |side: usize| ((side - 1) * self.stride + kernel).checked_sub(2 * self.pad);
+        let (Some(height), Some(width)) = (out(height), out(width)) else {
+            return Err(Error::shape(OP, format!("an output left by padding {}", self.pad), x.shape()));
+        };
+        let (stride, pad) = (self.stride, self.pad);
+        Ok(Dims { batch, height, width, ci: co, co: ci, kernel, stride, pad })
+    }
+}
+
+impl Op for ConvTranspose2d {
+    fn name(&self) -> &'static str {
+        "conv_transpose2d"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let (x, w) = (inputs[0], inputs[1]);
+        let d = self.dims(x, w)?;
+        if let Some(b) = inputs.get(2).filter(|b| b.shape() != [d.ci]) {
+            return Err(Error::shape("conv_transpose2d", format!("bias [{}]", d.ci), b.shape()));
+        }
+        let mut y = Tensor::empty_as(x, &[d.batch, d.height, d.width, d.ci]);
+        on_device!(x, cpu::<T> => {
+            general::input_gradient::<T>(&d, w.cpu()?, x.cpu()?, y.cpu_mut()?);
+            if let Some(b) = inputs.get(2) {
+                parallel::add_to_rows::<T>(y.cpu_mut()?, b.cpu()?);
+            }
+        });
+        Ok((y, Saved::new()))
+    }
+
+    fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let (x, w) = (call.inputs[0], call.inputs[1]);
+        let d = self.dims(x, w)?;
+        let mut dx = Tensor::empty_as(x, x.shape());
+        let mut dw = Tensor::empty_as(w, w.shape());
+        let mut grads = vec![];
+        on_device!(x, cpu::<T> => {
+            general::forward::<T>(&d, dy.cpu()?, w.cpu()?, None, dx.cpu_mut()?);
+            general::weight_gradient::<T>(&d, dy.cpu()?, x.cpu()?, dw.cpu_mut()?);
+            grads.extend([Some(dx), Some(dw)]);
+            if let Some(b) = call.inputs.get(2) {
+                let mut db = Tensor::empty_as(b, b.shape());
+                parallel::sum_rows::<T>(dy.cpu()?, db.cpu_mut()?);
+                grads.push(Some(db));
+            }
+        });
+        Ok(grads)
+    }
+
+    fn flops(&self, inputs: &[&[usize]]) -> u64 {
+        let (x, w) = (inputs[0], inputs[1]);
+        2 * (x[0] * x[1] * x[2] * w.iter().product::<usize>()) as u64
+    }
+}
+
+/// The kernels of the published networks: 2 stride 2, 4 stride 2 pad 1, 3 stride 2 pad 1, 3 stride 1.
+pub fn cases() -> Vec<OpCase> {
+    let case = |kernel: usize, stride: usize, pad: usize, x: [usize; 4], co: usize| {
+        let op = ConvTranspose2d { stride, pad };
+        OpCase::new(move || op, &[&x, &[x[3], kernel, kernel, co], &[co]])
+    };
+    vec![
+        case(2, 2, 0, [2, 3, 2, 3], 2),
+        case(4, 2, 1, [1, 3, 4, 2], 3),
+        case(3, 2, 1, [1, 2, 3, 3], 2),
+        case(3, 1, 1, [1, 1, 4, 2], 2),
+        OpCase::new(|| ConvTranspose2d { stride: 2, pad: 1 }, &[&[1, 2, 2, 2], &[2, 4, 4, 3]]),
+        case(4, 2, 1, [1, 64, 64, 128], 64).timed_only(),
+    ]
+}

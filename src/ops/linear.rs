@@ -1,0 +1,118 @@
+//! Fully connected layer.
+//!
+//! ```text
+//! y = x w^T + b                                x: [M, in], w: [out, in], b: [out], y: [M, out]
+//! dx = dy w,  dw = dy^T x,  db = sum of the rows of dy
+//! ```
+use super::product::{Matrix, multiply_rows};
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::on_device;
+
+impl Tape {
+    /// `x w^T + bias` of `x` `[M, in]`, `weight` `[out, in]` and `bias` `[out]`.
+    pub fn linear(&mut self, x: &Var, weight: &Var, bias: Option<&Var>) -> Result<Var> {
+        match bias {
+            Some(bias) => self.apply(Linear, &[x, weight, bias]),
+            None => self.apply(Linear, &[x, weight]),
+        }
+    }
+}
+
+/// See the [module](self) for the formulas; inputs are x, weight and perhaps the bias.
+#[derive(Debug)]
+pub struct Linear;
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let (x, weight, bias) = unpack(inputs);
+        let &[out, from] = weight.shape() else {
+            return Err(Error::shape(self.name(), "a weight of [out, in]", weight.shape()));
+        };
+        let &[rows, columns] = x.shape() else {
+            return Err(Error::shape(self.name(), format!("[M, {from}]"), x.shape()));
+        };
+        if columns != from {
+            return Err(Error::shape(self.name(), format!("[M, {from}]"), x.shape()));
+        }
+        if let Some(bias) = bias.filter(|b| b.shape() != [out]) {
+            return Err(Error::shape(self.name(), format!("a bias of [{out}]"), bias.shape()));
+        }
+        let mut y = Tensor::empty_as(x, &[rows, out]);
+        on_device!(x, cpu::<T> => {
+            let (x, w) = (Matrix::new(x.cpu::<T>()?, rows, from), Matrix::new(weight.cpu()?, out, from));
+            multiply_rows(y.cpu_mut()?, x, w.t());
+            if let Some(bias) = bias {
+                cpu::add_rows::<T>(bias.cpu()?, y.cpu_mut()?);
+            }
+        });
+        Ok((y, Saved::new()))
+    }
+
+    fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let (x, weight, bias) = unpack(call.inputs);
+        let (rows, out, from) = (x.shape()[0], weight.shape()[0], weight.shape()[1]);
+        let gradient =
+            |i: usize, of: &Tensor| call.wants[i].then(|| Tensor::empty_as(of, of.shape()));
+        let (mut dx, mut dw) = (gradient(0, x), gradient(1, weight));
+        let mut db = bias.and_then(|bias| gradient(2, bias));
+        on_device!(x, cpu::<T> => {
+            let dy = dy.cpu::<T>()?;
+            let dys = Matrix::new(dy, rows, out);
+            if let Some(dx) = &mut dx {
+                multiply_rows(dx.cpu_mut()?, dys, Matrix::new(weight.cpu()?, out, from));
+            }
+            if let Some(dw) = &mut dw {
+                multiply_rows(dw.cpu_mut()?, dys.t(), Matrix::new(x.cpu()?, rows, from));
+            }
+            if let Some(db) = &mut db {
+                cpu::sum_rows::<T>(dy, db.cpu_mut()?);
+            }
+        });
+        Ok(vec![dx, dw, db])
+    }
+
+    fn flops(&self, inputs: &[&[usize]]) -> u64 {
+        2 * (inputs[0][0] * inputs[1][0] * inputs[1][1]) as u64
+    }
+}
+
+fn unpack<'a>(inputs: &[&'a Tensor]) -> (&'a Tensor, &'a Tensor, Option<&'a Tensor>) {
+    match *inputs {
+        [x, weight] => (x, weight, None),
+        [x, weight, bias] => (x, weight, Some(bias)),
+        _ => unreachable!("linear takes two or three inputs"),
+    }
+}
+
+/// Odd sizes, one row, no bias, more rows than a task takes; a time embedding and an attention.
+pub fn cases() -> Vec<OpCase> {
+    vec![
+        OpCase::new(|| Linear, &[&[3, 5], &[7, 5], &[7]]),
+        OpCase::new(|| Linear, &[&[1, 1], &[2, 1], &[2]]),
+        OpCase::new(|| Linear, &[&[2, 4], &[3, 4]]),
+        OpCase::new(|| Linear, &[&[67, 2], &[3, 2], &[3]]),
+        OpCase::new(|| Linear, &[&[8, 512], &[512, 512], &[512]]).timed_only(),
+        OpCase::new(|| Linear, &[&[4096, 192], &[576, 192], &[576]]).timed_only(),
+    ]
+}
+
+mod cpu {
+    use crate::engine::device::Real;
+    use crate::ops::parallel::{column_sums, rows};
+
+    pub(super) fn add_rows<T: Real>(bias: &[T], y: &mut [T]) {
+        rows(y, bias.len(), |_, y| y.iter_mut().zip(bias).for_each(|(y, &b)| *y += b));
+    }
+
+    pub(super) fn sum_rows<T: Real>(dy: &[T], db: &mut [T]) {
+        let sums = column_sums(dy, db.len());
+        db.iter_mut().zip(sums).for_each(|(db, sum)| *db = T::from_f64(sum));
+    }
+}

@@ -1,0 +1,66 @@
+//! Multiplication by a number.
+//!
+//! ```text
+//! y  = s x
+//! dx = s dy
+//! ```
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::on_device;
+
+impl Tape {
+    /// `factor * x`, elementwise.
+    pub fn scale(&mut self, x: &Var, factor: f64) -> Result<Var> {
+        self.apply(Scale { factor }, &[x])
+    }
+}
+
+/// See the [module](self) for the formulas.
+#[derive(Debug)]
+pub struct Scale {
+    /// What every element is multiplied by.
+    pub factor: f64,
+}
+
+impl Op for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let [x] = inputs else { unreachable!("scale takes one input") };
+        Ok((self.scaled(x)?, Saved::new()))
+    }
+
+    fn backward(&self, _: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(self.scaled(dy)?)])
+    }
+}
+
+impl Scale {
+    pub(super) fn scaled(&self, x: &Tensor) -> Result<Tensor> {
+        let mut y = Tensor::empty_as(x, x.shape());
+        on_device!(x, cpu::<T> => cpu::forward::<T>(self.factor, x.cpu()?, y.cpu_mut()?));
+        Ok(y)
+    }
+}
+
+/// An odd length, and a UNet-sized map.
+pub fn cases() -> Vec<OpCase> {
+    vec![
+        OpCase::new(|| Scale { factor: -0.3 }, &[&[2, 3, 5, 7]]),
+        OpCase::new(|| Scale { factor: 0.5 }, &[&[1, 128, 128, 64]]).timed_only(),
+    ]
+}
+
+mod cpu {
+    use crate::engine::device::Real;
+    use crate::ops::parallel::zip2;
+
+    pub(super) fn forward<T: Real>(factor: f64, x: &[T], y: &mut [T]) {
+        let factor = T::from_f64(factor);
+        zip2(y, x, |y, &x| *y = factor * x);
+    }
+}

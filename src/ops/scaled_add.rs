@@ -1,0 +1,78 @@
+//! Weighted sum of two tensors: a plain sum, a scaled residual, a mix.
+//!
+//! ```text
+//! y  = s a + t b
+//! da = s dy,    db = t dy
+//! ```
+use super::same_shape;
+use super::scale::Scale;
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::on_device;
+
+impl Tape {
+    /// `a + b`, elementwise.
+    pub fn add(&mut self, a: &Var, b: &Var) -> Result<Var> {
+        self.scaled_add(a, 1.0, b, 1.0)
+    }
+
+    /// `s * a + t * b`, elementwise.
+    pub fn scaled_add(&mut self, a: &Var, s: f64, b: &Var, t: f64) -> Result<Var> {
+        self.apply(ScaledAdd { s, t }, &[a, b])
+    }
+}
+
+/// See the [module](self) for the formulas.
+#[derive(Debug)]
+pub struct ScaledAdd {
+    /// The weight of the first input.
+    pub s: f64,
+    /// The weight of the second input.
+    pub t: f64,
+}
+
+impl Op for ScaledAdd {
+    fn name(&self) -> &'static str {
+        "scaled_add"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let [a, b] = inputs else { unreachable!("scaled_add takes two inputs") };
+        same_shape(self.name(), a, b)?;
+        let mut y = Tensor::empty_as(a, a.shape());
+        on_device!(a, cpu::<T> => cpu::forward::<T>(self, a.cpu()?, b.cpu()?, y.cpu_mut()?));
+        Ok((y, Saved::new()))
+    }
+
+    fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        [self.s, self.t]
+            .into_iter()
+            .zip(call.wants)
+            .map(|(factor, &wanted)| wanted.then(|| Scale { factor }.scaled(dy)).transpose())
+            .collect()
+    }
+}
+
+/// Both weights away from 1, a plain sum, and a UNet-sized map.
+pub fn cases() -> Vec<OpCase> {
+    let small: &[&[usize]] = &[&[2, 3, 5, 7], &[2, 3, 5, 7]];
+    vec![
+        OpCase::new(|| ScaledAdd { s: 0.7, t: -1.3 }, small),
+        OpCase::new(|| ScaledAdd { s: 1.0, t: 1.0 }, small),
+        OpCase::new(|| ScaledAdd { s: 1.0, t: 1.0 }, &[&[1, 128, 128, 64], &[1, 128, 128, 64]])
+            .timed_only(),
+    ]
+}
+
+mod cpu {
+    use super::ScaledAdd;
+    use crate::engine::device::Real;
+    use crate::ops::parallel::zip3;
+
+    pub(super) fn forward<T: Real>(op: &ScaledAdd, a: &[T], b: &[T], y: &mut [T]) {
+        let (s, t) = (T::from_f64(op.s), T::from_f64(op.t));
+        zip3(y, a, b, |y, &a, &b| *y = s * a + t * b);
+    }
+}

@@ -1,0 +1,86 @@
+//! Some of the channels of a map.
+//!
+//! ```text
+//! y[.., c] = x[.., from + c],    c < len
+//! dx[.., from + c] = dy[.., c],  0 in the other channels
+//! ```
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::on_device;
+
+impl Tape {
+    /// Channels `from..from + len` of `[N, H, W, C]`.
+    pub fn slice_channels(&mut self, x: &Var, from: usize, len: usize) -> Result<Var> {
+        self.apply(SliceChannels { from, len }, &[x])
+    }
+}
+
+/// See the [module](self) for the formulas.
+#[derive(Debug)]
+pub struct SliceChannels {
+    /// The first channel taken.
+    pub from: usize,
+    /// How many channels are taken.
+    pub len: usize,
+}
+
+impl Op for SliceChannels {
+    fn name(&self) -> &'static str {
+        "slice_channels"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let [x] = inputs else { unreachable!("slice_channels takes one input") };
+        let [n, h, w, c] = x.nhwc(self.name())?;
+        let end = self.from + self.len;
+        if end > c {
+            return Err(Error::shape(self.name(), format!("at least {end} channels"), x.shape()));
+        }
+        let mut y = Tensor::empty_as(x, &[n, h, w, self.len]);
+        on_device!(x, cpu::<T> => cpu::forward::<T>(self, c, x.cpu()?, y.cpu_mut()?));
+        Ok((y, Saved::new()))
+    }
+
+    fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let [x] = call.inputs else { unreachable!("slice_channels takes one input") };
+        let mut dx = Tensor::empty_as(x, x.shape());
+        on_device!(x, cpu::<T> => {
+            cpu::backward::<T>(self, x.shape()[3], dy.cpu()?, dx.cpu_mut()?);
+        });
+        Ok(vec![Some(dx)])
+    }
+}
+
+/// The middle, all and the last of the channels; the sub-bands of a UNet level.
+pub fn cases() -> Vec<OpCase> {
+    vec![
+        OpCase::new(|| SliceChannels { from: 2, len: 3 }, &[&[2, 3, 5, 7]]),
+        OpCase::new(|| SliceChannels { from: 0, len: 2 }, &[&[2, 1, 1, 2]]),
+        OpCase::new(|| SliceChannels { from: 4, len: 1 }, &[&[1, 3, 1, 5]]),
+        OpCase::new(|| SliceChannels { from: 64, len: 64 }, &[&[1, 64, 64, 256]]).timed_only(),
+    ]
+}
+
+mod cpu {
+    use super::SliceChannels;
+    use crate::engine::device::Real;
+    use crate::ops::parallel::rows;
+
+    pub(super) fn forward<T: Real>(op: &SliceChannels, channels: usize, x: &[T], y: &mut [T]) {
+        rows(y, op.len, |pixel, y| {
+            y.copy_from_slice(&x[pixel * channels + op.from..][..op.len]);
+        });
+    }
+
+    pub(super) fn backward<T: Real>(op: &SliceChannels, channels: usize, dy: &[T], dx: &mut [T]) {
+        rows(dx, channels, |pixel, dx| {
+            let (before, rest) = dx.split_at_mut(op.from);
+            let (taken, after) = rest.split_at_mut(op.len);
+            before.fill(T::default());
+            taken.copy_from_slice(&dy[pixel * op.len..][..op.len]);
+            after.fill(T::default());
+        });
+    }
+}

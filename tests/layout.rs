@@ -1,0 +1,72 @@
+//! Promises of ARCHITECTURE.md that a test can keep: dependencies point one way, an op is in the
+//! file of its name, files stay readable.
+#![allow(clippy::unwrap_used)]
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules from the bottom up: a module may use only those before it.
+const ORDER: &[&str] = &[
+    "error", "engine", "ops", "nn", "models", "diffusion", "imaging", "upscale", "evaluate", "data",
+    "training", "cli",
+];
+
+/// No source file is longer.
+const MOST_LINES: usize = 600;
+
+#[test]
+fn every_op_is_in_the_file_of_its_name() {
+    for case in srk::ops::all() {
+        let name = case.name();
+        let found = [format!("src/ops/{name}.rs"), format!("src/ops/{name}/mod.rs")];
+        assert!(found.iter().any(|f| Path::new(f).is_file()), "op `{name}` has no file {found:?}");
+    }
+}
+
+#[test]
+fn modules_use_only_modules_below_them() {
+    let rank = |module: &str| ORDER.iter().position(|&m| m == module);
+    let mut checked = 0;
+    for (path, text) in sources(Path::new("src")) {
+        let Some(mine) = rank(&module_of(&path)) else { continue };
+        checked += 1;
+        let code: Vec<&str> = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect();
+        for used in code.join("\n").split("crate::").skip(1) {
+            let used: String =
+                used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if let Some(theirs) = rank(&used) {
+                assert!(theirs <= mine, "{} uses `{used}`, which is above it", path.display());
+            }
+        }
+    }
+    assert!(checked > 30, "only {checked} source files were found");
+}
+
+#[test]
+fn no_source_file_is_too_long() {
+    for folder in ["src", "tests", "benches"] {
+        for (path, text) in sources(Path::new(folder)) {
+            let lines = text.lines().count();
+            assert!(lines <= MOST_LINES, "{} has {lines} lines", path.display());
+        }
+    }
+}
+
+fn module_of(path: &Path) -> String {
+    let top = path.components().nth(1).unwrap().as_os_str().to_string_lossy();
+    top.trim_end_matches(".rs").to_owned()
+}
+
+/// Every Rust file below `folder`, with its text.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+    found
+}

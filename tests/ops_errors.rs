@@ -1,0 +1,95 @@
+//! Every op refuses inputs that do not fit, and says who refused, what it wanted and what it got.
+#![allow(clippy::unwrap_used)]
+use std::collections::BTreeSet;
+
+use srk::engine::device::DType;
+use srk::engine::tape::{Op, Tape};
+use srk::engine::tensor::Tensor;
+use srk::error::Error;
+use srk::ops::bilinear::{Bilinear, Sampling};
+use srk::ops::{
+    add_channels::AddChannels, concat::Concat, crop::Crop, dct2::Dct2, haar::Haar, l1_loss::L1Loss,
+    linear::Linear, max_pool2::MaxPool2, mse_loss::MseLoss, nearest2::Nearest2,
+    pixel_shuffle::PixelShuffle, scaled_add::ScaledAdd, slice_channels::SliceChannels,
+};
+
+/// Elementwise in one input: no shape is wrong.
+const ANY_SHAPE: [&str; 4] = ["relu", "gelu", "scale", "silu"];
+
+/// An op, the shapes of its inputs, and words of the message.
+type Wrong = (Box<dyn Op>, Vec<Vec<usize>>, &'static str);
+
+fn wrong<const N: usize>(op: impl Op, shapes: [&[usize]; N], words: &'static str) -> Wrong {
+    (Box::new(op), shapes.iter().map(|s| s.to_vec()).collect(), words)
+}
+
+fn table() -> Vec<Wrong> {
+    let x: &[usize] = &[2, 3, 5, 4];
+    let at = Sampling::AlignCorners;
+    let dct = |block| Dct2 { inverse: false, block };
+    let shuffle = |inverse| PixelShuffle { factor: 3, inverse };
+    vec![
+        wrong(AddChannels, [x, &[2, 3]], "a shift of [2, 4], got shape [2, 3]"),
+        wrong(AddChannels, [&[2, 4], &[2, 4]], "[N, H, W, C], got shape [2, 4]"),
+        wrong(Bilinear { height: 0, width: 2, at }, [x], "0 x 2"),
+        wrong(Bilinear { height: 2, width: 2, at }, [&[2, 0, 5, 4]], "got shape [2, 0, 5, 4]"),
+        wrong(Concat, [x, &[2, 3, 6, 4]], "[2, 3, 5, any] as the first input"),
+        wrong(Concat, [], "at least one input"),
+        wrong(Crop { height: 4, width: 5 }, [x], "at least 4 x 5 pixels"),
+        wrong(dct(None), [&[3, 5, 4]], "[N, H, W, C]"),
+        wrong(dct(Some(2)), [x], "H and W divisible by 2"),
+        wrong(Haar { inverse: false }, [x], "even H and W"),
+        wrong(Haar { inverse: true }, [&[2, 3, 5, 6]], "C divisible by 4"),
+        wrong(L1Loss, [x, &[2, 3, 5, 1]], "[2, 3, 5, 4] as the first input"),
+        wrong(Linear, [&[3, 4], &[5, 6], &[5]], "[M, 6], got shape [3, 4]"),
+        wrong(Linear, [&[3, 6], &[5, 6], &[6]], "a bias of [5], got shape [6]"),
+        wrong(Linear, [&[6], &[5, 6]], "[M, 6], got shape [6]"),
+        wrong(Linear, [&[3, 6], &[6]], "[out, in], got shape [6]"),
+        wrong(MaxPool2, [&[1, 1, 4, 3]], "at least 2 x 2 pixels"),
+        wrong(MseLoss, [x, &[4]], "got shape [4]"),
+        wrong(Nearest2, [&[7]], "[N, H, W, C], got shape [7]"),
+        wrong(shuffle(false), [x], "C divisible by 9"),
+        wrong(shuffle(true), [x], "H and W divisible by 3"),
+        wrong(ScaledAdd { s: 1.0, t: 1.0 }, [x, &[2, 3, 5, 1]], "got shape [2, 3, 5, 1]"),
+        wrong(SliceChannels { from: 3, len: 2 }, [x], "at least 5 channels"),
+    ]
+}
+
+#[test]
+fn wrong_shapes_are_refused_in_the_name_of_the_op() {
+    for (op, shapes, words) in table() {
+        let inputs: Vec<Tensor> = shapes
+            .iter()
+            .map(|s| Tensor::from_f64(&vec![0.0; s.iter().product()], s, DType::F32))
+            .collect();
+        let mut tape = Tape::training();
+        let vars: Vec<_> = inputs.into_iter().map(|t| tape.variable(t)).collect();
+        let name = op.name();
+        let label = format!("{op:?} {shapes:?}");
+        let error = tape.apply_boxed(op, &vars.iter().collect::<Vec<_>>()).unwrap_err();
+        assert!(matches!(error, Error::Shape { op, .. } if op == name), "{label}: {error}");
+        let message = error.to_string();
+        assert!(message.starts_with(name) && message.contains(words), "{label}: {message}");
+    }
+}
+
+#[test]
+fn every_op_of_the_registry_is_in_the_table() {
+    let refused: BTreeSet<&str> = table().iter().map(|(op, ..)| op.name()).collect();
+    for case in srk::ops::all() {
+        let name = case.name();
+        assert!(
+            refused.contains(name) || ANY_SHAPE.contains(&name),
+            "{name}: add a wrong shape to the table of this test"
+        );
+    }
+}
+
+#[test]
+fn element_types_are_not_mixed() {
+    let mut tape = Tape::inference();
+    let a = tape.input(Tensor::from_f64(&[1.0], &[1], DType::F32));
+    let b = tape.input(Tensor::from_f64(&[1.0], &[1], DType::F64));
+    let message = tape.add(&a, &b).unwrap_err().to_string();
+    assert!(message.contains("F32") && message.contains("F64"), "{message}");
+}

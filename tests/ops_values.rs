@@ -1,0 +1,156 @@
+//! Forward values that were worked out by hand: a gradient check cannot see a wrong convention.
+#![allow(clippy::unwrap_used)]
+use srk::engine::device::DType;
+use srk::engine::tape::{Tape, Var};
+use srk::engine::tensor::Tensor;
+use srk::error::Result;
+use srk::ops::bilinear::Sampling;
+
+/// The values of `f` of the map 1, 2, 3, .. of `shape`.
+fn of(shape: &[usize], f: impl Fn(&mut Tape, &Var) -> Result<Var>) -> Vec<f64> {
+    let values: Vec<f64> = (1..=shape.iter().product()).map(|v: usize| v as f64).collect();
+    let mut tape = Tape::inference();
+    let x = tape.input(Tensor::from_f64(&values, shape, DType::F64));
+    f(&mut tape, &x).unwrap().value().to_f64_vec()
+}
+
+fn assert_close(a: &[f64], b: &[f64]) {
+    assert_eq!(a.len(), b.len(), "{a:?} against {b:?}");
+    let error = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(error < 1e-12, "{a:?} against {b:?}");
+}
+
+#[test]
+fn activations() {
+    let centred = |tape: &mut Tape, x: &Var, f: fn(&mut Tape, &Var) -> Result<Var>| {
+        let two = tape.input(Tensor::from_f64(&[2.0; 3], &[3], DType::F64));
+        let x = tape.scaled_add(x, 1.0, &two, -1.0)?;
+        f(tape, &x)
+    };
+    assert_eq!(of(&[3], |t, x| centred(t, x, Tape::relu)), [0.0, 0.0, 1.0]);
+    let gelu = of(&[3], |t, x| centred(t, x, Tape::gelu));
+    assert_close(&gelu, &[-0.158_655_253_931_457_05, 0.0, 0.841_344_746_068_542_9]);
+}
+
+#[test]
+fn channels() {
+    let concat = of(&[1, 1, 2, 2], |t, x| t.concat(&[x, x, x]));
+    assert_eq!(concat, [1.0, 2.0, 1.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 3.0, 4.0]);
+    assert_eq!(of(&[1, 1, 2, 3], |t, x| t.slice_channels(x, 1, 2)), [2.0, 3.0, 5.0, 6.0]);
+    let shifted = of(&[2, 1, 1, 2], |t, x| {
+        let shift = t.input(Tensor::from_f64(&[10.0, 20.0, 30.0, 40.0], &[2, 2], DType::F64));
+        t.add_channels(x, &shift)
+    });
+    assert_eq!(shifted, [11.0, 22.0, 33.0, 44.0]);
+}
+
+#[test]
+fn pixels() {
+    assert_eq!(of(&[1, 2, 3, 1], |t, x| t.crop(x, 1, 2)), [1.0, 2.0]);
+    assert_eq!(of(&[1, 3, 3, 1], |t, x| t.max_pool2(x)), [5.0]);
+    let nearest = of(&[1, 1, 2, 1], |t, x| t.nearest2(x));
+    assert_eq!(nearest, [1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 2.0]);
+    // Channel c r r + i r + j: colour 0 is 1, 2 over 3, 4 and colour 1 is 5, 6 over 7, 8.
+    let shuffled = [1.0, 5.0, 2.0, 6.0, 3.0, 7.0, 4.0, 8.0];
+    assert_eq!(of(&[1, 1, 1, 8], |t, x| t.pixel_shuffle(x, 2)), shuffled);
+    let both = of(&[2, 3, 5, 18], |t, x| {
+        let y = t.pixel_shuffle(x, 3)?;
+        t.pixel_unshuffle(&y, 3)
+    });
+    assert_eq!(both, (1..=540).map(f64::from).collect::<Vec<_>>());
+}
+
+#[test]
+fn bilinear_weights() {
+    let corners = of(&[1, 1, 2, 1], |t, x| t.bilinear(x, 1, 4, Sampling::AlignCorners));
+    assert_close(&corners, &[1.0, 4.0 / 3.0, 5.0 / 3.0, 2.0]);
+    assert_close(&of(&[1, 2, 4, 1], |t, x| t.bilinear_down(x, 2)), &[3.5, 5.5]);
+    // At 1/4 the sample lies halfway between pixels 1 and 2 of each four.
+    assert_close(&of(&[1, 4, 4, 1], |t, x| t.bilinear_down(x, 4)), &[8.5]);
+}
+
+#[test]
+fn ties_of_the_maximum_go_to_the_first() {
+    let mut tape = Tape::training();
+    let x = tape.variable(Tensor::from_f64(&[1.0, 7.0, 7.0, 7.0], &[1, 2, 2, 1], DType::F32));
+    let y = tape.max_pool2(&x).unwrap();
+    let grads = tape.backward(&y, Tensor::from_f64(&[3.0], &[1, 1, 1, 1], DType::F32)).unwrap();
+    assert_eq!(grads.of(&x).unwrap().to_f64_vec(), [0.0, 3.0, 0.0, 0.0]);
+}
+
+#[test]
+fn a_nan_passes_relu_and_the_maximum() {
+    for at in 0..4 {
+        let mut values = [1.0, -2.0, 3.0, -4.0];
+        values[at] = f64::NAN;
+        let mut tape = Tape::inference();
+        let x = tape.input(Tensor::from_f64(&values, &[1, 2, 2, 1], DType::F32));
+        let y = tape.max_pool2(&x).unwrap();
+        assert!(y.value().to_f64_vec()[0].is_nan(), "maximum of {values:?}");
+        assert!(tape.relu(&x).unwrap().value().to_f64_vec()[at].is_nan());
+    }
+}
+
+#[test]
+fn transforms() {
+    // [[a, b], [c, d]] = [[1, 2], [3, 4]] has LL 5, vertical detail -2, horizontal detail -1.
+    assert_eq!(of(&[1, 2, 2, 1], |t, x| t.haar(x)), [5.0, -2.0, -1.0, 0.0]);
+    let back = |t: &mut Tape, x: &Var| {
+        let y = t.haar(x)?;
+        t.haar_inverse(&y)
+    };
+    assert_close(&of(&[1, 4, 6, 3], back), &(1..=72).map(f64::from).collect::<Vec<_>>());
+    for block in [None, Some(2), Some(8)] {
+        let back = of(&[1, 8, 16, 3], |t, x| {
+            let y = t.dct2(x, block)?;
+            t.dct2_inverse(&y, block)
+        });
+        assert_close(&back, &(1..=384).map(f64::from).collect::<Vec<_>>());
+    }
+    assert_close(&of(&[1, 2, 2, 1], |t, x| t.dct2(x, None)), &[5.0, -1.0, -2.0, 0.0]);
+}
+
+/// The cosine transform by its definition, block by block.
+#[test]
+fn cosine_transform_equals_its_definition() {
+    let (h, w) = (8, 16);
+    for block in [None, Some(8), Some(4)] {
+        let (bh, bw) = block.map_or((h, w), |b| (b, b));
+        let s = |k: usize, n: usize| (if k == 0 { 1.0 } else { 2.0 } / n as f64).sqrt();
+        let cos = |k: usize, i: usize, n: usize| {
+            (std::f64::consts::PI * (2 * i + 1) as f64 * k as f64 / (2 * n) as f64).cos()
+        };
+        let coefficient = |at: usize| {
+            let (y, x) = (at / w, at % w);
+            let (top, left, k, l) = (y / bh * bh, x / bw * bw, y % bh, x % bw);
+            let term = |i: usize, j: usize| {
+                ((top + i) * w + left + j + 1) as f64 * cos(k, i, bh) * cos(l, j, bw)
+            };
+            let sum: f64 =
+                (0..bh).flat_map(|i| (0..bw).map(move |j| (i, j))).map(|(i, j)| term(i, j)).sum();
+            sum * s(k, bh) * s(l, bw)
+        };
+        let expected: Vec<f64> = (0..h * w).map(coefficient).collect();
+        let got = of(&[1, h, w, 1], |t, x| t.dct2(x, block));
+        let error = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(error < 1e-10, "{block:?}: off by {error:e}");
+    }
+}
+
+#[test]
+fn losses_and_linear() {
+    let loss = |f: fn(&mut Tape, &Var, &Var) -> Result<Var>| {
+        of(&[4], |t, x| {
+            let b = t.input(Tensor::from_f64(&[1.0, 1.0, 1.0, 6.0], &[4], DType::F64));
+            f(t, x, &b)
+        })
+    };
+    assert_close(&loss(Tape::l1_loss), &[1.25]);
+    assert_close(&loss(Tape::mse_loss), &[2.25]);
+    let linear = of(&[2, 2], |t, x| {
+        let w = t.input(Tensor::from_f64(&[1.0, 0.0, 10.0, 1.0, 0.0, 2.0], &[3, 2], DType::F64));
+        let b = t.input(Tensor::from_f64(&[100.0, 200.0, 300.0], &[3], DType::F64));
+        t.linear(x, &w, Some(&b))
+    });
+    assert_close(&linear, &[101.0, 212.0, 304.0, 103.0, 234.0, 308.0]);
+}
