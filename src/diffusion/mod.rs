@@ -1,1 +1,4 @@
-//! TBD
+//! Diffusion for super-resolution: noise schedules, processes, and the samplers that reverse them.
+pub mod process;
+pub mod sampler;
+pub mod schedule;

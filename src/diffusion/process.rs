@@ -1,0 +1,346 @@
+//! Forward processes and what a network predicts of them.
+//!
+//! All processes here are linear in the clean image x0, its blurred enlargement y0 and noise:
+//!
+//! ```text
+//! x_t = a_t x0 + b_t y0 + c_t eps         t = 1..T; t = 0 is the clean state
+//!
+//! resshift        1 - eta_t       eta_t             kappa sqrt(eta_t)      (Yue et al. 2023, eq. 2)
+//! ddpm            sqrt(ab_t)      0                 sqrt(1 - ab_t)         (Ho et al. 2020, eq. 4)
+//! residual-ddpm   sqrt(ab_t)      -sqrt(ab_t)       sqrt(1 - ab_t)         the state is x0 - y0
+//! ```
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::schedule::{Betas, DdpmTable, EtaSchedule};
+use crate::error::{Error, Report, Result};
+
+/// The `[diffusion]` section: a process, what the network predicts, and how it is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Diffusion {
+    /// The forward process.
+    pub process: Process,
+    /// What the network's output means.
+    #[serde(default)]
+    pub prediction: Prediction,
+    /// How the process is reversed.
+    #[serde(default)]
+    pub sampler: super::sampler::Sampler,
+    /// How y0 is made of the low-resolution image.
+    #[serde(default)]
+    pub enlarge: Enlarge,
+    /// Probability of each t = 1..T in training, up to a common factor; uniform if empty.
+    #[serde(default)]
+    pub t_weights: Vec<f64>,
+}
+
+/// How y0 is made of the low-resolution image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enlarge {
+    /// A cubic (a = -0.5) in floating point, not rounded.
+    #[default]
+    Bicubic,
+    /// The same cubic as Pillow computes it, rounded to 8 bits after each pass.
+    Pillow,
+}
+
+/// A forward process and its constants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Process {
+    /// Shifts the residual in while adding noise (ResShift, Yue et al. 2023).
+    #[serde(rename = "resshift")]
+    ResShift {
+        /// T.
+        steps: usize,
+        /// Noise at the end of the chain, where a grey level of white is 1.
+        kappa: f64,
+        /// The growth of eta.
+        eta: EtaSchedule,
+        /// What the network's input is divided by.
+        #[serde(default)]
+        input_scale: InputScale,
+        /// What the network is told at the first step: 0 as the official code, 1 as seed 001.
+        #[serde(default = "one")]
+        first_t: usize,
+    },
+    /// Adds noise to the image until nothing else is left (DDPM, Ho et al. 2020).
+    Ddpm {
+        /// T.
+        steps: usize,
+        /// The growth of beta.
+        beta: Betas,
+        /// What the network is told about t.
+        #[serde(default)]
+        time: TimeInput,
+    },
+    /// DDPM of the residual x0 - y0.
+    ResidualDdpm {
+        /// T.
+        steps: usize,
+        /// The growth of beta.
+        beta: Betas,
+    },
+}
+
+const fn one() -> usize {
+    1
+}
+
+/// What the state is divided by before the network sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InputScale {
+    /// 1, as in seed 001.
+    #[default]
+    None,
+    /// `sqrt(kappa^2 eta + 1)`: the official code for latents, whose variance is about 1.
+    Latent,
+    /// `3 kappa sqrt(eta) + 1`: the official code for pixels.
+    Pixel,
+}
+
+/// What a network is told about t.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeInput {
+    /// `t - 1`.
+    #[default]
+    Step,
+    /// `sqrt(alpha_bar_t)` (SR3, Saharia et al. 2021).
+    NoiseLevel,
+}
+
+/// What a network's output means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prediction {
+    /// `x0 - y0`: what the enlargement lacks.
+    #[default]
+    Residual,
+    /// `y0 - x0`: the residual with the sign of the ResShift paper.
+    NegativeResidual,
+    /// `x0`.
+    X0,
+    /// The noise.
+    Epsilon,
+}
+
+/// `x_t = x0 * X0 + y0 * Y0 + noise * eps`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Marginal {
+    /// Factor of the clean image.
+    pub x0: f64,
+    /// Factor of the enlarged low-resolution image.
+    pub y0: f64,
+    /// Standard deviation of the noise.
+    pub noise: f64,
+}
+
+/// The tables of a process, for t = 0..=T.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// What tells the processes apart.
+    pub family: Family,
+    marginals: Vec<Marginal>,
+    inputs: Vec<f64>,
+    times: Vec<f64>,
+}
+
+/// The schedule of a chain, entry t for t = 0..=T.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Family {
+    /// ResShift.
+    Shift {
+        /// `eta_t`, 0 at t = 0.
+        eta: Vec<f64>,
+        /// Noise at the end.
+        kappa: f64,
+    },
+    /// DDPM of the image, or of the residual.
+    Ddpm {
+        /// `alpha_bar_t`, 1 at t = 0.
+        alpha_bar: Vec<f64>,
+        /// Whether the state is x0 - y0.
+        residual: bool,
+    },
+}
+
+impl Process {
+    /// T.
+    pub const fn steps(&self) -> usize {
+        match self {
+            Self::ResShift { steps, .. }
+            | Self::Ddpm { steps, .. }
+            | Self::ResidualDdpm { steps, .. } => *steps,
+        }
+    }
+
+    /// The tables of the process.
+    pub fn chain(&self) -> Chain {
+        match self {
+            Self::ResShift { steps, kappa, eta, input_scale, first_t } => {
+                let eta = eta.etas(*steps, *kappa);
+                let marginal = |&eta: &f64| Marginal {
+                    x0: 1.0 - eta,
+                    y0: eta,
+                    noise: kappa * eta.sqrt(),
+                };
+                let input = |eta: &f64| match input_scale {
+                    InputScale::None => 1.0,
+                    InputScale::Latent => (kappa * kappa * eta + 1.0).sqrt().recip(),
+                    InputScale::Pixel => (3.0 * kappa * eta.sqrt() + 1.0).recip(),
+                };
+                Chain {
+                    marginals: eta.iter().map(marginal).collect(),
+                    inputs: eta.iter().map(input).collect(),
+                    times: (0..=*steps).map(|t| (t + first_t) as f64 - 1.0).collect(),
+                    family: Family::Shift { eta, kappa: *kappa },
+                }
+            }
+            Self::Ddpm { steps, beta, time } => ddpm_chain(*steps, beta, *time, false),
+            Self::ResidualDdpm { steps, beta } => ddpm_chain(*steps, beta, TimeInput::Step, true),
+        }
+    }
+
+    /// Refuses constants that make no chain.
+    fn check(&self) -> std::result::Result<(), String> {
+        if self.steps() == 0 {
+            return Err("diffusion.process.steps must be at least 1".into());
+        }
+        let chain = self.chain();
+        let finite = |m: &Marginal| m.x0.is_finite() && m.y0.is_finite() && m.noise.is_finite();
+        let grows = chain.marginals.windows(2).all(|m| m[0].noise <= m[1].noise);
+        if !chain.marginals.iter().all(finite) || !grows {
+            return Err("the noise of diffusion.process does not grow from step to step".into());
+        }
+        Ok(())
+    }
+}
+
+fn ddpm_chain(steps: usize, beta: &Betas, time: TimeInput, residual: bool) -> Chain {
+    let table = DdpmTable::new(beta.betas(steps));
+    let alpha_bar: Vec<f64> = std::iter::once(1.0).chain(table.alpha_bar).collect();
+    let marginal = |&ab: &f64| Marginal {
+        x0: ab.sqrt(),
+        y0: if residual { -ab.sqrt() } else { 0.0 },
+        noise: (1.0 - ab).sqrt(),
+    };
+    let told = |t: usize| match time {
+        TimeInput::Step => t as f64 - 1.0,
+        TimeInput::NoiseLevel => alpha_bar[t].sqrt(),
+    };
+    Chain {
+        marginals: alpha_bar.iter().map(marginal).collect(),
+        inputs: vec![1.0; steps + 1],
+        times: (0..=steps).map(told).collect(),
+        family: Family::Ddpm { alpha_bar, residual },
+    }
+}
+
+impl Diffusion {
+    /// Refuses constants that make no chain or no distribution of t; exit code 2.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |cause: String| Error::Usage(Report::new("wrong [diffusion]", cause));
+        self.process.check().map_err(wrong)?;
+        let (given, steps) = (self.t_weights.len(), self.process.steps());
+        let sane = |w: &f64| *w >= 0.0 && w.is_finite();
+        if given != 0 && (given != steps || !self.t_weights.iter().all(sane)) {
+            return Err(wrong(format!(
+                "diffusion.t_weights needs {steps} numbers that are not negative, or none; got {:?}",
+                self.t_weights
+            )));
+        }
+        if given != 0 && self.t_weights.iter().sum::<f64>() <= 0.0 {
+            return Err(wrong("diffusion.t_weights are all zero".into()));
+        }
+        Ok(())
+    }
+
+    /// The t = 1..T that `uniform` in `[0, 1)` stands for under `t_weights`.
+    pub fn draw_t(&self, uniform: f64) -> usize {
+        let steps = self.process.steps();
+        let weight = |t: usize| self.t_weights.get(t - 1).copied().unwrap_or(1.0);
+        let mut left = uniform * (1..=steps).map(weight).sum::<f64>();
+        let mut last = 1;
+        for t in (1..=steps).filter(|&t| weight(t) > 0.0) {
+            last = t;
+            if left < weight(t) {
+                break;
+            }
+            left -= weight(t);
+        }
+        last
+    }
+}
+
+impl Chain {
+    /// T.
+    pub fn steps(&self) -> usize {
+        self.marginals.len() - 1
+    }
+
+    /// `q(x_t | x0, y0)`, for t = 0..=T.
+    pub fn marginal(&self, t: usize) -> Marginal {
+        self.marginals[t]
+    }
+
+    /// What the network's input is multiplied by.
+    pub fn input_scale(&self, t: usize) -> f64 {
+        self.inputs[t]
+    }
+
+    /// What the network is told about t.
+    pub fn time(&self, t: usize) -> f64 {
+        self.times[t]
+    }
+
+    /// The weight of x0 in what a network predicts, `d x0_hat / d output`, at t = 1..T.
+    pub fn x0_slope(&self, prediction: Prediction, t: usize) -> f64 {
+        match prediction {
+            Prediction::Residual | Prediction::X0 => 1.0,
+            Prediction::NegativeResidual => -1.0,
+            Prediction::Epsilon => -self.marginals[t].noise / self.marginals[t].x0,
+        }
+    }
+
+    /// Replaces a network's `output` at t = 1..T by the clean image that it stands for. All slices
+    /// hold the same pixels.
+    pub fn x0_hat(&self, prediction: Prediction, t: usize, x: &[f32], y0: &[f32], output: &mut [f32]) {
+        let m = self.marginals[t];
+        // x0_hat = slope * output + from_x * x + from_y0 * y0.
+        let slope = self.x0_slope(prediction, t);
+        let (from_x, from_y0) = match prediction {
+            Prediction::Residual | Prediction::NegativeResidual => (0.0, 1.0),
+            Prediction::X0 => (0.0, 0.0),
+            Prediction::Epsilon => (1.0 / m.x0, -m.y0 / m.x0),
+        };
+        combine(output, [slope, from_x, from_y0, 0.0], x, y0, y0);
+    }
+}
+
+impl Marginal {
+    /// Writes `x_t` over `noise`; all slices hold the same pixels.
+    pub fn apply(&self, x0: &[f32], y0: &[f32], noise: &mut [f32]) {
+        combine(noise, [self.noise, self.x0, self.y0, 0.0], x0, y0, y0);
+    }
+}
+
+/// `x <- k0 x + k1 a + k2 b + k3 c`, elementwise, in double precision and rounded once.
+#[allow(clippy::cast_possible_truncation)] // The one rounding.
+pub(crate) fn combine(x: &mut [f32], k: [f64; 4], a: &[f32], b: &[f32], c: &[f32]) {
+    const CHUNK: usize = 1 << 14;
+    debug_assert!(x.len() == a.len() && x.len() == b.len() && x.len() == c.len());
+    x.par_chunks_mut(CHUNK).enumerate().for_each(|(i, x)| {
+        let at = i * CHUNK..i * CHUNK + x.len();
+        let (a, b, c) = (&a[at.clone()], &b[at.clone()], &c[at]);
+        for i in 0..x.len() {
+            let sum = k[0] * f64::from(x[i])
+                + k[1] * f64::from(a[i])
+                + k[2] * f64::from(b[i])
+                + k[3] * f64::from(c[i]);
+            x[i] = sum as f32;
+        }
+    });
+}

@@ -1,0 +1,318 @@
+//! The sections of a training configuration.
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::data::degrade::Degrade;
+use crate::data::folder::OnBroken;
+use crate::diffusion::process::Diffusion;
+use crate::models::ModelConfig;
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Name, seed, length.
+    pub run: RunConfig,
+    /// The network.
+    pub model: ModelConfig,
+    /// The process, what is predicted, and how it is sampled.
+    pub diffusion: Diffusion,
+    /// Images.
+    pub data: DataConfig,
+    /// The optimizer and its rate.
+    #[serde(default)]
+    pub optim: OptimConfig,
+    /// What is minimised.
+    #[serde(default)]
+    pub loss: LossConfig,
+    /// The moving average of the weights.
+    #[serde(default)]
+    pub ema: EmaConfig,
+    /// Validation.
+    #[serde(default)]
+    pub val: ValConfig,
+    /// Checkpoints.
+    #[serde(default)]
+    pub ckpt: CkptConfig,
+    /// The log.
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+/// `[run]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// The folder under `runs`.
+    pub name: String,
+    /// The seed of weights, crops, steps and noise.
+    #[serde(default, deserialize_with = "whole")]
+    pub seed: u64,
+    /// Optimizer steps in all.
+    #[serde(deserialize_with = "whole")]
+    pub steps: u64,
+}
+
+/// `[data]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataConfig {
+    /// Images to learn from.
+    pub train: TrainData,
+    /// Images to validate on.
+    #[serde(default)]
+    pub val: ValData,
+}
+
+/// `[data.train]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainData {
+    /// Files, and folders with all below them.
+    pub paths: Vec<PathBuf>,
+    /// Side of a crop in high-resolution pixels.
+    pub crop: usize,
+    /// Crops in a step (in each of its parts, where gradients accumulate).
+    pub batch: usize,
+    /// How low-resolution images are made.
+    #[serde(default)]
+    pub degrade: Degrade,
+    /// Whether crops are mirrored and turned.
+    #[serde(default = "yes")]
+    pub augment: bool,
+    /// What to do with an image that cannot be read.
+    #[serde(default)]
+    pub on_broken: OnBroken,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// `[data.val]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ValData {
+    /// Files, and folders with all below them; no validation if empty.
+    pub paths: Vec<PathBuf>,
+    /// How low-resolution images are made.
+    pub degrade: Degrade,
+}
+
+/// `[optim]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OptimConfig {
+    /// The algorithm.
+    pub kind: OptimKind,
+    /// The learning rate after the warm-up.
+    pub lr: f64,
+    /// Decay of the first and of the second moment.
+    pub betas: [f64; 2],
+    /// What keeps Adam's quotient finite.
+    pub eps: f64,
+    /// Decoupled weight decay; `adamw` only.
+    pub weight_decay: f64,
+    /// Steps over which the rate grows from 0.
+    #[serde(deserialize_with = "whole")]
+    pub warmup: u64,
+    /// How the rate falls.
+    pub schedule: Schedule,
+    /// The rate at the end of `cosine`.
+    pub min_lr: f64,
+    /// Steps between two halvings of `step`.
+    #[serde(deserialize_with = "whole")]
+    pub halve_every: u64,
+    /// The largest L2 norm of all gradients together; 0 does not clip.
+    pub clip: f64,
+    /// Batches whose gradients are averaged in one step.
+    #[serde(deserialize_with = "whole")]
+    pub accumulate: u64,
+}
+
+impl Default for OptimConfig {
+    fn default() -> Self {
+        Self {
+            kind: OptimKind::Adam,
+            lr: 1e-4,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 0.01,
+            warmup: 0,
+            schedule: Schedule::Constant,
+            min_lr: 0.0,
+            halve_every: 100_000,
+            clip: 1.0,
+            accumulate: 1,
+        }
+    }
+}
+
+/// Optimizers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimKind {
+    /// Without weight decay.
+    Adam,
+    /// With decoupled weight decay.
+    Adamw,
+}
+
+/// How the rate falls after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Not at all.
+    Constant,
+    /// From `lr` to `min_lr` along half a cosine, over the rest of the run.
+    Cosine,
+    /// By half every `halve_every` steps.
+    Step,
+}
+
+impl OptimConfig {
+    /// The rate of step `step`, counted from 1, of `steps`.
+    pub fn rate(&self, step: u64, steps: u64) -> f64 {
+        if step <= self.warmup {
+            return self.lr * step as f64 / self.warmup as f64;
+        }
+        // Counted from 0: the first step after the warm-up has the full rate.
+        let done = (step - 1).saturating_sub(self.warmup);
+        match self.schedule {
+            Schedule::Constant => self.lr,
+            Schedule::Cosine => {
+                let share = done as f64 / steps.saturating_sub(self.warmup).max(1) as f64;
+                let fall = 0.5 * (1.0 + (std::f64::consts::PI * share.min(1.0)).cos());
+                self.min_lr + (self.lr - self.min_lr) * fall
+            }
+            Schedule::Step => {
+                let halvings = i32::try_from(done / self.halve_every.max(1)).unwrap_or(i32::MAX);
+                self.lr * 0.5f64.powi(halvings)
+            }
+        }
+    }
+}
+
+/// `[loss]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LossConfig {
+    /// The kind.
+    pub kind: LossKind,
+    /// `l1` and `mse`: weight of the mean absolute DCT coefficient of the error, added to it.
+    /// `multiscale-dct`: weight of that term at every scale.
+    pub dct: f64,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { kind: LossKind::L1, dct: 0.0 }
+    }
+}
+
+/// Losses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// Mean absolute error of what the network predicts.
+    L1,
+    /// Mean squared error of what the network predicts.
+    Mse,
+    /// Seed 001's: L1 of x0 and of its DCT at scales 1, 2 and 4.
+    MultiscaleDct,
+}
+
+/// `[ema]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmaConfig {
+    /// Share of the old average that is kept at every step; 0 makes the average the weights.
+    pub decay: f64,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self { decay: 0.999 }
+    }
+}
+
+impl EmaConfig {
+    /// The decay after `step` steps: smaller at first, so that the random start is soon forgotten.
+    pub fn decay_at(&self, step: u64) -> f64 {
+        self.decay.min((1 + step) as f64 / (10 + step) as f64)
+    }
+}
+
+/// `[val]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ValConfig {
+    /// Steps between validations; 0 validates only at the end.
+    #[serde(deserialize_with = "whole")]
+    pub every: u64,
+    /// How many of the images, evenly spread over the sorted list; 0 takes all.
+    #[serde(deserialize_with = "whole")]
+    pub images: u64,
+    /// Calls of the network for an image; 0 takes the T of the process.
+    #[serde(deserialize_with = "whole")]
+    pub steps: u64,
+    /// Images shown in the comparison sheet; 0 writes none.
+    #[serde(deserialize_with = "whole")]
+    pub sheet: u64,
+}
+
+impl Default for ValConfig {
+    fn default() -> Self {
+        Self { every: 1000, images: 5, steps: 0, sheet: 3 }
+    }
+}
+
+/// `[ckpt]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CkptConfig {
+    /// Steps between checkpoints; 0 saves only at the end.
+    #[serde(deserialize_with = "whole")]
+    pub every: u64,
+    /// How many of the newest are kept; 0 keeps all.
+    #[serde(deserialize_with = "whole")]
+    pub keep: u64,
+}
+
+impl Default for CkptConfig {
+    fn default() -> Self {
+        Self { every: 1000, keep: 3 }
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogConfig {
+    /// Steps between lines.
+    #[serde(deserialize_with = "whole")]
+    pub every: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { every: 100 }
+    }
+}
+
+/// A number that counts things: `400000`, `400_000` and `4e5` alike, never negative.
+fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number {
+        Whole(i64),
+        Real(f64),
+        Other(toml::Value),
+    }
+    let wrong = |got: String| serde::de::Error::custom(format!("expected a count, got {got}"));
+    match Number::deserialize(value)? {
+        Number::Whole(n) => u64::try_from(n).map_err(|_| wrong(n.to_string())),
+        // 2^53: beyond it doubles skip whole numbers.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        Number::Real(v) if v >= 0.0 && v.fract() == 0.0 && v < 9e15 => Ok(v as u64),
+        Number::Real(v) => Err(wrong(v.to_string())),
+        Number::Other(v) => Err(wrong(v.to_string())),
+    }
+}
