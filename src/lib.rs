@@ -24,6 +24,6 @@ pub mod imaging;
 pub mod evaluate;
 
 pub mod data;
-pub mod training;
+//TMP pub mod training;
 
 pub mod cli;
