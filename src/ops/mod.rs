@@ -4,13 +4,17 @@ pub mod bilinear;
 pub mod concat;
 pub mod crop;
 pub mod dct2;
+pub mod fourier_position;
 pub mod gelu;
+pub mod group_norm;
 pub mod haar;
 pub mod l1_loss;
 pub mod linear;
+pub mod local_amplitude;
 pub mod max_pool2;
 pub mod mse_loss;
 pub mod nearest2;
+pub mod pad_reflect;
 pub(crate) mod parallel;
 pub mod pixel_shuffle;
 pub(crate) mod product;
@@ -18,6 +22,7 @@ pub mod relu;
 pub mod scale;
 pub mod scaled_add;
 pub mod silu;
+pub(crate) mod simd;
 pub mod slice_channels;
 pub mod time_embedding;
 
@@ -34,12 +39,14 @@ pub fn all() -> Vec<OpCase> {
         crop::cases(),
         dct2::cases(),
         gelu::cases(),
+        group_norm::cases(),
         haar::cases(),
         l1_loss::cases(),
         linear::cases(),
         max_pool2::cases(),
         mse_loss::cases(),
         nearest2::cases(),
+        pad_reflect::cases(),
         pixel_shuffle::cases(),
         relu::cases(),
         scale::cases(),
