@@ -8,9 +8,10 @@ use srk::engine::tensor::Tensor;
 use srk::error::Error;
 use srk::ops::bilinear::{Bilinear, Sampling};
 use srk::ops::{
-    add_channels::AddChannels, concat::Concat, crop::Crop, dct2::Dct2, haar::Haar, l1_loss::L1Loss,
-    linear::Linear, max_pool2::MaxPool2, mse_loss::MseLoss, nearest2::Nearest2,
-    pixel_shuffle::PixelShuffle, scaled_add::ScaledAdd, slice_channels::SliceChannels,
+    add_channels::AddChannels, concat::Concat, crop::Crop, dct2::Dct2, group_norm::GroupNorm,
+    haar::Haar, l1_loss::L1Loss, linear::Linear, max_pool2::MaxPool2, mse_loss::MseLoss,
+    nearest2::Nearest2, pad_reflect::PadReflect, pixel_shuffle::PixelShuffle,
+    scaled_add::ScaledAdd, slice_channels::SliceChannels,
 };
 
 /// Elementwise in one input: no shape is wrong.
@@ -27,6 +28,7 @@ fn table() -> Vec<Wrong> {
     let x: &[usize] = &[2, 3, 5, 4];
     let at = Sampling::AlignCorners;
     let dct = |block| Dct2 { inverse: false, block };
+    let norm = |groups| GroupNorm { groups, eps: 1e-5, silu: true };
     let shuffle = |inverse| PixelShuffle { factor: 3, inverse };
     vec![
         wrong(AddChannels, [x, &[2, 3]], "a shift of [2, 4], got shape [2, 3]"),
@@ -38,6 +40,10 @@ fn table() -> Vec<Wrong> {
         wrong(Crop { height: 4, width: 5 }, [x], "at least 4 x 5 pixels"),
         wrong(dct(None), [&[3, 5, 4]], "[N, H, W, C]"),
         wrong(dct(Some(2)), [x], "H and W divisible by 2"),
+        wrong(norm(3), [x, &[4], &[4]], "C divisible by 3 groups, got shape [2, 3, 5, 4]"),
+        wrong(norm(0), [x, &[4], &[4]], "divisible by 0 groups"),
+        wrong(norm(2), [x, &[4], &[3]], "gamma and beta of [4], got shape [3]"),
+        wrong(norm(2), [x, &[4], &[4], &[2, 4], &[1, 4]], "scale and shift of [2, 4]"),
         wrong(Haar { inverse: false }, [x], "even H and W"),
         wrong(Haar { inverse: true }, [&[2, 3, 5, 6]], "C divisible by 4"),
         wrong(L1Loss, [x, &[2, 3, 5, 1]], "[2, 3, 5, 4] as the first input"),
@@ -48,6 +54,7 @@ fn table() -> Vec<Wrong> {
         wrong(MaxPool2, [&[1, 1, 4, 3]], "at least 2 x 2 pixels"),
         wrong(MseLoss, [x, &[4]], "got shape [4]"),
         wrong(Nearest2, [&[7]], "[N, H, W, C], got shape [7]"),
+        wrong(PadReflect { bottom: 1, right: 1 }, [&[1, 0, 2, 3]], "at least one pixel"),
         wrong(shuffle(false), [x], "C divisible by 9"),
         wrong(shuffle(true), [x], "H and W divisible by 3"),
         wrong(ScaledAdd { s: 1.0, t: 1.0 }, [x, &[2, 3, 5, 1]], "got shape [2, 3, 5, 1]"),

@@ -154,3 +154,75 @@ fn losses_and_linear() {
     });
     assert_close(&linear, &[101.0, 212.0, 304.0, 103.0, 234.0, 308.0]);
 }
+
+#[test]
+fn reflection_leaves_the_edge_out_and_goes_on() {
+    let padded = of(&[1, 1, 3, 1], |t, x| t.pad_reflect(x, 1, 6));
+    let row = [1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0];
+    assert_eq!(padded, [row, row].concat());
+}
+
+/// Two images in two groups of two channels with FiLM and SiLU, by the formula.
+#[test]
+fn group_norm_equals_its_formula() {
+    let shape = [2, 40, 41, 4];
+    let eps = 1e-3;
+    let mut tape = Tape::inference();
+    let mut input = |n: usize, shape: &[usize], f: &dyn Fn(usize) -> f64| {
+        let values: Vec<f64> = (0..n).map(f).collect();
+        (tape.input(Tensor::from_f64(&values, shape, DType::F64)), values)
+    };
+    let (x, xs) =
+        input(2 * 40 * 41 * 4, &shape, &|i| (i * i % 1009) as f64 / 100.0 + (i % 4) as f64);
+    let (gamma, gammas) = input(4, &[4], &|c| 1.0 + c as f64);
+    let (beta, betas) = input(4, &[4], &|c| 0.5 - c as f64);
+    let (scale, scales) = input(8, &[2, 4], &|i| i as f64 / 10.0);
+    let (shift, shifts) = input(8, &[2, 4], &|i| 1.0 - i as f64 / 5.0);
+    let y = tape.group_norm_film_silu(&x, [&gamma, &beta], [&scale, &shift], 2, eps).unwrap();
+    let group = |i: usize| (i / (40 * 41 * 4), i % 4 / 2);
+    let expected = |i: usize| {
+        let same: Vec<f64> =
+            (0..xs.len()).filter(|&j| group(j) == group(i)).map(|j| xs[j]).collect();
+        let mean = same.iter().sum::<f64>() / same.len() as f64;
+        let var = same.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / same.len() as f64;
+        let (c, nc) = (i % 4, group(i).0 * 4 + i % 4);
+        let v = (xs[i] - mean) / (var + eps).sqrt() * gammas[c] + betas[c];
+        let v = v * (1.0 + scales[nc]) + shifts[nc];
+        v / (1.0 + (-v).exp())
+    };
+    let got = y.value().to_f64_vec();
+    for i in (0..xs.len()).step_by(997) {
+        assert!((got[i] - expected(i)).abs() < 1e-9, "{i}: {} instead of {}", got[i], expected(i));
+    }
+}
+
+/// A map of many tasks: the gradient along random directions, and f32 against f64.
+#[test]
+fn group_norm_gradient_of_a_large_map() {
+    let shape = [1, 70, 61, 16];
+    let values = |seed: usize, n: usize| -> Vec<f64> {
+        (0..n).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f64 / 1001.0 - 1.0).collect()
+    };
+    let len = 70 * 61 * 16;
+    let (x, dy, direction) = (values(1, len), values(2, len), values(3, len));
+    let run = |x: &[f64], dtype: DType| {
+        let mut tape = Tape::training();
+        let x = tape.variable(Tensor::from_f64(x, &shape, dtype));
+        let [gamma, beta] =
+            [4, 5].map(|s| tape.input(Tensor::from_f64(&values(s, 16), &[16], dtype)));
+        let y = tape.group_norm_silu(&x, &gamma, &beta, 4, 1e-5).unwrap();
+        let objective: f64 = y.value().to_f64_vec().iter().zip(&dy).map(|(y, d)| y * d).sum();
+        let grads = tape.backward(&y, Tensor::from_f64(&dy, &shape, dtype)).unwrap();
+        (objective, grads.of(&x).unwrap().to_f64_vec())
+    };
+    let (_, dx) = run(&x, DType::F64);
+    let moved = |step: f64| {
+        let x: Vec<f64> = x.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
+        run(&x, DType::F64).0
+    };
+    let numeric = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+    let analytic: f64 = dx.iter().zip(&direction).map(|(a, b)| a * b).sum();
+    assert!((numeric - analytic).abs() < 1e-6 * (1.0 + analytic.abs()), "{numeric} {analytic}");
+    let error = srk::engine::op_case::relative_l2(&run(&x, DType::F32).1, &dx);
+    assert!(error < 1e-6, "f32 off by {error:e}");
+}

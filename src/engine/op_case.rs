@@ -4,7 +4,7 @@
 //! compares every fast path with the general one), and bit-equal reruns at any number of threads.
 use std::fmt::Debug;
 
-use super::device::DType;
+use super::device::{DType, Real};
 use super::rng::{Purpose, Stream};
 use super::tape::{Op, Tape};
 use super::tensor::Tensor;
@@ -95,9 +95,8 @@ impl OpCase {
     pub fn tensors(&self, dtype: DType) -> Vec<Tensor> {
         let build = |(k, shape): (usize, &Vec<usize>)| {
             let values = self.numbers(k as u64, shape.iter().product());
-            let values: Vec<f64> =
-                values.iter().map(|v| self.input_shift + self.input_scale * v).collect();
-            Tensor::from_f64(&values, shape, dtype)
+            let moved = |v: &f64| f64::from(f32::from_f64(self.input_shift + self.input_scale * v));
+            Tensor::from_f64(&values.iter().map(moved).collect::<Vec<_>>(), shape, dtype)
         };
         self.shapes.iter().enumerate().map(build).collect()
     }

@@ -11,7 +11,8 @@ use crate::error::Result;
 use crate::nn::dual_domain::{ConvBlock, DualDomainBlock};
 use crate::nn::{Conv2d, Init, Linear};
 use crate::ops::time_embedding::TimeEmbedding;
-use crate::ops::{fourier_position, local_amplitude};
+use crate::ops::fourier_position::{Window, fourier_position};
+use crate::ops::local_amplitude::local_amplitude;
 
 /// The sizes of the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,8 +109,11 @@ impl Network for DualDomainUNet {
     /// `[y0 3, Fourier position 24, local amplitude 1]` at the high resolution.
     fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
         let [batch, height, width, _] = y0.nhwc("dual_domain_unet")?;
-        let position = fourier_position::map(batch, height, width, y0.dtype())?;
-        let amplitude = local_amplitude::map(y0)?;
+        let whole = Window { top: 0, left: 0, height, width };
+        let position = fourier_position([height, width], whole, y0.dtype()).to_f64_vec();
+        let position =
+            Tensor::from_f64(&position.repeat(batch), &[batch, height, width, 24], y0.dtype());
+        let amplitude = local_amplitude(y0)?;
         let mut tape = Tape::inference();
         let parts = [y0.clone(), position, amplitude].map(|part| tape.input(part));
         Ok(tape.concat(&parts.iter().collect::<Vec<_>>())?.into_tensor())

@@ -155,6 +155,6 @@ impl GroupNorm {
     /// The layer's output.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
-        tape.group_norm(x, &weight, &bias, self.groups)
+        tape.group_norm(x, &weight, &bias, self.groups, 1e-5)
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod matmul;
 pub mod max_pool2;
 pub mod mse_loss;
 pub mod nearest2;
+pub mod pad_reflect;
 pub(crate) mod parallel;
 pub mod pixel_shuffle;
 pub(crate) mod product;
@@ -27,6 +28,7 @@ pub mod relu;
 pub mod scale;
 pub mod scaled_add;
 pub mod silu;
+pub(crate) mod simd;
 pub mod slice_channels;
 pub mod time_embedding;
 
@@ -45,12 +47,14 @@ pub fn all() -> Vec<OpCase> {
         crop::cases(),
         dct2::cases(),
         gelu::cases(),
+        group_norm::cases(),
         haar::cases(),
         l1_loss::cases(),
         linear::cases(),
         max_pool2::cases(),
         mse_loss::cases(),
         nearest2::cases(),
+        pad_reflect::cases(),
         pixel_shuffle::cases(),
         relu::cases(),
         scale::cases(),

@@ -1,0 +1,128 @@
+//! Rows and columns added at the bottom and the right by reflection, edge pixels not repeated.
+//!
+//! ```text
+//! y[n,i,j,c] = x[n, r(i, H), r(j, W), c],    r(i, H) = 0 1 .. H-1 H-2 .. 1 0 1 ..
+//! dx[n,i,j,c] = sum of dy over all positions that read x[n,i,j,c]
+//! ```
+//!
+//! Padding beyond the size reflects again; a single row or column is repeated.
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::on_device;
+
+impl Tape {
+    /// `[N, H, W, C]` grown to `[N, H + bottom, W + right, C]`; [`crop`](Self::crop) undoes it.
+    pub fn pad_reflect(&mut self, x: &Var, bottom: usize, right: usize) -> Result<Var> {
+        self.apply(PadReflect { bottom, right }, &[x])
+    }
+}
+
+/// See the [module](self) for the formulas.
+#[derive(Debug)]
+pub struct PadReflect {
+    /// Rows added.
+    pub bottom: usize,
+    /// Columns added.
+    pub right: usize,
+}
+
+impl Op for PadReflect {
+    fn name(&self) -> &'static str {
+        "pad_reflect"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let [x] = inputs else { unreachable!("pad_reflect takes one input") };
+        let dims @ [n, h, w, c] = x.nhwc(self.name())?;
+        if h * w == 0 {
+            return Err(Error::shape(self.name(), "at least one pixel", x.shape()));
+        }
+        let mut y = Tensor::empty_as(x, &[n, h + self.bottom, w + self.right, c]);
+        on_device!(x, cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?));
+        Ok((y, Saved::new()))
+    }
+
+    fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let [x] = call.inputs else { unreachable!("pad_reflect takes one input") };
+        let dims = x.nhwc(self.name())?;
+        let mut dx = Tensor::empty_as(x, x.shape());
+        on_device!(x, cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?));
+        Ok(vec![Some(dx)])
+    }
+}
+
+/// One axis, both axes, further than the size, a single row; a tile padded to a multiple of 8.
+pub fn cases() -> Vec<OpCase> {
+    let case = |bottom, right, shape: &[usize]| {
+        OpCase::new(move || PadReflect { bottom, right }, &[shape])
+    };
+    vec![
+        case(2, 1, &[2, 3, 5, 3]),
+        case(0, 4, &[1, 2, 5, 1]),
+        case(7, 3, &[2, 3, 2, 2]),
+        case(2, 1, &[1, 1, 3, 1]),
+        case(0, 0, &[1, 2, 2, 1]),
+        case(6, 3, &[1, 122, 125, 64]).timed_only(),
+    ]
+}
+
+/// The position in `0..len` that position `i` of the padded axis reads.
+fn reflected(i: usize, len: usize) -> usize {
+    let period = (2 * (len - 1)).max(1);
+    (i % period).min(period - i % period) % len
+}
+
+mod cpu {
+    use super::{PadReflect, reflected};
+    use crate::engine::device::Real;
+    use crate::ops::parallel::rows;
+
+    pub(super) fn forward<T: Real>(
+        op: &PadReflect,
+        [_, h, w, c]: [usize; 4],
+        x: &[T],
+        y: &mut [T],
+    ) {
+        let (height, width) = (h + op.bottom, w + op.right);
+        rows(y, width * c, |r, y| {
+            let x = &x[(r / height * h + reflected(r % height, h)) * w * c..][..w * c];
+            let (same, added) = y.split_at_mut(w * c);
+            same.copy_from_slice(x);
+            for (j, y) in added.chunks_exact_mut(c).enumerate() {
+                y.copy_from_slice(&x[reflected(w + j, w) * c..][..c]);
+            }
+        });
+    }
+
+    pub(super) fn backward<T: Real>(
+        op: &PadReflect,
+        [_, h, w, c]: [usize; 4],
+        dy: &[T],
+        dx: &mut [T],
+    ) {
+        let (height, width) = (h + op.bottom, w + op.right);
+        let (vertical, horizontal) = (readers(h, height), readers(w, width));
+        rows(dx, w * c, |r, dx| {
+            dx.fill(T::default());
+            for &i in &vertical[r % h] {
+                let dy = &dy[(r / h * height + i) * width * c..][..width * c];
+                for (dx, readers) in dx.chunks_exact_mut(c).zip(&horizontal) {
+                    for &j in readers {
+                        dx.iter_mut().zip(&dy[j * c..][..c]).for_each(|(dx, &dy)| *dx += dy);
+                    }
+                }
+            }
+        });
+    }
+
+    /// For each position the positions of the padded axis that read it.
+    fn readers(len: usize, padded: usize) -> Vec<Vec<usize>> {
+        let mut readers = vec![Vec::new(); len];
+        for i in 0..padded {
+            readers[reflected(i, len)].push(i);
+        }
+        readers
+    }
+}
