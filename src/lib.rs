@@ -19,7 +19,7 @@ pub mod diffusion;
 
 pub mod imaging;
 
-pub mod upscale;
+//TMP pub mod upscale;
 
 pub mod evaluate;
 

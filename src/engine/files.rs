@@ -1,32 +1,164 @@
-//! Files that are written whole or not at all.
-use std::io::{BufWriter, Write};
-use std::path::Path;
-
-use tempfile::NamedTempFile;
+//! Writing files so that a crash, a full disk or an interrupt never leaves half a file.
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufWriter, Cursor, Seek, Write};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Report, Result};
 
-/// Writes `path` through `write` into a temporary file beside it, syncs it, and renames it into
-/// place. On any failure nothing is left behind and an older file of that name is untouched.
+/// What [`atomic_write`] hands to its closure.
+pub trait WriteSeek: Write + Seek {}
+
+impl<T: Write + Seek> WriteSeek for T {}
+
+/// Writes `path` through `fill`: into a temporary file in the same folder, which is flushed, synced and
+/// renamed over `path` only if everything succeeded. On failure nothing is left behind, and a file that
+/// was there stays as it was.
 ///
-/// # Errors
-/// If the folder cannot be written, the disk is full, or `write` fails.
-pub fn atomic_write(
-    path: &Path,
-    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<()> {
-    let attempt = || -> std::io::Result<()> {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = NamedTempFile::with_prefix_in(".srk-", folder)?;
-        let mut buffered = BufWriter::new(file.as_file_mut());
-        write(&mut buffered)?;
-        buffered.flush()?;
-        drop(buffered);
-        file.as_file().sync_all()?;
-        file.persist(path).map(drop).map_err(|e| e.error)
+/// A new file gets the usual permissions (0666 less the umask); a replaced one keeps its own. A symbolic
+/// link is followed. A device or pipe cannot be renamed over, so it is written directly.
+pub fn atomic_write<F>(path: &Path, fill: F) -> Result<()>
+where
+    F: FnOnce(&mut dyn WriteSeek) -> io::Result<()>,
+{
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let existing = fs::metadata(&target).ok();
+    let done = match &existing {
+        Some(m) if m.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+        Some(m) if !m.is_file() => write_directly(&target, fill),
+        _ => write_and_rename(&target, existing.map(|m| m.permissions()), fill),
     };
-    attempt().map_err(|e| {
-        let report = Report::new(format!("cannot write {}", path.display()), &e);
-        Error::Failed(report.help("check that the folder exists, can be written and has space left"))
-    })
+    done.map_err(|error| write_error(path, &error))
+}
+
+fn write_and_rename<F>(target: &Path, keep: Option<Permissions>, fill: F) -> io::Result<()>
+where
+    F: FnOnce(&mut dyn WriteSeek) -> io::Result<()>,
+{
+    let folder = folder_of(target);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".srk-").suffix(".tmp");
+    // The default of 0600 would hide the result from other users; the umask applies to this one.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut temporary = builder.tempfile_in(&folder)?;
+    let mut writer = BufWriter::with_capacity(1 << 18, temporary.as_file_mut());
+    fill(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    if let Some(permissions) = keep {
+        temporary.as_file().set_permissions(permissions)?;
+    }
+    temporary.as_file().sync_all()?;
+    temporary.persist(target).map_err(|e| e.error)?;
+    // The rename itself survives a power cut only once the folder is synced; not every file system
+    // lets a folder be opened, and the data is safe by now.
+    if let Ok(folder) = File::open(&folder) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+fn write_directly<F>(target: &Path, fill: F) -> io::Result<()>
+where
+    F: FnOnce(&mut dyn WriteSeek) -> io::Result<()>,
+{
+    // A pipe cannot seek, so the content is collected first.
+    let mut content = Cursor::new(Vec::new());
+    fill(&mut content)?;
+    let mut file = File::options().write(true).open(target)?;
+    file.write_all(content.get_ref())?;
+    file.flush()
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn write_error(path: &Path, error: &io::Error) -> Error {
+    let folder = folder_of(path);
+    let help = match error.kind() {
+        io::ErrorKind::NotFound => format!("create the folder: mkdir -p '{}'", folder.display()),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            format!("choose a folder you may write to, not '{}'", folder.display())
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            format!("free some space for '{}', or choose another disk", folder.display())
+        }
+        io::ErrorKind::IsADirectory => "give the name of a file in it".to_owned(),
+        _ => String::new(),
+    };
+    Error::Failed(Report::new(format!("cannot write {}", path.display()), error).help(help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_file_and_no_temporary_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        atomic_write(&path, |w| w.write_all(b"old")).unwrap();
+        let error = atomic_write(&path, |w| {
+            w.write_all(&vec![7; 1 << 20])?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains("a.bin"), "{error}");
+        assert!(error.to_string().contains("free some space"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["a.bin"]);
+    }
+
+    #[test]
+    fn folders_that_are_missing_and_names_of_folders_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = atomic_write(&folder.path().join("no/a"), |w| w.write_all(b"x")).unwrap_err();
+        assert!(missing.to_string().contains("mkdir -p"), "{missing}");
+        assert!(atomic_write(folder.path(), |w| w.write_all(b"x")).is_err());
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_the_usual_ones_or_those_of_the_replaced_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o7777;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let plain = folder.path().join("plain");
+        fs::write(&plain, b"").unwrap();
+        atomic_write(&path, |w| w.write_all(b"x")).unwrap();
+        assert_eq!(mode(&path), mode(&plain));
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        atomic_write(&path, |w| w.write_all(b"y")).unwrap();
+        assert_eq!(mode(&path), 0o640);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_devices_are_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, b"old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        atomic_write(&link, |w| w.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        // /dev/full accepts no byte: the error must be that of a full disk.
+        let full = Path::new("/dev/full");
+        if full.exists() {
+            let error = atomic_write(full, |w| w.write_all(b"x")).unwrap_err();
+            assert!(error.to_string().contains("free some space"), "{error}");
+            assert!(full.exists());
+        }
+    }
 }

@@ -137,4 +137,10 @@ impl Network for DualDomainGrid {
         }
         Geometry { align, receptive_field: Some((reach + 1).next_multiple_of(align)) }
     }
+
+    fn floats_per_pixel(&self) -> usize {
+        let c = &self.config;
+        let (streams, image) = (c.frequency_channels + c.wavelet_channels, 3 * c.scale * c.scale);
+        5 * c.channels + 4 * streams + 6 * image
+    }
 }

@@ -34,6 +34,7 @@ impl Default for DualDomainUNetConfig {
 /// See the [module](self). 1,387,075 parameters as published.
 #[derive(Debug)]
 pub struct DualDomainUNet {
+    base: usize,
     time_dim: usize,
     scale: usize,
     time: [Linear; 2],
@@ -69,6 +70,7 @@ impl DualDomainUNet {
         let scale = config.scale;
         let parameters = all.finish();
         Self {
+            base: c,
             time_dim,
             scale,
             time,
@@ -141,5 +143,11 @@ impl Network for DualDomainUNet {
     /// The DCT sees the whole map.
     fn geometry(&self) -> Geometry {
         Geometry { align: (8 / self.scale).max(1), receptive_field: None }
+    }
+
+    fn floats_per_pixel(&self) -> usize {
+        // Its widest point: the last block, 128 channels at full resolution, three streams and their
+        // concatenation beside the input.
+        10 * 2 * self.base * self.scale * self.scale
     }
 }

@@ -63,6 +63,10 @@ pub trait Network: Send + Sync {
     /// What tiling and padding must respect.
     fn geometry(&self) -> Geometry;
 
+    /// Floats that one call keeps alive at its peak, for each low-resolution pixel; tiles are sized
+    /// by it.
+    fn floats_per_pixel(&self) -> usize;
+
     /// How many numbers training changes.
     fn parameter_count(&self) -> usize {
         self.parameters().iter().map(|p| p.value().len()).sum()

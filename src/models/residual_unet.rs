@@ -150,4 +150,8 @@ impl Network for ResidualUNet {
     fn geometry(&self) -> Geometry {
         Geometry { align: (4 / self.scale).max(1), receptive_field: None }
     }
+
+    fn floats_per_pixel(&self) -> usize {
+        10 * self.time_dim / 4 * self.scale * self.scale
+    }
 }

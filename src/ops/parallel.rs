@@ -80,11 +80,24 @@ pub(crate) fn column_sums<T: Real>(x: &[T], columns: usize) -> Vec<f64> {
     total
 }
 
-/// `sums[c] = sum of rows[.., c]`.
+/// `sums[c] = sum of rows[.., c]`: some rows at a time in their own precision, the rest in f64.
 pub(crate) fn sum_rows<T: Real>(rows: &[T], sums: &mut [T]) {
-    let totals = column_sums(rows, sums.len());
-    for (sum, total) in sums.iter_mut().zip(totals) {
-        *sum = T::from_f64(total);
+    const ROWS: usize = 128;
+    let c = sums.len();
+    let chunk = |rows: &[T]| {
+        let mut total = vec![0.0; c];
+        for rows in rows.chunks(ROWS * c) {
+            let mut part = vec![T::default(); c];
+            for row in rows.chunks_exact(c) {
+                part.iter_mut().zip(row).for_each(|(s, &v)| *s += v);
+            }
+            total.iter_mut().zip(&part).for_each(|(t, s)| *t += s.to_f64());
+        }
+        total
+    };
+    let partial: Vec<Vec<f64>> = rows.par_chunks((CHUNK / c).max(1) * c).map(chunk).collect();
+    for (i, sum) in sums.iter_mut().enumerate() {
+        *sum = T::from_f64(partial.iter().map(|p| p[i]).sum());
     }
 }
 

@@ -376,7 +376,7 @@ pub(super) fn weight_gradient(k: &Kernels, d: &Dims, x: &[f32], dy: &[f32], dw: 
     };
     // A number of partial sums that depends on the shape alone keeps the bits the same at any number
     // of threads.
-    let groups = (positions * frequencies / 9216).clamp(1, 16);
+    let groups = (positions / if d.kernel == 3 { 256 } else { 2048 }).clamp(1, 16);
     let partial: Vec<Vec<f32>> = (0..groups)
         .into_par_iter()
         .map(|g| {

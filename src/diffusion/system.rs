@@ -1,0 +1,120 @@
+//! A system: a network with the process it was trained for, as one weights file holds it.
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::process::Diffusion;
+use crate::error::{Error, Report, Result};
+use crate::models::weights::WeightsFile;
+use crate::models::{ModelConfig, Network};
+
+/// The model that the binary carries, and the name it goes by.
+const EMBEDDED: (&str, &[u8]) =
+    ("srk-x4", include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/srk-x4.safetensors")));
+
+/// What a weights file says about itself: the JSON under `srk.config` in its metadata.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SystemConfig {
+    /// The network and its sizes.
+    pub model: ModelConfig,
+    /// The process it was trained for.
+    pub diffusion: Diffusion,
+    /// Calls of the network a picture takes unless the user says otherwise; all T if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_steps: Option<usize>,
+}
+
+/// A network ready to run.
+pub struct System {
+    /// The model's name or the file it came from.
+    pub name: String,
+    /// Its network, with weights.
+    pub network: Box<dyn Network>,
+    /// Its process and sizes.
+    pub config: SystemConfig,
+    /// The metadata of its file.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl System {
+    /// The names of the models that the binary carries.
+    pub const fn embedded() -> [&'static str; 1] {
+        [EMBEDDED.0]
+    }
+
+    /// Opens a model by the name of an embedded one, or as a file.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if there is none of that name, or the file is damaged or does not fit.
+    pub fn open(model: &str) -> Result<Self> {
+        if model == EMBEDDED.0 {
+            return Self::from_file(&WeightsFile::parse(EMBEDDED.1, EMBEDDED.0)?, model);
+        }
+        if !Path::new(model).exists() {
+            let cause = format!("it is neither a model of this binary ({}) nor a file", EMBEDDED.0);
+            let report = Report::new(format!("there is no model {model}"), cause);
+            return Err(Error::Model(report.help("srk models list    shows the models that are there")));
+        }
+        Self::from_file(&WeightsFile::read(Path::new(model))?, model)
+    }
+
+    /// The system that `file` describes; messages call it `name`.
+    pub fn from_file(file: &WeightsFile, name: &str) -> Result<Self> {
+        let config = SystemConfig::of(file, name)?;
+        let network = config.model.build(0);
+        file.apply(network.parameters(), name)?;
+        let metadata = file.metadata.clone();
+        Ok(Self { name: name.to_owned(), network, config, metadata })
+    }
+
+    /// The factor between low and high resolution.
+    pub const fn scale(&self) -> usize {
+        self.config.model.scale()
+    }
+
+    /// Calls of the network a picture takes unless the user says otherwise.
+    pub fn default_steps(&self) -> usize {
+        let trained = self.config.diffusion.process.steps();
+        self.config.default_steps.unwrap_or(trained).min(trained)
+    }
+}
+
+impl SystemConfig {
+    /// What `file` says about itself; messages call it `name`.
+    pub fn of(file: &WeightsFile, name: &str) -> Result<Self> {
+        let refuse = |cause: String| {
+            let report = Report::new(format!("cannot load the model {name}"), cause);
+            Error::Model(report.help("srk models info FILE    shows what a file holds"))
+        };
+        let Some(json) = file.metadata.get("srk.config") else {
+            let first = file.tensors.keys().next().map_or("none", String::as_str);
+            let count = file.tensors.len();
+            return Err(refuse(format!(
+                "its metadata has no srk.config ({count} tensors, first \"{first}\")"
+            )));
+        };
+        let config: Self = serde_json::from_str(json)
+            .map_err(|e| refuse(format!("its srk.config is not what srk writes: {e}")))?;
+        config.diffusion.check().map_err(|e| refuse(e.to_string()))?;
+        Ok(config)
+    }
+
+    /// The metadata of a weights file of this system: `extra` beside what srk needs to read it back.
+    pub fn metadata(&self, extra: &[(&str, String)]) -> Result<BTreeMap<String, String>> {
+        let json = serde_json::to_value(self)
+            .map_err(|e| Error::Failed(Report::new("cannot describe the model", e)))?;
+        let arch = json["model"]["kind"].as_str().unwrap_or_default().to_owned();
+        let mut metadata: BTreeMap<String, String> = [
+            ("format", "pt".to_owned()),
+            ("srk.arch", arch),
+            ("srk.config", json.to_string()),
+            ("srk.scale", self.model.scale().to_string()),
+            ("srk.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into();
+        metadata.extend(extra.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+        Ok(metadata)
+    }
+}

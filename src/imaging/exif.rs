@@ -1,0 +1,238 @@
+//! The few EXIF fields that must follow the pixels: orientation, size, thumbnail.
+//!
+//! EXIF is a TIFF block: `II` or `MM`, 42, the offset of the first directory (IFD0). A directory is a
+//! count, entries of 12 bytes (tag, type, count, value or offset) and the offset of the next one.
+//! Values are changed in place, so everything else, maker notes included, keeps its offset.
+use super::{Image, Samples};
+
+const ORIENTATION: u16 = 0x0112;
+const EXIF_DIRECTORY: u16 = 0x8769;
+const IMAGE_WIDTH: u16 = 0x0100;
+const IMAGE_HEIGHT: u16 = 0x0101;
+const PIXEL_X_DIMENSION: u16 = 0xA002;
+const PIXEL_Y_DIMENSION: u16 = 0xA003;
+const TYPE_SHORT: u16 = 3;
+const TYPE_LONG: u16 = 4;
+
+/// `block` without the `Exif\0\0` that some formats put before it; `None` if it is no TIFF block.
+pub(super) fn normalise(block: &[u8]) -> Option<Vec<u8>> {
+    let block = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
+    Tiff::directory(block).map(|_| block.to_vec())
+}
+
+/// The orientation 1..=8 that the block asks for; 1 where it says nothing usable.
+pub(super) fn orientation(block: &[u8]) -> u8 {
+    let Some((tiff, first)) = Tiff::directory(block) else { return 1 };
+    let value = tiff.entry(block, first, ORIENTATION).and_then(|e| tiff.value(block, e));
+    match value {
+        Some(v @ 1..=8) => u8::try_from(v).unwrap_or(1),
+        _ => 1,
+    }
+}
+
+/// Makes the block true for pixels that are upright and `width` x `height`: orientation 1, the new
+/// size, and no thumbnail (it would show the old picture, perhaps rotated).
+pub(super) fn update(block: &mut [u8], width: usize, height: usize) {
+    let Some((tiff, first)) = Tiff::directory(block) else { return };
+    let set = |block: &mut [u8], directory, tag, value: usize| {
+        let value = u32::try_from(value).unwrap_or(u32::MAX);
+        if let Some(entry) = tiff.entry(block, directory, tag) {
+            tiff.set(block, entry, value);
+        }
+    };
+    set(block, first, ORIENTATION, 1);
+    set(block, first, IMAGE_WIDTH, width);
+    set(block, first, IMAGE_HEIGHT, height);
+    let sub = tiff.entry(block, first, EXIF_DIRECTORY).and_then(|e| tiff.value(block, e));
+    if let Some(sub) = sub.and_then(|v| usize::try_from(v).ok()) {
+        set(block, sub, PIXEL_X_DIMENSION, width);
+        set(block, sub, PIXEL_Y_DIMENSION, height);
+    }
+    let count = tiff.u16(block, first).map_or(0, usize::from);
+    let next = first + 2 + 12 * count;
+    if let Some(bytes) = block.get_mut(next..next + 4) {
+        bytes.fill(0);
+    }
+}
+
+/// The byte order of a TIFF block.
+#[derive(Clone, Copy)]
+struct Tiff {
+    little: bool,
+}
+
+impl Tiff {
+    /// The byte order and the offset of IFD0.
+    fn directory(block: &[u8]) -> Option<(Self, usize)> {
+        let tiff = match block.get(..4)? {
+            b"II*\0" => Self { little: true },
+            b"MM\0*" => Self { little: false },
+            _ => return None,
+        };
+        let first = usize::try_from(tiff.u32(block, 4)?).ok()?;
+        tiff.u16(block, first)?;
+        Some((tiff, first))
+    }
+
+    fn u16(self, block: &[u8], at: usize) -> Option<u16> {
+        let bytes = block.get(at..at.checked_add(2)?)?.try_into().ok()?;
+        Some(if self.little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
+    }
+
+    fn u32(self, block: &[u8], at: usize) -> Option<u32> {
+        let bytes = block.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        Some(if self.little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
+    }
+
+    /// The offset of the entry of `tag` in the directory at `directory`.
+    fn entry(self, block: &[u8], directory: usize, tag: u16) -> Option<usize> {
+        let count = usize::from(self.u16(block, directory)?);
+        (0..count).map(|i| directory + 2 + 12 * i).find(|&at| self.u16(block, at) == Some(tag))
+    }
+
+    /// The single SHORT or LONG of the entry at `at`.
+    fn value(self, block: &[u8], at: usize) -> Option<u32> {
+        if self.u32(block, at + 4)? != 1 {
+            return None;
+        }
+        match self.u16(block, at + 2)? {
+            TYPE_SHORT => self.u16(block, at + 8).map(u32::from),
+            TYPE_LONG => self.u32(block, at + 8),
+            _ => None,
+        }
+    }
+
+    /// Replaces the single SHORT or LONG of the entry at `at`, turning it into a LONG if needed.
+    fn set(self, block: &mut [u8], at: usize, value: u32) {
+        if self.value(block, at).is_none() || block.len() < at + 12 {
+            return;
+        }
+        match (self.u16(block, at + 2), u16::try_from(value)) {
+            (Some(TYPE_SHORT), Ok(short)) => {
+                let bytes = if self.little { short.to_le_bytes() } else { short.to_be_bytes() };
+                block[at + 8..at + 10].copy_from_slice(&bytes);
+            }
+            _ => {
+                let kind = TYPE_LONG;
+                let kind = if self.little { kind.to_le_bytes() } else { kind.to_be_bytes() };
+                let bytes = if self.little { value.to_le_bytes() } else { value.to_be_bytes() };
+                block[at + 2..at + 4].copy_from_slice(&kind);
+                block[at + 8..at + 12].copy_from_slice(&bytes);
+            }
+        }
+    }
+}
+
+/// Turns the pixels of `image` upright: undoes EXIF `orientation` 1..=8.
+pub(super) fn apply_orientation(image: &mut Image, orientation: u8) {
+    if !(2..=8).contains(&orientation) {
+        return;
+    }
+    let (width, height, channels) = (image.width, image.height, image.channels());
+    let turn = |samples: &Samples, channels| match samples {
+        Samples::U8(v) => Samples::U8(oriented(v, width, height, channels, orientation)),
+        Samples::U16(v) => Samples::U16(oriented(v, width, height, channels, orientation)),
+    };
+    image.samples = turn(&image.samples, channels);
+    image.alpha = image.alpha.as_ref().map(|a| turn(a, 1));
+    if orientation >= 5 {
+        (image.width, image.height) = (height, width);
+    }
+}
+
+fn oriented<T: Copy>(
+    pixels: &[T],
+    width: usize,
+    height: usize,
+    channels: usize,
+    orientation: u8,
+) -> Vec<T> {
+    let (out_width, out_height) = if orientation >= 5 { (height, width) } else { (width, height) };
+    let mut out = Vec::with_capacity(pixels.len());
+    for y in 0..out_height {
+        for x in 0..out_width {
+            let (from_x, from_y) = match orientation {
+                2 => (width - 1 - x, y),
+                3 => (width - 1 - x, height - 1 - y),
+                4 => (x, height - 1 - y),
+                5 => (y, x),
+                6 => (y, height - 1 - x),
+                7 => (width - 1 - y, height - 1 - x),
+                8 => (width - 1 - y, x),
+                _ => (x, y),
+            };
+            let at = (from_y * width + from_x) * channels;
+            out.extend_from_slice(&pixels[at..at + channels]);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// IFD0 with orientation 6 and a pointer to an EXIF directory with PixelXDimension, both orders.
+    fn block(little: bool) -> Vec<u8> {
+        let s = |v: u16| if little { v.to_le_bytes() } else { v.to_be_bytes() };
+        let l = |v: u32| if little { v.to_le_bytes() } else { v.to_be_bytes() };
+        let mut b = if little { b"II*\0".to_vec() } else { b"MM\0*".to_vec() };
+        b.extend(l(8));
+        b.extend(s(2));
+        b.extend([&s(ORIENTATION)[..], &s(3), &l(1), &s(6), &s(0)].concat());
+        b.extend([&s(EXIF_DIRECTORY)[..], &s(4), &l(1), &l(38)].concat());
+        b.extend(l(999)); // a thumbnail directory
+        b.extend(s(1));
+        b.extend([&s(PIXEL_X_DIMENSION)[..], &s(3), &l(1), &s(40), &s(0)].concat());
+        b.extend(l(0));
+        b
+    }
+
+    #[test]
+    fn fields_are_read_and_rewritten_in_both_byte_orders() {
+        for little in [true, false] {
+            let mut b = block(little);
+            assert_eq!(orientation(&b), 6);
+            let prefixed = [b"Exif\0\0", &b[..]].concat();
+            assert_eq!(normalise(&prefixed).unwrap(), b);
+            update(&mut b, 70000, 30);
+            assert_eq!(orientation(&b), 1);
+            let (tiff, first) = Tiff::directory(&b).unwrap();
+            assert_eq!(tiff.u32(&b, first + 2 + 24), Some(0), "thumbnail unlinked");
+            let entry = tiff.entry(&b, 38, PIXEL_X_DIMENSION).unwrap();
+            assert_eq!(tiff.value(&b, entry), Some(70000));
+        }
+    }
+
+    #[test]
+    fn damaged_blocks_are_left_alone() {
+        for cut in 0..block(true).len() {
+            let mut b = block(true)[..cut].to_vec();
+            let _ = orientation(&b);
+            update(&mut b, 1, 1);
+        }
+        let mut far = b"II*\0\xff\xff\xff\xff".to_vec();
+        update(&mut far, 1, 1);
+        assert!(normalise(&far).is_none());
+    }
+
+    #[test]
+    fn orientations_undo_what_a_camera_does() {
+        // 1 2 3   of 3 x 2 pixels
+        // 4 5 6
+        let expected: [(u8, [u8; 6]); 8] = [
+            (1, [1, 2, 3, 4, 5, 6]),
+            (2, [3, 2, 1, 6, 5, 4]),
+            (3, [6, 5, 4, 3, 2, 1]),
+            (4, [4, 5, 6, 1, 2, 3]),
+            (5, [1, 4, 2, 5, 3, 6]),
+            (6, [4, 1, 5, 2, 6, 3]),
+            (7, [6, 3, 5, 2, 4, 1]),
+            (8, [3, 6, 2, 5, 1, 4]),
+        ];
+        for (orientation, pixels) in expected {
+            let out = oriented(&[1u8, 2, 3, 4, 5, 6], 3, 2, 1, orientation);
+            assert_eq!(out, pixels, "orientation {orientation}");
+        }
+    }
+}
