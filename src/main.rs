@@ -1,2 +1,6 @@
 //! The `srk` binary: parse, run, print the error.
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    srk::cli::main()
+}

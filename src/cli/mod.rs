@@ -1,1 +1,46 @@
-//! TBD
+//! The command line: one file per subcommand, no logic.
+#![allow(clippy::print_stdout)] // This module and main are the only ones that print.
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Result;
+
+/// Super-resolution with diffusion models on an engine of its own.
+#[derive(Debug, Parser)]
+#[command(name = "srk", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0        everything asked for was done
+  1        an input or a run failed
+  2        the command line or a configuration is wrong; nothing was done
+  3        a model is missing, unsupported or damaged
+  4        the requested device cannot be used
+  5        the work does not fit in memory
+  6        a check said no, for example a loss that is not finite
+  130 143  interrupted; what is worth keeping was saved";
+
+/// Parses the arguments of the process, runs what they ask for and prints the error if it fails.
+pub fn main() -> ExitCode {
+    let result: Result<()> = match Cli::parse().command {
+        Command::Train(args) => train::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

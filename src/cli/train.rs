@@ -1,0 +1,93 @@
+//! `srk train`.
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::error::{Error, Report, Result};
+use crate::training::config::Config;
+use crate::training::log::Reporter;
+use crate::training::recipes;
+use crate::training::run::{Stop, train};
+
+/// Train a model from a recipe or a configuration file.
+///
+/// A run lives in OUT/NAME and continues by itself when the same command is given again. Ctrl-C
+/// finishes the step, saves and exits with 130; a second Ctrl-C leaves at once.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A TOML configuration
+    #[arg(required_unless_present_any = ["recipe", "list_recipes"], conflicts_with = "recipe")]
+    file: Option<PathBuf>,
+    /// A recipe that comes with srk
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
+    /// Change a value, for example optim.lr=2e-4; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Stop after this step, as if the run went on
+    #[arg(long, value_name = "STEP")]
+    until: Option<u64>,
+    /// The folder of all runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    out: PathBuf,
+    /// Show the recipes and exit
+    #[arg(long)]
+    list_recipes: bool,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    if args.list_recipes {
+        for recipe in recipes::ALL {
+            println!("{:<22}{}", recipe.name, recipe.summary());
+        }
+        return Ok(());
+    }
+    let (text, name) = match (&args.recipe, &args.file) {
+        (Some(name), _) => (recipes::find(name)?.text.to_owned(), format!("the recipe {name}")),
+        (None, file) => {
+            let file = file.clone().unwrap_or_default();
+            let text = std::fs::read_to_string(&file).map_err(|e| {
+                let report = Report::new(format!("cannot read {}", file.display()), e);
+                Error::Usage(report.help("srk train --list-recipes    shows what comes with srk"))
+            })?;
+            (text, file.display().to_string())
+        }
+    };
+    let config = Config::read(&text, &name, &args.overrides)?;
+    train(&config, &args.out, args.until, &stop_on_signals()?, &mut Terminal)
+}
+
+/// A flag that the first SIGINT or SIGTERM sets; the second one ends the process.
+fn stop_on_signals() -> Result<Stop> {
+    let stop: Stop = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::new(AtomicBool::new(false));
+    for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
+        // In this order: the first signal finds `asked` unset, and sets it.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))
+            .and_then(|_| flag::register(signal, Arc::clone(&asked)))
+            .and_then(|_| flag::register_usize(signal, Arc::clone(&stop), number))
+            .map_err(|e| Error::Failed(Report::new("cannot listen for Ctrl-C", e)))?;
+    }
+    Ok(stop)
+}
+
+/// Lines on standard output, warnings on standard error.
+struct Terminal;
+
+impl Reporter for Terminal {
+    fn line(&mut self, text: &str) {
+        println!("{text}");
+        if !std::io::stdout().is_terminal() {
+            // A log in a file is read while the run goes on.
+            let _ = std::io::stdout().flush();
+        }
+    }
+
+    fn warn(&mut self, text: &str) {
+        eprintln!("warning: {text}");
+    }
+}

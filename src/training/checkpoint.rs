@@ -1,0 +1,209 @@
+//! Checkpoints: `ckpt/<step>/{model,ema,state}.safetensors`, each folder complete or absent.
+//!
+//! `model` and `ema` are weights that `srk upscale` loads; `state` holds Adam's moments. Random
+//! numbers need no state: they are functions of the seed and the step.
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::optimizer::Optimizer;
+use super::sections::Config;
+use crate::engine::device::DType;
+use crate::engine::files::atomic_write;
+use crate::engine::parameter::Parameter;
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Report, Result};
+use crate::models::weights::{WeightsFile, from_file_layout, to_file_layout, file_shape};
+
+/// The folder of a run's checkpoints.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: u64,
+}
+
+impl Checkpoints {
+    /// Checkpoints under `run`, of which the newest `keep` stay (0: all).
+    pub fn new(run: &Path, keep: u64) -> Self {
+        Self { folder: run.join("ckpt"), keep }
+    }
+
+    /// The step of the newest checkpoint.
+    pub fn latest(&self) -> Option<u64> {
+        self.steps().last().copied()
+    }
+
+    /// Where the checkpoint of `step` lies.
+    pub fn at(&self, step: u64) -> PathBuf {
+        self.folder.join(step.to_string())
+    }
+
+    /// Steps of all checkpoints, ascending. What is still being written has a name that is no number.
+    fn steps(&self) -> Vec<u64> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut steps: Vec<u64> =
+            entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    /// Writes the checkpoint of the optimizer's step, points `latest` at it and removes old ones.
+    pub fn save(
+        &self,
+        config: &Config,
+        parameters: &[Parameter],
+        optimizer: &Optimizer,
+    ) -> Result<PathBuf> {
+        let target = self.at(optimizer.step);
+        if !target.exists() {
+            self.write(&target, config, parameters, optimizer)?;
+        }
+        let line = format!("{}\n", optimizer.step);
+        atomic_write(&self.folder.join("latest"), |file| file.write_all(line.as_bytes()))?;
+        self.remove_old()?;
+        Ok(target)
+    }
+
+    fn write(
+        &self,
+        target: &Path,
+        config: &Config,
+        parameters: &[Parameter],
+        optimizer: &Optimizer,
+    ) -> Result<()> {
+        let failed = |e: std::io::Error| {
+            let report = Report::new(format!("cannot write {}", target.display()), e);
+            Error::Failed(report.help("check the space left and the rights of the folder"))
+        };
+        fs::create_dir_all(&self.folder).map_err(failed)?;
+        self.remove_unfinished();
+        let builder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.folder);
+        let temporary = builder.map_err(failed)?;
+        let metadata = metadata(config, optimizer.step);
+        let model = WeightsFile::of(parameters, metadata.clone());
+        model.write(&temporary.path().join("model.safetensors"), DType::F32)?;
+        let ema = WeightsFile { tensors: named(parameters, &optimizer.average, ""), metadata };
+        ema.write(&temporary.path().join("ema.safetensors"), DType::F32)?;
+        let mut tensors = named(parameters, &optimizer.first, "first.");
+        tensors.extend(named(parameters, &optimizer.second, "second."));
+        let state = WeightsFile { tensors, metadata: metadata_of_state(optimizer.step) };
+        state.write(&temporary.path().join("state.safetensors"), DType::F32)?;
+        // Until here a kill leaves a folder that is not taken for a checkpoint.
+        fs::rename(temporary.path(), target).map_err(failed)?;
+        let _ = temporary.keep();
+        sync(&self.folder);
+        Ok(())
+    }
+
+    /// Loads the checkpoint of `step` into `parameters`; a damaged one is an error, exit code 3.
+    pub fn load(&self, step: u64, parameters: &[Parameter]) -> Result<Optimizer> {
+        let folder = self.at(step);
+        let model = folder.join("model.safetensors");
+        WeightsFile::read(&model)?.apply(parameters, &model.display().to_string())?;
+        let ema = folder.join("ema.safetensors");
+        let average = Moments::read(&ema)?.take(parameters, "")?;
+        let state = Moments::read(&folder.join("state.safetensors"))?;
+        let first = state.take(parameters, "first.")?;
+        let second = state.take(parameters, "second.")?;
+        Ok(Optimizer { first, second, average, step })
+    }
+
+    fn remove_old(&self) -> Result<()> {
+        let steps = self.steps();
+        let keep = usize::try_from(self.keep).unwrap_or(usize::MAX);
+        if keep == 0 || steps.len() <= keep {
+            return Ok(());
+        }
+        for step in &steps[..steps.len() - keep] {
+            let path = self.at(*step);
+            // Renamed first: a kill halfway must not leave half a checkpoint under its number.
+            let gone = self.folder.join(format!("{UNFINISHED}old-{step}"));
+            fs::rename(&path, &gone).and_then(|()| fs::remove_dir_all(&gone)).map_err(|e| {
+                Error::Failed(Report::new(format!("cannot remove {}", path.display()), e))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a killed run left half written.
+    fn remove_unfinished(&self) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// How folders start that are no checkpoints yet, or no more.
+const UNFINISHED: &str = ".unfinished-";
+
+/// What a weights file says about itself.
+fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
+    let json = |v: serde_json::Result<String>| v.unwrap_or_default();
+    let model = serde_json::to_value(&config.model).unwrap_or_default();
+    let arch = model.get("kind").and_then(|k| k.as_str()).unwrap_or_default().to_owned();
+    BTreeMap::from([
+        ("srk.arch".to_owned(), arch),
+        ("srk.config".to_owned(), model.to_string()),
+        ("srk.diffusion".to_owned(), json(serde_json::to_string(&config.diffusion))),
+        ("srk.scale".to_owned(), config.model.scale().to_string()),
+        ("srk.step".to_owned(), step.to_string()),
+        ("srk.recipe".to_owned(), config.run.name.clone()),
+    ])
+}
+
+fn metadata_of_state(step: u64) -> BTreeMap<String, String> {
+    BTreeMap::from([("srk.step".to_owned(), step.to_string())])
+}
+
+type Named = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// `values` under the names of `parameters`, in the layout of files.
+fn named(parameters: &[Parameter], values: &[Tensor], prefix: &str) -> Named {
+    let entry = |(p, value): (&Parameter, &Tensor)| {
+        let shape = file_shape(p.layout(), value.shape());
+        (format!("{prefix}{}", p.name()), (shape, to_file_layout(p.layout(), value)))
+    };
+    parameters.iter().zip(values).map(entry).collect()
+}
+
+/// A file of tensors that stand beside parameters.
+struct Moments {
+    file: WeightsFile,
+    name: String,
+}
+
+impl Moments {
+    fn read(path: &Path) -> Result<Self> {
+        Ok(Self { file: WeightsFile::read(path)?, name: path.display().to_string() })
+    }
+
+    /// The tensors of `parameters` under `prefix`.
+    fn take(&self, parameters: &[Parameter], prefix: &str) -> Result<Vec<Tensor>> {
+        let take = |p: &Parameter| {
+            let name = format!("{prefix}{}", p.name());
+            let wanted = file_shape(p.layout(), p.value().shape());
+            match self.file.tensors.get(&name) {
+                Some((shape, values)) if *shape == wanted => {
+                    Ok(from_file_layout(p.layout(), shape, values))
+                }
+                found => {
+                    let found = found.map_or("absent".to_owned(), |(s, _)| format!("{s:?}"));
+                    let cause = format!("{name} should have shape {wanted:?} and is {found}");
+                    let what = format!("cannot resume from {}", self.name);
+                    let help = "remove this checkpoint folder to resume from the one before";
+                    Err(Error::Model(Report::new(what, cause).help(help)))
+                }
+            }
+        };
+        parameters.iter().map(take).collect()
+    }
+}
+
+/// Makes a rename in `folder` survive a power cut, where the file system can.
+fn sync(folder: &Path) {
+    if let Ok(folder) = fs::File::open(folder) {
+        let _ = folder.sync_all();
+    }
+}

@@ -1,0 +1,82 @@
+//! What training minimises.
+//!
+//! ```text
+//! l1              mean |p - q|       + dct * mean |DCT (p - q)|
+//! mse             mean (p - q)^2     + dct * mean |DCT (p - q)|
+//! multiscale-dct  sum over s in 1, 2, 4 of (1/s) (mean |e_s| + dct * mean |DCT e_s|) / 1.75
+//! ```
+//!
+//! `p` is what the network predicts and `q` what it should have; `e_s` is the error of x0 on the scale
+//! of `[0, 1]`, shrunk `s` times. The DCT is orthonormal, over each whole crop.
+use super::sections::{LossConfig, LossKind};
+use crate::diffusion::process::Prediction;
+use crate::engine::tape::{Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Report, Result};
+
+/// Refuses a loss of x0 for a network that predicts noise: its gradient would grow without bound
+/// where the state is nearly all noise. Exit code 2.
+pub fn check(config: &LossConfig, prediction: Prediction) -> Result<()> {
+    if config.kind == LossKind::MultiscaleDct && prediction == Prediction::Epsilon {
+        let cause = "multiscale-dct compares clean images; diffusion.prediction is epsilon";
+        let report = Report::new("wrong [loss]", cause);
+        return Err(Error::Usage(report.help("--set loss.kind=mse")));
+    }
+    Ok(())
+}
+
+/// The loss `[1]` of `predicted` against `target`, both `[N, H, W, 3]` in the network's unit.
+///
+/// The error of a residual is the error of x0 up to its sign, which no loss here sees.
+pub fn loss(tape: &mut Tape, config: &LossConfig, predicted: &Var, target: &Var) -> Result<Var> {
+    match config.kind {
+        LossKind::L1 => {
+            let plain = tape.l1_loss(predicted, target)?;
+            with_dct(tape, config.dct, plain, predicted, target)
+        }
+        LossKind::Mse => {
+            let plain = tape.mse_loss(predicted, target)?;
+            with_dct(tape, config.dct, plain, predicted, target)
+        }
+        LossKind::MultiscaleDct => multiscale(tape, config.dct, predicted, target),
+    }
+}
+
+fn with_dct(tape: &mut Tape, weight: f64, plain: Var, p: &Var, q: &Var) -> Result<Var> {
+    if weight == 0.0 {
+        return Ok(plain);
+    }
+    let error = tape.scaled_add(p, 1.0, q, -1.0)?;
+    let spectral = spectrum(tape, &error)?;
+    tape.scaled_add(&plain, 1.0, &spectral, weight)
+}
+
+fn multiscale(tape: &mut Tape, weight: f64, p: &Var, q: &Var) -> Result<Var> {
+    // All of this is linear up to the absolute values, so the error is shrunk, not both images.
+    let error = tape.scaled_add(p, 0.5, q, -0.5)?;
+    let mut total: Option<Var> = None;
+    for scale in [1usize, 2, 4] {
+        let error = if scale == 1 { error.clone() } else { tape.bilinear_down(&error, scale)? };
+        let plain = magnitude(tape, &error)?;
+        let spectral = spectrum(tape, &error)?;
+        let term = tape.scaled_add(&plain, 1.0, &spectral, weight)?;
+        let share = 1.0 / (1.75 * scale as f64);
+        total = Some(match total {
+            None => tape.scale(&term, share)?,
+            Some(sum) => tape.scaled_add(&sum, 1.0, &term, share)?,
+        });
+    }
+    total.ok_or_else(|| unreachable!("there are three scales"))
+}
+
+/// The mean of `|DCT x|`.
+fn spectrum(tape: &mut Tape, x: &Var) -> Result<Var> {
+    let coefficients = tape.dct2(x, None)?;
+    magnitude(tape, &coefficients)
+}
+
+/// The mean of `|x|`.
+fn magnitude(tape: &mut Tape, x: &Var) -> Result<Var> {
+    let zero = tape.input(Tensor::zeros_as(x.value(), x.shape()));
+    tape.l1_loss(x, &zero)
+}

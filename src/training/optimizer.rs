@@ -1,0 +1,119 @@
+//! The state of training beside the weights: moments, the moving average, and the step count.
+use crate::engine::parameter::Parameter;
+use crate::engine::tape::Grads;
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::ops::adam::{Adam, adam};
+use crate::ops::clip_by_norm;
+use crate::ops::ema::ema;
+
+use super::sections::{Config, OptimKind};
+
+/// Moments and averages of all parameters, in their order.
+#[derive(Debug)]
+pub struct Optimizer {
+    /// First moments.
+    pub first: Vec<Tensor>,
+    /// Second moments.
+    pub second: Vec<Tensor>,
+    /// Moving averages of the values.
+    pub average: Vec<Tensor>,
+    /// Steps done.
+    pub step: u64,
+}
+
+/// Sums of gradients in the order of the parameters; none where the loss does not depend on one.
+pub type Gradients = Vec<Option<Tensor>>;
+
+/// Takes the gradients of `parameters` out of `grads`.
+pub fn take(grads: &mut Grads, parameters: &[Parameter]) -> Gradients {
+    parameters.iter().map(|p| grads.take_parameter(p)).collect()
+}
+
+/// Adds `more` to `sum`.
+pub fn accumulate(sum: &mut Gradients, more: Gradients) -> Result<()> {
+    for (sum, more) in sum.iter_mut().zip(more) {
+        match (sum.as_mut(), more) {
+            (Some(sum), Some(more)) => sum.add_assign(&more)?,
+            (None, more) => *sum = more,
+            (Some(_), None) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug)]
+pub struct StepReport {
+    /// The learning rate.
+    pub rate: f64,
+    /// The L2 norm of the mean gradient before clipping.
+    pub norm: f64,
+}
+
+impl Optimizer {
+    /// Zero moments, and averages equal to the values.
+    pub fn new(parameters: &[Parameter]) -> Self {
+        let zeros = || {
+            let zero = |p: &Parameter| Tensor::zeros_as(&p.value(), p.value().shape());
+            parameters.iter().map(zero).collect::<Vec<_>>()
+        };
+        let average = parameters.iter().map(|p| Tensor::clone(&p.value())).collect();
+        Self { first: zeros(), second: zeros(), average, step: 0 }
+    }
+
+    /// One step: clips the mean of the summed gradients, moves every parameter, then its average.
+    /// Changes nothing if the norm of the gradients is not finite.
+    pub fn step(
+        &mut self,
+        parameters: &[Parameter],
+        gradients: &Gradients,
+        config: &Config,
+    ) -> Result<StepReport> {
+        let step = self.step + 1;
+        let o = &config.optim;
+        let mean = 1.0 / o.accumulate as f64;
+        let mut slices = Vec::new();
+        for gradient in gradients.iter().flatten() {
+            slices.push(gradient.cpu::<f32>()?);
+        }
+        let norm = mean * clip_by_norm::norm(slices.into_iter());
+        let rate = o.rate(step, config.run.steps);
+        if !norm.is_finite() {
+            return Ok(StepReport { rate, norm });
+        }
+        self.step = step;
+        let constants = Adam {
+            lr: rate,
+            betas: o.betas,
+            eps: o.eps,
+            decay: if o.kind == OptimKind::Adamw { o.weight_decay } else { 0.0 },
+            step,
+            scale: mean * clip_by_norm::factor(norm, o.clip),
+        };
+        let keep = config.ema.decay_at(step);
+        for (i, parameter) in parameters.iter().enumerate() {
+            let mut value = Tensor::clone(&parameter.value());
+            if let Some(gradient) = &gradients[i] {
+                let (m, v) = (self.first[i].cpu_mut()?, self.second[i].cpu_mut()?);
+                adam(value.cpu_mut()?, m, v, gradient.cpu()?, &constants);
+            }
+            ema(self.average[i].cpu_mut()?, value.cpu()?, keep);
+            parameter.set(value);
+        }
+        Ok(StepReport { rate, norm })
+    }
+
+    /// Runs `body` while the parameters hold their averages.
+    pub fn with_average<R>(&self, parameters: &[Parameter], body: impl FnOnce() -> R) -> R {
+        let kept: Vec<_> = parameters.iter().map(Parameter::value).collect();
+        for (parameter, average) in parameters.iter().zip(&self.average) {
+            parameter.set(average.clone());
+        }
+        let result = body();
+        for (parameter, value) in parameters.iter().zip(kept) {
+            parameter.set(Tensor::clone(&value));
+        }
+        result
+    }
+}

@@ -1,0 +1,401 @@
+//! The training loop.
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::checkpoint::Checkpoints;
+use super::log::{Metrics, Reporter, grouped, short};
+use super::loss;
+use super::optimizer::{self, Gradients, Optimizer, StepReport};
+use super::sections::Config;
+use super::validate::Validation;
+use crate::data::ahead::Ahead;
+use crate::data::crops::{self, CropPlan, Crops};
+use crate::data::folder;
+use crate::diffusion::process::{Chain, Diffusion, Prediction, combine};
+use crate::diffusion::sampler::fill_pixels;
+use crate::engine::files::atomic_write;
+use crate::engine::rng::{Purpose, Stream};
+use crate::engine::tape::Tape;
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Report, Result};
+use crate::models::Network;
+
+/// The number of the signal that asked to stop, 0 while none has.
+pub type Stop = Arc<AtomicUsize>;
+
+/// Trains what `config` describes in the folder `out/<run.name>`, resuming what is there, to the end
+/// of the run or to step `until`.
+///
+/// # Errors
+/// Exit code 2 if the configuration does not fit the data or the run that is there, 6 if the loss is
+/// not finite, 128 + signal once `stop` is set; in the last case the step was finished and saved.
+pub fn train(
+    config: &Config,
+    out: &Path,
+    until: Option<u64>,
+    stop: &Stop,
+    reporter: &mut dyn Reporter,
+) -> Result<()> {
+    loss::check(&config.loss, config.diffusion.prediction)?;
+    let network = config.model.build(config.run.seed);
+    let folder = out.join(&config.run.name);
+    compare_with_existing(config, &folder)?;
+    let data = load_crops(config, reporter)?;
+    let validation = Validation::load(config, reporter)?;
+    let mut run = Run::open(config, &folder, network.as_ref(), validation, reporter)?;
+    let last = until.unwrap_or(config.run.steps).min(config.run.steps);
+    run.train(data, last, stop, reporter)
+}
+
+/// A run in progress.
+struct Run<'a> {
+    config: &'a Config,
+    network: &'a dyn Network,
+    optimizer: Optimizer,
+    checkpoints: Checkpoints,
+    metrics: Metrics,
+    validation: Option<Validation>,
+    folder: PathBuf,
+}
+
+/// What one step did.
+struct Done {
+    loss: f64,
+    step: StepReport,
+}
+
+impl<'a> Run<'a> {
+    /// Starts a run, or continues the one in `folder`.
+    fn open(
+        config: &'a Config,
+        folder: &Path,
+        network: &'a dyn Network,
+        validation: Option<Validation>,
+        reporter: &mut dyn Reporter,
+    ) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|e| {
+            Error::Failed(Report::new(format!("cannot make the folder {}", folder.display()), e))
+        })?;
+        let toml = config.to_toml();
+        atomic_write(&folder.join("config.toml"), |file| file.write_all(toml.as_bytes()))?;
+        let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
+        let optimizer = match checkpoints.latest() {
+            Some(step) => checkpoints.load(step, network.parameters())?,
+            None => Optimizer::new(network.parameters()),
+        };
+        let verb = if optimizer.step == 0 { "starting" } else { "resuming" };
+        reporter.line(&format!(
+            "{verb} {} at step {} of {}: {} parameters",
+            folder.display(),
+            grouped(optimizer.step),
+            grouped(config.run.steps),
+            grouped(network.parameter_count() as u64),
+        ));
+        let metrics = Metrics::open(folder, optimizer.step)?;
+        let folder = folder.to_owned();
+        Ok(Self { config, network, optimizer, checkpoints, metrics, validation, folder })
+    }
+
+    /// Steps up to `last`, with everything that is due in between.
+    fn train(
+        &mut self,
+        data: Crops,
+        last: u64,
+        stop: &Stop,
+        reporter: &mut dyn Reporter,
+    ) -> Result<()> {
+        let parts = self.config.optim.accumulate;
+        let source = Source::new(data, self.config);
+        let numbers = self.optimizer.step * parts..last * parts;
+        let mut batches = Ahead::start(numbers, 2, move |number| source.batch(number));
+        let mut meter = Meter::new(self.optimizer.step);
+        while self.optimizer.step < last {
+            let done = self.step(&mut batches)?;
+            let step = self.optimizer.step;
+            meter.add(done.loss);
+            let signal = stop.load(Ordering::Relaxed);
+            let ends = step == last || signal != 0;
+            if due(step, self.config.log.every) || ends {
+                self.log(&done, &mut meter, batches.take_waited(), last, reporter)?;
+            }
+            if signal == 0 && (due(step, self.config.val.every) || step == self.config.run.steps) {
+                self.validate(stop, reporter)?;
+                meter.rest();
+            }
+            if due(step, self.config.ckpt.every) || ends {
+                let saved = self.save()?;
+                if ends {
+                    reporter.line(&format!("saved {}", saved.display()));
+                }
+            }
+            if signal != 0 {
+                return Err(self.interrupted(signal));
+            }
+        }
+        Ok(())
+    }
+
+    /// One optimizer step: the gradients of some batches, averaged, clipped and applied.
+    fn step(&mut self, batches: &mut Ahead<Batch>) -> Result<Done> {
+        let parts = self.config.optim.accumulate;
+        let mut total = 0.0;
+        let mut sum: Gradients = self.network.parameters().iter().map(|_| None).collect();
+        for _ in 0..parts {
+            let (loss, gradients) = self.gradients(&batches.next_item()?)?;
+            total += loss / parts as f64;
+            optimizer::accumulate(&mut sum, gradients)?;
+        }
+        if !total.is_finite() {
+            return Err(self.not_finite("the loss", total));
+        }
+        let step = self.optimizer.step(self.network.parameters(), &sum, self.config)?;
+        match step.norm.is_finite() {
+            true => Ok(Done { loss: total, step }),
+            false => Err(self.not_finite("the norm of the gradients", step.norm)),
+        }
+    }
+
+    /// The loss of a batch and its gradients by all parameters.
+    fn gradients(&self, batch: &Batch) -> Result<(f64, Gradients)> {
+        let mut tape = Tape::training();
+        let condition = tape.input(self.network.condition(&batch.low, &batch.y0)?);
+        let state = tape.input(batch.state.clone());
+        let target = tape.input(batch.target.clone());
+        let predicted = self.network.forward(&mut tape, &state, &condition, &batch.times)?;
+        let loss = loss::loss(&mut tape, &self.config.loss, &predicted, &target)?;
+        let value = loss.value().to_f64_vec()[0];
+        let one = Tensor::from_f64(&[1.0], &[1], loss.value().dtype());
+        let mut grads = tape.backward(&loss, one)?;
+        Ok((value, optimizer::take(&mut grads, self.network.parameters())))
+    }
+
+    fn save(&self) -> Result<PathBuf> {
+        self.checkpoints.save(self.config, self.network.parameters(), &self.optimizer)
+    }
+
+    /// Writes a line and a record of the steps since the last one.
+    fn log(
+        &self,
+        done: &Done,
+        meter: &mut Meter,
+        waited: Duration,
+        last: u64,
+        reporter: &mut dyn Reporter,
+    ) -> Result<()> {
+        let step = self.optimizer.step;
+        let batch = self.config.data.train.batch as u64 * self.config.optim.accumulate;
+        let Reading { loss, seconds, steps, left } = meter.read(step, last);
+        let rate = steps as f64 * batch as f64 / seconds;
+        let wait = waited.as_secs_f64() / seconds;
+        reporter.line(&format!(
+            "step {}/{}  loss {loss:.5}  lr {:.2e}  {rate:.1} images/s  data {:.0} %  left {}",
+            grouped(step),
+            grouped(self.config.run.steps),
+            done.step.rate,
+            100.0 * wait,
+            short(left),
+        ));
+        self.metrics.write(
+            step,
+            &[
+                ("loss", loss.into()),
+                ("lr", done.step.rate.into()),
+                ("grad_norm", done.step.norm.into()),
+                ("images_per_s", rate.into()),
+                ("data_wait", wait.into()),
+            ],
+        )
+    }
+
+    /// Measures the averaged weights on the validation images.
+    fn validate(&self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
+        let Some(validation) = &self.validation else { return Ok(()) };
+        let step = self.optimizer.step;
+        let folder = self.folder.join("val").join(step.to_string());
+        let measure = || validation.measure(self.network, self.config, &folder, stop);
+        let Some(scores) = self.optimizer.with_average(self.network.parameters(), measure)? else {
+            return Ok(());
+        };
+        reporter.line(&format!("step {}  {scores}", grouped(step)));
+        self.metrics.write(step, &scores.values())
+    }
+
+    fn not_finite(&self, what: &str, value: f64) -> Error {
+        let step = self.optimizer.step + 1;
+        let kept = match self.checkpoints.latest() {
+            Some(step) => format!("the newest checkpoint is step {step}"),
+            None => "there is no checkpoint yet".to_owned(),
+        };
+        let report = Report::new(
+            format!("{what} is not finite at step {step} of {}", self.folder.display()),
+            format!("it is {value}; nothing was changed in this step, and {kept}"),
+        );
+        Error::Check(report.help("lower optim.lr or optim.clip, under another run.name"))
+    }
+
+    fn interrupted(&self, signal: usize) -> Error {
+        let step = self.optimizer.step;
+        let what = format!("saved step {step} in {}", self.checkpoints.at(step).display());
+        Error::Interrupted { signal: i32::try_from(signal).unwrap_or(2), what }
+    }
+}
+
+/// Whether something that happens every `every` steps happens at `step`; never if `every` is 0.
+const fn due(step: u64, every: u64) -> bool {
+    every != 0 && step % every == 0
+}
+
+/// Refuses to continue a run under another configuration; exit code 2 with the keys that differ.
+fn compare_with_existing(config: &Config, folder: &Path) -> Result<()> {
+    let path = folder.join("config.toml");
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+    let before = Config::read(&text, &path.display().to_string(), &[])?;
+    let differences = before.differences(config);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{} was started with another configuration", folder.display());
+    let report = Report::new(what, differences.join("; "));
+    let help = "--set run.name=OTHER    starts a new run; the old values continue this one";
+    Err(Error::Usage(report.help(help)))
+}
+
+/// Reads the images and prepares for cropping.
+fn load_crops(config: &Config, reporter: &mut dyn Reporter) -> Result<Crops> {
+    let data = &config.data.train;
+    let scale = config.model.scale();
+    let warn = &mut |text: &str| reporter.warn(text);
+    let pictures = folder::decode_all(&folder::find(&data.paths)?, data.on_broken, warn)?;
+    let pairs = crops::pairs(pictures, data.degrade, scale)?;
+    let plan = CropPlan {
+        size: data.crop,
+        batch: data.batch,
+        scale,
+        augment: data.augment,
+        enlarge: config.diffusion.enlarge,
+        seed: config.run.seed,
+    };
+    let crops = Crops::new(pairs, plan, warn)?;
+    let pixels = crops.pixels() as f64 / 1e6;
+    reporter.line(&format!("{} training images, {pixels:.1} Mpx", crops.images()));
+    Ok(crops)
+}
+
+/// What one call of the network learns from.
+#[derive(Debug)]
+struct Batch {
+    low: Tensor,
+    y0: Tensor,
+    /// `x_t`, scaled as the network expects it.
+    state: Tensor,
+    /// What the network should answer.
+    target: Tensor,
+    /// What the network is told about t.
+    times: Vec<f64>,
+}
+
+/// Makes batches: crops, random steps t, and noise, all functions of the batch's number.
+struct Source {
+    crops: Crops,
+    diffusion: Diffusion,
+    chain: Chain,
+    seed: u64,
+}
+
+impl Source {
+    fn new(crops: Crops, config: &Config) -> Self {
+        let diffusion = config.diffusion.clone();
+        Self { crops, chain: diffusion.process.chain(), diffusion, seed: config.run.seed }
+    }
+
+    fn batch(&self, number: u64) -> Result<Batch> {
+        let crops = self.crops.batch(number)?;
+        let [n, h, w, c] = crops.x0.nhwc("batch")?;
+        let mut steps = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
+        let noise = Stream::new(self.seed, Purpose::TrainingNoise, number);
+        let mut state = Tensor::empty_as(&crops.x0, crops.x0.shape());
+        let mut target = Tensor::empty_as(&crops.x0, crops.x0.shape());
+        let mut times = Vec::with_capacity(n);
+        for i in 0..n {
+            let t = self.diffusion.draw_t(steps.uniform());
+            let at = i * h * w * c..(i + 1) * h * w * c;
+            let x0 = &crops.x0.cpu::<f32>()?[at.clone()];
+            let y0 = &crops.y0.cpu::<f32>()?[at.clone()];
+            let state = &mut state.cpu_mut::<f32>()?[at.clone()];
+            let target = &mut target.cpu_mut::<f32>()?[at];
+            fill_pixels(&noise, [i * h, 0], w, state);
+            write_target(self.diffusion.prediction, x0, y0, state, target);
+            let marginal = self.chain.marginal(t);
+            let scale = self.chain.input_scale(t);
+            combine(
+                state,
+                [marginal.noise * scale, marginal.x0 * scale, marginal.y0 * scale, 0.0],
+                x0,
+                y0,
+                y0,
+            );
+            times.push(self.chain.time(t));
+        }
+        Ok(Batch { low: crops.low, y0: crops.y0, state, target, times })
+    }
+}
+
+/// Writes what a network should predict; all slices hold the same pixels.
+fn write_target(prediction: Prediction, x0: &[f32], y0: &[f32], noise: &[f32], target: &mut [f32]) {
+    target.copy_from_slice(noise);
+    let factors = match prediction {
+        Prediction::Residual => [0.0, 1.0, -1.0, 0.0],
+        Prediction::NegativeResidual => [0.0, -1.0, 1.0, 0.0],
+        Prediction::X0 => [0.0, 1.0, 0.0, 0.0],
+        Prediction::Epsilon => [1.0, 0.0, 0.0, 0.0],
+    };
+    combine(target, factors, x0, y0, y0);
+}
+
+/// Loss and speed since the last line.
+struct Meter {
+    losses: Vec<f64>,
+    since: Instant,
+    first: u64,
+    busy: Duration,
+}
+
+/// What a [`Meter`] shows.
+struct Reading {
+    loss: f64,
+    seconds: f64,
+    steps: usize,
+    left: Duration,
+}
+
+impl Meter {
+    fn new(step: u64) -> Self {
+        Self { losses: Vec::new(), since: Instant::now(), first: step, busy: Duration::ZERO }
+    }
+
+    fn add(&mut self, loss: f64) {
+        self.losses.push(loss);
+    }
+
+    /// Leaves out the time since the last reading, which was not spent on steps.
+    fn rest(&mut self) {
+        self.since = Instant::now();
+    }
+
+    fn read(&mut self, step: u64, last: u64) -> Reading {
+        let passed = self.since.elapsed();
+        self.since = Instant::now();
+        self.busy += passed;
+        let losses = std::mem::take(&mut self.losses);
+        let per_step = self.busy.as_secs_f64() / (step - self.first).max(1) as f64;
+        Reading {
+            loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
+            seconds: passed.as_secs_f64().max(1e-9),
+            steps: losses.len(),
+            left: Duration::from_secs_f64(per_step * (last - step) as f64),
+        }
+    }
+}
