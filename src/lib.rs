@@ -24,6 +24,6 @@ pub mod imaging;
 pub mod evaluate;
 
 pub mod data;
-//TMP pub mod training;
+pub mod training;
 
 pub mod cli;
