@@ -19,7 +19,7 @@ pub mod diffusion;
 
 pub mod imaging;
 
-//TMP pub mod upscale;
+pub mod upscale;
 
 pub mod evaluate;
 
