@@ -61,6 +61,7 @@ pub fn cases() -> Vec<OpCase> {
 mod cpu {
     use crate::engine::device::Real;
     use crate::ops::parallel::rows;
+    use crate::ops::simd::{Lane, multiversion};
 
     pub(super) fn forward<T: Real>([_, h, w, c]: [usize; 4], x: &[T], y: &mut [T]) {
         let (oh, ow) = (h / 2, w / 2);
@@ -85,7 +86,7 @@ mod cpu {
         (a >= b) | (a != a)
     }
 
-    pub(super) fn backward<T: Real>([_, h, w, c]: [usize; 4], x: &[T], dy: &[T], dx: &mut [T]) {
+    pub(super) fn backward<T: Lane>([_, h, w, c]: [usize; 4], x: &[T], dy: &[T], dx: &mut [T]) {
         let (oh, ow, zero) = (h / 2, w / 2, T::default());
         rows(dx, w * c, |r, dx| {
             let (n, i, lower) = (r / h, r % h / 2, r % h % 2 == 1);
@@ -96,20 +97,36 @@ mod cpu {
             let dy = &dy[(n * oh + i) * ow * c..][..ow * c];
             let (used, odd) = dx.split_at_mut(2 * ow * c);
             odd.fill(zero);
-            for (j, (dx, dy)) in used.chunks_exact_mut(2 * c).zip(dy.chunks_exact(c)).enumerate() {
+            row_backward(lower, w, c, x, dy, used);
+        });
+    }
+
+    multiversion! {
+        /// The upper or lower of two rows of `dx`, without an odd last column.
+        fn row_backward<T, FMA>(
+            lower: bool,
+            w: usize,
+            c: usize,
+            x: &[T],
+            dy: &[T],
+            dx: &mut [T],
+        ) {
+            let zero = T::default();
+            for (j, (dx, dy)) in dx.chunks_exact_mut(2 * c).zip(dy.chunks_exact(c)).enumerate() {
                 let (left, right) = dx.split_at_mut(c);
                 let [p00, p01, p10, p11] = window(x, w, c, j);
                 let (a, b) = if lower { (p10, p11) } else { (p00, p01) };
-                let (left, right) = (&mut left[..c], &mut right[..c]);
+                let right = &mut right[..c];
                 for k in 0..c {
                     // The upper row comes first, so it wins a tie; so does the left of a row.
                     let upper_wins = stays(larger(p00[k], p01[k]), larger(p10[k], p11[k]));
-                    let (own_wins, left_wins) = (upper_wins != lower, stays(a[k], b[k]));
-                    left[k] = if own_wins & left_wins { dy[k] } else { zero };
-                    right[k] = if own_wins & !left_wins { dy[k] } else { zero };
+                    let dy = if upper_wins == lower { zero } else { dy[k] };
+                    let left_wins = stays(a[k], b[k]);
+                    left[k] = if left_wins { dy } else { zero };
+                    right[k] = if left_wins { zero } else { dy };
                 }
             }
-        });
+        }
     }
 
     /// The four pixels of window `j` in two rows of `w` pixels.
