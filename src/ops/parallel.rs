@@ -88,3 +88,26 @@ pub(crate) fn column_sums<T: Real>(x: &[T], columns: usize) -> Vec<f64> {
     }
     total
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whole numbers: sums are exact in any order.
+    #[test]
+    fn sums_of_many_chunks_miss_nothing() {
+        let (rows, columns) = (2 * CHUNK + 7, 3);
+        assert_eq!(sum(rows, |i| i as f64), (rows * (rows - 1) / 2) as f64);
+        let x: Vec<f64> = (0..rows * columns).map(|i| (i % columns * i) as f64).collect();
+        let expected = |c: usize| x.iter().skip(c).step_by(columns).sum::<f64>();
+        assert_eq!(column_sums(&x, columns), [expected(0), expected(1), expected(2)]);
+    }
+
+    #[test]
+    fn every_row_is_seen_once_under_its_number() {
+        let (count, len) = (CHUNK, 3);
+        let mut y = vec![f64::NAN; count * len];
+        rows(&mut y, len, |i, row| row.fill(i as f64));
+        assert!(y.iter().enumerate().all(|(at, &v)| v == (at / len) as f64));
+    }
+}
