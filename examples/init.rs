@@ -7,6 +7,6 @@ fn main() {
     let net = c.model.build(1);
     println!("{}", serde_json::to_string(&c).unwrap());
     println!("{:?}", c.diffusion.process.chain());
-    let m = c.metadata(&[("srk.license", "CC0-1.0".into())]).unwrap();
+    let m = c.metadata(&[("srk.license", "CC0-1.0".into())]);
     WeightsFile::of(net.parameters(), m).write(std::path::Path::new("weights/srk-x4.safetensors"), DType::F16).unwrap();
 }

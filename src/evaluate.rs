@@ -1,1 +1,147 @@
-//! TBD
+//! Quality measures of whole images, alone or against the bicubic baseline.
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Report, Result};
+use crate::imaging::metrics::{self, Channels};
+use crate::imaging::resample::{self, Shape};
+use crate::imaging::{Color, Depth, Image, Rect, Samples};
+
+/// PSNR in dB and SSIM, in RGB and Y. The conventions: 8-bit values, Y of BT.601 (16..235) not
+/// rounded, SSIM with a Gaussian window of 11 and sigma 1.5 over the valid region.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// PSNR over all RGB values.
+    pub psnr_rgb: f64,
+    /// SSIM, the mean over R, G and B.
+    pub ssim_rgb: f64,
+    /// PSNR of Y.
+    pub psnr_y: f64,
+    /// SSIM of Y.
+    pub ssim_y: f64,
+}
+
+impl Scores {
+    /// Compares two images of one size, `border` pixels left out on every side. Gray images are
+    /// compared as they are.
+    pub fn of(image: &Image, truth: &Image, border: usize) -> Result<Self> {
+        Ok(Self {
+            psnr_rgb: metrics::psnr(image, truth, Channels::Rgb, border)?,
+            ssim_rgb: metrics::ssim(image, truth, Channels::Rgb, border)?,
+            psnr_y: metrics::psnr(image, truth, Channels::YFloat, border)?,
+            ssim_y: metrics::ssim(image, truth, Channels::YFloat, border)?,
+        })
+    }
+
+    /// The mean of each measure; zeros if there are none.
+    pub fn mean(all: &[Self]) -> Self {
+        let n = all.len().max(1) as f64;
+        let mean = |f: fn(&Self) -> f64| all.iter().map(f).sum::<f64>() / n;
+        Self {
+            psnr_rgb: mean(|s| s.psnr_rgb),
+            ssim_rgb: mean(|s| s.ssim_rgb),
+            psnr_y: mean(|s| s.psnr_y),
+            ssim_y: mean(|s| s.ssim_y),
+        }
+    }
+}
+
+/// A ground truth with what a model starts from and what it is compared to.
+#[derive(Debug)]
+pub struct Degraded {
+    /// The image, cut at the right and below to a multiple of the factor.
+    pub truth: Image,
+    /// Its low-resolution version, 8 bits.
+    pub low: Image,
+    /// `low` enlarged by MATLAB's bicubic, 8 bits.
+    pub bicubic: Image,
+}
+
+/// Degrades `image` by MATLAB's bicubic in 8 bits, as the published `LRx4` sets are made.
+pub fn degrade_matlab(image: &Image, scale: usize) -> Result<Degraded> {
+    let mut truth = image.clone().to_depth(Depth::Eight).crop_to_multiple(scale)?;
+    truth.alpha = None;
+    let low = resample::matlab_8bit_image(&truth, 1.0 / scale as f64)?;
+    let bicubic = enlarge_matlab(&low, scale)?;
+    Ok(Degraded { truth, low, bicubic })
+}
+
+/// MATLAB's bicubic enlargement, rounded to 8 bits.
+pub fn enlarge_matlab(low: &Image, scale: usize) -> Result<Image> {
+    let shape = Shape::new(low.height, low.width, low.channels());
+    let Samples::U8(samples) = &low.samples else {
+        return Err(Error::Failed(Report::new("cannot enlarge", "the image has 16 bits")));
+    };
+    let values: Vec<f32> = samples.iter().map(|&v| f32::from(v) / 255.0).collect();
+    let (values, to) = resample::matlab(&values, shape, scale as f64)?;
+    let mut image = Image::new(to.width, to.height, low.color, Depth::Eight);
+    image.store(Rect::whole(to.width, to.height), &values)?;
+    Ok(image)
+}
+
+/// Makes two images comparable: one gray and one RGB image are compared as RGB.
+pub fn same_color(a: Image, b: Image) -> (Image, Image) {
+    match (a.color, b.color) {
+        (Color::Gray, Color::Rgb) => (a.to_rgb(), b),
+        (Color::Rgb, Color::Gray) => (a, b.to_rgb()),
+        _ => (a, b),
+    }
+}
+
+/// Pairs the images of two folders by their names without extension, with or without an ending
+/// such as `x4`, `_x4` or `_out`.
+///
+/// # Errors
+/// [`Error::Usage`] if a file has no partner or two, or nothing was found.
+pub fn pairs(results: &Path, truths: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let (results, truths) = (stems(results)?, stems(truths)?);
+    let alone: Vec<&String> = results
+        .keys()
+        .filter(|k| !truths.contains_key(*k))
+        .chain(truths.keys().filter(|k| !results.contains_key(*k)))
+        .collect();
+    if !alone.is_empty() || results.is_empty() {
+        let first = alone.first().map_or("no image was found", |s| s.as_str());
+        let cause = format!("{} files have no partner (first: {first})", alone.len());
+        let report = Report::new("the two folders do not match", cause);
+        return Err(Error::Usage(report.help("pairs are found by equal file names")));
+    }
+    Ok(results.into_iter().map(|(stem, path)| (path, truths[&stem].clone())).collect())
+}
+
+fn stems(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for path in images_of(folder)? {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let short = ["_x4", "x4", "_out", "_x2", "x2", "_x8", "x8"]
+            .iter()
+            .find_map(|end| stem.strip_suffix(end))
+            .unwrap_or(&stem)
+            .to_owned();
+        if let Some(other) = found.insert(short, path.clone()) {
+            let cause = format!("{} and {}", other.display(), path.display());
+            let report = Report::new("two files have the same name", cause);
+            return Err(Error::Usage(report.help("move one of them away")));
+        }
+    }
+    Ok(found)
+}
+
+/// The image files in `folder`, sorted by name; a file stands for itself.
+pub fn images_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    if folder.is_file() {
+        return Ok(vec![folder.to_owned()]);
+    }
+    let failed =
+        |e: std::io::Error| Error::Failed(Report::new(format!("cannot list {}", folder.display()), e));
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_file() && crate::upscale::jobs::is_image_name(&path) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -19,11 +19,11 @@ pub mod diffusion;
 
 pub mod imaging;
 
-//TMP pub mod upscale;
+pub mod upscale;
 
 pub mod evaluate;
 
 pub mod data;
-//TMP pub mod training;
+pub mod training;
 
 pub mod cli;

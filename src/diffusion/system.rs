@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
 
 use super::process::Diffusion;
 use crate::error::{Error, Report, Result};
@@ -13,15 +13,15 @@ use crate::models::{ModelConfig, Network};
 const EMBEDDED: (&str, &[u8]) =
     ("srk-x4", include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/srk-x4.safetensors")));
 
-/// What a weights file says about itself: the JSON under `srk.config` in its metadata.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What a weights file says about itself: JSON under `srk.config` and `srk.diffusion` and a number
+/// under `srk.default_steps` in its metadata.
+#[derive(Clone, Debug, PartialEq)]
 pub struct SystemConfig {
     /// The network and its sizes.
     pub model: ModelConfig,
     /// The process it was trained for.
     pub diffusion: Diffusion,
     /// Calls of the network a picture takes unless the user says otherwise; all T if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_steps: Option<usize>,
 }
 
@@ -87,34 +87,45 @@ impl SystemConfig {
             let report = Report::new(format!("cannot load the model {name}"), cause);
             Error::Model(report.help("srk models info FILE    shows what a file holds"))
         };
-        let Some(json) = file.metadata.get("srk.config") else {
+        let Some(model) = file.metadata.get("srk.config") else {
             let first = file.tensors.keys().next().map_or("none", String::as_str);
             let count = file.tensors.len();
             return Err(refuse(format!(
                 "its metadata has no srk.config ({count} tensors, first \"{first}\")"
             )));
         };
-        let config: Self = serde_json::from_str(json)
-            .map_err(|e| refuse(format!("its srk.config is not what srk writes: {e}")))?;
-        config.diffusion.check().map_err(|e| refuse(e.to_string()))?;
-        Ok(config)
+        let diffusion = file.metadata.get("srk.diffusion").map_or("", String::as_str);
+        let model = parse(model).map_err(|e| refuse(format!("its srk.config is wrong: {e}")))?;
+        let diffusion: Diffusion =
+            parse(diffusion).map_err(|e| refuse(format!("its srk.diffusion is wrong: {e}")))?;
+        diffusion.check().map_err(|e| refuse(e.to_string()))?;
+        let default_steps = file.metadata.get("srk.default_steps").and_then(|s| s.parse().ok());
+        Ok(Self { model, diffusion, default_steps })
     }
 
-    /// The metadata of a weights file of this system: `extra` beside what srk needs to read it back.
-    pub fn metadata(&self, extra: &[(&str, String)]) -> Result<BTreeMap<String, String>> {
-        let json = serde_json::to_value(self)
-            .map_err(|e| Error::Failed(Report::new("cannot describe the model", e)))?;
-        let arch = json["model"]["kind"].as_str().unwrap_or_default().to_owned();
+    /// The metadata of a weights file of this system, with `extra` beside what srk needs itself.
+    pub fn metadata(&self, extra: &[(&str, String)]) -> BTreeMap<String, String> {
+        let model = serde_json::to_value(&self.model).unwrap_or_default();
+        let diffusion = serde_json::to_value(&self.diffusion).unwrap_or_default();
+        let arch = model["kind"].as_str().unwrap_or_default().to_owned();
         let mut metadata: BTreeMap<String, String> = [
             ("format", "pt".to_owned()),
             ("srk.arch", arch),
-            ("srk.config", json.to_string()),
+            ("srk.config", model.to_string()),
+            ("srk.diffusion", diffusion.to_string()),
             ("srk.scale", self.model.scale().to_string()),
             ("srk.version", env!("CARGO_PKG_VERSION").to_owned()),
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into();
+        if let Some(steps) = self.default_steps {
+            metadata.insert("srk.default_steps".to_owned(), steps.to_string());
+        }
         metadata.extend(extra.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
-        Ok(metadata)
+        metadata
     }
+}
+
+fn parse<T: DeserializeOwned>(json: &str) -> std::result::Result<T, serde_json::Error> {
+    serde_json::from_str(json)
 }

@@ -12,9 +12,12 @@ pub mod color;
 pub mod decode;
 pub mod encode;
 mod exif;
+mod font;
 mod jpeg;
 pub mod metrics;
 pub mod resample;
+pub mod sheet;
+pub mod tiles;
 
 use crate::error::{Error, Result};
 
@@ -306,21 +309,24 @@ impl Image {
     /// The region as RGB floats `[H, W, 3]` in [0, 1]; gray is replicated.
     pub fn rgb_f32(&self, region: Rect) -> Result<Vec<f32>> {
         self.check_region(region)?;
+        Ok(match &self.samples {
+            Samples::U8(v) => self.rgb_rows(v, region, |s| f32::from(s) / 255.0),
+            Samples::U16(v) => self.rgb_rows(v, region, |s| f32::from(s) / 65535.0),
+        })
+    }
+
+    fn rgb_rows<T: Copy>(&self, samples: &[T], region: Rect, unit: impl Fn(T) -> f32) -> Vec<f32> {
         let mut out = Vec::with_capacity(region.area() * 3);
+        let channels = self.channels();
         for y in region.y..region.bottom() {
-            let row = (y * self.width + region.x) * self.channels();
+            let start = (y * self.width + region.x) * channels;
+            let row = samples[start..start + region.width * channels].iter();
             match self.color {
-                Color::Rgb => {
-                    out.extend((row..row + 3 * region.width).map(|i| self.samples.unit(i)));
-                }
-                Color::Gray => {
-                    for i in row..row + region.width {
-                        out.extend([self.samples.unit(i); 3]);
-                    }
-                }
+                Color::Rgb => out.extend(row.map(|&s| unit(s))),
+                Color::Gray => out.extend(row.flat_map(|&s| [unit(s); 3])),
             }
         }
-        Ok(out)
+        out
     }
 
     /// Channel `channel` of the region as floats `[H, W]` in [0, 1].

@@ -222,12 +222,12 @@ mod cpu {
 
     /// Elements of a row of the loops below: whole pixels, and long enough to fill wide vectors.
     fn row_len(c: usize) -> usize {
-        c * 64usize.div_ceil(c)
+        c * 512usize.div_ceil(c)
     }
 
     /// Elements of a task: whole rows.
     fn task_len(c: usize) -> usize {
-        row_len(c) * (CHUNK / row_len(c)).max(1)
+        row_len(c) * (2 * CHUNK / row_len(c)).max(1)
     }
 
     /// A row of `f` of each channel of an image.

@@ -57,23 +57,30 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cpu {
+    use rayon::prelude::*;
+
     use crate::engine::device::Real;
-    use crate::ops::parallel::{sum, zip3};
+    use crate::ops::parallel::{CHUNK, sum};
+    use crate::ops::simd::{Lane, multiversion};
 
     pub(super) fn forward<T: Real>(a: &[T], b: &[T]) -> f64 {
         sum(a.len(), |i| (a[i].to_f64() - b[i].to_f64()).abs()) / a.len() as f64
     }
 
-    pub(super) fn backward<T: Real>(each: f64, a: &[T], b: &[T], da: &mut [T]) {
-        let (zero, each) = (T::default(), T::from_f64(each));
-        zip3(da, a, b, |da, &a, &b| {
-            *da = if a > b {
-                each
-            } else if a < b {
-                -each
-            } else {
-                zero
+    pub(super) fn backward<T: Lane>(each: f64, a: &[T], b: &[T], da: &mut [T]) {
+        let each = T::from_f64(each);
+        let inputs = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
+        da.par_chunks_mut(CHUNK).zip(inputs).for_each(|(da, (a, b))| signs(each, a, b, da));
+    }
+
+    multiversion! {
+        fn signs<T, FMA>(each: T, a: &[T], b: &[T], da: &mut [T]) {
+            let zero = T::default();
+            for (da, (&a, &b)) in da.iter_mut().zip(a.iter().zip(b)) {
+                // A choice, not a branch: signs are random.
+                let (above, below) = (if a > b { each } else { zero }, if a < b { each } else { zero });
+                *da = above - below;
             }
-        });
+        }
     }
 }

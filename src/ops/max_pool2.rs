@@ -61,6 +61,7 @@ pub fn cases() -> Vec<OpCase> {
 mod cpu {
     use crate::engine::device::Real;
     use crate::ops::parallel::rows;
+    use crate::ops::simd::{Lane, multiversion};
 
     pub(super) fn forward<T: Real>([_, h, w, c]: [usize; 4], x: &[T], y: &mut [T]) {
         let (oh, ow) = (h / 2, w / 2);
@@ -69,54 +70,63 @@ mod cpu {
             for (j, y) in y.chunks_exact_mut(c).enumerate() {
                 let [p00, p01, p10, p11] = window(x, w, c, j);
                 for k in 0..c {
-                    let larger = larger(larger(p00[k], p01[k]), larger(p10[k], p11[k]));
-                    y[k] = larger;
+                    y[k] = larger(larger(p00[k], p01[k]), larger(p10[k], p11[k]));
                 }
             }
         });
     }
 
-    /// `a` unless `b` is larger or NaN.
+    /// `a` unless `b` is larger or the first NaN.
     fn larger<T: Real>(a: T, b: T) -> T {
-        if a >= b || nan(a) { a } else { b }
+        if stays(a, b) { a } else { b }
     }
 
     #[allow(clippy::eq_op)] // Only a NaN differs from itself.
-    fn nan<T: Real>(v: T) -> bool {
-        v != v
+    fn stays<T: Real>(a: T, b: T) -> bool {
+        (a >= b) | (a != a)
     }
 
-    pub(super) fn backward<T: Real>([_, h, w, c]: [usize; 4], x: &[T], dy: &[T], dx: &mut [T]) {
+    pub(super) fn backward<T: Lane>([_, h, w, c]: [usize; 4], x: &[T], dy: &[T], dx: &mut [T]) {
         let (oh, ow, zero) = (h / 2, w / 2, T::default());
         rows(dx, w * c, |r, dx| {
-            let (n, i) = (r / h, r % h / 2);
+            let (n, i, lower) = (r / h, r % h / 2, r % h % 2 == 1);
             if i >= oh {
                 return dx.fill(zero);
             }
             let x = &x[(n * h + i * 2) * w * c..][..2 * w * c];
             let dy = &dy[(n * oh + i) * ow * c..][..ow * c];
-            dx[2 * ow * c..].fill(zero);
-            for (j, dx) in dx[..2 * ow * c].chunks_exact_mut(2 * c).enumerate() {
-                let (left, right) = dx.split_at_mut(c);
-                let (window, dy) = (window(x, w, c, j), &dy[j * c..][..c]);
-                for k in 0..c {
-                    let first = first_largest(window.map(|p| p[k]));
-                    let own = r % h % 2 * 2;
-                    left[k] = if first == own { dy[k] } else { zero };
-                    right[k] = if first == own + 1 { dy[k] } else { zero };
-                }
-            }
+            let (used, odd) = dx.split_at_mut(2 * ow * c);
+            odd.fill(zero);
+            row_backward(lower, w, c, x, dy, used);
         });
     }
 
-    fn first_largest<T: Real>(window: [T; 4]) -> usize {
-        let mut first = 0;
-        for k in 1..4 {
-            // A NaN wins, as it does in the forward pass.
-            let stays = window[first] >= window[k] || nan(window[first]);
-            first = if stays { first } else { k };
+    multiversion! {
+        /// The upper or lower of two rows of `dx`, without an odd last column.
+        fn row_backward<T, FMA>(
+            lower: bool,
+            w: usize,
+            c: usize,
+            x: &[T],
+            dy: &[T],
+            dx: &mut [T],
+        ) {
+            let zero = T::default();
+            for (j, (dx, dy)) in dx.chunks_exact_mut(2 * c).zip(dy.chunks_exact(c)).enumerate() {
+                let (left, right) = dx.split_at_mut(c);
+                let [p00, p01, p10, p11] = window(x, w, c, j);
+                let (a, b) = if lower { (p10, p11) } else { (p00, p01) };
+                let right = &mut right[..c];
+                for k in 0..c {
+                    // The upper row comes first, so it wins a tie; so does the left of a row.
+                    let upper_wins = stays(larger(p00[k], p01[k]), larger(p10[k], p11[k]));
+                    let dy = if upper_wins == lower { zero } else { dy[k] };
+                    let left_wins = stays(a[k], b[k]);
+                    left[k] = if left_wins { dy } else { zero };
+                    right[k] = if left_wins { zero } else { dy };
+                }
+            }
         }
-        first
     }
 
     /// The four pixels of window `j` in two rows of `w` pixels.

@@ -50,23 +50,34 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cpu {
-    use crate::engine::device::Real;
-    use crate::ops::parallel::zip2;
+    use rayon::prelude::*;
 
-    pub(super) fn forward<T: Real>(x: &[T], y: &mut [T]) {
-        zip2(y, x, |y, &x| *y = x * sigmoid(x));
+    use crate::ops::parallel::CHUNK;
+    use crate::ops::simd::{Lane, multiversion};
+
+    pub(super) fn forward<T: Lane>(x: &[T], y: &mut [T]) {
+        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| silu(x, y));
     }
 
-    pub(super) fn backward<T: Real>(x: &[T], dy: &[T], dx: &mut [T]) {
-        let one = T::from_f64(1.0);
-        crate::ops::parallel::zip3(dx, x, dy, |dx, &x, &dy| {
-            let s = sigmoid(x);
-            *dx = dy * s * (one + x * (one - s));
-        });
+    multiversion! {
+        fn silu<T, FMA>(x: &[T], y: &mut [T]) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = x * x.sigmoid::<FMA>();
+            }
+        }
     }
 
-    fn sigmoid<T: Real>(x: T) -> T {
-        let one = T::from_f64(1.0);
-        one / (one + (-x).exp())
+    pub(super) fn backward<T: Lane>(x: &[T], dy: &[T], dx: &mut [T]) {
+        let inputs = x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK));
+        dx.par_chunks_mut(CHUNK).zip(inputs).for_each(|(dx, (x, dy))| slope(x, dy, dx));
+    }
+
+    multiversion! {
+        fn slope<T, FMA>(x: &[T], dy: &[T], dx: &mut [T]) {
+            for (dx, (&x, &dy)) in dx.iter_mut().zip(x.iter().zip(dy)) {
+                let s = x.sigmoid::<FMA>();
+                *dx = dy * s * (x - x * s + T::from_f64(1.0));
+            }
+        }
     }
 }

@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 
 use crate::engine::device::Real;
 
-/// The instruction sets that [`multiversion!`] compiles for.
+/// The instruction sets (of x86; elsewhere there is one) that [`multiversion!`] compiles for.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     /// What every processor of the architecture has.
@@ -16,6 +17,7 @@ pub(crate) enum Level {
 }
 
 /// The level that is run; the variable `SRK_SIMD` (`portable`, `avx2`) lowers it, for tests.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) fn level() -> Level {
     static LEVEL: LazyLock<Level> = LazyLock::new(|| {
         let wanted = match std::env::var("SRK_SIMD").as_deref() {
@@ -40,6 +42,7 @@ fn detected() -> Level {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
+#[allow(dead_code)]
 fn detected() -> Level {
     Level::Portable
 }
@@ -124,7 +127,7 @@ impl Lane for f32 {
             .fma::<FMA>(f, 9.618_437e-3)
             .fma::<FMA>(f, 5.550_332_6e-2)
             .fma::<FMA>(f, 0.240_226_46)
-            .fma::<FMA>(f, 0.693_147_2)
+            .fma::<FMA>(f, std::f32::consts::LN_2)
             .fma::<FMA>(f, 1.0);
         let n = shifted.to_bits().wrapping_sub(ROUND.to_bits());
         let power = Self::from_bits(n.wrapping_add(127) << 23);

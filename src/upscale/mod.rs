@@ -4,12 +4,14 @@
 //! other. A network with a bounded receptive field gets tiles with a halo as wide as it can see over
 //! all steps, so that the tiled result equals the untiled one bit for bit; other networks get
 //! overlapping tiles that are blended.
+pub mod jobs;
+
 use crate::diffusion::sampler::{PixelNoise, sample};
 use crate::diffusion::system::System;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::imaging::tiles::{self, Tile};
-use crate::imaging::{Color, Image, Rect, color, resample};
+use crate::imaging::{Color, Image, Rect, Samples, color, resample};
 
 /// How large tiles are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,15 +129,26 @@ pub fn upscale(
         store(&mut output, whole, whole, &blend.finish())?;
     }
     output.alpha = match &image.alpha {
-        Some(alpha) => Some(resample::resize_samples(
-            alpha,
-            1,
-            (image.width, image.height),
-            (width, height),
-        )?),
+        Some(alpha) => Some(enlarge_alpha(alpha, image, width, height)?),
         None => None,
     };
     Ok(output)
+}
+
+/// Alpha by a Lanczos filter; where it is the same everywhere it stays that exactly.
+fn enlarge_alpha(alpha: &Samples, image: &Image, width: usize, height: usize) -> Result<Samples> {
+    let constant = match alpha {
+        Samples::U8(v) => v.windows(2).all(|w| w[0] == w[1]).then(|| v.first()).flatten().map(|&a| {
+            Samples::U8(vec![a; width * height])
+        }),
+        Samples::U16(v) => v.windows(2).all(|w| w[0] == w[1]).then(|| v.first()).flatten().map(|&a| {
+            Samples::U16(vec![a; width * height])
+        }),
+    };
+    match constant {
+        Some(constant) => Ok(constant),
+        None => resample::resize_samples(alpha, image.width, image.height, 1, width, height),
+    }
 }
 
 /// The tile's pixels `[H, W, 3]` in [0, 1], halo included.

@@ -1,0 +1,287 @@
+//! Resampling that reproduces the originals, and resizing to any size.
+//!
+//! Everything is separable. With `s` = input / output size and output index `o`:
+//!
+//! ```text
+//! source position   u = (o + 1/2) s - 1/2                       (align_corners: o (in-1)/(out-1))
+//! cubic             k(x) = (a+2)|x|^3 - (a+3)|x|^2 + 1          |x| <= 1
+//!                          a|x|^3 - 5a|x|^2 + 8a|x| - 4a        1 < |x| < 2
+//!
+//!                a      when shrinking   beyond the edge        rounding
+//! pillow         -0.5   support times s  taps dropped           8 bits after each pass, width first
+//! torch bicubic  -0.75  4 taps           clamped                none
+//! torch bilinear        2 taps           clamped                none
+//! matlab         -0.5   support times s  mirrored               none
+//! matlab 8-bit   -0.5   support times s  clamped                8 bits after each pass, height first
+//! bicubic_up     -0.5   (enlarges only)  clamped                none
+//! ```
+//! The results do not depend on the number of threads: every output value has its own fixed sum.
+mod resize;
+mod separable;
+mod upsample;
+
+use separable::{Axis, Fixed, Float, PRECISION_BITS, Rounded, Taps};
+use separable::{clamp, floor, mirror, pass, real, signed, signed_real, whole};
+
+use super::{Depth, Image, Samples};
+use crate::error::{Error, Result};
+
+pub use resize::{resize, resize_samples};
+pub use upsample::{bicubic_footprint, bicubic_up};
+
+/// The shape `[H, W, C]` of interleaved samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Samples per pixel.
+    pub channels: usize,
+}
+
+impl Shape {
+    /// The shape of `height` rows of `width` pixels.
+    pub fn new(height: usize, width: usize, channels: usize) -> Self {
+        Self { height, width, channels }
+    }
+
+    /// Samples in all.
+    pub fn len(self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    fn check(self, op: &'static str, len: usize) -> Result<()> {
+        if self.is_empty() || self.len() != len {
+            let expected = format!("{} x {} x {} samples", self.height, self.width, self.channels);
+            return Err(Error::shape(op, expected, &[len]));
+        }
+        Ok(())
+    }
+}
+
+/// Interpolation kernels of [`pillow`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// Triangle of support 1.
+    Bilinear,
+    /// Cubic with a = -0.5, support 2.
+    Bicubic,
+}
+
+impl Filter {
+    fn support(self) -> f64 {
+        match self {
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    fn at(self, x: f64) -> f64 {
+        match self {
+            Self::Bilinear => (1.0 - x.abs()).max(0.0),
+            Self::Bicubic => cubic(x, -0.5),
+        }
+    }
+}
+
+fn cubic(x: f64, a: f64) -> f64 {
+    let x = x.abs();
+    if x < 1.0 {
+        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * a
+    } else {
+        0.0
+    }
+}
+
+/// Resizes 8-bit samples to `height` x `width` as Pillow's `Image.resize` does, bit for bit.
+pub fn pillow(
+    src: &[u8],
+    from: Shape,
+    height: usize,
+    width: usize,
+    filter: Filter,
+) -> Result<Vec<u8>> {
+    from.check("resample pillow", src.len())?;
+    let to = Shape { height, width, channels: from.channels };
+    to.check("resample pillow", to.len())?;
+    let middle = Shape { width, ..from };
+    let mut out = src.to_vec();
+    if width != from.width {
+        out = pass::<Fixed>(&out, from, Axis::Width, &pillow_taps(from.width, width, filter));
+    }
+    if height != from.height {
+        let taps = pillow_taps(from.height, height, filter);
+        out = pass::<Fixed>(&out, middle, Axis::Height, &taps);
+    }
+    Ok(out)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "weights are within 2 in magnitude")]
+fn pillow_taps(from: usize, to: usize, filter: Filter) -> Taps<i32> {
+    let scale = real(from) / real(to);
+    let stretch = scale.max(1.0);
+    let support = filter.support() * stretch;
+    let one = f64::from(1u32 << PRECISION_BITS);
+    Taps::new((0..to).map(|o| {
+        let center = (real(o) + 0.5) * scale;
+        let first = whole(center - support + 0.5);
+        let last = whole(center + support + 0.5).min(from);
+        let weights: Vec<f64> =
+            (first..last).map(|i| filter.at((real(i) - center + 0.5) * (1.0 / stretch))).collect();
+        let sum: f64 = weights.iter().sum();
+        let fixed = |w: f64| {
+            let w = w / sum * one;
+            (if w < 0.0 { w - 0.5 } else { w + 0.5 }) as i32
+        };
+        (first..last).zip(weights.into_iter().map(fixed)).collect()
+    }))
+}
+
+/// Resizes to `height` x `width` as torch `interpolate(mode="bicubic", align_corners=False)` does.
+pub fn torch_bicubic(src: &[f32], from: Shape, height: usize, width: usize) -> Result<Vec<f32>> {
+    let taps = |from: usize, to: usize| {
+        let scale = real(from) / real(to);
+        cubic_taps(from, to, |o| (real(o) + 0.5) * scale - 0.5, -0.75)
+    };
+    both_passes("torch_bicubic", src, from, taps(from.height, height), taps(from.width, width))
+}
+
+/// Resizes by `factor` as torch `interpolate(scale_factor=factor, mode="bilinear",
+/// align_corners=False)` without antialias does; each side becomes `floor(side * factor)`.
+pub fn torch_bilinear(src: &[f32], from: Shape, factor: f64) -> Result<(Vec<f32>, Shape)> {
+    let to = Shape {
+        height: whole((real(from.height) * factor).floor()),
+        width: whole((real(from.width) * factor).floor()),
+        channels: from.channels,
+    };
+    let taps = |from: usize, to: usize| {
+        linear_taps(from, to, |o| ((real(o) + 0.5) / factor - 0.5).max(0.0))
+    };
+    let (rows, columns) = (taps(from.height, to.height), taps(from.width, to.width));
+    Ok((both_passes("torch_bilinear", src, from, rows, columns)?, to))
+}
+
+/// Resizes to `height` x `width` as torch `interpolate(mode="bilinear", align_corners=True)` does.
+pub fn torch_bilinear_aligned(
+    src: &[f32],
+    from: Shape,
+    height: usize,
+    width: usize,
+) -> Result<Vec<f32>> {
+    let taps = |from: usize, to: usize| {
+        let scale = if to > 1 { real(from - 1) / real(to - 1) } else { 0.0 };
+        linear_taps(from, to, |o| real(o) * scale)
+    };
+    let (rows, columns) = (taps(from.height, height), taps(from.width, width));
+    both_passes("torch_bilinear_aligned", src, from, rows, columns)
+}
+
+/// Resizes by `scale` as MATLAB `imresize(..., 'bicubic')` does on floats: antialiased when it
+/// shrinks, mirrored edges, not rounded, not clamped; each side becomes `ceil(side * scale)`.
+pub fn matlab(src: &[f32], from: Shape, scale: f64) -> Result<(Vec<f32>, Shape)> {
+    let to = matlab_shape(from, scale);
+    let rows = matlab_taps(from.height, to.height, scale, mirror);
+    let columns = matlab_taps(from.width, to.width, scale, mirror);
+    Ok((both_passes("matlab", src, from, rows, columns)?, to))
+}
+
+/// Resizes 8-bit samples by `scale` as the MATLAB of 2014 did, which made the published LR images:
+/// height first, rounded half up and clipped to 8 bits after each pass, clamped edges.
+pub fn matlab_8bit(src: &[u8], from: Shape, scale: f64) -> Result<(Vec<u8>, Shape)> {
+    from.check("resample matlab_8bit", src.len())?;
+    let to = matlab_shape(from, scale);
+    to.check("resample matlab_8bit", to.len())?;
+    let rows = matlab_taps(from.height, to.height, scale, clamp);
+    let columns = matlab_taps(from.width, to.width, scale, clamp);
+    let middle = Shape { height: to.height, ..from };
+    let out = pass::<Rounded>(src, from, Axis::Height, &rows);
+    Ok((pass::<Rounded>(&out, middle, Axis::Width, &columns), to))
+}
+
+/// [`matlab_8bit`] of an image: the LR that papers use. 16-bit samples are reduced to 8 first.
+pub fn matlab_8bit_image(image: &Image, scale: f64) -> Result<Image> {
+    let image = image.clone().to_depth(Depth::Eight);
+    let Samples::U8(samples) = &image.samples else {
+        unreachable!("to_depth made it 8 bits");
+    };
+    let from = Shape::new(image.height, image.width, image.channels());
+    let (out, to) = matlab_8bit(samples, from, scale)?;
+    Image::from_u8(to.width, to.height, image.color, out)
+}
+
+fn matlab_shape(from: Shape, scale: f64) -> Shape {
+    let side = |v: usize| whole((real(v) * scale).ceil());
+    Shape { height: side(from.height), width: side(from.width), channels: from.channels }
+}
+
+fn matlab_taps(from: usize, to: usize, scale: f64, edge: fn(i64, usize) -> usize) -> Taps<f64> {
+    // Shrinking stretches the kernel by 1/scale, which is the antialias.
+    let shrink = scale.min(1.0);
+    let width = 4.0 / shrink;
+    let count = signed(whole(width.ceil())) + 2;
+    Taps::new((0..to).map(|o| {
+        let center = (real(o) + 0.5) / scale - 0.5;
+        let left = floor(center - width / 2.0);
+        let terms = (left..left + count)
+            .map(|i| (edge(i, from), shrink * cubic(shrink * (center - signed_real(i)), -0.5)));
+        let terms: Vec<_> = terms.filter(|&(_, w)| w != 0.0).collect();
+        let sum: f64 = terms.iter().map(|&(_, w)| w).sum();
+        terms.into_iter().map(|(i, w)| (i, w / sum)).collect()
+    }))
+}
+
+fn cubic_taps(from: usize, to: usize, position: impl Fn(usize) -> f64, a: f64) -> Taps<f64> {
+    Taps::new((0..to).map(|o| {
+        let u = position(o);
+        let below = floor(u);
+        let t = u - signed_real(below);
+        (-1..=2).map(|k| (clamp(below + k, from), cubic(t - signed_real(k), a))).collect()
+    }))
+}
+
+fn linear_taps(from: usize, to: usize, position: impl Fn(usize) -> f64) -> Taps<f64> {
+    Taps::new((0..to).map(|o| {
+        let u = position(o);
+        let below = floor(u);
+        let t = u - signed_real(below);
+        vec![(clamp(below, from), 1.0 - t), (clamp(below + 1, from), t)]
+    }))
+}
+
+/// Height then width, on floats.
+fn both_passes(
+    op: &'static str,
+    src: &[f32],
+    from: Shape,
+    rows: Taps<f64>,
+    columns: Taps<f64>,
+) -> Result<Vec<f32>> {
+    from.check(op, src.len())?;
+    let middle = Shape { height: rows.outputs(), ..from };
+    let to = Shape { width: columns.outputs(), ..middle };
+    to.check(op, to.len())?;
+    let out = pass::<Float>(src, from, Axis::Height, &rows);
+    Ok(pass::<Float>(&out, middle, Axis::Width, &columns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_shapes_are_errors() {
+        assert!(pillow(&[0; 5], Shape::new(2, 3, 1), 4, 4, Filter::Bicubic).is_err());
+        assert!(pillow(&[0; 6], Shape::new(2, 3, 1), 0, 4, Filter::Bicubic).is_err());
+        assert!(torch_bicubic(&[], Shape::new(0, 3, 1), 4, 4).is_err());
+        assert!(torch_bilinear(&[0.0; 3], Shape::new(1, 3, 1), 0.25).is_err());
+        assert!(matlab(&[], Shape::new(0, 0, 3), 0.5).is_err());
+    }
+}

@@ -1,0 +1,81 @@
+//! Resizing to any size, for output sizes that are no model's and for alpha.
+use fast_image_resize as fir;
+
+use crate::error::{Error, Report, Result};
+use crate::imaging::{Image, Samples};
+
+/// Resizes an image to `width` x `height` with Lanczos3 (antialiased), keeping depth, colour and
+/// metadata. Colours and alpha are resized apart: constant alpha stays constant.
+pub fn resize(image: &Image, width: usize, height: usize) -> Result<Image> {
+    image.validate()?;
+    if width == 0 || height == 0 {
+        return Err(Error::shape("resize", "a size of at least 1x1", &[width, height]));
+    }
+    let channels = image.channels();
+    let samples =
+        resize_samples(&image.samples, image.width, image.height, channels, width, height)?;
+    let alpha = match &image.alpha {
+        Some(a) => Some(resize_samples(a, image.width, image.height, 1, width, height)?),
+        None => None,
+    };
+    let metadata = image.metadata.clone();
+    Ok(Image { width, height, color: image.color, samples, alpha, metadata })
+}
+
+/// Resizes samples of 1 or 3 channels to `width` x `height` with Lanczos3.
+pub fn resize_samples(
+    samples: &Samples,
+    from_width: usize,
+    from_height: usize,
+    channels: usize,
+    width: usize,
+    height: usize,
+) -> Result<Samples> {
+    use fir::PixelType;
+    let fail = |e: String| Error::Failed(Report::new("cannot resize the image", e));
+    let size = |v: usize| u32::try_from(v).map_err(|e| fail(e.to_string()));
+    let pixel = match (samples, channels) {
+        (Samples::U8(_), 1) => PixelType::U8,
+        (Samples::U8(_), _) => PixelType::U8x3,
+        (Samples::U16(_), 1) => PixelType::U16,
+        (Samples::U16(_), _) => PixelType::U16x3,
+    };
+    let bytes: &[u8] = match samples {
+        Samples::U8(v) => v,
+        Samples::U16(v) => bytemuck::cast_slice(v),
+    };
+    let src = fir::images::ImageRef::new(size(from_width)?, size(from_height)?, bytes, pixel)
+        .map_err(|e| fail(e.to_string()))?;
+    let mut out = Samples::zeros(samples.depth(), width * height * channels);
+    let buffer: &mut [u8] = match &mut out {
+        Samples::U8(v) => v,
+        Samples::U16(v) => bytemuck::cast_slice_mut(v),
+    };
+    let mut dst = fir::images::Image::from_slice_u8(size(width)?, size(height)?, buffer, pixel)
+        .map_err(|e| fail(e.to_string()))?;
+    let options = fir::ResizeOptions::new()
+        .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3))
+        .use_alpha(false);
+    fir::Resizer::new().resize(&src, &mut dst, &options).map_err(|e| fail(e.to_string()))?;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::Color;
+
+    #[test]
+    fn constants_stay_constant_at_any_size() {
+        let image = Image::from_u8(9, 5, Color::Rgb, vec![77; 135]).unwrap();
+        let with_alpha = Image { alpha: Some(Samples::U8(vec![255; 45])), ..image };
+        for (width, height) in [(1, 1), (31, 17), (4, 50)] {
+            let out = resize(&with_alpha, width, height).unwrap();
+            assert_eq!(out.samples, Samples::U8(vec![77; width * height * 3]));
+            assert_eq!(out.alpha, Some(Samples::U8(vec![255; width * height])));
+        }
+        let deep = Image::from_u16(3, 3, Color::Gray, vec![54321; 9]).unwrap();
+        assert_eq!(resize(&deep, 8, 8).unwrap().samples, Samples::U16(vec![54321; 64]));
+        assert!(resize(&deep, 0, 8).is_err());
+    }
+}
