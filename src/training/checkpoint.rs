@@ -80,7 +80,7 @@ impl Checkpoints {
         self.remove_unfinished();
         let builder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.folder);
         let temporary = builder.map_err(failed)?;
-        let metadata = metadata(config, optimizer.step)?;
+        let metadata = metadata(config, optimizer.step);
         let model = WeightsFile::of(parameters, metadata.clone());
         model.write(&temporary.path().join("model.safetensors"), DType::F32)?;
         let ema = WeightsFile { tensors: named(parameters, &optimizer.average, ""), metadata };
@@ -140,7 +140,7 @@ impl Checkpoints {
 const UNFINISHED: &str = ".unfinished-";
 
 /// What a weights file says about itself.
-fn metadata(config: &Config, step: u64) -> Result<BTreeMap<String, String>> {
+fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
     let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
     let system = SystemConfig { model, diffusion, default_steps: None };
     system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
