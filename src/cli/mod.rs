@@ -1,6 +1,11 @@
 //! The command line: one file per subcommand, no logic.
 #![allow(clippy::print_stdout)] // This module and main are the only ones that print.
+mod common;
+mod doctor;
+mod eval;
+mod models;
 mod train;
+mod upscale;
 
 use std::process::ExitCode;
 
@@ -18,7 +23,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Upscale(upscale::Args),
     Train(train::Args),
+    Eval(eval::Args),
+    Models(models::Args),
+    Doctor(doctor::Args),
 }
 
 const EXIT_CODES: &str = "Exit codes:
@@ -34,7 +43,11 @@ const EXIT_CODES: &str = "Exit codes:
 /// Parses the arguments of the process, runs what they ask for and prints the error if it fails.
 pub fn main() -> ExitCode {
     let result: Result<()> = match Cli::parse().command {
+        Command::Upscale(args) => upscale::run(args),
         Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Models(args) => models::run(args),
+        Command::Doctor(args) => doctor::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,17 +1,13 @@
 //! `srk train`.
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
-
+use super::common;
 use crate::error::{Error, Report, Result};
 use crate::training::config::Config;
 use crate::training::log::Reporter;
 use crate::training::recipes;
-use crate::training::run::{Stop, train};
+use crate::training::run::train;
 
 /// Train a model from a recipe or a configuration file.
 ///
@@ -58,21 +54,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
     };
     let config = Config::read(&text, &name, &args.overrides)?;
-    train(&config, &args.out, args.until, &stop_on_signals()?, &mut Terminal)
-}
-
-/// A flag that the first SIGINT or SIGTERM sets; the second one ends the process.
-fn stop_on_signals() -> Result<Stop> {
-    let stop: Stop = Arc::new(AtomicUsize::new(0));
-    let asked = Arc::new(AtomicBool::new(false));
-    for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
-        // In this order: the first signal finds `asked` unset, and sets it.
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))
-            .and_then(|_| flag::register(signal, Arc::clone(&asked)))
-            .and_then(|_| flag::register_usize(signal, Arc::clone(&stop), number))
-            .map_err(|e| Error::Failed(Report::new("cannot listen for Ctrl-C", e)))?;
-    }
-    Ok(stop)
+    train(&config, &args.out, args.until, &common::stop_on_signals()?, &mut Terminal)
 }
 
 /// Lines on standard output, warnings on standard error.

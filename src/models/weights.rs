@@ -15,7 +15,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 
 /// The tensors and metadata of one file, in the file's own layout.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct WeightsFile {
     /// String metadata: `srk.arch`, `srk.config`, `srk.scale`, `srk.step`, `srk.license`, ...
     pub metadata: BTreeMap<String, String>,

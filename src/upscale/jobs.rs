@@ -149,10 +149,15 @@ fn list(folder: &Path, recursive: bool, files: &mut Vec<PathBuf>) -> Result<()> 
             }
             continue;
         }
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        if EXTENSIONS.contains(&extension.as_str()) {
+        if is_image_name(&path) {
             files.push(path);
         }
     }
     Ok(())
+}
+
+/// Whether the extension is that of a format srk reads.
+pub fn is_image_name(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    EXTENSIONS.contains(&extension.as_str())
 }

@@ -1,0 +1,103 @@
+//! What several subcommands share: signals, sizes, devices, opening a model.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::error::{Error, Report, Result};
+
+/// The number of the signal that asked to stop; 0 while none did.
+pub(super) type Stop = Arc<AtomicUsize>;
+
+/// A number that the first SIGINT or SIGTERM sets; the second one ends the process.
+pub(super) fn stop_on_signals() -> Result<Stop> {
+    let stop: Stop = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::new(AtomicBool::new(false));
+    for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
+        // In this order: the first signal finds `asked` unset, and sets it.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))
+            .and_then(|_| flag::register(signal, Arc::clone(&asked)))
+            .and_then(|_| flag::register_usize(signal, Arc::clone(&stop), number))
+            .map_err(|e| Error::Failed(Report::new("cannot listen for Ctrl-C", e)))?;
+    }
+    Ok(stop)
+}
+
+/// An error if `stop` was asked for.
+pub(super) fn check(stop: &Stop) -> Result<()> {
+    match i32::try_from(stop.load(Ordering::Relaxed)).unwrap_or(2) {
+        0 => Ok(()),
+        signal => Err(Error::Interrupted { signal, what: "nothing half-written was left".into() }),
+    }
+}
+
+/// Where the work runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum DeviceChoice {
+    /// The best device there is
+    #[default]
+    Auto,
+    /// The processor
+    Cpu,
+    /// An NVIDIA GPU
+    Cuda,
+}
+
+impl DeviceChoice {
+    /// Fails where the device asked for cannot be used.
+    pub(super) fn check(self) -> Result<()> {
+        if self != Self::Cuda {
+            return Ok(());
+        }
+        let report = Report::new("no GPU can be used", "this build of srk has no CUDA kernels");
+        Err(Error::Device(report.help("--device cpu, or leave --device out")))
+    }
+}
+
+/// Sets the number of threads, once, before any work.
+pub(super) fn set_threads(threads: Option<usize>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .map_err(|e| Error::Usage(Report::new(format!("cannot use {threads} threads"), e)))
+}
+
+/// Bytes from `512M`, `2GiB`, `1.5G`, a plain number of bytes, or a share such as `50%` of what is
+/// free.
+pub(super) fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
+    let text = text.trim();
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: f64 = percent.trim().parse().map_err(|_| format!("\"{text}\" is no share"))?;
+        return if (1.0..=100.0).contains(&percent) {
+            Ok(share(available_memory(), percent / 100.0))
+        } else {
+            Err("a share is from 1% to 100%".into())
+        };
+    }
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| format!("\"{text}\" is no size"))?;
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" | "kib" => 1024.0,
+        "m" | "mb" | "mib" => 1024.0 * 1024.0,
+        "g" | "gb" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        other => return Err(format!("unknown unit \"{other}\"; use M or G")),
+    };
+    Ok(share(u64::MAX, (number * unit) / u64::MAX as f64))
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Between 0 and `of`.
+fn share(of: u64, part: f64) -> u64 {
+    (of as f64 * part) as u64
+}
+
+/// Bytes that programs can take without swapping; 4 GiB where the system does not say.
+pub(super) fn available_memory() -> u64 {
+    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    kib.map_or(4 << 30, |kib| kib * 1024)
+}

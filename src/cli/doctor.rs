@@ -1,0 +1,93 @@
+//! `srk doctor`.
+use std::io::Write;
+
+use serde_json::json;
+
+use super::common;
+use crate::diffusion::system::System;
+use crate::error::{Error, Report, Result};
+
+/// Check this machine: processor, memory, devices, models, and the arithmetic.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Largest relative difference between f32 and f64 that passes the self-test.
+const TOLERANCE: f64 = 1e-4;
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let (cases, worst) = self_test()?;
+    let model = System::open(System::embedded()[0])?;
+    let memory_mib = common::available_memory() >> 20;
+    let threads = rayon::current_num_threads();
+    let passed = worst <= TOLERANCE;
+    let lines = [
+        ("srk", env!("CARGO_PKG_VERSION").to_owned()),
+        ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+        ("processor", features()),
+        ("threads", threads.to_string()),
+        ("memory", format!("{memory_mib} MiB free")),
+        ("gpu", "none: this build of srk has no CUDA kernels".to_owned()),
+        ("reads", "PNG JPEG WebP TIFF BMP PNM GIF".to_owned()),
+        ("writes", "PNG JPEG WebP TIFF BMP".to_owned()),
+        ("model", format!("{}, {} parameters", model.name, model.network.parameter_count())),
+        (
+            "self-test",
+            format!(
+                "{}: {cases} op cases, f32 against f64, worst relative difference {worst:.1e}",
+                if passed { "passed" } else { "FAILED" }
+            ),
+        ),
+    ];
+    let mut out = std::io::stdout();
+    if args.json {
+        let map: serde_json::Map<String, serde_json::Value> =
+            lines.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
+        let _ = writeln!(out, "{}", serde_json::Value::Object(map));
+    } else {
+        for (key, value) in &lines {
+            let _ = writeln!(out, "{key:<10} {value}");
+        }
+    }
+    if passed {
+        return Ok(());
+    }
+    let cause = format!("an op differs by {worst:.1e} between f32 and f64; {TOLERANCE:.0e} is allowed");
+    let report = Report::new("the self-test failed", cause);
+    Err(Error::Check(report.help("report this with the output above")))
+}
+
+/// Runs every small op case in both precisions; cases run and the worst difference.
+fn self_test() -> Result<(usize, f64)> {
+    let mut worst = 0.0f64;
+    let cases: Vec<_> = crate::ops::all().into_iter().filter(|c| !c.timed_only).collect();
+    for case in &cases {
+        let error = case.f32_error()?;
+        // A NaN counts as the worst.
+        worst = if error <= worst { worst } else { error };
+    }
+    Ok((cases.len(), worst))
+}
+
+/// The instruction sets that srk has fast code for.
+fn features() -> String {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let sets = [
+            ("AVX-512", is_x86_feature_detected!("avx512f")),
+            ("AVX2 with FMA", is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
+        ];
+        let found: Vec<&str> = sets.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+        match found.is_empty() {
+            true => "x86-64 without AVX2: the portable code runs".to_owned(),
+            false => found.join(", "),
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        "the portable code runs".to_owned()
+    }
+}

@@ -1,0 +1,180 @@
+//! `srk models`.
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::diffusion::system::{System, SystemConfig};
+use crate::engine::device::DType;
+use crate::error::{Error, Report, Result};
+use crate::models::weights::WeightsFile;
+
+/// Show and convert models.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// The models that this binary carries
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// What a model is made of
+    Info {
+        /// A model's name or a weights file
+        model: String,
+        /// Also list every tensor
+        #[arg(long)]
+        tensors: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Turn a checkpoint into a model file to share: f16, with licence and default steps
+    Export {
+        /// A weights file of a run, such as runs/NAME/ckpt/STEP/ema.safetensors
+        input: PathBuf,
+        /// The file to write
+        output: PathBuf,
+        /// Calls of the network that a picture takes by default [default: all]
+        #[arg(long, value_name = "N")]
+        default_steps: Option<usize>,
+        /// What users may do with the weights
+        #[arg(long, value_name = "TEXT")]
+        license: Option<String>,
+        /// Store 32 bits a number
+        #[arg(long)]
+        f32: bool,
+    },
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    match args.command {
+        Command::List { json } => list(json),
+        Command::Info { model, tensors, json } => info(&model, tensors, json),
+        Command::Export { input, output, default_steps, license, f32 } => {
+            let file = WeightsFile::read(&input)?;
+            let name = input.display().to_string();
+            let mut config = SystemConfig::of(&file, &name)?;
+            config.default_steps = default_steps;
+            let keep = ["srk.step", "srk.recipe", "srk.license"];
+            let mut extra: Vec<(&str, String)> = keep
+                .iter()
+                .filter_map(|k| Some((*k, file.metadata.get(*k)?.clone())))
+                .collect();
+            extra.extend(license.map(|l| ("srk.license", l)));
+            let metadata = config.metadata(&extra);
+            // Refuse what could not be opened again.
+            System::from_file(&WeightsFile { metadata: metadata.clone(), ..file.clone() }, &name)?;
+            let stored = if f32 { DType::F32 } else { DType::F16 };
+            WeightsFile { metadata, ..file }.write(&output, stored)
+        }
+    }
+}
+
+fn list(as_json: bool) -> Result<()> {
+    for name in System::embedded() {
+        let system = System::open(name)?;
+        let d = Description::of(&system);
+        if as_json {
+            print(&d.json().to_string());
+        } else {
+            print(&format!(
+                "{name}  x{}  {}  {} parameters  {} of {} steps  {}  in this binary",
+                d.scale, d.arch, d.parameters, d.default_steps, d.steps, d.license
+            ));
+        }
+    }
+    if !as_json {
+        print("A weights file works wherever a name does: srk upscale -m FILE in.png");
+    }
+    Ok(())
+}
+
+fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
+    let system = System::open(model).map_err(|e| with_contents(e, model))?;
+    let d = Description::of(&system);
+    if as_json {
+        return {
+            print(&d.json().to_string());
+            Ok(())
+        };
+    }
+    let rows = [
+        ("model", d.name.clone()),
+        ("network", d.arch.clone()),
+        ("scale", d.scale.to_string()),
+        ("parameters", d.parameters.to_string()),
+        ("steps", format!("{} by default, {} trained", d.default_steps, d.steps)),
+        ("receptive field", d.field.clone()),
+        ("licence", d.license.clone()),
+        ("config", system.metadata.get("srk.config").cloned().unwrap_or_default()),
+        ("diffusion", system.metadata.get("srk.diffusion").cloned().unwrap_or_default()),
+    ];
+    for (key, value) in rows {
+        print(&format!("{key:<16} {value}"));
+    }
+    if tensors {
+        for p in system.network.parameters() {
+            print(&format!("{:<48} {:?}", p.name(), p.value().shape()));
+        }
+    }
+    Ok(())
+}
+
+/// Adds what a file holds to the error that it cannot be used.
+fn with_contents(error: Error, model: &str) -> Error {
+    let Ok(file) = WeightsFile::read(std::path::Path::new(model)) else { return error };
+    let Error::Model(report) = error else { return error };
+    let names: Vec<&str> = file.tensors.keys().take(3).map(String::as_str).collect();
+    let cause = format!("{}; {} tensors: {} ...", report.cause, file.tensors.len(), names.join(", "));
+    Error::Model(Report::new(report.what, cause).help("srk models list    shows what srk runs"))
+}
+
+/// What users ask about a model.
+struct Description {
+    name: String,
+    arch: String,
+    scale: usize,
+    parameters: usize,
+    steps: usize,
+    default_steps: usize,
+    field: String,
+    license: String,
+}
+
+impl Description {
+    fn of(system: &System) -> Self {
+        let get = |key: &str| system.metadata.get(key).cloned();
+        let field = match system.network.geometry().receptive_field {
+            Some(pixels) => format!("{pixels} input pixels a step"),
+            None => "the whole picture".to_owned(),
+        };
+        Self {
+            name: system.name.clone(),
+            arch: get("srk.arch").unwrap_or_default(),
+            scale: system.scale(),
+            parameters: system.network.parameter_count(),
+            steps: system.config.diffusion.process.steps(),
+            default_steps: system.default_steps(),
+            field,
+            license: get("srk.license").unwrap_or_else(|| "licence not stated".to_owned()),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({"name": self.name, "arch": self.arch, "scale": self.scale,
+            "parameters": self.parameters, "steps": self.steps,
+            "default_steps": self.default_steps, "license": self.license})
+    }
+}
+
+/// A line on standard output; a reader that went away is no error.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
