@@ -77,7 +77,7 @@ impl Config {
             (plain, "run.name must be the name of one folder".to_owned()),
             (self.run.steps > 0, "run.steps must be at least 1".to_owned()),
             (
-                crop > 0 && crop % scale == 0,
+                crop > 0 && crop.is_multiple_of(scale),
                 format!("data.train.crop = {crop} must be a multiple of the scale {scale}"),
             ),
             (self.data.train.batch > 0, "data.train.batch must be at least 1".to_owned()),
