@@ -163,7 +163,13 @@ fn assert_same(a: &Path, b: &Path, step: u64) {
     assert_eq!(a.len(), b.len());
     let differ: Vec<&str> =
         a.iter().zip(&b).filter(|(a, b)| a != b).map(|(a, _)| a.0.as_str()).collect();
-    assert!(differ.is_empty(), "step {step}: {} of {} differ: {differ:?}", differ.len(), a.len());
+    assert!(
+        differ.is_empty(),
+        "step {step}: {} of {} differ, first {}",
+        differ.len(),
+        a.len(),
+        differ[0]
+    );
 }
 
 fn losses(out: &Path) -> Vec<(u64, f64)> {
