@@ -89,7 +89,9 @@ impl Crops {
             Some(name) if pairs.is_empty() => {
                 let what = format!("none of {all} images is as large as a crop");
                 let report = Report::new(what, format!("crops are {side} x {side}; first: {name}"));
-                return Err(Error::Usage(report.help("--set data.train.crop=N    makes them smaller")));
+                return Err(Error::Usage(
+                    report.help("--set data.train.crop=N    makes them smaller"),
+                ));
             }
             Some(name) => warn(&format!(
                 "{} of {all} images are smaller than a crop of {side} x {side} and are left out \

@@ -26,9 +26,7 @@ pub fn shrink(high: &Rgb8, method: Degrade, scale: usize) -> Result<Rgb8> {
     let (height, width) = (high.height / scale, high.width / scale);
     let pillow = |filter| resample::pillow(&high.pixels, from, height, width, filter);
     let pixels = match method {
-        Degrade::MatlabBicubic => {
-            resample::matlab_8bit(&high.pixels, from, 1.0 / scale as f64)?.0
-        }
+        Degrade::MatlabBicubic => resample::matlab_8bit(&high.pixels, from, 1.0 / scale as f64)?.0,
         Degrade::PillowBicubic => pillow(Filter::Bicubic)?,
         Degrade::Bilinear => pillow(Filter::Bilinear)?,
     };

@@ -47,7 +47,7 @@ pub enum Enlarge {
 
 /// A forward process and its constants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Process {
     /// Shifts the residual in while adding noise (ResShift, Yue et al. 2023).
     #[serde(rename = "resshift")]
@@ -182,11 +182,8 @@ impl Process {
         match self {
             Self::ResShift { steps, kappa, eta, input_scale, first_t } => {
                 let eta = eta.etas(*steps, *kappa);
-                let marginal = |&eta: &f64| Marginal {
-                    x0: 1.0 - eta,
-                    y0: eta,
-                    noise: kappa * eta.sqrt(),
-                };
+                let marginal =
+                    |&eta: &f64| Marginal { x0: 1.0 - eta, y0: eta, noise: kappa * eta.sqrt() };
                 let input = |eta: &f64| match input_scale {
                     InputScale::None => 1.0,
                     InputScale::Latent => (kappa * kappa * eta + 1.0).sqrt().recip(),
@@ -307,7 +304,14 @@ impl Chain {
 
     /// Replaces a network's `output` at t = 1..T by the clean image that it stands for. All slices
     /// hold the same pixels.
-    pub fn x0_hat(&self, prediction: Prediction, t: usize, x: &[f32], y0: &[f32], output: &mut [f32]) {
+    pub fn x0_hat(
+        &self,
+        prediction: Prediction,
+        t: usize,
+        x: &[f32],
+        y0: &[f32],
+        output: &mut [f32],
+    ) {
         let m = self.marginals[t];
         // x0_hat = slope * output + from_x * x + from_y0 * y0.
         let slope = self.x0_slope(prediction, t);

@@ -28,7 +28,7 @@ pub struct Sampler {
 
 /// The rule of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Rule {
     /// The posterior `q(x_s | x_t, x0)` of the process with its own variance: ancestral sampling.
     #[default]
@@ -203,7 +203,11 @@ impl Noise for PixelNoise {
     fn fill(&self, k: usize, z: &mut Tensor) -> Result<()> {
         let [n, h, w, c] = z.nhwc("noise")?;
         if n != self.origins.len() || c != 3 {
-            return Err(Error::shape("noise", format!("[{}, H, W, 3]", self.origins.len()), z.shape()));
+            return Err(Error::shape(
+                "noise",
+                format!("[{}, H, W, 3]", self.origins.len()),
+                z.shape(),
+            ));
         }
         let stream = Stream::new(self.seed, Purpose::Sampling, k as u64);
         let images = z.cpu_mut::<f32>()?.chunks_exact_mut((h * w * c).max(1));

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the variance `beta_t` that one DDPM step adds grows with t.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Betas {
     /// From `start` to `end` in equal steps (Ho et al. 2020, section 4).
     Linear {
@@ -126,7 +126,7 @@ impl DdpmTable {
 
 /// How the share `eta_t` of the residual that ResShift has shifted in grows with t.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum EtaSchedule {
     /// The exponential schedule as the official code has it: on `sqrt(eta)`, from
     /// `min(min_noise_level / kappa, min_noise_level)` to `end`.

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use super::optimizer::Optimizer;
 use super::sections::Config;
+use crate::diffusion::system::SystemConfig;
 use crate::engine::device::DType;
 use crate::engine::files::atomic_write;
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
-use crate::models::weights::{WeightsFile, from_file_layout, to_file_layout, file_shape};
+use crate::models::weights::{WeightsFile, file_shape, from_file_layout, to_file_layout};
 
 /// The folder of a run's checkpoints.
 #[derive(Clone, Debug)]
@@ -140,17 +141,9 @@ const UNFINISHED: &str = ".unfinished-";
 
 /// What a weights file says about itself.
 fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
-    let json = |v: serde_json::Result<String>| v.unwrap_or_default();
-    let model = serde_json::to_value(&config.model).unwrap_or_default();
-    let arch = model.get("kind").and_then(|k| k.as_str()).unwrap_or_default().to_owned();
-    BTreeMap::from([
-        ("srk.arch".to_owned(), arch),
-        ("srk.config".to_owned(), model.to_string()),
-        ("srk.diffusion".to_owned(), json(serde_json::to_string(&config.diffusion))),
-        ("srk.scale".to_owned(), config.model.scale().to_string()),
-        ("srk.step".to_owned(), step.to_string()),
-        ("srk.recipe".to_owned(), config.run.name.clone()),
-    ])
+    let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
+    let system = SystemConfig { model, diffusion, default_steps: None };
+    system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
 }
 
 fn metadata_of_state(step: u64) -> BTreeMap<String, String> {

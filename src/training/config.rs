@@ -11,8 +11,9 @@ impl Config {
     /// the key they belong to. All are exit code 2.
     pub fn read(text: &str, name: &str, overrides: &[String]) -> Result<Self> {
         let wrong = |cause: String| Error::Usage(Report::new(format!("cannot read {name}"), cause));
-        let mut table: Table =
-            text.parse().map_err(|e: toml::de::Error| wrong(e.to_string().trim_end().to_owned()))?;
+        let mut table: Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| wrong(e.to_string().trim_end().to_owned()))?;
         // Types of existing keys decide how an override is read: 12 may be a name.
         let known = Self::resolve(&table).ok().map(|c| c.to_table());
         for setting in overrides {
@@ -76,7 +77,7 @@ impl Config {
             (plain, "run.name must be the name of one folder".to_owned()),
             (self.run.steps > 0, "run.steps must be at least 1".to_owned()),
             (
-                crop > 0 && crop % scale == 0,
+                crop > 0 && crop.is_multiple_of(scale),
                 format!("data.train.crop = {crop} must be a multiple of the scale {scale}"),
             ),
             (self.data.train.batch > 0, "data.train.batch must be at least 1".to_owned()),
@@ -182,7 +183,8 @@ fn refuse_unknown(given: &Table, resolved: &Table, name: &str) -> Result<()> {
             continue;
         }
         let distance = |a: &str| strsim::damerau_levenshtein(a, &key);
-        let nearest = known.iter().min_by_key(|k| distance(k)).filter(|k| distance(k) <= 12);
+        let nearest =
+            known.iter().min_by_key(|k| distance(k)).filter(|k| distance(k) <= key.len() / 3);
         let report = Report::new(format!("cannot read {name}"), format!("unknown key {key}"));
         let help = nearest.map_or_else(String::new, |k| format!("did you mean {k}?"));
         return Err(Error::Usage(report.help(help)));

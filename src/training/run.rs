@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
 
 /// Whether something that happens every `every` steps happens at `step`; never if `every` is 0.
 const fn due(step: u64, every: u64) -> bool {
-    every != 0 && step % every == 0
+    every != 0 && step.is_multiple_of(every)
 }
 
 /// Refuses to continue a run under another configuration; exit code 2 with the keys that differ.

@@ -14,8 +14,9 @@ use crate::data::degrade;
 use crate::data::folder::{self, OnBroken, Rgb8};
 use crate::diffusion::sampler::{PixelNoise, sample};
 use crate::engine::tensor::Tensor;
-use crate::error::Result;
-use crate::imaging::{Image, Color, Rect, metrics};
+use crate::error::{Error, Report, Result};
+use crate::imaging::sheet::{Panel, Sheet};
+use crate::imaging::{self, Color, EncodeOptions, Image, Rect, metrics};
 use crate::models::Network;
 
 /// The validation images, with their low-resolution versions.
@@ -44,12 +45,16 @@ pub struct Scores {
     took: Duration,
 }
 
-/// One validated image.
+/// The side of a panel of the comparison sheet, in high-resolution pixels.
+const PANEL: usize = 320;
+
+/// One validated image: the middle of each version, and the measures of output and bicubic.
 struct Shown {
-    output: Image,
-    bicubic: Image,
-    truth: Image,
+    name: String,
     low: Image,
+    bicubic: Image,
+    output: Image,
+    truth: Image,
     quality: [Quality; 2],
 }
 
@@ -94,7 +99,9 @@ impl Validation {
         }
         let n = self.pairs.len() as f64;
         let [output, bicubic] = sum.map(|q| Quality { psnr: q.psnr / n, ssim: q.ssim / n });
-        let _ = (folder, &shown);
+        if !shown.is_empty() {
+            sheet(shown, folder)?;
+        }
         Ok(Some(Scores { output, bicubic, images: self.pairs.len(), took: started.elapsed() }))
     }
 }
@@ -107,6 +114,45 @@ fn spread<T>(files: Vec<T>, count: u64) -> Vec<T> {
     }
     let wanted: Vec<usize> = (0..count).map(|i| i * all / count).collect();
     files.into_iter().enumerate().filter(|(i, _)| wanted.contains(i)).map(|(_, f)| f).collect()
+}
+
+/// Writes `sheet.png` into `folder`: a row for each image, each column the same part of it.
+fn sheet(shown: Vec<Shown>, folder: &Path) -> Result<()> {
+    let mut sheet = Sheet::new(&["low resolution", "bicubic", "srk", "ground truth"]);
+    for row in shown {
+        let caption = |q: Quality| format!("{:.2} dB  {:.4}", q.psnr, q.ssim);
+        let [output, bicubic] = row.quality.map(caption);
+        sheet = sheet.row(vec![
+            Panel::new(row.low, row.name),
+            Panel::new(row.bicubic, bicubic),
+            Panel::new(row.output, output),
+            Panel::new(row.truth, ""),
+        ]);
+    }
+    let path = folder.join("sheet.png");
+    std::fs::create_dir_all(folder)
+        .map_err(|e| Error::Failed(Report::new(format!("cannot write {}", path.display()), e)))?;
+    imaging::write(&path, &sheet.render()?, EncodeOptions::default())
+}
+
+/// The middle of `image`, at most as large as a panel.
+fn middle(image: &Image) -> Result<Image> {
+    let (width, height) = (image.width.min(PANEL), image.height.min(PANEL));
+    image.crop(Rect::new((image.width - width) / 2, (image.height - height) / 2, width, height))
+}
+
+/// `image` with every pixel repeated `scale` times each way.
+fn repeated(image: &Rgb8, scale: usize) -> Result<Image> {
+    let mut pixels = Vec::with_capacity(image.pixels.len() * scale * scale);
+    for row in image.pixels.chunks_exact(image.width * 3) {
+        let row: Vec<u8> = row
+            .chunks_exact(3)
+            .flat_map(|p| std::iter::repeat_n(p, scale).flatten())
+            .copied()
+            .collect();
+        (0..scale).for_each(|_| pixels.extend_from_slice(&row));
+    }
+    Image::from_u8(image.width * scale, image.height * scale, Color::Rgb, pixels)
 }
 
 /// One image through the whole chain, and its measures.
@@ -131,13 +177,21 @@ fn enlarge(network: &dyn Network, config: &Config, pair: &Pair) -> Result<Shown>
     let output = cut(output.cpu()?, width, &pair.high)?;
     let bicubic = cut(y0.cpu()?, width, &pair.high)?;
     let quality = [measure(&output, &truth, scale)?, measure(&bicubic, &truth, scale)?];
-    Ok(Shown { output, bicubic, truth, low: to_image(&pair.low)?, quality })
+    Ok(Shown {
+        name: pair.name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),
+        low: middle(&repeated(&pair.low, scale)?)?,
+        bicubic: middle(&bicubic)?,
+        output: middle(&output)?,
+        truth: middle(&truth)?,
+        quality,
+    })
 }
 
 /// The top left part of `values` `[H, width, 3]` in `[-1, 1]`, as large as `like`, in 8 bits.
 fn cut(values: &[f32], width: usize, like: &Rgb8) -> Result<Image> {
     let rows = values.chunks_exact(width * 3).take(like.height);
-    let unit: Vec<f32> = rows.flat_map(|r| r[..like.width * 3].iter().map(|v| (v + 1.0) / 2.0)).collect();
+    let unit: Vec<f32> =
+        rows.flat_map(|r| r[..like.width * 3].iter().map(|v| (v + 1.0) / 2.0)).collect();
     Image::from_rgb_f32(like.width, like.height, &unit)
 }
 
