@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::common::{self, DeviceChoice, Stop};
 use crate::diffusion::system::System;
+use crate::engine::pool;
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, EncodeOptions, Format, Image, resample};
 use crate::upscale::jobs::{Existing, Job, Request};
@@ -110,6 +111,8 @@ fn tile_size(text: &str) -> std::result::Result<TileSize, String> {
 pub(super) fn run(args: Args) -> Result<()> {
     args.device.check()?;
     common::set_threads(args.threads.map(|n| n as usize))?;
+    // Less than the tiles themselves: what is kept for reuse counts as memory, too.
+    pool::limit(256 << 20);
     let jobs = args.request()?.jobs()?;
     let system = System::open(&args.model)?;
     let stop = common::stop_on_signals()?;

@@ -58,7 +58,7 @@ impl<'a> Source<'a> {
             ImageFormat::Bmp => self.bmp(),
             ImageFormat::Pnm => self.finish(self.open(pnm::PnmDecoder::new)?, None),
             ImageFormat::Gif => self.gif(),
-            _ => Err(self.refuse(format!("{format:?} is not supported"), FORMATS)),
+            other => Err(self.refuse(format!("{other:?} files are not supported"), FORMATS)),
         }
     }
 
@@ -68,11 +68,12 @@ impl<'a> Source<'a> {
             let help = "the file holds no data: copy or download it again";
             return Err(self.refuse("the file is empty (0 bytes)", help));
         }
-        if let Ok(format) = image::guess_format(self.bytes) {
+        let head = &self.bytes[..self.bytes.len().min(64)];
+        let foreign = foreign_format(head);
+        if let (None, Ok(format)) = (foreign, image::guess_format(self.bytes)) {
             return Ok(format);
         }
-        let head = &self.bytes[..self.bytes.len().min(64)];
-        let cause = match foreign_format(head) {
+        let cause = match foreign {
             Some(format) => format!("this is {format}"),
             None if is_text(head) => "the content is text, not an image".to_owned(),
             None => format!("no known image format starts with the bytes {:02x?}", first(head)),
@@ -122,6 +123,11 @@ impl<'a> Source<'a> {
     }
 
     fn webp(&self) -> Result<Image> {
+        // The decoder calls a short file damaged; the RIFF header knows its length.
+        let declared = self.bytes.get(4..8).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        if declared.is_some_and(|len| u64::from(len) + 8 > self.bytes.len() as u64) {
+            return Err(self.truncated());
+        }
         let decoder = self.open(webp::WebPDecoder::new)?;
         if decoder.has_animation() {
             return Err(self.animated("WebP", "several frames"));
@@ -173,15 +179,16 @@ impl<'a> Source<'a> {
             let help = "save it with 8 or 16 bits per channel first";
             return Err(self.refuse("the file holds floating-point samples", help));
         }
-        let mut limits = Limits::no_limits();
-        limits.max_alloc = Some(MAX_PIXELS * 32);
-        decoder.set_limits(limits).map_err(|e| self.decode_error(e))?;
         // Damaged metadata must not cost the picture.
         let icc = decoder.icc_profile().ok().flatten();
         let block = decoder.exif_metadata().ok().flatten();
         let turn = decoder.orientation().map_or(1, image::metadata::Orientation::to_exif);
         let mut exif = block.as_deref().and_then(exif::normalise);
         let turn = exif.as_deref().map_or(turn, exif::orientation);
+        // After the metadata: under limits, TIFF refuses a profile larger than the picture.
+        let mut limits = Limits::no_limits();
+        limits.max_alloc = Some(MAX_PIXELS * 32);
+        decoder.set_limits(limits).map_err(|e| self.decode_error(e))?;
 
         let mut image = self.pixels(decoder, width as usize, height as usize, color)?;
         exif::apply_orientation(&mut image, turn);

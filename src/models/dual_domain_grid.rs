@@ -116,10 +116,11 @@ impl Network for DualDomainGrid {
             let shift = linear.forward(tape, &time)?;
             features = block.forward(tape, &features, &shift)?;
         }
-        let features = self.body.forward(tape, &features)?;
-        let features = tape.add(&features, &stem)?;
+        features = self.body.forward(tape, &features)?;
+        features = tape.add(&features, &stem)?;
         drop(stem);
         let image = self.tail.forward(tape, &features)?;
+        drop(features);
         tape.pixel_shuffle(&image, self.config.scale)
     }
 
@@ -141,6 +142,7 @@ impl Network for DualDomainGrid {
     fn floats_per_pixel(&self) -> usize {
         let c = &self.config;
         let (streams, image) = (c.frequency_channels + c.wavelet_channels, 3 * c.scale * c.scale);
-        5 * c.channels + 4 * streams + 6 * image
+        // Inside a block, at the concatenation; then the images of the sampler.
+        5 * c.channels + 3 * streams + 5 * image
     }
 }

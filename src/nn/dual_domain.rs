@@ -128,22 +128,23 @@ impl GridBlock {
     /// `shift` `[N, C]` is added to it: what the step t has to say.
     pub fn forward(&self, tape: &mut Tape, x: &Var, shift: &Var) -> Result<Var> {
         let (f, w) = (self.frequency_channels, self.wavelet_channels);
-        let spatial = self.spatial.forward(tape, x)?;
+        // Assigned, not shadowed: a shadowed value would live, and keep its memory, to the end.
         let reduced = self.reduce.forward(tape, x)?;
-        let frequency = tape.slice_channels(&reduced, 0, f)?;
-        let frequency = tape.dct2(&frequency, Some(DCT_BLOCK))?;
-        let frequency = self.dct.forward(tape, &frequency)?;
-        let frequency = tape.dct2_inverse(&frequency, Some(DCT_BLOCK))?;
-        let wavelet = tape.slice_channels(&reduced, f, w)?;
+        let mut frequency = tape.slice_channels(&reduced, 0, f)?;
+        let mut wavelet = tape.slice_channels(&reduced, f, w)?;
         drop(reduced);
-        let wavelet = tape.haar(&wavelet)?;
-        let wavelet = self.bands.forward(tape, &wavelet)?;
-        let wavelet = tape.haar_inverse(&wavelet)?;
+        frequency = tape.dct2(&frequency, Some(DCT_BLOCK))?;
+        frequency = self.dct.forward(tape, &frequency)?;
+        frequency = tape.dct2_inverse(&frequency, Some(DCT_BLOCK))?;
+        wavelet = tape.haar(&wavelet)?;
+        wavelet = self.bands.forward(tape, &wavelet)?;
+        wavelet = tape.haar_inverse(&wavelet)?;
+        let spatial = self.spatial.forward(tape, x)?;
         let all = tape.concat(&[&spatial, &frequency, &wavelet])?;
         drop((spatial, frequency, wavelet));
-        let fused = self.fusion.forward(tape, &all)?;
+        let mut y = self.fusion.forward(tape, &all)?;
         drop(all);
-        let y = tape.add(x, &fused)?;
+        y = tape.add(x, &y)?;
         tape.add_channels(&y, shift)
     }
 }

@@ -84,7 +84,7 @@ impl Request {
             Some(folder) if self.into_folder || folder.is_dir() => {
                 folder.join(below).with_extension(&self.extension)
             }
-            Some(file) if self.inputs.len() == 1 && !input.starts_with(file) => file.clone(),
+            Some(file) if self.inputs.len() == 1 => file.clone(),
             Some(file) => {
                 let what = format!("cannot put several images into {}", file.display());
                 let report = Report::new(what, "it is not a folder");

@@ -11,7 +11,7 @@ use crate::diffusion::system::System;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::imaging::tiles::{self, Tile};
-use crate::imaging::{Color, Image, Rect, Samples, color, resample};
+use crate::imaging::{Image, Rect, Samples, resample};
 
 /// How large tiles are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,11 +242,7 @@ fn store(output: &mut Image, core: Rect, held: Rect, pixels: &[f32]) -> Result<(
     if core.area() == 0 {
         return Ok(());
     }
-    let mut values = crop(pixels, held, core);
-    if output.color == Color::Gray {
-        values = values.chunks_exact(3).map(|p| color::luma(p[0], p[1], p[2])).collect();
-    }
-    output.store(core, &values)
+    output.store(core, &crop(pixels, held, core))
 }
 
 /// Weighted sums of overlapping tiles.

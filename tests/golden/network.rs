@@ -11,7 +11,7 @@ use crate::Outcome;
 use crate::file::{File, nchw};
 
 /// The network a file is about, and the names of its two inputs.
-fn build(file: &File) -> Option<(Box<dyn Network>, [&'static str; 2])> {
+pub fn build(file: &File) -> Option<(Box<dyn Network>, [&'static str; 2])> {
     let config = file.json("config");
     let number = |key: &str| config[key].as_u64().map(|v| v as usize);
     let (config, inputs) = match file.text("system") {

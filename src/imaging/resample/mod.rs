@@ -48,7 +48,7 @@ impl Shape {
 
     /// Samples in all.
     pub fn len(self) -> usize {
-        self.height * self.width * self.channels
+        self.height.saturating_mul(self.width).saturating_mul(self.channels)
     }
 
     /// Whether there are none.
@@ -63,7 +63,27 @@ impl Shape {
         }
         Ok(())
     }
+
+    /// The same channels at another size, which must have pixels and fit in memory.
+    fn resized(self, op: &'static str, height: usize, width: usize) -> Result<Self> {
+        let to = Self { height, width, channels: self.channels };
+        if to.is_empty() || to.len() > MAX_SAMPLES {
+            let expected = format!("an output of 1 to {MAX_SAMPLES} samples");
+            return Err(Error::shape(op, expected, &[height, width, to.channels]));
+        }
+        Ok(to)
+    }
+
+    /// Each side times `factor`, made whole by `round`.
+    fn scaled(self, op: &'static str, factor: f64, round: fn(f64) -> f64) -> Result<Self> {
+        // NaN and negative factors give 0, infinite ones the maximum: `resized` refuses both.
+        let side = |v: usize| whole(round(real(v) * factor));
+        self.resized(op, side(self.height), side(self.width))
+    }
 }
+
+/// Far above any image, low enough that a mistaken factor is an error and not an abort.
+const MAX_SAMPLES: usize = 1 << 34;
 
 /// Interpolation kernels of [`pillow`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,9 +129,8 @@ pub fn pillow(
     width: usize,
     filter: Filter,
 ) -> Result<Vec<u8>> {
-    from.check("resample pillow", src.len())?;
-    let to = Shape { height, width, channels: from.channels };
-    to.check("resample pillow", to.len())?;
+    from.check("pillow", src.len())?;
+    from.resized("pillow", height, width)?;
     let middle = Shape { width, ..from };
     let mut out = src.to_vec();
     if width != from.width {
@@ -147,26 +166,25 @@ fn pillow_taps(from: usize, to: usize, filter: Filter) -> Taps<i32> {
 
 /// Resizes to `height` x `width` as torch `interpolate(mode="bicubic", align_corners=False)` does.
 pub fn torch_bicubic(src: &[f32], from: Shape, height: usize, width: usize) -> Result<Vec<f32>> {
+    from.check("torch_bicubic", src.len())?;
+    from.resized("torch_bicubic", height, width)?;
     let taps = |from: usize, to: usize| {
         let scale = real(from) / real(to);
         cubic_taps(from, to, |o| (real(o) + 0.5) * scale - 0.5, -0.75)
     };
-    both_passes("torch_bicubic", src, from, taps(from.height, height), taps(from.width, width))
+    Ok(both_passes(src, from, &taps(from.height, height), &taps(from.width, width)))
 }
 
 /// Resizes by `factor` as torch `interpolate(scale_factor=factor, mode="bilinear",
 /// align_corners=False)` without antialias does; each side becomes `floor(side * factor)`.
 pub fn torch_bilinear(src: &[f32], from: Shape, factor: f64) -> Result<(Vec<f32>, Shape)> {
-    let to = Shape {
-        height: whole((real(from.height) * factor).floor()),
-        width: whole((real(from.width) * factor).floor()),
-        channels: from.channels,
-    };
+    from.check("torch_bilinear", src.len())?;
+    let to = from.scaled("torch_bilinear", factor, f64::floor)?;
     let taps = |from: usize, to: usize| {
         linear_taps(from, to, |o| ((real(o) + 0.5) / factor - 0.5).max(0.0))
     };
     let (rows, columns) = (taps(from.height, to.height), taps(from.width, to.width));
-    Ok((both_passes("torch_bilinear", src, from, rows, columns)?, to))
+    Ok((both_passes(src, from, &rows, &columns), to))
 }
 
 /// Resizes to `height` x `width` as torch `interpolate(mode="bilinear", align_corners=True)` does.
@@ -176,29 +194,30 @@ pub fn torch_bilinear_aligned(
     height: usize,
     width: usize,
 ) -> Result<Vec<f32>> {
+    from.check("torch_bilinear_aligned", src.len())?;
+    from.resized("torch_bilinear_aligned", height, width)?;
     let taps = |from: usize, to: usize| {
         let scale = if to > 1 { real(from - 1) / real(to - 1) } else { 0.0 };
         linear_taps(from, to, |o| real(o) * scale)
     };
-    let (rows, columns) = (taps(from.height, height), taps(from.width, width));
-    both_passes("torch_bilinear_aligned", src, from, rows, columns)
+    Ok(both_passes(src, from, &taps(from.height, height), &taps(from.width, width)))
 }
 
 /// Resizes by `scale` as MATLAB `imresize(..., 'bicubic')` does on floats: antialiased when it
 /// shrinks, mirrored edges, not rounded, not clamped; each side becomes `ceil(side * scale)`.
 pub fn matlab(src: &[f32], from: Shape, scale: f64) -> Result<(Vec<f32>, Shape)> {
-    let to = matlab_shape(from, scale);
+    from.check("matlab", src.len())?;
+    let to = from.scaled("matlab", scale, f64::ceil)?;
     let rows = matlab_taps(from.height, to.height, scale, mirror);
     let columns = matlab_taps(from.width, to.width, scale, mirror);
-    Ok((both_passes("matlab", src, from, rows, columns)?, to))
+    Ok((both_passes(src, from, &rows, &columns), to))
 }
 
 /// Resizes 8-bit samples by `scale` as the MATLAB of 2014 did, which made the published LR images:
 /// height first, rounded half up and clipped to 8 bits after each pass, clamped edges.
 pub fn matlab_8bit(src: &[u8], from: Shape, scale: f64) -> Result<(Vec<u8>, Shape)> {
-    from.check("resample matlab_8bit", src.len())?;
-    let to = matlab_shape(from, scale);
-    to.check("resample matlab_8bit", to.len())?;
+    from.check("matlab_8bit", src.len())?;
+    let to = from.scaled("matlab_8bit", scale, f64::ceil)?;
     let rows = matlab_taps(from.height, to.height, scale, clamp);
     let columns = matlab_taps(from.width, to.width, scale, clamp);
     let middle = Shape { height: to.height, ..from };
@@ -215,11 +234,6 @@ pub fn matlab_8bit_image(image: &Image, scale: f64) -> Result<Image> {
     let from = Shape::new(image.height, image.width, image.channels());
     let (out, to) = matlab_8bit(samples, from, scale)?;
     Image::from_u8(to.width, to.height, image.color, out)
-}
-
-fn matlab_shape(from: Shape, scale: f64) -> Shape {
-    let side = |v: usize| whole((real(v) * scale).ceil());
-    Shape { height: side(from.height), width: side(from.width), channels: from.channels }
 }
 
 fn matlab_taps(from: usize, to: usize, scale: f64, edge: fn(i64, usize) -> usize) -> Taps<f64> {
@@ -257,19 +271,10 @@ fn linear_taps(from: usize, to: usize, position: impl Fn(usize) -> f64) -> Taps<
 }
 
 /// Height then width, on floats.
-fn both_passes(
-    op: &'static str,
-    src: &[f32],
-    from: Shape,
-    rows: Taps<f64>,
-    columns: Taps<f64>,
-) -> Result<Vec<f32>> {
-    from.check(op, src.len())?;
+fn both_passes(src: &[f32], from: Shape, rows: &Taps<f64>, columns: &Taps<f64>) -> Vec<f32> {
     let middle = Shape { height: rows.outputs(), ..from };
-    let to = Shape { width: columns.outputs(), ..middle };
-    to.check(op, to.len())?;
-    let out = pass::<Float>(src, from, Axis::Height, &rows);
-    Ok(pass::<Float>(&out, middle, Axis::Width, &columns))
+    let out = pass::<Float>(src, from, Axis::Height, rows);
+    pass::<Float>(&out, middle, Axis::Width, columns)
 }
 
 #[cfg(test)]
@@ -283,5 +288,9 @@ mod tests {
         assert!(torch_bicubic(&[], Shape::new(0, 3, 1), 4, 4).is_err());
         assert!(torch_bilinear(&[0.0; 3], Shape::new(1, 3, 1), 0.25).is_err());
         assert!(matlab(&[], Shape::new(0, 0, 3), 0.5).is_err());
+        for scale in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300] {
+            assert!(matlab(&[0.0; 6], Shape::new(2, 3, 1), scale).is_err(), "{scale}");
+        }
+        assert!(pillow(&[0; 6], Shape::new(2, 3, 1), usize::MAX, 9, Filter::Bicubic).is_err());
     }
 }

@@ -1,0 +1,60 @@
+//! One call of the default network, and one training step: compare with
+//! `benches/peers/torch_default.py` on the same machine.
+use criterion::{Criterion, criterion_group, criterion_main};
+use srk::engine::tape::Tape;
+use srk::engine::tensor::Tensor;
+use srk::models::ModelConfig;
+use srk::models::dual_domain_grid::DualDomainGridConfig;
+use srk::ops::adam::{Adam, adam};
+
+const BATCH: usize = 16;
+const LOW: usize = 32;
+
+fn tensor(shape: &[usize]) -> Tensor {
+    let len: usize = shape.iter().product();
+    let values = (0..len).map(|i| (i * 7919 % 1000) as f32 / 500.0 - 1.0).collect();
+    Tensor::from_vec(values, shape)
+}
+
+fn steps(c: &mut Criterion) {
+    let network = ModelConfig::DualDomainGrid(DualDomainGridConfig::default()).build(1);
+    let high = [BATCH, 4 * LOW, 4 * LOW, 3];
+    let (state, target) = (tensor(&high), tensor(&high));
+    let low = tensor(&[BATCH, LOW, LOW, 3]);
+    let t = [3.0; BATCH];
+    let mut group = c.benchmark_group("step");
+    group.sample_size(20);
+    group.bench_function("denoising", |b| {
+        b.iter(|| {
+            let mut tape = Tape::inference();
+            let (x, low) = (tape.input(state.clone()), tape.input(low.clone()));
+            network.forward(&mut tape, &x, &low, &t).expect("it runs")
+        });
+    });
+    let zeros = |p: &srk::engine::parameter::Parameter| vec![0.0f32; p.value().len()];
+    let mut moments: Vec<_> =
+        network.parameters().iter().map(|p| (zeros(p), zeros(p))).collect();
+    group.bench_function("training", |b| {
+        b.iter(|| {
+            let mut tape = Tape::training();
+            let (x, low) = (tape.input(state.clone()), tape.input(low.clone()));
+            let y = network.forward(&mut tape, &x, &low, &t).expect("it runs");
+            let target = tape.input(target.clone());
+            let loss = tape.l1_loss(&y, &target).expect("it runs");
+            let one = Tensor::from_vec(vec![1.0f32], &[1]);
+            let mut grads = tape.backward(&loss, one).expect("it runs");
+            let c =
+                Adam { lr: 1e-4, betas: [0.9, 0.999], eps: 1e-8, decay: 0.0, step: 1, scale: 1.0 };
+            for (p, (m, v)) in network.parameters().iter().zip(&mut moments) {
+                let g = grads.take_parameter(p).expect("every parameter is used");
+                let mut value = Tensor::clone(&p.value());
+                adam(value.cpu_mut().expect("f32"), m, v, g.cpu().expect("f32"), &c);
+                p.set(value);
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, steps);
+criterion_main!(benches);

@@ -1,0 +1,362 @@
+//! The binary as its users meet it: results, bad input, exit codes, and nothing left behind.
+#![allow(clippy::unwrap_used)]
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use image::{DynamicImage, ImageBuffer, Luma, LumaA, Rgb};
+use tempfile::TempDir;
+
+/// A folder of its own for each test, and the binary run in it.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { folder: TempDir::new().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A picture with edges and gradients.
+    fn photo(&self, name: &str, width: u32, height: u32) -> PathBuf {
+        let pixel = |x: u32, y: u32| {
+            let v = if (x / 5 + y / 7) % 2 == 0 { 60 } else { 200 };
+            Rgb([v, (x * 255 / width) as u8, (y * 255 / height) as u8])
+        };
+        let path = self.path(name);
+        ImageBuffer::from_fn(width, height, pixel).save(&path).unwrap();
+        path
+    }
+
+    fn srk(&self, arguments: &[&str]) -> Run {
+        let output = Command::new(env!("CARGO_BIN_EXE_srk"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap();
+        Run::of(output)
+    }
+
+    /// The names in the folder, hidden ones too.
+    fn files(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("srk was not killed by a signal"),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn worked(self) -> Self {
+        assert_eq!(self.code, 0, "{}", self.err);
+        self
+    }
+
+    /// One error with this exit code that says all of `words`; no panic.
+    fn failed(self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "{}", self.err);
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+        for word in words {
+            assert!(self.err.contains(word), "\"{word}\" is not in: {}", self.err);
+        }
+        assert_eq!(self.err.matches("error:").count(), 1, "{}", self.err);
+    }
+}
+
+fn size(path: &Path) -> (u32, u32) {
+    image::image_dimensions(path).unwrap()
+}
+
+#[test]
+fn upscales_four_times() {
+    let b = Bench::new();
+    b.photo("in.png", 37, 21);
+    let run = b.srk(&["upscale", "in.png", "out.png"]).worked();
+    assert_eq!(size(&b.path("out.png")), (148, 84));
+    assert!(run.err.contains("37x21 -> 148x84"), "{}", run.err);
+    assert_eq!(b.files(), ["in.png", "out.png"]);
+}
+
+#[test]
+fn same_seed_same_bytes_whatever_the_tiles_and_threads() {
+    let b = Bench::new();
+    b.photo("in.png", 75, 61);
+    let with = |name: &str, more: &[&str]| {
+        let mut arguments = vec!["upscale", "in.png", name, "--steps", "2"];
+        arguments.extend_from_slice(more);
+        b.srk(&arguments).worked();
+        fs::read(b.path(name)).unwrap()
+    };
+    let whole = with("whole.png", &["--tile", "none"]);
+    assert!(whole == with("tiles.png", &["--tile", "16"]), "tiles change the result");
+    assert!(whole == with("threads.png", &["-j", "1"]), "threads change the result");
+    assert!(whole == with("auto.png", &["--ram", "20M"]), "the memory budget changes the result");
+    assert!(whole != with("seed.png", &["--seed", "7"]), "the seed changes nothing");
+}
+
+#[test]
+fn formats_depth_gray_and_alpha_survive() {
+    let b = Bench::new();
+    for name in ["a.png", "a.jpg", "a.webp", "a.tiff", "a.bmp"] {
+        b.photo(name, 9, 8);
+        let out = name.replace('a', "out");
+        b.srk(&["upscale", name, &out, "--steps", "1"]).worked();
+        assert_eq!(size(&b.path(&out)), (36, 32), "{name}");
+    }
+    let gray: ImageBuffer<Luma<u16>, _> =
+        ImageBuffer::from_fn(10, 9, |x, y| Luma([(x * 5000 + y * 700) as u16]));
+    gray.save(b.path("gray16.png")).unwrap();
+    b.srk(&["upscale", "gray16.png", "gray_out.png", "--steps", "1"]).worked();
+    assert!(matches!(image::open(b.path("gray_out.png")).unwrap(), DynamicImage::ImageLuma16(_)));
+    let alpha: ImageBuffer<LumaA<u16>, _> =
+        ImageBuffer::from_fn(8, 8, |x, y| LumaA([(x * 8000) as u16, (y * 9000) as u16]));
+    alpha.save(b.path("alpha16.png")).unwrap();
+    b.srk(&["upscale", "alpha16.png", "alpha_out.png", "--steps", "1"]).worked();
+    assert!(matches!(image::open(b.path("alpha_out.png")).unwrap(), DynamicImage::ImageLumaA16(_)));
+    b.srk(&["upscale", "alpha16.png", "alpha.jpg"]).failed(1, &["transparency", "--alpha drop"]);
+}
+
+#[test]
+fn any_scale_and_any_size() {
+    let b = Bench::new();
+    b.photo("in.png", 11, 7);
+    for (scale, wanted) in [("2", (22, 14)), ("3.5", (39, 25)), ("8", (88, 56)), ("0.5", (6, 4))] {
+        b.srk(&["upscale", "in.png", "out.png", "-s", scale, "--steps", "1", "--overwrite"]).worked();
+        assert_eq!(size(&b.path("out.png")), wanted, "-s {scale}");
+    }
+    b.photo("one.png", 1, 1);
+    b.srk(&["upscale", "one.png", "one_out.png"]).worked();
+    assert_eq!(size(&b.path("one_out.png")), (4, 4));
+}
+
+#[test]
+fn a_very_wide_picture_runs_in_tiles() {
+    let b = Bench::new();
+    b.photo("wide.png", 60_000, 2);
+    b.srk(&["upscale", "wide.png", "out.png", "--steps", "1", "--ram", "100M"]).worked();
+    assert_eq!(size(&b.path("out.png")), (240_000, 8));
+    b.srk(&["upscale", "wide.png", "out.jpg", "--steps", "1"]).failed(1, &["65535"]);
+}
+
+#[test]
+fn several_pictures_go_into_a_folder() {
+    let b = Bench::new();
+    b.photo("a.png", 9, 9);
+    b.photo("b.jpg", 8, 8);
+    fs::write(b.path("broken.png"), "not a picture").unwrap();
+    let run = b.srk(&["upscale", "a.png", "broken.png", "b.jpg", "-o", "big", "--json", "--steps", "1"]);
+    assert_eq!(run.code, 1, "{}", run.err);
+    assert_eq!(size(&b.path("big/a.png")), (36, 36));
+    assert_eq!(size(&b.path("big/b.png")), (32, 32));
+    let events: Vec<serde_json::Value> =
+        run.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let statuses: Vec<&str> = events.iter().filter_map(|e| e["status"].as_str()).collect();
+    assert_eq!(statuses, ["ok", "failed", "ok"]);
+    assert_eq!(events.last().unwrap()["failed"], 1);
+    let again = ["upscale", "a.png", "b.jpg", "-o", "big", "--skip-existing", "--steps", "1"];
+    b.srk(&again).worked();
+    b.srk(&again[..5]).failed(2, &["exists", "--overwrite"]);
+}
+
+#[test]
+fn bad_pictures_get_one_clear_error() {
+    let b = Bench::new();
+    let good = fs::read(b.photo("good.png", 64, 64)).unwrap();
+    fs::write(b.path("text.png"), "hello").unwrap();
+    fs::write(b.path("cut.png"), &good[..good.len() / 2]).unwrap();
+    fs::write(b.path("empty.png"), "").unwrap();
+    fs::create_dir(b.path("folder")).unwrap();
+    let before = b.files();
+    for (name, words) in [
+        ("missing.png", vec!["missing.png", "help:"]),
+        ("text.png", vec!["text.png"]),
+        ("cut.png", vec!["cut.png"]),
+        ("empty.png", vec!["empty.png", "empty"]),
+        ("folder", vec!["folder"]),
+    ] {
+        b.srk(&["upscale", name, "out.png"]).failed(1, &words);
+    }
+    assert_eq!(b.files(), before, "a failure left something behind");
+}
+
+#[test]
+fn an_animation_is_refused() {
+    let b = Bench::new();
+    let file = fs::File::create(b.path("moving.gif")).unwrap();
+    let mut encoder = image::codecs::gif::GifEncoder::new(file);
+    for shade in [0, 128] {
+        let frame = image::RgbaImage::from_pixel(8, 8, image::Rgba([shade, shade, shade, 255]));
+        encoder.encode_frame(image::Frame::new(frame)).unwrap();
+    }
+    drop(encoder);
+    b.srk(&["upscale", "moving.gif", "out.png"]).failed(1, &["moving.gif", "frame"]);
+}
+
+#[test]
+fn outputs_that_cannot_be_written_lose_nothing() {
+    let b = Bench::new();
+    let original = fs::read(b.photo("in.png", 16, 16)).unwrap();
+    fs::write(b.path("file"), "in the way").unwrap();
+    b.srk(&["upscale", "in.png", "file/out.png", "--steps", "1"]).failed(1, &["file"]);
+    b.srk(&["upscale", "in.png", "in.png", "--overwrite"]).failed(2, &["in.png", "own result"]);
+    b.srk(&["upscale", "in.png", "out.xyz"]).failed(2, &["xyz"]);
+    b.srk(&["upscale", "in.png", "in.png"]).failed(2, &["in.png"]);
+    assert_eq!(fs::read(b.path("in.png")).unwrap(), original);
+    assert_eq!(b.files(), ["file", "in.png"]);
+}
+
+/// A limit on the size of files stands for a full disk: a write fails midway.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_the_old_output() {
+    let b = Bench::new();
+    b.photo("in.png", 64, 64);
+    fs::write(b.path("out.bmp"), "older").unwrap();
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 16; exec {} upscale in.png out.bmp --overwrite --steps 1",
+        env!("CARGO_BIN_EXE_srk")
+    );
+    let output =
+        Command::new("sh").args(["-c", &script]).current_dir(b.folder.path()).output().unwrap();
+    Run::of(output).failed(1, &["out.bmp"]);
+    assert_eq!(fs::read(b.path("out.bmp")).unwrap(), b"older");
+    assert_eq!(b.files(), ["in.png", "out.bmp"]);
+}
+
+#[test]
+fn bad_arguments_are_usage_errors() {
+    let b = Bench::new();
+    b.photo("in.png", 8, 8);
+    for arguments in [
+        &["upscale", "in.png", "out.png", "--steps", "-1"][..],
+        &["upscale", "in.png", "out.png", "--steps", "0"],
+        &["upscale", "in.png", "out.png", "-s", "-2"],
+        &["upscale", "in.png", "out.png", "--tile", "3"],
+        &["upscale", "in.png", "out.png", "--ram", "lots"],
+        &["upscale", "a.png", "b.png", "c.png"],
+        &["upscale"],
+        &["upscael", "in.png"],
+    ] {
+        let run = b.srk(arguments);
+        assert_eq!(run.code, 2, "{arguments:?}: {}", run.err);
+        assert!(!run.err.contains("panicked"), "{}", run.err);
+    }
+    b.srk(&["upscale", "in.png", "out.png", "--device", "cuda"]).failed(4, &["GPU"]);
+    b.srk(&["upscale", "in.png", "out.png", "--ram", "1k"]).failed(5, &["memory", "--ram"]);
+}
+
+/// A weights file of the default model, to damage.
+fn weights() -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/srk-x4.safetensors")).unwrap()
+}
+
+#[test]
+fn damaged_models_are_refused() {
+    let b = Bench::new();
+    b.photo("in.png", 8, 8);
+    let good = weights();
+    let header = u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    let edit = |from: &str, to: &str| {
+        let text = String::from_utf8(good[8..8 + header].to_vec()).unwrap();
+        assert!(text.contains(from), "{from} is not in the header");
+        let text = text.replacen(from, to, 1);
+        let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.extend_from_slice(&good[8 + header..]);
+        bytes
+    };
+    let mut huge = good.clone();
+    huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    let mut nan = good.clone();
+    nan[8 + header..8 + header + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
+    for (name, bytes, words) in [
+        ("cut", good[..good.len() - 100].to_vec(), vec!["cut"]),
+        ("short", good[..5].to_vec(), vec!["short"]),
+        ("huge", huge, vec!["huge"]),
+        ("nan", nan, vec!["nan", "finite"]),
+        ("shape", edit("\"shape\":[64,51,3,3]", "\"shape\":[51,64,3,3]"), vec!["shape", "stem"]),
+        ("name", edit("\"tail.bias\"", "\"tale.bias\""), vec!["tail.bias", "tale.bias"]),
+        ("kind", edit("dual-domain-grid\\\"", "dual-domain-gird\\\""), vec!["kind"]),
+        ("text", b"this is no model".to_vec(), vec!["text"]),
+    ] {
+        let file = format!("{name}.safetensors");
+        fs::write(b.path(&file), bytes).unwrap();
+        b.srk(&["upscale", "in.png", "out.png", "-m", &file]).failed(3, &words);
+        b.srk(&["models", "info", &file]).failed(3, &words[..1]);
+    }
+    b.srk(&["upscale", "in.png", "out.png", "-m", "nonesuch"]).failed(3, &["nonesuch", "srk-x4"]);
+    assert!(!b.path("out.png").exists());
+}
+
+#[test]
+fn models_and_doctor_say_what_is_there() {
+    let b = Bench::new();
+    let list = b.srk(&["models", "list"]).worked().out;
+    assert!(list.contains("srk-x4"), "{list}");
+    let info = b.srk(&["models", "info", "srk-x4", "--tensors"]).worked().out;
+    assert!(info.contains("stem.weight"), "{info}");
+    let doctor = b.srk(&["doctor"]).worked().out;
+    assert!(doctor.contains("self-test  passed"), "{doctor}");
+    let json = b.srk(&["doctor", "--json"]).worked().out;
+    assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{json}");
+}
+
+#[test]
+fn eval_measures_models_and_pairs() {
+    let b = Bench::new();
+    fs::create_dir(b.path("hr")).unwrap();
+    b.photo("hr/one.png", 64, 48);
+    b.photo("hr/two.png", 51, 66);
+    let run = b.srk(&["eval", "--hr", "hr", "--scale", "4", "--steps", "1", "--json", "--save", "hr"]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let last: serde_json::Value = serde_json::from_str(run.out.lines().last().unwrap()).unwrap();
+    assert_eq!(last["event"], "summary");
+    assert_eq!(last["images"], 2);
+    for key in ["psnr_y", "ssim_y", "psnr_rgb"] {
+        assert!(last[key].as_f64().unwrap() > 0.0, "{last}");
+    }
+    assert!(last["bicubic"]["psnr_y"].as_f64().unwrap() > 0.0, "{last}");
+    fs::create_dir(b.path("sr")).unwrap();
+    fs::copy(b.path("hr/one.png"), b.path("sr/one_x4.png")).unwrap();
+    b.srk(&["eval", "sr", "hr"]).failed(2, &["two"]);
+    fs::remove_file(b.path("hr/two.png")).unwrap();
+    let same = b.srk(&["eval", "sr", "hr"]).worked().out;
+    assert!(same.contains("inf"), "{same}");
+    b.photo("sr/one_x4.png", 10, 10);
+    b.srk(&["eval", "sr", "hr"]).failed(1, &["size"]);
+}
+
+#[test]
+fn a_cmyk_jpeg_is_refused_and_a_gray_one_stays_gray() {
+    let b = Bench::new();
+    let gray = image::GrayImage::from_pixel(8, 8, Luma([128]));
+    gray.save(b.path("gray.jpg")).unwrap();
+    b.srk(&["upscale", "gray.jpg", "out.png", "--steps", "1"]).worked();
+    assert!(matches!(image::open(b.path("out.png")).unwrap(), DynamicImage::ImageLuma8(_)));
+    // Four components in the frame header are what tells a CMYK file.
+    let mut bytes = fs::read(b.photo("rgb.jpg", 16, 16)).unwrap();
+    let frame = bytes.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
+    bytes[frame + 9] = 4;
+    fs::write(b.path("cmyk.jpg"), bytes).unwrap();
+    b.srk(&["upscale", "cmyk.jpg", "cmyk.png"]).failed(1, &["cmyk.jpg", "CMYK"]);
+}

@@ -1,0 +1,127 @@
+//! What the tape promises beyond single ops: sharing, detaching, freezing, two networks, freeing.
+#![allow(clippy::unwrap_used)]
+use std::sync::Arc;
+
+use srk::engine::parameter::{Layout, Parameter};
+use srk::engine::tape::{Tape, Var};
+use srk::engine::tensor::Tensor;
+use srk::ops::adam::{Adam, adam};
+
+fn vector(values: &[f64]) -> Tensor {
+    Tensor::from_vec(values.to_vec(), &[1, 1, 1, values.len()])
+}
+
+fn parameter(values: &[f64]) -> Parameter {
+    Parameter::new("p", Layout::Plain, vector(values))
+}
+
+fn values(t: Option<&Tensor>) -> Vec<f64> {
+    t.map(Tensor::to_f64_vec).unwrap_or_default()
+}
+
+#[test]
+fn a_parameter_used_twice_receives_the_sum_of_its_gradients() {
+    let p = parameter(&[1.0, -2.0]);
+    let mut tape = Tape::training();
+    let (a, b) = (tape.parameter(&p), tape.parameter(&p.clone()));
+    let tripled = tape.scale(&a, 3.0).unwrap();
+    let y = tape.add(&tripled, &b).unwrap();
+    let grads = tape.backward(&y, vector(&[1.0, 10.0])).unwrap();
+    assert_eq!(values(grads.of_parameter(&p)), [4.0, 40.0]);
+}
+
+#[test]
+fn no_gradient_flows_through_a_detached_value() {
+    let (p, q) = (parameter(&[2.0]), parameter(&[5.0]));
+    let mut tape = Tape::training();
+    let a = tape.parameter(&p);
+    let a = tape.scale(&a, 2.0).unwrap();
+    let a = tape.detach(&a);
+    let b = tape.parameter(&q);
+    let y = tape.add(&a, &b).unwrap();
+    let grads = tape.backward(&y, vector(&[1.0])).unwrap();
+    assert!(grads.of_parameter(&p).is_none());
+    assert_eq!(values(grads.of_parameter(&q)), [1.0]);
+}
+
+#[test]
+fn gradients_pass_through_a_frozen_network_and_do_not_stay_in_it() {
+    let frozen = parameter(&[3.0]);
+    let mut tape = Tape::training();
+    let x = tape.variable(vector(&[1.0]));
+    let y = tape
+        .frozen(|tape| {
+            let p = tape.parameter(&frozen);
+            let doubled = tape.scale(&x, 2.0)?;
+            tape.add(&doubled, &p)
+        })
+        .unwrap();
+    let grads = tape.backward(&y, vector(&[1.0])).unwrap();
+    assert_eq!(values(grads.of(&x)), [2.0]);
+    assert!(grads.of_parameter(&frozen).is_none());
+}
+
+/// A generator moves its own parameter towards what a critic scores, the critic moves apart the scores
+/// of real and generated values: each step changes its own network alone.
+#[test]
+fn two_networks_are_trained_by_two_optimizers() {
+    let (generator, critic) = (
+        Parameter::new("g", Layout::Plain, Tensor::from_vec(vec![0.5f32], &[1, 1, 1, 1])),
+        Parameter::new("c", Layout::Plain, Tensor::from_vec(vec![-0.25f32], &[1, 1, 1, 1])),
+    );
+    let step = |p: &Parameter, tape: Tape, y: &Var, moments: &mut [Vec<f32>; 2], k: u64| {
+        let one = Tensor::from_vec(vec![1.0f32], y.shape());
+        let mut grads = tape.backward(y, one).unwrap();
+        let g = grads.take_parameter(p).unwrap();
+        let c = Adam { lr: 0.1, betas: [0.9, 0.999], eps: 1e-8, decay: 0.0, step: k, scale: 1.0 };
+        let mut value = Tensor::clone(&p.value());
+        let [m, v] = moments;
+        adam(value.cpu_mut().unwrap(), m, v, g.cpu().unwrap(), &c);
+        p.set(value);
+    };
+    let read = |p: &Parameter| p.value().to_f64_vec()[0];
+    let (mut of_g, mut of_c) = ([vec![0.0], vec![0.0]], [vec![0.0], vec![0.0]]);
+    for k in 1..=3 {
+        let before = (read(&generator), read(&critic));
+        let mut tape = Tape::training();
+        let fake = tape.parameter(&generator);
+        let judged = tape.frozen(|tape| {
+            let c = tape.parameter(&critic);
+            tape.add(&fake, &c)
+        });
+        step(&generator, tape, &judged.unwrap(), &mut of_g, k);
+        assert!(read(&generator) < before.0);
+        assert_eq!(read(&critic), before.1, "the generator's step moved the critic");
+
+        let before = (read(&generator), read(&critic));
+        let mut tape = Tape::training();
+        let fake = tape.parameter(&generator);
+        let fake = tape.detach(&fake);
+        let c = tape.parameter(&critic);
+        let judged = tape.add(&fake, &c).unwrap();
+        step(&critic, tape, &judged, &mut of_c, k);
+        assert!(read(&critic) < before.1);
+        assert_eq!(read(&generator), before.0, "the critic's step moved the generator");
+    }
+}
+
+#[test]
+fn an_inference_tape_frees_what_is_no_longer_held() {
+    for (mut tape, still_held) in [(Tape::inference(), false), (Tape::training(), true)] {
+        let tensor = Arc::new(vector(&[1.0, 2.0]));
+        let x = tape.variable(Arc::clone(&tensor));
+        let y = tape.silu(&x).unwrap();
+        drop(x);
+        assert_eq!(Arc::strong_count(&tensor) > 1, still_held);
+        assert_eq!(y.shape(), [1, 1, 1, 2]);
+    }
+}
+
+#[test]
+fn a_gradient_of_the_wrong_shape_is_refused() {
+    let mut tape = Tape::training();
+    let x = tape.variable(vector(&[1.0, 2.0]));
+    let y = tape.relu(&x).unwrap();
+    let error = tape.backward(&y, vector(&[1.0])).unwrap_err();
+    assert!(error.to_string().contains("backward: expected dy of [1, 1, 1, 2]"), "{error}");
+}
