@@ -32,8 +32,7 @@ fn steps(c: &mut Criterion) {
         });
     });
     let zeros = |p: &srk::engine::parameter::Parameter| vec![0.0f32; p.value().len()];
-    let mut moments: Vec<_> =
-        network.parameters().iter().map(|p| (zeros(p), zeros(p))).collect();
+    let mut moments: Vec<_> = network.parameters().iter().map(|p| (zeros(p), zeros(p))).collect();
     group.bench_function("training", |b| {
         b.iter(|| {
             let mut tape = Tape::training();

@@ -133,8 +133,9 @@ pub fn images_of(folder: &Path) -> Result<Vec<PathBuf>> {
     if folder.is_file() {
         return Ok(vec![folder.to_owned()]);
     }
-    let failed =
-        |e: std::io::Error| Error::Failed(Report::new(format!("cannot list {}", folder.display()), e));
+    let failed = |e: std::io::Error| {
+        Error::Failed(Report::new(format!("cannot list {}", folder.display()), e))
+    };
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();

@@ -1,5 +1,5 @@
 //! The binary as its users meet it: results, bad input, exit codes, and nothing left behind.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -24,7 +24,7 @@ impl Bench {
     /// A picture with edges and gradients.
     fn photo(&self, name: &str, width: u32, height: u32) -> PathBuf {
         let pixel = |x: u32, y: u32| {
-            let v = if (x / 5 + y / 7) % 2 == 0 { 60 } else { 200 };
+            let v = if (x / 5 + y / 7).is_multiple_of(2) { 60 } else { 200 };
             Rgb([v, (x * 255 / width) as u8, (y * 255 / height) as u8])
         };
         let path = self.path(name);
@@ -141,7 +141,8 @@ fn any_scale_and_any_size() {
     let b = Bench::new();
     b.photo("in.png", 11, 7);
     for (scale, wanted) in [("2", (22, 14)), ("3.5", (39, 25)), ("8", (88, 56)), ("0.5", (6, 4))] {
-        b.srk(&["upscale", "in.png", "out.png", "-s", scale, "--steps", "1", "--overwrite"]).worked();
+        b.srk(&["upscale", "in.png", "out.png", "-s", scale, "--steps", "1", "--overwrite"])
+            .worked();
         assert_eq!(size(&b.path("out.png")), wanted, "-s {scale}");
     }
     b.photo("one.png", 1, 1);
@@ -164,7 +165,8 @@ fn several_pictures_go_into_a_folder() {
     b.photo("a.png", 9, 9);
     b.photo("b.jpg", 8, 8);
     fs::write(b.path("broken.png"), "not a picture").unwrap();
-    let run = b.srk(&["upscale", "a.png", "broken.png", "b.jpg", "-o", "big", "--json", "--steps", "1"]);
+    let run =
+        b.srk(&["upscale", "a.png", "broken.png", "b.jpg", "-o", "big", "--json", "--steps", "1"]);
     assert_eq!(run.code, 1, "{}", run.err);
     assert_eq!(size(&b.path("big/a.png")), (36, 36));
     assert_eq!(size(&b.path("big/b.png")), (32, 32));
@@ -327,7 +329,8 @@ fn eval_measures_models_and_pairs() {
     fs::create_dir(b.path("hr")).unwrap();
     b.photo("hr/one.png", 64, 48);
     b.photo("hr/two.png", 51, 66);
-    let run = b.srk(&["eval", "--hr", "hr", "--scale", "4", "--steps", "1", "--json", "--save", "hr"]);
+    let run =
+        b.srk(&["eval", "--hr", "hr", "--scale", "4", "--steps", "1", "--json", "--save", "hr"]);
     assert_eq!(run.code, 0, "{}", run.err);
     let last: serde_json::Value = serde_json::from_str(run.out.lines().last().unwrap()).unwrap();
     assert_eq!(last["event"], "summary");

@@ -6,8 +6,18 @@ use std::path::{Path, PathBuf};
 
 /// Modules from the bottom up: a module may use only those before it.
 const ORDER: &[&str] = &[
-    "error", "engine", "ops", "nn", "models", "diffusion", "imaging", "upscale", "evaluate", "data",
-    "training", "cli",
+    "error",
+    "engine",
+    "ops",
+    "nn",
+    "models",
+    "diffusion",
+    "imaging",
+    "upscale",
+    "evaluate",
+    "data",
+    "training",
+    "cli",
 ];
 
 /// No source file is longer.

@@ -55,7 +55,8 @@ pub(super) fn run(args: Args) -> Result<()> {
     if passed {
         return Ok(());
     }
-    let cause = format!("an op differs by {worst:.1e} between f32 and f64; {TOLERANCE:.0e} is allowed");
+    let cause =
+        format!("an op differs by {worst:.1e} between f32 and f64; {TOLERANCE:.0e} is allowed");
     let report = Report::new("the self-test failed", cause);
     Err(Error::Check(report.help("report this with the output above")))
 }

@@ -134,8 +134,7 @@ fn finished(results: &Path, truths: &Path, border: usize, table: &mut Table) -> 
         false => evaluate::pairs(results, truths)?,
     };
     for (result, truth) in pairs {
-        let (image, other) =
-            evaluate::same_color(imaging::read(&result)?, imaging::read(&truth)?);
+        let (image, other) = evaluate::same_color(imaging::read(&result)?, imaging::read(&truth)?);
         if (image.width, image.height) != (other.width, other.height) {
             let what = format!("{} and {} differ in size", result.display(), truth.display());
             let cause = format!("{} and {}", image.size_text(), other.size_text());
@@ -161,8 +160,11 @@ impl Table {
             None => "pairs by name".to_owned(),
         };
         if self.json {
-            return print(&json!({"event": "start", "source": source, "border": border,
-                "y": "BT.601 16..235, not rounded", "ssim": "Gaussian 11, sigma 1.5, valid region"}).to_string());
+            return print(
+                &json!({"event": "start", "source": source, "border": border,
+                "y": "BT.601 16..235, not rounded", "ssim": "Gaussian 11, sigma 1.5, valid region"})
+                .to_string(),
+            );
         }
         print(&format!(
             "{source}; border {border}; 8 bits; Y of BT.601 (16..235), not rounded; SSIM Gaussian 11x11 \

@@ -63,10 +63,8 @@ pub(super) fn run(args: Args) -> Result<()> {
             let mut config = SystemConfig::of(&file, &name)?;
             config.default_steps = default_steps;
             let keep = ["srk.step", "srk.recipe", "srk.license"];
-            let mut extra: Vec<(&str, String)> = keep
-                .iter()
-                .filter_map(|k| Some((*k, file.metadata.get(*k)?.clone())))
-                .collect();
+            let mut extra: Vec<(&str, String)> =
+                keep.iter().filter_map(|k| Some((*k, file.metadata.get(*k)?.clone()))).collect();
             extra.extend(license.map(|l| ("srk.license", l)));
             let metadata = config.metadata(&extra);
             // Refuse what could not be opened again.
@@ -132,7 +130,8 @@ fn with_contents(error: Error, model: &str) -> Error {
     let Ok(file) = WeightsFile::read(std::path::Path::new(model)) else { return error };
     let Error::Model(report) = error else { return error };
     let names: Vec<&str> = file.tensors.keys().take(3).map(String::as_str).collect();
-    let cause = format!("{}; {} tensors: {} ...", report.cause, file.tensors.len(), names.join(", "));
+    let cause =
+        format!("{}; {} tensors: {} ...", report.cause, file.tensors.len(), names.join(", "));
     Error::Model(Report::new(report.what, cause).help("srk models list    shows what srk runs"))
 }
 

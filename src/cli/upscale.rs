@@ -120,7 +120,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     let mut out = Output { json: args.json, quiet: args.quiet };
     out.event(json!({"event": "start", "model": system.name, "files": jobs.len(),
         "device": "cpu", "precision": "fp32", "seed": args.seed}));
-    out.say(&format!("{} on the CPU in f32, {} threads", system.name, rayon::current_num_threads()));
+    out.say(&format!(
+        "{} on the CPU in f32, {} threads",
+        system.name,
+        rayon::current_num_threads()
+    ));
     let (mut done, mut skipped, mut failed) = (0, 0, vec![]);
     for job in &jobs {
         if job.skip {
@@ -156,9 +160,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 
 impl Args {
     fn request(&self) -> Result<Request> {
-        let usage = |what: &str, help: &str| {
-            Error::Usage(Report::new(what, "").help(help))
-        };
+        let usage = |what: &str, help: &str| Error::Usage(Report::new(what, "").help(help));
         let mut inputs = self.inputs.clone();
         let mut output = self.output.clone();
         if output.is_none() && inputs.len() == 2 {
@@ -166,11 +168,12 @@ impl Args {
         } else if output.is_none() && inputs.len() > 2 {
             return Err(usage("several pictures need a folder to go to", "name it with -o FOLDER"));
         }
-        let format = Format::from_extension(&self.format)
-            .ok_or_else(|| usage(&format!("srk writes no {}", self.format), "png, jpg, webp, tiff or bmp"))?;
-        let named_folder = output.as_ref().is_some_and(|o| {
-            o.to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR])
-        });
+        let format = Format::from_extension(&self.format).ok_or_else(|| {
+            usage(&format!("srk writes no {}", self.format), "png, jpg, webp, tiff or bmp")
+        })?;
+        let named_folder = output
+            .as_ref()
+            .is_some_and(|o| o.to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]));
         let into_folder = named_folder || inputs.len() > 1 || inputs.iter().any(|i| i.is_dir());
         if let Some(file) = output.as_ref().filter(|o| !into_folder && !o.is_dir()) {
             Format::from_path(file)?;

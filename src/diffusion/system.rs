@@ -54,7 +54,9 @@ impl System {
         if !Path::new(model).exists() {
             let cause = format!("it is neither a model of this binary ({}) nor a file", EMBEDDED.0);
             let report = Report::new(format!("there is no model {model}"), cause);
-            return Err(Error::Model(report.help("srk models list    shows the models that are there")));
+            return Err(Error::Model(
+                report.help("srk models list    shows the models that are there"),
+            ));
         }
         Self::from_file(&WeightsFile::read(Path::new(model))?, model)
     }

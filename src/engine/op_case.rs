@@ -101,6 +101,7 @@ impl OpCase {
         self.shapes.iter().enumerate().map(build).collect()
     }
 
+    #[allow(clippy::cast_possible_truncation)] // To f32 and back: that is the point.
     /// `len` numbers in `[-1, 1)` that f32 holds exactly.
     fn numbers(&self, stream: u64, len: usize) -> Vec<f64> {
         let mut random = Stream::new(0x5eed, Purpose::Test, stream).sequence();
@@ -156,7 +157,7 @@ impl OpCase {
     }
 
     /// Output, gradient of each input that has one, and the incoming gradient.
-    fn run(&self, inputs: &[Tensor]) -> Result<(Vec<f64>, Vec<Option<Vec<f64>>>, Vec<f64>)> {
+    fn run(&self, inputs: &[Tensor]) -> Result<Outcome> {
         let mut tape = Tape::training();
         let vars: Vec<_> = inputs
             .iter()
@@ -175,6 +176,9 @@ impl OpCase {
         Ok((values, dx, dy))
     }
 }
+
+/// Output, gradients of the inputs, incoming gradient.
+type Outcome = (Vec<f64>, Vec<Option<Vec<f64>>>, Vec<f64>);
 
 impl Debug for OpCase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -55,7 +55,8 @@ pub struct Buffer<T: Real>(Vec<T>);
 impl<T: Real> Buffer<T> {
     /// `len` elements of unspecified value: the caller writes every one.
     pub fn new(len: usize) -> Self {
-        let recycled = (len >= SMALLEST).then(|| lock(&shelf::<T>().0).get_mut(&len)?.pop()).flatten();
+        let recycled =
+            (len >= SMALLEST).then(|| lock(&shelf::<T>().0).get_mut(&len)?.pop()).flatten();
         let mut vec = match recycled.and_then(|b| b.downcast::<Vec<T>>().ok()) {
             Some(vec) => {
                 *lock(&FREE_BYTES) -= len * size_of::<T>();

@@ -126,10 +126,7 @@ mod tests {
     /// Known answers published with Random123 (`kat_vectors`, philox4x32 10).
     #[test]
     fn philox_matches_the_published_vectors() {
-        assert_eq!(
-            philox([0; 4], [0; 2]),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
+        assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(
             philox([u32::MAX; 4], [u32::MAX; 2]),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
@@ -146,10 +143,8 @@ mod tests {
     #[test]
     fn normals_have_mean_0_and_variance_1() {
         let stream = Stream::new(7, Purpose::Test, 0);
-        let all: Vec<f64> = (0..50_000u32)
-            .flat_map(|i| stream.normals(i, 3))
-            .map(f64::from)
-            .collect();
+        let all: Vec<f64> =
+            (0..50_000u32).flat_map(|i| stream.normals(i, 3)).map(f64::from).collect();
         let mean = all.iter().sum::<f64>() / all.len() as f64;
         let var = all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / all.len() as f64;
         assert!(mean.abs() < 0.01 && (var - 1.0).abs() < 0.01, "mean {mean}, variance {var}");

@@ -102,13 +102,7 @@ impl Tape {
     }
 
     fn new(recording: bool) -> Self {
-        Self {
-            recording,
-            frozen: false,
-            nodes: Vec::new(),
-            parameters: HashMap::new(),
-            next_id: 0,
-        }
+        Self { recording, frozen: false, nodes: Vec::new(), parameters: HashMap::new(), next_id: 0 }
     }
 
     /// Whether ops are recorded.

@@ -89,7 +89,8 @@ impl Tensor {
 
     /// The sizes of a `[N, H, W, C]` tensor; an error in the name of `op` for any other rank.
     pub fn nhwc(&self, op: &'static str) -> Result<[usize; 4]> {
-        <[usize; 4]>::try_from(self.shape()).map_err(|_| Error::shape(op, "[N, H, W, C]", &self.shape))
+        <[usize; 4]>::try_from(self.shape())
+            .map_err(|_| Error::shape(op, "[N, H, W, C]", &self.shape))
     }
 
     /// The elements, when this tensor is on the CPU with element type `T`.

@@ -317,11 +317,11 @@ fn split_alpha<T: Copy>(pixels: &[T], channels: usize) -> (Vec<T>, Vec<T>) {
 
 /// The 8-bit RGB image in gray if every pixel has three equal channels.
 fn gray_if_equal(mut image: Image) -> Image {
-    if let (Color::Rgb, Samples::U8(v)) = (image.color, &image.samples) {
-        if v.chunks_exact(3).all(|p| p[0] == p[1] && p[1] == p[2]) {
-            image.samples = Samples::U8(v.iter().step_by(3).copied().collect());
-            image.color = Color::Gray;
-        }
+    if let (Color::Rgb, Samples::U8(v)) = (image.color, &image.samples)
+        && v.chunks_exact(3).all(|p| p[0] == p[1] && p[1] == p[2])
+    {
+        image.samples = Samples::U8(v.iter().step_by(3).copied().collect());
+        image.color = Color::Gray;
     }
     image
 }

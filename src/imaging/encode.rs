@@ -248,10 +248,10 @@ fn encode_with(mut encoder: impl ImageEncoder, image: &Image, format: Format) ->
     if let Some(icc) = &metadata.icc {
         let _ = encoder.set_icc_profile(icc.clone());
     }
-    if let Some(block) = upright_exif(image) {
-        if format != Format::Jpeg || block.len() <= JPEG_EXIF_BYTES {
-            let _ = encoder.set_exif_metadata(block);
-        }
+    if let Some(block) = upright_exif(image)
+        && (format != Format::Jpeg || block.len() <= JPEG_EXIF_BYTES)
+    {
+        let _ = encoder.set_exif_metadata(block);
     }
     let pixels = Interleaved::new(image, format);
     let size = |v: usize| u32::try_from(v).map_err(io::Error::other);

@@ -10,9 +10,9 @@ use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::nn::dual_domain::{ConvBlock, DualDomainBlock};
 use crate::nn::{Conv2d, Init, Linear};
-use crate::ops::time_embedding::TimeEmbedding;
 use crate::ops::fourier_position::{Window, fourier_position};
 use crate::ops::local_amplitude::local_amplitude;
+use crate::ops::time_embedding::TimeEmbedding;
 
 /// The sizes of the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,7 +57,10 @@ impl DualDomainUNet {
         let mut all = Init::new(seed);
         let (init, c, time_dim) = (&mut all, config.base, config.time_dim);
         let time = init.at("time_mlp", |init| {
-            [Linear::new(init, "1", time_dim, 4 * time_dim), Linear::new(init, "3", 4 * time_dim, c)]
+            [
+                Linear::new(init, "1", time_dim, 4 * time_dim),
+                Linear::new(init, "3", 4 * time_dim, c),
+            ]
         });
         let inc = init.at("inc", |init| ConvBlock::new(init, 31, c));
         let down1 = init.at("down1.1", |init| DualDomainBlock::new(init, c));

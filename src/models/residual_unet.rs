@@ -8,8 +8,8 @@ use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::nn::{Conv2d, ConvTranspose2d, GroupNorm, Init, Linear};
-use crate::ops::conv2d;
 use crate::ops::conv_transpose2d;
+use crate::ops::conv2d;
 use crate::ops::time_embedding::TimeEmbedding;
 
 /// The sizes of the network.

@@ -59,7 +59,8 @@ pub fn file_shape(layout: Layout, shape: &[usize]) -> Vec<usize> {
 
 /// A parameter's values in the layout of files.
 pub fn to_file_layout(layout: Layout, tensor: &Tensor) -> Vec<f32> {
-    let values: Vec<f32> = tensor.cast(DType::F32).cpu::<f32>().map_or_else(|_| vec![], <[f32]>::to_vec);
+    let values: Vec<f32> =
+        tensor.cast(DType::F32).cpu::<f32>().map_or_else(|_| vec![], <[f32]>::to_vec);
     match file_shape(layout, tensor.shape())[..] {
         [a, b, h, w] if axes(layout, 4).is_some() => permute(&values, [a, b, h, w], false),
         _ => values,
@@ -193,11 +194,17 @@ fn first(names: &[&str]) -> String {
 fn decode(view: &TensorView<'_>) -> Option<Vec<f32>> {
     let data = view.data();
     match view.dtype() {
-        Dtype::F32 => Some(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
-        Dtype::F16 => Some(data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
-        Dtype::BF16 => {
-            Some(data.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+        Dtype::F32 => Some(
+            data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        ),
+        Dtype::F16 => {
+            Some(data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
         }
+        Dtype::BF16 => Some(
+            data.chunks_exact(2)
+                .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32())
+                .collect(),
+        ),
         _ => None,
     }
 }

@@ -30,7 +30,13 @@ impl Init {
 
     /// A parameter drawn from U(-bound, bound), the default of PyTorch's convolutions and linears
     /// with `bound = 1 / sqrt(fan_in)`.
-    pub fn uniform(&mut self, name: &str, layout: Layout, shape: &[usize], bound: f64) -> Parameter {
+    pub fn uniform(
+        &mut self,
+        name: &str,
+        layout: Layout,
+        shape: &[usize],
+        bound: f64,
+    ) -> Parameter {
         let len = shape.iter().product();
         let values: Vec<f64> =
             (0..len).map(|_| (self.random.uniform() * 2.0 - 1.0) * bound).collect();
@@ -38,7 +44,13 @@ impl Init {
     }
 
     /// A parameter whose elements all start as `value`.
-    pub fn constant(&mut self, name: &str, layout: Layout, shape: &[usize], value: f64) -> Parameter {
+    pub fn constant(
+        &mut self,
+        name: &str,
+        layout: Layout,
+        shape: &[usize],
+        value: f64,
+    ) -> Parameter {
         let values = vec![value; shape.iter().product()];
         self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
     }

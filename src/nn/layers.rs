@@ -3,8 +3,8 @@ use super::init::Init;
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
-use crate::ops::conv2d;
 use crate::ops::conv_transpose2d;
+use crate::ops::conv2d;
 
 /// A 2-D convolution over `[N, H, W, Cin]` with weight `[Cout, k, k, Cin]`.
 #[derive(Debug)]
@@ -63,7 +63,8 @@ impl Conv2d {
         for parameter in std::iter::once(&self.weight).chain(&self.bias) {
             let value = parameter.value();
             let scaled: Vec<f64> = value.to_f64_vec().iter().map(|v| v * factor).collect();
-            let scaled = crate::engine::tensor::Tensor::from_f64(&scaled, value.shape(), value.dtype());
+            let scaled =
+                crate::engine::tensor::Tensor::from_f64(&scaled, value.shape(), value.dtype());
             parameter.set(scaled);
         }
         self

@@ -52,7 +52,11 @@ impl ConvTranspose2d {
         }
         let out = |side: usize| ((side - 1) * self.stride + kernel).checked_sub(2 * self.pad);
         let (Some(height), Some(width)) = (out(height), out(width)) else {
-            return Err(Error::shape(OP, format!("an output left by padding {}", self.pad), x.shape()));
+            return Err(Error::shape(
+                OP,
+                format!("an output left by padding {}", self.pad),
+                x.shape(),
+            ));
         };
         let (stride, pad) = (self.stride, self.pad);
         Ok(Dims { batch, height, width, ci: co, co: ci, kernel, stride, pad })

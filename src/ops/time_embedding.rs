@@ -36,8 +36,10 @@ impl TimeEmbedding {
     pub fn of(self, t: &[f64], dim: usize, dtype: DType) -> Result<Tensor> {
         let wanted = match self {
             Self::Raw => (dim == 1, "one dimension"),
-            Self::SinCosToEnd => (dim >= 4 && dim % 2 == 0, "an even dimension of 4 or more"),
-            _ => (dim >= 2 && dim % 2 == 0, "an even dimension"),
+            Self::SinCosToEnd => {
+                (dim >= 4 && dim.is_multiple_of(2), "an even dimension of 4 or more")
+            }
+            _ => (dim >= 2 && dim.is_multiple_of(2), "an even dimension"),
         };
         if !wanted.0 {
             return Err(Error::shape("time_embedding", wanted.1, &[t.len(), dim]));
@@ -56,7 +58,7 @@ impl TimeEmbedding {
             Self::SinCos => angle(i - half, half).cos(),
             Self::CosSin if i < half => angle(i, half).cos(),
             Self::CosSin => angle(i - half, half).sin(),
-            Self::Interleaved if i % 2 == 0 => angle(i / 2, half).sin(),
+            Self::Interleaved if i.is_multiple_of(2) => angle(i / 2, half).sin(),
             Self::Interleaved => angle(i / 2, half).cos(),
             Self::SinCosToEnd if i < half => angle(i, half - 1).sin(),
             Self::SinCosToEnd => angle(i - half, half - 1).cos(),

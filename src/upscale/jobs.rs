@@ -108,7 +108,8 @@ impl Request {
                 return Err(Error::Usage(report.help("upscale them into different folders")));
             }
             if same_file(&job.input, &job.output) {
-                let what = format!("{} would be overwritten by its own result", job.input.display());
+                let what =
+                    format!("{} would be overwritten by its own result", job.input.display());
                 let report = Report::new(what, "output and input are one file");
                 return Err(Error::Usage(report.help("name another output")));
             }

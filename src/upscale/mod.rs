@@ -121,7 +121,9 @@ pub fn upscale(
         let pixels = run_tile(system, image, plan, tile, seed, &mut told)?;
         match &mut blend {
             Some(blend) => blend.add(tile, scale, &pixels),
-            None => store(&mut output, tile.core.scaled(scale), tile.padded.scaled(scale), &pixels)?,
+            None => {
+                store(&mut output, tile.core.scaled(scale), tile.padded.scaled(scale), &pixels)?
+            }
         }
     }
     if let Some(blend) = blend {
@@ -138,12 +140,18 @@ pub fn upscale(
 /// Alpha by a Lanczos filter; where it is the same everywhere it stays that exactly.
 fn enlarge_alpha(alpha: &Samples, image: &Image, width: usize, height: usize) -> Result<Samples> {
     let constant = match alpha {
-        Samples::U8(v) => v.windows(2).all(|w| w[0] == w[1]).then(|| v.first()).flatten().map(|&a| {
-            Samples::U8(vec![a; width * height])
-        }),
-        Samples::U16(v) => v.windows(2).all(|w| w[0] == w[1]).then(|| v.first()).flatten().map(|&a| {
-            Samples::U16(vec![a; width * height])
-        }),
+        Samples::U8(v) => v
+            .windows(2)
+            .all(|w| w[0] == w[1])
+            .then(|| v.first())
+            .flatten()
+            .map(|&a| Samples::U8(vec![a; width * height])),
+        Samples::U16(v) => v
+            .windows(2)
+            .all(|w| w[0] == w[1])
+            .then(|| v.first())
+            .flatten()
+            .map(|&a| Samples::U16(vec![a; width * height])),
     };
     match constant {
         Some(constant) => Ok(constant),
@@ -201,8 +209,10 @@ fn padded_region(image: &Image, region: Rect) -> Result<Vec<f32>> {
         let pixels = image.rgb_f32(region)?;
         return Ok(pixels.into_iter().map(|v| 2.0 * v - 1.0).collect());
     }
-    let (rows, columns) =
-        (reflected(region.y, region.height, image.height), reflected(region.x, region.width, image.width));
+    let (rows, columns) = (
+        reflected(region.y, region.height, image.height),
+        reflected(region.x, region.width, image.width),
+    );
     let mut out = Vec::with_capacity(region.area() * 3);
     for &y in &rows {
         let row = image.rgb_f32(Rect::new(0, y, image.width, 1))?;

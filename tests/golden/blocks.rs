@@ -28,7 +28,13 @@ pub fn run(file: &File) -> Outcome {
                     true => tape.dct2_inverse(x, None),
                     false => tape.dct2(x, None),
                 };
-                compare(&format!("{case}.{key}"), &apply(x, transform), &stored.data, TOL, &mut failed);
+                compare(
+                    &format!("{case}.{key}"),
+                    &apply(x, transform),
+                    &stored.data,
+                    TOL,
+                    &mut failed,
+                );
                 passed += 1;
             }
         }
@@ -45,11 +51,9 @@ pub fn run(file: &File) -> Outcome {
             passed += 1;
         }
         if let (Some(y0), Some(stored)) = (get("y0"), get("out")) {
-            let network = ModelConfig::DualDomainUNet(DualDomainUNetConfig {
-                base: 8,
-                ..Default::default()
-            })
-            .build(0);
+            let network =
+                ModelConfig::DualDomainUNet(DualDomainUNetConfig { base: 8, ..Default::default() })
+                    .build(0);
             let y0 = y0.tensor(DType::F64);
             let got = nchw(&network.condition(&y0, &y0).unwrap());
             compare(&format!("{case}.out"), &got, &stored.data, TOL, &mut failed);

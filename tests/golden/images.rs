@@ -71,12 +71,14 @@ fn float<'a>(key: &str, of: &impl Fn(&str) -> &'a Array) -> Option<Vec<f64>> {
     };
     let (h, w) = (from.height, from.width);
     let (values, to) = match key {
-        "torch_bicubic_up2" => {
-            (resample::torch_bicubic(&src, from, 2 * h, 2 * w).unwrap(), Shape::new(2 * h, 2 * w, 3))
-        }
-        "torch_bicubic_up4" => {
-            (resample::torch_bicubic(&src, from, 4 * h, 4 * w).unwrap(), Shape::new(4 * h, 4 * w, 3))
-        }
+        "torch_bicubic_up2" => (
+            resample::torch_bicubic(&src, from, 2 * h, 2 * w).unwrap(),
+            Shape::new(2 * h, 2 * w, 3),
+        ),
+        "torch_bicubic_up4" => (
+            resample::torch_bicubic(&src, from, 4 * h, 4 * w).unwrap(),
+            Shape::new(4 * h, 4 * w, 3),
+        ),
         "torch_bilinear_half" => resample::torch_bilinear(&src, from, 0.5).unwrap(),
         "torch_bilinear_quarter" => resample::torch_bilinear(&src, from, 0.25).unwrap(),
         "torch_bilinear_up2_ac" => {

@@ -21,7 +21,8 @@ pub fn build(file: &File) -> Option<(Box<dyn Network>, [&'static str; 2])> {
             (ModelConfig::DualDomainUNet(config), ["xt", "y0_aug"])
         }
         "seed001 experiment ResidualDiffusionUNet" => {
-            let config = ResidualUNetConfig { base: number("base_channels")?, ..Default::default() };
+            let config =
+                ResidualUNetConfig { base: number("base_channels")?, ..Default::default() };
             (ModelConfig::ResidualUNet(config), ["x", "cond"])
         }
         _ => return None,
@@ -41,7 +42,9 @@ pub fn run(file: &File) -> Outcome {
     for dtype in [DType::F64, DType::F32] {
         file.fill(network.parameters(), dtype);
         check_fill(file, network.parameters(), &mut failed);
-        failed.extend(pass(file, &*network, inputs, dtype).into_iter().map(|r| format!("{dtype:?} {r}")));
+        failed.extend(
+            pass(file, &*network, inputs, dtype).into_iter().map(|r| format!("{dtype:?} {r}")),
+        );
     }
     if failed.is_empty() { Outcome::Passed(2) } else { Outcome::Failed(failed) }
 }
@@ -65,7 +68,13 @@ fn pass(file: &File, network: &dyn Network, inputs: [&str; 2], dtype: DType) -> 
     let grads = tape.backward(&y, w).unwrap();
     for (name, var) in inputs.iter().zip(&vars) {
         let stored = &file.array(&format!("grad.input.{name}")).data;
-        compare(&format!("grad.input.{name}"), &input_grad(&grads, var), stored, input_tol, &mut failed);
+        compare(
+            &format!("grad.input.{name}"),
+            &input_grad(&grads, var),
+            stored,
+            input_tol,
+            &mut failed,
+        );
     }
     check_parameters(file, network.parameters(), "grad.param", param_tol, &mut failed, |p| {
         grads.of_parameter(p).map(|g| weights::to_file_layout(p.layout(), g))
@@ -105,7 +114,8 @@ pub fn check_parameters(
 ) {
     let names = file.json("param_names");
     let names: Vec<&str> = names.as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
-    let (norms, samples) = (file.array(&format!("{key}.norm")), file.array(&format!("{key}.sample")));
+    let (norms, samples) =
+        (file.array(&format!("{key}.norm")), file.array(&format!("{key}.sample")));
     let index = file.array("param.index");
     let largest = norms.data.iter().fold(0.0f64, |a, &b| a.max(b));
     let per = index.shape[1];
@@ -130,6 +140,10 @@ pub fn check_parameters(
         }
     }
     if names.len() != parameters.len() {
-        failed.push(format!("{key}: {} parameters, the original has {}", parameters.len(), names.len()));
+        failed.push(format!(
+            "{key}: {} parameters, the original has {}",
+            parameters.len(),
+            names.len()
+        ));
     }
 }

@@ -23,7 +23,8 @@ struct Run<'a> {
 }
 
 pub fn run(file: &File) -> Outcome {
-    let Some((network, _)) = build(file).filter(|_| file.text("system").contains("DualDomain")) else {
+    let Some((network, _)) = build(file).filter(|_| file.text("system").contains("DualDomain"))
+    else {
         return Outcome::Unknown(format!("training of \"{}\"", file.text("system")));
     };
     let mut run = Run { file, network, failed: vec![] };

@@ -110,7 +110,8 @@ impl Case<'_> {
             let ab = table.alpha_bar[t];
             let clean = |(&x, &c): (&f32, &f32)| {
                 let x = f64::from(x);
-                let eps = (1.0 - ab).sqrt() * x + 0.1 * (3.0 * x + angle(t)).sin() + 0.05 * f64::from(c);
+                let eps =
+                    (1.0 - ab).sqrt() * x + 0.1 * (3.0 * x + angle(t)).sin() + 0.05 * f64::from(c);
                 ((x - (1.0 - ab).sqrt() * eps) / ab.sqrt()) as f32
             };
             x.iter().zip(&c).map(clean).collect()
@@ -145,9 +146,8 @@ impl Case<'_> {
 
     fn sr3(&self, failed: &mut Vec<String>) {
         let table = linear(self.text("schedule"));
-        let step = |t| {
-            (t, ddpm_ancestral(table.alpha_bar[t], before(&table, t), Variance::BetaTilde))
-        };
+        let step =
+            |t| (t, ddpm_ancestral(table.alpha_bar[t], before(&table, t), Variance::BetaTilde));
         let steps: Vec<_> = (0..table.beta.len()).rev().map(step).collect();
         self.eps_walk(&table, &steps, &|t| 5.0 * table.alpha_bar[t].sqrt(), "x0", failed);
     }
@@ -211,7 +211,8 @@ impl Case<'_> {
 
     /// `x_t` of the marginals, at one t for each entry of the batch.
     fn forward(&self, failed: &mut Vec<String>) {
-        let get = |key: &str| self.file.array(key).data.iter().map(|&v| v as f32).collect::<Vec<_>>();
+        let get =
+            |key: &str| self.file.array(key).data.iter().map(|&v| v as f32).collect::<Vec<_>>();
         let (x0, y0, noise) = (get("q.x0"), get("q.y0"), get("q.noise"));
         let shift = self.name.ends_with("resshift");
         let process = match shift {

@@ -44,7 +44,8 @@ static AVX2: Kernels = Kernels {
 /// The instruction sets this processor has, the best first.
 pub(super) fn available() -> impl Iterator<Item = &'static Kernels> {
     let avx512 = is_x86_feature_detected!("avx512f").then_some(&AVX512);
-    let avx2 = (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&AVX2);
+    let avx2 =
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&AVX2);
     avx512.into_iter().chain(avx2)
 }
 
@@ -121,7 +122,11 @@ pub(super) fn pack(k: &Kernels, d: &Dims, w: &[f32], flipped: bool) -> Packed {
             let store = |xi: usize, v: &[f32; CB]| {
                 // SAFETY: this task alone writes output channels o0..o0 + CB.
                 unsafe {
-                    std::ptr::copy_nonoverlapping(v.as_ptr(), shared.get().add(xi * ip * op + at), CB);
+                    std::ptr::copy_nonoverlapping(
+                        v.as_ptr(),
+                        shared.get().add(xi * ip * op + at),
+                        CB,
+                    );
                 }
             };
             if taps == 1 {
@@ -278,7 +283,18 @@ fn winograd(
                 }
             }
             for p in 0..t {
-                store_tile(k, d, packed.outputs, start + p, &m[p * op..], t, bias, relu, out, shared);
+                store_tile(
+                    k,
+                    d,
+                    packed.outputs,
+                    start + p,
+                    &m[p * op..],
+                    t,
+                    bias,
+                    relu,
+                    out,
+                    shared,
+                );
             }
         });
     });
@@ -310,7 +326,9 @@ fn store_tile(
         return;
     }
     // SAFETY: `out` holds 4x4 pixels of op channels.
-    unsafe { (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), relu, out.as_mut_ptr(), 4 * op, op) };
+    unsafe {
+        (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), relu, out.as_mut_ptr(), 4 * op, op)
+    };
     for row in 0..rows {
         for column in 0..columns {
             let from = out[(row * 4 + column) * op..].as_ptr();
@@ -335,14 +353,7 @@ fn pack_pixels(x: &[f32], channels: usize, t: usize, v: &mut [f32]) {
     }
 }
 
-fn pointwise(
-    k: &Kernels,
-    x: &[f32],
-    packed: &Packed,
-    bias: &[f32],
-    relu: bool,
-    y: &mut [f32],
-) {
+fn pointwise(k: &Kernels, x: &[f32], packed: &Packed, bias: &[f32], relu: bool, y: &mut [f32]) {
     let (inputs, outputs) = (packed.inputs, packed.outputs);
     let (ip, op) = (padded(inputs), padded(outputs));
     let block = block_len(1, ip, op, y.len() / outputs);
@@ -422,7 +433,9 @@ fn accumulate(
                 transform_gradients(k, d, dy, (start, t), z, dy_patch);
             } else {
                 pack_pixels(&x[start * d.ci..], d.ci, t, v);
-                for (z, dy) in z.chunks_exact_mut(op).zip(dy[start * d.co..].chunks_exact(d.co)).take(t) {
+                for (z, dy) in
+                    z.chunks_exact_mut(op).zip(dy[start * d.co..].chunks_exact(d.co)).take(t)
+                {
                     z[..d.co].copy_from_slice(dy);
                     z[d.co..].fill(0.0);
                 }
@@ -493,9 +506,5 @@ fn untransform_weights(d: &Dims, du: &[f32], dw: &mut [f32]) {
 fn g_transposed(v: [f32; 6]) -> [f32; 3] {
     let (s1, d1) = ((v[1] + v[2]) * (-1.0 / 6.0), (v[2] - v[1]) * (1.0 / 6.0));
     let (s2, d2) = (v[3] + v[4], v[3] - v[4]);
-    [
-        0.25 * v[0] + s1 + s2 * (1.0 / 24.0),
-        d1 + d2 * (1.0 / 12.0),
-        s1 + s2 * (1.0 / 6.0) + v[5],
-    ]
+    [0.25 * v[0] + s1 + s2 * (1.0 / 24.0), d1 + d2 * (1.0 / 12.0), s1 + s2 * (1.0 / 6.0) + v[5]]
 }

@@ -20,7 +20,13 @@ fn input_row(d: &Dims, oy: usize, ky: usize) -> Option<usize> {
 }
 
 /// `y = conv(x, w) + bias`.
-pub(in crate::ops) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
+pub(in crate::ops) fn forward<T: Real>(
+    d: &Dims,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+) {
     let (oh, ow) = (d.out_height(), d.out_width());
     y.par_chunks_mut(ow * d.co).enumerate().for_each(|(row, y)| {
         let (n, oy) = (row / oh, row % oh);
@@ -58,7 +64,9 @@ pub(in crate::ops) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &
         let (n, iy) = (row / d.height, row % d.height);
         dx.fill(T::default());
         for ky in 0..d.kernel {
-            let Some(oy) = (iy + d.pad).checked_sub(ky).filter(|v| v % d.stride == 0) else { continue };
+            let Some(oy) = (iy + d.pad).checked_sub(ky).filter(|v| v % d.stride == 0) else {
+                continue;
+            };
             let oy = oy / d.stride;
             if oy >= oh {
                 continue;
