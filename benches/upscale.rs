@@ -1,6 +1,7 @@
 //! A whole upscale, and its start: what a user waits for.
 //!
 //! `cargo bench --bench upscale`. The 512x512 case takes minutes; its single runs are what counts.
+#![allow(clippy::cast_possible_truncation)] // Sample values are below 256.
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -1,6 +1,6 @@
 //! Every op of the registry: gradients against finite differences, f32 against f64 (fast paths
 //! against the general one), and bit-equal reruns at any number of threads.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 use srk::engine::op_case::OpCase;
 use srk::engine::pool;
 
