@@ -7,6 +7,8 @@ use srk::engine::tape::{Op, Tape};
 use srk::engine::tensor::Tensor;
 use srk::error::Error;
 use srk::ops::bilinear::{Bilinear, Sampling};
+use srk::ops::conv_transpose2d::ConvTranspose2d;
+use srk::ops::conv2d::Conv2d;
 use srk::ops::{
     add_channels::AddChannels, concat::Concat, crop::Crop, dct2::Dct2, group_norm::GroupNorm,
     haar::Haar, l1_loss::L1Loss, linear::Linear, max_pool2::MaxPool2, mse_loss::MseLoss,
@@ -37,6 +39,24 @@ fn table() -> Vec<Wrong> {
         wrong(Bilinear { height: 2, width: 2, at }, [&[2, 0, 5, 4]], "got shape [2, 0, 5, 4]"),
         wrong(Concat, [x, &[2, 3, 6, 4]], "[2, 3, 5, any] as the first input"),
         wrong(Concat, [], "at least one input"),
+        wrong(Conv2d::same(3), [x, &[2, 3, 3, 5]], "weight [Co, k, k, 4], got shape [2, 3, 3, 5]"),
+        wrong(Conv2d::same(3), [x, &[2, 3, 1, 4]], "weight [Co, k, k, 4]"),
+        wrong(Conv2d::same(3), [x, &[2, 3, 3, 4], &[3]], "bias [2], got shape [3]"),
+        wrong(
+            Conv2d { stride: 1, pad: 0, relu: false },
+            [x, &[2, 5, 5, 4]],
+            "height and width of at least 5, got shape [2, 3, 5, 4]",
+        ),
+        wrong(
+            ConvTranspose2d { stride: 2, pad: 1 },
+            [x, &[3, 4, 4, 2]],
+            "weight [4, k, k, Co], got shape [3, 4, 4, 2]",
+        ),
+        wrong(
+            ConvTranspose2d { stride: 2, pad: 1 },
+            [x, &[4, 4, 4, 2], &[4]],
+            "bias [2], got shape [4]",
+        ),
         wrong(Crop { height: 4, width: 5 }, [x], "at least 4 x 5 pixels"),
         wrong(dct(None), [&[3, 5, 4]], "[N, H, W, C]"),
         wrong(dct(Some(2)), [x], "H and W divisible by 2"),

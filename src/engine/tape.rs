@@ -1,6 +1,6 @@
 //! Records ops while a model runs forward, and replays them backward.
 //!
-//! Ops overwrite, the tape adds: [`Grads::add`] is the only place where gradients accumulate, so a
+//! Ops overwrite, the tape adds: `Grads::add` is the only place where gradients accumulate, so a
 //! value or parameter used twice receives the sum, and no op or kernel has an accumulate mode.
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -1,7 +1,7 @@
 //! Writing images: PNG, JPEG, WebP (lossless), TIFF and BMP, by the extension of the name.
 //!
-//! [`check_output`] tells before any work whether the format can hold the picture; [`write`] is atomic
-//! (see [`atomic_write`]). 16 bits become 8 where the format has no more; [`losses`] lists what a
+//! [`check_output`] tells before any work whether the format can hold the picture; `write` is atomic
+//! (see `engine::files`). 16 bits become 8 where the format has no more; [`losses`] lists what a
 //! format does not carry.
 use std::io::{self, Write};
 use std::path::Path;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::json;
 
 use crate::engine::device::DType;
 use crate::engine::files::atomic_write;
@@ -159,29 +160,33 @@ impl WeightsFile {
         Ok(())
     }
 
-    /// The file's bytes, values stored as `dtype` (`F32` or `F16`).
-    pub fn to_bytes(&self, dtype: DType) -> Result<Vec<u8>> {
-        let encoded: Vec<(&String, &Vec<usize>, Vec<u8>)> = self
-            .tensors
-            .iter()
-            .map(|(name, (shape, values))| (name, shape, encode(values, dtype)))
-            .collect();
-        let stored = if dtype == DType::F16 { Dtype::F16 } else { Dtype::F32 };
-        let failed = |e: safetensors::SafeTensorError| {
-            Error::Failed(Report::new("cannot lay out the weights", e))
-        };
-        let mut views = Vec::with_capacity(encoded.len());
-        for (name, shape, bytes) in &encoded {
-            let view = TensorView::new(stored, (*shape).clone(), bytes).map_err(failed)?;
-            views.push((name.as_str(), view));
+    /// The file's bytes, values stored as `dtype` (`F32` or `F16`). Names and metadata are sorted, so
+    /// that equal content is equal bytes.
+    pub fn to_bytes(&self, dtype: DType) -> Vec<u8> {
+        let (label, width) = if dtype == DType::F16 { ("F16", 2) } else { ("F32", 4) };
+        // Sorted, as serde_json keeps its maps.
+        let mut header = serde_json::Map::new();
+        header.insert("__metadata__".into(), json!(self.metadata));
+        let mut end = 0;
+        for (name, (shape, values)) in &self.tensors {
+            let start = end;
+            end += values.len() * width;
+            let entry = json!({"dtype": label, "shape": shape, "data_offsets": [start, end]});
+            header.insert(name.clone(), entry);
         }
-        let metadata = self.metadata.clone().into_iter().collect();
-        safetensors::serialize(views, Some(metadata)).map_err(failed)
+        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header);
+        for (_, values) in self.tensors.values() {
+            bytes.extend(encode(values, dtype));
+        }
+        bytes
     }
 
     /// Writes the file whole or not at all.
     pub fn write(&self, path: &Path, dtype: DType) -> Result<()> {
-        let bytes = self.to_bytes(dtype)?;
+        let bytes = self.to_bytes(dtype);
         atomic_write(path, |file| file.write_all(&bytes))
     }
 }

@@ -110,7 +110,7 @@ macro_rules! isa {
             /// `M[t][o] = sum_k V[t][k] U[k][o]` for one frequency and `t` positions.
             ///
             /// # Safety
-            /// `v` is [Ci/CB][t_stride][CB], `u` [Co/OCB][Ci][OCB], `m` [t][co]; `co` is padded.
+            /// `v` is `[Ci/CB][t_stride][CB]`, `u` `[Co/OCB][Ci][OCB]`, `m` `[t][co]`; `co` is padded.
             #[target_feature(enable = $feat)]
             pub(in super::super) unsafe fn product(
                 v: *const f32, t_stride: usize, t: usize, blocks: usize, u: *const f32,
@@ -142,7 +142,7 @@ macro_rules! isa {
             /// `dU[k][o] += sum_t V[t][k] Z[t][o]` for one frequency and `t` positions.
             ///
             /// # Safety
-            /// `v` is [Ci/CB][t_stride][CB], `z` [t][co], `du` [Ci][co]; `co` is padded.
+            /// `v` is `[Ci/CB][t_stride][CB]`, `z` `[t][co]`, `du` `[Ci][co]`; `co` is padded.
             #[target_feature(enable = $feat)]
             pub(in super::super) unsafe fn outer(
                 v: *const f32, t_stride: usize, t: usize, blocks: usize, z: *const f32,
