@@ -16,7 +16,6 @@ pub mod haar;
 pub mod l1_loss;
 pub mod linear;
 pub mod local_amplitude;
-pub(crate) mod matmul;
 pub mod max_pool2;
 pub mod mse_loss;
 pub mod nearest2;

@@ -25,6 +25,15 @@ impl<'a, T: Real> Matrix<'a, T> {
         Self { data, rows, columns, row_stride: columns, column_stride: 1 }
     }
 
+    /// The matrix whose element `(i, j)` is `data[i * row_stride + j * column_stride]`.
+    pub(crate) fn strided(
+        data: &'a [T],
+        [rows, columns]: [usize; 2],
+        [row_stride, column_stride]: [usize; 2],
+    ) -> Self {
+        Self { data, rows, columns, row_stride, column_stride }
+    }
+
     /// The transpose, without moving anything.
     pub(crate) fn t(self) -> Self {
         Self {
@@ -53,7 +62,15 @@ impl<'a, T: Real> Matrix<'a, T> {
 pub(crate) fn multiply<T: Real>(y: &mut [T], a: Matrix<T>, b: Matrix<T>) {
     assert_eq!(y.len(), a.rows * b.columns, "y does not fit the product");
     // SAFETY: `y` holds `a.rows` rows of `b.columns` elements, and nobody else can see it.
-    unsafe { multiply_into(y.as_mut_ptr(), b.columns, a, b) }
+    unsafe { multiply_into(y.as_mut_ptr(), b.columns, a, b, false) }
+}
+
+/// `y += a b` on the calling thread, where row `i` of the product starts at `y[i * stride]`.
+pub(crate) fn add_product<T: Real>(y: &mut [T], stride: usize, a: Matrix<T>, b: Matrix<T>) {
+    assert!(stride >= b.columns, "rows of the product overlap");
+    assert!((a.rows.max(1) - 1) * stride + b.columns <= y.len(), "y does not fit the product");
+    // SAFETY: `y` holds `a.rows` rows of `b.columns` elements, and nobody else can see it.
+    unsafe { multiply_into(y.as_mut_ptr(), stride, a, b, true) }
 }
 
 /// `y = a b`, over chunks of rows: for tall `y`.
@@ -84,15 +101,15 @@ pub(crate) fn multiply_columns<T: Real>(y: &mut [T], a: Matrix<T>, b: Matrix<T>)
         let part = b.columns(from, COLUMNS.min(stride - from));
         // SAFETY: writes columns `from..from + part.columns` of `y`, which is checked above to have
         // `a.rows` rows of `stride` elements; no other task writes those columns.
-        unsafe { multiply_into(start.get().add(from), stride, a, part) }
+        unsafe { multiply_into(start.get().add(from), stride, a, part, false) }
     });
 }
 
-/// Writes `a b` to the `a.rows` x `b.columns` elements `y[i * stride + j]`.
+/// Writes `a b` to the `a.rows` x `b.columns` elements `y[i * stride + j]`, or adds it to them.
 ///
 /// # Safety
 /// All those elements lie in one allocation that no one else reads or writes meanwhile.
-unsafe fn multiply_into<T: Real>(y: *mut T, stride: usize, a: Matrix<T>, b: Matrix<T>) {
+unsafe fn multiply_into<T: Real>(y: *mut T, stride: usize, a: Matrix<T>, b: Matrix<T>, add: bool) {
     assert_eq!(a.columns, b.rows, "the inner sizes of a product differ");
     let last = |m: &Matrix<T>| {
         (m.rows.max(1) - 1) * m.row_stride + (m.columns.max(1) - 1) * m.column_stride
@@ -100,7 +117,7 @@ unsafe fn multiply_into<T: Real>(y: *mut T, stride: usize, a: Matrix<T>, b: Matr
     let empty = |m: &Matrix<T>| m.rows * m.columns == 0;
     assert!(empty(&a) || last(&a) < a.data.len(), "a is too short");
     assert!(empty(&b) || last(&b) < b.data.len(), "b is too short");
-    let (zero, one) = (T::default(), T::from_f64(1.0));
+    let one = T::from_f64(1.0);
     // No stride exceeds a slice, and those end at isize::MAX.
     let stride_of = |s: usize| s as isize;
     // SAFETY: the reads were checked above, the writes are the caller's promise.
@@ -112,14 +129,14 @@ unsafe fn multiply_into<T: Real>(y: *mut T, stride: usize, a: Matrix<T>, b: Matr
             y,
             1,
             stride_of(stride),
-            false,
+            add,
             a.data.as_ptr(),
             stride_of(a.column_stride),
             stride_of(a.row_stride),
             b.data.as_ptr(),
             stride_of(b.column_stride),
             stride_of(b.row_stride),
-            zero,
+            one,
             one,
             false,
             false,

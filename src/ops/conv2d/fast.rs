@@ -6,12 +6,12 @@
 //! weights is `dg = G^T [sum over blocks (B^T d B) (A dY A^T)] G`. Every position is computed alike
 //! wherever it stands in the map, so a tile of an image equals the whole, bit for bit.
 use std::cell::RefCell;
-use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
 use super::Dims;
 use super::simd::{self, CB};
+use crate::ops::simd::{Level, level as simd_level};
 
 /// One instruction set: the tiles of [`simd`] and their width.
 pub(super) struct Kernels {
@@ -41,18 +41,18 @@ static AVX2: Kernels = Kernels {
     output: simd::avx2::output,
 };
 
-/// The instruction sets this processor has, the best first.
-pub(super) fn available() -> impl Iterator<Item = &'static Kernels> {
-    let avx512 = is_x86_feature_detected!("avx512f").then_some(&AVX512);
-    let avx2 =
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(&AVX2);
-    avx512.into_iter().chain(avx2)
+/// The tiles of an instruction set, if there are any.
+const fn kernels(level: Level) -> Option<&'static Kernels> {
+    match level {
+        Level::Avx512 => Some(&AVX512),
+        Level::Avx2 => Some(&AVX2),
+        Level::Portable => None,
+    }
 }
 
-/// The instruction set that convolutions use, if the processor has one.
+/// The tiles that convolutions use, if the processor has an instruction set for them.
 pub(super) fn chosen() -> Option<&'static Kernels> {
-    static CHOSEN: OnceLock<Option<&'static Kernels>> = OnceLock::new();
-    *CHOSEN.get_or_init(|| available().next())
+    kernels(simd_level())
 }
 
 /// Transformed weights, see [`simd`] for their layout.
@@ -507,4 +507,64 @@ fn g_transposed(v: [f32; 6]) -> [f32; 3] {
     let (s1, d1) = ((v[1] + v[2]) * (-1.0 / 6.0), (v[2] - v[1]) * (1.0 / 6.0));
     let (s2, d2) = (v[3] + v[4], v[3] - v[4]);
     [0.25 * v[0] + s1 + s2 * (1.0 / 24.0), d1 + d2 * (1.0 / 12.0), s1 + s2 * (1.0 / 6.0) + v[5]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::conv2d::general;
+
+    fn numbers(len: usize, seed: usize) -> Vec<f32> {
+        (0..len).map(|i| ((i * 7919 + seed * 104_729) % 2001) as f32 / 1000.0 - 1.0).collect()
+    }
+
+    fn close(a: &[f32], b: &[f32], what: &str) {
+        let square =
+            |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>();
+        let off = square(&mut a.iter().zip(b).map(|(a, b)| a - b)).sqrt();
+        let error = off / square(&mut b.iter().copied()).sqrt();
+        // Winograd's transforms cost about two digits of f32.
+        assert!(error < 1e-5, "{what}: relative L2 {error:.1e}");
+    }
+
+    /// Every instruction set the processor has, not only the one that is chosen: whole tiles, edges
+    /// and channels that fill no vector, forward and both gradients.
+    #[test]
+    fn every_instruction_set_agrees_with_the_general_code() {
+        let mut tried = 0;
+        for level in [Level::Avx2, Level::Avx512].into_iter().filter(|&l| l <= simd_level()) {
+            let Some(k) = kernels(level) else { continue };
+            tried += 1;
+            for (kernel, height, width, ci, co) in [
+                (3, 13, 18, 32, 48),
+                (3, 4, 5, 3, 20),
+                (3, 9, 7, 51, 6),
+                (1, 5, 9, 20, 33),
+                (1, 3, 40, 64, 16),
+            ] {
+                let pad = kernel / 2;
+                let d = Dims { batch: 2, height, width, ci, co, kernel, stride: 1, pad };
+                let pixels = 2 * height * width;
+                let (x, dy) = (numbers(pixels * ci, 1), numbers(pixels * co, 2));
+                let (w, b) = (numbers(co * kernel * kernel * ci, 3), numbers(co, 4));
+                let label = |what: &str| format!("{level:?} {what} {d:?}");
+
+                let (mut y, mut expected) = (vec![f32::NAN; dy.len()], vec![0.0; dy.len()]);
+                convolve(k, &d, &x, &pack(k, &d, &w, false), Some(&b), false, &mut y);
+                general::forward(&d, &x, &w, Some(&b), &mut expected);
+                close(&y, &expected, &label("forward"));
+
+                let (mut dx, mut expected) = (vec![f32::NAN; x.len()], vec![0.0; x.len()]);
+                convolve(k, &d, &dy, &pack(k, &d, &w, true), None, false, &mut dx);
+                general::input_gradient(&d, &w, &dy, &mut expected);
+                close(&dx, &expected, &label("input gradient"));
+
+                let (mut dw, mut expected) = (vec![f32::NAN; w.len()], vec![0.0; w.len()]);
+                weight_gradient(k, &d, &x, &dy, &mut dw);
+                general::weight_gradient(&d, &x, &dy, &mut expected);
+                close(&dw, &expected, &label("weight gradient"));
+            }
+        }
+        println!("{tried} instruction sets agree with the general code");
+    }
 }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::Dims;
 use crate::engine::device::Real;
-use crate::ops::matmul::{Matrix, MatrixMut, matmul};
+use crate::ops::product::{Matrix, add_product};
 
 /// The output columns whose tap `kx` falls inside the image, and the input column of the first.
 fn columns(d: &Dims, kx: usize) -> (std::ops::Range<usize>, usize) {
@@ -45,13 +45,9 @@ pub(in crate::ops) fn forward<T: Real>(
                 }
                 let from = &x[((n * d.height + iy) * d.width + ix) * d.ci..];
                 let tap = &w[(ky * d.kernel + kx) * d.ci..];
-                matmul(
-                    [out.len(), d.ci, d.co],
-                    Matrix { data: from, row: d.stride * d.ci, column: 1 },
-                    Matrix { data: tap, row: 1, column: d.kernel * d.kernel * d.ci },
-                    MatrixMut { data: &mut y[out.start * d.co..], row: d.co, column: 1 },
-                    true,
-                );
+                let x = Matrix::strided(from, [out.len(), d.ci], [d.stride * d.ci, 1]);
+                let w = Matrix::strided(tap, [d.ci, d.co], [1, d.kernel * d.kernel * d.ci]);
+                add_product(&mut y[out.start * d.co..], d.co, x, w);
             }
         }
     });
@@ -78,13 +74,9 @@ pub(in crate::ops) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &
                 }
                 let from = &dy[((n * oh + oy) * ow + out.start) * d.co..];
                 let tap = &w[(ky * d.kernel + kx) * d.ci..];
-                matmul(
-                    [out.len(), d.co, d.ci],
-                    Matrix { data: from, row: d.co, column: 1 },
-                    Matrix { data: tap, row: d.kernel * d.kernel * d.ci, column: 1 },
-                    MatrixMut { data: &mut dx[ix * d.ci..], row: d.stride * d.ci, column: 1 },
-                    true,
-                );
+                let dy = Matrix::strided(from, [out.len(), d.co], [d.co, 1]);
+                let w = Matrix::strided(tap, [d.co, d.ci], [d.kernel * d.kernel * d.ci, 1]);
+                add_product(&mut dx[ix * d.ci..], d.stride * d.ci, dy, w);
             }
         }
     });
@@ -107,13 +99,9 @@ pub(in crate::ops) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: 
                 }
                 let dy = &dy[((n * oh + oy) * ow + out.start) * d.co..];
                 let x = &x[((n * d.height + iy) * d.width + ix) * d.ci..];
-                matmul(
-                    [d.co, out.len(), d.ci],
-                    Matrix { data: dy, row: 1, column: d.co },
-                    Matrix { data: x, row: d.stride * d.ci, column: 1 },
-                    MatrixMut { data: &mut sum, row: d.ci, column: 1 },
-                    true,
-                );
+                let dy = Matrix::strided(dy, [d.co, out.len()], [1, d.co]);
+                let x = Matrix::strided(x, [out.len(), d.ci], [d.stride * d.ci, 1]);
+                add_product(&mut sum, d.ci, dy, x);
             }
             sum
         })
