@@ -17,7 +17,7 @@ use crate::upscale::{self, Plan, Settings, TileSize};
 const EXAMPLES: &str = "Examples:
   srk upscale photo.jpg                      -> photo_x4.png beside it
   srk upscale in.png out.png
-  srk upscale in.png out.png -s 2 --steps 1  half as large again, the fastest way
+  srk upscale in.png out.png -s 2 --steps 1  twice as large, the fastest way
   srk upscale scans/ -r -o big/ --skip-existing
 ";
 
