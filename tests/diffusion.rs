@@ -2,12 +2,10 @@
 #![allow(clippy::unwrap_used)]
 use std::sync::Mutex;
 
-use srk::diffusion::process::{
-    Chain, Diffusion, Enlarge, InputScale, Prediction, Process, TimeInput,
-};
+use srk::diffusion::process::{Chain, Enlarge, InputScale, Prediction, Process, TimeInput};
 use srk::diffusion::sampler::{
-    Clamp, Noise, PixelNoise, Progress, Rule, Sampler, Start, Variance, ddpm_ancestral, respaced,
-    sample,
+    Clamp, Diffusion, Noise, PixelNoise, Progress, Rule, Sampler, Start, Variance, ddpm_ancestral,
+    respaced, sample,
 };
 use srk::diffusion::schedule::{Betas, DdpmTable, EtaSchedule};
 use srk::engine::parameter::Parameter;

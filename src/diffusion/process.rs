@@ -13,26 +13,6 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::{Betas, DdpmTable, EtaSchedule};
-use crate::error::{Error, Report, Result};
-
-/// The `[diffusion]` section: a process, what the network predicts, and how it is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Diffusion {
-    /// The forward process.
-    pub process: Process,
-    /// What the network's output means.
-    #[serde(default)]
-    pub prediction: Prediction,
-    /// How the process is reversed.
-    #[serde(default)]
-    pub sampler: super::sampler::Sampler,
-    /// How y0 is made of the low-resolution image.
-    #[serde(default)]
-    pub enlarge: Enlarge,
-    /// Probability of each t = 1..T in training, up to a common factor; uniform if empty.
-    #[serde(default)]
-    pub t_weights: Vec<f64>,
-}
 
 /// How y0 is made of the low-resolution image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,7 +182,7 @@ impl Process {
     }
 
     /// Refuses constants that make no chain.
-    fn check(&self) -> std::result::Result<(), String> {
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
         if self.steps() == 0 {
             return Err("diffusion.process.steps must be at least 1".into());
         }
@@ -233,42 +213,6 @@ fn ddpm_chain(steps: usize, beta: &Betas, time: TimeInput, residual: bool) -> Ch
         inputs: vec![1.0; steps + 1],
         times: (0..=steps).map(told).collect(),
         family: Family::Ddpm { alpha_bar, residual },
-    }
-}
-
-impl Diffusion {
-    /// Refuses constants that make no chain or no distribution of t; exit code 2.
-    pub fn check(&self) -> Result<()> {
-        let wrong = |cause: String| Error::Usage(Report::new("wrong [diffusion]", cause));
-        self.process.check().map_err(wrong)?;
-        let (given, steps) = (self.t_weights.len(), self.process.steps());
-        let sane = |w: &f64| *w >= 0.0 && w.is_finite();
-        if given != 0 && (given != steps || !self.t_weights.iter().all(sane)) {
-            return Err(wrong(format!(
-                "diffusion.t_weights needs {steps} numbers that are not negative, or none; got {:?}",
-                self.t_weights
-            )));
-        }
-        if given != 0 && self.t_weights.iter().sum::<f64>() <= 0.0 {
-            return Err(wrong("diffusion.t_weights are all zero".into()));
-        }
-        Ok(())
-    }
-
-    /// The t = 1..T that `uniform` in `[0, 1)` stands for under `t_weights`.
-    pub fn draw_t(&self, uniform: f64) -> usize {
-        let steps = self.process.steps();
-        let weight = |t: usize| self.t_weights.get(t - 1).copied().unwrap_or(1.0);
-        let mut left = uniform * (1..=steps).map(weight).sum::<f64>();
-        let mut last = 1;
-        for t in (1..=steps).filter(|&t| weight(t) > 0.0) {
-            last = t;
-            if left < weight(t) {
-                break;
-            }
-            left -= weight(t);
-        }
-        last
     }
 }
 

@@ -6,7 +6,7 @@
 //! ```
 use serde::{Deserialize, Serialize};
 
-use super::process::{Chain, Diffusion, Family, combine};
+use super::process::{Chain, Enlarge, Family, Prediction, Process, combine};
 use crate::engine::device::DType;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tape::Tape;
@@ -24,6 +24,61 @@ pub struct Sampler {
     pub clamp: Clamp,
     /// Where the chain starts.
     pub start: Start,
+}
+
+/// The `[diffusion]` section: a process, what the network predicts, and how it is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Diffusion {
+    /// The forward process.
+    pub process: Process,
+    /// What the network's output means.
+    #[serde(default)]
+    pub prediction: Prediction,
+    /// How the process is reversed.
+    #[serde(default)]
+    pub sampler: Sampler,
+    /// How y0 is made of the low-resolution image.
+    #[serde(default)]
+    pub enlarge: Enlarge,
+    /// Probability of each t = 1..T in training, up to a common factor; uniform if empty.
+    #[serde(default)]
+    pub t_weights: Vec<f64>,
+}
+
+impl Diffusion {
+    /// Refuses constants that make no chain or no distribution of t; exit code 2.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |cause: String| Error::Usage(Report::new("wrong [diffusion]", cause));
+        self.process.check().map_err(wrong)?;
+        let (given, steps) = (self.t_weights.len(), self.process.steps());
+        let sane = |w: &f64| *w >= 0.0 && w.is_finite();
+        if given != 0 && (given != steps || !self.t_weights.iter().all(sane)) {
+            return Err(wrong(format!(
+                "diffusion.t_weights needs {steps} numbers that are not negative, or none; got {:?}",
+                self.t_weights
+            )));
+        }
+        if given != 0 && self.t_weights.iter().sum::<f64>() <= 0.0 {
+            return Err(wrong("diffusion.t_weights are all zero".into()));
+        }
+        Ok(())
+    }
+
+    /// The t = 1..T that `uniform` in `[0, 1)` stands for under `t_weights`.
+    pub fn draw_t(&self, uniform: f64) -> usize {
+        let steps = self.process.steps();
+        let weight = |t: usize| self.t_weights.get(t - 1).copied().unwrap_or(1.0);
+        let mut left = uniform * (1..=steps).map(weight).sum::<f64>();
+        let mut last = 1;
+        for t in (1..=steps).filter(|&t| weight(t) > 0.0) {
+            last = t;
+            if left < weight(t) {
+                break;
+            }
+            left -= weight(t);
+        }
+        last
+    }
 }
 
 /// The rule of one step.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::process::Diffusion;
+use super::sampler::Diffusion;
 use crate::error::{Error, Report, Result};
 use crate::models::weights::WeightsFile;
 use crate::models::{ModelConfig, Network};

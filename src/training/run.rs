@@ -1,8 +1,7 @@
 //! The training loop.
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::Checkpoints;
@@ -10,21 +9,18 @@ use super::log::{Metrics, Reporter, grouped, short};
 use super::loss;
 use super::optimizer::{self, Gradients, Optimizer, StepReport};
 use super::sections::Config;
-use super::validate::Validation;
+use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{self, CropPlan, Crops};
 use crate::data::folder;
-use crate::diffusion::process::{Chain, Diffusion, Prediction, combine};
-use crate::diffusion::sampler::fill_pixels;
+use crate::diffusion::process::{Chain, Prediction, combine};
+use crate::diffusion::sampler::{Diffusion, fill_pixels};
 use crate::engine::files::atomic_write;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
-
-/// The number of the signal that asked to stop, 0 while none has.
-pub type Stop = Arc<AtomicUsize>;
 
 /// Trains what `config` describes in the folder `out/<run.name>`, resuming what is there, to the end
 /// of the run or to step `until`.

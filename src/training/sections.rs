@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::degrade::Degrade;
 use crate::data::folder::OnBroken;
-use crate::diffusion::process::Diffusion;
+use crate::diffusion::sampler::Diffusion;
 use crate::models::ModelConfig;
 
 /// A training run.

@@ -1,13 +1,13 @@
 //! Validation: whole images through the whole chain, measured as papers do.
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::log::{Reporter, short};
-use super::run::Stop;
 use super::sections::Config;
 use crate::data::crops::{self, Pair};
 use crate::data::degrade;
@@ -18,6 +18,9 @@ use crate::error::{Error, Report, Result};
 use crate::imaging::sheet::{Panel, Sheet};
 use crate::imaging::{self, Color, EncodeOptions, Image, Rect, metrics};
 use crate::models::Network;
+
+/// The number of the signal that asked to stop, 0 while none has.
+pub type Stop = Arc<AtomicUsize>;
 
 /// The validation images, with their low-resolution versions.
 #[derive(Debug)]

@@ -530,6 +530,7 @@ mod tests {
     /// Every instruction set the processor has, not only the one that is chosen: whole tiles, edges
     /// and channels that fill no vector, forward and both gradients.
     #[test]
+    #[allow(clippy::print_stdout)] // A skipped check says so.
     fn every_instruction_set_agrees_with_the_general_code() {
         let mut tried = 0;
         for level in [Level::Avx2, Level::Avx512].into_iter().filter(|&l| l <= simd_level()) {
