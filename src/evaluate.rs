@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Report, Result};
 use crate::imaging::metrics::{self, Channels};
 use crate::imaging::resample::{self, Shape};
-use crate::imaging::{Color, Depth, Image, Rect, Samples};
+use crate::imaging::{Color, Depth, Image, Samples};
 
 /// PSNR in dB and SSIM, in RGB and Y. The conventions: 8-bit values, Y of BT.601 (16..235) not
 /// rounded, SSIM with a Gaussian window of 11 and sigma 1.5 over the valid region.
@@ -75,9 +75,9 @@ pub fn enlarge_matlab(low: &Image, scale: usize) -> Result<Image> {
     };
     let values: Vec<f32> = samples.iter().map(|&v| f32::from(v) / 255.0).collect();
     let (values, to) = resample::matlab(&values, shape, scale as f64)?;
-    let mut image = Image::new(to.width, to.height, low.color, Depth::Eight);
-    image.store(Rect::whole(to.width, to.height), &values)?;
-    Ok(image)
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Within 0..=255.
+    let round = |v: &f32| (v * 255.0 + 0.5).floor().clamp(0.0, 255.0) as u8;
+    Image::from_u8(to.width, to.height, low.color, values.iter().map(round).collect())
 }
 
 /// Makes two images comparable: one gray and one RGB image are compared as RGB.

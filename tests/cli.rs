@@ -328,7 +328,8 @@ fn eval_measures_models_and_pairs() {
     let b = Bench::new();
     fs::create_dir(b.path("hr")).unwrap();
     b.photo("hr/one.png", 64, 48);
-    b.photo("hr/two.png", 51, 66);
+    let gray = image::GrayImage::from_fn(51, 66, |x, y| Luma([(x * y % 256) as u8]));
+    gray.save(b.path("hr/two.png")).unwrap();
     let run =
         b.srk(&["eval", "--hr", "hr", "--scale", "4", "--steps", "1", "--json", "--save", "hr"]);
     assert_eq!(run.code, 0, "{}", run.err);
