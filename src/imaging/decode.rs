@@ -54,7 +54,7 @@ impl<'a> Source<'a> {
             ImageFormat::Png => self.png(),
             ImageFormat::Jpeg => self.jpeg(),
             ImageFormat::WebP => self.webp(),
-            ImageFormat::Tiff => self.finish(self.open(tiff::TiffDecoder::new)?, None),
+            ImageFormat::Tiff => self.tiff(),
             ImageFormat::Bmp => self.bmp(),
             ImageFormat::Pnm => self.finish(self.open(pnm::PnmDecoder::new)?, None),
             ImageFormat::Gif => self.gif(),
@@ -133,6 +133,15 @@ impl<'a> Source<'a> {
             return Err(self.animated("WebP", "several frames"));
         }
         self.finish(decoder, None)
+    }
+
+    fn tiff(&self) -> Result<Image> {
+        let pages = exif::pages(self.bytes);
+        if pages > 1 {
+            let help = format!("split it first: tiffsplit '{}'", self.name);
+            return Err(self.refuse(format!("the TIFF holds {pages} pages"), &help));
+        }
+        self.finish(self.open(tiff::TiffDecoder::new)?, None)
     }
 
     fn bmp(&self) -> Result<Image> {
