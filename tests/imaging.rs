@@ -1,8 +1,9 @@
-//! Imaging against the originals: golden resampling and metrics, the published LR images of Set5 and
-//! Set14, and files of every format through decode and encode.
+//! Imaging against the originals: golden resampling and metrics, the published LR images of Set5
+//! and Set14, and files of every format through decode and encode.
 //!
-//! The golden data and the images lie outside the repository: `SRK_GOLDEN` and `SRK_DATA`, by default
-//! `../shared/golden` and `../shared/data`. Where they are absent, the check says "skipped".
+//! The golden data and the images lie outside the repository: `SRK_GOLDEN` and `SRK_DATA`, by
+//! default `../shared/golden` and `../shared/data`. Where they are absent, the check says
+//! "skipped".
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_possible_truncation)]
 use std::path::{Path, PathBuf};
 
@@ -445,7 +446,8 @@ fn files_cut_short_are_refused_and_damage_never_panics() {
         }
         assert!(failure(&bytes[..bytes.len() * 9 / 10]).contains("ends too early"), "{format:?}");
         for cut in (0..bytes.len()).step_by(bytes.len() / 60 + 1) {
-            // Without its last bytes, which hold no pixel, a file may be read; never with wrong ones.
+            // Without its last bytes, which hold no pixel, a file may be read; never with wrong
+            // ones.
             let cut_short = decode(&bytes[..cut], "x").map(|i| i.samples);
             assert!(cut_short.is_err() || cut_short.unwrap() == whole, "{format:?} cut at {cut}");
             for flip in [0x01, 0x80, 0xFF] {

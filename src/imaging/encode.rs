@@ -1,8 +1,8 @@
 //! Writing images: PNG, JPEG, WebP (lossless), TIFF and BMP, by the extension of the name.
 //!
-//! [`check_output`] tells before any work whether the format can hold the picture; [`write`] is atomic
-//! (see [`atomic_write`]). 16 bits become 8 where the format has no more; [`losses`] lists what a
-//! format does not carry.
+//! [`check_output`] tells before any work whether the format can hold the picture; [`write()`] is
+//! atomic (see [`atomic_write`]). 16 bits become 8 where the format has no more; [`losses`] lists
+//! what a format does not carry.
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -154,7 +154,8 @@ pub fn check_output(
     Ok(())
 }
 
-/// What of `image` would not survive in `format`, in words for a note; alpha in JPEG is an error instead.
+/// What of `image` would not survive in `format`, in words for a note; alpha in JPEG is an error
+/// instead.
 pub fn losses(image: &Image, format: Format) -> Vec<&'static str> {
     let mut lost = Vec::new();
     let metadata = &image.metadata;

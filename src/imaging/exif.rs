@@ -1,7 +1,7 @@
 //! The few EXIF fields that must follow the pixels: orientation, size, thumbnail.
 //!
-//! EXIF is a TIFF block: `II` or `MM`, 42, the offset of the first directory (IFD0). A directory is a
-//! count, entries of 12 bytes (tag, type, count, value or offset) and the offset of the next one.
+//! EXIF is a TIFF block: `II` or `MM`, 42, the offset of the first directory (IFD0). A directory is
+//! a count, entries of 12 bytes (tag, type, count, value or offset) and the offset of the next one.
 //! Values are changed in place, so everything else, maker notes included, keeps its offset.
 use super::{Image, Samples};
 
@@ -192,7 +192,8 @@ fn oriented<T: Copy>(
 mod tests {
     use super::*;
 
-    /// IFD0 with orientation 6 and a pointer to an EXIF directory with PixelXDimension, both orders.
+    /// IFD0 with orientation 6 and a pointer to an EXIF directory with PixelXDimension, both
+    /// orders.
     fn block(little: bool) -> Vec<u8> {
         let s = |v: u16| if little { v.to_le_bytes() } else { v.to_be_bytes() };
         let l = |v: u32| if little { v.to_le_bytes() } else { v.to_be_bytes() };

@@ -1,6 +1,8 @@
-//! What the JPEG decoder does not tell: the number of components, the density, and whether the file is whole.
+//! What the JPEG decoder does not tell: the number of components, the density, and whether the file
+//! is whole.
 //!
-//! The decoder fills a truncated picture with gray and reports success, so the markers are walked here.
+//! The decoder fills a truncated picture with gray and reports success, so the markers are walked
+//! here.
 
 /// Found by walking the markers of a JPEG file.
 #[derive(Debug, Default, PartialEq)]

@@ -1,4 +1,5 @@
-//! Comparison sheets: rows of captioned panels, for validation while training and before/after pictures.
+//! Comparison sheets: rows of captioned panels, for validation while training and before/after
+//! pictures.
 //!
 //! ```text
 //!    input          bicubic            srk             truth        column titles
