@@ -10,12 +10,12 @@ pub trait WriteSeek: Write + Seek {}
 
 impl<T: Write + Seek> WriteSeek for T {}
 
-/// Writes `path` through `fill`: into a temporary file in the same folder, which is flushed, synced and
-/// renamed over `path` only if everything succeeded. On failure nothing is left behind, and a file that
-/// was there stays as it was.
+/// Writes `path` through `fill`: into a temporary file in the same folder, which is flushed, synced
+/// and renamed over `path` only if everything succeeded. On failure nothing is left behind, and a
+/// file that was there stays as it was.
 ///
-/// A new file gets the usual permissions (0666 less the umask); a replaced one keeps its own. A symbolic
-/// link is followed. A device or pipe cannot be renamed over, so it is written directly.
+/// A new file gets the usual permissions (0666 less the umask); a replaced one keeps its own. A
+/// symbolic link is followed. A device or pipe cannot be renamed over, so it is written directly.
 pub fn atomic_write<F>(path: &Path, fill: F) -> Result<()>
 where
     F: FnOnce(&mut dyn WriteSeek) -> io::Result<()>,

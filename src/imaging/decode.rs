@@ -1,8 +1,8 @@
 //! Reading images: PNG, JPEG, WebP, TIFF, BMP, PNM and GIF, told apart by content.
 //!
-//! Pixels come out upright (EXIF orientation applied), in the depth and colour of the file: gray stays
-//! gray, 16 bits stay 16, alpha is kept apart. What would be silently wrong is refused: animations, CMYK,
-//! floating point, files cut short, and sizes above [`MAX_PIXELS`].
+//! Pixels come out upright (EXIF orientation applied), in the depth and colour of the file: gray
+//! stays gray, 16 bits stay 16, alpha is kept apart. What would be silently wrong is refused:
+//! animations, CMYK, floating point, files cut short, and sizes above [`MAX_PIXELS`].
 use std::fs;
 use std::io::{self, Cursor};
 use std::path::Path;
@@ -54,7 +54,7 @@ impl<'a> Source<'a> {
             ImageFormat::Png => self.png(),
             ImageFormat::Jpeg => self.jpeg(),
             ImageFormat::WebP => self.webp(),
-            ImageFormat::Tiff => self.finish(self.open(tiff::TiffDecoder::new)?, None),
+            ImageFormat::Tiff => self.tiff(),
             ImageFormat::Bmp => self.bmp(),
             ImageFormat::Pnm => self.finish(self.open(pnm::PnmDecoder::new)?, None),
             ImageFormat::Gif => self.gif(),
@@ -135,9 +135,19 @@ impl<'a> Source<'a> {
         self.finish(decoder, None)
     }
 
+    fn tiff(&self) -> Result<Image> {
+        let pages = exif::pages(self.bytes);
+        if pages > 1 {
+            let help = format!("split it first: tiffsplit '{}'", self.name);
+            return Err(self.refuse(format!("the TIFF holds {pages} pages"), &help));
+        }
+        self.finish(self.open(tiff::TiffDecoder::new)?, None)
+    }
+
     fn bmp(&self) -> Result<Image> {
         let image = self.finish(self.open(bmp::BmpDecoder::new)?, None)?;
-        // A gray BMP is a palette of grays; bits per pixel stand at byte 28 of every header but the oldest.
+        // A gray BMP is a palette of grays; bits per pixel stand at byte 28 of every header but the
+        // oldest.
         let bits = self.bytes.get(28).copied().unwrap_or(0);
         Ok(if bits <= 8 { gray_if_equal(image) } else { image })
     }

@@ -154,7 +154,8 @@ pub fn check_output(
     Ok(())
 }
 
-/// What of `image` would not survive in `format`, in words for a note; alpha in JPEG is an error instead.
+/// What of `image` would not survive in `format`, in words for a note; alpha in JPEG is an error
+/// instead.
 pub fn losses(image: &Image, format: Format) -> Vec<&'static str> {
     let mut lost = Vec::new();
     let metadata = &image.metadata;

@@ -1,10 +1,11 @@
 //! The few EXIF fields that must follow the pixels: orientation, size, thumbnail.
 //!
-//! EXIF is a TIFF block: `II` or `MM`, 42, the offset of the first directory (IFD0). A directory is a
-//! count, entries of 12 bytes (tag, type, count, value or offset) and the offset of the next one.
+//! EXIF is a TIFF block: `II` or `MM`, 42, the offset of the first directory (IFD0). A directory is
+//! a count, entries of 12 bytes (tag, type, count, value or offset) and the offset of the next one.
 //! Values are changed in place, so everything else, maker notes included, keeps its offset.
 use super::{Image, Samples};
 
+const NEW_SUBFILE_TYPE: u16 = 0x00FE;
 const ORIENTATION: u16 = 0x0112;
 const EXIF_DIRECTORY: u16 = 0x8769;
 const IMAGE_WIDTH: u16 = 0x0100;
@@ -53,6 +54,25 @@ pub(super) fn update(block: &mut [u8], width: usize, height: usize) {
     if let Some(bytes) = block.get_mut(next..next + 4) {
         bytes.fill(0);
     }
+}
+
+/// The pages of a TIFF file; thumbnails and pyramid levels (marked as reduced copies) do not count.
+pub(super) fn pages(file: &[u8]) -> usize {
+    let Some((tiff, mut directory)) = Tiff::directory(file) else { return 1 };
+    let mut pages = 0;
+    // A damaged chain may be a loop.
+    for _ in 0..1 << 16 {
+        let Some(count) = tiff.u16(file, directory) else { break };
+        let kind = tiff.entry(file, directory, NEW_SUBFILE_TYPE);
+        let reduced = kind.and_then(|e| tiff.value(file, e)).is_some_and(|v| v & 1 == 1);
+        pages += usize::from(!reduced);
+        let next = tiff.u32(file, directory + 2 + 12 * usize::from(count));
+        match next.and_then(|v| usize::try_from(v).ok()) {
+            Some(at) if at > 0 => directory = at,
+            _ => break,
+        }
+    }
+    pages
 }
 
 /// The byte order of a TIFF block.
@@ -172,7 +192,8 @@ fn oriented<T: Copy>(
 mod tests {
     use super::*;
 
-    /// IFD0 with orientation 6 and a pointer to an EXIF directory with PixelXDimension, both orders.
+    /// IFD0 with orientation 6 and a pointer to an EXIF directory with PixelXDimension, both
+    /// orders.
     fn block(little: bool) -> Vec<u8> {
         let s = |v: u16| if little { v.to_le_bytes() } else { v.to_be_bytes() };
         let l = |v: u32| if little { v.to_le_bytes() } else { v.to_be_bytes() };

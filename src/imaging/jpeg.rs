@@ -1,6 +1,8 @@
-//! What the JPEG decoder does not tell: the number of components, the density, and whether the file is whole.
+//! What the JPEG decoder does not tell: the number of components, the density, and whether the file
+//! is whole.
 //!
-//! The decoder fills a truncated picture with gray and reports success, so the markers are walked here.
+//! The decoder fills a truncated picture with gray and reports success, so the markers are walked
+//! here.
 
 /// Found by walking the markers of a JPEG file.
 #[derive(Debug, Default, PartialEq)]
@@ -51,9 +53,8 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
         let start = rest.iter().position(|&b| b == 0xFF)?;
         *at += start + 1;
         match *bytes.get(*at)? {
-            0xFF => {}
-            // A stuffed zero: the 0xFF was data.
-            0x00 => *at += 1,
+            // Padding before a marker, or a stuffed zero: the 0xFF was data.
+            0xFF | 0x00 => {}
             marker => {
                 *at += 1;
                 return Some(marker);

@@ -1,4 +1,5 @@
-//! Comparison sheets: rows of captioned panels, for validation while training and before/after pictures.
+//! Comparison sheets: rows of captioned panels, for validation while training and before/after
+//! pictures.
 //!
 //! ```text
 //!    input          bicubic            srk             truth        column titles
@@ -207,6 +208,11 @@ mod tests {
         let at = |x: usize, y: usize| pixels[(y * image.width + x) * 3];
         assert_eq!((at(8, 21), at(47, 40), at(48, 40), at(8, 41)), (90, 90, 255, 255));
         assert_eq!((at(56, 50), at(85, 50), at(56, 51)), (90, 90, 255));
+        assert_eq!(
+            (at(8, 89), at(8, 90), at(47, 99), at(8, 100)),
+            (255, 90, 90, 255),
+            "second row"
+        );
         let ink =
             (55..82).flat_map(|y| (8..48).map(move |x| (x, y))).filter(|&(x, y)| at(x, y) == 0);
         assert!(ink.count() > 50, "the caption is drawn");
@@ -226,6 +232,7 @@ mod tests {
     #[test]
     fn long_words_are_cut_and_nothing_is_lost() {
         assert_eq!(wrap("ab cd efghijk", 18, 1), ["ab", "cd", "efg", "hij", "k"]);
+        assert_eq!(wrap("28.42 dB  0.810", 90, 1), ["28.42 dB 0.810"]);
         assert!(Sheet::new(&[]).render().is_err());
         assert!(Sheet::new(&["a"]).row(vec![]).render().is_err());
     }

@@ -4,8 +4,9 @@
 //! core     the part a tile is responsible for; the cores cover the image once
 //! padded   core plus the halo that the network's view reaches into, cut off at the image's edge
 //! ```
-//! Origins of both are multiples of `align`, so that strided layers see the same grid in a tile as in
-//! the whole image. Tiles of a row are nearly equal: 260 pixels in cores of at most 256 are 130 + 130.
+//! Origins of both are multiples of `align`, so that strided layers see the same grid in a tile as
+//! in the whole image. Tiles of a row are nearly equal: 260 pixels in cores of at most 256 are
+//! two of 130.
 use super::Rect;
 
 /// One tile.
@@ -18,8 +19,8 @@ pub struct Tile {
 }
 
 /// Tiles of a `width` x `height` image, row by row from the top left, with cores of at most `core`
-/// pixels a side (rounded down to a multiple of `align`, at least `align`) and a halo of at least `halo`
-/// (rounded up). An `align` or `core` of 0 counts as 1; an empty image has no tiles.
+/// pixels a side (rounded down to a multiple of `align`, at least `align`) and a halo of at least
+/// `halo` (rounded up). An `align` or `core` of 0 counts as 1; an empty image has no tiles.
 pub fn plan(width: usize, height: usize, core: usize, halo: usize, align: usize) -> Vec<Tile> {
     let align = align.max(1);
     let core = (core / align * align).max(align);

@@ -7,12 +7,12 @@
 //! cubic             k(x) = (a+2)|x|^3 - (a+3)|x|^2 + 1          |x| <= 1
 //!                          a|x|^3 - 5a|x|^2 + 8a|x| - 4a        1 < |x| < 2
 //!
-//!                a      when shrinking   beyond the edge        rounding
-//! pillow         -0.5   support times s  taps dropped           8 bits after each pass, width first
+//!                a      when shrinking   beyond the edge        rounding after each pass
+//! pillow         -0.5   support times s  taps dropped           8 bits, width first
 //! torch bicubic  -0.75  4 taps           clamped                none
 //! torch bilinear        2 taps           clamped                none
 //! matlab         -0.5   support times s  mirrored               none
-//! matlab 8-bit   -0.5   support times s  clamped                8 bits after each pass, height first
+//! matlab 8-bit   -0.5   support times s  clamped                8 bits, height first
 //! bicubic_up     -0.5   (enlarges only)  clamped                none
 //! ```
 //! The results do not depend on the number of threads: every output value has its own fixed sum.

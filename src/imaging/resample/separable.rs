@@ -1,4 +1,5 @@
-//! One pass of a separable resampler: which samples are added with which weights, and in what arithmetic.
+//! One pass of a separable resampler: which samples are added with which weights, and in what
+//! arithmetic.
 use rayon::prelude::*;
 
 use super::Shape;
@@ -87,7 +88,7 @@ impl Arithmetic for Rounded {
         reason = "clamped to 0..=255 first"
     )]
     fn finish(sum: f64) -> u8 {
-        (sum + 0.5).floor().clamp(0.0, 255.0) as u8
+        (sum + 0.5).clamp(0.0, 255.0) as u8
     }
 }
 

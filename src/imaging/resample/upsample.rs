@@ -8,9 +8,10 @@ use crate::imaging::Rect;
 
 /// Enlarges `scale` times with the cubic a = -0.5 and clamped edges: the y0 of the models.
 ///
-/// `low` holds the part `held` `[H, W, C]` of a whole image of `size` (width, height); the result is the
-/// part `wanted` of the enlarged image, in its coordinates. It is the same, bit for bit, whatever parts
-/// are held and wanted. Fails if `held` lacks a pixel that `wanted` needs: see [`bicubic_footprint`].
+/// `low` holds the part `held` `[H, W, C]` of a whole image of `size` (width, height); the result
+/// is the part `wanted` of the enlarged image, in its coordinates. It is the same, bit for bit,
+/// whatever parts are held and wanted. Fails if `held` lacks a pixel that `wanted` needs: see
+/// [`bicubic_footprint`].
 pub fn bicubic_up(
     low: &[f32],
     held: Rect,
