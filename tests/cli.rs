@@ -364,3 +364,32 @@ fn a_cmyk_jpeg_is_refused_and_a_gray_one_stays_gray() {
     fs::write(b.path("cmyk.jpg"), bytes).unwrap();
     b.srk(&["upscale", "cmyk.jpg", "cmyk.png"]).failed(1, &["cmyk.jpg", "CMYK"]);
 }
+
+#[test]
+fn training_refuses_what_it_cannot_use() {
+    let b = Bench::new();
+    let train = |more: &[&str]| {
+        let small = ["model.channels=16", "model.blocks=1", "run.steps=2", "data.train.crop=32"];
+        let mut arguments = vec!["train", "--recipe", "srk-x4", "--set", "data.val.paths=[]"];
+        for setting in small.iter().chain(&["data.train.paths=[\"photos\"]"]).chain(more) {
+            arguments.extend(["--set", setting]);
+        }
+        b.srk(&arguments)
+    };
+    fs::create_dir(b.path("photos")).unwrap();
+    train(&[]).failed(2, &["photos"]);
+    for i in 0..3 {
+        b.photo(&format!("photos/{i}.png"), 64, 64);
+    }
+    train(&["run.steps=-5"]).failed(2, &["run.steps", "-5"]);
+    train(&["data.train.batch=\"many\""]).failed(2, &["data.train.batch"]);
+    train(&["optim.learning_rate=1"]).failed(2, &["learning_rate"]);
+    fs::write(b.path("wrong.toml"), "[run\nname = 3").unwrap();
+    b.srk(&["train", "wrong.toml"]).failed(2, &["wrong.toml"]);
+    b.srk(&["train", "missing.toml"]).failed(2, &["missing.toml"]);
+    assert!(!b.path("runs").exists(), "a refused configuration started a run");
+    fs::write(b.path("photos/broken.png"), "no picture").unwrap();
+    let run = train(&[]).worked();
+    assert!(run.err.contains("broken.png"), "{}", run.err);
+    assert!(b.path("runs/srk-x4/ckpt/2/ema.safetensors").exists());
+}
