@@ -27,7 +27,10 @@ fn steps(c: &mut Criterion) {
     group.bench_function("denoising", |b| {
         b.iter(|| {
             let mut tape = Tape::inference();
-            let (x, low) = (tape.input(state.clone()), tape.input(low.clone()));
+            let (x, low) = (
+                tape.input(state.try_clone().expect("memory")),
+                tape.input(low.try_clone().expect("memory")),
+            );
             network.forward(&mut tape, &x, &low, &t).expect("it runs")
         });
     });
@@ -36,7 +39,10 @@ fn steps(c: &mut Criterion) {
     group.bench_function("training", |b| {
         b.iter(|| {
             let mut tape = Tape::training();
-            let (x, low) = (tape.input(state.clone()), tape.input(low.clone()));
+            let (x, low) = (
+                tape.input(state.try_clone().expect("memory")),
+                tape.input(low.try_clone().expect("memory")),
+            );
             let y = network.forward(&mut tape, &x, &low, &t).expect("it runs");
             let target = tape.input(target.clone());
             let loss = tape.l1_loss(&y, &target).expect("it runs");

@@ -234,6 +234,12 @@ impl From<&Tensor> for Arg {
     }
 }
 
+impl From<&&Tensor> for Arg {
+    fn from(tensor: &&Tensor) -> Self {
+        Self::from(*tensor)
+    }
+}
+
 impl From<&mut Tensor> for Arg {
     fn from(tensor: &mut Tensor) -> Self {
         Self::from(&*tensor)
