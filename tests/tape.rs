@@ -16,7 +16,7 @@ fn parameter(values: &[f64]) -> Parameter {
 }
 
 fn values(t: Option<&Tensor>) -> Vec<f64> {
-    t.map(Tensor::to_f64_vec).unwrap_or_default()
+    t.map(|t| t.to_f64_vec().unwrap()).unwrap_or_default()
 }
 
 #[test]
@@ -74,12 +74,12 @@ fn two_networks_are_trained_by_two_optimizers() {
         let mut grads = tape.backward(y, one).unwrap();
         let g = grads.take_parameter(p).unwrap();
         let c = Adam { lr: 0.1, betas: [0.9, 0.999], eps: 1e-8, decay: 0.0, step: k, scale: 1.0 };
-        let mut value = Tensor::clone(&p.value());
+        let mut value = p.value().try_clone().unwrap();
         let [m, v] = moments;
         adam(value.cpu_mut().unwrap(), m, v, g.cpu().unwrap(), &c);
         p.set(value);
     };
-    let read = |p: &Parameter| p.value().to_f64_vec()[0];
+    let read = |p: &Parameter| p.value().to_f64_vec().unwrap()[0];
     let (mut of_g, mut of_c) = ([vec![0.0], vec![0.0]], [vec![0.0], vec![0.0]]);
     for k in 1..=3 {
         let before = (read(&generator), read(&critic));

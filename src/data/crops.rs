@@ -51,7 +51,7 @@ pub struct CropPlan {
 }
 
 /// A batch of crops in `[-1, 1]`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct CropBatch {
     /// Low resolution, `[N, h, w, 3]`.
     pub low: Tensor,

@@ -312,7 +312,7 @@ pub fn sample(
 ) -> Result<Tensor> {
     let chain = diffusion.process.chain();
     let walk = respaced(chain.steps(), steps);
-    let mut z = Tensor::zeros_as(y0, y0.shape());
+    let mut z = Tensor::zeros_as(y0, y0.shape())?;
     let mut x = start(&chain, diffusion.sampler.start, y0, noise)?;
     for (k, &t) in walk.iter().enumerate() {
         let mut x0 = call(network, &chain, &x, condition, t)?;
@@ -339,7 +339,7 @@ pub fn sample(
 
 /// The state at T.
 fn start(chain: &Chain, start: Start, y0: &Tensor, noise: &dyn Noise) -> Result<Tensor> {
-    let mut x = Tensor::zeros_as(y0, y0.shape());
+    let mut x = Tensor::zeros_as(y0, y0.shape())?;
     noise.fill(0, &mut x)?;
     if start == Start::Marginal {
         let y0 = y0.cpu()?;
@@ -363,14 +363,14 @@ fn call(
     }
     let mut tape = Tape::inference();
     let state = tape.input(scaled(x, chain.input_scale(t))?);
-    let condition = tape.input(condition.clone());
+    let condition = tape.input(condition.try_clone()?);
     let times = vec![chain.time(t); x.shape()[0]];
-    Ok(network.forward(&mut tape, &state, &condition, &times)?.into_tensor())
+    network.forward(&mut tape, &state, &condition, &times)?.into_tensor()
 }
 
 /// `factor * x`.
 fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
-    let mut y = x.clone();
+    let mut y = x.try_clone()?;
     if factor != 1.0 {
         let x = x.cpu()?;
         combine(y.cpu_mut()?, [factor, 0.0, 0.0, 0.0], x, x, x);

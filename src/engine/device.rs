@@ -3,14 +3,18 @@ use std::fmt::Debug;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
+use super::cuda::Gpu;
+
 /// A place that holds tensors and runs ops. Cheap to clone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Device {
     /// The processor, with threads of the rayon pool.
     Cpu,
+    /// A GPU.
+    Cuda(Gpu),
 }
 
-/// Element types. The CPU computes in `F32` and `F64`; `F16` and `BF16` are storage formats.
+/// Element types. The CPU holds `F32` and `F64`, a GPU `F32`, `F16` and `BF16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     /// IEEE half precision.
@@ -96,11 +100,11 @@ macro_rules! impl_real {
 impl_real!(f32, F32, libm::erff);
 impl_real!(f64, F64, libm::erf);
 
-/// Runs the arm of the device that `x` lives on; in the `cpu` arm the named type is `x`'s element
-/// type. A second device is a second arm here and in every op, never a second program.
+/// Runs the arm of the device that `x` lives on. In the `cpu` arm the named type is `x`'s element
+/// type; in the `cuda` arm the named value is the [`Gpu`](crate::engine::cuda::Gpu).
 #[macro_export]
 macro_rules! on_device {
-    ($x:expr, cpu::<$t:ident> => $cpu:expr $(,)?) => {
+    ($x:expr, cpu::<$t:ident> => $cpu:expr, cuda($gpu:ident) => $cuda:expr $(,)?) => {
         match ($x.device(), $x.dtype()) {
             ($crate::engine::device::Device::Cpu, $crate::engine::device::DType::F64) => {
                 type $t = f64;
@@ -110,6 +114,12 @@ macro_rules! on_device {
                 type $t = f32;
                 $cpu
             }
+            ($crate::engine::device::Device::Cuda($gpu), _) => $cuda,
         }
+    };
+    ($x:expr, cpu::<$t:ident> => $cpu:expr $(,)?) => {
+        $crate::on_device!($x, cpu::<$t> => $cpu, cuda(_gpu) => {
+            return Err($crate::error::Error::Unsupported { op: module_path!(), what: "a GPU".into() });
+        })
     };
 }

@@ -120,7 +120,7 @@ impl OpCase {
         let mut worst = 0.0f64;
         for (k, gradient) in analytic.iter().enumerate() {
             let Some(gradient) = gradient else { continue };
-            let mut moved = inputs.clone();
+            let mut moved = inputs.iter().map(Tensor::try_clone).collect::<Result<Vec<_>>>()?;
             for i in 0..inputs[k].len() {
                 let at = inputs[k].cpu::<f64>()?[i];
                 let mut value = |v: f64| -> Result<f64> {
@@ -159,21 +159,21 @@ impl OpCase {
     /// Output, gradient of each input that has one, and the incoming gradient.
     fn run(&self, inputs: &[Tensor]) -> Result<Outcome> {
         let mut tape = Tape::training();
-        let vars: Vec<_> = inputs
-            .iter()
-            .enumerate()
-            .map(|(i, t)| match self.inputs_without_grad.contains(&i) {
-                true => tape.input(t.clone()),
-                false => tape.variable(t.clone()),
-            })
-            .collect();
+        let mut vars = vec![];
+        for (i, t) in inputs.iter().enumerate() {
+            let t = t.try_clone()?;
+            vars.push(match self.inputs_without_grad.contains(&i) {
+                true => tape.input(t),
+                false => tape.variable(t),
+            });
+        }
         let y = tape.apply_boxed(self.op(), &vars.iter().collect::<Vec<_>>())?;
         let dy = self.numbers(u64::from(u32::MAX), y.value().len());
         let gradient = Tensor::from_f64(&dy, y.shape(), y.value().dtype());
-        let values = y.value().to_f64_vec();
+        let values = y.value().to_f64_vec()?;
         let grads = tape.backward(&y, gradient)?;
-        let dx = vars.iter().map(|v| grads.of(v).map(Tensor::to_f64_vec)).collect();
-        Ok((values, dx, dy))
+        let dx = vars.iter().map(|v| grads.of(v).map(Tensor::to_f64_vec).transpose());
+        Ok((values, dx.collect::<Result<_>>()?, dy))
     }
 }
 

@@ -2,8 +2,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::device::DType;
+use super::device::{DType, Device};
 use super::tensor::Tensor;
+use crate::error::Result;
 
 /// How a parameter lies in a file of the original implementation, where it differs from memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +55,31 @@ impl Parameter {
     }
 
     /// Replaces the value everywhere the parameter is used.
-    pub fn set(&self, value: Tensor) {
-        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+    pub fn set(&self, value: impl Into<Arc<Tensor>>) {
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value.into();
     }
 
-    /// Changes the element type (`F32` or `F64`).
-    pub fn cast(&self, dtype: DType) {
+    /// Changes the element type.
+    ///
+    /// # Errors
+    /// If the device has no such elements or its memory is full.
+    pub fn cast(&self, dtype: DType) -> Result<()> {
         let value = self.value();
         if value.dtype() != dtype {
-            self.set(value.cast(dtype));
+            self.set(value.cast(dtype)?);
         }
+        Ok(())
+    }
+
+    /// Moves the value to `device`, as `dtype` there.
+    ///
+    /// # Errors
+    /// If the memory of the device is full.
+    pub fn to_device(&self, device: &Device, dtype: DType) -> Result<()> {
+        let value = self.value();
+        if value.device() != *device {
+            self.set(value.to_device(device)?);
+        }
+        self.cast(dtype)
     }
 }

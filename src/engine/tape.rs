@@ -46,6 +46,18 @@ pub struct Call<'a> {
     pub wants: &'a [bool],
 }
 
+impl Call<'_> {
+    /// Memory for the gradient of every input that wants one, to be written.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn empty_gradients(&self) -> Result<Vec<Option<Tensor>>> {
+        let empty = |x: &Tensor| Tensor::empty_as(x, x.shape());
+        let inputs = self.inputs.iter().zip(self.wants);
+        inputs.map(|(x, wanted)| wanted.then(|| empty(x)).transpose()).collect()
+    }
+}
+
 /// A value on a tape: what flows through a model's `forward`. Dropping the last clone on an
 /// inference tape frees the memory.
 #[derive(Clone, Debug)]
@@ -67,8 +79,11 @@ impl Var {
     }
 
     /// The tensor itself, copied only if something else still holds it.
-    pub fn into_tensor(self) -> Tensor {
-        Arc::try_unwrap(self.value).unwrap_or_else(|shared| Tensor::clone(&shared))
+    ///
+    /// # Errors
+    /// If it must be copied and the memory of a GPU is full.
+    pub fn into_tensor(self) -> Result<Tensor> {
+        Arc::try_unwrap(self.value).or_else(|shared| shared.try_clone())
     }
 }
 

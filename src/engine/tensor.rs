@@ -3,7 +3,11 @@
 //! Images and feature maps are `[N, H, W, C]`, convolution weights `[Cout, kh, kw, Cin]`. Files keep
 //! the layout of the original state dicts; [`crate::models`] converts at load and save.
 use std::any::Any;
+use std::sync::Arc;
 
+use half::{bf16, f16};
+
+use super::cuda::{Arg, DevicePointer, Gpu, Grid};
 use super::device::{DType, Device, Real};
 use super::pool::Buffer;
 use crate::error::{Error, Result};
@@ -19,6 +23,7 @@ pub struct Tensor {
 enum Storage {
     CpuF32(Buffer<f32>),
     CpuF64(Buffer<f64>),
+    Cuda { gpu: Gpu, buffer: Arc<super::cuda::Buffer>, dtype: DType },
 }
 
 impl Tensor {
@@ -40,23 +45,92 @@ impl Tensor {
     }
 
     /// A tensor of zeros with `x`'s device and element type.
-    pub fn zeros_as(x: &Self, shape: &[usize]) -> Self {
-        let len = shape.iter().product();
-        let storage = match &x.storage {
-            Storage::CpuF32(_) => Storage::CpuF32(Buffer::zeros(len)),
-            Storage::CpuF64(_) => Storage::CpuF64(Buffer::zeros(len)),
-        };
-        Self { shape: shape.to_vec(), storage }
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn zeros_as(x: &Self, shape: &[usize]) -> Result<Self> {
+        Self::zeros_on(&x.device(), x.dtype(), shape)
     }
 
     /// A tensor with `x`'s device and element type whose elements the caller writes, every one.
-    pub fn empty_as(x: &Self, shape: &[usize]) -> Self {
-        let len = shape.iter().product();
-        let storage = match &x.storage {
-            Storage::CpuF32(_) => Storage::CpuF32(Buffer::new(len)),
-            Storage::CpuF64(_) => Storage::CpuF64(Buffer::new(len)),
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn empty_as(x: &Self, shape: &[usize]) -> Result<Self> {
+        Self::empty_on(&x.device(), x.dtype(), shape)
+    }
+
+    /// A tensor of zeros on `device`.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn zeros_on(device: &Device, dtype: DType, shape: &[usize]) -> Result<Self> {
+        let mut zeros = Self::empty_on(device, dtype, shape)?;
+        let bytes = zeros.bytes();
+        match &mut zeros.storage {
+            Storage::CpuF32(v) => v.fill(0.0),
+            Storage::CpuF64(v) => v.fill(0.0),
+            Storage::Cuda { gpu, buffer, .. } => gpu.driver().fill(buffer.pointer(), 0, bytes)?,
+        }
+        Ok(zeros)
+    }
+
+    /// A tensor on `device` whose elements the caller writes, every one.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full, or the device has no such elements (F16 and BF16 on the CPU,
+    /// F64 on a GPU).
+    pub fn empty_on(device: &Device, dtype: DType, shape: &[usize]) -> Result<Self> {
+        let len: usize = shape.iter().product();
+        let storage = match (device, dtype) {
+            (Device::Cpu, DType::F32) => Storage::CpuF32(Buffer::new(len)),
+            (Device::Cpu, DType::F64) => Storage::CpuF64(Buffer::new(len)),
+            (Device::Cuda(gpu), DType::F16 | DType::BF16 | DType::F32) => {
+                let buffer = Arc::new(gpu.allocate(len * dtype.size())?);
+                Storage::Cuda { gpu: gpu.clone(), buffer, dtype }
+            }
+            _ => {
+                let what = format!("{dtype:?} on {device:?}");
+                return Err(Error::Unsupported { op: "tensor", what });
+            }
         };
-        Self { shape: shape.to_vec(), storage }
+        Ok(Self { shape: shape.to_vec(), storage })
+    }
+
+    /// `values` as an `F32` tensor on `device`.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full or the copy fails.
+    pub fn from_slice_on(device: &Device, values: &[f32], shape: &[usize]) -> Result<Self> {
+        let mut tensor = Self::empty_on(device, DType::F32, shape)?;
+        tensor.write(values)?;
+        Ok(tensor)
+    }
+
+    /// Replaces all elements of this `F32` tensor by `values`, whose number must fit.
+    ///
+    /// # Errors
+    /// If the tensor has another element type or the copy to a GPU fails.
+    pub fn write(&mut self, values: &[f32]) -> Result<()> {
+        assert_eq!(values.len(), self.len(), "values do not fill {:?}", self.shape);
+        match &mut self.storage {
+            Storage::CpuF32(v) => v.copy_from_slice(values),
+            Storage::Cuda { gpu, buffer, dtype: DType::F32 } => {
+                gpu.driver().upload(buffer.pointer(), bytemuck::cast_slice(values))?;
+            }
+            _ => return Err(self.mixed(DType::F32)),
+        }
+        Ok(())
+    }
+
+    /// A tensor over memory of `gpu` that others may read too.
+    pub(super) fn on_gpu(
+        gpu: &Gpu,
+        buffer: Arc<super::cuda::Buffer>,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Self {
+        Self { shape: shape.to_vec(), storage: Storage::Cuda { gpu: gpu.clone(), buffer, dtype } }
     }
 
     /// The sizes of the axes.
@@ -79,12 +153,29 @@ impl Tensor {
         match self.storage {
             Storage::CpuF32(_) => DType::F32,
             Storage::CpuF64(_) => DType::F64,
+            Storage::Cuda { dtype, .. } => dtype,
         }
     }
 
     /// Where the elements are.
-    pub const fn device(&self) -> Device {
-        Device::Cpu
+    pub fn device(&self) -> Device {
+        match &self.storage {
+            Storage::CpuF32(_) | Storage::CpuF64(_) => Device::Cpu,
+            Storage::Cuda { gpu, .. } => Device::Cuda(gpu.clone()),
+        }
+    }
+
+    /// The address on the GPU; none on the CPU.
+    pub(super) fn device_pointer(&self) -> Option<DevicePointer> {
+        match &self.storage {
+            Storage::Cuda { buffer, .. } => Some(buffer.pointer()),
+            _ => None,
+        }
+    }
+
+    /// The size in memory.
+    pub fn bytes(&self) -> usize {
+        self.len() * self.dtype().size()
     }
 
     /// The sizes of a `[N, H, W, C]` tensor; an error in the name of `op` for any other rank.
@@ -98,6 +189,7 @@ impl Tensor {
         let any: &dyn Any = match &self.storage {
             Storage::CpuF32(v) => v,
             Storage::CpuF64(v) => v,
+            Storage::Cuda { .. } => return Err(self.mixed(T::DTYPE)),
         };
         any.downcast_ref::<Buffer<T>>().map(|b| b.as_slice()).ok_or_else(|| self.mixed(T::DTYPE))
     }
@@ -108,29 +200,105 @@ impl Tensor {
         let any: &mut dyn Any = match &mut self.storage {
             Storage::CpuF32(v) => v,
             Storage::CpuF64(v) => v,
+            Storage::Cuda { .. } => return Err(mixed),
         };
         any.downcast_mut::<Buffer<T>>().map(|b| b.as_mut_slice()).ok_or(mixed)
     }
 
-    /// All elements in double precision.
-    pub fn to_f64_vec(&self) -> Vec<f64> {
-        match &self.storage {
-            Storage::CpuF32(v) => v.iter().map(|&v| f64::from(v)).collect(),
+    /// All elements in double precision, wherever they are.
+    ///
+    /// # Errors
+    /// If the copy from a GPU fails.
+    pub fn to_f64_vec(&self) -> Result<Vec<f64>> {
+        Ok(match &self.storage {
             Storage::CpuF64(v) => v.to_vec(),
-        }
+            _ => self.to_f32_vec()?.into_iter().map(f64::from).collect(),
+        })
     }
 
-    /// The same values as `dtype` (`F32` or `F64`), in new memory.
-    pub fn cast(&self, dtype: DType) -> Self {
-        match (&self.storage, dtype) {
-            (Storage::CpuF32(v), DType::F64) => {
-                Self::from_vec(v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(), &self.shape)
-            }
-            (Storage::CpuF64(v), DType::F32) => {
-                Self::from_vec(v.iter().map(|&v| f32::from_f64(v)).collect(), &self.shape)
-            }
-            _ => self.clone(),
+    /// All elements in single precision, wherever they are.
+    ///
+    /// # Errors
+    /// If the copy from a GPU fails.
+    pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
+        let (gpu, buffer, dtype) = match &self.storage {
+            Storage::CpuF32(v) => return Ok(v.to_vec()),
+            Storage::CpuF64(v) => return Ok(v.iter().map(|&v| f32::from_f64(v)).collect()),
+            Storage::Cuda { gpu, buffer, dtype } => (gpu, buffer, dtype),
+        };
+        if *dtype == DType::F32 {
+            let mut values = vec![0.0f32; self.len()];
+            gpu.driver().download(buffer.pointer(), bytemuck::cast_slice_mut(&mut values))?;
+            return Ok(values);
         }
+        let mut bits = vec![0u16; self.len()];
+        gpu.driver().download(buffer.pointer(), bytemuck::cast_slice_mut(&mut bits))?;
+        Ok(match dtype {
+            DType::F16 => bits.into_iter().map(|b| f16::from_bits(b).to_f32()).collect(),
+            _ => bits.into_iter().map(|b| bf16::from_bits(b).to_f32()).collect(),
+        })
+    }
+
+    /// The same values on `device`, in single precision when they move.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full or the copy fails.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        if self.device() == *device {
+            return self.try_clone();
+        }
+        Self::from_slice_on(device, &self.to_f32_vec()?, &self.shape)
+    }
+
+    /// The same values as `dtype`, in new memory of the same device.
+    ///
+    /// # Errors
+    /// If the device has no such elements or its memory is full.
+    pub fn cast(&self, dtype: DType) -> Result<Self> {
+        if self.dtype() == dtype {
+            return self.try_clone();
+        }
+        let mut copy = Self::empty_as_dtype(self, dtype)?;
+        match (&self.storage, &mut copy.storage) {
+            (Storage::CpuF32(from), Storage::CpuF64(to)) => {
+                to.iter_mut().zip(from.iter()).for_each(|(to, &v)| *to = f64::from(v));
+            }
+            (Storage::CpuF64(from), Storage::CpuF32(to)) => {
+                to.iter_mut().zip(from.iter()).for_each(|(to, &v)| *to = f32::from_f64(v));
+            }
+            (Storage::Cuda { gpu, dtype: from, .. }, _) => {
+                let entry = match dtype {
+                    DType::F16 => "cast_to_f16",
+                    DType::BF16 => "cast_to_bf16",
+                    _ => "cast_to_f32",
+                };
+                let args = [Arg::from(self), Arg::from(&copy), self.len().into()];
+                gpu.launch(entry, *from, Grid::elements(self.len()), &args)?;
+            }
+            _ => unreachable!("empty_as_dtype keeps the device"),
+        }
+        Ok(copy)
+    }
+
+    fn empty_as_dtype(x: &Self, dtype: DType) -> Result<Self> {
+        Self::empty_on(&x.device(), dtype, &x.shape)
+    }
+
+    /// A copy in new memory.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn try_clone(&self) -> Result<Self> {
+        let mut copy = Self::empty_as(self, &self.shape)?;
+        match (&mut copy.storage, &self.storage) {
+            (Storage::CpuF32(to), Storage::CpuF32(from)) => to.copy_from_slice(from),
+            (Storage::CpuF64(to), Storage::CpuF64(from)) => to.copy_from_slice(from),
+            (Storage::Cuda { buffer: to, .. }, Storage::Cuda { gpu, buffer: from, .. }) => {
+                gpu.driver().copy(to.pointer(), from.pointer(), self.bytes())?;
+            }
+            _ => unreachable!("empty_as keeps device and element type"),
+        }
+        Ok(copy)
     }
 
     /// The same elements under another shape of equal length.
@@ -147,29 +315,23 @@ impl Tensor {
         if self.shape != other.shape {
             return Err(Error::shape("add_assign", format!("{:?}", self.shape), &other.shape));
         }
-        crate::on_device!(self, cpu::<T> => {
-            for (a, &b) in self.cpu_mut::<T>()?.iter_mut().zip(other.cpu::<T>()?) {
+        crate::on_device!(self,
+            cpu::<T> => for (a, &b) in self.cpu_mut::<T>()?.iter_mut().zip(other.cpu::<T>()?) {
                 *a += b;
+            },
+            cuda(gpu) => {
+                let (dtype, n) = (self.dtype(), self.len());
+                let args = [self.into(), other.into(), n.into()];
+                gpu.launch("add_assign", dtype, Grid::elements(n), &args)?;
             }
-        });
+        );
         Ok(())
     }
 
     fn mixed(&self, wanted: DType) -> Error {
-        let what = format!("{wanted:?} beside a tensor of {:?}", self.dtype());
+        let what =
+            format!("{wanted:?} beside a tensor of {:?} on {:?}", self.dtype(), self.device());
         Error::Unsupported { op: "tensor", what }
-    }
-}
-
-impl Clone for Tensor {
-    fn clone(&self) -> Self {
-        let mut copy = Self::empty_as(self, &self.shape);
-        match (&mut copy.storage, &self.storage) {
-            (Storage::CpuF32(to), Storage::CpuF32(from)) => to.copy_from_slice(from),
-            (Storage::CpuF64(to), Storage::CpuF64(from)) => to.copy_from_slice(from),
-            _ => unreachable!("empty_as keeps the element type"),
-        }
-        copy
     }
 }
 

@@ -101,7 +101,7 @@ impl DualDomainGrid {
 
 impl Network for DualDomainGrid {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
-        Ok(low.clone())
+        low.try_clone()
     }
 
     fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &[f64]) -> Result<Var> {

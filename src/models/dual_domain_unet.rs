@@ -113,13 +113,13 @@ impl Network for DualDomainUNet {
     fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
         let [batch, height, width, _] = y0.nhwc("dual_domain_unet")?;
         let whole = Window { top: 0, left: 0, height, width };
-        let position = fourier_position([height, width], whole, y0.dtype()).to_f64_vec();
+        let position = fourier_position([height, width], whole, y0.dtype()).to_f64_vec()?;
         let position =
             Tensor::from_f64(&position.repeat(batch), &[batch, height, width, 24], y0.dtype());
         let amplitude = local_amplitude(y0)?;
         let mut tape = Tape::inference();
-        let parts = [y0.clone(), position, amplitude].map(|part| tape.input(part));
-        Ok(tape.concat(&parts.iter().collect::<Vec<_>>())?.into_tensor())
+        let parts = [y0.try_clone()?, position, amplitude].map(|part| tape.input(part));
+        tape.concat(&parts.iter().collect::<Vec<_>>())?.into_tensor()
     }
 
     fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &[f64]) -> Result<Var> {

@@ -6,7 +6,7 @@ pub mod weights;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::device::DType;
+use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -72,9 +72,20 @@ pub trait Network: Send + Sync {
         self.parameters().iter().map(|p| p.value().len()).sum()
     }
 
-    /// Changes the element type the network computes in (`F32` or `F64`).
-    fn cast(&self, dtype: DType) {
-        self.parameters().iter().for_each(|p| p.cast(dtype));
+    /// Changes the element type the network computes in.
+    ///
+    /// # Errors
+    /// If the device has no such elements or its memory is full.
+    fn cast(&self, dtype: DType) -> Result<()> {
+        self.parameters().iter().try_for_each(|p| p.cast(dtype))
+    }
+
+    /// Moves the weights to `device`, as `dtype` there.
+    ///
+    /// # Errors
+    /// If the memory of the device is full.
+    fn to_device(&self, device: &Device, dtype: DType) -> Result<()> {
+        self.parameters().iter().try_for_each(|p| p.to_device(device, dtype))
     }
 }
 

@@ -116,7 +116,7 @@ fn up(tape: &mut Tape, x: &Var, layer: &ConvTranspose2d, skip: &Var) -> Result<V
 
 impl Network for ResidualUNet {
     fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
-        Ok(y0.clone())
+        y0.try_clone()
     }
 
     fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &[f64]) -> Result<Var> {

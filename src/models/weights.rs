@@ -24,13 +24,10 @@ pub struct WeightsFile {
     pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
-/// Where the axes of a `layout`ed tensor of four axes stand in memory, given their place in the file.
-fn axes(layout: Layout, rank: usize) -> Option<[usize; 4]> {
-    match (layout, rank) {
-        // Cout, Cin, kh, kw and Cin, Cout, kh, kw alike: the second axis of the file is the last.
-        (Layout::Conv | Layout::ConvTranspose, 4) => Some([0, 3, 1, 2]),
-        _ => None,
-    }
+/// Whether files hold the axes in another order: for both kinds of convolution the second axis of the
+/// file is the last in memory.
+fn is_permuted(layout: Layout, rank: usize) -> bool {
+    matches!(layout, Layout::Conv | Layout::ConvTranspose) && rank == 4
 }
 
 /// From `[A, B, h, w]` (file) to `[A, h, w, B]` (memory), or back.
@@ -52,26 +49,28 @@ fn permute(values: &[f32], file: [usize; 4], to_memory: bool) -> Vec<f32> {
 
 /// A parameter's shape in files.
 pub fn file_shape(layout: Layout, shape: &[usize]) -> Vec<usize> {
-    match axes(layout, shape.len()) {
-        Some(_) => vec![shape[0], shape[3], shape[1], shape[2]],
-        None => shape.to_vec(),
+    match is_permuted(layout, shape.len()) {
+        true => vec![shape[0], shape[3], shape[1], shape[2]],
+        false => shape.to_vec(),
     }
 }
 
 /// A parameter's values in the layout of files.
-pub fn to_file_layout(layout: Layout, tensor: &Tensor) -> Vec<f32> {
-    let values: Vec<f32> =
-        tensor.cast(DType::F32).cpu::<f32>().map_or_else(|_| vec![], <[f32]>::to_vec);
-    match file_shape(layout, tensor.shape())[..] {
-        [a, b, h, w] if axes(layout, 4).is_some() => permute(&values, [a, b, h, w], false),
+///
+/// # Errors
+/// If the copy from a GPU fails.
+pub fn to_file_layout(layout: Layout, tensor: &Tensor) -> Result<Vec<f32>> {
+    let values = tensor.to_f32_vec()?;
+    Ok(match file_shape(layout, tensor.shape())[..] {
+        [a, b, h, w] if is_permuted(layout, 4) => permute(&values, [a, b, h, w], false),
         _ => values,
-    }
+    })
 }
 
 /// A tensor in the layout of memory, from values in the layout of files.
 pub fn from_file_layout(layout: Layout, shape: &[usize], values: &[f32]) -> Tensor {
     match *shape {
-        [a, b, h, w] if axes(layout, 4).is_some() => {
+        [a, b, h, w] if is_permuted(layout, 4) => {
             Tensor::from_vec(permute(values, [a, b, h, w], true), &[a, h, w, b])
         }
         _ => Tensor::from_vec(values.to_vec(), shape),
@@ -80,13 +79,16 @@ pub fn from_file_layout(layout: Layout, shape: &[usize], values: &[f32]) -> Tens
 
 impl WeightsFile {
     /// The values of `parameters` under their names.
-    pub fn of(parameters: &[Parameter], metadata: BTreeMap<String, String>) -> Self {
+    ///
+    /// # Errors
+    /// If the copy from a GPU fails.
+    pub fn of(parameters: &[Parameter], metadata: BTreeMap<String, String>) -> Result<Self> {
         let entry = |p: &Parameter| {
             let value = p.value();
             let shape = file_shape(p.layout(), value.shape());
-            (p.name().to_owned(), (shape, to_file_layout(p.layout(), &value)))
+            Ok((p.name().to_owned(), (shape, to_file_layout(p.layout(), &value)?)))
         };
-        Self { metadata, tensors: parameters.iter().map(entry).collect() }
+        Ok(Self { metadata, tensors: parameters.iter().map(entry).collect::<Result<_>>()? })
     }
 
     /// Reads a file. Its size bounds every length in its header, so a damaged header allocates
@@ -155,7 +157,8 @@ impl WeightsFile {
         }
         for p in parameters {
             let (shape, values) = &self.tensors[p.name()];
-            p.set(from_file_layout(p.layout(), shape, values).cast(p.value().dtype()));
+            let (old, new) = (p.value(), from_file_layout(p.layout(), shape, values));
+            p.set(new.to_device(&old.device())?.cast(old.dtype())?);
         }
         Ok(())
     }

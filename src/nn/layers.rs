@@ -2,6 +2,7 @@
 use super::init::Init;
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::tape::{Tape, Var};
+use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::ops::conv_transpose2d;
 use crate::ops::conv2d;
@@ -62,10 +63,11 @@ impl Conv2d {
     pub fn scaled(self, factor: f64) -> Self {
         for parameter in std::iter::once(&self.weight).chain(&self.bias) {
             let value = parameter.value();
-            let scaled: Vec<f64> = value.to_f64_vec().iter().map(|v| v * factor).collect();
-            let scaled =
-                crate::engine::tensor::Tensor::from_f64(&scaled, value.shape(), value.dtype());
-            parameter.set(scaled);
+            let scaled: Vec<f64> = match value.cpu::<f32>() {
+                Ok(values) => values.iter().map(|&v| f64::from(v) * factor).collect(),
+                Err(_) => unreachable!("a network is built on the CPU in F32"),
+            };
+            parameter.set(Tensor::from_f64(&scaled, value.shape(), value.dtype()));
         }
         self
     }

@@ -32,7 +32,7 @@ impl Op for AddChannels {
         if b.shape() != [n, c] {
             return Err(Error::shape(self.name(), format!("a shift of {:?}", [n, c]), b.shape()));
         }
-        let mut y = Tensor::empty_as(x, x.shape());
+        let mut y = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => cpu::forward::<T>(dims, x.cpu()?, b.cpu()?, y.cpu_mut()?));
         Ok((y, Saved::new()))
     }
@@ -40,11 +40,11 @@ impl Op for AddChannels {
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [_, b] = call.inputs else { unreachable!("add_channels takes two inputs") };
         let dims = dy.nhwc(self.name())?;
-        let mut db = Tensor::empty_as(b, b.shape());
+        let mut db = Tensor::empty_as(b, b.shape())?;
         if call.wants[1] {
             on_device!(b, cpu::<T> => cpu::backward::<T>(dims, dy.cpu()?, db.cpu_mut()?));
         }
-        Ok(vec![call.wants[0].then(|| dy.clone()), Some(db)])
+        Ok(vec![call.wants[0].then(|| dy.try_clone()).transpose()?, Some(db)])
     }
 }
 

@@ -69,7 +69,7 @@ impl Op for Bilinear {
             let wanted = format!("pixels to make {} x {} of", self.height, self.width);
             return Err(Error::shape(self.name(), wanted, x.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[n, self.height, self.width, c]);
+        let mut y = Tensor::empty_as(x, &[n, self.height, self.width, c])?;
         on_device!(x, cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?));
         Ok((y, Saved::new()))
     }
@@ -77,7 +77,7 @@ impl Op for Bilinear {
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("bilinear takes one input") };
         let dims = x.nhwc(self.name())?;
-        let mut dx = Tensor::empty_as(x, x.shape());
+        let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?));
         Ok(vec![Some(dx)])
     }

@@ -41,7 +41,7 @@ impl Op for Concat {
             }
             channels += c;
         }
-        let mut y = Tensor::empty_as(first, &[n, h, w, channels]);
+        let mut y = Tensor::empty_as(first, &[n, h, w, channels])?;
         on_device!(first, cpu::<T> => {
             let parts = inputs.iter().map(|x| Ok((x.cpu::<T>()?, x.shape()[3])));
             cpu::forward::<T>(&parts.collect::<Result<Vec<_>>>()?, channels, y.cpu_mut()?);

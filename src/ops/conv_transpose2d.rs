@@ -74,7 +74,7 @@ impl Op for ConvTranspose2d {
         if let Some(b) = inputs.get(2).filter(|b| b.shape() != [d.ci]) {
             return Err(Error::shape("conv_transpose2d", format!("bias [{}]", d.ci), b.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[d.batch, d.height, d.width, d.ci]);
+        let mut y = Tensor::empty_as(x, &[d.batch, d.height, d.width, d.ci])?;
         on_device!(x, cpu::<T> => {
             general::input_gradient::<T>(&d, w.cpu()?, x.cpu()?, y.cpu_mut()?);
             if let Some(b) = inputs.get(2) {
@@ -87,15 +87,15 @@ impl Op for ConvTranspose2d {
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let (x, w) = (call.inputs[0], call.inputs[1]);
         let d = self.dims(x, w)?;
-        let mut dx = Tensor::empty_as(x, x.shape());
-        let mut dw = Tensor::empty_as(w, w.shape());
+        let mut dx = Tensor::empty_as(x, x.shape())?;
+        let mut dw = Tensor::empty_as(w, w.shape())?;
         let mut grads = vec![];
         on_device!(x, cpu::<T> => {
             general::forward::<T>(&d, dy.cpu()?, w.cpu()?, None, dx.cpu_mut()?);
             general::weight_gradient::<T>(&d, dy.cpu()?, x.cpu()?, dw.cpu_mut()?);
             grads.extend([Some(dx), Some(dw)]);
             if let Some(b) = call.inputs.get(2) {
-                let mut db = Tensor::empty_as(b, b.shape());
+                let mut db = Tensor::empty_as(b, b.shape())?;
                 parallel::sum_rows::<T>(dy.cpu()?, db.cpu_mut()?);
                 grads.push(Some(db));
             }

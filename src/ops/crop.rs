@@ -38,7 +38,7 @@ impl Op for Crop {
             let wanted = format!("at least {} x {} pixels", self.height, self.width);
             return Err(Error::shape(self.name(), wanted, x.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[n, self.height, self.width, c]);
+        let mut y = Tensor::empty_as(x, &[n, self.height, self.width, c])?;
         on_device!(x, cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?));
         Ok((y, Saved::new()))
     }
@@ -46,7 +46,7 @@ impl Op for Crop {
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("crop takes one input") };
         let dims = x.nhwc(self.name())?;
-        let mut dx = Tensor::empty_as(x, x.shape());
+        let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?));
         Ok(vec![Some(dx)])
     }

@@ -65,7 +65,7 @@ impl Dct2 {
             let wanted = format!("H and W divisible by {block}");
             return Err(Error::shape(self.name(), wanted, x.shape()));
         }
-        let mut y = Tensor::empty_as(x, x.shape());
+        let mut y = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => match self.block {
             None => cpu::whole::<T>(self.inverse, dims, x.cpu()?, y.cpu_mut()?)?,
             Some(block) => cpu::blocks::<T>(self.inverse, block, dims, x.cpu()?, y.cpu_mut()?)?,

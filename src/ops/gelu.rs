@@ -28,14 +28,14 @@ impl Op for Gelu {
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [x] = inputs else { unreachable!("gelu takes one input") };
-        let mut y = Tensor::empty_as(x, x.shape());
+        let mut y = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?));
         Ok((y, Saved::new()))
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("gelu takes one input") };
-        let mut dx = Tensor::empty_as(x, x.shape());
+        let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => cpu::backward::<T>(x.cpu()?, dy.cpu()?, dx.cpu_mut()?));
         Ok(vec![Some(dx)])
     }

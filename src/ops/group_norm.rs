@@ -79,7 +79,7 @@ impl Op for GroupNorm {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let dims = self.check(inputs)?;
         let x = inputs[0];
-        let mut y = Tensor::empty_as(x, x.shape());
+        let mut y = Tensor::empty_as(x, x.shape())?;
         let stats = on_device!(x, cpu::<T> => {
             let stats = cpu::statistics::<T>(self, dims, x.cpu()?);
             let channels = cpu::channels::<T>(self, dims, &stats, inputs)?;
@@ -92,7 +92,7 @@ impl Op for GroupNorm {
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let dims = self.check(call.inputs)?;
         let x = call.inputs[0];
-        let mut dx = call.wants[0].then(|| Tensor::empty_as(x, x.shape()));
+        let mut dx = call.wants[0].then(|| Tensor::empty_as(x, x.shape())).transpose()?;
         let parameters = on_device!(x, cpu::<T> => {
             let channels = cpu::channels::<T>(self, dims, call.saved[0].cpu()?, call.inputs)?;
             let (x, dy) = (x.cpu()?, dy.cpu()?);

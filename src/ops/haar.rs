@@ -57,7 +57,7 @@ impl Haar {
             return Err(Error::shape(self.name(), "even H and W", x.shape()));
         }
         let shape = if self.inverse { [n, 2 * h, 2 * w, c / 4] } else { [n, h / 2, w / 2, 4 * c] };
-        let mut y = Tensor::empty_as(x, &shape);
+        let mut y = Tensor::empty_as(x, &shape)?;
         on_device!(x, cpu::<T> => match self.inverse {
             false => cpu::forward::<T>(dims, x.cpu()?, y.cpu_mut()?),
             true => cpu::inverse::<T>(shape, x.cpu()?, y.cpu_mut()?),

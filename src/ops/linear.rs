@@ -44,7 +44,7 @@ impl Op for Linear {
         if let Some(bias) = bias.filter(|b| b.shape() != [out]) {
             return Err(Error::shape(self.name(), format!("a bias of [{out}]"), bias.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[rows, out]);
+        let mut y = Tensor::empty_as(x, &[rows, out])?;
         on_device!(x, cpu::<T> => {
             let (x, w) = (Matrix::new(x.cpu::<T>()?, rows, from), Matrix::new(weight.cpu()?, out, from));
             multiply_rows(y.cpu_mut()?, x, w.t());
@@ -56,12 +56,11 @@ impl Op for Linear {
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        let (x, weight, bias) = unpack(call.inputs);
+        let (x, weight, _) = unpack(call.inputs);
         let (rows, out, from) = (x.shape()[0], weight.shape()[0], weight.shape()[1]);
-        let gradient =
-            |i: usize, of: &Tensor| call.wants[i].then(|| Tensor::empty_as(of, of.shape()));
-        let (mut dx, mut dw) = (gradient(0, x), gradient(1, weight));
-        let mut db = bias.and_then(|bias| gradient(2, bias));
+        let mut grads = call.empty_gradients()?.into_iter();
+        let (mut dx, mut dw) = (grads.next().flatten(), grads.next().flatten());
+        let mut db = grads.next().flatten();
         on_device!(x, cpu::<T> => {
             let dy = dy.cpu::<T>()?;
             let dys = Matrix::new(dy, rows, out);

@@ -23,7 +23,7 @@ pub fn local_amplitude(x: &Tensor) -> Result<Tensor> {
     if h * w * c == 0 {
         return Err(Error::shape("local_amplitude", "at least one pixel", x.shape()));
     }
-    let z: Vec<f64> = x.to_f64_vec().into_iter().map(|v| (v + 1.0) / 2.0).collect();
+    let z: Vec<f64> = x.to_f64_vec()?.into_iter().map(|v| (v + 1.0) / 2.0).collect();
     let mut values = Vec::with_capacity(n * h * w);
     for image in z.chunks_exact(h * w * c) {
         let mut amplitude = vec![0.0; h * w];
@@ -62,7 +62,7 @@ mod tests {
     use crate::engine::device::DType;
 
     fn of(values: &[f64], shape: &[usize]) -> Vec<f64> {
-        local_amplitude(&Tensor::from_f64(values, shape, DType::F64)).unwrap().to_f64_vec()
+        local_amplitude(&Tensor::from_f64(values, shape, DType::F64)).unwrap().to_f64_vec().unwrap()
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Op for MaxPool2 {
         if h < 2 || w < 2 {
             return Err(Error::shape(self.name(), "at least 2 x 2 pixels", x.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[n, h / 2, w / 2, c]);
+        let mut y = Tensor::empty_as(x, &[n, h / 2, w / 2, c])?;
         on_device!(x, cpu::<T> => cpu::forward::<T>(dims, x.cpu()?, y.cpu_mut()?));
         Ok((y, Saved::new()))
     }
@@ -42,7 +42,7 @@ impl Op for MaxPool2 {
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("max_pool2 takes one input") };
         let dims = x.nhwc(self.name())?;
-        let mut dx = Tensor::empty_as(x, x.shape());
+        let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => cpu::backward::<T>(dims, x.cpu()?, dy.cpu()?, dx.cpu_mut()?));
         Ok(vec![Some(dx)])
     }

@@ -39,8 +39,8 @@ impl Op for MseLoss {
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [a, b] = call.inputs else { unreachable!("mse_loss takes two inputs") };
-        let mut da = Tensor::empty_as(a, a.shape());
-        let each = dy.to_f64_vec()[0] / a.len() as f64;
+        let mut da = Tensor::empty_as(a, a.shape())?;
+        let each = dy.to_f64_vec()?[0] / a.len() as f64;
         on_device!(a, cpu::<T> => cpu::backward::<T>(each, a.cpu()?, b.cpu()?, da.cpu_mut()?));
         let db = call.wants[1].then(|| Scale { factor: -1.0 }.scaled(&da)).transpose()?;
         Ok(vec![Some(da), db])

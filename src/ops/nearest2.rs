@@ -29,7 +29,7 @@ impl Op for Nearest2 {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [x] = inputs else { unreachable!("nearest2 takes one input") };
         let [n, h, w, c] = x.nhwc(self.name())?;
-        let mut y = Tensor::empty_as(x, &[n, 2 * h, 2 * w, c]);
+        let mut y = Tensor::empty_as(x, &[n, 2 * h, 2 * w, c])?;
         on_device!(x, cpu::<T> => cpu::forward::<T>(w, c, x.cpu()?, y.cpu_mut()?));
         Ok((y, Saved::new()))
     }
@@ -37,7 +37,7 @@ impl Op for Nearest2 {
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("nearest2 takes one input") };
         let [_, _, w, c] = x.nhwc(self.name())?;
-        let mut dx = Tensor::empty_as(x, x.shape());
+        let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => cpu::backward::<T>(w, c, dy.cpu()?, dx.cpu_mut()?));
         Ok(vec![Some(dx)])
     }

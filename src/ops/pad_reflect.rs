@@ -39,7 +39,7 @@ impl Op for PadReflect {
         if h * w == 0 {
             return Err(Error::shape(self.name(), "at least one pixel", x.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[n, h + self.bottom, w + self.right, c]);
+        let mut y = Tensor::empty_as(x, &[n, h + self.bottom, w + self.right, c])?;
         on_device!(x, cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?));
         Ok((y, Saved::new()))
     }
@@ -47,7 +47,7 @@ impl Op for PadReflect {
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("pad_reflect takes one input") };
         let dims = x.nhwc(self.name())?;
-        let mut dx = Tensor::empty_as(x, x.shape());
+        let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?));
         Ok(vec![Some(dx)])
     }

@@ -61,7 +61,7 @@ impl PixelShuffle {
             false => [n, h * r, w * r, c / (r * r)],
             true => [n, h / r, w / r, c * r * r],
         };
-        let mut y = Tensor::empty_as(x, &shape);
+        let mut y = Tensor::empty_as(x, &shape)?;
         on_device!(x, cpu::<T> => match self.inverse {
             false => cpu::shuffle::<T>(r, shape, x.cpu()?, y.cpu_mut()?),
             true => cpu::unshuffle::<T>(r, dims, x.cpu()?, y.cpu_mut()?),

@@ -30,14 +30,14 @@ impl Op for Relu {
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [x] = inputs else { unreachable!("relu takes one input") };
-        let mut y = Tensor::empty_as(x, x.shape());
+        let mut y = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?));
         Ok((y, Saved::new()))
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let y = call.output;
-        let mut dx = Tensor::empty_as(y, y.shape());
+        let mut dx = Tensor::empty_as(y, y.shape())?;
         on_device!(y, cpu::<T> => cpu::backward::<T>(y.cpu()?, dy.cpu()?, dx.cpu_mut()?));
         Ok(vec![Some(dx)])
     }

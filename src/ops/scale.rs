@@ -41,7 +41,7 @@ impl Op for Scale {
 
 impl Scale {
     pub(super) fn scaled(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = Tensor::empty_as(x, x.shape());
+        let mut y = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => cpu::forward::<T>(self.factor, x.cpu()?, y.cpu_mut()?));
         Ok(y)
     }

@@ -41,7 +41,7 @@ impl Op for ScaledAdd {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [a, b] = inputs else { unreachable!("scaled_add takes two inputs") };
         same_shape(self.name(), a, b)?;
-        let mut y = Tensor::empty_as(a, a.shape());
+        let mut y = Tensor::empty_as(a, a.shape())?;
         on_device!(a, cpu::<T> => cpu::forward::<T>(self, a.cpu()?, b.cpu()?, y.cpu_mut()?));
         Ok((y, Saved::new()))
     }

@@ -4,6 +4,7 @@
 //! y  = x s(x),                      s(x) = 1 / (1 + exp(-x))
 //! dx = dy (s + x s (1 - s)) = dy s (1 + x (1 - s))
 //! ```
+use crate::engine::cuda::Grid;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -28,15 +29,27 @@ impl Op for Silu {
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [x] = inputs else { unreachable!("silu takes one input") };
-        let mut y = Tensor::empty_as(x, x.shape());
-        on_device!(x, cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?));
+        let mut y = Tensor::empty_as(x, x.shape())?;
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => {
+                let args = [x.into(), (&mut y).into(), x.len().into()];
+                gpu.launch("silu_forward", x.dtype(), Grid::elements(x.len()), &args)?;
+            }
+        );
         Ok((y, Saved::new()))
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("silu takes one input") };
-        let mut dx = Tensor::empty_as(x, x.shape());
-        on_device!(x, cpu::<T> => cpu::backward::<T>(x.cpu()?, dy.cpu()?, dx.cpu_mut()?));
+        let mut dx = Tensor::empty_as(x, x.shape())?;
+        on_device!(x,
+            cpu::<T> => cpu::backward::<T>(x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
+            cuda(gpu) => {
+                let args = [x.into(), dy.into(), (&mut dx).into(), x.len().into()];
+                gpu.launch("silu_backward", x.dtype(), Grid::elements(x.len()), &args)?;
+            }
+        );
         Ok(vec![Some(dx)])
     }
 }

@@ -38,14 +38,14 @@ impl Op for SliceChannels {
         if end > c {
             return Err(Error::shape(self.name(), format!("at least {end} channels"), x.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[n, h, w, self.len]);
+        let mut y = Tensor::empty_as(x, &[n, h, w, self.len])?;
         on_device!(x, cpu::<T> => cpu::forward::<T>(self, c, x.cpu()?, y.cpu_mut()?));
         Ok((y, Saved::new()))
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("slice_channels takes one input") };
-        let mut dx = Tensor::empty_as(x, x.shape());
+        let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x, cpu::<T> => {
             cpu::backward::<T>(self, x.shape()[3], dy.cpu()?, dx.cpu_mut()?);
         });

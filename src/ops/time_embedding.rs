@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn of(kind: TimeEmbedding, t: f64, dim: usize) -> Vec<f64> {
-        kind.of(&[t], dim, DType::F64).unwrap().to_f64_vec()
+        kind.of(&[t], dim, DType::F64).unwrap().to_f64_vec().unwrap()
     }
 
     #[test]

@@ -81,12 +81,12 @@ impl Checkpoints {
         let builder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.folder);
         let temporary = builder.map_err(failed)?;
         let metadata = metadata(config, optimizer.step);
-        let model = WeightsFile::of(parameters, metadata.clone());
+        let model = WeightsFile::of(parameters, metadata.clone())?;
         model.write(&temporary.path().join("model.safetensors"), DType::F32)?;
-        let ema = WeightsFile { tensors: named(parameters, &optimizer.average, ""), metadata };
+        let ema = WeightsFile { tensors: named(parameters, &optimizer.average, "")?, metadata };
         ema.write(&temporary.path().join("ema.safetensors"), DType::F32)?;
-        let mut tensors = named(parameters, &optimizer.first, "first.");
-        tensors.extend(named(parameters, &optimizer.second, "second."));
+        let mut tensors = named(parameters, &optimizer.first, "first.")?;
+        tensors.extend(named(parameters, &optimizer.second, "second.")?);
         let state = WeightsFile { tensors, metadata: metadata_of_state(optimizer.step) };
         state.write(&temporary.path().join("state.safetensors"), DType::F32)?;
         // Until here a kill leaves a folder that is not taken for a checkpoint.
@@ -153,10 +153,10 @@ fn metadata_of_state(step: u64) -> BTreeMap<String, String> {
 type Named = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 /// `values` under the names of `parameters`, in the layout of files.
-fn named(parameters: &[Parameter], values: &[Tensor], prefix: &str) -> Named {
+fn named(parameters: &[Parameter], values: &[Tensor], prefix: &str) -> Result<Named> {
     let entry = |(p, value): (&Parameter, &Tensor)| {
         let shape = file_shape(p.layout(), value.shape());
-        (format!("{prefix}{}", p.name()), (shape, to_file_layout(p.layout(), value)))
+        Ok((format!("{prefix}{}", p.name()), (shape, to_file_layout(p.layout(), value)?)))
     };
     parameters.iter().zip(values).map(entry).collect()
 }

@@ -77,6 +77,6 @@ fn spectrum(tape: &mut Tape, x: &Var) -> Result<Var> {
 
 /// The mean of `|x|`.
 fn magnitude(tape: &mut Tape, x: &Var) -> Result<Var> {
-    let zero = tape.input(Tensor::zeros_as(x.value(), x.shape()));
+    let zero = tape.input(Tensor::zeros_as(x.value(), x.shape())?);
     tape.l1_loss(x, &zero)
 }

@@ -53,13 +53,16 @@ pub struct StepReport {
 
 impl Optimizer {
     /// Zero moments, and averages equal to the values.
-    pub fn new(parameters: &[Parameter]) -> Self {
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn new(parameters: &[Parameter]) -> Result<Self> {
         let zeros = || {
             let zero = |p: &Parameter| Tensor::zeros_as(&p.value(), p.value().shape());
-            parameters.iter().map(zero).collect::<Vec<_>>()
+            parameters.iter().map(zero).collect::<Result<Vec<_>>>()
         };
-        let average = parameters.iter().map(|p| Tensor::clone(&p.value())).collect();
-        Self { first: zeros(), second: zeros(), average, step: 0 }
+        let average = parameters.iter().map(|p| p.value().try_clone()).collect::<Result<_>>()?;
+        Ok(Self { first: zeros()?, second: zeros()?, average, step: 0 })
     }
 
     /// One step: clips the mean of the summed gradients, moves every parameter, then its average.
@@ -93,7 +96,7 @@ impl Optimizer {
         };
         let keep = config.ema.decay_at(step);
         for (i, parameter) in parameters.iter().enumerate() {
-            let mut value = Tensor::clone(&parameter.value());
+            let mut value = parameter.value().try_clone()?;
             if let Some(gradient) = &gradients[i] {
                 let (m, v) = (self.first[i].cpu_mut()?, self.second[i].cpu_mut()?);
                 adam(value.cpu_mut()?, m, v, gradient.cpu()?, &constants);
@@ -105,14 +108,19 @@ impl Optimizer {
     }
 
     /// Runs `body` while the parameters hold their averages.
-    pub fn with_average<R>(&self, parameters: &[Parameter], body: impl FnOnce() -> R) -> R {
+    pub fn with_average<R>(
+        &self,
+        parameters: &[Parameter],
+        body: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        let averages = self.average.iter().map(Tensor::try_clone).collect::<Result<Vec<_>>>()?;
         let kept: Vec<_> = parameters.iter().map(Parameter::value).collect();
-        for (parameter, average) in parameters.iter().zip(&self.average) {
-            parameter.set(average.clone());
+        for (parameter, average) in parameters.iter().zip(averages) {
+            parameter.set(average);
         }
         let result = body();
         for (parameter, value) in parameters.iter().zip(kept) {
-            parameter.set(Tensor::clone(&value));
+            parameter.set(value);
         }
         result
     }

@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
         let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
         let optimizer = match checkpoints.latest() {
             Some(step) => checkpoints.load(step, network.parameters())?,
-            None => Optimizer::new(network.parameters()),
+            None => Optimizer::new(network.parameters())?,
         };
         let verb = if optimizer.step == 0 { "starting" } else { "resuming" };
         reporter.line(&format!(
@@ -140,7 +140,7 @@ impl<'a> Run<'a> {
         let mut total = 0.0;
         let mut sum: Gradients = self.network.parameters().iter().map(|_| None).collect();
         for _ in 0..parts {
-            let (loss, gradients) = self.gradients(&batches.next_item()?)?;
+            let (loss, gradients) = self.gradients(batches.next_item()?)?;
             total += loss / parts as f64;
             optimizer::accumulate(&mut sum, gradients)?;
         }
@@ -155,14 +155,14 @@ impl<'a> Run<'a> {
     }
 
     /// The loss of a batch and its gradients by all parameters.
-    fn gradients(&self, batch: &Batch) -> Result<(f64, Gradients)> {
+    fn gradients(&self, batch: Batch) -> Result<(f64, Gradients)> {
         let mut tape = Tape::training();
         let condition = tape.input(self.network.condition(&batch.low, &batch.y0)?);
-        let state = tape.input(batch.state.clone());
-        let target = tape.input(batch.target.clone());
+        let state = tape.input(batch.state);
+        let target = tape.input(batch.target);
         let predicted = self.network.forward(&mut tape, &state, &condition, &batch.times)?;
         let loss = loss::loss(&mut tape, &self.config.loss, &predicted, &target)?;
-        let value = loss.value().to_f64_vec()[0];
+        let value = loss.value().to_f64_vec()?[0];
         let one = Tensor::from_f64(&[1.0], &[1], loss.value().dtype());
         let mut grads = tape.backward(&loss, one)?;
         Ok((value, optimizer::take(&mut grads, self.network.parameters())))
@@ -312,8 +312,8 @@ impl Source {
         let [n, h, w, c] = crops.x0.nhwc("batch")?;
         let mut steps = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
         let noise = Stream::new(self.seed, Purpose::TrainingNoise, number);
-        let mut state = Tensor::empty_as(&crops.x0, crops.x0.shape());
-        let mut target = Tensor::empty_as(&crops.x0, crops.x0.shape());
+        let mut state = Tensor::empty_as(&crops.x0, crops.x0.shape())?;
+        let mut target = Tensor::empty_as(&crops.x0, crops.x0.shape())?;
         let mut times = Vec::with_capacity(n);
         for i in 0..n {
             let t = self.diffusion.draw_t(steps.uniform());

@@ -113,7 +113,13 @@ fn check_loss(
     let target = tape.input(target.tensor(DType::F64));
     let config = LossConfig { kind: LossKind::MultiscaleDct, dct: 2.0 };
     let got = loss::loss(&mut tape, &config, &pred, &target).unwrap();
-    compare(&format!("{case}.loss"), &got.value().to_f64_vec(), &value.unwrap().data, TOL, failed);
+    compare(
+        &format!("{case}.loss"),
+        &got.value().to_f64_vec().unwrap(),
+        &value.unwrap().data,
+        TOL,
+        failed,
+    );
     let grads = tape.backward(&got, Tensor::from_vec(vec![1.0f64], &[1])).unwrap();
     let got = nchw(grads.of(&pred).unwrap());
     compare(&format!("{case}.grad_pred"), &got, &gradient.unwrap().data, TOL, failed);

@@ -72,7 +72,7 @@ impl File {
         for p in parameters {
             let shape = weights::file_shape(p.layout(), p.value().shape());
             let values = fill(self.text("salt"), p.name(), &shape, gain);
-            p.set(weights::from_file_layout(p.layout(), &shape, &values).cast(dtype));
+            p.set(weights::from_file_layout(p.layout(), &shape, &values).cast(dtype).unwrap());
         }
     }
 }
@@ -97,7 +97,7 @@ impl Array {
 
 /// An NHWC tensor's values in NCHW order; other ranks as they are.
 pub fn nchw(t: &Tensor) -> Vec<f64> {
-    let values = t.to_f64_vec();
+    let values = t.to_f64_vec().unwrap();
     let [_, h, w, c] = t.shape()[..] else { return values };
     let mut out = vec![0.0; values.len()];
     for (i, &v) in values.iter().enumerate() {

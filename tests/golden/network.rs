@@ -77,7 +77,7 @@ fn pass(file: &File, network: &dyn Network, inputs: [&str; 2], dtype: DType) -> 
         );
     }
     check_parameters(file, network.parameters(), "grad.param", param_tol, &mut failed, |p| {
-        grads.of_parameter(p).map(|g| weights::to_file_layout(p.layout(), g))
+        grads.of_parameter(p).map(|g| weights::to_file_layout(p.layout(), g).unwrap())
     });
     failed
 }
@@ -98,7 +98,7 @@ pub fn compare(what: &str, got: &[f64], stored: &[f64], tol: f64, failed: &mut V
 
 fn check_fill(file: &File, parameters: &[Parameter], failed: &mut Vec<String>) {
     check_parameters(file, parameters, "param", 1e-6, failed, |p| {
-        Some(weights::to_file_layout(p.layout(), &p.value()))
+        Some(weights::to_file_layout(p.layout(), &p.value()).unwrap())
     });
 }
 

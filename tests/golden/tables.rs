@@ -132,8 +132,13 @@ fn embeddings(file: &File) -> Outcome {
         let dim = rest.trim_start_matches('D').parse().unwrap_or(1);
         let t = &file.array(if kind == "E2" { "noise_level" } else { "t" }).data;
         let stored = &file.array(name).data;
-        near(name, &formula.of(t, dim, DType::F64).unwrap().to_f64_vec(), stored, &mut failed);
-        let single = formula.of(t, dim, DType::F32).unwrap().to_f64_vec();
+        near(
+            name,
+            &formula.of(t, dim, DType::F64).unwrap().to_f64_vec().unwrap(),
+            stored,
+            &mut failed,
+        );
+        let single = formula.of(t, dim, DType::F32).unwrap().to_f64_vec().unwrap();
         let worst = single.iter().zip(stored).map(|(a, b)| (a - b).abs() / b.abs().max(1.0));
         let worst = worst.fold(0.0, f64::max);
         if worst > 1e-4 {

@@ -46,7 +46,7 @@ impl Run<'_> {
             self.near(&format!("grad_norm {k}"), norm, self.file.array("grad_norm").data[k]);
             if k == 0 {
                 let of = |p: &Parameter| {
-                    grads.of_parameter(p).map(|g| weights::to_file_layout(p.layout(), g))
+                    grads.of_parameter(p).map(|g| weights::to_file_layout(p.layout(), g).unwrap())
                 };
                 check_parameters(self.file, &parameters, "grad0", 2e-4, &mut self.failed, of);
             }
@@ -60,7 +60,7 @@ impl Run<'_> {
             };
             for (p, [m, v]) in parameters.iter().zip(&mut moments) {
                 let gradient = grads.take_parameter(p).unwrap();
-                let mut value = Tensor::clone(&p.value());
+                let mut value = p.value().try_clone().unwrap();
                 adam::adam(value.cpu_mut().unwrap(), m, v, gradient.cpu().unwrap(), &constants);
                 p.set(value);
             }
@@ -68,13 +68,13 @@ impl Run<'_> {
         let (last, _) = self.loss(0);
         self.near("loss after", last, self.file.array("loss").data[3]);
         check_parameters(self.file, &parameters, "param_after", TOLS[1], &mut self.failed, |p| {
-            Some(weights::to_file_layout(p.layout(), &p.value()))
+            Some(weights::to_file_layout(p.layout(), &p.value()).unwrap())
         });
         check_parameters(self.file, &parameters, "delta", TOLS[2], &mut self.failed, |p| {
             let at = parameters.iter().position(|q| q.id() == p.id()).unwrap();
             let change = flat(p).iter().zip(&before[at]).map(|(a, b)| a - b).collect();
             let change = Tensor::from_vec::<f32>(change, p.value().shape());
-            Some(weights::to_file_layout(p.layout(), &change))
+            Some(weights::to_file_layout(p.layout(), &change).unwrap())
         });
     }
 
@@ -93,7 +93,7 @@ impl Run<'_> {
         let t: Vec<f64> = self.file.array("t").data[k * batch..(k + 1) * batch].to_vec();
         let eta: Vec<f64> = t.iter().map(|&t| self.file.array("eta").data[t as usize]).collect();
         let each = len / batch;
-        let values = |t: &Tensor| t.to_f64_vec();
+        let values = |t: &Tensor| t.to_f64_vec().unwrap();
         let (x, y, z) = (values(&x0), values(&y0), values(&noise));
         let state: Vec<f64> = (0..len)
             .map(|i| {
@@ -110,7 +110,7 @@ impl Run<'_> {
         let target = tape.input(Tensor::from_f64(&target, x0.shape(), DType::F32));
         let config = LossConfig { kind: LossKind::MultiscaleDct, dct: 2.0 };
         let value = loss::loss(&mut tape, &config, &predicted, &target).unwrap();
-        let number = value.value().to_f64_vec()[0];
+        let number = value.value().to_f64_vec().unwrap()[0];
         let one = Tensor::from_vec(vec![1.0f32], &[1]);
         (number, tape.backward(&value, one).unwrap())
     }

@@ -107,7 +107,7 @@ impl Op for Conv2d {
         if let Some(b) = inputs.get(2).filter(|b| b.shape() != [d.co]) {
             return Err(Error::shape("conv2d", format!("bias [{}]", d.co), b.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[d.batch, d.out_height(), d.out_width(), d.co]);
+        let mut y = Tensor::empty_as(x, &[d.batch, d.out_height(), d.out_width(), d.co])?;
         on_device!(x, cpu::<T> => {
             let bias = inputs.get(2).map(|b| b.cpu::<T>()).transpose()?;
             cpu::forward::<T>(&d, self.relu, x.cpu()?, w.cpu()?, bias, y.cpu_mut()?);
@@ -120,12 +120,7 @@ impl Op for Conv2d {
         let d = self.dims(x, w)?;
         let masked = if self.relu { Some(relu_mask(call.output, dy)?) } else { None };
         let dz = masked.as_ref().unwrap_or(dy);
-        let mut grads: Vec<Option<Tensor>> = call
-            .inputs
-            .iter()
-            .zip(call.wants)
-            .map(|(input, wanted)| wanted.then(|| Tensor::empty_as(input, input.shape())))
-            .collect();
+        let mut grads = call.empty_gradients()?;
         on_device!(x, cpu::<T> => {
             if let Some(dx) = &mut grads[0] {
                 cpu::input_gradient::<T>(&d, w.cpu()?, dz.cpu()?, dx.cpu_mut()?);
@@ -149,7 +144,7 @@ impl Op for Conv2d {
 
 /// `dy` where `y` is positive, else 0.
 fn relu_mask(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let mut dz = Tensor::empty_as(dy, dy.shape());
+    let mut dz = Tensor::empty_as(dy, dy.shape())?;
     on_device!(y, cpu::<T> => {
         let zero = T::default();
         parallel::zip3(dz.cpu_mut::<T>()?, y.cpu()?, dy.cpu()?, |dz, &y, &dy| {

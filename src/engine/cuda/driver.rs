@@ -1,0 +1,113 @@
+//! What the engine asks of a machine that runs kernels.
+use std::fmt::Debug;
+
+use crate::error::Result;
+
+/// An address in device memory; the host never dereferences it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DevicePointer(pub u64);
+
+impl DevicePointer {
+    /// The address `bytes` further on.
+    pub const fn offset(self, bytes: usize) -> Self {
+        Self(self.0 + bytes as u64)
+    }
+}
+
+/// One kernel argument: its bits and how many bytes of them count, as `cuLaunchKernel` reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Argument {
+    /// The value, in the low bytes.
+    pub bits: u64,
+    /// 4 or 8.
+    pub size: u32,
+}
+
+/// A kernel, its grid and its arguments.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch<'a> {
+    /// The entry point, such as `silu_forward_f16`.
+    pub kernel: &'a str,
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block in x, y, z.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// In the order of the kernel's parameters.
+    pub arguments: &'a [Argument],
+}
+
+/// What a GPU is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// As the driver calls it, such as `NVIDIA H200`.
+    pub name: String,
+    /// Major and minor compute capability.
+    pub compute_capability: (u32, u32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: usize,
+    /// Device memory in bytes.
+    pub memory: usize,
+    /// CUDA version of the driver, such as `13.0`.
+    pub driver: String,
+}
+
+/// A GPU as the engine sees it: one ordered stream of work. Calls return before the work is done,
+/// except [`download`](Self::download) and [`synchronize`](Self::synchronize).
+///
+/// All methods fail with [`Error::Device`](crate::error::Error::Device), naming the driver's reason;
+/// [`allocate`](Self::allocate) fails with [`Error::Memory`](crate::error::Error::Memory) when the
+/// device is full.
+pub trait Driver: Debug + Send + Sync {
+    /// What this GPU is.
+    fn describe(&self) -> &Description;
+
+    /// `bytes` of device memory, at least 256-byte aligned where the device caches memory.
+    fn allocate(&self, bytes: usize) -> Result<DevicePointer>;
+
+    /// Gives memory back, once the work that was issued before is done.
+    fn free(&self, at: DevicePointer);
+
+    /// Whether freed memory is worth keeping for the next allocation of about its size. An emulator
+    /// says no, so that each allocation has bounds of its own to check.
+    fn recycles(&self) -> bool {
+        true
+    }
+
+    /// Free and total bytes of device memory.
+    fn memory(&self) -> Result<(usize, usize)>;
+
+    /// Copies host memory to the device; `from` may change when the call returns.
+    fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()>;
+
+    /// Copies device memory to the host, after all work issued before.
+    fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()>;
+
+    /// Copies `bytes` within the device.
+    fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()>;
+
+    /// Sets `bytes` to `byte`.
+    fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()>;
+
+    /// Starts a kernel.
+    fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+
+    /// Waits until all work is done.
+    fn synchronize(&self) -> Result<()>;
+
+    /// From here on launches, copies and fills are recorded instead of done.
+    fn begin_capture(&self) -> Result<()>;
+
+    /// Ends the recording.
+    fn end_capture(&self) -> Result<Box<dyn Replay>>;
+
+    /// Seconds of device time that `work` takes, between two events in the stream.
+    fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
+}
+
+/// A recorded sequence of launches, copies and fills.
+pub trait Replay: Debug + Send {
+    /// Issues the sequence again, on the same addresses.
+    fn replay(&self) -> Result<()>;
+}

@@ -1,0 +1,11 @@
+//! The GPU: kernels launched by name, device memory, graphs.
+//!
+//! Under everything lies one seam, the [`Driver`]: NVIDIA's, or in tests an emulator that runs the
+//! same `kernels/*.cu` on the processor. Above it nothing knows which.
+mod driver;
+mod gpu;
+mod memory;
+
+pub use driver::{Argument, Description, DevicePointer, Driver, Launch, Replay};
+pub use gpu::{Arg, Gpu, Graph, Grid};
+pub use memory::{Buffer, Usage};
