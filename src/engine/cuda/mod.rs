@@ -4,7 +4,9 @@
 //! same `kernels/*.cu` on the processor. Above it nothing knows which.
 mod driver;
 mod gpu;
+pub mod images;
 mod memory;
+pub mod sha256;
 
 pub use driver::{Argument, Description, DevicePointer, Driver, Launch, Replay};
 pub use gpu::{Arg, Gpu, Graph, Grid};
