@@ -44,7 +44,7 @@ fn steps(c: &mut Criterion) {
                 tape.input(low.try_clone().expect("memory")),
             );
             let y = network.forward(&mut tape, &x, &low, &t).expect("it runs");
-            let target = tape.input(target.clone());
+            let target = tape.input(target.try_clone().expect("memory"));
             let loss = tape.l1_loss(&y, &target).expect("it runs");
             let one = Tensor::from_vec(vec![1.0f32], &[1]);
             let mut grads = tape.backward(&loss, one).expect("it runs");
@@ -52,7 +52,7 @@ fn steps(c: &mut Criterion) {
                 Adam { lr: 1e-4, betas: [0.9, 0.999], eps: 1e-8, decay: 0.0, step: 1, scale: 1.0 };
             for (p, (m, v)) in network.parameters().iter().zip(&mut moments) {
                 let g = grads.take_parameter(p).expect("every parameter is used");
-                let mut value = Tensor::clone(&p.value());
+                let mut value = p.value().try_clone().expect("memory");
                 adam(value.cpu_mut().expect("f32"), m, v, g.cpu().expect("f32"), &c);
                 p.set(value);
             }
