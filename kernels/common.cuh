@@ -59,7 +59,7 @@ __device__ __forceinline__ size_t element() { return size_t(blockIdx.x) * blockD
     namespace in_##suffix {                                                                       \
     using T = type;                                                                               \
     KERNEL __launch_bounds__(threads) name##_##suffix parameters { name##_kernel<T> arguments; }  \
-    REGISTER_KERNEL(name##_##suffix);                                                             \
+    REGISTER_KERNEL(name##_##suffix, threads);                                                    \
     }
 #define FOR_DTYPES_WITH_LIMIT(threads, name, parameters, arguments)                               \
     EXPORT_KERNEL(f32, float, threads, name, parameters, arguments)                               \

@@ -22,7 +22,7 @@ template <class T> struct shared_type {
 #define DYNAMIC_SHARED(T, variable)                                                               \
     extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                       \
     T *const variable = reinterpret_cast<T *>(dynamic_shared_memory)
-#define REGISTER_KERNEL(name) static_assert(true, "")
+#define REGISTER_KERNEL(...) static_assert(true, "")
 #endif
 
 // Kernels are launched by name.

@@ -5,7 +5,9 @@ namespace {
 // x, y: [n]
 template <typename T> __device__ void silu_forward_kernel(const T *x, T *y, int n) {
     const size_t i = element();
+#if !defined(BUG_SILU_EDGE) // seeded bugs: see kernels/emulation
     if (i >= size_t(n)) return;
+#endif
     const float v = load(x + i);
     store(y + i, v * sigmoid(v));
 }
@@ -15,7 +17,11 @@ template <typename T> __device__ void silu_backward_kernel(const T *x, const T *
     const size_t i = element();
     if (i >= size_t(n)) return;
     const float v = load(x + i), s = sigmoid(v);
+#if defined(BUG_SILU_SLOPE)
+    store(dx + i, load(dy + i) * s);
+#else
     store(dx + i, load(dy + i) * s * (1.0f + v * (1.0f - s)));
+#endif
 }
 } // namespace
 

@@ -11,7 +11,7 @@ fn checked() -> Vec<OpCase> {
 
 #[test]
 fn gradients_match_finite_differences() {
-    for case in checked() {
+    for case in checked().iter().filter(|case| !case.compared_only) {
         let error = case.gradient_error().unwrap();
         println!("{error:.1e}  {case:?}");
         assert!(error <= case.grad_tol, "{case:?}: gradient off by {error:.1e}");

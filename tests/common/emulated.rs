@@ -1,0 +1,200 @@
+//! The second implementation of the driver: the project's kernels on the processor.
+use std::sync::{Arc, Mutex};
+
+use cuda_emulation::{Library, Schedule, Variant};
+use srk::engine::cuda::{Argument, Description, DevicePointer, Driver, Gpu, Launch, Replay};
+use srk::error::{Error, Report, Result};
+
+/// A GPU that runs kernels of `variant` in the order `schedule`.
+pub(crate) fn gpu(variant: Variant, schedule: Schedule) -> Gpu {
+    Gpu::new(Arc::new(Emulated::new(variant, schedule)))
+}
+
+/// An emulated GPU.
+#[derive(Debug)]
+pub(crate) struct Emulated {
+    machine: Machine,
+    description: Description,
+    recording: Mutex<Option<Vec<Work>>>,
+    /// Bytes that may be allocated; then the device is full.
+    pub(crate) limit: Mutex<usize>,
+    allocated: Mutex<std::collections::HashMap<u64, usize>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Machine {
+    library: Library,
+    schedule: Schedule,
+}
+
+/// What a graph consists of.
+#[derive(Clone, Debug)]
+enum Work {
+    Launch {
+        kernel: String,
+        grid: [u32; 3],
+        block: [u32; 3],
+        shared: u32,
+        arguments: Vec<Argument>,
+    },
+    Copy {
+        to: DevicePointer,
+        from: DevicePointer,
+        bytes: usize,
+    },
+    Fill {
+        at: DevicePointer,
+        byte: u8,
+        bytes: usize,
+    },
+}
+
+fn failed(cause: String) -> Error {
+    Error::Device(Report::new("the emulated GPU reports an error", cause))
+}
+
+impl Emulated {
+    /// A device with the kernels of `variant`.
+    pub(crate) fn new(variant: Variant, schedule: Schedule) -> Self {
+        let library = Library::open(variant).unwrap_or_else(|e| panic!("{e}"));
+        let description = Description {
+            name: "emulated GPU".into(),
+            compute_capability: (9, 0),
+            // Few, so that small tensors already make work for several blocks each.
+            multiprocessors: 4,
+            memory: 8 << 30,
+            driver: "13.0".into(),
+        };
+        Self {
+            machine: Machine { library, schedule },
+            description,
+            recording: Mutex::default(),
+            limit: Mutex::new(8 << 30),
+            allocated: Mutex::default(),
+        }
+    }
+
+    fn issue(&self, work: Work) -> Result<()> {
+        if let Some(recorded) = &mut *self.recording.lock().unwrap() {
+            recorded.push(work);
+            return Ok(());
+        }
+        self.machine.run(&work)
+    }
+
+    fn not_capturing(&self, what: &str) -> Result<()> {
+        match &*self.recording.lock().unwrap() {
+            Some(_) => Err(failed(format!("{what} while a graph is recorded"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Machine {
+    fn run(&self, work: &Work) -> Result<()> {
+        match work {
+            Work::Launch { kernel, grid, block, shared, arguments } => {
+                let arguments: Vec<_> = arguments.iter().map(|a| (a.bits, a.size)).collect();
+                self.library.launch(kernel, *grid, *block, *shared, &arguments, self.schedule)
+            }
+            Work::Copy { to, from, bytes } => self.library.copy(to.0, from.0, *bytes),
+            Work::Fill { at, byte, bytes } => self.library.fill(at.0, *byte, *bytes),
+        }
+        .map_err(failed)
+    }
+}
+
+impl Driver for Emulated {
+    fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<DevicePointer> {
+        let mut allocated = self.allocated.lock().unwrap();
+        let used: usize = allocated.values().sum();
+        if used + bytes > *self.limit.lock().unwrap() {
+            let cause = format!("{bytes} bytes were wanted beside {used} in use");
+            return Err(Error::Memory(Report::new("the GPU's memory is full", cause)));
+        }
+        let at = self.machine.library.allocate(bytes, "tensor").map_err(failed)?;
+        allocated.insert(at, bytes);
+        Ok(DevicePointer(at))
+    }
+
+    fn free(&self, at: DevicePointer) {
+        self.allocated.lock().unwrap().remove(&at.0);
+        let _ = self.machine.library.free(at.0);
+    }
+
+    fn recycles(&self) -> bool {
+        false
+    }
+
+    fn memory(&self) -> Result<(usize, usize)> {
+        let used: usize = self.allocated.lock().unwrap().values().sum();
+        let limit = *self.limit.lock().unwrap();
+        Ok((limit.saturating_sub(used), limit))
+    }
+
+    fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()> {
+        self.not_capturing("an upload")?;
+        self.machine.library.upload(to.0, from).map_err(failed)
+    }
+
+    fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()> {
+        self.not_capturing("a download")?;
+        self.machine.library.download(from.0, to).map_err(failed)
+    }
+
+    fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()> {
+        self.issue(Work::Copy { to, from, bytes })
+    }
+
+    fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()> {
+        self.issue(Work::Fill { at, byte, bytes })
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        self.issue(Work::Launch {
+            kernel: launch.kernel.to_owned(),
+            grid: launch.grid,
+            block: launch.block,
+            shared: launch.shared_bytes,
+            arguments: launch.arguments.to_vec(),
+        })
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.not_capturing("a wait")
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        self.not_capturing("a second recording")?;
+        *self.recording.lock().unwrap() = Some(vec![]);
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<Box<dyn Replay>> {
+        let work = self.recording.lock().unwrap().take();
+        let work = work.ok_or_else(|| failed("no recording to end".into()))?;
+        Ok(Box::new(Recorded { machine: self.machine, work }))
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        let start = std::time::Instant::now();
+        work()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+}
+
+#[derive(Debug)]
+struct Recorded {
+    machine: Machine,
+    work: Vec<Work>,
+}
+
+impl Replay for Recorded {
+    fn replay(&self) -> Result<()> {
+        self.work.iter().try_for_each(|work| self.machine.run(work))
+    }
+}
