@@ -38,10 +38,10 @@ pub fn origin() -> &'static str {
     ORIGIN
 }
 
-/// The embedded architectures, such as `8.6` and `8.0 (PTX)`.
+/// The embedded architectures, such as `8.6` and `8.0-PTX`.
 pub fn architectures() -> Vec<String> {
     let name =
-        |i: &Image| format!("{}.{}{}", i.arch / 10, i.arch % 10, if i.ptx { " (PTX)" } else { "" });
+        |i: &Image| format!("{}.{}{}", i.arch / 10, i.arch % 10, if i.ptx { "-PTX" } else { "" });
     IMAGES.iter().map(name).collect()
 }
 
@@ -56,7 +56,7 @@ pub fn modules(capability: (u32, u32)) -> Result<Vec<Module>> {
         return Err(failed(ORIGIN.into(), "rebuild with kernels, or use --device cpu"));
     }
     let Some(image) = choose(IMAGES, capability) else {
-        let cause = format!("it has them for {}", architectures().join(", "));
+        let cause = format!("it has them for {}", architectures().join(" "));
         return Err(failed(cause, "GPUs from compute capability 7.5 (Turing) on are supported"));
     };
     unpack(image.bytes).map_err(|cause| {
