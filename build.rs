@@ -106,7 +106,9 @@ fn pick(folder: &Path, out: &Path) -> Result<Kernels> {
     };
     watch(folder);
     match nvcc.build(&sources, folder, out) {
-        Ok(images) if images.is_empty() => Ok(Kernels::none("nothing in SRK_CUDA_ARCHS to build for")),
+        Ok(images) if images.is_empty() => {
+            Ok(Kernels::none("nothing in SRK_CUDA_ARCHS to build for"))
+        }
         Ok(images) => Ok(Kernels { origin: format!("built by nvcc {}", nvcc.version), images }),
         Err(why) if mode == "build" => Err(why),
         Err(why) => {
