@@ -9,10 +9,10 @@
 //! ddpm            sqrt(ab_t)      0                 sqrt(1 - ab_t)         (Ho et al. 2020, eq. 4)
 //! residual-ddpm   sqrt(ab_t)      -sqrt(ab_t)       sqrt(1 - ab_t)         the state is x0 - y0
 //! ```
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::{Betas, DdpmTable, EtaSchedule};
+pub(crate) use crate::ops::sampler_step::combine;
 
 /// How y0 is made of the low-resolution image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,22 +273,4 @@ impl Marginal {
     pub fn apply(&self, x0: &[f32], y0: &[f32], noise: &mut [f32]) {
         combine(noise, [self.noise, self.x0, self.y0, 0.0], x0, y0, y0);
     }
-}
-
-/// `x <- k0 x + k1 a + k2 b + k3 c`, elementwise, in double precision and rounded once.
-#[allow(clippy::cast_possible_truncation)] // The one rounding.
-pub(crate) fn combine(x: &mut [f32], k: [f64; 4], a: &[f32], b: &[f32], c: &[f32]) {
-    const CHUNK: usize = 1 << 14;
-    debug_assert!(x.len() == a.len() && x.len() == b.len() && x.len() == c.len());
-    x.par_chunks_mut(CHUNK).enumerate().for_each(|(i, x)| {
-        let at = i * CHUNK..i * CHUNK + x.len();
-        let (a, b, c) = (&a[at.clone()], &b[at.clone()], &c[at]);
-        for i in 0..x.len() {
-            let sum = k[0] * f64::from(x[i])
-                + k[1] * f64::from(a[i])
-                + k[2] * f64::from(b[i])
-                + k[3] * f64::from(c[i]);
-            x[i] = sum as f32;
-        }
-    });
 }

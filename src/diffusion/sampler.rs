@@ -13,6 +13,8 @@ use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
+pub(crate) use crate::ops::noise::fill_pixels;
+pub use crate::ops::sampler_step::clamp;
 
 /// How a chain is walked back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -273,18 +275,6 @@ impl Noise for PixelNoise {
     }
 }
 
-/// Three of the four normals of each pixel of `image` `[H, width, 3]`, whose first pixel is `origin`.
-#[allow(clippy::cast_possible_truncation)] // Coordinates of pixels fit 32 bits.
-pub(crate) fn fill_pixels(stream: &Stream, origin: [usize; 2], width: usize, image: &mut [f32]) {
-    use rayon::prelude::*;
-    image.par_chunks_mut(width * 3).enumerate().for_each(|(y, row)| {
-        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
-            let normals = stream.normals((origin[1] + x) as u32, (origin[0] + y) as u32);
-            pixel.copy_from_slice(&normals[..3]);
-        }
-    });
-}
-
 /// Where a walk is, told after each call of the network.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
@@ -376,9 +366,4 @@ fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
         combine(y.cpu_mut()?, [factor, 0.0, 0.0, 0.0], x, x, x);
     }
     Ok(y)
-}
-
-/// Limits `x` to `[-1, 1]`; a NaN stays one, so that it is seen.
-pub fn clamp(x: &mut [f32]) {
-    x.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
 }
