@@ -9,6 +9,7 @@ pub mod images;
 mod memory;
 #[cfg(feature = "cuda")]
 pub mod nvidia;
+pub mod sha256;
 
 pub use choose::{choose, devices, is_device_name, open, open_best};
 pub use driver::{Argument, Description, DevicePointer, Driver, Launch, Replay};
