@@ -41,10 +41,14 @@ impl TimeEmbedding {
         Ok(Tensor::from_f64(&values, &[t.len(), dim], dtype))
     }
 
-    /// The same of a tensor `t` `[N]`, F32, on the device of `t`.
+    /// As [`of`](Self::of) for numbers `t` `[N]`, F32, on the device where the result is wanted.
     pub fn of_tensor(self, t: &Tensor, dim: usize, dtype: DType) -> Result<Tensor> {
         self.check(t.len(), dim)?;
         let Device::Cuda(gpu) = t.device() else { return self.of(&t.to_f64_vec()?, dim, dtype) };
+        if t.dtype() != DType::F32 {
+            let what = format!("steps of {:?}", t.dtype());
+            return Err(Error::Unsupported { op: "time_embedding", what });
+        }
         let y = Tensor::empty_on(&t.device(), dtype, &[t.len(), dim])?;
         let sizes = [t.len(), dim, self as usize].map(Arg::from);
         let args = [&[t.into(), (&y).into()], &sizes[..]].concat();
