@@ -1,7 +1,9 @@
 //! One file per op; [`all`] is the registry that the tests and the benches walk.
 pub mod adam;
 pub mod add_channels;
+pub mod batch_norm;
 pub mod bilinear;
+pub mod cast;
 pub mod clip_by_norm;
 pub mod concat;
 pub mod conv2d;
@@ -14,6 +16,7 @@ pub mod gelu;
 pub mod group_norm;
 pub mod haar;
 pub mod l1_loss;
+pub mod leaky_relu;
 pub mod linear;
 pub mod local_amplitude;
 pub mod max_pool2;
@@ -40,7 +43,9 @@ use crate::error::{Error, Result};
 pub fn all() -> Vec<OpCase> {
     [
         add_channels::cases(),
+        batch_norm::cases(),
         bilinear::cases(),
+        cast::cases(),
         concat::cases(),
         conv2d::cases(),
         conv_transpose2d::cases(),
@@ -50,6 +55,7 @@ pub fn all() -> Vec<OpCase> {
         group_norm::cases(),
         haar::cases(),
         l1_loss::cases(),
+        leaky_relu::cases(),
         linear::cases(),
         max_pool2::cases(),
         mse_loss::cases(),
