@@ -1,6 +1,7 @@
 //! One call of the default network, and one training step: compare with
 //! `benches/peers/torch_default.py` on the same machine.
 use criterion::{Criterion, criterion_group, criterion_main};
+use srk::engine::device::DType;
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
 use srk::models::ModelConfig;
@@ -21,7 +22,7 @@ fn steps(c: &mut Criterion) {
     let high = [BATCH, 4 * LOW, 4 * LOW, 3];
     let (state, target) = (tensor(&high), tensor(&high));
     let low = tensor(&[BATCH, LOW, LOW, 3]);
-    let t = [3.0; BATCH];
+    let t = Tensor::from_f64(&[3.0; BATCH], &[BATCH], DType::F32);
     let mut group = c.benchmark_group("step");
     group.sample_size(20);
     group.bench_function("denoising", |b| {

@@ -143,7 +143,8 @@ impl Network for Oracle {
         low.try_clone()
     }
 
-    fn forward(&self, tape: &mut Tape, x: &Var, _condition: &Var, t: &[f64]) -> Result<Var> {
+    fn forward(&self, tape: &mut Tape, x: &Var, _condition: &Var, t: &Tensor) -> Result<Var> {
+        let t = t.to_f64_vec()?;
         self.told.lock().unwrap().push(t[0]);
         let step = (1..=self.chain.steps()).find(|&s| self.chain.time(s) == t[0]).unwrap();
         let (m, scale) = (self.chain.marginal(step), self.chain.input_scale(step));
@@ -219,7 +220,7 @@ impl Network for Pointwise {
         low.try_clone()
     }
 
-    fn forward(&self, tape: &mut Tape, x: &Var, _condition: &Var, _t: &[f64]) -> Result<Var> {
+    fn forward(&self, tape: &mut Tape, x: &Var, _condition: &Var, _t: &Tensor) -> Result<Var> {
         tape.scale(x, 0.3)
     }
 

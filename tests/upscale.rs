@@ -29,7 +29,8 @@ fn output(network: &dyn Network, width: usize, by: f32) -> Vec<f32> {
     let mut tape = Tape::inference();
     let x = tape.input(Tensor::from_vec(state, &high));
     let low = tape.input(Tensor::from_vec(low, &[1, height, width, 3]));
-    let y = network.forward(&mut tape, &x, &low, &[4.0]).unwrap();
+    let t = Tensor::from_vec(vec![4.0f32], &[1]);
+    let y = network.forward(&mut tape, &x, &low, &t).unwrap();
     y.value().cpu::<f32>().unwrap().to_vec()
 }
 

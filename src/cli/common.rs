@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::engine::cuda;
+use crate::engine::device::Device;
 use crate::error::{Error, Report, Result};
 
 /// The number of the signal that asked to stop; 0 while none did.
@@ -32,26 +34,40 @@ pub(super) fn check(stop: &Stop) -> Result<()> {
     }
 }
 
-/// Where the work runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum DeviceChoice {
-    /// The best device there is
-    #[default]
-    Auto,
-    /// The processor
-    Cpu,
-    /// An NVIDIA GPU
-    Cuda,
+/// Where the work runs: `auto`, `cpu`, `cuda`, or `cuda:N`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DeviceChoice(String);
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        cuda::is_device_name(name)
+            .then(|| Self(name.to_owned()))
+            .ok_or_else(|| "auto, cpu, cuda, or one of several GPUs, such as cuda:1".into())
+    }
 }
 
 impl DeviceChoice {
+    /// The device; `note` hears why a GPU is not used where that is left to us.
+    ///
+    /// # Errors
+    /// If the GPU that was asked for cannot be used.
+    pub(super) fn open(&self, note: &mut dyn FnMut(&Error)) -> Result<Device> {
+        cuda::choose(&self.0, note)
+    }
+
     /// Fails where the device asked for cannot be used.
-    pub(super) fn check(self) -> Result<()> {
-        if self != Self::Cuda {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.0 == "auto" {
             return Ok(());
         }
-        let report = Report::new("no GPU can be used", "this build of srk has no CUDA kernels");
-        Err(Error::Device(report.help("--device cpu, or leave --device out")))
+        match self.open(&mut |_| ())? {
+            Device::Cpu => Ok(()),
+            Device::Cuda(_) => {
+                Err(Error::Unsupported { op: "--device", what: "this command on a GPU".into() })
+            }
+        }
     }
 }
 

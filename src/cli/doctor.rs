@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::common;
 use crate::diffusion::system::System;
+use crate::engine::cuda::{self, images};
 use crate::error::{Error, Report, Result};
 
 /// Check this machine: processor, memory, devices, models, and the arithmetic.
@@ -30,7 +31,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         ("processor", features()),
         ("threads", threads.to_string()),
         ("memory", format!("{memory_mib} MiB free")),
-        ("gpu", "none: this build of srk has no CUDA kernels".to_owned()),
+        ("gpu", gpu()),
+        ("kernels", kernels()),
         ("reads", "PNG JPEG WebP TIFF BMP PNM GIF".to_owned()),
         ("writes", "PNG JPEG WebP TIFF BMP".to_owned()),
         ("model", format!("{}, {} parameters", model.name, model.network.parameter_count())),
@@ -71,6 +73,48 @@ fn self_test() -> Result<(usize, f64)> {
         worst = if error <= worst { worst } else { error };
     }
     Ok((cases.len(), worst))
+}
+
+/// Every GPU and whether it can be used, or why there is none.
+fn gpu() -> String {
+    let found = match cuda::devices() {
+        Ok(found) => found,
+        Err(error) => return format!("no GPU: {}", sentence(&error)),
+    };
+    let line = |(ordinal, gpu): (usize, &cuda::Description)| {
+        let (major, minor) = gpu.compute_capability;
+        let what = format!(
+            "cuda:{ordinal} {}, compute capability {major}.{minor}, {} MiB, driver for CUDA {}",
+            gpu.name,
+            gpu.memory >> 20,
+            gpu.driver
+        );
+        match cuda::open(ordinal) {
+            Ok(_) => what,
+            Err(error) => format!("{what}; no GPU: {}", sentence(&error)),
+        }
+    };
+    found.iter().enumerate().map(line).collect::<Vec<_>>().join("\n           ")
+}
+
+/// Cause and advice of an error in one line.
+fn sentence(error: &Error) -> String {
+    match error {
+        Error::Device(r) | Error::Memory(r) => {
+            let parts = [&r.cause, &r.help].map(String::as_str);
+            let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+            parts.join("; ")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Where the GPU's kernels come from, and what for.
+fn kernels() -> String {
+    match images::architectures() {
+        list if list.is_empty() => images::origin().to_owned(),
+        list => format!("{}, for {}", images::origin(), list.join(" ")),
+    }
 }
 
 /// The instruction sets that srk has fast code for.

@@ -44,8 +44,8 @@ pub(super) struct Args {
     /// The seed of the noise
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Where to run
-    #[arg(long, value_enum, default_value_t)]
+    /// Where to run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
+    #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// Threads [default: all cores]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -49,8 +49,8 @@ pub(super) struct Args {
     /// Memory for the tiles in flight, such as 2G or 50% [default: 30% of what is free, at most 1G]
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     ram: Option<u64>,
-    /// Where to run
-    #[arg(long, value_enum, default_value_t)]
+    /// Where to run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
+    #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// Threads [default: all cores]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

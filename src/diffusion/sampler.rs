@@ -364,7 +364,7 @@ fn call(
     let mut tape = Tape::inference();
     let state = tape.input(scaled(x, chain.input_scale(t))?);
     let condition = tape.input(condition.try_clone()?);
-    let times = vec![chain.time(t); x.shape()[0]];
+    let times = Tensor::from_f64(&vec![chain.time(t); x.shape()[0]], &[x.shape()[0]], DType::F32);
     network.forward(&mut tape, &state, &condition, &times)?.into_tensor()
 }
 

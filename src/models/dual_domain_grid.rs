@@ -89,8 +89,9 @@ impl DualDomainGrid {
     }
 
     /// What t has to say, `[N, channels]`, before each block's own linear map.
-    fn time_features(&self, tape: &mut Tape, x: &Var, t: &[f64]) -> Result<Var> {
-        let embedded = TimeEmbedding::SinCosToEnd.of(t, self.config.time_dim, x.value().dtype())?;
+    fn time_features(&self, tape: &mut Tape, x: &Var, t: &Tensor) -> Result<Var> {
+        let embedded =
+            TimeEmbedding::SinCosToEnd.of_tensor(t, self.config.time_dim, x.value().dtype())?;
         let embedded = tape.input(embedded);
         let features = self.time[0].forward(tape, &embedded)?;
         let features = tape.silu(&features)?;
@@ -104,7 +105,7 @@ impl Network for DualDomainGrid {
         low.try_clone()
     }
 
-    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &[f64]) -> Result<Var> {
+    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {
         let time = self.time_features(tape, x, t)?;
         let state = tape.pixel_unshuffle(x, self.config.scale)?;
         let input = tape.concat(&[&state, condition])?;

@@ -91,9 +91,9 @@ impl DualDomainUNet {
         }
     }
 
-    fn time_shift(&self, tape: &mut Tape, x: &Var, t: &[f64]) -> Result<Var> {
+    fn time_shift(&self, tape: &mut Tape, x: &Var, t: &Tensor) -> Result<Var> {
         let dtype = x.value().dtype();
-        let embedded = TimeEmbedding::SinCosToEnd.of(t, self.time_dim, dtype)?;
+        let embedded = TimeEmbedding::SinCosToEnd.of_tensor(t, self.time_dim, dtype)?;
         let embedded = tape.input(embedded);
         let hidden = self.time[0].forward(tape, &embedded)?;
         let hidden = tape.gelu(&hidden)?;
@@ -122,7 +122,7 @@ impl Network for DualDomainUNet {
         tape.concat(&parts.iter().collect::<Vec<_>>())?.into_tensor()
     }
 
-    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &[f64]) -> Result<Var> {
+    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {
         let shift = self.time_shift(tape, x, t)?;
         let input = tape.concat(&[x, condition])?;
         let x1 = self.inc.forward(tape, &input)?;

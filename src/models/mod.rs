@@ -53,9 +53,9 @@ pub trait Network: Send + Sync {
     /// `low` is the low-resolution image `[N, h, w, 3]`, `y0` its enlargement `[N, H, W, 3]`.
     fn condition(&self, low: &Tensor, y0: &Tensor) -> Result<Tensor>;
 
-    /// The prediction `[N, H, W, 3]` for the state `x` `[N, H, W, 3]` at the steps `t` (`N` values,
-    /// counted as the process counts them).
-    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &[f64]) -> Result<Var>;
+    /// The prediction `[N, H, W, 3]` for the state `x` `[N, H, W, 3]` at the steps `t` `[N]`, counted
+    /// as the process counts them, in F32 or F64.
+    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var>;
 
     /// All parameters, in construction order.
     fn parameters(&self) -> &[Parameter];

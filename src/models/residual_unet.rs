@@ -119,9 +119,9 @@ impl Network for ResidualUNet {
         y0.try_clone()
     }
 
-    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &[f64]) -> Result<Var> {
+    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {
         let dtype = x.value().dtype();
-        let embedded = TimeEmbedding::SinCosToEnd.of(t, self.time_dim, dtype)?;
+        let embedded = TimeEmbedding::SinCosToEnd.of_tensor(t, self.time_dim, dtype)?;
         let embedded = tape.input(embedded);
         let time = self.time.forward(tape, &embedded)?;
         let time = tape.relu(&time)?;

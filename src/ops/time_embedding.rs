@@ -49,6 +49,11 @@ impl TimeEmbedding {
         Ok(Tensor::from_f64(&values, &[t.len(), dim], dtype))
     }
 
+    /// As [`of`](Self::of) for numbers `t` `[N]` on the device where the result is wanted.
+    pub fn of_tensor(self, t: &Tensor, dim: usize, dtype: DType) -> Result<Tensor> {
+        self.of(&t.to_f64_vec()?, dim, dtype)
+    }
+
     fn value(self, t: f64, i: usize, dim: usize) -> f64 {
         let half = dim / 2;
         let angle = |k: usize, last: usize| t * 1e4f64.powf(-(k as f64) / last as f64);

@@ -15,6 +15,7 @@ use crate::data::crops::{self, CropPlan, Crops};
 use crate::data::folder;
 use crate::diffusion::process::{Chain, Prediction, combine};
 use crate::diffusion::sampler::{Diffusion, fill_pixels};
+use crate::engine::device::DType;
 use crate::engine::files::atomic_write;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tape::Tape;
@@ -289,8 +290,8 @@ struct Batch {
     state: Tensor,
     /// What the network should answer.
     target: Tensor,
-    /// What the network is told about t.
-    times: Vec<f64>,
+    /// What the network is told about t, `[N]`.
+    times: Tensor,
 }
 
 /// Makes batches: crops, random steps t, and noise, all functions of the batch's number.
@@ -335,6 +336,7 @@ impl Source {
             );
             times.push(self.chain.time(t));
         }
+        let times = Tensor::from_f64(&times, &[n], DType::F32);
         Ok(Batch { low: crops.low, y0: crops.y0, state, target, times })
     }
 }

@@ -6,18 +6,18 @@ use srk::engine::cuda::{Argument, Description, DevicePointer, Driver, Gpu, Launc
 use srk::error::{Error, Report, Result};
 
 /// A GPU that runs kernels of `variant` in the order `schedule`.
-pub fn gpu(variant: Variant, schedule: Schedule) -> Gpu {
+pub(crate) fn gpu(variant: Variant, schedule: Schedule) -> Gpu {
     Gpu::new(Arc::new(Emulated::new(variant, schedule)))
 }
 
 /// An emulated GPU.
 #[derive(Debug)]
-pub struct Emulated {
+pub(crate) struct Emulated {
     machine: Machine,
     description: Description,
     recording: Mutex<Option<Vec<Work>>>,
     /// Bytes that may be allocated; then the device is full.
-    pub limit: Mutex<usize>,
+    pub(crate) limit: Mutex<usize>,
     allocated: Mutex<std::collections::HashMap<u64, usize>>,
 }
 
@@ -55,7 +55,7 @@ fn failed(cause: String) -> Error {
 
 impl Emulated {
     /// A device with the kernels of `variant`.
-    pub fn new(variant: Variant, schedule: Schedule) -> Self {
+    pub(crate) fn new(variant: Variant, schedule: Schedule) -> Self {
         let library = Library::open(variant).unwrap_or_else(|e| panic!("{e}"));
         let description = Description {
             name: "emulated GPU".into(),

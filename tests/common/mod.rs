@@ -2,14 +2,14 @@
 //!
 //! Tests of kernels run on the emulated GPU, or with `SRK_TEST_DEVICE=cuda` on a real one.
 #![allow(dead_code, clippy::unwrap_used)]
-pub mod emulated;
+pub(crate) mod emulated;
 
 use cuda_emulation::{Schedule, Variant};
 use srk::engine::cuda::Gpu;
 
 /// The GPUs that a test of a kernel runs on: one for each way in which blocks, warps and copies may
 /// be ordered, with every access checked; or the real one.
-pub fn checked_gpus() -> Vec<Gpu> {
+pub(crate) fn checked_gpus() -> Vec<Gpu> {
     match real() {
         Some(gpu) => vec![gpu],
         None => Schedule::ALL.iter().map(|&s| emulated::gpu(Variant::Checked, s)).collect(),
@@ -17,7 +17,7 @@ pub fn checked_gpus() -> Vec<Gpu> {
 }
 
 /// The GPU for work that the checks would make too slow.
-pub fn fast_gpu() -> Gpu {
+pub(crate) fn fast_gpu() -> Gpu {
     real().unwrap_or_else(|| emulated::gpu(Variant::Plain, Schedule::ALL[0]))
 }
 

@@ -60,7 +60,8 @@ fn pass(file: &File, network: &dyn Network, inputs: [&str; 2], dtype: DType) -> 
         let tensor = file.array(&format!("input.{name}")).tensor(dtype);
         tape.variable(tensor)
     });
-    let t = file.array("input.t").data.clone();
+    let t = &file.array("input.t").data;
+    let t = Tensor::from_f64(t, &[t.len()], DType::F64);
     let y = network.forward(&mut tape, &vars[0], &vars[1], &t).unwrap();
     let mut failed = vec![];
     compare("output", &nchw(y.value()), &file.array("output").data, output_tol, &mut failed);

@@ -90,8 +90,9 @@ impl Run<'_> {
         };
         let noise = noise.tensor(DType::F32);
         let batch = x0.shape()[0];
-        let t: Vec<f64> = self.file.array("t").data[k * batch..(k + 1) * batch].to_vec();
+        let t = &self.file.array("t").data[k * batch..(k + 1) * batch];
         let eta: Vec<f64> = t.iter().map(|&t| self.file.array("eta").data[t as usize]).collect();
+        let t = Tensor::from_f64(t, &[batch], DType::F64);
         let each = len / batch;
         let values = |t: &Tensor| t.to_f64_vec().unwrap();
         let (x, y, z) = (values(&x0), values(&y0), values(&noise));

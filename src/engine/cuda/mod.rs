@@ -2,20 +2,15 @@
 //!
 //! Under everything lies one seam, the [`Driver`]: NVIDIA's, or in tests an emulator that runs the
 //! same `kernels/*.cu` on the processor. Above it nothing knows which.
+mod choose;
 mod driver;
 mod gpu;
+pub mod images;
 mod memory;
+#[cfg(feature = "cuda")]
+pub mod nvidia;
 
+pub use choose::{choose, devices, is_device_name, open, open_best};
 pub use driver::{Argument, Description, DevicePointer, Driver, Launch, Replay};
 pub use gpu::{Arg, Gpu, Graph, Grid};
 pub use memory::{Buffer, Usage};
-
-/// The GPU number `ordinal`.
-///
-/// # Errors
-/// Exit code 4 with the reason why it cannot be used.
-pub fn open(ordinal: usize) -> crate::error::Result<Gpu> {
-    let report =
-        crate::error::Report::new(format!("cannot use GPU {ordinal}"), "no CUDA in this build");
-    Err(crate::error::Error::Device(report))
-}

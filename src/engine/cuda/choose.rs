@@ -1,0 +1,123 @@
+//! Which device work runs on.
+use super::driver::Description;
+use super::gpu::Gpu;
+use crate::engine::device::Device;
+use crate::error::{Error, Report, Result};
+
+/// The GPU number `ordinal`.
+///
+/// # Errors
+/// [`Error::Device`] with the reason if it cannot be used.
+#[cfg(feature = "cuda")]
+pub fn open(ordinal: usize) -> Result<Gpu> {
+    super::nvidia::open(ordinal)
+}
+
+/// All GPUs, usable or not, in the driver's order.
+///
+/// # Errors
+/// [`Error::Device`] with the reason if there is no usable driver, or it sees no GPU.
+#[cfg(feature = "cuda")]
+pub fn devices() -> Result<Vec<Description>> {
+    super::nvidia::devices()
+}
+
+/// The GPU number `ordinal`; this build can use none.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "cuda"))]
+pub fn open(_ordinal: usize) -> Result<Gpu> {
+    Err(not_built())
+}
+
+/// All GPUs; this build can use none.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "cuda"))]
+pub fn devices() -> Result<Vec<Description>> {
+    Err(not_built())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn not_built() -> Error {
+    let report = Report::new("no GPU can be used", "this srk was built without the feature `cuda`");
+    Error::Device(report.help("build it with cargo build --release --features cuda"))
+}
+
+/// The first GPU that can be used.
+///
+/// # Errors
+/// [`Error::Device`] with the reason why the first one cannot, if none can.
+pub fn open_best() -> Result<Gpu> {
+    let first = match open(0) {
+        Ok(gpu) => return Ok(gpu),
+        Err(error) => error,
+    };
+    let others = devices().map_or(0, |all| all.len());
+    (1..others).find_map(|ordinal| open(ordinal).ok()).ok_or(first)
+}
+
+/// The device that a user names: `cpu`, `cuda` (the first GPU that can be used), `cuda:1` (that
+/// one), or `auto`: a GPU if one can be used, and otherwise the CPU, `note` being told why.
+///
+/// # Errors
+/// [`Error::Usage`] for another name, [`Error::Device`] if the GPU that was named cannot be used.
+pub fn choose(name: &str, note: &mut dyn FnMut(&Error)) -> Result<Device> {
+    match parse(name)? {
+        Wanted::Cpu => Ok(Device::Cpu),
+        Wanted::Gpu(None) => Ok(Device::Cuda(open_best()?)),
+        Wanted::Gpu(Some(ordinal)) => Ok(Device::Cuda(open(ordinal)?)),
+        Wanted::Best => Ok(open_best().map_or_else(
+            |error| {
+                note(&error);
+                Device::Cpu
+            },
+            Device::Cuda,
+        )),
+    }
+}
+
+/// Whether [`choose`] knows `name`; the device need not exist.
+pub fn is_device_name(name: &str) -> bool {
+    parse(name).is_ok()
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Best,
+    Cpu,
+    Gpu(Option<usize>),
+}
+
+fn parse(name: &str) -> Result<Wanted> {
+    let ordinal = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+    match (name, ordinal) {
+        ("auto", _) => Ok(Wanted::Best),
+        ("cpu", _) => Ok(Wanted::Cpu),
+        ("cuda", _) => Ok(Wanted::Gpu(None)),
+        (_, Some(ordinal)) => Ok(Wanted::Gpu(Some(ordinal))),
+        _ => {
+            let report = Report::new(format!("there is no device \"{name}\""), "");
+            Err(Error::Usage(report.help("devices are auto, cpu, cuda, cuda:0, cuda:1 and so on")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_devices() {
+        assert_eq!(parse("auto").unwrap(), Wanted::Best);
+        assert_eq!(parse("cpu").unwrap(), Wanted::Cpu);
+        assert_eq!(parse("cuda").unwrap(), Wanted::Gpu(None));
+        assert_eq!(parse("cuda:12").unwrap(), Wanted::Gpu(Some(12)));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "cpu:0"] {
+            let error = parse(wrong).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{wrong}");
+        }
+    }
+}

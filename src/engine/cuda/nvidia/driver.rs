@@ -1,0 +1,290 @@
+//! The seam's functions, on one stream of one GPU.
+use std::ffi::c_void;
+use std::fmt;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::sys::{CUdevice, CUgraph, CUgraphExec};
+
+use super::api::{Api, code};
+use super::context::{Context, Event, Stream};
+use super::kernels::Kernels;
+use super::staging::Staging;
+use crate::engine::cuda::driver::{Description, DevicePointer, Driver, Launch, Replay};
+use crate::engine::cuda::images::Module;
+use crate::error::{Error, Report, Result};
+
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`: device memory may be allocated while a graph is recorded.
+const RELAXED: u32 = 2;
+
+/// A GPU behind the NVIDIA driver. Fields are dropped in order: the context last.
+pub(super) struct Nvidia {
+    kernels: Arc<Kernels>,
+    staging: Mutex<Staging>,
+    stream: Arc<Stream>,
+    capturing: AtomicBool,
+    last_kernel: Mutex<String>,
+    description: Description,
+}
+
+impl Nvidia {
+    pub(super) fn new(
+        api: &'static Api,
+        device: CUdevice,
+        description: Description,
+        images: Vec<Module>,
+    ) -> Result<Self> {
+        let context = Context::new(api, device)?;
+        let kernels = Arc::new(Kernels::new(&context, description.compute_capability, images));
+        kernels.probe()?;
+        Ok(Self {
+            kernels,
+            staging: Mutex::default(),
+            stream: Stream::new(&context)?,
+            capturing: AtomicBool::new(false),
+            last_kernel: Mutex::default(),
+            description,
+        })
+    }
+
+    fn context(&self) -> &Arc<Context> {
+        &self.stream.context
+    }
+
+    /// What of the copies through host memory cannot be part of a graph.
+    fn not_while_recording(&self, what: &str) -> Result<()> {
+        if !self.capturing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let report = Report::new(format!("cannot {what}"), "a graph is being recorded");
+        Err(Error::Device(report))
+    }
+
+    fn remember(&self, kernel: &str) {
+        let mut last = self.last_kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clear();
+        last.push_str(kernel);
+    }
+
+    /// Adds to the fault of a kernel which one was started last: it failed, or one before it.
+    fn blame(&self, error: Error) -> Error {
+        let Error::Device(mut report) = error else { return error };
+        let last = self.last_kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        if !last.is_empty() && code::FAULTS.clone().any(|c| is(&report, c)) {
+            report.cause += &format!("; the last kernel that was started is {last}");
+        }
+        Error::Device(report)
+    }
+}
+
+/// Whether a report is of the status `code`.
+fn is(report: &Report, code: u32) -> bool {
+    report.cause.starts_with(&format!("CUDA error {code} "))
+}
+
+impl fmt::Debug for Nvidia {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Nvidia({:?})", self.description)
+    }
+}
+
+impl Driver for Nvidia {
+    fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<DevicePointer> {
+        self.context().allocate(bytes.max(1)).map(DevicePointer).map_err(|e| match e {
+            Error::Memory(mut report) => {
+                if let Ok((free, total)) = self.memory() {
+                    report.cause += &format!(" ({} of {} MiB free)", free >> 20, total >> 20);
+                }
+                Error::Memory(report)
+            }
+            other => self.blame(other),
+        })
+    }
+
+    fn free(&self, at: DevicePointer) {
+        self.context().free(at.0);
+    }
+
+    fn memory(&self) -> Result<(usize, usize)> {
+        self.context().memory()
+    }
+
+    fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()> {
+        self.not_while_recording("copy to the GPU")?;
+        self.context().bind()?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        staging.upload(&self.stream, to, from).map_err(|e| self.blame(e))
+    }
+
+    fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()> {
+        self.not_while_recording("copy from the GPU")?;
+        self.context().bind()?;
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        staging.download(&self.stream, from, to).map_err(|e| self.blame(e))
+    }
+
+    fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()> {
+        self.stream.call(
+            || format!("cannot copy {bytes} bytes on the GPU"),
+            // SAFETY: the caller says that both ranges are valid; the stream is ours.
+            |api, s| unsafe { (api.memcpy_dtod_async)(to.0, from.0, bytes, s) },
+        )
+    }
+
+    fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()> {
+        self.stream.call(
+            || format!("cannot fill {bytes} bytes on the GPU"),
+            // SAFETY: the caller says that the range is valid; the stream is ours.
+            |api, s| unsafe { (api.memset_d8_async)(at.0, byte, bytes, s) },
+        )
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let function = self.kernels.function(launch.kernel, launch.shared_bytes)?;
+        self.remember(launch.kernel);
+        // The driver reads as many low bytes of each as the parameter has.
+        let mut arguments: Vec<*mut c_void> =
+            launch.arguments.iter().map(|a| ptr::from_ref(&a.bits).cast_mut().cast()).collect();
+        let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
+        let shared = launch.shared_bytes;
+        let what = || {
+            format!("kernel {} (grid {:?}, block {:?})", launch.kernel, launch.grid, launch.block)
+        };
+        let launched = self.stream.call(what, |api, s| {
+            let arguments = arguments.as_mut_ptr();
+            // SAFETY: there is one pointer for each parameter of the kernel, to at least its size;
+            // they are read before the call returns.
+            unsafe {
+                (api.launch_kernel)(
+                    function,
+                    gx,
+                    gy,
+                    gz,
+                    bx,
+                    by,
+                    bz,
+                    shared,
+                    s,
+                    arguments,
+                    ptr::null_mut(),
+                )
+            }
+        });
+        launched.map_err(|e| self.blame(e))
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        // What is being recorded does not run, and everything before it is done.
+        if self.capturing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.stream.synchronize().map_err(|e| self.blame(e))
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        self.not_while_recording("record a graph")?;
+        self.synchronize()?;
+        self.stream.call(
+            || "cannot record a graph".to_owned(),
+            // SAFETY: the stream is ours and not recording.
+            |api, s| unsafe { (api.stream_begin_capture)(s, RELAXED) },
+        )?;
+        self.capturing.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<Box<dyn Replay>> {
+        self.capturing.store(false, Ordering::Relaxed);
+        let mut raw = ptr::null_mut();
+        self.stream.call(
+            || "cannot finish recording a graph".to_owned(),
+            // SAFETY: the stream is ours; the out-pointer is a local.
+            |api, s| unsafe { (api.stream_end_capture)(s, &raw mut raw) },
+        )?;
+        let graph = Recording { raw, context: Arc::clone(self.context()) };
+        let (stream, kernels) = (Arc::clone(&self.stream), Arc::clone(&self.kernels));
+        Ok(Box::new(Executable { raw: graph.instantiate()?, _kernels: kernels, stream }))
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        let (start, end) = (Event::timed(self.context())?, Event::timed(self.context())?);
+        start.record(&self.stream)?;
+        work()?;
+        end.record(&self.stream)?;
+        end.wait().map_err(|e| self.blame(e))?;
+        end.seconds_since(&start)
+    }
+}
+
+impl Drop for Nvidia {
+    fn drop(&mut self) {
+        // Kernels are unloaded next; none of them may still run.
+        let _ = self.stream.synchronize();
+    }
+}
+
+/// What a stream recorded.
+struct Recording {
+    raw: CUgraph,
+    context: Arc<Context>,
+}
+
+impl Recording {
+    fn instantiate(&self) -> Result<CUgraphExec> {
+        let (api, mut executable) = (self.context.api, ptr::null_mut());
+        // SAFETY: the graph is ours; the out-pointer is a local.
+        let status = unsafe { (api.graph_instantiate)(&raw mut executable, self.raw, 0) };
+        api.check(status, || "cannot prepare a recorded graph".to_owned())?;
+        Ok(executable)
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if !self.raw.is_null() && self.context.bind().is_ok() {
+            // SAFETY: the graph is ours; what was instantiated from it is independent.
+            unsafe { (self.context.api.graph_destroy)(self.raw) };
+        }
+    }
+}
+
+/// A graph that can be launched. It keeps the kernels that it runs.
+struct Executable {
+    raw: CUgraphExec,
+    _kernels: Arc<Kernels>,
+    stream: Arc<Stream>,
+}
+
+// SAFETY: the driver lets any thread with the context launch it, one at a time.
+unsafe impl Send for Executable {}
+
+impl fmt::Debug for Executable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Executable({:?})", self.raw)
+    }
+}
+
+impl Replay for Executable {
+    fn replay(&self) -> Result<()> {
+        self.stream.call(
+            || "cannot replay a recorded graph".to_owned(),
+            // SAFETY: graph and stream are alive and of one context.
+            |api, s| unsafe { (api.graph_launch)(self.raw, s) },
+        )
+    }
+}
+
+impl Drop for Executable {
+    fn drop(&mut self) {
+        // A graph may be destroyed only when it does not run.
+        if self.stream.synchronize().is_ok() {
+            // SAFETY: the graph is ours and does not run.
+            unsafe { (self.stream.context.api.graph_exec_destroy)(self.raw) };
+        }
+    }
+}
