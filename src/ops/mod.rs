@@ -78,7 +78,7 @@ pub fn all() -> Vec<OpCase> {
 /// the order of the sum.
 pub(crate) fn column_blocks(dtype: DType, rows: usize, columns: usize) -> ([usize; 2], usize) {
     let pack = 16 / dtype.size();
-    let chunks = if columns % pack == 0 { columns / pack } else { columns };
+    let chunks = if columns.is_multiple_of(pack) { columns / pack } else { columns };
     let rows_each = rows.div_ceil(64).max(256);
     ([chunks.div_ceil(32), rows.div_ceil(rows_each).max(1)], rows_each)
 }
