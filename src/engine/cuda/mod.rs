@@ -9,6 +9,7 @@ pub mod images;
 mod memory;
 #[cfg(feature = "cuda")]
 pub mod nvidia;
+pub mod tuning;
 
 pub use choose::{choose, devices, is_device_name, open, open_best};
 pub use driver::{Argument, Description, DevicePointer, Driver, Launch, Replay};
