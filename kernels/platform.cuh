@@ -18,7 +18,7 @@ typedef unsigned long long uint64_t;
 template <class T> struct shared_type {
     using type = T;
 };
-#define SHARED(variable, ...) __shared__ __align__(128) shared_type<__VA_ARGS__>::type variable
+#define SHARED(variable, ...) __shared__ __align__(128) typename shared_type<__VA_ARGS__>::type variable
 #define DYNAMIC_SHARED(T, variable)                                                               \
     extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];                       \
     T *const variable = reinterpret_cast<T *>(dynamic_shared_memory)

@@ -273,7 +273,8 @@ impl Tensor {
                     _ => "cast_to_f32",
                 };
                 let args = [Arg::from(self), Arg::from(&copy), self.len().into()];
-                gpu.launch(entry, *from, Grid::elements(self.len()), &args)?;
+                // 8 elements a thread, whichever the types.
+                gpu.launch(entry, *from, Grid::packs(self.len(), DType::F16), &args)?;
             }
             _ => unreachable!("empty_as_dtype keeps the device"),
         }
@@ -322,7 +323,7 @@ impl Tensor {
             cuda(gpu) => {
                 let (dtype, n) = (self.dtype(), self.len());
                 let args = [self.into(), other.into(), n.into()];
-                gpu.launch("add_assign", dtype, Grid::elements(n), &args)?;
+                gpu.launch("add_assign", dtype, Grid::packs(n, dtype), &args)?;
             }
         );
         Ok(())

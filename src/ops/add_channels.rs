@@ -33,7 +33,10 @@ impl Op for AddChannels {
             return Err(Error::shape(self.name(), format!("a shift of {:?}", [n, c]), b.shape()));
         }
         let mut y = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => cpu::forward::<T>(dims, x.cpu()?, b.cpu()?, y.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(dims, x.cpu()?, b.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => cuda::forward(&gpu, dims, x, b, &mut y)?,
+        );
         Ok((y, Saved::new()))
     }
 
@@ -42,19 +45,60 @@ impl Op for AddChannels {
         let dims = dy.nhwc(self.name())?;
         let mut db = Tensor::empty_as(b, b.shape())?;
         if call.wants[1] {
-            on_device!(b, cpu::<T> => cpu::backward::<T>(dims, dy.cpu()?, db.cpu_mut()?));
+            on_device!(b,
+                cpu::<T> => cpu::backward::<T>(dims, dy.cpu()?, db.cpu_mut()?),
+                cuda(gpu) => cuda::backward(&gpu, dims, dy, &mut db)?,
+            );
         }
         Ok(vec![call.wants[0].then(|| dy.try_clone()).transpose()?, Some(db)])
     }
 }
 
-/// Odd sizes, one pixel, and a UNet-sized map.
+/// Odd sizes, one pixel; whole packs, several blocks down and across; a UNet-sized map.
 pub fn cases() -> Vec<OpCase> {
     vec![
         OpCase::new(|| AddChannels, &[&[2, 3, 5, 7], &[2, 7]]),
         OpCase::new(|| AddChannels, &[&[2, 1, 1, 1], &[2, 1]]),
+        OpCase::new(|| AddChannels, &[&[2, 3, 2, 16], &[2, 16]]),
+        OpCase::new(|| AddChannels, &[&[2, 17, 31, 3], &[2, 3]]).kernel_only(),
+        OpCase::new(|| AddChannels, &[&[1, 33, 16, 264], &[1, 264]]).kernel_only(),
         OpCase::new(|| AddChannels, &[&[1, 128, 128, 64], &[1, 64]]).timed_only(),
     ]
+}
+
+mod cuda {
+    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::device::DType;
+    use crate::engine::tensor::Tensor;
+    use crate::error::Result;
+    use crate::ops::column_blocks;
+
+    pub(super) fn forward(
+        gpu: &Gpu,
+        [_, h, w, c]: [usize; 4],
+        x: &Tensor,
+        b: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let (n, dtype) = (x.len(), x.dtype());
+        let args = [x.into(), b.into(), y.into(), n.into(), (h * w).into(), c.into()];
+        gpu.launch("add_channels_forward", dtype, Grid::packs(n, dtype), &args)
+    }
+
+    pub(super) fn backward(
+        gpu: &Gpu,
+        [n, h, w, c]: [usize; 4],
+        dy: &Tensor,
+        db: &mut Tensor,
+    ) -> Result<()> {
+        let (pixels, dtype, count) = (h * w, dy.dtype(), db.len());
+        let ([across, splits], rows) = column_blocks(dtype, pixels, c);
+        let mut partial = Tensor::empty_on(&dy.device(), DType::F32, &[n, splits, c])?;
+        let args = [dy.into(), (&mut partial).into(), pixels.into(), c.into(), rows.into()];
+        gpu.launch("add_channels_backward", dtype, Grid::new([across, splits, n], 256), &args)?;
+        let args = [(&partial).into(), db.into(), count.into(), splits.into(), c.into()];
+        gpu.launch("add_channels_finish", dtype, Grid::elements(count), &args)
+    }
 }
 
 mod cpu {

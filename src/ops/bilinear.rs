@@ -70,7 +70,10 @@ impl Op for Bilinear {
             return Err(Error::shape(self.name(), wanted, x.shape()));
         }
         let mut y = Tensor::empty_as(x, &[n, self.height, self.width, c])?;
-        on_device!(x, cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => cuda::launch(&gpu, "bilinear_forward", self, dims, x, &mut y)?,
+        );
         Ok((y, Saved::new()))
     }
 
@@ -78,12 +81,15 @@ impl Op for Bilinear {
         let [x] = call.inputs else { unreachable!("bilinear takes one input") };
         let dims = x.nhwc(self.name())?;
         let mut dx = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?),
+            cuda(gpu) => cuda::launch(&gpu, "bilinear_backward", self, dims, dy, &mut dx)?,
+        );
         Ok(vec![Some(dx)])
     }
 }
 
-/// Both modes up and down, odd and single sizes, and what UNets and the multi-scale loss use.
+/// Both modes up and down, odd and single sizes, whole packs of channels, and what UNets and the multi-scale loss use.
 pub fn cases() -> Vec<OpCase> {
     use Sampling::{AlignCorners, HalfPixel};
     let case = |height, width, at: Sampling, shape: &[usize]| {
@@ -97,6 +103,9 @@ pub fn cases() -> Vec<OpCase> {
         case(2, 1, HalfPixel { step: 4.0 }, &[1, 8, 7, 2]),
         case(7, 5, HalfPixel { step: 0.4 }, &[1, 3, 2, 1]),
         case(1, 1, HalfPixel { step: 2.0 }, &[2, 1, 1, 1]),
+        case(4, 6, AlignCorners, &[1, 2, 3, 8]),
+        case(37, 50, HalfPixel { step: 0.3 }, &[1, 11, 15, 3]).kernel_only(),
+        case(9, 11, HalfPixel { step: 3.7 }, &[1, 33, 41, 16]).kernel_only(),
         case(128, 128, AlignCorners, &[1, 64, 64, 64]).timed_only(),
         case(256, 256, AlignCorners, &[1, 128, 128, 128]).timed_only(),
         case(128, 128, HalfPixel { step: 2.0 }, &[8, 256, 256, 3]).timed_only(),
@@ -127,6 +136,53 @@ impl Sampling {
             Tap { first, second: (first + 1).min(last), weight }
         };
         (0..output).map(tap).collect()
+    }
+}
+
+mod cuda {
+    use super::{Bilinear, Sampling};
+    use crate::engine::cuda::{Arg, Gpu, Grid};
+    use crate::engine::tensor::Tensor;
+    use crate::error::{Error, Result};
+
+    /// Binary places of a position, as in the kernel.
+    const FRACTION: i32 = 40;
+
+    /// `dims` are the sizes of the input, whichever of `from` and `to` that is.
+    pub(super) fn launch(
+        gpu: &Gpu,
+        entry: &str,
+        op: &Bilinear,
+        dims @ [_, h, w, _]: [usize; 4],
+        from: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()> {
+        let (n, dtype) = (to.len(), to.dtype());
+        let half_pixel = matches!(op.at, Sampling::HalfPixel { .. });
+        let steps = [step(op.at, h, op.height)?, step(op.at, w, op.width)?];
+        let [_, h, w, c] = dims.map(Arg::from);
+        let [height, width] = [op.height, op.width].map(Arg::from);
+        let [down, across] = steps.map(Arg::from);
+        let map = [from.into(), to.into(), n.into(), h, w, c];
+        let args = [&map[..], &[height, width, down, across, half_pixel.into()]].concat();
+        gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
+    }
+
+    /// Between two output positions, in parts of a pixel that the kernel counts in.
+    fn step(at: Sampling, input: usize, output: usize) -> Result<u64> {
+        let step = match at {
+            Sampling::AlignCorners if output > 1 => (input - 1) as f64 / (output - 1) as f64,
+            Sampling::AlignCorners => 0.0,
+            Sampling::HalfPixel { step } => step,
+        };
+        // Positions have 63 bits.
+        let largest = f64::from(1 << (62 - FRACTION));
+        if !(0.0..largest).contains(&(step * output as f64)) {
+            let what = format!("steps of {step} pixels");
+            return Err(Error::Unsupported { op: "bilinear", what });
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 <= step
+        Ok((step * 2f64.powi(FRACTION)).round() as u64)
     }
 }
 

@@ -42,10 +42,13 @@ impl Op for Concat {
             channels += c;
         }
         let mut y = Tensor::empty_as(first, &[n, h, w, channels])?;
-        on_device!(first, cpu::<T> => {
-            let parts = inputs.iter().map(|x| Ok((x.cpu::<T>()?, x.shape()[3])));
-            cpu::forward::<T>(&parts.collect::<Result<Vec<_>>>()?, channels, y.cpu_mut()?);
-        });
+        on_device!(first,
+            cpu::<T> => {
+                let parts = inputs.iter().map(|x| Ok((x.cpu::<T>()?, x.shape()[3])));
+                cpu::forward::<T>(&parts.collect::<Result<Vec<_>>>()?, channels, y.cpu_mut()?);
+            },
+            cuda(gpu) => cuda::forward(&gpu, inputs, &mut y)?,
+        );
         Ok((y, Saved::new()))
     }
 
@@ -60,15 +63,36 @@ impl Op for Concat {
     }
 }
 
-/// One, two and three inputs with odd and single channels; the decoder and the input of a UNet.
+/// One, two and three inputs with odd and single channels, whole packs, packs off a boundary; the decoder and the input of a UNet.
 pub fn cases() -> Vec<OpCase> {
     vec![
         OpCase::new(|| Concat, &[&[2, 3, 5, 7], &[2, 3, 5, 1], &[2, 3, 5, 4]]),
         OpCase::new(|| Concat, &[&[2, 1, 1, 3], &[2, 1, 1, 2]]),
         OpCase::new(|| Concat, &[&[1, 2, 3, 2]]),
+        OpCase::new(|| Concat, &[&[1, 2, 3, 16], &[1, 2, 3, 8]]),
+        OpCase::new(|| Concat, &[&[1, 2, 3, 4], &[1, 2, 3, 8], &[1, 2, 3, 4]]),
         OpCase::new(|| Concat, &[&[1, 128, 128, 64], &[1, 128, 128, 64]]).timed_only(),
         OpCase::new(|| Concat, &[&[1, 256, 256, 3], &[1, 256, 256, 28]]).timed_only(),
     ]
+}
+
+mod cuda {
+    use crate::engine::cuda::{Arg, Gpu, Grid};
+    use crate::engine::tensor::Tensor;
+    use crate::error::Result;
+
+    pub(super) fn forward(gpu: &Gpu, inputs: &[&Tensor], y: &mut Tensor) -> Result<()> {
+        let (dtype, channels) = (y.dtype(), y.shape()[3]);
+        let mut from = 0;
+        for x in inputs {
+            let (n, c) = (x.len(), x.shape()[3]);
+            let [n_arg, channels, start, len] = [n, channels, from, c].map(Arg::from);
+            let args = [x.into(), (&mut *y).into(), n_arg, channels, start, len];
+            gpu.launch("concat_part", dtype, Grid::packs(n, dtype), &args)?;
+            from += c;
+        }
+        Ok(())
+    }
 }
 
 mod cpu {

@@ -13,6 +13,7 @@ use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
+use crate::ops::conv2d::cuda::{self, Epilogue};
 use crate::ops::conv2d::{Dims, general};
 use crate::ops::parallel;
 
@@ -75,31 +76,49 @@ impl Op for ConvTranspose2d {
             return Err(Error::shape("conv_transpose2d", format!("bias [{}]", d.ci), b.shape()));
         }
         let mut y = Tensor::empty_as(x, &[d.batch, d.height, d.width, d.ci])?;
-        on_device!(x, cpu::<T> => {
-            general::input_gradient::<T>(&d, w.cpu()?, x.cpu()?, y.cpu_mut()?);
-            if let Some(b) = inputs.get(2) {
-                parallel::add_to_rows::<T>(y.cpu_mut()?, b.cpu()?);
+        on_device!(x,
+            cpu::<T> => {
+                general::input_gradient::<T>(&d, w.cpu()?, x.cpu()?, y.cpu_mut()?);
+                if let Some(b) = inputs.get(2) {
+                    parallel::add_to_rows::<T>(y.cpu_mut()?, b.cpu()?);
+                }
+            },
+            cuda(gpu) => {
+                let epilogue = Epilogue { bias: inputs.get(2).copied(), ..Epilogue::default() };
+                cuda::input_gradient(&gpu, &d, w, x, epilogue, &mut y)?;
             }
-        });
+        );
         Ok((y, Saved::new()))
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let (x, w) = (call.inputs[0], call.inputs[1]);
         let d = self.dims(x, w)?;
-        let mut dx = Tensor::empty_as(x, x.shape())?;
-        let mut dw = Tensor::empty_as(w, w.shape())?;
-        let mut grads = vec![];
-        on_device!(x, cpu::<T> => {
-            general::forward::<T>(&d, dy.cpu()?, w.cpu()?, None, dx.cpu_mut()?);
-            general::weight_gradient::<T>(&d, dy.cpu()?, x.cpu()?, dw.cpu_mut()?);
-            grads.extend([Some(dx), Some(dw)]);
-            if let Some(b) = call.inputs.get(2) {
-                let mut db = Tensor::empty_as(b, b.shape())?;
-                parallel::sum_rows::<T>(dy.cpu()?, db.cpu_mut()?);
-                grads.push(Some(db));
+        let mut grads = call.empty_gradients()?;
+        on_device!(x,
+            cpu::<T> => {
+                if let Some(dx) = &mut grads[0] {
+                    general::forward::<T>(&d, dy.cpu()?, w.cpu()?, None, dx.cpu_mut()?);
+                }
+                if let Some(dw) = &mut grads[1] {
+                    general::weight_gradient::<T>(&d, dy.cpu()?, x.cpu()?, dw.cpu_mut()?);
+                }
+                if let Some(Some(db)) = grads.get_mut(2) {
+                    parallel::sum_rows::<T>(dy.cpu()?, db.cpu_mut()?);
+                }
+            },
+            cuda(gpu) => {
+                if let Some(dx) = &mut grads[0] {
+                    cuda::forward(&gpu, &d, dy, w, Epilogue::default(), dx)?;
+                }
+                if let Some(dw) = &mut grads[1] {
+                    cuda::weight_gradient(&gpu, &d, dy, x, dw)?;
+                }
+                if let Some(Some(db)) = grads.get_mut(2) {
+                    cuda::sum_rows(&gpu, dy, db)?;
+                }
             }
-        });
+        );
         Ok(grads)
     }
 

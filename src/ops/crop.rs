@@ -39,7 +39,10 @@ impl Op for Crop {
             return Err(Error::shape(self.name(), wanted, x.shape()));
         }
         let mut y = Tensor::empty_as(x, &[n, self.height, self.width, c])?;
-        on_device!(x, cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => cuda::launch(&gpu, "crop_forward", self, dims, x, &mut y)?,
+        );
         Ok((y, Saved::new()))
     }
 
@@ -47,19 +50,46 @@ impl Op for Crop {
         let [x] = call.inputs else { unreachable!("crop takes one input") };
         let dims = x.nhwc(self.name())?;
         let mut dx = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?),
+            cuda(gpu) => cuda::launch(&gpu, "crop_backward", self, dims, dy, &mut dx)?,
+        );
         Ok(vec![Some(dx)])
     }
 }
 
-/// Both axes cut, one axis cut, nothing cut, and a padded map.
+/// Both axes cut, one axis cut, nothing cut; whole packs, several blocks; a padded map.
 pub fn cases() -> Vec<OpCase> {
     vec![
         OpCase::new(|| Crop { height: 2, width: 3 }, &[&[2, 3, 5, 7]]),
         OpCase::new(|| Crop { height: 1, width: 4 }, &[&[2, 1, 5, 2]]),
         OpCase::new(|| Crop { height: 3, width: 2 }, &[&[1, 3, 2, 1]]),
+        OpCase::new(|| Crop { height: 2, width: 3 }, &[&[2, 3, 4, 8]]),
+        OpCase::new(|| Crop { height: 39, width: 38 }, &[&[1, 41, 40, 3]]).kernel_only(),
         OpCase::new(|| Crop { height: 122, width: 125 }, &[&[1, 128, 128, 64]]).timed_only(),
     ]
+}
+
+mod cuda {
+    use super::Crop;
+    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::tensor::Tensor;
+    use crate::error::Result;
+
+    /// `dims` are the sizes of the larger map, whichever of `from` and `to` that is.
+    pub(super) fn launch(
+        gpu: &Gpu,
+        entry: &str,
+        op: &Crop,
+        dims: [usize; 4],
+        from: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()> {
+        let [_, h, w, c] = dims.map(Into::into);
+        let (n, dtype) = (to.len(), to.dtype());
+        let args = [from.into(), to.into(), n.into(), h, w, c, op.height.into(), op.width.into()];
+        gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
+    }
 }
 
 mod cpu {

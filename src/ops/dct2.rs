@@ -8,6 +8,8 @@
 //!
 //! A whole map takes two products with constant matrices, kept per size. Blocks of 8 have a path of
 //! their own that runs over the channels of a block at once.
+use std::f64::consts::PI;
+
 use super::product::{Matrix, multiply, multiply_columns};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -66,15 +68,22 @@ impl Dct2 {
             return Err(Error::shape(self.name(), wanted, x.shape()));
         }
         let mut y = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => match self.block {
-            None => cpu::whole::<T>(self.inverse, dims, x.cpu()?, y.cpu_mut()?)?,
-            Some(block) => cpu::blocks::<T>(self.inverse, block, dims, x.cpu()?, y.cpu_mut()?)?,
-        });
+        on_device!(x,
+            cpu::<T> => match self.block {
+                None => cpu::whole::<T>(self.inverse, dims, x.cpu()?, y.cpu_mut()?)?,
+                Some(block) => cpu::blocks::<T>(self.inverse, block, dims, x.cpu()?, y.cpu_mut()?)?,
+            },
+            cuda(gpu) => match self.block {
+                Some(8) => cuda::blocks_of_8(&gpu, self.inverse, dims, x, &mut y)?,
+                block => cuda::separable(&gpu, self.inverse, block, dims, x, &mut y)?,
+            },
+        );
         Ok(y)
     }
 }
 
-/// Whole maps of odd, even and single sizes, blocks on both paths; a decoder level both ways.
+/// Whole maps of odd, even and single sizes, of several tiles; blocks on both paths, of more columns than
+/// a warp has lanes; a decoder level both ways.
 pub fn cases() -> Vec<OpCase> {
     let case =
         |inverse, block, shape: &[usize]| OpCase::new(move || Dct2 { inverse, block }, &[shape]);
@@ -87,6 +96,9 @@ pub fn cases() -> Vec<OpCase> {
         case(false, Some(8), &[1, 8, 16, 3]),
         case(true, Some(8), &[2, 16, 8, 1]),
         case(false, Some(8), &[1, 8, 8, 18]),
+        case(false, None, &[1, 70, 67, 2]).kernel_only(),
+        case(true, None, &[2, 17, 66, 3]).kernel_only(),
+        case(true, Some(8), &[1, 16, 24, 12]).kernel_only(),
         case(false, None, &[1, 256, 256, 64]).timed_only(),
         case(false, Some(8), &[1, 128, 128, 64]).timed_only(),
         case(true, Some(8), &[1, 128, 128, 64]).timed_only(),
@@ -94,12 +106,76 @@ pub fn cases() -> Vec<OpCase> {
     ]
 }
 
+/// The matrix `D_n` of the [module](self).
+fn cosine_matrix(n: usize) -> Vec<f64> {
+    let value = |k: usize, i: usize| {
+        let scale = (if k == 0 { 1.0 } else { 2.0 } / n as f64).sqrt();
+        // The angle modulo 2 pi in integers: exact however large n is.
+        let turn = (2 * i + 1) * k % (4 * n);
+        scale * (PI * turn as f64 / (2 * n) as f64).cos()
+    };
+    (0..n * n).map(|at| value(at / n, at % n)).collect()
+}
+
+mod cuda {
+    use super::cosine_matrix;
+    use crate::engine::cuda::{Arg, Gpu, Grid};
+    use crate::engine::device::{DType, Real};
+    use crate::engine::tensor::Tensor;
+    use crate::error::Result;
+
+    /// Rows and columns of a block of `multiply` in the kernel, and lanes of a warp.
+    const TILE: usize = 64;
+    const WARP: usize = 32;
+
+    /// Two products. A map in blocks is one of more rows of `block` pixels, and of more images.
+    pub(super) fn separable(
+        gpu: &Gpu,
+        inverse: bool,
+        block: Option<usize>,
+        [_, h, w, c]: [usize; 4],
+        x: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let mut half = Tensor::empty_on(&x.device(), DType::F32, x.shape())?;
+        let product = |entry, from: Arg, to: Arg, len: usize, inner: usize| {
+            let columns = x.len() / len.max(1);
+            let grid = Grid::new([columns.div_ceil(TILE), len.div_ceil(TILE), 1], 256);
+            let d = transposed(gpu, len, inverse)?;
+            let args = [(&d).into(), from, to, columns.into(), len.into(), inner.into()];
+            gpu.launch(entry, x.dtype(), grid, &args)
+        };
+        product("dct2_along_rows", x.into(), (&mut half).into(), block.unwrap_or(w), c)?;
+        product("dct2_along_columns", (&half).into(), y.into(), block.unwrap_or(h), w * c)
+    }
+
+    /// The transposed matrix of the transform: what the kernel reads in order.
+    fn transposed(gpu: &Gpu, n: usize, inverse: bool) -> Result<Tensor> {
+        gpu.constant(&format!("dct2 {n} {inverse}"), &[n, n], || {
+            let d = cosine_matrix(n);
+            let at = |i: usize| if inverse { i } else { i % n * n + i / n };
+            (0..n * n).map(|i| f32::from_f64(d[at(i)])).collect()
+        })
+    }
+
+    pub(super) fn blocks_of_8(
+        gpu: &Gpu,
+        inverse: bool,
+        [n, h, w, c]: [usize; 4],
+        x: &Tensor,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let blocks = n * (h / 8) * (w / 8 * c).div_ceil(WARP);
+        let args = [x.into(), y.into(), w.into(), c.into(), inverse.into()];
+        gpu.launch("dct2_blocks_of_8", x.dtype(), Grid::new([blocks, 1, 1], 256), &args)
+    }
+}
+
 mod cpu {
     use std::collections::HashMap;
-    use std::f64::consts::PI;
     use std::sync::{Arc, Mutex, PoisonError};
 
-    use super::{Matrix, multiply, multiply_columns};
+    use super::{Matrix, cosine_matrix, multiply, multiply_columns};
     use crate::engine::device::{DType, Real};
     use crate::engine::pool::Buffer;
     use crate::engine::tensor::Tensor;
@@ -270,16 +346,9 @@ mod cpu {
         if cache.len() >= KEPT && !cache.contains_key(&(n, dtype)) {
             cache.clear();
         }
-        let matrix = cache.entry((n, dtype)).or_insert_with(|| {
-            let value = |k: usize, i: usize| {
-                let scale = (if k == 0 { 1.0 } else { 2.0 } / n as f64).sqrt();
-                // The angle modulo 2 pi in integers: exact however large n is.
-                let turn = (2 * i + 1) * k % (4 * n);
-                scale * (PI * turn as f64 / (2 * n) as f64).cos()
-            };
-            let values: Vec<f64> = (0..n * n).map(|at| value(at / n, at % n)).collect();
-            Arc::new(Tensor::from_f64(&values, &[n, n], dtype))
-        });
+        let matrix = cache
+            .entry((n, dtype))
+            .or_insert_with(|| Arc::new(Tensor::from_f64(&cosine_matrix(n), &[n, n], dtype)));
         Arc::clone(matrix)
     }
 }

@@ -4,6 +4,7 @@
 //! y  = x P(x),                 P(x) = (1 + erf(x / sqrt(2))) / 2
 //! dx = dy (P(x) + x p(x)),     p(x) = exp(-x^2 / 2) / sqrt(2 pi)
 //! ```
+use crate::engine::cuda::Grid;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -29,14 +30,26 @@ impl Op for Gelu {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [x] = inputs else { unreachable!("gelu takes one input") };
         let mut y = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => {
+                let args = [x.into(), (&mut y).into(), x.len().into()];
+                gpu.launch("gelu_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+            }
+        );
         Ok((y, Saved::new()))
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("gelu takes one input") };
         let mut dx = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => cpu::backward::<T>(x.cpu()?, dy.cpu()?, dx.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::backward::<T>(x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
+            cuda(gpu) => {
+                let args = [x.into(), dy.into(), (&mut dx).into(), x.len().into()];
+                gpu.launch("gelu_backward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+            }
+        );
         Ok(vec![Some(dx)])
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! `[N, H, W, C]` becomes `[N, H/2, W/2, 4C]` with the channels of LL, then of s0, s1 and s2. The
 //! 4x4 matrix is its own inverse and transpose, so each direction is the other's backward.
+use crate::engine::cuda::Grid;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -58,15 +59,26 @@ impl Haar {
         }
         let shape = if self.inverse { [n, 2 * h, 2 * w, c / 4] } else { [n, h / 2, w / 2, 4 * c] };
         let mut y = Tensor::empty_as(x, &shape)?;
-        on_device!(x, cpu::<T> => match self.inverse {
-            false => cpu::forward::<T>(dims, x.cpu()?, y.cpu_mut()?),
-            true => cpu::inverse::<T>(shape, x.cpu()?, y.cpu_mut()?),
-        });
+        on_device!(x,
+            cpu::<T> => match self.inverse {
+                false => cpu::forward::<T>(dims, x.cpu()?, y.cpu_mut()?),
+                true => cpu::inverse::<T>(shape, x.cpu()?, y.cpu_mut()?),
+            },
+            cuda(gpu) => {
+                let (entry, w, c) = match self.inverse {
+                    false => ("haar_forward", w / 2, c),
+                    true => ("haar_inverse", w, c / 4),
+                };
+                let (n, dtype) = (x.len() / 4, x.dtype());
+                let args = [x.into(), (&mut y).into(), n.into(), w.into(), c.into()];
+                gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)?;
+            }
+        );
         Ok(y)
     }
 }
 
-/// Both directions at odd channels and one window, and a UNet-sized map.
+/// Both directions at odd channels, one window and whole packs; a UNet-sized map.
 pub fn cases() -> Vec<OpCase> {
     let case = |inverse, shape: &[usize]| OpCase::new(move || Haar { inverse }, &[shape]);
     vec![
@@ -74,6 +86,8 @@ pub fn cases() -> Vec<OpCase> {
         case(false, &[1, 2, 2, 1]),
         case(true, &[2, 2, 3, 12]),
         case(true, &[1, 1, 1, 4]),
+        case(false, &[1, 2, 4, 8]),
+        case(true, &[1, 2, 1, 32]),
         case(false, &[1, 128, 128, 64]).timed_only(),
         case(true, &[1, 64, 64, 256]).timed_only(),
     ]

@@ -4,6 +4,8 @@
 //! y = x w^T + b                                x: [M, in], w: [out, in], b: [out], y: [M, out]
 //! dx = dy w,  dw = dy^T x,  db = sum of the rows of dy
 //! ```
+use super::conv2d::Dims;
+use super::conv2d::cuda::{self, Epilogue};
 use super::product::{Matrix, multiply_rows};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -45,13 +47,19 @@ impl Op for Linear {
             return Err(Error::shape(self.name(), format!("a bias of [{out}]"), bias.shape()));
         }
         let mut y = Tensor::empty_as(x, &[rows, out])?;
-        on_device!(x, cpu::<T> => {
-            let (x, w) = (Matrix::new(x.cpu::<T>()?, rows, from), Matrix::new(weight.cpu()?, out, from));
-            multiply_rows(y.cpu_mut()?, x, w.t());
-            if let Some(bias) = bias {
-                cpu::add_rows::<T>(bias.cpu()?, y.cpu_mut()?);
+        on_device!(x,
+            cpu::<T> => {
+                let w = Matrix::new(weight.cpu()?, out, from);
+                multiply_rows(y.cpu_mut()?, Matrix::new(x.cpu::<T>()?, rows, from), w.t());
+                if let Some(bias) = bias {
+                    cpu::add_rows::<T>(bias.cpu()?, y.cpu_mut()?);
+                }
+            },
+            cuda(gpu) => {
+                let epilogue = Epilogue { bias, ..Epilogue::default() };
+                cuda::forward(&gpu, &dims(rows, out, from), x, weight, epilogue, &mut y)?;
             }
-        });
+        );
         Ok((y, Saved::new()))
     }
 
@@ -61,25 +69,44 @@ impl Op for Linear {
         let mut grads = call.empty_gradients()?.into_iter();
         let (mut dx, mut dw) = (grads.next().flatten(), grads.next().flatten());
         let mut db = grads.next().flatten();
-        on_device!(x, cpu::<T> => {
-            let dy = dy.cpu::<T>()?;
-            let dys = Matrix::new(dy, rows, out);
-            if let Some(dx) = &mut dx {
-                multiply_rows(dx.cpu_mut()?, dys, Matrix::new(weight.cpu()?, out, from));
+        on_device!(x,
+            cpu::<T> => {
+                let dy = dy.cpu::<T>()?;
+                let dys = Matrix::new(dy, rows, out);
+                if let Some(dx) = &mut dx {
+                    multiply_rows(dx.cpu_mut()?, dys, Matrix::new(weight.cpu()?, out, from));
+                }
+                if let Some(dw) = &mut dw {
+                    multiply_rows(dw.cpu_mut()?, dys.t(), Matrix::new(x.cpu()?, rows, from));
+                }
+                if let Some(db) = &mut db {
+                    cpu::sum_rows::<T>(dy, db.cpu_mut()?);
+                }
+            },
+            cuda(gpu) => {
+                let d = dims(rows, out, from);
+                if let Some(dx) = &mut dx {
+                    cuda::input_gradient(&gpu, &d, weight, dy, Epilogue::default(), dx)?;
+                }
+                if let Some(dw) = &mut dw {
+                    cuda::weight_gradient(&gpu, &d, x, dy, dw)?;
+                }
+                if let Some(db) = &mut db {
+                    cuda::sum_rows(&gpu, dy, db)?;
+                }
             }
-            if let Some(dw) = &mut dw {
-                multiply_rows(dw.cpu_mut()?, dys.t(), Matrix::new(x.cpu()?, rows, from));
-            }
-            if let Some(db) = &mut db {
-                cpu::sum_rows::<T>(dy, db.cpu_mut()?);
-            }
-        });
+        );
         Ok(vec![dx, dw, db])
     }
 
     fn flops(&self, inputs: &[&[usize]]) -> u64 {
         2 * (inputs[0][0] * inputs[1][0] * inputs[1][1]) as u64
     }
+}
+
+/// The convolution with one tap that a linear layer is on a GPU.
+const fn dims(rows: usize, out: usize, from: usize) -> Dims {
+    Dims { batch: 1, height: 1, width: rows, ci: from, co: out, kernel: 1, stride: 1, pad: 0 }
 }
 
 fn unpack<'a>(inputs: &[&'a Tensor]) -> (&'a Tensor, &'a Tensor, Option<&'a Tensor>) {

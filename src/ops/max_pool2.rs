@@ -35,7 +35,10 @@ impl Op for MaxPool2 {
             return Err(Error::shape(self.name(), "at least 2 x 2 pixels", x.shape()));
         }
         let mut y = Tensor::empty_as(x, &[n, h / 2, w / 2, c])?;
-        on_device!(x, cpu::<T> => cpu::forward::<T>(dims, x.cpu()?, y.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(dims, x.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => cuda::forward(&gpu, dims, x, &mut y)?,
+        );
         Ok((y, Saved::new()))
     }
 
@@ -43,19 +46,48 @@ impl Op for MaxPool2 {
         let [x] = call.inputs else { unreachable!("max_pool2 takes one input") };
         let dims = x.nhwc(self.name())?;
         let mut dx = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => cpu::backward::<T>(dims, x.cpu()?, dy.cpu()?, dx.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::backward::<T>(dims, x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
+            cuda(gpu) => cuda::backward(&gpu, dims, x, dy, &mut dx)?,
+        );
         Ok(vec![Some(dx)])
     }
 }
 
-/// Odd height, odd width, one window, and a UNet-sized map.
+/// Odd height, odd width, one window, both odd in whole packs, and a UNet-sized map.
 pub fn cases() -> Vec<OpCase> {
     vec![
         OpCase::new(|| MaxPool2, &[&[2, 5, 6, 3]]),
         OpCase::new(|| MaxPool2, &[&[2, 4, 7, 1]]),
         OpCase::new(|| MaxPool2, &[&[1, 2, 2, 5]]),
+        OpCase::new(|| MaxPool2, &[&[1, 5, 3, 8]]),
         OpCase::new(|| MaxPool2, &[&[1, 128, 128, 64]]).timed_only(),
     ]
+}
+
+mod cuda {
+    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::tensor::Tensor;
+    use crate::error::Result;
+
+    pub(super) fn forward(gpu: &Gpu, dims: [usize; 4], x: &Tensor, y: &mut Tensor) -> Result<()> {
+        let (n, dtype) = (y.len(), y.dtype());
+        let [_, h, w, c] = dims.map(Into::into);
+        let args = [x.into(), y.into(), n.into(), h, w, c];
+        gpu.launch("max_pool2_forward", dtype, Grid::packs(n, dtype), &args)
+    }
+
+    pub(super) fn backward(
+        gpu: &Gpu,
+        [n, h, w, c]: [usize; 4],
+        x: &Tensor,
+        dy: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let (windows, dtype) = (n * h.div_ceil(2) * w.div_ceil(2) * c, x.dtype());
+        let args = [x.into(), dy.into(), dx.into(), windows.into(), h.into(), w.into(), c.into()];
+        gpu.launch("max_pool2_backward", dtype, Grid::packs(windows, dtype), &args)
+    }
 }
 
 mod cpu {

@@ -4,6 +4,7 @@
 //! y[n, i, j, c] = x[n, i/2, j/2, c]
 //! dx[n, i, j, c] = dy[2i, 2j] + dy[2i, 2j+1] + dy[2i+1, 2j] + dy[2i+1, 2j+1]    (of n, c)
 //! ```
+use crate::engine::cuda::Grid;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -30,7 +31,13 @@ impl Op for Nearest2 {
         let [x] = inputs else { unreachable!("nearest2 takes one input") };
         let [n, h, w, c] = x.nhwc(self.name())?;
         let mut y = Tensor::empty_as(x, &[n, 2 * h, 2 * w, c])?;
-        on_device!(x, cpu::<T> => cpu::forward::<T>(w, c, x.cpu()?, y.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(w, c, x.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => {
+                let args = [x.into(), (&mut y).into(), x.len().into(), w.into(), c.into()];
+                gpu.launch("nearest2_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+            }
+        );
         Ok((y, Saved::new()))
     }
 
@@ -38,16 +45,23 @@ impl Op for Nearest2 {
         let [x] = call.inputs else { unreachable!("nearest2 takes one input") };
         let [_, _, w, c] = x.nhwc(self.name())?;
         let mut dx = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => cpu::backward::<T>(w, c, dy.cpu()?, dx.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::backward::<T>(w, c, dy.cpu()?, dx.cpu_mut()?),
+            cuda(gpu) => {
+                let args = [dy.into(), (&mut dx).into(), x.len().into(), w.into(), c.into()];
+                gpu.launch("nearest2_backward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+            }
+        );
         Ok(vec![Some(dx)])
     }
 }
 
-/// Odd sizes, one pixel, and a UNet-sized map.
+/// Odd sizes, one pixel, whole packs, and a UNet-sized map.
 pub fn cases() -> Vec<OpCase> {
     vec![
         OpCase::new(|| Nearest2, &[&[2, 3, 5, 7]]),
         OpCase::new(|| Nearest2, &[&[2, 1, 1, 1]]),
+        OpCase::new(|| Nearest2, &[&[2, 2, 3, 8]]),
         OpCase::new(|| Nearest2, &[&[1, 64, 64, 64]]).timed_only(),
     ]
 }

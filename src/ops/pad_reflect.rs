@@ -40,7 +40,10 @@ impl Op for PadReflect {
             return Err(Error::shape(self.name(), "at least one pixel", x.shape()));
         }
         let mut y = Tensor::empty_as(x, &[n, h + self.bottom, w + self.right, c])?;
-        on_device!(x, cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => cuda::launch(&gpu, "pad_reflect_forward", self, dims, x, &mut y)?,
+        );
         Ok((y, Saved::new()))
     }
 
@@ -48,12 +51,15 @@ impl Op for PadReflect {
         let [x] = call.inputs else { unreachable!("pad_reflect takes one input") };
         let dims = x.nhwc(self.name())?;
         let mut dx = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?),
+            cuda(gpu) => cuda::launch(&gpu, "pad_reflect_backward", self, dims, dy, &mut dx)?,
+        );
         Ok(vec![Some(dx)])
     }
 }
 
-/// One axis, both axes, further than the size, a single row; a tile padded to a multiple of 8.
+/// One axis, both axes, further than the size, a single row, whole packs; a tile padded to a multiple of 8.
 pub fn cases() -> Vec<OpCase> {
     let case = |bottom, right, shape: &[usize]| {
         OpCase::new(move || PadReflect { bottom, right }, &[shape])
@@ -64,6 +70,7 @@ pub fn cases() -> Vec<OpCase> {
         case(7, 3, &[2, 3, 2, 2]),
         case(2, 1, &[1, 1, 3, 1]),
         case(0, 0, &[1, 2, 2, 1]),
+        case(1, 6, &[2, 3, 2, 8]),
         case(6, 3, &[1, 122, 125, 64]).timed_only(),
     ]
 }
@@ -72,6 +79,29 @@ pub fn cases() -> Vec<OpCase> {
 fn reflected(i: usize, len: usize) -> usize {
     let period = (2 * (len - 1)).max(1);
     (i % period).min(period - i % period) % len
+}
+
+mod cuda {
+    use super::PadReflect;
+    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::tensor::Tensor;
+    use crate::error::Result;
+
+    /// `dims` are the sizes of the smaller map, whichever of `from` and `to` that is.
+    pub(super) fn launch(
+        gpu: &Gpu,
+        entry: &str,
+        op: &PadReflect,
+        dims @ [_, h, w, _]: [usize; 4],
+        from: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()> {
+        let (n, dtype) = (to.len(), to.dtype());
+        let (height, width) = (h + op.bottom, w + op.right);
+        let [_, h, w, c] = dims.map(Into::into);
+        let args = [from.into(), to.into(), n.into(), h, w, c, height.into(), width.into()];
+        gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
+    }
 }
 
 mod cpu {

@@ -4,6 +4,7 @@
 //! shuffle    y[n, h r + i, w r + j, c] = x[n, h, w, c r r + i r + j],    i, j < r
 //! unshuffle  the other way round; each is the other's backward
 //! ```
+use crate::engine::cuda::Grid;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -62,15 +63,26 @@ impl PixelShuffle {
             true => [n, h / r, w / r, c * r * r],
         };
         let mut y = Tensor::empty_as(x, &shape)?;
-        on_device!(x, cpu::<T> => match self.inverse {
-            false => cpu::shuffle::<T>(r, shape, x.cpu()?, y.cpu_mut()?),
-            true => cpu::unshuffle::<T>(r, dims, x.cpu()?, y.cpu_mut()?),
-        });
+        on_device!(x,
+            cpu::<T> => match self.inverse {
+                false => cpu::shuffle::<T>(r, shape, x.cpu()?, y.cpu_mut()?),
+                true => cpu::unshuffle::<T>(r, dims, x.cpu()?, y.cpu_mut()?),
+            },
+            cuda(gpu) => {
+                let (entry, w, c) = match self.inverse {
+                    false => ("pixel_shuffle", w, c / (r * r)),
+                    true => ("pixel_unshuffle", w / r, c),
+                };
+                let (n, dtype) = (x.len() / (r * r), x.dtype());
+                let args = [x.into(), (&mut y).into(), n.into(), w.into(), c.into(), r.into()];
+                gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)?;
+            }
+        );
         Ok(y)
     }
 }
 
-/// Factors 1 to 4 both ways, and the ends of a pixel-shuffle network.
+/// Factors 1 to 4 both ways, whole packs, and the ends of a pixel-shuffle network.
 pub fn cases() -> Vec<OpCase> {
     let case = |factor, inverse, shape: &[usize]| {
         OpCase::new(move || PixelShuffle { factor, inverse }, &[shape])
@@ -81,6 +93,9 @@ pub fn cases() -> Vec<OpCase> {
         case(1, false, &[1, 2, 3, 5]),
         case(2, true, &[2, 6, 10, 3]),
         case(4, true, &[1, 4, 8, 1]),
+        case(2, false, &[1, 2, 3, 32]),
+        case(3, true, &[1, 3, 6, 8]),
+        case(4, false, &[1, 1, 2, 48]),
         case(2, false, &[1, 128, 128, 256]).timed_only(),
         case(4, false, &[1, 128, 128, 48]).timed_only(),
         case(2, true, &[1, 256, 256, 64]).timed_only(),

@@ -6,6 +6,7 @@
 //! ```
 //!
 //! A NaN stays a NaN, so that it is seen at the end of the network.
+use crate::engine::cuda::Grid;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -31,14 +32,26 @@ impl Op for Relu {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [x] = inputs else { unreachable!("relu takes one input") };
         let mut y = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => {
+                let args = [x.into(), (&mut y).into(), x.len().into()];
+                gpu.launch("relu_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+            }
+        );
         Ok((y, Saved::new()))
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let y = call.output;
         let mut dx = Tensor::empty_as(y, y.shape())?;
-        on_device!(y, cpu::<T> => cpu::backward::<T>(y.cpu()?, dy.cpu()?, dx.cpu_mut()?));
+        on_device!(y,
+            cpu::<T> => cpu::backward::<T>(y.cpu()?, dy.cpu()?, dx.cpu_mut()?),
+            cuda(gpu) => {
+                let args = [y.into(), dy.into(), (&mut dx).into(), y.len().into()];
+                gpu.launch("relu_backward", y.dtype(), Grid::packs(y.len(), y.dtype()), &args)?;
+            }
+        );
         Ok(vec![Some(dx)])
     }
 }

@@ -4,6 +4,7 @@
 //! y  = s x
 //! dx = s dy
 //! ```
+use crate::engine::cuda::Grid;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -42,7 +43,13 @@ impl Op for Scale {
 impl Scale {
     pub(super) fn scaled(&self, x: &Tensor) -> Result<Tensor> {
         let mut y = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => cpu::forward::<T>(self.factor, x.cpu()?, y.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(self.factor, x.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => {
+                let args = [x.into(), (&mut y).into(), self.factor.into(), x.len().into()];
+                gpu.launch("scale", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+            }
+        );
         Ok(y)
     }
 }

@@ -6,6 +6,7 @@
 //! ```
 use super::same_shape;
 use super::scale::Scale;
+use crate::engine::cuda::{Arg, Grid};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -42,7 +43,14 @@ impl Op for ScaledAdd {
         let [a, b] = inputs else { unreachable!("scaled_add takes two inputs") };
         same_shape(self.name(), a, b)?;
         let mut y = Tensor::empty_as(a, a.shape())?;
-        on_device!(a, cpu::<T> => cpu::forward::<T>(self, a.cpu()?, b.cpu()?, y.cpu_mut()?));
+        on_device!(a,
+            cpu::<T> => cpu::forward::<T>(self, a.cpu()?, b.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => {
+                let (s, t, n) = (Arg::from(self.s), Arg::from(self.t), a.len());
+                let args = [a.into(), b.into(), (&mut y).into(), s, t, n.into()];
+                gpu.launch("scaled_add", a.dtype(), Grid::packs(n, a.dtype()), &args)?;
+            }
+        );
         Ok((y, Saved::new()))
     }
 

@@ -34,7 +34,7 @@ impl Op for Silu {
             cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
                 let args = [x.into(), (&mut y).into(), x.len().into()];
-                gpu.launch("silu_forward", x.dtype(), Grid::elements(x.len()), &args)?;
+                gpu.launch("silu_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
             }
         );
         Ok((y, Saved::new()))
@@ -47,17 +47,18 @@ impl Op for Silu {
             cpu::<T> => cpu::backward::<T>(x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
             cuda(gpu) => {
                 let args = [x.into(), dy.into(), (&mut dx).into(), x.len().into()];
-                gpu.launch("silu_backward", x.dtype(), Grid::elements(x.len()), &args)?;
+                gpu.launch("silu_backward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
             }
         );
         Ok(vec![Some(dx)])
     }
 }
 
-/// An odd length (tail of the vectorised loop), and a UNet-sized map.
+/// An odd length (tail of the vectorised loop), several blocks, and a UNet-sized map.
 pub fn cases() -> Vec<OpCase> {
     vec![
         OpCase::new(|| Silu, &[&[2, 3, 5, 7]]),
+        OpCase::new(|| Silu, &[&[4099]]).kernel_only(),
         OpCase::new(|| Silu, &[&[1, 64, 64, 128]]).timed_only(),
     ]
 }

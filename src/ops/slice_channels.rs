@@ -39,28 +39,56 @@ impl Op for SliceChannels {
             return Err(Error::shape(self.name(), format!("at least {end} channels"), x.shape()));
         }
         let mut y = Tensor::empty_as(x, &[n, h, w, self.len])?;
-        on_device!(x, cpu::<T> => cpu::forward::<T>(self, c, x.cpu()?, y.cpu_mut()?));
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(self, c, x.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => cuda::launch(&gpu, "slice_channels_forward", self, c, x, &mut y)?,
+        );
         Ok((y, Saved::new()))
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("slice_channels takes one input") };
         let mut dx = Tensor::empty_as(x, x.shape())?;
-        on_device!(x, cpu::<T> => {
-            cpu::backward::<T>(self, x.shape()[3], dy.cpu()?, dx.cpu_mut()?);
-        });
+        let c = x.shape()[3];
+        on_device!(x,
+            cpu::<T> => cpu::backward::<T>(self, c, dy.cpu()?, dx.cpu_mut()?),
+            cuda(gpu) => cuda::launch(&gpu, "slice_channels_backward", self, c, dy, &mut dx)?,
+        );
         Ok(vec![Some(dx)])
     }
 }
 
-/// The middle, all and the last of the channels; the sub-bands of a UNet level.
+/// The middle, all and the last of the channels, whole packs; the sub-bands of a UNet level.
 pub fn cases() -> Vec<OpCase> {
     vec![
         OpCase::new(|| SliceChannels { from: 2, len: 3 }, &[&[2, 3, 5, 7]]),
         OpCase::new(|| SliceChannels { from: 0, len: 2 }, &[&[2, 1, 1, 2]]),
         OpCase::new(|| SliceChannels { from: 4, len: 1 }, &[&[1, 3, 1, 5]]),
+        OpCase::new(|| SliceChannels { from: 8, len: 16 }, &[&[1, 2, 3, 32]]),
         OpCase::new(|| SliceChannels { from: 64, len: 64 }, &[&[1, 64, 64, 256]]).timed_only(),
     ]
+}
+
+mod cuda {
+    use super::SliceChannels;
+    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::tensor::Tensor;
+    use crate::error::Result;
+
+    /// `channels` of the wider map, whichever of `from` and `to` that is.
+    pub(super) fn launch(
+        gpu: &Gpu,
+        entry: &str,
+        op: &SliceChannels,
+        channels: usize,
+        from: &Tensor,
+        to: &mut Tensor,
+    ) -> Result<()> {
+        let (n, dtype) = (to.len(), to.dtype());
+        let [channels, first, len] = [channels, op.from, op.len].map(Into::into);
+        let args = [from.into(), to.into(), n.into(), channels, first, len];
+        gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
+    }
 }
 
 mod cpu {

@@ -208,6 +208,11 @@ impl Grid {
         Self::new([n.div_ceil(THREADS), 1, 1], THREADS)
     }
 
+    /// One thread for 16 bytes of `n` elements of `dtype`, 256 a block: for `kernels/elementwise.cuh`.
+    pub const fn packs(n: usize, dtype: DType) -> Self {
+        Self::elements(n.div_ceil(16 / dtype.size()))
+    }
+
     /// The same with `bytes` of dynamic shared memory a block.
     pub const fn shared(self, bytes: usize) -> Self {
         Self { shared: bytes, ..self }

@@ -12,6 +12,7 @@
 //!
 //! `fast` serves f32 with stride 1, "same" padding and kernels 3 or 1 on x86 with AVX2 or better;
 //! `general` everything else. Both are tested against each other in every case.
+pub(in crate::ops) mod cuda;
 pub(in crate::ops) mod general;
 
 #[cfg(target_arch = "x86_64")]
@@ -19,6 +20,7 @@ mod fast;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 
+use self::cuda::{Activation, Epilogue};
 use crate::engine::device::{DType, Real};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -108,10 +110,18 @@ impl Op for Conv2d {
             return Err(Error::shape("conv2d", format!("bias [{}]", d.co), b.shape()));
         }
         let mut y = Tensor::empty_as(x, &[d.batch, d.out_height(), d.out_width(), d.co])?;
-        on_device!(x, cpu::<T> => {
-            let bias = inputs.get(2).map(|b| b.cpu::<T>()).transpose()?;
-            cpu::forward::<T>(&d, self.relu, x.cpu()?, w.cpu()?, bias, y.cpu_mut()?);
-        });
+        on_device!(x,
+            cpu::<T> => {
+                let bias = inputs.get(2).map(|b| b.cpu::<T>()).transpose()?;
+                cpu::forward::<T>(&d, self.relu, x.cpu()?, w.cpu()?, bias, y.cpu_mut()?);
+            },
+            cuda(gpu) => {
+                let activation = if self.relu { Activation::Relu } else { Activation::None };
+                let bias = inputs.get(2).copied();
+                let epilogue = Epilogue { bias, activation, ..Epilogue::default() };
+                cuda::forward(&gpu, &d, x, w, epilogue, &mut y)?;
+            }
+        );
         Ok((y, Saved::new()))
     }
 
@@ -121,17 +131,30 @@ impl Op for Conv2d {
         let masked = if self.relu { Some(relu_mask(call.output, dy)?) } else { None };
         let dz = masked.as_ref().unwrap_or(dy);
         let mut grads = call.empty_gradients()?;
-        on_device!(x, cpu::<T> => {
-            if let Some(dx) = &mut grads[0] {
-                cpu::input_gradient::<T>(&d, w.cpu()?, dz.cpu()?, dx.cpu_mut()?);
+        on_device!(x,
+            cpu::<T> => {
+                if let Some(dx) = &mut grads[0] {
+                    cpu::input_gradient::<T>(&d, w.cpu()?, dz.cpu()?, dx.cpu_mut()?);
+                }
+                if let Some(dw) = &mut grads[1] {
+                    cpu::weight_gradient::<T>(&d, x.cpu()?, dz.cpu()?, dw.cpu_mut()?);
+                }
+                if let Some(Some(db)) = grads.get_mut(2) {
+                    parallel::sum_rows::<T>(dz.cpu()?, db.cpu_mut()?);
+                }
+            },
+            cuda(gpu) => {
+                if let Some(dx) = &mut grads[0] {
+                    cuda::input_gradient(&gpu, &d, w, dz, Epilogue::default(), dx)?;
+                }
+                if let Some(dw) = &mut grads[1] {
+                    cuda::weight_gradient(&gpu, &d, x, dz, dw)?;
+                }
+                if let Some(Some(db)) = grads.get_mut(2) {
+                    cuda::sum_rows(&gpu, dz, db)?;
+                }
             }
-            if let Some(dw) = &mut grads[1] {
-                cpu::weight_gradient::<T>(&d, x.cpu()?, dz.cpu()?, dw.cpu_mut()?);
-            }
-            if let Some(Some(db)) = grads.get_mut(2) {
-                parallel::sum_rows::<T>(dz.cpu()?, db.cpu_mut()?);
-            }
-        });
+        );
         Ok(grads)
     }
 
@@ -145,12 +168,15 @@ impl Op for Conv2d {
 /// `dy` where `y` is positive, else 0.
 fn relu_mask(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let mut dz = Tensor::empty_as(dy, dy.shape())?;
-    on_device!(y, cpu::<T> => {
-        let zero = T::default();
-        parallel::zip3(dz.cpu_mut::<T>()?, y.cpu()?, dy.cpu()?, |dz, &y, &dy| {
-            *dz = if y > zero { dy } else { zero };
-        });
-    });
+    on_device!(y,
+        cpu::<T> => {
+            let zero = T::default();
+            parallel::zip3(dz.cpu_mut::<T>()?, y.cpu()?, dy.cpu()?, |dz, &y, &dy| {
+                *dz = if y > zero { dy } else { zero };
+            });
+        },
+        cuda(gpu) => cuda::relu_mask(&gpu, y, dy, &mut dz)?,
+    );
     Ok(dz)
 }
 

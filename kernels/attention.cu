@@ -1,0 +1,464 @@
+// Attention without a matrix of all scores. Formulas and host side: src/ops/attention.rs.
+//
+// A block takes ROWS queries (in attention_keys: keys) of one head, a warp 16 of them, and walks over
+// the keys (queries) in tiles. Scores stay in registers: the accumulators of one product are, rounded to
+// 16 bits, the operand of the next. Backward recomputes them from the saved log-sum-exp, once for dq
+// and once for dk and dv, so that no two blocks add to one place.
+//
+// Tensor cores where heads are wide packs (d a multiple of 8, up to 128, zeros up to 64 or 128); the
+// kernels named _any take every d up to 256 and f32: a warp a query, a lane a key.
+//
+// Per tile of 64 queries x 64 keys x d = 64, forward: 16 KiB in, 2 x 2 x 64^3 = 1 Mflop, 64 a byte,
+// enough for the L2 cache; bound by the tensor cores and, at small d, by the exponentials.
+//
+// All tensors are [images, length, heads * d], statistics [images, length, heads].
+#include "gemm.cuh"
+
+namespace {
+constexpr int ROWS = 64, WARPS = ROWS / 16;
+constexpr float LOWEST = -3.0e38f;
+
+// The rows of one head of one image.
+struct Head {
+    size_t at;         // of its first element
+    size_t statistics; // of its first statistic
+    int stride, heads;
+
+    __device__ Head(int length, int heads, int d)
+        : at((size_t(blockIdx.z) * length * heads + blockIdx.y) * d),
+          statistics(size_t(blockIdx.z) * length * heads + blockIdx.y), stride(heads * d), heads(heads) {}
+    __device__ size_t row(int i) const { return at + size_t(i) * stride; }
+    __device__ size_t statistic(int i) const { return statistics + size_t(i) * heads; }
+};
+
+__device__ __forceinline__ float warp_max(float v) {
+#pragma unroll
+    for (int offset = WARP / 2; offset > 0; offset /= 2) v = fmaxf(v, __shfl_xor_sync(FULL_MASK, v, offset));
+    return v;
+}
+
+// ---------------------------------------------------------------- tensor cores
+
+// Two floats as 16-bit neighbours, as fragments and stores want them.
+template <typename T> union Pair {
+    uint32_t bits;
+    T value[2];
+    __device__ __forceinline__ Pair(float low, float high) {
+        store(&value[0], low);
+        store(&value[1], high);
+    }
+};
+
+// tile = rows `first` and on of one head, zeros below the last and beyond d.
+template <typename T, int N, int D>
+__device__ __forceinline__ void fill(Tile<T, N, D> &tile, const T *x, const Head &head, int first, int length, int d) {
+    constexpr int PACK = Pack<T>::SIZE, PACKS = D / PACK;
+#pragma unroll
+    for (int i = int(threadIdx.x); i < N * PACKS; i += WARPS * WARP) {
+        const int row = i / PACKS, pack = i % PACKS;
+        const bool inside = first + row < length && pack * PACK < d;
+        cp_async_16(tile.pack(row, pack), inside ? x + head.row(first + row) + pack * PACK : x, inside ? 16 : 0);
+    }
+}
+
+template <int COUNT> __device__ __forceinline__ void clear(float (&sum)[COUNT][4]) {
+#pragma unroll
+    for (int j = 0; j < COUNT; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sum[j][e] = 0.0f;
+}
+
+// sum = a[row .. row + 16] b^T over D, for the rows of b.
+template <typename T, int N, int M, int D>
+__device__ __forceinline__ void scores(float (&sum)[N / 8][4], Tile<T, M, D> &a, int row, Tile<T, N, D> &b) {
+    clear(sum);
+#pragma unroll
+    for (int k = 0; k < D; k += 16) {
+        uint32_t fa[4], fb[4];
+        load_a(fa, a, row, k);
+#pragma unroll
+        for (int j = 0; j < N; j += 16) {
+            load_b(fb, b, j, k);
+            mma_m16n8k16<T>(sum[j / 8], fa, fb[0], fb[1]);
+            mma_m16n8k16<T>(sum[j / 8 + 1], fa, fb[2], fb[3]);
+        }
+    }
+}
+
+// sum += weights x, where the weights are accumulators of an earlier product, over the N rows of x.
+template <typename T, int N, int D>
+__device__ __forceinline__ void add_weighted(float (&sum)[D / 8][4], const float (&weights)[N / 8][4], Tile<T, N, D> &x) {
+#pragma unroll
+    for (int k = 0; k < N; k += 16) {
+        const float *const left = weights[k / 8], *const right = weights[k / 8 + 1];
+        const uint32_t fa[4] = {Pair<T>(left[0], left[1]).bits, Pair<T>(left[2], left[3]).bits,
+                                Pair<T>(right[0], right[1]).bits, Pair<T>(right[2], right[3]).bits};
+#pragma unroll
+        for (int c = 0; c < D; c += 16) {
+            uint32_t fb[4];
+            load_b_transposed(fb, x, c, k);
+            mma_m16n8k16<T>(sum[c / 8], fa, fb[0], fb[1]);
+            mma_m16n8k16<T>(sum[c / 8 + 1], fa, fb[2], fb[3]);
+        }
+    }
+}
+
+// Where the accumulators of this thread stand: rows row() and row() + 8, columns column(j) and the next.
+__device__ __forceinline__ int warp_row() { return int(threadIdx.x) / WARP * 16; }
+__device__ __forceinline__ int row_of(int half) { return warp_row() + int(threadIdx.x) % WARP / 4 + half * 8; }
+__device__ __forceinline__ int column_of(int j) { return j * 8 + int(threadIdx.x) % 4 * 2; }
+
+// The four lanes that share a row agree on its sum or maximum.
+__device__ __forceinline__ float row_sum(float v) {
+    v += __shfl_xor_sync(FULL_MASK, v, 1);
+    return v + __shfl_xor_sync(FULL_MASK, v, 2);
+}
+__device__ __forceinline__ float row_max(float v) {
+    v = fmaxf(v, __shfl_xor_sync(FULL_MASK, v, 1));
+    return fmaxf(v, __shfl_xor_sync(FULL_MASK, v, 2));
+}
+
+template <typename T, int TILES>
+__device__ __forceinline__ void write(T *to, const Head &head, int first, int length, int d,
+                                      const float (&sum)[TILES][4], const float (&factor)[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int row = first + row_of(half);
+#pragma unroll
+        for (int j = 0; j < TILES; ++j) {
+            if (row >= length || column_of(j) >= d) continue;
+            const Pair<T> pair(sum[j][half * 2] * factor[half], sum[j][half * 2 + 1] * factor[half]);
+            *reinterpret_cast<uint32_t *>(to + head.row(row) + column_of(j)) = pair.bits;
+        }
+    }
+}
+
+// y = softmax(scale q k^T) v, and per row the logarithm of the softmax's denominator.
+template <typename T, int D>
+__device__ __forceinline__ void forward(const T *q, const T *k, const T *v, T *y, float *lse, int length, int heads,
+                                        int d, float scale) {
+    constexpr int KEYS = D <= 64 ? 64 : 32, STAGES = 2;
+    using Queries = Tile<T, ROWS, D>;
+    using Keys = Tile<T, KEYS, D>[STAGES];
+    SHARED(query, Queries);
+    SHARED(key, Keys);
+    SHARED(value, Keys);
+    const Head head(length, heads, d);
+    const int first = int(blockIdx.x) * ROWS;
+
+    float sum[D / 8][4], most[2] = {LOWEST, LOWEST}, total[2] = {0.0f, 0.0f};
+    clear(sum);
+    fill(query, q, head, first, length, d); // arrives with the first keys
+    int next = 0, from = 0;
+    const auto load = [&](int stage) {
+        fill(key[stage], k, head, next, length, d);
+        fill(value[stage], v, head, next, length, d);
+        next += KEYS;
+    };
+    pipeline<STAGES>((length + KEYS - 1) / KEYS, load, [&](int stage) {
+        float s[KEYS / 8][4];
+        scores(s, query, warp_row(), key[stage]);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            float tile_most = LOWEST;
+#pragma unroll
+            for (int j = 0; j < KEYS / 8; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    float &score = s[j][half * 2 + e];
+                    score = from + column_of(j) + e < length ? score * scale : LOWEST;
+                    tile_most = fmaxf(tile_most, score);
+                }
+            const float now = fmaxf(most[half], row_max(tile_most)), shrink = __expf(most[half] - now);
+            most[half] = now;
+            total[half] *= shrink;
+#pragma unroll
+            for (int j = 0; j < KEYS / 8; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) total[half] += s[j][half * 2 + e] = __expf(s[j][half * 2 + e] - now);
+#pragma unroll
+            for (int j = 0; j < D / 8; ++j)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) sum[j][half * 2 + e] *= shrink;
+        }
+        add_weighted(sum, s, value[stage]);
+        from += KEYS;
+    });
+
+    float factor[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        total[half] = row_sum(total[half]);
+        factor[half] = 1.0f / total[half];
+        const int row = first + row_of(half);
+        if (threadIdx.x % 4 == 0 && row < length) lse[head.statistic(row)] = most[half] + __logf(total[half]);
+    }
+    write(y, head, first, length, d, sum, factor);
+}
+
+constexpr int STEP = 32; // rows of the tiles that backward walks over
+
+// s becomes the probabilities exp(scale s - lse), dp the gradients of the scores p (dp - delta) scale.
+// Statistic i belongs to the rows (keys of attention_queries: columns) of the products.
+__device__ __forceinline__ void backward_scores(float &s, float &dp, float lse, float delta, float scale, bool inside) {
+    s = inside ? __expf(s * scale - lse) : 0.0f;
+    dp = s * (dp - delta) * scale;
+}
+
+// dq, for ROWS queries a block.
+template <typename T, int D>
+__device__ __forceinline__ void backward_queries(const T *q, const T *k, const T *v, const T *dy, const float *lse,
+                                                 const float *delta, T *dq, int length, int heads, int d,
+                                                 float scale) {
+    using Queries = Tile<T, ROWS, D>;
+    using Keys = Tile<T, STEP, D>;
+    SHARED(query, Queries);
+    SHARED(gradient, Queries);
+    SHARED(key, Keys);
+    SHARED(value, Keys);
+    const Head head(length, heads, d);
+    const int first = int(blockIdx.x) * ROWS;
+    fill(query, q, head, first, length, d);
+    fill(gradient, dy, head, first, length, d);
+    float row_lse[2], row_delta[2], sum[D / 8][4];
+    clear(sum);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const size_t at = head.statistic(min(first + row_of(half), length - 1));
+        row_lse[half] = lse[at];
+        row_delta[half] = delta[at];
+    }
+    for (int from = 0; from < length; from += STEP) {
+        __syncthreads(); // the previous tiles have been read
+        fill(key, k, head, from, length, d);
+        fill(value, v, head, from, length, d);
+        cp_async_commit();
+        cp_async_wait<0>();
+        __syncthreads();
+        float s[STEP / 8][4], dp[STEP / 8][4];
+        scores(s, query, warp_row(), key);
+        scores(dp, gradient, warp_row(), value);
+#pragma unroll
+        for (int j = 0; j < STEP / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+                backward_scores(s[j][e], dp[j][e], row_lse[e / 2], row_delta[e / 2], scale,
+                                from + column_of(j) + e % 2 < length);
+        add_weighted(sum, dp, key);
+    }
+    const float one[2] = {1.0f, 1.0f};
+    write(dq, head, first, length, d, sum, one);
+}
+
+// dk and dv, for ROWS keys a block: the same products transposed.
+template <typename T, int D>
+__device__ __forceinline__ void backward_keys(const T *q, const T *k, const T *v, const T *dy, const float *lse,
+                                              const float *delta, T *dk, T *dv, int length, int heads, int d,
+                                              float scale) {
+    using Keys = Tile<T, ROWS, D>;
+    using Queries = Tile<T, STEP, D>;
+    SHARED(key, Keys);
+    SHARED(value, Keys);
+    SHARED(query, Queries);
+    SHARED(gradient, Queries);
+    const Head head(length, heads, d);
+    const int first = int(blockIdx.x) * ROWS;
+    fill(key, k, head, first, length, d);
+    fill(value, v, head, first, length, d);
+    float sum_k[D / 8][4], sum_v[D / 8][4];
+    clear(sum_k);
+    clear(sum_v);
+    for (int from = 0; from < length; from += STEP) {
+        __syncthreads(); // the previous tiles have been read
+        fill(query, q, head, from, length, d);
+        fill(gradient, dy, head, from, length, d);
+        cp_async_commit();
+        cp_async_wait<0>();
+        __syncthreads();
+        float s[STEP / 8][4], dp[STEP / 8][4];
+        scores(s, key, warp_row(), query);
+        scores(dp, value, warp_row(), gradient);
+#pragma unroll
+        for (int j = 0; j < STEP / 8; ++j)
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                const int column = from + column_of(j) + e;
+                const size_t at = head.statistic(min(column, length - 1));
+                const float column_lse = lse[at], column_delta = delta[at];
+#pragma unroll
+                for (int half = 0; half < 4; half += 2)
+                    backward_scores(s[j][half + e], dp[j][half + e], column_lse, column_delta, scale, column < length);
+            }
+        add_weighted(sum_v, s, gradient);
+        add_weighted(sum_k, dp, query);
+    }
+    const float one[2] = {1.0f, 1.0f};
+    write(dk, head, first, length, d, sum_k, one);
+    write(dv, head, first, length, d, sum_v, one);
+}
+
+// ---------------------------------------------------------------- any width, any type
+
+constexpr int MOST_PER_LANE = 256 / WARP;
+
+// A warp works for one row (`own`); the block shares a tile of 32 rows with one float of padding each.
+struct Strip {
+    float *tile, *own[2];
+    int d, length, lane, row;
+
+    __device__ Strip(float *memory, int d, int length) : tile(memory), d(d), length(length) {
+        const int warp = int(threadIdx.x) / WARP, warps = THREADS / WARP;
+        own[0] = memory + WARP * (d + 1) + warp * 2 * d;
+        own[1] = own[0] + d;
+        lane = int(threadIdx.x) % WARP;
+        row = int(blockIdx.x) * warps + warp;
+    }
+    template <typename T> __device__ void load_own(int which, const T *x, const Head &head) {
+        for (int c = lane; c < d; c += WARP) own[which][c] = row < length ? load(x + head.row(row) + c) : 0.0f;
+    }
+    template <typename T> __device__ void load_tile(const T *x, const Head &head, int first) {
+        __syncthreads(); // the previous tile has been read
+        for (int i = int(threadIdx.x); i < WARP * d; i += THREADS) {
+            const int line = i / d, c = i - line * d;
+            tile[line * (d + 1) + c] = first + line < length ? load(x + head.row(first + line) + c) : 0.0f;
+        }
+        __syncthreads();
+    }
+    // The product of the own row with this lane's row of the tile.
+    __device__ float dot(int which) const {
+        float sum = 0.0f;
+        for (int c = 0; c < d; ++c) sum += own[which][c] * tile[lane * (d + 1) + c];
+        return sum;
+    }
+    // sum += the rows of the tile, that of lane j times its weight.
+    __device__ void add_weighted(float (&sum)[MOST_PER_LANE], float weight) const {
+#pragma unroll 1
+        for (int j = 0; j < WARP; ++j) {
+            const float w = __shfl_sync(FULL_MASK, weight, j);
+#pragma unroll
+            for (int i = 0; i < MOST_PER_LANE; ++i)
+                if (lane + i * WARP < d) sum[i] += w * tile[j * (d + 1) + lane + i * WARP];
+        }
+    }
+    template <typename T> __device__ void write(T *to, const Head &head, const float (&sum)[MOST_PER_LANE], float factor) {
+#pragma unroll
+        for (int i = 0; i < MOST_PER_LANE; ++i)
+            if (row < length && lane + i * WARP < d) store(to + head.row(row) + lane + i * WARP, sum[i] * factor);
+    }
+};
+
+template <typename T>
+__device__ void attention_forward_any_kernel(const T *q, const T *k, const T *v, T *y, float *lse, int length,
+                                             int heads, int d, float scale) {
+    DYNAMIC_SHARED(float, memory);
+    const Head head(length, heads, d);
+    Strip strip(memory, d, length);
+    strip.load_own(0, q, head);
+    float sum[MOST_PER_LANE] = {}, most = LOWEST, total = 0.0f;
+    for (int from = 0; from < length; from += WARP) {
+        strip.load_tile(k, head, from);
+        const float score = from + strip.lane < length ? strip.dot(0) * scale : LOWEST;
+        const float now = fmaxf(most, warp_max(score)), shrink = __expf(most - now), p = __expf(score - now);
+        most = now;
+        total = total * shrink + warp_sum(p);
+#pragma unroll
+        for (float &s : sum) s *= shrink;
+        strip.load_tile(v, head, from);
+        strip.add_weighted(sum, p);
+    }
+    if (strip.lane == 0 && strip.row < length) lse[head.statistic(strip.row)] = most + __logf(total);
+    strip.write(y, head, sum, 1.0f / total);
+}
+
+template <typename T>
+__device__ void attention_queries_any_kernel(const T *q, const T *k, const T *v, const T *dy, const float *lse,
+                                             const float *delta, T *dq, int length, int heads, int d, float scale) {
+    DYNAMIC_SHARED(float, memory);
+    const Head head(length, heads, d);
+    Strip strip(memory, d, length);
+    strip.load_own(0, q, head);
+    strip.load_own(1, dy, head);
+    const size_t at = head.statistic(min(strip.row, length - 1));
+    const float row_lse = lse[at], row_delta = delta[at];
+    float sum[MOST_PER_LANE] = {};
+    for (int from = 0; from < length; from += WARP) {
+        strip.load_tile(v, head, from);
+        float dp = strip.dot(1);
+        strip.load_tile(k, head, from);
+        float s = strip.dot(0);
+        backward_scores(s, dp, row_lse, row_delta, scale, from + strip.lane < length);
+        strip.add_weighted(sum, dp);
+    }
+    strip.write(dq, head, sum, 1.0f);
+}
+
+template <typename T>
+__device__ void attention_keys_any_kernel(const T *q, const T *k, const T *v, const T *dy, const float *lse,
+                                          const float *delta, T *dk, T *dv, int length, int heads, int d,
+                                          float scale) {
+    DYNAMIC_SHARED(float, memory);
+    const Head head(length, heads, d);
+    Strip strip(memory, d, length);
+    strip.load_own(0, k, head);
+    strip.load_own(1, v, head);
+    float sum_k[MOST_PER_LANE] = {}, sum_v[MOST_PER_LANE] = {};
+    for (int from = 0; from < length; from += WARP) {
+        const size_t at = head.statistic(min(from + strip.lane, length - 1));
+        strip.load_tile(q, head, from);
+        float s = strip.dot(0);
+        strip.load_tile(dy, head, from);
+        float dp = strip.dot(1);
+        backward_scores(s, dp, lse[at], delta[at], scale, from + strip.lane < length);
+        strip.add_weighted(sum_v, s);
+        strip.load_tile(q, head, from);
+        strip.add_weighted(sum_k, dp);
+    }
+    strip.write(dk, head, sum_k, 1.0f);
+    strip.write(dv, head, sum_v, 1.0f);
+}
+
+// delta[row] = sum of y dy over the d elements of a row of one head. A warp a row.
+template <typename T> __device__ void attention_delta_kernel(const T *y, const T *dy, float *delta, int rows, int d) {
+    const int row = int(element() / WARP), lane = int(threadIdx.x) % WARP;
+    float sum = 0.0f;
+    for (int c = lane; c < d && row < rows; c += WARP) {
+        const size_t at = size_t(row) * d + c;
+        sum += load(y + at) * load(dy + at);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0 && row < rows) delta[row] = sum;
+}
+
+#define FORWARD_PARAMETERS                                                                        \
+    (const T *q, const T *k, const T *v, T *y, float *lse, int length, int heads, int d, float scale)
+#define FORWARD_ARGUMENTS (q, k, v, y, lse, length, heads, d, scale)
+#define QUERIES_PARAMETERS                                                                        \
+    (const T *q, const T *k, const T *v, const T *dy, const float *lse, const float *delta, T *dq, int length, \
+     int heads, int d, float scale)
+#define QUERIES_ARGUMENTS (q, k, v, dy, lse, delta, dq, length, heads, d, scale)
+#define KEYS_PARAMETERS                                                                           \
+    (const T *q, const T *k, const T *v, const T *dy, const float *lse, const float *delta, T *dk, T *dv,  \
+     int length, int heads, int d, float scale)
+#define KEYS_ARGUMENTS (q, k, v, dy, lse, delta, dk, dv, length, heads, d, scale)
+
+template <typename T> __device__ void attention_forward_64_kernel FORWARD_PARAMETERS { forward<T, 64> FORWARD_ARGUMENTS; }
+template <typename T> __device__ void attention_forward_128_kernel FORWARD_PARAMETERS { forward<T, 128> FORWARD_ARGUMENTS; }
+template <typename T> __device__ void attention_queries_64_kernel QUERIES_PARAMETERS { backward_queries<T, 64> QUERIES_ARGUMENTS; }
+template <typename T> __device__ void attention_queries_128_kernel QUERIES_PARAMETERS { backward_queries<T, 128> QUERIES_ARGUMENTS; }
+template <typename T> __device__ void attention_keys_64_kernel KEYS_PARAMETERS { backward_keys<T, 64> KEYS_ARGUMENTS; }
+template <typename T> __device__ void attention_keys_128_kernel KEYS_PARAMETERS { backward_keys<T, 128> KEYS_ARGUMENTS; }
+} // namespace
+
+#define EXPORT_16BIT(name, parameters, arguments)                                                 \
+    EXPORT_KERNEL(f16, __half, 128, name, parameters, arguments)                                  \
+    EXPORT_KERNEL(bf16, __nv_bfloat16, 128, name, parameters, arguments)
+EXPORT_16BIT(attention_forward_64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+EXPORT_16BIT(attention_forward_128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+EXPORT_16BIT(attention_queries_64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+EXPORT_16BIT(attention_queries_128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+EXPORT_16BIT(attention_keys_64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+EXPORT_16BIT(attention_keys_128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+FOR_DTYPES(attention_forward_any, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+FOR_DTYPES(attention_queries_any, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+FOR_DTYPES(attention_keys_any, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+FOR_DTYPES(attention_delta, (const T *y, const T *dy, float *delta, int rows, int d), (y, dy, delta, rows, d))

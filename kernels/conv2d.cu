@@ -1,0 +1,413 @@
+// 2-D convolution, NHWC, as implicit products. Formulas and host side: src/ops/conv2d. Transposed
+// convolution and linear layers use the same kernels.
+//
+//   conv2d                rows = output pixels, columns = output channels, depth = taps x input channels.
+//                         Gradient of the input: the same with weights [Ci][k][k][Co] and roles exchanged.
+//   conv2d_weight         rows = Co, columns = taps x Ci, depth = pixels, split over blocks; the partial
+//                         sums are added in order by conv2d_add_partials.
+//
+// Nothing is copied to global memory beforehand: the loaders gather pixels, pad with zeros and cope with
+// any number of channels (16-byte asynchronous copies where channels fill packs, elements otherwise).
+//
+// A step of a block of M x N and depth D moves (M + N) D elements for M N D multiply-adds:
+// 128 x 128: 32 an operand byte at 16 bits, 128 x 64: 21, 128 x 32: 13, 64 x 64 in f32: 8. Bound by the
+// tensor cores from 64 channels on, by memory below. Three stages: 48, 36, 30, 24 KiB of shared memory.
+#include "gemm.cuh"
+
+namespace {
+constexpr int STAGES = 3;
+
+// Which source pixel and weight meet at tap (a, b) of output (i, j):
+//     source = i * scale + a * step + first,   weight tap = first_tap + a * tap_stride.
+// A convolution reads every stride-th window. A transposed one with stride s falls apart into s * s
+// phases, outputs that are s apart, each a convolution with every s-th tap: no product is wasted.
+struct Axis {
+    int outputs, source, scale, step, first, first_tap, tap_stride, taps, phase, out_stride;
+
+    __device__ Axis(int size_out, int size_in, int kernel, int stride, int pad, bool transposed, int of_phase) {
+        source = size_in;
+        phase = of_phase;
+        out_stride = tap_stride = transposed ? stride : 1;
+        outputs = size_out > phase ? (size_out - phase + out_stride - 1) / out_stride : 0;
+        scale = transposed ? 1 : stride;
+        step = transposed ? -1 : 1;
+        first = transposed ? (phase + pad) / stride : -pad;
+        first_tap = transposed ? (phase + pad) % stride : 0;
+        taps = kernel > first_tap ? (kernel - first_tap + tap_stride - 1) / tap_stride : 0;
+    }
+};
+
+// A place along the depth: a channel of tap (a, b). Every thread walks through its own.
+struct Place {
+    int channel, a, b;
+
+    __device__ __forceinline__ void advance(int by, int channels, int taps) {
+        channel += by;
+        while (channel >= channels) {
+            channel -= channels;
+            if (++b == taps) b = 0, ++a;
+        }
+    }
+};
+
+// What follows the sum: y = activation(sum + bias[c] + shift[image, c]) + residual. All are optional.
+enum Activation { NONE, RELU, SILU };
+template <typename T> struct Epilogue {
+    const T *bias, *shift, *residual;
+    int activation, channels;
+
+    template <int WIDTH> __device__ __forceinline__ static void add(float (&v)[WIDTH], const T *from) {
+        if constexpr (WIDTH == 1) {
+            v[0] += load(from);
+        } else {
+            const Pack<T> pack = load_pack(from);
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) v[e] += load(&pack.value[e]);
+        }
+    }
+    // Writes WIDTH channels from c on of one pixel.
+    template <int WIDTH> __device__ __forceinline__ void write(const float *sum, T *y, int image, size_t pixel, int c) {
+        float v[WIDTH];
+#pragma unroll
+        for (int e = 0; e < WIDTH; ++e) v[e] = sum[e];
+        const size_t at = pixel * channels + c;
+        if (bias) add(v, bias + c);
+        if (shift) add(v, shift + size_t(image) * channels + c);
+#pragma unroll
+        for (int e = 0; e < WIDTH; ++e) {
+            if (activation == RELU) v[e] = v[e] < 0.0f ? 0.0f : v[e]; // NaN stays NaN
+            if (activation == SILU) v[e] *= sigmoid(v[e]);
+        }
+        if (residual) add(v, residual + at);
+        if constexpr (WIDTH == 1) {
+            store(y + at, v[0]);
+        } else {
+            Pack<T> pack;
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) store(&pack.value[e], v[e]);
+            store_pack(y + at, pack);
+        }
+    }
+};
+
+// How the threads of a block share the filling of a tile whose rows have COLUMNS elements.
+template <typename T, int ROWS, int COLUMNS, int THREADS, bool PACKED> struct Share {
+    static constexpr int WIDTH = PACKED ? Pack<T>::SIZE : 1, ACROSS = COLUMNS / WIDTH, DOWN = THREADS / ACROSS;
+    static constexpr int COUNT = ROWS / DOWN;
+    static_assert(THREADS % ACROSS == 0 && ROWS % DOWN == 0, "every thread fills equally many");
+    __device__ __forceinline__ static int column() { return int(threadIdx.x) % ACROSS * WIDTH; }
+    __device__ __forceinline__ static int row(int i) { return int(threadIdx.x) / ACROSS + i * DOWN; }
+};
+
+constexpr int FAR = -(1 << 29); // a coordinate outside every image
+
+// What a block keeps in shared memory: operands during the product, then sums, as many rows at a time
+// as fit. The pitch keeps the rows that a warp writes apart.
+template <typename T, int M, int N> union BlockMemory {
+    static constexpr int DEPTH = Blocking<T, M, N>::DEPTH, SUM_ROWS = M * N > 128 * 64 ? M / 2 : M;
+    struct {
+        Tile<T, M, DEPTH> x[STAGES];
+        Tile<T, N, DEPTH> w[STAGES];
+    } in;
+    float sum[SUM_ROWS][N + 8];
+};
+
+// x: [images, height, width, inputs], w: [outputs, kernel, kernel, inputs], y: [images, out_height,
+// out_width, outputs]; bias: [outputs], shift: [images, outputs], residual: as y, or null.
+// Blocks: x = tiles, those of one range of pixels next to each other; y = phases.
+template <typename T, int M, int N, bool PACKED>
+__device__ __forceinline__ void convolve(const T *x, const T *w, Epilogue<T> epilogue, T *y, int images,
+                                         int height, int width, int inputs, int out_height, int out_width,
+                                         int outputs, int kernel, int stride, int pad, bool transposed) {
+    using Sums = Product<T, M, N, false>;
+    constexpr int DEPTH = Sums::DEPTH;
+    using ShareX = Share<T, M, DEPTH, Sums::THREADS, PACKED>;
+    using ShareW = Share<T, N, DEPTH, Sums::THREADS, PACKED>;
+    using Memory = BlockMemory<T, M, N>;
+    SHARED(memory, Memory);
+
+    const int phases = transposed ? stride : 1, phase = int(blockIdx.y);
+    const Axis down(out_height, height, kernel, stride, pad, transposed, phase / phases);
+    const Axis across(out_width, width, kernel, stride, pad, transposed, phase % phases);
+    const int column_tiles = (outputs + N - 1) / N;
+    const int row0 = int(blockIdx.x) / column_tiles * M, column0 = int(blockIdx.x) % column_tiles * N;
+    const int per_image = down.outputs * across.outputs, rows = images * per_image;
+
+    int from_image[ShareX::COUNT], from_y[ShareX::COUNT], from_x[ShareX::COUNT];
+#pragma unroll
+    for (int i = 0; i < ShareX::COUNT; ++i) {
+        const int row = row0 + ShareX::row(i), image = row < rows ? row / per_image : 0;
+        const int pixel = row - image * per_image, line = row < rows ? pixel / across.outputs : 0;
+        from_image[i] = image * height;
+        from_y[i] = row < rows ? line * down.scale + down.first : FAR;
+        from_x[i] = (pixel - line * across.outputs) * across.scale + across.first;
+    }
+    Place place = {0, 0, 0};
+    place.advance(ShareX::column(), inputs, across.taps);
+
+    const auto fill = [&](int stage) {
+        const bool deep = place.a < down.taps;
+        const int off_y = place.a * down.step, off_x = place.b * across.step;
+#pragma unroll
+        for (int i = 0; i < ShareX::COUNT; ++i) {
+            const int at_y = from_y[i] + off_y, at_x = from_x[i] + off_x;
+            const bool inside = deep && unsigned(at_y) < unsigned(height) && unsigned(at_x) < unsigned(width);
+            const T *from = x + (size_t(from_image[i] + at_y) * width + at_x) * inputs + place.channel;
+            copy_in<PACKED>(memory.in.x[stage].at(ShareX::row(i), ShareX::column()), from, x, inside);
+        }
+        const int tap_y = down.first_tap + place.a * down.tap_stride;
+        const int tap_x = across.first_tap + place.b * across.tap_stride;
+        const T *const tap = w + size_t(tap_y * kernel + tap_x) * inputs + place.channel;
+#pragma unroll
+        for (int i = 0; i < ShareW::COUNT; ++i) {
+            const int output = column0 + ShareW::row(i);
+            const T *from = tap + size_t(output) * kernel * kernel * inputs;
+            copy_in<PACKED>(memory.in.w[stage].at(ShareW::row(i), ShareW::column()), from, w,
+                            deep && output < outputs);
+        }
+        place.advance(DEPTH, inputs, across.taps);
+    };
+
+    Sums sums;
+    sums.clear();
+    const int steps = (down.taps * across.taps * inputs + DEPTH - 1) / DEPTH;
+    pipeline<STAGES>(steps, fill, [&](int stage) { sums.add(memory.in.x[stage], memory.in.w[stage]); });
+
+    // Through shared memory, so that global memory sees whole packs and this code exists once.
+    constexpr int PACK = Pack<T>::SIZE, PACKS = N / PACK;
+#pragma unroll 1
+    for (int first = 0; first < M; first += Memory::SUM_ROWS) {
+        __syncthreads();
+        sums.each([&](int row, int column, const float *sum) {
+            if (row / Memory::SUM_ROWS * Memory::SUM_ROWS != first) return;
+#pragma unroll
+            for (int e = 0; e < Sums::RUN; ++e) memory.sum[row - first][column + e] = sum[e];
+        });
+        __syncthreads();
+#pragma unroll 1
+        for (int i = int(threadIdx.x); i < Memory::SUM_ROWS * PACKS; i += Sums::THREADS) {
+            const int row = row0 + first + i / PACKS, column = column0 + i % PACKS * PACK;
+            if (row >= rows || column >= outputs) continue;
+            const int image = row / per_image, pixel = row - image * per_image, line = pixel / across.outputs;
+            const int out_y = line * down.out_stride + down.phase;
+            const int out_x = (pixel - line * across.outputs) * across.out_stride + across.phase;
+            const size_t to = (size_t(image) * out_height + out_y) * out_width + out_x;
+            const float *const sum = &memory.sum[i / PACKS][i % PACKS * PACK];
+            if (outputs % PACK == 0) {
+                epilogue.template write<PACK>(sum, y, image, to, column);
+            } else {
+#pragma unroll 1
+                for (int e = 0; e < PACK && column + e < outputs; ++e)
+                    epilogue.template write<1>(sum + e, y, image, to, column + e);
+            }
+        }
+    }
+}
+
+#define CONV2D_PARAMETERS                                                                         \
+    (const T *x, const T *w, const T *bias, const T *shift, const T *residual, T *y, int images, int height,  \
+     int width, int inputs, int out_height, int out_width, int outputs, int kernel, int stride, int pad,      \
+     int transposed, int activation)
+#define CONV2D_ARGUMENTS                                                                          \
+    (x, w, bias, shift, residual, y, images, height, width, inputs, out_height, out_width, outputs, kernel,   \
+     stride, pad, transposed, activation)
+#define CONV2D_BLOCKS(name, M, N, PACKED)                                                         \
+    template <typename T> __device__ void name##_kernel CONV2D_PARAMETERS {                       \
+        const Epilogue<T> epilogue = {bias, shift, residual, activation, outputs};                \
+        convolve<T, M, N, PACKED>(x, w, epilogue, y, images, height, width, inputs, out_height, out_width,    \
+                                  outputs, kernel, stride, pad, transposed != 0);                 \
+    }
+CONV2D_BLOCKS(conv2d_128x128, 128, 128, true)
+CONV2D_BLOCKS(conv2d_128x64, 128, 64, true)
+CONV2D_BLOCKS(conv2d_128x32, 128, 32, true)
+CONV2D_BLOCKS(conv2d_64x64, 64, 64, true)
+CONV2D_BLOCKS(conv2d_ragged, 64, 64, false) // inputs that do not fill packs
+
+// partial[split][o][tap][c] = sum over the split's pixels of dz[pixel][o] * x[that tap of pixel][c].
+// dz: [images, out_height, out_width, outputs], x: [images, height, width, inputs].
+// Blocks: x = tiles of the gradient, z = splits of `depth` pixels.
+template <typename T, int M, int N, bool PACKED>
+__device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *partial, int images, int height,
+                                                int width, int inputs, int out_height, int out_width,
+                                                int outputs, int kernel, int stride, int pad, int depth) {
+    using Sums = Product<T, M, N, true>;
+    constexpr int DEPTH = Sums::DEPTH;
+    using ShareZ = Share<T, DEPTH, M, Sums::THREADS, PACKED>;
+    using ShareX = Share<T, DEPTH, N, Sums::THREADS, PACKED>;
+    SHARED(tile_z, Tile<T, DEPTH, M>[STAGES]);
+    SHARED(tile_x, Tile<T, DEPTH, N>[STAGES]);
+
+    const int columns = kernel * kernel * inputs, column_tiles = (columns + N - 1) / N;
+    const int row0 = int(blockIdx.x) / column_tiles * M, column0 = int(blockIdx.x) % column_tiles * N;
+    const int per_image = out_height * out_width, begin = int(blockIdx.z) * depth;
+    const int end = min(images * per_image, begin + depth);
+
+    const int column = column0 + ShareX::column(), tap = column / inputs;
+    const int off_y = tap / kernel - pad, off_x = tap % kernel - pad;
+    const T *const x_channel = x + (column - tap * inputs);
+    // The pixels of this thread's rows; a step goes DEPTH pixels on, carrying over lines and images.
+    int image[ShareX::COUNT], line[ShareX::COUNT], across[ShareX::COUNT];
+#pragma unroll
+    for (int i = 0; i < ShareX::COUNT; ++i) {
+        const int pixel = begin + ShareX::row(i);
+        image[i] = pixel / per_image;
+        line[i] = pixel % per_image / out_width;
+        across[i] = pixel % out_width;
+    }
+    const int step_image = DEPTH / per_image, step_line = DEPTH % per_image / out_width;
+    const int step_across = DEPTH % out_width;
+
+    int at = begin;
+    const auto fill = [&](int stage) {
+        const int output = row0 + ShareZ::column();
+#pragma unroll
+        for (int i = 0; i < ShareZ::COUNT; ++i) {
+            const int pixel = at + ShareZ::row(i);
+            const T *from = dz + size_t(pixel) * outputs + output;
+            copy_in<PACKED>(tile_z[stage].at(ShareZ::row(i), ShareZ::column()), from, dz,
+                            pixel < end && output < outputs);
+        }
+#pragma unroll
+        for (int i = 0; i < ShareX::COUNT; ++i) {
+            const int y = line[i] * stride + off_y, x_ = across[i] * stride + off_x;
+            const bool inside = at + ShareX::row(i) < end && column < columns && unsigned(y) < unsigned(height) &&
+                                unsigned(x_) < unsigned(width);
+            const T *from = x_channel + (size_t(image[i] * height + y) * width + x_) * inputs;
+            copy_in<PACKED>(tile_x[stage].at(ShareX::row(i), ShareX::column()), from, x, inside);
+            across[i] += step_across;
+            const bool next_line = across[i] >= out_width;
+            across[i] -= next_line ? out_width : 0;
+            line[i] += step_line + next_line;
+            const bool next_image = line[i] >= out_height;
+            line[i] -= next_image ? out_height : 0;
+            image[i] += step_image + next_image;
+        }
+        at += DEPTH;
+    };
+
+    Sums sums;
+    sums.clear();
+    pipeline<STAGES>((end - begin + DEPTH - 1) / DEPTH, fill, [&](int stage) { sums.add(tile_z[stage], tile_x[stage]); });
+
+    float *const to = partial + size_t(blockIdx.z) * outputs * columns;
+    sums.each([&](int row, int column, const float *sum) {
+        row += row0;
+        column += column0;
+#pragma unroll
+        for (int e = 0; e < Sums::RUN; ++e)
+            if (row < outputs && column + e < columns) to[size_t(row) * columns + column + e] = sum[e];
+    });
+}
+
+#define WEIGHT_PARAMETERS                                                                         \
+    (const T *dz, const T *x, float *partial, int images, int height, int width, int inputs, int out_height,  \
+     int out_width, int outputs, int kernel, int stride, int pad, int depth)
+#define WEIGHT_ARGUMENTS                                                                          \
+    (dz, x, partial, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, depth)
+#define WEIGHT_BLOCKS(name, M, N, PACKED)                                                         \
+    template <typename T> __device__ void name##_kernel WEIGHT_PARAMETERS {                       \
+        weight_gradient<T, M, N, PACKED> WEIGHT_ARGUMENTS;                                        \
+    }
+WEIGHT_BLOCKS(conv2d_weight_128x128, 128, 128, true)
+WEIGHT_BLOCKS(conv2d_weight_64x64, 64, 64, true)
+WEIGHT_BLOCKS(conv2d_weight_ragged, 64, 64, false) // inputs or outputs that do not fill packs
+
+// w: [outputs, taps, inputs] -> transposed: [inputs, taps, outputs]; blocks of 32 x 32, z = taps.
+template <typename T>
+__device__ void conv2d_transpose_weights_kernel(const T *w, T *transposed, int outputs, int taps, int inputs) {
+    SHARED(tile, float[32][33]);
+    const int lane = threadIdx.x % WARP, line = threadIdx.x / WARP, tap = int(blockIdx.z);
+    const int input0 = int(blockIdx.x) * 32, output0 = int(blockIdx.y) * 32;
+    for (int i = line; i < 32; i += THREADS / WARP) {
+        const int output = output0 + i, input = input0 + lane;
+        if (output < outputs && input < inputs) tile[i][lane] = load(w + (size_t(output) * taps + tap) * inputs + input);
+    }
+    __syncthreads();
+    for (int i = line; i < 32; i += THREADS / WARP) {
+        const int output = output0 + lane, input = input0 + i;
+        if (output < outputs && input < inputs)
+            store(transposed + (size_t(input) * taps + tap) * outputs + output, tile[lane][i]);
+    }
+}
+
+// partial[block][c] = sum of x[r][c] over the `depth` rows of block y. Blocks: x = 32 columns each.
+template <typename T>
+__device__ void conv2d_column_sums_kernel(const T *x, float *partial, int rows, int columns, int depth) {
+    constexpr int LINES = THREADS / WARP;
+    SHARED(lines, float[LINES][WARP]);
+    const int lane = threadIdx.x % WARP, line = threadIdx.x / WARP;
+    const int column = int(blockIdx.x) * WARP + lane, begin = int(blockIdx.y) * depth;
+    const int end = min(rows, begin + depth);
+    float sum = 0.0f;
+    if (column < columns) {
+#pragma unroll 4
+        for (int row = begin + line; row < end; row += LINES) sum += load(x + size_t(row) * columns + column);
+    }
+    lines[line][lane] = sum;
+    __syncthreads();
+    if (line > 0 || column >= columns) return;
+    for (int l = 1; l < LINES; ++l) sum += lines[l][lane];
+    partial[size_t(blockIdx.y) * columns + column] = sum;
+}
+
+// y[i] = the sum of partial[s][i] over the splits, in order.
+template <typename T> __device__ void conv2d_add_partials_kernel(const float *partial, T *y, int splits, int n) {
+    const size_t i = element();
+    if (i >= size_t(n)) return;
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int s = 0; s < splits; ++s) sum += partial[size_t(s) * n + i];
+    store(y + i, sum);
+}
+
+// dz = dy where y is positive, else 0. A thread does one pack.
+template <typename T> __device__ void conv2d_relu_mask_kernel(const T *y, const T *dy, T *dz, int n) {
+    constexpr int PACK = Pack<T>::SIZE;
+    const size_t i = element() * PACK;
+    if (i + PACK <= size_t(n)) {
+        const Pack<T> output = load_pack(y + i);
+        Pack<T> gradient = load_pack(dy + i);
+#pragma unroll
+        for (int e = 0; e < PACK; ++e)
+            if (!(load(&output.value[e]) > 0.0f)) store(&gradient.value[e], 0.0f);
+        return store_pack(dz + i, gradient);
+    }
+    for (size_t k = i; k < size_t(n); ++k) store(dz + k, load(y + k) > 0.0f ? load(dy + k) : 0.0f);
+}
+} // namespace
+
+// As EXPORT_KERNEL, for kernels of which `blocks` are to share a multiprocessor.
+#define EXPORT_BLOCKS(suffix, type, threads, blocks, name, parameters, arguments)                 \
+    namespace in_##suffix {                                                                       \
+    using T = type;                                                                               \
+    KERNEL __launch_bounds__(threads, blocks) name##_##suffix parameters { name##_kernel<T> arguments; } \
+    REGISTER_KERNEL(name##_##suffix);                                                             \
+    }
+#define EXPORT_16BIT(threads, blocks, name, parameters, arguments)                                \
+    EXPORT_BLOCKS(f16, __half, threads, blocks, name, parameters, arguments)                      \
+    EXPORT_BLOCKS(bf16, __nv_bfloat16, threads, blocks, name, parameters, arguments)
+#define EXPORT_ALL(threads, blocks, name, parameters, arguments)                                  \
+    EXPORT_BLOCKS(f32, float, threads, blocks, name, parameters, arguments)                       \
+    EXPORT_16BIT(threads, blocks, name, parameters, arguments)
+// Blocks of 128 x 128 that fit a multiprocessor: Turing has shared memory for one, and then more registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define PER_SM 1
+#else
+#define PER_SM 2
+#endif
+EXPORT_16BIT(256, PER_SM, conv2d_128x128, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+EXPORT_16BIT(128, 3, conv2d_128x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+EXPORT_16BIT(128, 4, conv2d_128x32, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+EXPORT_BLOCKS(f32, float, 128, 4, conv2d_64x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+EXPORT_ALL(128, 2, conv2d_ragged, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+
+EXPORT_16BIT(256, PER_SM, conv2d_weight_128x128, WEIGHT_PARAMETERS, WEIGHT_ARGUMENTS)
+EXPORT_ALL(128, 4, conv2d_weight_64x64, WEIGHT_PARAMETERS, WEIGHT_ARGUMENTS)
+EXPORT_ALL(128, 2, conv2d_weight_ragged, WEIGHT_PARAMETERS, WEIGHT_ARGUMENTS)
+
+FOR_DTYPES(conv2d_transpose_weights, (const T *w, T *transposed, int outputs, int taps, int inputs),
+           (w, transposed, outputs, taps, inputs))
+FOR_DTYPES(conv2d_column_sums, (const T *x, float *partial, int rows, int columns, int depth),
+           (x, partial, rows, columns, depth))
+FOR_DTYPES(conv2d_add_partials, (const float *partial, T *y, int splits, int n), (partial, y, splits, n))
+FOR_DTYPES(conv2d_relu_mask, (const T *y, const T *dy, T *dz, int n), (y, dy, dz, n))

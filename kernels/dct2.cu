@@ -1,0 +1,150 @@
+// Cosine transforms. Formulas and host side: src/ops/dct2.rs.
+// Whole maps: a product with a constant matrix along the rows, then along the columns, with f32 values
+// between them; bound by f32 arithmetic. Blocks of 8: one pass, bound by memory.
+#include "common.cuh"
+
+namespace {
+constexpr int TILE = 64, DEPTH = 16;
+
+// y = D x along the middle axis of [.., len, inner], which makes `columns` columns; d: D transposed.
+// A block computes 64 rows of 64 columns, a thread 4 of 4; D and x go through shared memory 16 deep.
+template <typename In, typename Out>
+__device__ __forceinline__ void multiply(const float *d, const In *x, Out *y, int columns, int len,
+                                         int inner) {
+    SHARED(weights, float[DEPTH][TILE]);
+    SHARED(values, float[DEPTH][TILE]);
+    const int left = blockIdx.x * TILE, top = blockIdx.y * TILE;
+    const auto start = [=](int column) { // of the elements of a column, `inner` apart
+        return size_t(column / inner) * len * inner + column % inner;
+    };
+    const int tile_column = threadIdx.x % TILE, tile_row = threadIdx.x / TILE;
+    const bool has_column = left + tile_column < columns, has_weight = top + tile_column < len;
+    const In *const from = x + (has_column ? start(left + tile_column) : 0);
+    const int across = threadIdx.x % 16 * 4, down = threadIdx.x / 16 * 4;
+    float sum[4][4] = {};
+    for (int depth = 0; depth < len; depth += DEPTH) {
+        __syncthreads(); // the previous tiles have been read
+#pragma unroll
+        for (int row = 0; row < DEPTH; row += THREADS / TILE) {
+            const int i = depth + tile_row + row;
+            weights[tile_row + row][tile_column] =
+                has_weight && i < len ? d[size_t(i) * len + top + tile_column] : 0.0f;
+            values[tile_row + row][tile_column] =
+                has_column && i < len ? load(from + size_t(i) * inner) : 0.0f;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int i = 0; i < DEPTH; ++i) {
+            const float4 w4 = *reinterpret_cast<const float4 *>(&weights[i][down]);
+            const float4 v4 = *reinterpret_cast<const float4 *>(&values[i][across]);
+            const float w[4] = {w4.x, w4.y, w4.z, w4.w}, v[4] = {v4.x, v4.y, v4.z, v4.w};
+#pragma unroll
+            for (int a = 0; a < 4; ++a) {
+#pragma unroll
+                for (int b = 0; b < 4; ++b) sum[a][b] += w[a] * v[b];
+            }
+        }
+    }
+#pragma unroll
+    for (int b = 0; b < 4; ++b) {
+        const int column = left + across + b;
+        if (column >= columns) continue;
+        Out *const to = y + start(column);
+#pragma unroll
+        for (int a = 0; a < 4; ++a) {
+            if (top + down + a < len) store(to + size_t(top + down + a) * inner, sum[a][b]);
+        }
+    }
+}
+
+// x: [.., len, inner] -> half, the same in f32
+template <typename T>
+__device__ void dct2_along_rows_kernel(const float *d, const T *x, float *half, int columns, int len,
+                                       int inner) {
+    multiply(d, x, half, columns, len, inner);
+}
+
+// half: [.., len, inner] in f32 -> y
+template <typename T>
+__device__ void dct2_along_columns_kernel(const float *d, const float *half, T *y, int columns, int len,
+                                          int inner) {
+    multiply(d, half, y, columns, len, inner);
+}
+
+// The left half of D_8; the right half is its mirror image, negated in odd rows.
+__device__ __forceinline__ float basis(int k, int i) {
+    static constexpr float D[8][4] = {
+        {0.35355339f, 0.35355339f, 0.35355339f, 0.35355339f},
+        {0.49039264f, 0.41573481f, 0.27778512f, 0.09754516f},
+        {0.46193977f, 0.19134172f, -0.19134172f, -0.46193977f},
+        {0.41573481f, -0.09754516f, -0.49039264f, -0.27778512f},
+        {0.35355339f, -0.35355339f, -0.35355339f, 0.35355339f},
+        {0.27778512f, -0.49039264f, 0.09754516f, 0.41573481f},
+        {0.19134172f, -0.46193977f, 0.46193977f, -0.19134172f},
+        {0.09754516f, -0.27778512f, 0.41573481f, -0.49039264f},
+    };
+    return D[k][i];
+}
+
+// Eight values to their coefficients, or back. Sums and differences of mirrored elements halve the products.
+__device__ __forceinline__ void eight(float (&v)[8], bool inverse) {
+    float out[8] = {};
+    if (inverse) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            float even = 0.0f, odd = 0.0f;
+#pragma unroll
+            for (int k = 0; k < 8; k += 2) {
+                even += v[k] * basis(k, i);
+                odd += v[k + 1] * basis(k + 1, i);
+            }
+            out[i] = even + odd;
+            out[7 - i] = even - odd;
+        }
+    } else {
+#pragma unroll
+        for (int k = 0; k < 8; ++k) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                out[k] += (k % 2 ? v[i] - v[7 - i] : v[i] + v[7 - i]) * basis(k, i);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = out[i];
+}
+
+// x, y: [bands, 8, w / 8, 8, c]. A block transforms 32 of the (w / 8) c blocks of pixels of a band, one a
+// lane: warp i row i, then, through shared memory, column i.
+template <typename T> __device__ void dct2_blocks_of_8_kernel(const T *x, T *y, int w, int c, int inverse) {
+    SHARED(half, float[8][8][WARP]);
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, columns = w / 8 * c;
+    const int groups = (columns + WARP - 1) / WARP, band = blockIdx.x / groups;
+    const int column = blockIdx.x % groups * WARP + lane;
+    const bool inside = column < columns;
+    const size_t row = size_t(w) * c;
+    const size_t start = size_t(band) * 8 * row + size_t(column / c) * 8 * c + column % c;
+    float v[8] = {};
+    if (inside) {
+#pragma unroll
+        for (int j = 0; j < 8; ++j) v[j] = load(x + start + warp * row + j * c);
+    }
+    eight(v, inverse);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) half[warp][j][lane] = v[j];
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = half[i][warp][lane];
+    eight(v, inverse);
+    if (inside) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) store(y + start + i * row + warp * c, v[i]);
+    }
+}
+} // namespace
+
+FOR_DTYPES(dct2_along_rows, (const float *d, const T *x, float *half, int columns, int len, int inner),
+           (d, x, half, columns, len, inner))
+FOR_DTYPES(dct2_along_columns, (const float *d, const float *half, T *y, int columns, int len, int inner),
+           (d, half, y, columns, len, inner))
+FOR_DTYPES(dct2_blocks_of_8, (const T *x, T *y, int w, int c, int inverse), (x, y, w, c, inverse))
