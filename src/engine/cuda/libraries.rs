@@ -51,8 +51,13 @@ impl Convolution {
             return None;
         }
         let (pixels, co) = (n * height * width, self.outputs);
-        let product = |rows, columns, inner, transposed| {
-            Product { dtype: self.dtype, rows, columns, inner, transposed, batch: 1 }
+        let product = |rows, columns, inner, transposed| Product {
+            dtype: self.dtype,
+            rows,
+            columns,
+            inner,
+            transposed,
+            batch: 1,
         };
         Some(match self.pass {
             Pass::Forward => product(pixels, co, ci, [false, true]),
@@ -96,7 +101,12 @@ pub trait Libraries: Debug + Send + Sync {
     ///
     /// # Errors
     /// If there is no such plan or it fails.
-    fn convolve(&self, problem: &Convolution, plan: usize, tensors: [DevicePointer; 3]) -> Result<()>;
+    fn convolve(
+        &self,
+        problem: &Convolution,
+        plan: usize,
+        tensors: [DevicePointer; 3],
+    ) -> Result<()>;
 
     /// Whether cuBLASLt does `product`.
     fn multiplies(&self, product: &Product) -> bool;
