@@ -111,9 +111,12 @@ fn a_missing_edge_guard_is_out_of_bounds() {
     let library = open(Variant::Bug("BUG_SILU_EDGE"));
     let (x, y) = (Buffer::new(library, &ramp(67), "x"), Buffer::empty(library, 67, "y"));
     let text = silu(library, &x, &y, 67).unwrap_err();
-    let want = "silu_forward_f32, block (0,0,0), thread (67,0,0): out of bounds 4-byte read of byte 268 of \
-                device buffer x (268 bytes) at common.cuh:";
-    assert!(text.starts_with(want) && text.contains(" < silu.cu:"), "{text}");
+    assert!(text.starts_with("silu_forward_f32, block (0,0,0), thread ("), "{text}");
+    assert!(
+        text.contains("out of bounds 4-byte read of byte 268 of device buffer x (268 bytes)"),
+        "{text}"
+    );
+    assert!(text.contains(" at common.cuh:") && text.contains(" < silu.cu:"), "{text}");
 }
 
 #[test]
