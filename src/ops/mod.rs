@@ -1,6 +1,7 @@
 //! One file per op; [`all`] is the registry that the tests and the benches walk.
 pub mod adam;
 pub mod add_channels;
+pub mod attention;
 pub mod bilinear;
 pub mod clip_by_norm;
 pub mod concat;
@@ -40,6 +41,7 @@ use crate::error::{Error, Result};
 pub fn all() -> Vec<OpCase> {
     [
         add_channels::cases(),
+        attention::cases(),
         bilinear::cases(),
         concat::cases(),
         conv2d::cases(),
