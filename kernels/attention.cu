@@ -5,8 +5,8 @@
 // 16 bits, the operand of the next. Backward recomputes them from the saved log-sum-exp, once for dq
 // and once for dk and dv, so that no two blocks add to one place.
 //
-// Tensor cores where heads are wide packs (d a multiple of 8, up to 128, zeros up to 64 or 128); the
-// kernels named _any take every d up to 256 and f32: a warp a query, a lane a key.
+// Tensor cores for 16-bit heads that fill packs (d a multiple of 8 up to 128; zeros beyond, to 64 or 128).
+// The kernels named _any take f32 and every d up to 256: a warp for a query, a lane for a key.
 //
 // Per tile of 64 queries x 64 keys x d = 64, forward: 16 KiB in, 2 x 2 x 64^3 = 1 Mflop, 64 a byte,
 // enough for the L2 cache; bound by the tensor cores and, at small d, by the exponentials.
@@ -50,14 +50,16 @@ template <typename T> union Pair {
 };
 
 // tile = rows `first` and on of one head, zeros below the last and beyond d.
-template <typename T, int N, int D>
-__device__ __forceinline__ void fill(Tile<T, N, D> &tile, const T *x, const Head &head, int first, int length, int d) {
+template <typename T, int N, int D> __device__ __forceinline__ void fill(Tile<T, N, D> &tile, const T *x,
+                                                                         const Head &head, int first,
+                                                                         int length, int d) {
     constexpr int PACK = Pack<T>::SIZE, PACKS = D / PACK;
-#pragma unroll
+#pragma unroll 2
     for (int i = int(threadIdx.x); i < N * PACKS; i += WARPS * WARP) {
         const int row = i / PACKS, pack = i % PACKS;
         const bool inside = first + row < length && pack * PACK < d;
-        cp_async_16(tile.pack(row, pack), inside ? x + head.row(first + row) + pack * PACK : x, inside ? 16 : 0);
+        cp_async_16(tile.pack(row, pack), inside ? x + head.row(first + row) + pack * PACK : x,
+                    inside ? 16 : 0);
     }
 }
 
@@ -72,7 +74,7 @@ template <int COUNT> __device__ __forceinline__ void clear(float (&sum)[COUNT][4
 template <typename T, int N, int M, int D>
 __device__ __forceinline__ void scores(float (&sum)[N / 8][4], Tile<T, M, D> &a, int row, Tile<T, N, D> &b) {
     clear(sum);
-#pragma unroll
+#pragma unroll 4 // like this and `fill`, all kernels do without spills
     for (int k = 0; k < D; k += 16) {
         uint32_t fa[4], fb[4];
         load_a(fa, a, row, k);
@@ -87,7 +89,8 @@ __device__ __forceinline__ void scores(float (&sum)[N / 8][4], Tile<T, M, D> &a,
 
 // sum += weights x, where the weights are accumulators of an earlier product, over the N rows of x.
 template <typename T, int N, int D>
-__device__ __forceinline__ void add_weighted(float (&sum)[D / 8][4], const float (&weights)[N / 8][4], Tile<T, N, D> &x) {
+__device__ __forceinline__ void add_weighted(float (&sum)[D / 8][4], const float (&weights)[N / 8][4],
+                                             Tile<T, N, D> &x) {
 #pragma unroll
     for (int k = 0; k < N; k += 16) {
         const float *const left = weights[k / 8], *const right = weights[k / 8 + 1];
@@ -105,7 +108,9 @@ __device__ __forceinline__ void add_weighted(float (&sum)[D / 8][4], const float
 
 // Where the accumulators of this thread stand: rows row() and row() + 8, columns column(j) and the next.
 __device__ __forceinline__ int warp_row() { return int(threadIdx.x) / WARP * 16; }
-__device__ __forceinline__ int row_of(int half) { return warp_row() + int(threadIdx.x) % WARP / 4 + half * 8; }
+__device__ __forceinline__ int row_of(int half) {
+    return warp_row() + int(threadIdx.x) % WARP / 4 + half * 8;
+}
 __device__ __forceinline__ int column_of(int j) { return j * 8 + int(threadIdx.x) % 4 * 2; }
 
 // The four lanes that share a row agree on its sum or maximum.
@@ -134,9 +139,9 @@ __device__ __forceinline__ void write(T *to, const Head &head, int first, int le
 }
 
 // y = softmax(scale q k^T) v, and per row the logarithm of the softmax's denominator.
-template <typename T, int D>
-__device__ __forceinline__ void forward(const T *q, const T *k, const T *v, T *y, float *lse, int length, int heads,
-                                        int d, float scale) {
+template <typename T, int D> __device__ __forceinline__ void forward(const T *q, const T *k, const T *v, T *y,
+                                                                     float *lse, int length, int heads, int d,
+                                                                     float scale) {
     constexpr int KEYS = D <= 64 ? 64 : 32, STAGES = 2;
     using Queries = Tile<T, ROWS, D>;
     using Keys = Tile<T, KEYS, D>[STAGES];
@@ -175,7 +180,8 @@ __device__ __forceinline__ void forward(const T *q, const T *k, const T *v, T *y
 #pragma unroll
             for (int j = 0; j < KEYS / 8; ++j)
 #pragma unroll
-                for (int e = 0; e < 2; ++e) total[half] += s[j][half * 2 + e] = __expf(s[j][half * 2 + e] - now);
+                for (int e = 0; e < 2; ++e)
+                    total[half] += s[j][half * 2 + e] = __expf(s[j][half * 2 + e] - now);
 #pragma unroll
             for (int j = 0; j < D / 8; ++j)
 #pragma unroll
@@ -198,18 +204,18 @@ __device__ __forceinline__ void forward(const T *q, const T *k, const T *v, T *y
 
 constexpr int STEP = 32; // rows of the tiles that backward walks over
 
-// s becomes the probabilities exp(scale s - lse), dp the gradients of the scores p (dp - delta) scale.
-// Statistic i belongs to the rows (keys of attention_queries: columns) of the products.
-__device__ __forceinline__ void backward_scores(float &s, float &dp, float lse, float delta, float scale, bool inside) {
+// s becomes the probability exp(scale s - lse), dp the gradient of the product, p (dp - delta) scale.
+__device__ __forceinline__ void backward_scores(float &s, float &dp, float lse, float delta, float scale,
+                                                bool inside) {
     s = inside ? __expf(s * scale - lse) : 0.0f;
     dp = s * (dp - delta) * scale;
 }
 
 // dq, for ROWS queries a block.
 template <typename T, int D>
-__device__ __forceinline__ void backward_queries(const T *q, const T *k, const T *v, const T *dy, const float *lse,
-                                                 const float *delta, T *dq, int length, int heads, int d,
-                                                 float scale) {
+__device__ __forceinline__ void backward_queries(const T *q, const T *k, const T *v, const T *dy,
+                                                 const float *lse, const float *delta, T *dq, int length,
+                                                 int heads, int d, float scale) {
     using Queries = Tile<T, ROWS, D>;
     using Keys = Tile<T, STEP, D>;
     SHARED(query, Queries);
@@ -252,9 +258,9 @@ __device__ __forceinline__ void backward_queries(const T *q, const T *k, const T
 
 // dk and dv, for ROWS keys a block: the same products transposed.
 template <typename T, int D>
-__device__ __forceinline__ void backward_keys(const T *q, const T *k, const T *v, const T *dy, const float *lse,
-                                              const float *delta, T *dk, T *dv, int length, int heads, int d,
-                                              float scale) {
+__device__ __forceinline__ void backward_keys(const T *q, const T *k, const T *v, const T *dy,
+                                              const float *lse, const float *delta, T *dk, T *dv, int length,
+                                              int heads, int d, float scale) {
     using Keys = Tile<T, ROWS, D>;
     using Queries = Tile<T, STEP, D>;
     SHARED(key, Keys);
@@ -287,7 +293,8 @@ __device__ __forceinline__ void backward_keys(const T *q, const T *k, const T *v
                 const float column_lse = lse[at], column_delta = delta[at];
 #pragma unroll
                 for (int half = 0; half < 4; half += 2)
-                    backward_scores(s[j][half + e], dp[j][half + e], column_lse, column_delta, scale, column < length);
+                    backward_scores(s[j][half + e], dp[j][half + e], column_lse, column_delta, scale,
+                                    column < length);
             }
         add_weighted(sum_v, s, gradient);
         add_weighted(sum_k, dp, query);
@@ -314,7 +321,8 @@ struct Strip {
         row = int(blockIdx.x) * warps + warp;
     }
     template <typename T> __device__ void load_own(int which, const T *x, const Head &head) {
-        for (int c = lane; c < d; c += WARP) own[which][c] = row < length ? load(x + head.row(row) + c) : 0.0f;
+        for (int c = lane; c < d; c += WARP)
+            own[which][c] = row < length ? load(x + head.row(row) + c) : 0.0f;
     }
     template <typename T> __device__ void load_tile(const T *x, const Head &head, int first) {
         __syncthreads(); // the previous tile has been read
@@ -340,16 +348,18 @@ struct Strip {
                 if (lane + i * WARP < d) sum[i] += w * tile[j * (d + 1) + lane + i * WARP];
         }
     }
-    template <typename T> __device__ void write(T *to, const Head &head, const float (&sum)[MOST_PER_LANE], float factor) {
+    template <typename T>
+    __device__ void write(T *to, const Head &head, const float (&sum)[MOST_PER_LANE], float factor) {
 #pragma unroll
         for (int i = 0; i < MOST_PER_LANE; ++i)
-            if (row < length && lane + i * WARP < d) store(to + head.row(row) + lane + i * WARP, sum[i] * factor);
+            if (row < length && lane + i * WARP < d)
+                store(to + head.row(row) + lane + i * WARP, sum[i] * factor);
     }
 };
 
-template <typename T>
-__device__ void attention_forward_any_kernel(const T *q, const T *k, const T *v, T *y, float *lse, int length,
-                                             int heads, int d, float scale) {
+template <typename T> __device__ void attention_forward_any_kernel(const T *q, const T *k, const T *v, T *y,
+                                                                   float *lse, int length, int heads, int d,
+                                                                   float scale) {
     DYNAMIC_SHARED(float, memory);
     const Head head(length, heads, d);
     Strip strip(memory, d, length);
@@ -370,9 +380,10 @@ __device__ void attention_forward_any_kernel(const T *q, const T *k, const T *v,
     strip.write(y, head, sum, 1.0f / total);
 }
 
-template <typename T>
-__device__ void attention_queries_any_kernel(const T *q, const T *k, const T *v, const T *dy, const float *lse,
-                                             const float *delta, T *dq, int length, int heads, int d, float scale) {
+template <typename T> __device__ void attention_queries_any_kernel(const T *q, const T *k, const T *v,
+                                                                   const T *dy, const float *lse,
+                                                                   const float *delta, T *dq, int length,
+                                                                   int heads, int d, float scale) {
     DYNAMIC_SHARED(float, memory);
     const Head head(length, heads, d);
     Strip strip(memory, d, length);
@@ -392,10 +403,10 @@ __device__ void attention_queries_any_kernel(const T *q, const T *k, const T *v,
     strip.write(dq, head, sum, 1.0f);
 }
 
-template <typename T>
-__device__ void attention_keys_any_kernel(const T *q, const T *k, const T *v, const T *dy, const float *lse,
-                                          const float *delta, T *dk, T *dv, int length, int heads, int d,
-                                          float scale) {
+template <typename T> __device__ void attention_keys_any_kernel(const T *q, const T *k, const T *v,
+                                                                const T *dy, const float *lse,
+                                                                const float *delta, T *dk, T *dv, int length,
+                                                                int heads, int d, float scale) {
     DYNAMIC_SHARED(float, memory);
     const Head head(length, heads, d);
     Strip strip(memory, d, length);
@@ -418,7 +429,8 @@ __device__ void attention_keys_any_kernel(const T *q, const T *k, const T *v, co
 }
 
 // delta[row] = sum of y dy over the d elements of a row of one head. A warp a row.
-template <typename T> __device__ void attention_delta_kernel(const T *y, const T *dy, float *delta, int rows, int d) {
+template <typename T>
+__device__ void attention_delta_kernel(const T *y, const T *dy, float *delta, int rows, int d) {
     const int row = int(element() / WARP), lane = int(threadIdx.x) % WARP;
     float sum = 0.0f;
     for (int c = lane; c < d && row < rows; c += WARP) {
@@ -429,35 +441,34 @@ template <typename T> __device__ void attention_delta_kernel(const T *y, const T
     if (lane == 0 && row < rows) delta[row] = sum;
 }
 
-#define FORWARD_PARAMETERS                                                                        \
+#define FORWARD_PARAMETERS \
     (const T *q, const T *k, const T *v, T *y, float *lse, int length, int heads, int d, float scale)
 #define FORWARD_ARGUMENTS (q, k, v, y, lse, length, heads, d, scale)
-#define QUERIES_PARAMETERS                                                                        \
-    (const T *q, const T *k, const T *v, const T *dy, const float *lse, const float *delta, T *dq, int length, \
-     int heads, int d, float scale)
+#define QUERIES_PARAMETERS \
+    (const T *q, const T *k, const T *v, const T *dy, const float *lse, const float *delta, T *dq, \
+     int length, int heads, int d, float scale)
 #define QUERIES_ARGUMENTS (q, k, v, dy, lse, delta, dq, length, heads, d, scale)
-#define KEYS_PARAMETERS                                                                           \
-    (const T *q, const T *k, const T *v, const T *dy, const float *lse, const float *delta, T *dk, T *dv,  \
+#define KEYS_PARAMETERS \
+    (const T *q, const T *k, const T *v, const T *dy, const float *lse, const float *delta, T *dk, T *dv, \
      int length, int heads, int d, float scale)
 #define KEYS_ARGUMENTS (q, k, v, dy, lse, delta, dk, dv, length, heads, d, scale)
 
-template <typename T> __device__ void attention_forward_64_kernel FORWARD_PARAMETERS { forward<T, 64> FORWARD_ARGUMENTS; }
-template <typename T> __device__ void attention_forward_128_kernel FORWARD_PARAMETERS { forward<T, 128> FORWARD_ARGUMENTS; }
-template <typename T> __device__ void attention_queries_64_kernel QUERIES_PARAMETERS { backward_queries<T, 64> QUERIES_ARGUMENTS; }
-template <typename T> __device__ void attention_queries_128_kernel QUERIES_PARAMETERS { backward_queries<T, 128> QUERIES_ARGUMENTS; }
-template <typename T> __device__ void attention_keys_64_kernel KEYS_PARAMETERS { backward_keys<T, 64> KEYS_ARGUMENTS; }
-template <typename T> __device__ void attention_keys_128_kernel KEYS_PARAMETERS { backward_keys<T, 128> KEYS_ARGUMENTS; }
+#define ATTENTION(name, body, D, parameters, arguments) \
+    template <typename T> __device__ void name##_kernel parameters { body<T, D> arguments; }
+ATTENTION(attention_forward_64, forward, 64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+ATTENTION(attention_forward_128, forward, 128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+ATTENTION(attention_queries_64, backward_queries, 64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+ATTENTION(attention_queries_128, backward_queries, 128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+ATTENTION(attention_keys_64, backward_keys, 64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+ATTENTION(attention_keys_128, backward_keys, 128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 } // namespace
 
-#define EXPORT_16BIT(name, parameters, arguments)                                                 \
-    EXPORT_KERNEL(f16, __half, 128, name, parameters, arguments)                                  \
-    EXPORT_KERNEL(bf16, __nv_bfloat16, 128, name, parameters, arguments)
-EXPORT_16BIT(attention_forward_64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
-EXPORT_16BIT(attention_forward_128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
-EXPORT_16BIT(attention_queries_64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
-EXPORT_16BIT(attention_queries_128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
-EXPORT_16BIT(attention_keys_64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
-EXPORT_16BIT(attention_keys_128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+EXPORT_16BIT(128, 3, attention_forward_64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+EXPORT_16BIT(128, 3, attention_forward_128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+EXPORT_16BIT(128, 3, attention_queries_64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+EXPORT_16BIT(128, 3, attention_queries_128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+EXPORT_16BIT(128, 2, attention_keys_64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+EXPORT_16BIT(128, 2, attention_keys_128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 FOR_DTYPES(attention_forward_any, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
 FOR_DTYPES(attention_queries_any, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
 FOR_DTYPES(attention_keys_any, KEYS_PARAMETERS, KEYS_ARGUMENTS)

@@ -24,7 +24,8 @@ constexpr int STAGES = 3;
 struct Axis {
     int outputs, source, scale, step, first, first_tap, tap_stride, taps, phase, out_stride;
 
-    __device__ Axis(int size_out, int size_in, int kernel, int stride, int pad, bool transposed, int of_phase) {
+    __device__ Axis(int size_out, int size_in, int kernel, int stride, int pad, bool transposed,
+                    int of_phase) {
         source = size_in;
         phase = of_phase;
         out_stride = tap_stride = transposed ? stride : 1;
@@ -66,7 +67,8 @@ template <typename T> struct Epilogue {
         }
     }
     // Writes WIDTH channels from c on of one pixel.
-    template <int WIDTH> __device__ __forceinline__ void write(const float *sum, T *y, int image, size_t pixel, int c) {
+    template <int WIDTH>
+    __device__ __forceinline__ void write(const float *sum, T *y, int image, size_t pixel, int c) {
         float v[WIDTH];
 #pragma unroll
         for (int e = 0; e < WIDTH; ++e) v[e] = sum[e];
@@ -92,7 +94,8 @@ template <typename T> struct Epilogue {
 
 // How the threads of a block share the filling of a tile whose rows have COLUMNS elements.
 template <typename T, int ROWS, int COLUMNS, int THREADS, bool PACKED> struct Share {
-    static constexpr int WIDTH = PACKED ? Pack<T>::SIZE : 1, ACROSS = COLUMNS / WIDTH, DOWN = THREADS / ACROSS;
+    static constexpr int WIDTH = PACKED ? Pack<T>::SIZE : 1, ACROSS = COLUMNS / WIDTH,
+                         DOWN = THREADS / ACROSS;
     static constexpr int COUNT = ROWS / DOWN;
     static_assert(THREADS % ACROSS == 0 && ROWS % DOWN == 0, "every thread fills equally many");
     __device__ __forceinline__ static int column() { return int(threadIdx.x) % ACROSS * WIDTH; }
@@ -204,18 +207,18 @@ __device__ __forceinline__ void convolve(const T *x, const T *w, Epilogue<T> epi
     }
 }
 
-#define CONV2D_PARAMETERS                                                                         \
-    (const T *x, const T *w, const T *bias, const T *shift, const T *residual, T *y, int images, int height,  \
-     int width, int inputs, int out_height, int out_width, int outputs, int kernel, int stride, int pad,      \
+#define CONV2D_PARAMETERS \
+    (const T *x, const T *w, const T *bias, const T *shift, const T *residual, T *y, int images, int height, \
+     int width, int inputs, int out_height, int out_width, int outputs, int kernel, int stride, int pad, \
      int transposed, int activation)
-#define CONV2D_ARGUMENTS                                                                          \
-    (x, w, bias, shift, residual, y, images, height, width, inputs, out_height, out_width, outputs, kernel,   \
+#define CONV2D_ARGUMENTS \
+    (x, w, bias, shift, residual, y, images, height, width, inputs, out_height, out_width, outputs, kernel, \
      stride, pad, transposed, activation)
-#define CONV2D_BLOCKS(name, M, N, PACKED)                                                         \
-    template <typename T> __device__ void name##_kernel CONV2D_PARAMETERS {                       \
-        const Epilogue<T> epilogue = {bias, shift, residual, activation, outputs};                \
-        convolve<T, M, N, PACKED>(x, w, epilogue, y, images, height, width, inputs, out_height, out_width,    \
-                                  outputs, kernel, stride, pad, transposed != 0);                 \
+#define CONV2D_BLOCKS(name, M, N, PACKED) \
+    template <typename T> __device__ void name##_kernel CONV2D_PARAMETERS { \
+        const Epilogue<T> epilogue = {bias, shift, residual, activation, outputs}; \
+        convolve<T, M, N, PACKED>(x, w, epilogue, y, images, height, width, inputs, out_height, out_width, \
+                                  outputs, kernel, stride, pad, transposed != 0); \
     }
 CONV2D_BLOCKS(conv2d_128x128, 128, 128, true)
 CONV2D_BLOCKS(conv2d_128x64, 128, 64, true)
@@ -227,9 +230,10 @@ CONV2D_BLOCKS(conv2d_ragged, 64, 64, false) // inputs that do not fill packs
 // dz: [images, out_height, out_width, outputs], x: [images, height, width, inputs].
 // Blocks: x = tiles of the gradient, z = splits of `depth` pixels.
 template <typename T, int M, int N, bool PACKED>
-__device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *partial, int images, int height,
-                                                int width, int inputs, int out_height, int out_width,
-                                                int outputs, int kernel, int stride, int pad, int depth) {
+__device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *partial, int images,
+                                                int height, int width, int inputs, int out_height,
+                                                int out_width, int outputs, int kernel, int stride, int pad,
+                                                int depth) {
     using Sums = Product<T, M, N, true>;
     constexpr int DEPTH = Sums::DEPTH;
     using ShareZ = Share<T, DEPTH, M, Sums::THREADS, PACKED>;
@@ -270,8 +274,8 @@ __device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *
 #pragma unroll
         for (int i = 0; i < ShareX::COUNT; ++i) {
             const int y = line[i] * stride + off_y, x_ = across[i] * stride + off_x;
-            const bool inside = at + ShareX::row(i) < end && column < columns && unsigned(y) < unsigned(height) &&
-                                unsigned(x_) < unsigned(width);
+            const bool inside = at + ShareX::row(i) < end && column < columns &&
+                                unsigned(y) < unsigned(height) && unsigned(x_) < unsigned(width);
             const T *from = x_channel + (size_t(image[i] * height + y) * width + x_) * inputs;
             copy_in<PACKED>(tile_x[stage].at(ShareX::row(i), ShareX::column()), from, x, inside);
             across[i] += step_across;
@@ -287,7 +291,8 @@ __device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *
 
     Sums sums;
     sums.clear();
-    pipeline<STAGES>((end - begin + DEPTH - 1) / DEPTH, fill, [&](int stage) { sums.add(tile_z[stage], tile_x[stage]); });
+    pipeline<STAGES>((end - begin + DEPTH - 1) / DEPTH, fill,
+                     [&](int stage) { sums.add(tile_z[stage], tile_x[stage]); });
 
     float *const to = partial + size_t(blockIdx.z) * outputs * columns;
     sums.each([&](int row, int column, const float *sum) {
@@ -299,28 +304,30 @@ __device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *
     });
 }
 
-#define WEIGHT_PARAMETERS                                                                         \
-    (const T *dz, const T *x, float *partial, int images, int height, int width, int inputs, int out_height,  \
+#define WEIGHT_PARAMETERS \
+    (const T *dz, const T *x, float *partial, int images, int height, int width, int inputs, int out_height, \
      int out_width, int outputs, int kernel, int stride, int pad, int depth)
-#define WEIGHT_ARGUMENTS                                                                          \
-    (dz, x, partial, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, depth)
-#define WEIGHT_BLOCKS(name, M, N, PACKED)                                                         \
-    template <typename T> __device__ void name##_kernel WEIGHT_PARAMETERS {                       \
-        weight_gradient<T, M, N, PACKED> WEIGHT_ARGUMENTS;                                        \
+#define WEIGHT_ARGUMENTS \
+    (dz, x, partial, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, \
+     depth)
+#define WEIGHT_BLOCKS(name, M, N, PACKED) \
+    template <typename T> __device__ void name##_kernel WEIGHT_PARAMETERS { \
+        weight_gradient<T, M, N, PACKED> WEIGHT_ARGUMENTS; \
     }
 WEIGHT_BLOCKS(conv2d_weight_128x128, 128, 128, true)
 WEIGHT_BLOCKS(conv2d_weight_64x64, 64, 64, true)
 WEIGHT_BLOCKS(conv2d_weight_ragged, 64, 64, false) // inputs or outputs that do not fill packs
 
 // w: [outputs, taps, inputs] -> transposed: [inputs, taps, outputs]; blocks of 32 x 32, z = taps.
-template <typename T>
-__device__ void conv2d_transpose_weights_kernel(const T *w, T *transposed, int outputs, int taps, int inputs) {
+template <typename T> __device__ void conv2d_transpose_weights_kernel(const T *w, T *transposed, int outputs,
+                                                                      int taps, int inputs) {
     SHARED(tile, float[32][33]);
     const int lane = threadIdx.x % WARP, line = threadIdx.x / WARP, tap = int(blockIdx.z);
     const int input0 = int(blockIdx.x) * 32, output0 = int(blockIdx.y) * 32;
     for (int i = line; i < 32; i += THREADS / WARP) {
         const int output = output0 + i, input = input0 + lane;
-        if (output < outputs && input < inputs) tile[i][lane] = load(w + (size_t(output) * taps + tap) * inputs + input);
+        if (output < outputs && input < inputs)
+            tile[i][lane] = load(w + (size_t(output) * taps + tap) * inputs + input);
     }
     __syncthreads();
     for (int i = line; i < 32; i += THREADS / WARP) {
@@ -351,7 +358,8 @@ __device__ void conv2d_column_sums_kernel(const T *x, float *partial, int rows, 
 }
 
 // y[i] = the sum of partial[s][i] over the splits, in order.
-template <typename T> __device__ void conv2d_add_partials_kernel(const float *partial, T *y, int splits, int n) {
+template <typename T>
+__device__ void conv2d_add_partials_kernel(const float *partial, T *y, int splits, int n) {
     const size_t i = element();
     if (i >= size_t(n)) return;
     float sum = 0.0f;
@@ -398,19 +406,6 @@ __device__ void conv2d_epilogue_kernel(T *y, const T *bias, const T *shift, cons
 }
 } // namespace
 
-// As EXPORT_KERNEL, for kernels of which `blocks` are to share a multiprocessor.
-#define EXPORT_BLOCKS(suffix, type, threads, blocks, name, parameters, arguments)                 \
-    namespace in_##suffix {                                                                       \
-    using T = type;                                                                               \
-    KERNEL __launch_bounds__(threads, blocks) name##_##suffix parameters { name##_kernel<T> arguments; } \
-    REGISTER_KERNEL(name##_##suffix);                                                             \
-    }
-#define EXPORT_16BIT(threads, blocks, name, parameters, arguments)                                \
-    EXPORT_BLOCKS(f16, __half, threads, blocks, name, parameters, arguments)                      \
-    EXPORT_BLOCKS(bf16, __nv_bfloat16, threads, blocks, name, parameters, arguments)
-#define EXPORT_ALL(threads, blocks, name, parameters, arguments)                                  \
-    EXPORT_BLOCKS(f32, float, threads, blocks, name, parameters, arguments)                       \
-    EXPORT_16BIT(threads, blocks, name, parameters, arguments)
 // Blocks of 128 x 128 that fit a multiprocessor: Turing has shared memory for one, and then more registers.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #define PER_SM 1

@@ -31,7 +31,8 @@ __device__ __forceinline__ void copy_in(T *shared, const T *from, const T *any, 
 }
 
 // Fragments of mma.m16n8k16 at (row or column, depth) of a tile that is [row][depth], or [depth][row].
-template <typename Tile> __device__ __forceinline__ void load_a(uint32_t (&r)[4], Tile &tile, int row, int depth) {
+template <typename Tile>
+__device__ __forceinline__ void load_a(uint32_t (&r)[4], Tile &tile, int row, int depth) {
     const int lane = threadIdx.x % WARP;
     ldmatrix_x4(r, tile.pack(row + lane % 16, depth / 8 + lane / 16));
 }
@@ -41,7 +42,8 @@ __device__ __forceinline__ void load_a_transposed(uint32_t (&r)[4], Tile &tile, 
     ldmatrix_x4_transposed(r, tile.pack(depth + lane / 16 * 8 + lane % 8, row / 8 + lane / 8 % 2));
 }
 // Two fragments of b: columns 0-7 in r[0] and r[1], columns 8-15 in r[2] and r[3].
-template <typename Tile> __device__ __forceinline__ void load_b(uint32_t (&r)[4], Tile &tile, int column, int depth) {
+template <typename Tile>
+__device__ __forceinline__ void load_b(uint32_t (&r)[4], Tile &tile, int column, int depth) {
     const int lane = threadIdx.x % WARP;
     ldmatrix_x4(r, tile.pack(column + lane / 16 * 8 + lane % 8, depth / 8 + lane / 8 % 2));
 }
@@ -136,7 +138,8 @@ template <int M, int N, bool TRANSPOSED> struct Product<float, M, N, TRANSPOSED>
             for (int j = 0; j < COLUMNS; ++j) sum[i][j] += a[i] * b[j];
     }
     // [DEPTH][M] and [DEPTH][N]: a pack is four rows at one depth.
-    template <typename TileA, typename TileB> __device__ __forceinline__ void add_transposed(TileA &a, TileB &b) {
+    template <typename TileA, typename TileB>
+    __device__ __forceinline__ void add_transposed(TileA &a, TileB &b) {
 #pragma unroll 4
         for (int k = 0; k < Base::DEPTH; ++k) {
             float ra[ROWS], rb[COLUMNS];
@@ -201,3 +204,17 @@ __device__ __forceinline__ void pipeline(int steps, Fill fill, Multiply multiply
         }
     }
 }
+
+// As EXPORT_KERNEL, for kernels of which `blocks` are to share a multiprocessor.
+#define EXPORT_BLOCKS(suffix, type, threads, blocks, name, parameters, arguments) \
+    namespace in_##suffix { \
+        using T = type; \
+        KERNEL __launch_bounds__(threads, blocks) name##_##suffix parameters { name##_kernel<T> arguments; } \
+        REGISTER_KERNEL(name##_##suffix, threads); \
+    }
+#define EXPORT_16BIT(threads, blocks, name, parameters, arguments) \
+    EXPORT_BLOCKS(f16, __half, threads, blocks, name, parameters, arguments) \
+    EXPORT_BLOCKS(bf16, __nv_bfloat16, threads, blocks, name, parameters, arguments)
+#define EXPORT_ALL(threads, blocks, name, parameters, arguments) \
+    EXPORT_BLOCKS(f32, float, threads, blocks, name, parameters, arguments) \
+    EXPORT_16BIT(threads, blocks, name, parameters, arguments)

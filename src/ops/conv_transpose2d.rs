@@ -140,6 +140,8 @@ pub fn cases() -> Vec<OpCase> {
         case(3, 2, 1, [1, 2, 3, 3], 2),
         case(3, 1, 1, [1, 1, 4, 2], 2),
         OpCase::new(|| ConvTranspose2d { stride: 2, pad: 1 }, &[&[1, 2, 2, 2], &[2, 4, 4, 3]]),
+        case(4, 2, 1, [1, 9, 8, 16], 40).kernel_only(),
+        case(2, 2, 0, [2, 5, 7, 8], 67).kernel_only(),
         case(4, 2, 1, [1, 64, 64, 128], 64).timed_only(),
     ]
 }

@@ -124,6 +124,8 @@ pub fn cases() -> Vec<OpCase> {
         OpCase::new(|| Linear, &[&[1, 1], &[2, 1], &[2]]),
         OpCase::new(|| Linear, &[&[2, 4], &[3, 4]]),
         OpCase::new(|| Linear, &[&[67, 2], &[3, 2], &[3]]),
+        OpCase::new(|| Linear, &[&[150, 72], &[136, 72], &[136]]).kernel_only(),
+        OpCase::new(|| Linear, &[&[600, 24], &[40, 24]]).kernel_only(),
         OpCase::new(|| Linear, &[&[8, 512], &[512, 512], &[512]]).timed_only(),
         OpCase::new(|| Linear, &[&[4096, 192], &[576, 192], &[576]]).timed_only(),
     ]

@@ -1,6 +1,7 @@
 //! One file per op; [`all`] is the registry that the tests and the benches walk.
 pub mod adam;
 pub mod add_channels;
+pub mod attention;
 pub mod batch_norm;
 pub mod bilinear;
 pub mod cast;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<OpCase> {
     [
         add_channels::cases(),
         batch_norm::cases(),
+        attention::cases(),
         bilinear::cases(),
         cast::cases(),
         concat::cases(),

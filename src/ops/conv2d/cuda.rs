@@ -1,6 +1,6 @@
 //! Launches of `kernels/conv2d.cu`: which blocks compute a product, and how its depth is split.
 //! Transposed convolutions and linear layers come here too.
-use super::{Dims, engines};
+use super::{Activation, Dims, engines};
 use crate::engine::cuda::{Arg, Gpu, Grid, Pass};
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
@@ -16,15 +16,6 @@ pub(in crate::ops) struct Epilogue<'a> {
     /// As the output.
     pub(in crate::ops) residual: Option<&'a Tensor>,
     pub(in crate::ops) activation: Activation,
-}
-
-/// As in `kernels/conv2d.cu`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::ops) enum Activation {
-    #[default]
-    None = 0,
-    Relu = 1,
-    Silu = 2,
 }
 
 /// A kernel that computes products in blocks of `rows` x `columns`.

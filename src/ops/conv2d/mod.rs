@@ -10,10 +10,11 @@
 //! dx = conv of dz with w flipped    dw[o,u,v,c] = sum_{n,i,j} dz[n,i,j,o] x[n, i s + u - p, ...]
 //! ```
 //!
-//! `fast` serves f32 with stride 1, "same" padding and kernels 3 or 1 on x86 with AVX2 or better;
-//! `general` everything else. Both are tested against each other in every case.
+//! On the CPU `fast` serves f32 with stride 1, "same" padding and kernels 3 or 1 on x86 with AVX2 or
+//! better; `general` everything else. Both are tested against each other in every case.
 pub(in crate::ops) mod cuda;
 mod engines;
+mod fused;
 pub(in crate::ops) mod general;
 
 #[cfg(target_arch = "x86_64")]
@@ -21,7 +22,8 @@ mod fast;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 
-use self::cuda::{Activation, Epilogue};
+use self::cuda::Epilogue;
+pub use self::fused::Then;
 use crate::engine::cuda::{Convolution, Pass};
 use crate::engine::device::{DType, Real};
 use crate::engine::op_case::OpCase;
@@ -76,6 +78,18 @@ impl Conv2d {
         }
         Ok(Dims { batch, height, width, ci, co, kernel, stride: self.stride, pad: self.pad })
     }
+}
+
+/// What is applied to the sum of a convolution; the numbers are those of `kernels/conv2d.cu`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None = 0,
+    /// `max(x, 0)`.
+    Relu = 1,
+    /// `x sigmoid(x)`.
+    Silu = 2,
 }
 
 /// The sizes that every implementation needs.
@@ -208,7 +222,7 @@ pub fn cases() -> Vec<OpCase> {
         let op = Conv2d { stride, pad, relu: false };
         OpCase::new(move || op, &[&x, &[co, k, k, x[3]], &[co]])
     };
-    vec![
+    let mut cases = vec![
         same(3, [2, 5, 7, 3], 4, false),
         same(3, [1, 9, 4, 17], 3, false),
         same(3, [1, 4, 8, 2], 16, true),
@@ -219,11 +233,23 @@ pub fn cases() -> Vec<OpCase> {
         strided(3, 2, 1, [1, 5, 5, 4], 3),
         strided(5, 1, 2, [1, 3, 2, 2], 3),
         OpCase::new(|| Conv2d::same(3), &[&[1, 5, 6, 4], &[3, 3, 3, 4]]).f32_tol(2e-5),
+        // The blocks of the kernels: several in every direction, every width, split sums.
+        same(3, [1, 12, 13, 64], 67, true).kernel_only(),
+        same(3, [1, 12, 13, 8], 130, false).kernel_only(),
+        same(1, [2, 15, 14, 72], 128, false).kernel_only(),
+        same(3, [1, 24, 25, 6], 31, false).kernel_only(),
+        same(3, [1, 24, 25, 8], 16, false).kernel_only(),
+        same(3, [1, 5, 6, 80], 72, false).kernel_only(),
+        strided(4, 2, 1, [1, 11, 9, 16], 24).kernel_only(),
+        strided(3, 3, 0, [1, 9, 9, 8], 8).kernel_only(),
+        strided(3, 2, 1, [2, 9, 8, 16], 8).kernel_only(),
         same(3, [1, 128, 128, 64], 64, false).timed_only(),
         same(3, [1, 64, 64, 128], 128, false).timed_only(),
         same(3, [1, 32, 32, 256], 256, false).timed_only(),
         same(1, [1, 128, 128, 64], 64, false).timed_only(),
-    ]
+    ];
+    cases.extend(fused::cases());
+    cases
 }
 
 mod cpu {

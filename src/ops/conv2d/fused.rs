@@ -1,0 +1,124 @@
+//! A convolution and what follows it, written once: for inference.
+use super::cuda::{self, Epilogue};
+use super::{Activation, Conv2d};
+use crate::engine::device::Real;
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::on_device;
+use crate::ops::parallel;
+
+impl Tape {
+    /// `activation(conv(x, w) + bias + shift) + residual` in one pass. It has no gradient: models that
+    /// train call the ops one by one.
+    pub fn conv2d_fused(&mut self, x: &Var, w: &Var, conv: Conv2d, then: Then<'_>) -> Result<Var> {
+        let Then { bias, shift, residual, activation } = then;
+        let present = [bias, shift, residual].map(|v| v.is_some());
+        let inputs: Vec<&Var> =
+            [Some(x), Some(w), bias, shift, residual].into_iter().flatten().collect();
+        self.apply(FusedConv2d { conv, activation, present }, &inputs)
+    }
+}
+
+/// What follows a convolution.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Then<'a> {
+    /// `[Co]`.
+    pub bias: Option<&'a Var>,
+    /// `[N, Co]`, for example of a time step.
+    pub shift: Option<&'a Var>,
+    /// As the output.
+    pub residual: Option<&'a Var>,
+    /// Applied before the residual is added; instead of that of the convolution.
+    pub activation: Activation,
+}
+
+/// Inputs are x, w and those of bias, shift and residual that are present.
+#[derive(Clone, Copy, Debug)]
+struct FusedConv2d {
+    conv: Conv2d,
+    activation: Activation,
+    present: [bool; 3],
+}
+
+impl Op for FusedConv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let (x, w) = (inputs[0], inputs[1]);
+        let mut rest = inputs[2..].iter().copied();
+        let [bias, shift, residual] = self.present.map(|p| p.then(|| rest.next()).flatten());
+        let d = self.conv.dims(x, w)?;
+        let shape = [d.batch, d.out_height(), d.out_width(), d.co];
+        for (input, shape) in [(bias, &shape[3..]), (shift, &[d.batch, d.co]), (residual, &shape)] {
+            if let Some(input) = input.filter(|input| input.shape() != shape) {
+                return Err(Error::shape("conv2d", format!("{shape:?}"), input.shape()));
+            }
+        }
+        let y = on_device!(x,
+            cpu::<T> => {
+                let plain = Conv2d { relu: false, ..self.conv };
+                let inputs = [Some(x), Some(w), bias].into_iter().flatten().collect::<Vec<_>>();
+                let mut y = plain.forward(&inputs)?.0;
+                let shift = shift.map(Tensor::cpu::<T>).transpose()?;
+                let residual = residual.map(Tensor::cpu::<T>).transpose()?;
+                let pixels = shape[1] * shape[2];
+                finish(pixels, d.co, shift, residual, self.activation, y.cpu_mut()?);
+                y
+            },
+            cuda(gpu) => {
+                let mut y = Tensor::empty_as(x, &shape)?;
+                let epilogue = Epilogue { bias, shift, residual, activation: self.activation };
+                cuda::forward(&gpu, &d, x, w, epilogue, &mut y)?;
+                y
+            }
+        );
+        Ok((y, Saved::new()))
+    }
+}
+
+/// `y = activation(y + shift) + residual`, for images of `pixels` rows of `channels`.
+fn finish<T: Real>(
+    pixels: usize,
+    channels: usize,
+    shift: Option<&[T]>,
+    residual: Option<&[T]>,
+    activation: Activation,
+    y: &mut [T],
+) {
+    let (zero, one) = (T::default(), T::from_f64(1.0));
+    parallel::rows(y, channels, |row, y| {
+        for (c, y) in y.iter_mut().enumerate() {
+            let v = *y + shift.map_or(zero, |s| s[row / pixels * channels + c]);
+            let v = match activation {
+                Activation::None => v,
+                Activation::Relu if v < zero => zero,
+                Activation::Relu => v,
+                Activation::Silu => v / (one + (-v).exp()),
+            };
+            *y = v + residual.map_or(zero, |r| r[row * channels + c]);
+        }
+    });
+}
+
+/// Every part alone and all together.
+pub(super) fn cases() -> Vec<OpCase> {
+    let case = |activation: Activation, present: [bool; 3], x: [usize; 4], co: usize| {
+        let op = FusedConv2d { conv: Conv2d::same(3), activation, present };
+        let optional = [vec![co], vec![x[0], co], vec![x[0], x[1], x[2], co]];
+        let mut shapes = vec![x.to_vec(), vec![co, 3, 3, x[3]]];
+        shapes.extend(optional.into_iter().zip(present).filter_map(|(s, p)| p.then_some(s)));
+        let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        let case = OpCase::new(move || op, &shapes).f32_tol(2e-5);
+        (0..shapes.len()).fold(case, OpCase::without_grad)
+    };
+    vec![
+        case(Activation::Silu, [true, true, true], [2, 5, 3, 8], 16),
+        case(Activation::Relu, [false, true, false], [2, 3, 4, 3], 5),
+        case(Activation::None, [false, false, true], [1, 3, 4, 8], 3),
+        case(Activation::Silu, [true, false, false], [1, 4, 4, 16], 64),
+    ]
+}
