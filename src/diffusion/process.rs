@@ -246,25 +246,17 @@ impl Chain {
         }
     }
 
-    /// Replaces a network's `output` at t = 1..T by the clean image that it stands for. All slices
-    /// hold the same pixels.
-    pub fn x0_hat(
-        &self,
-        prediction: Prediction,
-        t: usize,
-        x: &[f32],
-        y0: &[f32],
-        output: &mut [f32],
-    ) {
+    /// The factors of a network's output, of the state and of y0 in the clean image that the output
+    /// stands for at t = 1..T.
+    pub fn x0_hat(&self, prediction: Prediction, t: usize) -> [f64; 3] {
         let m = self.marginals[t];
-        // x0_hat = slope * output + from_x * x + from_y0 * y0.
         let slope = self.x0_slope(prediction, t);
         let (from_x, from_y0) = match prediction {
             Prediction::Residual | Prediction::NegativeResidual => (0.0, 1.0),
             Prediction::X0 => (0.0, 0.0),
             Prediction::Epsilon => (1.0 / m.x0, -m.y0 / m.x0),
         };
-        combine(output, [slope, from_x, from_y0, 0.0], x, y0, y0);
+        [slope, from_x, from_y0]
     }
 }
 

@@ -13,6 +13,7 @@
 //! `fast` serves f32 with stride 1, "same" padding and kernels 3 or 1 on x86 with AVX2 or better;
 //! `general` everything else. Both are tested against each other in every case.
 pub(in crate::ops) mod cuda;
+mod engines;
 pub(in crate::ops) mod general;
 
 #[cfg(target_arch = "x86_64")]
@@ -21,6 +22,7 @@ mod fast;
 mod simd;
 
 use self::cuda::{Activation, Epilogue};
+use crate::engine::cuda::{Convolution, Pass};
 use crate::engine::device::{DType, Real};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -90,6 +92,19 @@ pub(in crate::ops) struct Dims {
 }
 
 impl Dims {
+    /// What a library is told of this convolution.
+    fn problem(&self, pass: Pass, dtype: DType) -> Convolution {
+        Convolution {
+            pass,
+            dtype,
+            input: [self.batch, self.height, self.width, self.ci],
+            outputs: self.co,
+            kernel: self.kernel,
+            stride: self.stride,
+            pad: self.pad,
+        }
+    }
+
     const fn out_height(&self) -> usize {
         (self.height + 2 * self.pad - self.kernel) / self.stride + 1
     }
