@@ -42,22 +42,23 @@ __device__ void local_amplitude_deviation_kernel(const T *x, float *amplitude, f
     float low = __int_as_float(0x7f800000), high = -low;
     if (pixel < pixels) {
         const int row = int(pixel / width), column = int(pixel % width);
+        const int top = max(row - RADIUS, 0), bottom = min(row + RADIUS, height - 1);
+        const int left = max(column - RADIUS, 0), right = min(column + RADIUS, width - 1);
+        constexpr float AREA = float((2 * RADIUS + 1) * (2 * RADIUS + 1));
+        const float padding = AREA - float((bottom - top + 1) * (right - left + 1));
         float total = 0.0f;
         for (int c = 0; c < channels; ++c) {
-            // z = (x + 1) / 2, of which (z - pivot) = (x - here) / 2 inside and -pivot outside.
+            // z = (x + 1) / 2, of which (z - pivot) = (x - here) / 2 inside and -pivot in the padding.
             const float here = load(image + pixel * channels + c), outside = -0.5f * (here + 1.0f);
-            float sum = 0.0f, squares = 0.0f;
-            for (int i = row - RADIUS; i <= row + RADIUS; ++i) {
-                for (int j = column - RADIUS; j <= column + RADIUS; ++j) {
-                    const bool inside = i >= 0 && i < height && j >= 0 && j < width;
-                    const size_t at =
-                        (size_t(inside ? i : row) * width + (inside ? j : column)) * channels + c;
-                    const float d = inside ? 0.5f * (load(image + at) - here) : outside;
+            float sum = padding * outside, squares = padding * outside * outside;
+            for (int i = top; i <= bottom; ++i) {
+                const T *const of_row = image + (size_t(i) * width + left) * channels + c;
+                for (int j = 0; j <= right - left; ++j) {
+                    const float d = 0.5f * (load(of_row + j * channels) - here);
                     sum += d;
                     squares += d * d;
                 }
             }
-            constexpr float AREA = float((2 * RADIUS + 1) * (2 * RADIUS + 1));
             const float mean = sum / AREA;
             total += fmaxf(squares / AREA - mean * mean, 0.0f);
         }
