@@ -380,7 +380,7 @@ template <typename T>
 __device__ void conv2d_epilogue_kernel(T *y, const T *bias, const T *shift, const T *residual, int pixels,
                                        int image_pixels, int channels, int activation) {
     constexpr int PACK = Pack<T>::SIZE;
-    const Epilogue<T> epilogue{bias, shift, residual, activation, channels};
+    Epilogue<T> epilogue{bias, shift, residual, activation, channels};
     const bool packed = channels % PACK == 0;
     const size_t at = element() * (packed ? PACK : 1);
     const size_t pixel = at / channels;
