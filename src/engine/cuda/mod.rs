@@ -10,6 +10,7 @@ mod libraries;
 mod memory;
 #[cfg(feature = "cuda")]
 pub mod nvidia;
+pub mod sha256;
 pub mod tuning;
 
 pub use choose::{choose, devices, is_device_name, libraries, open, open_best};
