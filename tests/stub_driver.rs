@@ -9,22 +9,29 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use srk::engine::cuda::images::Module;
-use srk::engine::cuda::{Argument, DevicePointer, Driver, Gpu, Launch, nvidia};
+use srk::engine::cuda::{
+    Argument, Convolution, DevicePointer, Driver, Gpu, Launch, Libraries, Pass, Product, nvidia,
+};
+use srk::engine::device::DType;
 use srk::error::{Error, Result};
 
 /// A folder with the stub as `libcuda.so.1`, compiled with `options`.
 fn stub(options: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stub_libcuda/stub.c");
+    compile("stub.c", &folder.path().join("libcuda.so.1"), options);
+    folder
+}
+
+fn compile(source: &str, library: &Path, options: &[&str]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stub_libcuda");
     let status = Command::new("cc")
         .args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
-        .arg(folder.path().join("libcuda.so.1"))
-        .arg(source)
+        .arg(library)
+        .arg(folder.join(source))
         .args(options)
         .status()
         .expect("a C compiler named cc");
     assert!(status.success());
-    folder
 }
 
 fn complete_stub() -> &'static Path {
@@ -164,6 +171,24 @@ fn a_kernel_that_fails_is_reported_later() {
     assert_eq!(code, Some(0), "{text}");
 }
 
+#[test]
+fn libraries_beside_the_driver() {
+    let folder = stub(&[]);
+    for name in ["libcudnn.so.9", "libcublasLt.so.13"] {
+        // They wait for the driver that they are linked to.
+        let driver = folder.path().join("libcuda.so.1");
+        compile("libraries.c", &folder.path().join(name), &[driver.to_str().unwrap()]);
+    }
+    let log = folder.path().join("log");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "--nocapture", "with_libraries"]);
+    command.env("STUB_CUDA_LOG", &log).env("SRK_CUDA_LIBRARIES", folder.path());
+    let (code, text) = run(command, folder.path(), "");
+    assert_eq!(code, Some(0), "{text}");
+    let left = std::fs::read_to_string(&log).unwrap();
+    assert!(left.contains("allocations 0 "), "workspaces are given back: {left}");
+}
+
 fn open() -> Result<Gpu> {
     nvidia::open_with(0, |capability| {
         assert_eq!(capability, (9, 0));
@@ -301,4 +326,91 @@ fn failing() {
         assert!(text.contains(word), "{word} is not in {text}");
     }
     gpu.driver().download(buffer.pointer(), &mut [0; 4]).unwrap_err();
+}
+
+/// Numbers on the device, and where.
+fn place(gpu: &Gpu, values: &[f32]) -> srk::engine::cuda::Buffer {
+    let buffer = gpu.allocate(4 * values.len()).unwrap();
+    gpu.driver().upload(buffer.pointer(), bytemuck::cast_slice(values)).unwrap();
+    buffer
+}
+
+fn fetch(gpu: &Gpu, at: DevicePointer, n: usize) -> Vec<f32> {
+    let mut values = vec![0.0f32; n];
+    gpu.driver().download(at, bytemuck::cast_slice_mut(&mut values)).unwrap();
+    values
+}
+
+fn numbers(n: usize) -> Vec<f32> {
+    (0..n).map(|i| (i * 7919 % 31) as f32 - 15.0).collect()
+}
+
+#[test]
+#[ignore = "run by others, on the stub"]
+fn with_libraries() {
+    let gpu = open().unwrap();
+    let libraries = gpu.driver().libraries().unwrap();
+    let versions = [("cudnn", "9.12.3".to_owned()), ("cublas", "13.2.3".to_owned())];
+    assert_eq!(libraries.versions(), versions);
+    for transposed in [[false, false], [false, true], [true, false], [true, true]] {
+        for batch in [1, 3] {
+            products(&gpu, libraries, transposed, batch);
+        }
+    }
+    for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
+        convolutions(&gpu, libraries, pass);
+    }
+}
+
+fn products(gpu: &Gpu, libraries: &dyn Libraries, transposed: [bool; 2], batch: usize) {
+    let (rows, columns, inner) = (2, 5, 3);
+    let product = Product { dtype: DType::F32, rows, columns, inner, transposed, batch };
+    assert!(libraries.multiplies(&product));
+    assert!(!libraries.multiplies(&Product { dtype: DType::F64, ..product }));
+    let (a, b) = (numbers(batch * rows * inner), numbers(batch * inner * columns));
+    let (at_a, at_b) = (place(gpu, &a), place(gpu, &b));
+    let at_c = place(gpu, &vec![f32::NAN; batch * rows * columns]);
+    libraries.multiply(&product, [at_a.pointer(), at_b.pointer(), at_c.pointer()]).unwrap();
+    let c = fetch(gpu, at_c.pointer(), batch * rows * columns);
+    for (i, got) in c.into_iter().enumerate() {
+        let (n, row, column) = (i / (rows * columns), i / columns % rows, i % columns);
+        let of_a = |k| if transposed[0] { k * rows + row } else { row * inner + k };
+        let of_b = |k| if transposed[1] { column * inner + k } else { k * columns + column };
+        let one = |k| a[n * rows * inner + of_a(k)] * b[n * inner * columns + of_b(k)];
+        assert_eq!(got, (0..inner).map(one).sum::<f32>(), "{product:?}");
+    }
+}
+
+/// Every pass against the sum over windows, with a stride, a border and plans of two kinds.
+fn convolutions(gpu: &Gpu, libraries: &dyn Libraries, pass: Pass) {
+    let input = [2, 5, 4, 3];
+    let p =
+        Convolution { pass, dtype: DType::F32, input, outputs: 2, kernel: 3, stride: 2, pad: 1 };
+    assert_eq!(libraries.plans(&p), 1, "exact and repeatable");
+    assert_eq!(libraries.plans(&Convolution { dtype: DType::F16, ..p }), 2, "tensor cores too");
+    let [height, width] = p.output_size();
+    let sizes = [2 * 5 * 4 * 3, 2 * 3 * 3 * 3, 2 * height * width * 2];
+    let mut all = sizes.map(numbers);
+    let written = [2, 0, 1][pass as usize];
+    let places = all.each_ref().map(|values| place(gpu, values));
+    let at = places.each_ref().map(srk::engine::cuda::Buffer::pointer);
+    libraries.convolve(&p, 0, at).unwrap();
+    libraries.convolve(&p, 1, at).unwrap_err();
+    all[written].fill(0.0);
+    for i in 0..2 * height * width * 2 * 27 {
+        let (tap, y) = (i % 27, i / 27);
+        let (u, v, c) = (tap / 9, tap / 3 % 3, tap % 3);
+        let (o, j, i, n) = (y % 2, y / 2 % width, y / 2 / width % height, y / 2 / width / height);
+        let (r, s) = ((2 * i + u).wrapping_sub(1), (2 * j + v).wrapping_sub(1));
+        if r >= 5 || s >= 4 {
+            continue;
+        }
+        let (x, w) = (((n * 5 + r) * 4 + s) * 3 + c, ((o * 3 + u) * 3 + v) * 3 + c);
+        match pass {
+            Pass::Forward => all[2][y] += all[0][x] * all[1][w],
+            Pass::InputGradient => all[0][x] += all[2][y] * all[1][w],
+            Pass::WeightGradient => all[1][w] += all[0][x] * all[2][y],
+        }
+    }
+    assert_eq!(fetch(gpu, at[written], sizes[written]), all[written], "{p:?}");
 }

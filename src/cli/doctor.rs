@@ -33,6 +33,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         ("memory", format!("{memory_mib} MiB free")),
         ("gpu", gpu()),
         ("kernels", kernels()),
+        ("libraries", libraries()),
         ("reads", "PNG JPEG WebP TIFF BMP PNM GIF".to_owned()),
         ("writes", "PNG JPEG WebP TIFF BMP".to_owned()),
         ("model", format!("{}, {} parameters", model.name, model.network.parameter_count())),
@@ -114,6 +115,15 @@ fn kernels() -> String {
     match images::architectures() {
         list if list.is_empty() => images::origin().to_owned(),
         list => format!("{}, for {}", images::origin(), list.join(" ")),
+    }
+}
+
+/// The optional libraries that are found.
+fn libraries() -> String {
+    let found: Vec<_> = cuda::libraries().iter().map(|path| path.display().to_string()).collect();
+    match found.is_empty() {
+        true => "neither cuDNN nor cuBLASLt; they are optional".to_owned(),
+        false => found.join(" "),
     }
 }
 

@@ -22,6 +22,18 @@ pub fn devices() -> Result<Vec<Description>> {
     super::nvidia::devices()
 }
 
+/// Files of libraries that could do some of the work: cuDNN and cuBLASLt.
+#[cfg(feature = "cuda")]
+pub fn libraries() -> Vec<std::path::PathBuf> {
+    super::nvidia::find().into_iter().map(|found| found.path).collect()
+}
+
+/// Files of libraries that could do some of the work; this build uses none.
+#[cfg(not(feature = "cuda"))]
+pub fn libraries() -> Vec<std::path::PathBuf> {
+    Vec::new()
+}
+
 /// The GPU number `ordinal`; this build can use none.
 ///
 /// # Errors

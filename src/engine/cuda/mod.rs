@@ -13,7 +13,7 @@ pub mod nvidia;
 pub mod sha256;
 pub mod tuning;
 
-pub use choose::{choose, devices, is_device_name, open, open_best};
+pub use choose::{choose, devices, is_device_name, libraries, open, open_best};
 pub use driver::{Argument, Description, DevicePointer, Driver, Launch, Replay};
 pub use gpu::{Arg, Gpu, Graph, Grid};
 pub use libraries::{Convolution, Libraries, Pass, Product};

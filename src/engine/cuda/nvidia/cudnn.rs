@@ -142,11 +142,21 @@ impl Drop for Handle {
     }
 }
 
-/// A way to do a convolution.
+/// A way to do a convolution, with everything that it was made from.
 #[derive(Debug)]
 struct Plan {
     descriptor: Descriptor,
     workspace: usize,
+    _configuration: Descriptor,
+    _description: Arc<Description>,
+}
+
+/// A convolution as cuDNN wants it described.
+#[derive(Debug)]
+struct Description {
+    heuristics: Descriptor,
+    _graph: Descriptor,
+    _parts: Parts,
 }
 
 impl Cudnn {
@@ -251,6 +261,20 @@ impl State {
 }
 
 fn make_plans(handle: &Handle, problem: &Convolution) -> Result<Vec<Plan>> {
+    let description = Arc::new(describe(handle, problem)?);
+    let configurations = description.heuristics.descriptors(
+        attribute::HEURISTICS_RESULTS,
+        kind::ENGINE_CONFIGURATION,
+        ANSWERS,
+    )?;
+    let plans = configurations.into_iter().filter_map(|configuration| {
+        // What cuDNN suggests and then cannot run here is not worth a word.
+        plan(handle, problem.dtype, configuration, &description).ok().flatten()
+    });
+    Ok(plans.take(MOST_PLANS).collect())
+}
+
+fn describe(handle: &Handle, problem: &Convolution) -> Result<Description> {
     let api = handle.api;
     let parts = parts(api, problem)?;
     let graph = Descriptor::new(api, kind::GRAPH)?
@@ -261,18 +285,17 @@ fn make_plans(handle: &Handle, problem: &Convolution) -> Result<Vec<Plan>> {
         .set(attribute::HEURISTICS_GRAPH, of::DESCRIPTOR, &[graph.raw])?
         .set(attribute::HEURISTICS_MODE, of::HEURISTICS_MODE, &[BEST_HEURISTICS])?
         .finish()?;
-    let configurations = heuristics.descriptors(
-        attribute::HEURISTICS_RESULTS,
-        kind::ENGINE_CONFIGURATION,
-        ANSWERS,
-    )?;
-    let plans = configurations.iter().filter_map(|c| plan(handle, problem.dtype, c).ok().flatten());
-    Ok(plans.take(MOST_PLANS).collect())
+    Ok(Description { heuristics, _graph: graph, _parts: parts })
 }
 
 /// The plan of a configuration; none if it is not wanted, an error if cuDNN cannot run it here.
-fn plan(handle: &Handle, dtype: DType, configuration: &Descriptor) -> Result<Option<Plan>> {
-    if !repeatable(dtype, configuration)? {
+fn plan(
+    handle: &Handle,
+    dtype: DType,
+    configuration: Descriptor,
+    description: &Arc<Description>,
+) -> Result<Option<Plan>> {
+    if !repeatable(dtype, &configuration)? {
         return Ok(None);
     }
     let descriptor = Descriptor::new(handle.api, kind::PLAN)?
@@ -283,15 +306,23 @@ fn plan(handle: &Handle, dtype: DType, configuration: &Descriptor) -> Result<Opt
     descriptor.get(attribute::PLAN_WORKSPACE, of::INT64, &mut bytes)?;
     let small = (0..=MOST_WORKSPACE).contains(&bytes[0]);
     let workspace = usize::try_from(bytes[0]).unwrap_or(0);
-    Ok(small.then_some(Plan { descriptor, workspace }))
+    let description = Arc::clone(description);
+    Ok(small.then_some(Plan {
+        descriptor,
+        workspace,
+        _configuration: configuration,
+        _description: description,
+    }))
 }
 
 /// Whether an engine gives the same bits in every run and keeps the precision of `dtype`.
 fn repeatable(dtype: DType, configuration: &Descriptor) -> Result<bool> {
     let engines = configuration.descriptors(attribute::CONFIGURATION_ENGINE, kind::ENGINE, 1)?;
-    let mut notes = [u32::MAX; 16];
+    let mut notes = vec![];
     for engine in &engines {
-        engine.get(attribute::ENGINE_NOTES, of::NUMERICAL_NOTE, &mut notes)?;
+        let mut told = [0u32; 16];
+        let count = engine.get(attribute::ENGINE_NOTES, of::NUMERICAL_NOTE, &mut told)?;
+        notes.extend_from_slice(&told[..count]);
     }
     let unwanted: &[u32] = match dtype {
         DType::F16 | DType::BF16 => &[NONDETERMINISTIC, REDUCED_PRECISION],
@@ -301,6 +332,7 @@ fn repeatable(dtype: DType, configuration: &Descriptor) -> Result<bool> {
 }
 
 /// An operation and what it refers to.
+#[derive(Debug)]
 struct Parts {
     operation: Descriptor,
     _tensors: [Descriptor; 3],
@@ -380,6 +412,8 @@ struct Descriptor {
 
 // SAFETY: a descriptor may be used by any thread, one at a time; kept ones lie behind a lock.
 unsafe impl Send for Descriptor {}
+// SAFETY: a shared one is only kept alive.
+unsafe impl Sync for Descriptor {}
 
 impl Descriptor {
     fn new(api: &'static Api, kind: u32) -> Result<Self> {

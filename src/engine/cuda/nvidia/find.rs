@@ -2,7 +2,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use libloading::Library;
 
 /// A library and where it was found; a bare name is one that the system's loader finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub fn find() -> Vec<Found> {
 }
 
 /// Loads a library for ever, and beside it what it looks for by name.
-pub(super) fn load(found: &Found) -> Result<libloading::Library, libloading::Error> {
+pub(super) fn load(found: &Found) -> Result<Library, libloading::Error> {
     for folder in folders() {
         for needed in NEEDED {
             for file in beginning_with(&folder, needed) {
@@ -40,12 +40,23 @@ pub(super) fn load(found: &Found) -> Result<libloading::Library, libloading::Err
             }
         }
     }
-    open(&found.path).map(libloading::Library::from)
+    open(&found.path)
 }
 
+/// Opens a library so that others find it by its name.
 fn open(path: &Path) -> Result<Library, libloading::Error> {
-    // SAFETY: NVIDIA's libraries may be loaded at any time; their initialisers only register.
-    unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }
+    #[cfg(unix)]
+    {
+        use libloading::os::unix;
+        let flags = unix::RTLD_NOW | unix::RTLD_GLOBAL;
+        // SAFETY: NVIDIA's libraries may be loaded at any time; their initialisers only register.
+        unsafe { unix::Library::open(Some(path), flags) }.map(Library::from)
+    }
+    #[cfg(not(unix))]
+    {
+        // SAFETY: as above.
+        unsafe { Library::new(path) }
+    }
 }
 
 /// The first of `files` in one of the folders, else the first that the loader finds.

@@ -1,0 +1,170 @@
+//! What a GPU does, as lines of JSON: its ceilings, every op of real sizes, and the default network.
+//!
+//! `cargo bench --bench gpu`; `SRK_CONV=native|cudnn|cublas` compares engines. Without a GPU it says
+//! so, and fails only where `SRK_REQUIRE_GPU=1`. Inputs are random: zeros run faster than real data.
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use srk::engine::cuda::{self, Gpu};
+use srk::engine::device::{DType, Device};
+use srk::engine::op_case::OpCase;
+use srk::engine::tape::Tape;
+use srk::engine::tensor::Tensor;
+use srk::error::Result;
+use srk::models::ModelConfig;
+use srk::models::dual_domain_grid::DualDomainGridConfig;
+
+/// Times of one thing, of which the median is reported.
+const SAMPLES: usize = 11;
+/// Seconds that a sample should take, so that its start and end do not count.
+const SAMPLE: f64 = 5e-3;
+
+fn main() -> ExitCode {
+    let done = cuda::open_best().and_then(|gpu| {
+        say(&json!({"what": "gpu", "name": gpu.describe().name,
+            "compute_capability": gpu.compute_capability(), "driver": gpu.describe().driver,
+            "SRK_CONV": std::env::var("SRK_CONV").unwrap_or_default()}));
+        ceilings(&gpu)?;
+        ops(&gpu)?;
+        networks(&gpu)
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let required = std::env::var("SRK_REQUIRE_GPU").is_ok_and(|v| v == "1");
+            eprintln!("nothing is measured: {error}");
+            if required || error.exit_code() != 4 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+    }
+}
+
+fn say(line: &Value) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Median seconds of `work`, warm.
+fn seconds(gpu: &Gpu, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+    for _ in 0..3 {
+        work()?;
+    }
+    let once = gpu.driver().time(work)?;
+    let runs = (SAMPLE / once.max(1e-9)).clamp(1.0, 1000.0).ceil();
+    let mut samples = vec![];
+    for _ in 0..SAMPLES {
+        let mut left = runs;
+        let all = gpu.driver().time(&mut || {
+            while left > 0.0 {
+                work()?;
+                left -= 1.0;
+            }
+            Ok(())
+        })?;
+        samples.push(all / runs);
+    }
+    samples.sort_by(f64::total_cmp);
+    Ok(samples[SAMPLES / 2])
+}
+
+/// Numbers in [-1, 1) without a pattern.
+fn random(device: &Device, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+    let mut state = 88_172_645_463_325_252u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    };
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
+    Tensor::from_slice_on(device, &values, shape)?.cast(dtype)
+}
+
+/// The fastest copy, and the fastest product of large matrices.
+fn ceilings(gpu: &Gpu) -> Result<()> {
+    const BYTES: usize = 1 << 30;
+    let (from, to) = (gpu.allocate(BYTES)?, gpu.allocate(BYTES)?);
+    gpu.driver().fill(from.pointer(), 0x3c, BYTES)?;
+    let copy = || gpu.driver().copy(to.pointer(), from.pointer(), BYTES);
+    let time = seconds(gpu, &mut { copy })?;
+    say(&json!({"what": "copy", "seconds": time, "gb_per_s": 2.0 * BYTES as f64 / time / 1e9}));
+    drop((from, to));
+    const SIDE: usize = 8192;
+    for dtype in dtypes(gpu) {
+        let (x, w) = (
+            random(&gpu.into(), dtype, &[SIDE, SIDE])?,
+            random(&gpu.into(), dtype, &[SIDE, SIDE])?,
+        );
+        let time = seconds(gpu, &mut || product(&x, &w))?;
+        let flops = 2.0 * (SIDE as f64).powi(3);
+        say(&json!({"what": "product", "dtype": format!("{dtype:?}"), "side": SIDE,
+            "seconds": time, "tflop_per_s": flops / time / 1e12}));
+    }
+    Ok(())
+}
+
+fn product(x: &Tensor, w: &Tensor) -> Result<()> {
+    let case = OpCase::new(|| srk::ops::linear::Linear, &[]);
+    case.op().forward(&[x, w]).map(|_| ())
+}
+
+/// Tensor cores multiply bf16 from compute capability 8.0 on.
+fn dtypes(gpu: &Gpu) -> Vec<DType> {
+    let all = [DType::F16, DType::BF16, DType::F32];
+    all.into_iter().filter(|d| *d != DType::BF16 || gpu.compute_capability() >= (8, 0)).collect()
+}
+
+/// Forward, and forward with backward, of every op at the sizes of real networks.
+fn ops(gpu: &Gpu) -> Result<()> {
+    let device = Device::from(gpu);
+    for case in srk::ops::all().into_iter().filter(|case| case.timed_only) {
+        for dtype in dtypes(gpu) {
+            let place = |t: &Tensor| t.to_device(&device)?.cast(dtype);
+            let inputs = case.tensors(DType::F32).iter().map(place).collect::<Result<Vec<_>>>()?;
+            let all: Vec<&Tensor> = inputs.iter().collect();
+            let op = case.op();
+            let forward = seconds(gpu, &mut || op.forward(&all).map(|_| ()))?;
+            let step = seconds(gpu, &mut || step(&case, &inputs))?;
+            say(&json!({"what": "op", "op": case.name(), "case": case.label(),
+                "dtype": format!("{dtype:?}"), "forward_s": forward, "step_s": step,
+                "gflop": case.flops() as f64 / 1e9}));
+        }
+    }
+    Ok(())
+}
+
+fn step(case: &OpCase, inputs: &[Tensor]) -> Result<()> {
+    let mut tape = Tape::training();
+    let vars = inputs.iter().map(|t| Ok(tape.variable(t.try_clone()?)));
+    let vars = vars.collect::<Result<Vec<_>>>()?;
+    let y = tape.apply_boxed(case.op(), &vars.iter().collect::<Vec<_>>())?;
+    let dy = y.value().try_clone()?;
+    tape.backward(&y, dy).map(|_| ())
+}
+
+/// One call of the default network, launched and as a recorded graph.
+fn networks(gpu: &Gpu) -> Result<()> {
+    let device = Device::from(gpu);
+    for (batch, low) in [(1, 64), (16, 64)] {
+        for dtype in dtypes(gpu) {
+            let config = DualDomainGridConfig::default();
+            let high = config.scale * low;
+            let network = ModelConfig::DualDomainGrid(config).build(1);
+            network.to_device(&device, dtype)?;
+            let state = random(&device, dtype, &[batch, high, high, 3])?;
+            let small = random(&device, dtype, &[batch, low, low, 3])?;
+            let t = Tensor::from_slice_on(&device, &vec![3.0; batch], &[batch])?;
+            let call = || {
+                let mut tape = Tape::inference();
+                let (x, low) = (tape.input(state.try_clone()?), tape.input(small.try_clone()?));
+                network.forward(&mut tape, &x, &low, &t)
+            };
+            let launched = seconds(gpu, &mut || call().map(|_| ()))?;
+            let (graph, _output) = gpu.capture(call)?;
+            let replayed = seconds(gpu, &mut || graph.replay())?;
+            say(&json!({"what": "network", "network": "dual_domain_grid", "batch": batch,
+                "low": low, "dtype": format!("{dtype:?}"), "launched_s": launched,
+                "replayed_s": replayed}));
+        }
+    }
+    Ok(())
+}

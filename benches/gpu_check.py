@@ -1,0 +1,87 @@
+"""Puts what gpu_check.sh measured into summary.json, and prints the table.
+
+    python3 gpu_check.py RESULTS        exit code 1 if a step failed
+"""
+
+import json
+import pathlib
+import sys
+
+ENGINES = ("native", "auto", "cudnn", "cublas")
+
+
+def lines(path):
+    """The JSON objects among the lines of a log."""
+    found = []
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+        if line.startswith("{"):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                pass  # a line that a limit on time cut short
+    return found
+
+
+def steps(path):
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    return [{"step": name, "code": code, "seconds": int(s)} for name, code, s in rows]
+
+
+def ms(seconds):
+    return "-" if seconds is None else f"{seconds * 1e3:.3f}"
+
+
+def table(title, head, rows):
+    if not rows:
+        return
+    print(f"\n{title}")
+    rows = [head] + [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def ceilings(bench):
+    rows = [["copy", f"{r['gb_per_s']:.0f} GB/s"] for r in bench if r["what"] == "copy"]
+    products = [r for r in bench if r["what"] == "product"]
+    return rows + [[f"product {r['dtype']}", f"{r['tflop_per_s']:.1f} TFLOP/s"] for r in products]
+
+
+def operations(benches):
+    """Forward in ms: one row an op, size and type, one column an engine."""
+    rows = {}
+    for engine in ENGINES:
+        for r in benches.get(engine, []):
+            if r["what"] == "op":
+                rows.setdefault((r["op"], r["case"], r["dtype"]), {})[engine] = r
+    return [[*key, *(ms(by.get(e, {}).get("forward_s")) for e in ENGINES)] for key, by in rows.items()]
+
+
+def networks(benches, peer):
+    rows = [["srk", r["network"], r["batch"], r["dtype"], f"{engine}, {how}", ms(r[f"{how}_s"])]
+            for engine, bench in benches.items() for r in bench if r["what"] == "network"
+            for how in ("launched", "replayed")]
+    rows += [["torch", r["network"], r["batch"], r["dtype"], r["how"], r.get("error") or ms(r["forward_s"])]
+             for r in peer if r["what"] == "torch_network"]
+    return rows
+
+
+def main():
+    out = pathlib.Path(sys.argv[1])
+    done = steps(out / "steps.tsv")
+    benches = {e: lines(out / f"bench-{e}.log") for e in ENGINES}
+    benches = {e: b for e, b in benches.items() if b}
+    peer = lines(out / "torch.log")
+    summary = {"steps": done, "bench": benches, "torch": peer}
+    (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    table("ceilings", ["what", "measured"], ceilings(benches.get("native", [])))
+    table("ops, forward, ms", ["op", "case", "type", *ENGINES], operations(benches))
+    table("networks, one call, ms", ["who", "network", "batch", "type", "how", "ms"], networks(benches, peer))
+    said = {"0": "passed", "absent": "not there"}
+    table("steps", ["step", "result", "seconds"],
+          [[s["step"], said.get(s["code"], f"FAILED ({s['code']})"), s["seconds"]] for s in done])
+    sys.exit(any(s["code"] not in said for s in done))
+
+
+if __name__ == "__main__":
+    main()
