@@ -6,8 +6,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use srk::diffusion::system::System;
+use srk::engine::device::{DType, Device};
 use srk::imaging::{Color, Image};
-use srk::upscale::{Settings, TileSize, plan, upscale};
+use srk::upscale::{Settings, TileSize, Upscaler, plan, upscale};
 
 /// A picture with structure at every scale.
 fn picture(side: usize) -> Image {
@@ -21,6 +22,7 @@ fn picture(side: usize) -> Image {
 
 fn whole(c: &mut Criterion) {
     let system = System::open("srk-x4").expect("the binary carries it");
+    let system = Upscaler::new(system, &Device::Cpu, DType::F32).expect("the CPU is there");
     let mut group = c.benchmark_group("upscale");
     group.sample_size(10);
     group.bench_function("open the model", |b| {

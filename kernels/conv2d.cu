@@ -382,6 +382,28 @@ template <typename T> __device__ void conv2d_relu_mask_kernel(const T *y, const 
     }
     for (size_t k = i; k < size_t(n); ++k) store(dz + k, load(y + k) > 0.0f ? load(dy + k) : 0.0f);
 }
+
+// The epilogue by itself, in place, behind a product that a library did. A thread does one pack.
+template <typename T>
+__device__ void conv2d_epilogue_kernel(T *y, const T *bias, const T *shift, const T *residual, int pixels,
+                                       int image_pixels, int channels, int activation) {
+    constexpr int PACK = Pack<T>::SIZE;
+    Epilogue<T> epilogue{bias, shift, residual, activation, channels};
+    const bool packed = channels % PACK == 0;
+    const size_t at = element() * (packed ? PACK : 1);
+    const size_t pixel = at / channels;
+    if (pixel >= size_t(pixels)) return;
+    const int image = int(pixel / image_pixels), channel = int(at % channels);
+    if (!packed) {
+        const float sum = load(y + at);
+        return epilogue.template write<1>(&sum, y, image, pixel, channel);
+    }
+    const Pack<T> sums = load_pack(y + at);
+    float sum[PACK];
+#pragma unroll
+    for (int e = 0; e < PACK; ++e) sum[e] = load(&sums.value[e]);
+    epilogue.template write<PACK>(sum, y, image, pixel, channel);
+}
 } // namespace
 
 // Blocks of 128 x 128 that fit a multiprocessor: Turing has shared memory for one, and then more registers.
@@ -406,3 +428,7 @@ FOR_DTYPES(conv2d_column_sums, (const T *x, float *partial, int rows, int column
            (x, partial, rows, columns, depth))
 FOR_DTYPES(conv2d_add_partials, (const float *partial, T *y, int splits, int n), (partial, y, splits, n))
 FOR_DTYPES(conv2d_relu_mask, (const T *y, const T *dy, T *dz, int n), (y, dy, dz, n))
+FOR_DTYPES(conv2d_epilogue,
+           (T *y, const T *bias, const T *shift, const T *residual, int pixels, int image_pixels, int channels,
+            int activation),
+           (y, bias, shift, residual, pixels, image_pixels, channels, activation))

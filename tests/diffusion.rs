@@ -1,18 +1,20 @@
 //! Processes and samplers against what the formulas promise.
 #![allow(clippy::unwrap_used)]
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use srk::diffusion::process::{Chain, Enlarge, InputScale, Prediction, Process, TimeInput};
 use srk::diffusion::sampler::{
-    Clamp, Diffusion, Noise, PixelNoise, Progress, Rule, Sampler, Start, Variance, ddpm_ancestral,
+    Clamp, Diffusion, PixelNoise, Progress, Rule, Sampler, Start, Variance, ddpm_ancestral,
     respaced, sample,
 };
 use srk::diffusion::schedule::{Betas, DdpmTable, EtaSchedule};
+use srk::engine::device::Device;
 use srk::engine::parameter::Parameter;
 use srk::engine::tape::{Tape, Var};
 use srk::engine::tensor::Tensor;
 use srk::error::Result;
 use srk::models::{Geometry, Network};
+use srk::ops::noise::pixel_noise;
 
 fn resshift(input_scale: InputScale) -> Process {
     let eta = EtaSchedule::Official { min_noise_level: 0.04, end: 0.99, power: 0.3 };
@@ -182,9 +184,14 @@ fn image(seed: usize, shape: &[usize]) -> Tensor {
     Tensor::from_f64(&values, shape, srk::engine::device::DType::F32)
 }
 
+fn shared(image: &Tensor) -> Arc<Tensor> {
+    Arc::new(image.try_clone().unwrap())
+}
+
 fn run(network: &dyn Network, system: &Diffusion, y0: &Tensor, steps: usize) -> Tensor {
-    let noise = PixelNoise { seed: 5, origins: vec![[0, 0]; y0.shape()[0]] };
-    sample(network, system, y0, y0, &noise, steps, &mut |_: Progress<'_>| Ok(())).unwrap()
+    let places = vec![[0, 0]; y0.shape()[0]];
+    let noise = PixelNoise::new(&Device::Cpu, 5, &places).unwrap();
+    sample(network, system, shared(y0), y0, &noise, steps, &mut |_: Progress<'_>| Ok(())).unwrap()
 }
 
 #[test]
@@ -249,21 +256,22 @@ fn a_tile_draws_the_noise_of_its_own_pixels() {
         (2..5).flat_map(|y| all[(y * 8 + 3) * 3..(y * 8 + 7) * 3].to_vec()).collect()
     };
     let tile = Tensor::from_f64(&cut(&y0.to_f64_vec().unwrap()), &[1, 3, 4, 3], y0.dtype());
-    let noise = PixelNoise { seed: 5, origins: vec![[2, 3]] };
+    let noise = PixelNoise::new(&Device::Cpu, 5, &[[2, 3]]).unwrap();
     let ignore = &mut |_: Progress<'_>| Ok(());
-    let got = sample(&Pointwise, &system, &tile, &tile, &noise, 4, ignore).unwrap();
+    let got = sample(&Pointwise, &system, shared(&tile), &tile, &noise, 4, ignore).unwrap();
     assert_eq!(got.to_f64_vec().unwrap(), cut(&whole));
-    let elsewhere = PixelNoise { seed: 5, origins: vec![[2, 2]] };
-    let moved = sample(&Pointwise, &system, &tile, &tile, &elsewhere, 4, ignore).unwrap();
+    let elsewhere = PixelNoise::new(&Device::Cpu, 5, &[[2, 2]]).unwrap();
+    let moved = sample(&Pointwise, &system, shared(&tile), &tile, &elsewhere, 4, ignore).unwrap();
     assert_ne!(moved.to_f64_vec().unwrap(), cut(&whole));
 }
 
 #[test]
 fn noise_differs_from_draw_to_draw_and_channel_to_channel() {
-    let noise = PixelNoise { seed: 1, origins: vec![[0, 0]] };
+    let noise = PixelNoise::new(&Device::Cpu, 1, &[[0, 0]]).unwrap();
     let draw = |k: usize| {
         let mut z = image(0, &[1, 4, 4, 3]);
-        noise.fill(k, &mut z).unwrap();
+        let srk::ops::noise::Noise::Pixels(noise) = noise.draw(k) else { unreachable!() };
+        pixel_noise(&noise, &mut z).unwrap();
         z.to_f64_vec().unwrap()
     };
     assert_ne!(draw(0), draw(1));
@@ -276,7 +284,7 @@ fn noise_differs_from_draw_to_draw_and_channel_to_channel() {
 fn a_walk_can_be_stopped() {
     let y0 = image(3, &[1, 2, 2, 3]);
     let system = system(processes().remove(1), Prediction::Residual, Rule::Posterior);
-    let noise = PixelNoise { seed: 5, origins: vec![[0, 0]] };
+    let noise = PixelNoise::new(&Device::Cpu, 5, &[[0, 0]]).unwrap();
     let mut calls = vec![];
     let stop = &mut |p: Progress<'_>| {
         calls.push((p.done, p.calls));
@@ -285,6 +293,6 @@ fn a_walk_can_be_stopped() {
             _ => Ok(()),
         }
     };
-    assert!(sample(&Pointwise, &system, &y0, &y0, &noise, 4, stop).is_err());
+    assert!(sample(&Pointwise, &system, shared(&y0), &y0, &noise, 4, stop).is_err());
     assert_eq!(calls, [(1, 4), (2, 4)]);
 }

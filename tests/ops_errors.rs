@@ -10,14 +10,14 @@ use srk::ops::bilinear::{Bilinear, Sampling};
 use srk::ops::conv_transpose2d::ConvTranspose2d;
 use srk::ops::conv2d::Conv2d;
 use srk::ops::{
-    add_channels::AddChannels, concat::Concat, crop::Crop, dct2::Dct2, group_norm::GroupNorm,
-    haar::Haar, l1_loss::L1Loss, linear::Linear, max_pool2::MaxPool2, mse_loss::MseLoss,
-    nearest2::Nearest2, pad_reflect::PadReflect, pixel_shuffle::PixelShuffle,
+    add_channels::AddChannels, batch_norm::BatchNorm, concat::Concat, crop::Crop, dct2::Dct2,
+    group_norm::GroupNorm, haar::Haar, l1_loss::L1Loss, linear::Linear, max_pool2::MaxPool2,
+    mse_loss::MseLoss, nearest2::Nearest2, pad_reflect::PadReflect, pixel_shuffle::PixelShuffle,
     scaled_add::ScaledAdd, slice_channels::SliceChannels,
 };
 
 /// Elementwise in one input: no shape is wrong.
-const ANY_SHAPE: [&str; 4] = ["relu", "gelu", "scale", "silu"];
+const ANY_SHAPE: [&str; 6] = ["cast", "gelu", "leaky_relu", "relu", "scale", "silu"];
 
 /// An op, the shapes of its inputs, and words of the message.
 type Wrong = (Box<dyn Op>, Vec<Vec<usize>>, &'static str);
@@ -29,12 +29,16 @@ fn wrong<const N: usize>(op: impl Op, shapes: [&[usize]; N], words: &'static str
 fn table() -> Vec<Wrong> {
     let x: &[usize] = &[2, 3, 5, 4];
     let at = Sampling::AlignCorners;
+    let batch = |training| BatchNorm { eps: 1e-5, training };
     let dct = |block| Dct2 { inverse: false, block };
     let norm = |groups| GroupNorm { groups, eps: 1e-5, silu: true };
     let shuffle = |inverse| PixelShuffle { factor: 3, inverse };
     vec![
         wrong(AddChannels, [x, &[2, 3]], "a shift of [2, 4], got shape [2, 3]"),
         wrong(AddChannels, [&[2, 4], &[2, 4]], "[N, H, W, C], got shape [2, 4]"),
+        wrong(batch(true), [x, &[3], &[4]], "[4] for the channels of x, got shape [3]"),
+        wrong(batch(true), [&[0, 3, 5, 4], &[4], &[4]], "at least one pixel"),
+        wrong(batch(false), [x, &[4], &[4], &[4]], "[2, 4] for the channels of x, got shape [4]"),
         wrong(Bilinear { height: 0, width: 2, at }, [x], "0 x 2"),
         wrong(Bilinear { height: 2, width: 2, at }, [&[2, 0, 5, 4]], "got shape [2, 0, 5, 4]"),
         wrong(Concat, [x, &[2, 3, 6, 4]], "[2, 3, 5, any] as the first input"),

@@ -1,6 +1,10 @@
 //! What exact tiling rests on: how far the default network sees, and tiles that equal the whole.
 #![allow(clippy::unwrap_used)]
+mod common;
+
 use srk::diffusion::system::System;
+use srk::engine::cuda::Gpu;
+use srk::engine::device::{DType, Device};
 use srk::engine::rng::{Purpose, Stream};
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
@@ -8,7 +12,7 @@ use srk::imaging::{Color, Image, Samples};
 use srk::models::dual_domain_grid::DualDomainGridConfig;
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
 use srk::models::{ModelConfig, Network};
-use srk::upscale::{Settings, TileSize, plan, upscale};
+use srk::upscale::{Report, Settings, TileSize, Upscaler, plan, upscale};
 
 const SCALE: usize = 4;
 
@@ -80,17 +84,21 @@ fn picture(width: usize, height: usize) -> Image {
     Image::from_u8(width, height, Color::Rgb, samples).unwrap()
 }
 
-fn run(system: &System, image: &Image, tile: TileSize) -> Vec<u8> {
+fn on_cpu(system: System) -> Upscaler {
+    Upscaler::new(system, &Device::Cpu, DType::F32).unwrap()
+}
+
+fn run(system: &Upscaler, image: &Image, tile: TileSize) -> Vec<u8> {
     let settings = Settings { steps: Some(2), seed: 9, tile, memory: 1 << 30 };
     let plan = plan(system, image.width, image.height, &settings).unwrap();
-    let output = upscale(system, image, &plan, 9, &mut |_, _| Ok(())).unwrap();
+    let (output, _) = upscale(system, image, &plan, 9, &mut |_, _| Ok(())).unwrap();
     let Samples::U8(samples) = output.samples else { panic!("8 bits stay 8 bits") };
     samples
 }
 
 #[test]
 fn tiles_of_any_size_equal_the_whole() {
-    let system = System::open("srk-x4").unwrap();
+    let system = on_cpu(System::open("srk-x4").unwrap());
     let image = picture(101, 43);
     let whole = run(&system, &image, TileSize::None);
     for side in [16, 64] {
@@ -105,6 +113,7 @@ fn blended_tiles_cover_the_whole_picture() {
     let config = DualDomainUNetConfig { base: 8, ..Default::default() };
     system.config.model = ModelConfig::DualDomainUNet(config);
     system.network = system.config.model.build(1);
+    let system = on_cpu(system);
     let image = Image::from_u8(50, 30, Color::Rgb, vec![200; 50 * 30 * 3]).unwrap();
     for tile in [TileSize::None, TileSize::Side(16)] {
         let samples = run(&system, &image, tile);
@@ -115,4 +124,53 @@ fn blended_tiles_cover_the_whole_picture() {
         let mean = edges.iter().map(|&v| f64::from(v)).sum::<f64>() / edges.len() as f64;
         assert!(mean > 100.0, "{tile:?}: the edges have the mean {mean}");
     }
+}
+
+/// A small system of the default's kind, which an emulated GPU runs in seconds.
+fn small_system() -> System {
+    let mut system = System::open("srk-x4").unwrap();
+    let config = DualDomainGridConfig {
+        blocks: 1,
+        channels: 16,
+        frequency_channels: 8,
+        wavelet_channels: 8,
+        time_dim: 8,
+        ..Default::default()
+    };
+    system.config.model = ModelConfig::DualDomainGrid(config);
+    system.network = system.config.model.build(1);
+    system
+}
+
+/// Samples, and what happened on the way, with tiles of `side` and room for `memory` bytes of them.
+fn on_gpu(gpu: &Gpu, dtype: DType, image: &Image, side: usize, memory: u64) -> (Vec<u8>, Report) {
+    let upscaler = Upscaler::new(small_system(), &Device::Cuda(gpu.clone()), dtype).unwrap();
+    let tile = if side == 0 { TileSize::None } else { TileSize::Side(side) };
+    let settings = Settings { steps: Some(2), seed: 9, tile, memory };
+    let plan = plan(&upscaler, image.width, image.height, &settings).unwrap();
+    let (output, report) = upscale(&upscaler, image, &plan, 9, &mut |_, _| Ok(())).unwrap();
+    let Samples::U8(samples) = output.samples else { panic!("8 bits stay 8 bits") };
+    (samples, report)
+}
+
+fn worst_difference(a: &[u8], b: &[u8]) -> u8 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
+
+/// Tiles one by one, in batches, and replayed from a recording; in f32 within rounding of the CPU.
+#[test]
+fn a_gpu_upscales_as_the_cpu_does() {
+    let image = picture(90, 22);
+    let cpu = run(&on_cpu(small_system()), &image, TileSize::None);
+    let gpu = common::fast_gpu();
+    let (whole, _) = on_gpu(&gpu, DType::F32, &image, 0, 1 << 30);
+    assert!(worst_difference(&cpu, &whole) <= 1, "f32 differs from the CPU");
+    let (single, _) = on_gpu(&gpu, DType::F32, &image, 16, 1);
+    assert!(whole == single, "tiles one by one differ from the whole");
+    let (batched, _) = on_gpu(&gpu, DType::F32, &image, 16, 1 << 30);
+    assert!(whole == batched, "batches of tiles differ from the whole");
+    let (half, report) = on_gpu(&gpu, DType::F16, &image, 0, 1 << 30);
+    assert!(worst_difference(&cpu, &half) <= 3, "f16 differs from the CPU");
+    assert_eq!(report, Report::default());
 }

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::diffusion::system::System;
 use crate::engine::cuda;
-use crate::engine::device::Device;
+use crate::engine::device::{DType, Device};
 use crate::error::{Error, Report, Result};
+use crate::upscale::Upscaler;
 
 /// The number of the signal that asked to stop; 0 while none did.
 pub(super) type Stop = Arc<AtomicUsize>;
@@ -56,18 +58,89 @@ impl DeviceChoice {
     pub(super) fn open(&self, note: &mut dyn FnMut(&Error)) -> Result<Device> {
         cuda::choose(&self.0, note)
     }
+}
 
-    /// Fails where the device asked for cannot be used.
-    pub(super) fn check(&self) -> Result<()> {
-        if self.0 == "auto" {
-            return Ok(());
-        }
-        match self.open(&mut |_| ())? {
-            Device::Cpu => Ok(()),
-            Device::Cuda(_) => {
-                Err(Error::Unsupported { op: "--device", what: "this command on a GPU".into() })
+/// What is computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Precision {
+    /// f16 on a GPU, f32 on the CPU
+    #[default]
+    Auto,
+    /// Half precision, 11 bits
+    F16,
+    /// bfloat16, 8 bits and the range of f32; GPUs since Ampere
+    Bf16,
+    /// Single precision
+    F32,
+}
+
+impl Precision {
+    /// The element type on `device`.
+    ///
+    /// # Errors
+    /// If the device does not compute in it.
+    pub(super) fn on(self, device: &Device) -> Result<DType> {
+        let refuse = |cause: &str| {
+            let report = Report::new("cannot compute in the precision asked for", cause);
+            Err(Error::Usage(report.help("leave --precision out")))
+        };
+        match (self, device) {
+            (Self::F32, _) | (Self::Auto, Device::Cpu) => Ok(DType::F32),
+            (_, Device::Cpu) => refuse("the CPU computes in f32"),
+            (Self::Bf16, Device::Cuda(gpu)) if gpu.compute_capability() < (8, 0) => {
+                refuse("GPUs before compute capability 8.0 have no bf16")
             }
+            (Self::Bf16, _) => Ok(DType::BF16),
+            (Self::Auto | Self::F16, _) => Ok(DType::F16),
         }
+    }
+}
+
+/// `system` on the device and in the precision asked for.
+pub(super) fn place(
+    system: System,
+    device: &DeviceChoice,
+    precision: Precision,
+) -> Result<Upscaler> {
+    // Where the choice is ours, `srk doctor` says why a GPU is not used.
+    let device = device.open(&mut |_| ())?;
+    let dtype = precision.on(&device)?;
+    Upscaler::new(system, &device, dtype)
+}
+
+/// Bytes for the tiles in flight: `on_cpu`, or four fifths of what is free on the GPU.
+pub(super) fn memory_for(upscaler: &Upscaler, on_cpu: u64) -> Result<u64> {
+    match upscaler.system().network.device() {
+        Device::Cpu => Ok(on_cpu),
+        Device::Cuda(gpu) => Ok(gpu.driver().memory()?.0 as u64 / 5 * 4),
+    }
+}
+
+/// `cpu` or `cuda`, as programs read it.
+pub(super) fn device_name(system: &System) -> &'static str {
+    match system.network.device() {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+    }
+}
+
+/// `fp32`, `fp16` or `bf16`, as programs read it.
+pub(super) fn precision_name(system: &System) -> &'static str {
+    match system.network.dtype() {
+        DType::F16 => "fp16",
+        DType::BF16 => "bf16",
+        DType::F32 | DType::F64 => "fp32",
+    }
+}
+
+/// Model, device and precision for people.
+pub(super) fn where_it_runs(system: &System) -> String {
+    let (name, precision) = (&system.name, precision_name(system));
+    match system.network.device() {
+        Device::Cpu => {
+            format!("{name} on the CPU in {precision}, {} threads", rayon::current_num_threads())
+        }
+        Device::Cuda(gpu) => format!("{name} on {} in {precision}", gpu.describe().name),
     }
 }
 

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::common::{self, DeviceChoice};
+use super::common::{self, DeviceChoice, Precision};
 use crate::diffusion::system::System;
 use crate::error::{Error, Report, Result};
 use crate::evaluate::{self, Scores};
 use crate::imaging::{self, Image};
-use crate::upscale::{self, Settings, TileSize};
+use crate::upscale::{self, Settings, TileSize, Upscaler};
 
 /// Measure quality: PSNR and SSIM in RGB and Y.
 ///
@@ -47,6 +47,9 @@ pub(super) struct Args {
     /// Where to run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// What is computed in on a GPU
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// Threads [default: all cores]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
@@ -73,7 +76,6 @@ struct Row {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    args.device.check()?;
     common::set_threads(args.threads.map(|n| n as usize))?;
     let border = args.border.unwrap_or(args.scale);
     let mut table = Table { json: args.json, rows: Vec::new() };
@@ -100,11 +102,12 @@ fn degraded(args: &Args, hr: &Path, border: usize, table: &mut Table) -> Result<
         let report = Report::new(format!("{} holds no image", hr.display()), "nothing to measure");
         return Err(Error::Usage(report.help("name a folder of pictures with --hr")));
     }
+    let upscaler = common::place(system, &args.device, args.precision)?;
     let stop = common::stop_on_signals()?;
     for file in &files {
         common::check(&stop)?;
         let pair = evaluate::degrade_matlab(&imaging::read(file)?, args.scale)?;
-        let output = enlarge(&system, &pair.low, args)?;
+        let output = enlarge(&upscaler, &pair.low, args)?;
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if let Some(folder) = &args.save {
             let path = folder.join(format!("{name}.png"));
@@ -119,12 +122,12 @@ fn degraded(args: &Args, hr: &Path, border: usize, table: &mut Table) -> Result<
     Ok(())
 }
 
-fn enlarge(system: &System, low: &Image, args: &Args) -> Result<Image> {
-    let memory = common::available_memory() / 2;
+fn enlarge(upscaler: &Upscaler, low: &Image, args: &Args) -> Result<Image> {
+    let memory = common::memory_for(upscaler, common::available_memory() / 2)?;
     let steps = args.steps.map(|n| n as usize);
     let settings = Settings { steps, seed: args.seed, tile: TileSize::Auto, memory };
-    let plan = upscale::plan(system, low.width, low.height, &settings)?;
-    upscale::upscale(system, low, &plan, args.seed, &mut |_, _| Ok(()))
+    let plan = upscale::plan(upscaler, low.width, low.height, &settings)?;
+    Ok(upscale::upscale(upscaler, low, &plan, args.seed, &mut |_, _| Ok(()))?.0)
 }
 
 /// Compares pictures that exist.

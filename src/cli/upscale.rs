@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::common::{self, DeviceChoice, Stop};
+use super::common::{self, DeviceChoice, Precision, Stop};
 use crate::diffusion::system::System;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, EncodeOptions, Format, Image, resample};
 use crate::upscale::jobs::{Existing, Job, Request};
-use crate::upscale::{self, Plan, Settings, TileSize};
+use crate::upscale::{self, Plan, Settings, TileSize, Upscaler};
 
 const EXAMPLES: &str = "Examples:
   srk upscale photo.jpg                      -> photo_x4.png beside it
@@ -52,6 +52,9 @@ pub(super) struct Args {
     /// Where to run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// What is computed in on a GPU; the CPU computes in f32
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// Threads [default: all cores]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
@@ -109,22 +112,19 @@ fn tile_size(text: &str) -> std::result::Result<TileSize, String> {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    args.device.check()?;
     common::set_threads(args.threads.map(|n| n as usize))?;
     // Less than the tiles themselves: what is kept for reuse counts as memory, too.
     pool::limit(256 << 20);
     let jobs = args.request()?.jobs()?;
-    let system = System::open(&args.model)?;
+    let upscaler = common::place(System::open(&args.model)?, &args.device, args.precision)?;
+    let system = upscaler.system();
     let stop = common::stop_on_signals()?;
     let started = Instant::now();
     let mut out = Output { json: args.json, quiet: args.quiet };
     out.event(json!({"event": "start", "model": system.name, "files": jobs.len(),
-        "device": "cpu", "precision": "fp32", "seed": args.seed}));
-    out.say(&format!(
-        "{} on the CPU in f32, {} threads",
-        system.name,
-        rayon::current_num_threads()
-    ));
+        "device": common::device_name(system), "precision": common::precision_name(system),
+        "seed": args.seed}));
+    out.say(&common::where_it_runs(system));
     let (mut done, mut skipped, mut failed) = (0, 0, vec![]);
     for job in &jobs {
         if job.skip {
@@ -133,7 +133,7 @@ pub(super) fn run(args: Args) -> Result<()> {
                 "status": "skipped"}));
             continue;
         }
-        match one(&args, &system, job, &stop, &mut out) {
+        match one(&args, &upscaler, job, &stop, &mut out) {
             Ok(()) => done += 1,
             Err(error @ Error::Interrupted { .. }) => return Err(error),
             Err(error) => {
@@ -204,27 +204,32 @@ impl Args {
 }
 
 /// Upscales one picture and reports it.
-fn one(args: &Args, system: &System, job: &Job, stop: &Stop, out: &mut Output) -> Result<()> {
+fn one(args: &Args, upscaler: &Upscaler, job: &Job, stop: &Stop, out: &mut Output) -> Result<()> {
     common::check(stop)?;
     let started = Instant::now();
     let mut image = imaging::read(&job.input)?;
     if args.alpha == Alpha::Drop {
         image.alpha = None;
     }
-    let (width, height) = args.target(system, &image);
+    let (width, height) = args.target(upscaler.system(), &image);
     let name = job.output.display().to_string();
     let format = Format::from_path(&job.output)?;
     imaging::check_output(&name, format, width, height, image.bytes_per_pixel())?;
     refuse_lost_alpha(&image, format, &name)?;
-    let memory = args.ram.unwrap_or_else(default_memory);
+    let memory = match args.ram {
+        Some(bytes) => bytes,
+        None => common::memory_for(upscaler, default_memory())?,
+    };
     let steps = args.steps.map(|n| n as usize);
     let settings = Settings { steps, seed: args.seed, tile: args.tile, memory };
-    let plan = upscale::plan(system, image.width, image.height, &settings)?;
+    let plan = upscale::plan(upscaler, image.width, image.height, &settings)?;
     let bar = out.progress(&job.input, &plan);
-    let mut output = upscale::upscale(system, &image, &plan, args.seed, &mut |done, _| {
-        bar.set_position(done as u64);
-        common::check(stop)
-    })?;
+    let (mut output, report) =
+        upscale::upscale(upscaler, &image, &plan, args.seed, &mut |done, all| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+            common::check(stop)
+        })?;
     bar.finish_and_clear();
     if (output.width, output.height) != (width, height) {
         output = resample::resize(&output, width, height)?;
@@ -237,6 +242,7 @@ fn one(args: &Args, system: &System, job: &Job, stop: &Stop, out: &mut Output) -
     let options = EncodeOptions { quality: args.quality, ..EncodeOptions::default() };
     imaging::write(&job.output, &output, options)?;
     out.finished(job, &image, &output, &plan, format, started.elapsed());
+    out.incidents(job, report);
     Ok(())
 }
 
@@ -286,6 +292,22 @@ impl Output {
         }
         bar.set_message(input.file_name().unwrap_or_default().to_string_lossy().into_owned());
         bar
+    }
+
+    /// What a user should know of an upscale that went another way than planned.
+    fn incidents(&mut self, job: &Job, report: upscale::Report) {
+        if report == upscale::Report::default() {
+            return;
+        }
+        let upscale::Report { redone, halved } = report;
+        self.event(json!({"event": "incidents", "input": job.input, "redone_in_f32": redone,
+            "tiles_halved": halved}));
+        if redone > 0 {
+            self.say(&format!("note: {redone} tiles were not finite and were computed in f32"));
+        }
+        if halved > 0 {
+            self.say(&format!("note: the GPU was full, tiles were made smaller {halved} times"));
+        }
     }
 
     fn finished(

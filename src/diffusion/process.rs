@@ -9,10 +9,10 @@
 //! ddpm            sqrt(ab_t)      0                 sqrt(1 - ab_t)         (Ho et al. 2020, eq. 4)
 //! residual-ddpm   sqrt(ab_t)      -sqrt(ab_t)       sqrt(1 - ab_t)         the state is x0 - y0
 //! ```
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::{Betas, DdpmTable, EtaSchedule};
+pub(crate) use crate::ops::sampler_step::combine;
 
 /// How y0 is made of the low-resolution image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,25 +246,17 @@ impl Chain {
         }
     }
 
-    /// Replaces a network's `output` at t = 1..T by the clean image that it stands for. All slices
-    /// hold the same pixels.
-    pub fn x0_hat(
-        &self,
-        prediction: Prediction,
-        t: usize,
-        x: &[f32],
-        y0: &[f32],
-        output: &mut [f32],
-    ) {
+    /// The factors of a network's output, of the state and of y0 in the clean image that the output
+    /// stands for at t = 1..T.
+    pub fn x0_hat(&self, prediction: Prediction, t: usize) -> [f64; 3] {
         let m = self.marginals[t];
-        // x0_hat = slope * output + from_x * x + from_y0 * y0.
         let slope = self.x0_slope(prediction, t);
         let (from_x, from_y0) = match prediction {
             Prediction::Residual | Prediction::NegativeResidual => (0.0, 1.0),
             Prediction::X0 => (0.0, 0.0),
             Prediction::Epsilon => (1.0 / m.x0, -m.y0 / m.x0),
         };
-        combine(output, [slope, from_x, from_y0, 0.0], x, y0, y0);
+        [slope, from_x, from_y0]
     }
 }
 
@@ -273,22 +265,4 @@ impl Marginal {
     pub fn apply(&self, x0: &[f32], y0: &[f32], noise: &mut [f32]) {
         combine(noise, [self.noise, self.x0, self.y0, 0.0], x0, y0, y0);
     }
-}
-
-/// `x <- k0 x + k1 a + k2 b + k3 c`, elementwise, in double precision and rounded once.
-#[allow(clippy::cast_possible_truncation)] // The one rounding.
-pub(crate) fn combine(x: &mut [f32], k: [f64; 4], a: &[f32], b: &[f32], c: &[f32]) {
-    const CHUNK: usize = 1 << 14;
-    debug_assert!(x.len() == a.len() && x.len() == b.len() && x.len() == c.len());
-    x.par_chunks_mut(CHUNK).enumerate().for_each(|(i, x)| {
-        let at = i * CHUNK..i * CHUNK + x.len();
-        let (a, b, c) = (&a[at.clone()], &b[at.clone()], &c[at]);
-        for i in 0..x.len() {
-            let sum = k[0] * f64::from(x[i])
-                + k[1] * f64::from(a[i])
-                + k[2] * f64::from(b[i])
-                + k[3] * f64::from(c[i]);
-            x[i] = sum as f32;
-        }
-    });
 }

@@ -4,15 +4,22 @@
 //! ```text
 //! x_s = x * x_t + x0 * x0_hat + y0 * y0 + noise * z
 //! ```
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::process::{Chain, Enlarge, Family, Prediction, Process, combine};
-use crate::engine::device::DType;
+use super::process::{Chain, Enlarge, Family, Marginal, Prediction, Process};
+use crate::engine::device::{Device, Real};
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
+use crate::ops::noise;
+pub(crate) use crate::ops::noise::fill_pixels;
+use crate::ops::q_sample::q_sample;
+pub use crate::ops::sampler_step::clamp;
+use crate::ops::sampler_step::{Factors, StepFactors, combine, sampler_step};
 
 /// How a chain is walked back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -238,51 +245,41 @@ pub fn respaced(trained: usize, n: usize) -> Vec<usize> {
     (0..n).map(|k| trained - k * trained / n).collect()
 }
 
-/// Where a sampler takes its noise from.
-pub trait Noise {
-    /// Fills `z` `[N, H, W, 3]` with standard normal numbers for draw `k` of the chain (0 starts it).
-    fn fill(&self, k: usize, z: &mut Tensor) -> Result<()>;
-}
-
 /// Noise that is a function of seed, draw and absolute output pixel: tiles of one image draw what the
 /// whole image would.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PixelNoise {
-    /// The seed of the image.
-    pub seed: u64,
-    /// Row and column of the first pixel of every batch entry in the whole output.
-    pub origins: Vec<[usize; 2]>,
+    seed: u64,
+    origins: Tensor,
 }
 
-impl Noise for PixelNoise {
-    fn fill(&self, k: usize, z: &mut Tensor) -> Result<()> {
-        let [n, h, w, c] = z.nhwc("noise")?;
-        if n != self.origins.len() || c != 3 {
-            return Err(Error::shape(
-                "noise",
-                format!("[{}, H, W, 3]", self.origins.len()),
-                z.shape(),
-            ));
-        }
-        let stream = Stream::new(self.seed, Purpose::Sampling, k as u64);
-        let images = z.cpu_mut::<f32>()?.chunks_exact_mut((h * w * c).max(1));
-        for (image, &origin) in images.zip(&self.origins) {
-            fill_pixels(&stream, origin, w, image);
-        }
-        Ok(())
+impl PixelNoise {
+    /// The noise of the image with `seed`, on `device`; `places` are row and column of the first pixel
+    /// of every batch entry in the whole output.
+    ///
+    /// # Errors
+    /// If a place is beyond 2^24 or the memory of a GPU is full.
+    pub fn new(device: &Device, seed: u64, places: &[[usize; 2]]) -> Result<Self> {
+        Ok(Self { seed, origins: noise::origins(device, places)? })
     }
-}
 
-/// Three of the four normals of each pixel of `image` `[H, width, 3]`, whose first pixel is `origin`.
-#[allow(clippy::cast_possible_truncation)] // Coordinates of pixels fit 32 bits.
-pub(crate) fn fill_pixels(stream: &Stream, origin: [usize; 2], width: usize, image: &mut [f32]) {
-    use rayon::prelude::*;
-    image.par_chunks_mut(width * 3).enumerate().for_each(|(y, row)| {
-        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
-            let normals = stream.normals((origin[1] + x) as u32, (origin[0] + y) as u32);
-            pixel.copy_from_slice(&normals[..3]);
-        }
-    });
+    /// The same of other places, as many as before.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn move_to(&mut self, places: &[[usize; 2]]) -> Result<()> {
+        let moved = noise::origins(&Device::Cpu, places)?;
+        self.origins.write(moved.cpu()?)
+    }
+
+    /// The numbers of draw `k` of the chain; 0 starts it.
+    pub const fn draw(&self, k: usize) -> noise::Noise<'_> {
+        noise::Noise::Pixels(noise::PixelNoise {
+            stream: Stream::new(self.seed, Purpose::Sampling, k as u64),
+            origins: Some(&self.origins),
+            later: None,
+        })
+    }
 }
 
 /// Where a walk is, told after each call of the network.
@@ -296,89 +293,132 @@ pub struct Progress<'a> {
     pub x0_hat: &'a Tensor,
 }
 
-/// Draws the clean image `[N, H, W, 3]`, in `[-1, 1]`, that `network` believes in.
+/// A way back through a chain: everything that does not depend on the images, on one device.
+#[derive(Debug)]
+pub struct Walk {
+    steps: Vec<WalkStep>,
+    /// Of x0, y0 and noise in the state at T, and in the first input of the network, `[N, 3]`.
+    start: [Tensor; 2],
+}
+
+#[derive(Debug)]
+struct WalkStep {
+    /// What the network is told about t, `[N]`.
+    time: Tensor,
+    factors: StepFactors,
+}
+
+impl Walk {
+    /// A walk for `images` images with `steps` calls of the network, at most T.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn new(
+        diffusion: &Diffusion,
+        images: usize,
+        steps: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let chain = diffusion.process.chain();
+        let t = respaced(chain.steps(), steps);
+        let start = match diffusion.sampler.start {
+            Start::Noise => Marginal { x0: 0.0, y0: 0.0, noise: 1.0 },
+            Start::Marginal => chain.marginal(chain.steps()),
+        };
+        let of_images = |scale: f64| {
+            let row = [start.x0, start.y0, start.noise].map(|v| f32::from_f64(v * scale));
+            Tensor::from_slice_on(device, &row.repeat(images), &[images, 3])
+        };
+        let step = |(k, &at): (usize, &usize)| {
+            let told = vec![f32::from_f64(chain.time(at)); images];
+            Ok(WalkStep {
+                time: Tensor::from_slice_on(device, &told, &[images])?,
+                factors: StepFactors::new(device, factors(diffusion, &chain, at, t.get(k + 1)))?,
+            })
+        };
+        Ok(Self {
+            steps: t.iter().enumerate().map(step).collect::<Result<_>>()?,
+            start: [of_images(1.0)?, of_images(chain.input_scale(chain.steps()))?],
+        })
+    }
+
+    /// Draws the clean image `[N, H, W, 3]`, F32 in `[-1, 1]`, that `network` believes in.
+    ///
+    /// `condition` is what [`Network::condition`] made of the low-resolution images, in the element
+    /// type the network computes in; `y0` `[N, H, W, 3]`, F32, is their enlargement. `on_step` sees
+    /// every call and may stop the walk with an error. On a GPU this only launches.
+    pub fn run(
+        &self,
+        network: &dyn Network,
+        condition: Arc<Tensor>,
+        y0: &Tensor,
+        noise: &PixelNoise,
+        on_step: &mut dyn FnMut(Progress<'_>) -> Result<()>,
+    ) -> Result<Tensor> {
+        let mut x = Tensor::empty_as(y0, y0.shape())?;
+        let mut input = Tensor::empty_on(&y0.device(), condition.dtype(), y0.shape())?;
+        q_sample(&self.start[0], [y0, y0], &noise.draw(0), &mut x, None)?;
+        q_sample(&self.start[1], [y0, y0], &noise.draw(0), &mut input, None)?;
+        let mut x0_hat = Tensor::empty_as(y0, y0.shape())?;
+        for (k, step) in self.steps.iter().enumerate() {
+            let mut tape = Tape::inference();
+            let state = Arc::new(input);
+            let (seen, shown) =
+                (tape.input(Arc::clone(&state)), tape.input(Arc::clone(&condition)));
+            let output = network.forward(&mut tape, &seen, &shown, &step.time)?;
+            drop((seen, shown, tape));
+            // The next input takes the place of this one, which nothing else holds any more.
+            input = Arc::try_unwrap(state).or_else(|state| state.try_clone())?;
+            sampler_step(
+                &step.factors,
+                [output.value(), y0],
+                &noise.draw(k + 1),
+                &mut x,
+                Some(&mut x0_hat),
+                Some(&mut input),
+            )?;
+            on_step(Progress { done: k + 1, calls: self.steps.len(), x0_hat: &x0_hat })?;
+        }
+        Ok(x)
+    }
+}
+
+/// The step from t to `next`, or to the clean image if there is no next.
+fn factors(diffusion: &Diffusion, chain: &Chain, t: usize, next: Option<&usize>) -> Factors {
+    let clamp = diffusion.sampler.clamp;
+    let step = next.map(|&s| chain.step(diffusion.sampler.rule, t, s));
+    Factors {
+        x0_hat: chain.x0_hat(diffusion.prediction, t),
+        clamp_x0: next.is_none() || clamp == Clamp::X0,
+        next: step.map(|step| [step.x, step.x0, step.y0, step.noise]),
+        clamp_xt: clamp == Clamp::Xt,
+        input: next.map_or(1.0, |&s| chain.input_scale(s)),
+        draw: 0,
+    }
+}
+
+/// What `network` sees besides the state, in the element type it computes in.
 ///
-/// `condition` is what [`Network::condition`] made of the low-resolution images, `y0` `[N, H, W, 3]`
-/// their enlargement. `steps` calls of the network are made, at most T; one call gives `x0_hat` at T.
-/// `on_step` sees every call and may stop the walk with an error.
+/// # Errors
+/// If the images do not fit the network or the memory of a GPU is full.
+pub fn condition(network: &dyn Network, low: &Tensor, y0: &Tensor) -> Result<Arc<Tensor>> {
+    let condition = network.condition(low, y0)?;
+    match network.dtype() {
+        dtype if dtype == condition.dtype() => Ok(Arc::new(condition)),
+        dtype => Ok(Arc::new(condition.cast(dtype)?)),
+    }
+}
+
+/// As [`Walk::run`], for a walk that is walked once.
 pub fn sample(
     network: &dyn Network,
     diffusion: &Diffusion,
-    condition: &Tensor,
+    condition: Arc<Tensor>,
     y0: &Tensor,
-    noise: &dyn Noise,
+    noise: &PixelNoise,
     steps: usize,
     on_step: &mut dyn FnMut(Progress<'_>) -> Result<()>,
 ) -> Result<Tensor> {
-    let chain = diffusion.process.chain();
-    let walk = respaced(chain.steps(), steps);
-    let mut z = Tensor::zeros_as(y0, y0.shape())?;
-    let mut x = start(&chain, diffusion.sampler.start, y0, noise)?;
-    for (k, &t) in walk.iter().enumerate() {
-        let mut x0 = call(network, &chain, &x, condition, t)?;
-        chain.x0_hat(diffusion.prediction, t, x.cpu()?, y0.cpu()?, x0.cpu_mut()?);
-        let s = walk.get(k + 1).copied().unwrap_or(0);
-        if s == 0 || diffusion.sampler.clamp == Clamp::X0 {
-            clamp(x0.cpu_mut()?);
-        }
-        on_step(Progress { done: k + 1, calls: walk.len(), x0_hat: &x0 })?;
-        if s == 0 {
-            return Ok(x0);
-        }
-        let step = chain.step(diffusion.sampler.rule, t, s);
-        if step.noise > 0.0 {
-            noise.fill(k + 1, &mut z)?;
-        }
-        step.apply(x.cpu_mut()?, x0.cpu()?, y0.cpu()?, z.cpu()?);
-        if diffusion.sampler.clamp == Clamp::Xt {
-            clamp(x.cpu_mut()?);
-        }
-    }
-    unreachable!("a walk has at least one step and ends at s = 0")
-}
-
-/// The state at T.
-fn start(chain: &Chain, start: Start, y0: &Tensor, noise: &dyn Noise) -> Result<Tensor> {
-    let mut x = Tensor::zeros_as(y0, y0.shape())?;
-    noise.fill(0, &mut x)?;
-    if start == Start::Marginal {
-        let y0 = y0.cpu()?;
-        chain.marginal(chain.steps()).apply(y0, y0, x.cpu_mut()?);
-    }
-    Ok(x)
-}
-
-/// The network's output at t.
-fn call(
-    network: &dyn Network,
-    chain: &Chain,
-    x: &Tensor,
-    condition: &Tensor,
-    t: usize,
-) -> Result<Tensor> {
-    if x.dtype() != DType::F32 {
-        let help = "cast the network and its inputs to F32";
-        let report = Report::new("cannot sample", format!("the state is {:?}", x.dtype()));
-        return Err(Error::Failed(report.help(help)));
-    }
-    let mut tape = Tape::inference();
-    let state = tape.input(scaled(x, chain.input_scale(t))?);
-    let condition = tape.input(condition.try_clone()?);
-    let times = Tensor::from_f64(&vec![chain.time(t); x.shape()[0]], &[x.shape()[0]], DType::F32);
-    network.forward(&mut tape, &state, &condition, &times)?.into_tensor()
-}
-
-/// `factor * x`.
-fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
-    let mut y = x.try_clone()?;
-    if factor != 1.0 {
-        let x = x.cpu()?;
-        combine(y.cpu_mut()?, [factor, 0.0, 0.0, 0.0], x, x, x);
-    }
-    Ok(y)
-}
-
-/// Limits `x` to `[-1, 1]`; a NaN stays one, so that it is seen.
-pub fn clamp(x: &mut [f32]) {
-    x.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
+    let walk = Walk::new(diffusion, y0.shape()[0], steps, &y0.device())?;
+    walk.run(network, condition, y0, noise, on_step)
 }

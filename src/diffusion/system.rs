@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use super::sampler::Diffusion;
+use crate::engine::device::{DType, Device};
 use crate::error::{Error, Report, Result};
 use crate::models::weights::WeightsFile;
 use crate::models::{ModelConfig, Network};
@@ -68,6 +69,19 @@ impl System {
         file.apply(network.parameters(), name)?;
         let metadata = file.metadata.clone();
         Ok(Self { name: name.to_owned(), network, config, metadata })
+    }
+
+    /// The same system with its weights on `device`, as `dtype` there.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn on(&self, device: &Device, dtype: DType) -> Result<Self> {
+        let network = self.config.model.build(0);
+        for (to, from) in network.parameters().iter().zip(self.network.parameters()) {
+            to.set(from.value().to_device(device)?.cast(dtype)?);
+        }
+        let (config, metadata) = (self.config.clone(), self.metadata.clone());
+        Ok(Self { name: self.name.clone(), network, config, metadata })
     }
 
     /// The factor between low and high resolution.

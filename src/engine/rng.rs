@@ -59,6 +59,16 @@ impl Stream {
         Self { key, purpose: purpose as u32, step: (step & 0xFFFF_FFFF) as u32 }
     }
 
+    /// The stream of the same seed and purpose `steps` later.
+    pub const fn later(self, steps: u32) -> Self {
+        Self { step: self.step.wrapping_add(steps), ..self }
+    }
+
+    /// Seed, purpose and step, for kernels.
+    pub(crate) const fn parts(&self) -> (u64, u32, u32) {
+        (self.key[0] as u64 | (self.key[1] as u64) << 32, self.purpose, self.step)
+    }
+
     /// 128 random bits of position `(x, y)`.
     pub const fn bits(&self, x: u32, y: u32) -> [u32; 4] {
         philox([x, y, self.step, self.purpose], self.key)

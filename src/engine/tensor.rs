@@ -166,7 +166,7 @@ impl Tensor {
     }
 
     /// The address on the GPU; none on the CPU.
-    pub(super) fn device_pointer(&self) -> Option<DevicePointer> {
+    pub(crate) fn device_pointer(&self) -> Option<DevicePointer> {
         match &self.storage {
             Storage::Cuda { buffer, .. } => Some(buffer.pointer()),
             _ => None,

@@ -146,6 +146,13 @@ impl Rect {
         Self::new(self.x * factor, self.y * factor, self.width * factor, self.height * factor)
     }
 
+    /// The same with `by` more on each side, as far as an image of `(width, height)` reaches.
+    pub fn grown(&self, by: usize, (width, height): (usize, usize)) -> Self {
+        let (x, y) = (self.x.saturating_sub(by), self.y.saturating_sub(by));
+        let (right, bottom) = ((self.right() + by).min(width), (self.bottom() + by).min(height));
+        Self::new(x, y, right - x, bottom - y)
+    }
+
     /// Whether `other` lies inside.
     pub fn contains(&self, other: &Self) -> bool {
         self.x <= other.x

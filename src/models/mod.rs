@@ -72,6 +72,16 @@ pub trait Network: Send + Sync {
         self.parameters().iter().map(|p| p.value().len()).sum()
     }
 
+    /// Where the weights are.
+    fn device(&self) -> Device {
+        self.parameters().first().map_or(Device::Cpu, |p| p.value().device())
+    }
+
+    /// The element type the network computes in.
+    fn dtype(&self) -> DType {
+        self.parameters().first().map_or(DType::F32, |p| p.value().dtype())
+    }
+
     /// Changes the element type the network computes in.
     ///
     /// # Errors

@@ -6,8 +6,10 @@
 //! ```
 use std::f64::consts::PI;
 
-use crate::engine::device::DType;
+use crate::engine::cuda::{Arg, Grid};
+use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
+use crate::error::Result;
 
 /// Channels of the map.
 pub const CHANNELS: usize = 24;
@@ -41,6 +43,25 @@ pub fn fourier_position([height, width]: [usize; 2], window: Window, dtype: DTyp
         }
     }
     Tensor::from_f64(&values, &[window.height, window.width, CHANNELS], dtype)
+}
+
+/// [`fourier_position`] on `device`.
+///
+/// # Errors
+/// If the memory of a GPU is full.
+pub fn fourier_position_on(
+    device: &Device,
+    size @ [height, width]: [usize; 2],
+    window: Window,
+    dtype: DType,
+) -> Result<Tensor> {
+    let Device::Cuda(gpu) = device else { return Ok(fourier_position(size, window, dtype)) };
+    let y = Tensor::empty_on(device, dtype, &[window.height, window.width, CHANNELS])?;
+    let Window { top, left, height: rows, width: columns } = window;
+    let sizes = [top, left, rows, columns, height.max(2) - 1, width.max(2) - 1].map(Arg::from);
+    let args = [&[(&y).into()], &sizes[..]].concat();
+    gpu.launch("fourier_position", dtype, Grid::elements(y.len() / 4), &args)?;
+    Ok(y)
 }
 
 /// Sine and cosine at the six frequencies of `len` positions of an axis of `size` pixels.

@@ -6,9 +6,12 @@
 //! y = (a - min a) / (max a - min a + 1e-6)                 of each image
 //! ```
 //!
-//! Computed in double precision: `q - m^2` cancels where the image is smooth.
+//! `q - m^2` cancels where the image is smooth: the CPU computes in double precision, a GPU with the
+//! differences to the pixel in the middle.
 use rayon::prelude::*;
 
+use crate::engine::cuda::{Arg, Gpu, Grid};
+use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 
@@ -23,6 +26,9 @@ pub fn local_amplitude(x: &Tensor) -> Result<Tensor> {
     if h * w * c == 0 {
         return Err(Error::shape("local_amplitude", "at least one pixel", x.shape()));
     }
+    if let Device::Cuda(gpu) = x.device() {
+        return on_gpu(&gpu, x, [n, h, w, c]);
+    }
     let z: Vec<f64> = x.to_f64_vec()?.into_iter().map(|v| (v + 1.0) / 2.0).collect();
     let mut values = Vec::with_capacity(n * h * w);
     for image in z.chunks_exact(h * w * c) {
@@ -33,6 +39,23 @@ pub fn local_amplitude(x: &Tensor) -> Result<Tensor> {
         values.extend(amplitude.iter().map(|a| (a - min) / (max - min + EPS)));
     }
     Ok(Tensor::from_f64(&values, &[n, h, w, 1], x.dtype()))
+}
+
+fn on_gpu(gpu: &Gpu, x: &Tensor, [n, h, w, c]: [usize; 4]) -> Result<Tensor> {
+    let blocks = (h * w).div_ceil(256);
+    let single = |shape: &[usize]| Tensor::empty_on(&x.device(), DType::F32, shape);
+    let [amplitude, of_blocks, ranges] =
+        [single(&[n, h, w])?, single(&[n, blocks, 2])?, single(&[n, 2])?];
+    let grid = Grid::new([blocks, n, 1], 256);
+    let [height, width, channels] = [h, w, c].map(Arg::from);
+    let args = [x.into(), (&amplitude).into(), (&of_blocks).into(), height, width, channels];
+    gpu.launch("local_amplitude_deviation", x.dtype(), grid, &args)?;
+    let args = [(&of_blocks).into(), (&ranges).into(), blocks.into()];
+    gpu.launch_untyped("local_amplitude_range", Grid::new([n, 1, 1], 256), &args)?;
+    let y = Tensor::empty_as(x, &[n, h, w, 1])?;
+    let args = [(&amplitude).into(), (&ranges).into(), (&y).into(), (h * w).into()];
+    gpu.launch("local_amplitude_stretch", x.dtype(), grid, &args)?;
+    Ok(y)
 }
 
 /// The deviation around every pixel of row `i`.
@@ -59,7 +82,6 @@ fn deviation(image: &[f64], h: usize, c: usize, i: usize, out: &mut [f64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::device::DType;
 
     fn of(values: &[f64], shape: &[usize]) -> Vec<f64> {
         local_amplitude(&Tensor::from_f64(values, shape, DType::F64)).unwrap().to_f64_vec().unwrap()

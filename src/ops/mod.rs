@@ -2,7 +2,10 @@
 pub mod adam;
 pub mod add_channels;
 pub mod attention;
+pub mod batch_norm;
 pub mod bilinear;
+pub mod cast;
+pub mod check_finite;
 pub mod clip_by_norm;
 pub mod concat;
 pub mod conv2d;
@@ -15,16 +18,22 @@ pub mod gelu;
 pub mod group_norm;
 pub mod haar;
 pub mod l1_loss;
+pub mod leaky_relu;
 pub mod linear;
 pub mod local_amplitude;
 pub mod max_pool2;
+mod mean_loss;
 pub mod mse_loss;
+pub mod multi_tensor;
 pub mod nearest2;
+pub mod noise;
 pub mod pad_reflect;
 pub(crate) mod parallel;
 pub mod pixel_shuffle;
 pub(crate) mod product;
+pub mod q_sample;
 pub mod relu;
+pub mod sampler_step;
 pub mod scale;
 pub mod scaled_add;
 pub mod silu;
@@ -42,7 +51,9 @@ pub fn all() -> Vec<OpCase> {
     [
         add_channels::cases(),
         attention::cases(),
+        batch_norm::cases(),
         bilinear::cases(),
+        cast::cases(),
         concat::cases(),
         conv2d::cases(),
         conv_transpose2d::cases(),
@@ -52,6 +63,7 @@ pub fn all() -> Vec<OpCase> {
         group_norm::cases(),
         haar::cases(),
         l1_loss::cases(),
+        leaky_relu::cases(),
         linear::cases(),
         max_pool2::cases(),
         mse_loss::cases(),
@@ -74,7 +86,7 @@ pub fn all() -> Vec<OpCase> {
 /// the order of the sum.
 pub(crate) fn column_blocks(dtype: DType, rows: usize, columns: usize) -> ([usize; 2], usize) {
     let pack = 16 / dtype.size();
-    let chunks = if columns % pack == 0 { columns / pack } else { columns };
+    let chunks = if columns.is_multiple_of(pack) { columns / pack } else { columns };
     let rows_each = rows.div_ceil(64).max(256);
     ([chunks.div_ceil(32), rows.div_ceil(rows_each).max(1)], rows_each)
 }

@@ -10,11 +10,12 @@
 //! SinCosToEnd   [sin(t g_0), .., cos(t g_0), ..]
 //! Raw           [t]
 //! ```
-use crate::engine::device::DType;
+use crate::engine::cuda::{Arg, Grid};
+use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 
-/// The forms that published models use; they are not interchangeable.
+/// The forms that published models use; they are not interchangeable. In the order of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeEmbedding {
     /// Sines, then cosines: DDPM and SR3 (which embeds the noise level, unscaled).
@@ -34,6 +35,28 @@ impl TimeEmbedding {
     ///
     /// Fails unless `dim` is even (1 for `Raw`, at least 4 for `SinCosToEnd`).
     pub fn of(self, t: &[f64], dim: usize, dtype: DType) -> Result<Tensor> {
+        self.check(t.len(), dim)?;
+        let values: Vec<f64> =
+            t.iter().flat_map(|&t| (0..dim).map(move |i| self.value(t, i, dim))).collect();
+        Ok(Tensor::from_f64(&values, &[t.len(), dim], dtype))
+    }
+
+    /// As [`of`](Self::of) for numbers `t` `[N]`, F32, on the device where the result is wanted.
+    pub fn of_tensor(self, t: &Tensor, dim: usize, dtype: DType) -> Result<Tensor> {
+        self.check(t.len(), dim)?;
+        let Device::Cuda(gpu) = t.device() else { return self.of(&t.to_f64_vec()?, dim, dtype) };
+        if t.dtype() != DType::F32 {
+            let what = format!("steps of {:?}", t.dtype());
+            return Err(Error::Unsupported { op: "time_embedding", what });
+        }
+        let y = Tensor::empty_on(&t.device(), dtype, &[t.len(), dim])?;
+        let sizes = [t.len(), dim, self as usize].map(Arg::from);
+        let args = [&[t.into(), (&y).into()], &sizes[..]].concat();
+        gpu.launch("time_embedding", dtype, Grid::elements(y.len()), &args)?;
+        Ok(y)
+    }
+
+    fn check(self, count: usize, dim: usize) -> Result<()> {
         let wanted = match self {
             Self::Raw => (dim == 1, "one dimension"),
             Self::SinCosToEnd => {
@@ -41,17 +64,10 @@ impl TimeEmbedding {
             }
             _ => (dim >= 2 && dim.is_multiple_of(2), "an even dimension"),
         };
-        if !wanted.0 {
-            return Err(Error::shape("time_embedding", wanted.1, &[t.len(), dim]));
+        match wanted.0 {
+            true => Ok(()),
+            false => Err(Error::shape("time_embedding", wanted.1, &[count, dim])),
         }
-        let values: Vec<f64> =
-            t.iter().flat_map(|&t| (0..dim).map(move |i| self.value(t, i, dim))).collect();
-        Ok(Tensor::from_f64(&values, &[t.len(), dim], dtype))
-    }
-
-    /// As [`of`](Self::of) for numbers `t` `[N]` on the device where the result is wanted.
-    pub fn of_tensor(self, t: &Tensor, dim: usize, dtype: DType) -> Result<Tensor> {
-        self.of(&t.to_f64_vec()?, dim, dtype)
     }
 
     fn value(self, t: f64, i: usize, dim: usize) -> f64 {

@@ -12,7 +12,7 @@ use super::sections::Config;
 use crate::data::crops::{self, Pair};
 use crate::data::degrade;
 use crate::data::folder::{self, OnBroken, Rgb8};
-use crate::diffusion::sampler::{PixelNoise, sample};
+use crate::diffusion::sampler::{PixelNoise, condition, sample};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::imaging::sheet::{Panel, Sheet};
@@ -166,19 +166,21 @@ fn enlarge(network: &dyn Network, config: &Config, pair: &Pair) -> Result<Shown>
     let (width, height) = (low.width * scale, low.height * scale);
     let wanted = Rect::new(0, 0, width, height);
     let y0 = degrade::enlarge(&low, config.diffusion.enlarge, scale, wanted)?;
-    let y0 = Tensor::from_vec(y0, &[1, height, width, 3]);
-    let small = Tensor::from_vec(degrade::to_signed(&low.pixels), &[1, low.height, low.width, 3]);
-    let condition = network.condition(&small, &y0)?;
-    let noise = PixelNoise { seed: config.run.seed, origins: vec![[0, 0]] };
+    let device = network.device();
+    let y0 = Tensor::from_slice_on(&device, &y0, &[1, height, width, 3])?;
+    let small = degrade::to_signed(&low.pixels);
+    let small = Tensor::from_slice_on(&device, &small, &[1, low.height, low.width, 3])?;
+    let seen = condition(network, &small, &y0)?;
+    let noise = PixelNoise::new(&device, config.run.seed, &[[0, 0]])?;
     let steps = match usize::try_from(config.val.steps).unwrap_or(0) {
         0 => config.diffusion.process.steps(),
         steps => steps,
     };
     let go_on = &mut |_: crate::diffusion::sampler::Progress<'_>| Ok(());
-    let output = sample(network, &config.diffusion, &condition, &y0, &noise, steps, go_on)?;
+    let output = sample(network, &config.diffusion, seen, &y0, &noise, steps, go_on)?;
     let truth = to_image(&pair.high)?;
-    let output = cut(output.cpu()?, width, &pair.high)?;
-    let bicubic = cut(y0.cpu()?, width, &pair.high)?;
+    let output = cut(&output.to_f32_vec()?, width, &pair.high)?;
+    let bicubic = cut(&y0.to_f32_vec()?, width, &pair.high)?;
     let quality = [measure(&output, &truth, scale)?, measure(&bicubic, &truth, scale)?];
     Ok(Shown {
         name: pair.name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),

@@ -1,17 +1,20 @@
 //! The upscaling pipeline: an image in, an image out, tile by tile.
 //!
 //! The image stays in memory as it was decoded; tiles of it run through the sampler one after the
-//! other. A network with a bounded receptive field gets tiles with a halo as wide as it can see over
+//! other, on a GPU in batches, the next of which is prepared while one runs. A network with a bounded receptive field gets tiles with a halo as wide as it can see over
 //! all steps, so that the tiled result equals the untiled one bit for bit; other networks get
 //! overlapping tiles that are blended.
 pub mod jobs;
+mod runner;
 
-use crate::diffusion::sampler::{PixelNoise, sample};
+use std::collections::VecDeque;
+
 use crate::diffusion::system::System;
-use crate::engine::tensor::Tensor;
-use crate::error::{Error, Report, Result};
+use crate::engine::device::{DType, Device};
+use crate::error::{self, Error, Result};
 use crate::imaging::tiles::{self, Tile};
 use crate::imaging::{Image, Rect, Samples, resample};
+use runner::{Inputs, Runner, crop};
 
 /// How large tiles are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,45 @@ pub struct Settings {
     pub memory: u64,
 }
 
+/// A system where it runs.
+pub struct Upscaler {
+    /// As it was opened: on the CPU, in F32.
+    system: System,
+    /// Where it runs, if that is elsewhere.
+    placed: Option<System>,
+}
+
+impl Upscaler {
+    /// `system` on `device`, computing in `dtype` there.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn new(system: System, device: &Device, dtype: DType) -> Result<Self> {
+        let stays = *device == Device::Cpu && dtype == DType::F32;
+        let placed = (!stays).then(|| system.on(device, dtype)).transpose()?;
+        Ok(Self { system, placed })
+    }
+
+    /// The system as it runs.
+    pub fn system(&self) -> &System {
+        self.placed.as_ref().unwrap_or(&self.system)
+    }
+
+    /// The same in single precision on the same device.
+    fn precise(&self) -> Result<System> {
+        self.system.on(&self.system().network.device(), DType::F32)
+    }
+}
+
+/// What happened on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Tiles that were not finite in half precision and were computed again in single precision.
+    pub redone: usize,
+    /// How often tiles were made smaller because the device was full.
+    pub halved: usize,
+}
+
 /// The tiles of one image and what they cost.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -44,8 +86,12 @@ pub struct Plan {
     pub padded: (usize, usize),
     /// The tiles, in the order they run.
     pub tiles: Vec<Tile>,
+    /// Tiles that run at once.
+    pub batch: usize,
     /// Calls of the network per tile.
     pub steps: usize,
+    /// What surrounds the core of a tile, in low-resolution pixels.
+    pub halo: usize,
     /// Whether neighbouring tiles are blended rather than cut.
     pub blended: bool,
     /// Estimated peak of memory for the tiles, in bytes.
@@ -59,7 +105,8 @@ const BLEND_OVERLAP: usize = 16;
 ///
 /// # Errors
 /// [`Error::Memory`] if not even the smallest tile fits the budget.
-pub fn plan(system: &System, width: usize, height: usize, settings: &Settings) -> Result<Plan> {
+pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Settings) -> Result<Plan> {
+    let system = upscaler.system();
     let geometry = system.network.geometry();
     let align = geometry.align;
     let steps = settings.steps.unwrap_or_else(|| system.default_steps());
@@ -68,7 +115,7 @@ pub fn plan(system: &System, width: usize, height: usize, settings: &Settings) -
     let blended = geometry.receptive_field.is_none();
     let halo = geometry.receptive_field.map_or(BLEND_OVERLAP, |r| r * steps);
     let halo = halo.next_multiple_of(align);
-    let per_pixel = 4 * system.network.floats_per_pixel() as u64;
+    let per_pixel = (system.network.dtype().size() * system.network.floats_per_pixel()) as u64;
     let cut = |core: usize| tiles::plan(padded.0, padded.1, core, halo, align);
     let cost = |tiles: &[Tile]| {
         tiles.iter().map(|t| t.padded.area() as u64 * per_pixel).max().unwrap_or(0)
@@ -88,6 +135,9 @@ pub fn plan(system: &System, width: usize, height: usize, settings: &Settings) -
         }
     };
     let memory = cost(&tiles);
+    let on_gpu = system.network.device() != Device::Cpu;
+    let tiles = if on_gpu && tiles.len() > 1 { equal(tiles, padded) } else { tiles };
+    let memory = memory.max(cost(&tiles));
     if settings.tile == TileSize::Auto && memory > settings.memory {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let cause = format!(
@@ -95,37 +145,84 @@ pub fn plan(system: &System, width: usize, height: usize, settings: &Settings) -
             mib(memory),
             mib(settings.memory)
         );
-        let report = Report::new(format!("{width}x{height} does not fit in memory"), cause);
+        let report = error::Report::new(format!("{width}x{height} does not fit in memory"), cause);
         return Err(Error::Memory(report.help("give more with --ram, or use fewer --steps")));
     }
-    Ok(Plan { padded, tiles, steps, blended, memory })
+    // The CPU gains nothing from batches.
+    let fitting = usize::try_from(settings.memory / memory.max(1)).unwrap_or(usize::MAX);
+    let batch = if on_gpu { fitting.clamp(1, tiles.len().max(1)) } else { 1 };
+    let memory = memory * batch as u64;
+    Ok(Plan { padded, tiles, batch, steps, halo, blended, memory })
+}
+
+/// The tiles, read from regions of one size, so that they can run in batches: regions at the edges of
+/// the image grow inwards.
+fn equal(tiles: Vec<Tile>, (width, height): (usize, usize)) -> Vec<Tile> {
+    let largest = |side: fn(&Rect) -> usize| tiles.iter().map(|t| side(&t.padded)).max();
+    let (w, h) = (largest(|r| r.width).unwrap_or(0), largest(|r| r.height).unwrap_or(0));
+    let grown = |tile: &Tile| {
+        let (x, y) = (tile.padded.x.min(width - w), tile.padded.y.min(height - h));
+        Tile { core: tile.core, padded: Rect::new(x, y, w, h) }
+    };
+    tiles.iter().map(grown).collect()
+}
+
+/// The tile as two, cut across its longer side; none if it cannot be cut.
+fn halves(tile: &Tile, plan: &Plan, align: usize) -> Option<[Tile; 2]> {
+    let core = tile.core;
+    let tall = core.height >= core.width;
+    let side = if tall { core.height } else { core.width };
+    let first = (side / 2).next_multiple_of(align);
+    if first >= side {
+        return None;
+    }
+    let parts = match tall {
+        true => [
+            Rect::new(core.x, core.y, core.width, first),
+            Rect::new(core.x, core.y + first, core.width, side - first),
+        ],
+        false => [
+            Rect::new(core.x, core.y, first, core.height),
+            Rect::new(core.x + first, core.y, side - first, core.height),
+        ],
+    };
+    Some(parts.map(|core| Tile { core, padded: core.grown(plan.halo, plan.padded) }))
 }
 
 /// Enlarges `image` by the model's factor along `plan`; `on_call` is told of every call of the
 /// network (calls done, calls in all) and may stop the work with an error.
+///
+/// Tiles that come out infinite or undefined in half precision are computed again in single precision,
+/// and where a GPU is full although the plan says otherwise, tiles are halved; both are reported.
 pub fn upscale(
-    system: &System,
+    upscaler: &Upscaler,
     image: &Image,
     plan: &Plan,
     seed: u64,
     on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
-) -> Result<Image> {
-    let scale = system.scale();
+) -> Result<(Image, Report)> {
+    let scale = upscaler.system().scale();
     let (width, height) = (image.width * scale, image.height * scale);
     let mut output = Image::new(width, height, image.color, image.depth());
     output.metadata = image.metadata.clone();
-    let calls = plan.tiles.len() * plan.steps;
+    let mut work = Work {
+        upscaler,
+        image,
+        plan,
+        seed,
+        queue: plan.tiles.iter().copied().collect(),
+        batch: plan.batch,
+        done: 0,
+        report: Report::default(),
+    };
     let mut blend = plan.blended.then(|| Blend::new(width, height));
-    for (i, tile) in plan.tiles.iter().enumerate() {
-        let mut told = |done: usize| on_call(i * plan.steps + done, calls);
-        let pixels = run_tile(system, image, plan, tile, seed, &mut told)?;
-        match &mut blend {
-            Some(blend) => blend.add(tile, scale, &pixels),
-            None => {
-                store(&mut output, tile.core.scaled(scale), tile.padded.scaled(scale), &pixels)?
-            }
+    work.run(on_call, &mut |tile, pixels| match &mut blend {
+        Some(blend) => {
+            blend.add(tile, scale, pixels);
+            Ok(())
         }
-    }
+        None => store(&mut output, tile.core.scaled(scale), tile.padded.scaled(scale), pixels),
+    })?;
     if let Some(blend) = blend {
         let whole = Rect::whole(width, height);
         store(&mut output, whole, whole, &blend.finish())?;
@@ -134,7 +231,116 @@ pub fn upscale(
         Some(alpha) => Some(enlarge_alpha(alpha, image, width, height)?),
         None => None,
     };
-    Ok(output)
+    Ok((output, work.report))
+}
+
+/// The tiles of an image that are still to be computed.
+struct Work<'a> {
+    upscaler: &'a Upscaler,
+    image: &'a Image,
+    plan: &'a Plan,
+    seed: u64,
+    queue: VecDeque<Tile>,
+    batch: usize,
+    /// Calls of the network so far.
+    done: usize,
+    report: Report,
+}
+
+impl Work<'_> {
+    /// Computes all tiles, each handed to `store` with its pixels `[H, W, 3]` in [0, 1], halo included.
+    fn run(
+        &mut self,
+        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+        store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let system = self.upscaler.system();
+        let mut runner = Runner::new(system, self.plan.steps, self.seed);
+        let mut prepared = self.prepare()?;
+        while let Some(inputs) = prepared.take() {
+            let calls = inputs.tiles.len() * self.plan.steps;
+            let total = self.done + calls + self.queue.len() * self.plan.steps;
+            let before = self.done;
+            let mut told = |k: usize| on_call(before + k * inputs.tiles.len(), total);
+            match runner.start(&inputs, &mut told) {
+                Ok(()) => {}
+                Err(full @ Error::Memory(_)) => {
+                    // What the runner holds would stay on the device beside the smaller tiles.
+                    runner = Runner::new(system, self.plan.steps, self.seed);
+                    self.make_smaller(inputs.tiles, full)?;
+                    prepared = self.prepare()?;
+                    continue;
+                }
+                Err(other) => return Err(other),
+            }
+            // A GPU is busy now: time to prepare what follows.
+            prepared = self.prepare()?;
+            let pixels = runner.finish()?;
+            self.done += calls;
+            on_call(self.done, self.done + (total - before - calls))?;
+            let each = pixels.len() / inputs.tiles.len();
+            for (i, tile) in inputs.tiles.iter().enumerate() {
+                let pixels = &pixels[i * each..(i + 1) * each];
+                match pixels.iter().all(|v| v.is_finite()) {
+                    true => store(tile, pixels)?,
+                    false => store(tile, &self.again(tile)?)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next tiles of one size with what the network is to see of them; none at the end.
+    fn prepare(&mut self) -> Result<Option<Inputs>> {
+        let Some(first) = self.queue.front() else { return Ok(None) };
+        let size = (first.padded.width, first.padded.height);
+        let same = |t: &&Tile| (t.padded.width, t.padded.height) == size;
+        let count = self.queue.iter().take(self.batch).take_while(same).count();
+        let tiles: Vec<Tile> = self.queue.drain(..count).collect();
+        Inputs::of(self.image, self.plan, self.upscaler.system().scale(), tiles).map(Some)
+    }
+
+    /// Puts `tiles` back in smaller pieces, or fails with `full` if they are as small as can be.
+    fn make_smaller(&mut self, tiles: Vec<Tile>, full: Error) -> Result<()> {
+        self.report.halved += 1;
+        let alone = self.batch == 1;
+        self.batch = (self.batch / 2).max(1);
+        if !alone {
+            tiles.into_iter().rev().for_each(|tile| self.queue.push_front(tile));
+            return Ok(());
+        }
+        let align = self.upscaler.system().network.geometry().align;
+        let all: Vec<Tile> = tiles.into_iter().chain(self.queue.drain(..)).collect();
+        for tile in all {
+            match halves(&tile, self.plan, align) {
+                Some(parts) => self.queue.extend(parts),
+                None => return Err(full),
+            }
+        }
+        Ok(())
+    }
+
+    /// One tile again in single precision.
+    fn again(&mut self, tile: &Tile) -> Result<Vec<f32>> {
+        let system = self.upscaler.system();
+        let inputs = Inputs::of(self.image, self.plan, system.scale(), vec![*tile])?;
+        let mut pixels = vec![f32::NAN];
+        if system.network.dtype() != DType::F32 {
+            self.report.redone += 1;
+            let precise = self.upscaler.precise()?;
+            let mut runner = Runner::new(&precise, self.plan.steps, self.seed);
+            runner.start(&inputs, &mut |_| Ok(()))?;
+            pixels = runner.finish()?;
+        }
+        if let Some(bad) = pixels.iter().find(|v| !v.is_finite()) {
+            let (name, at) = (&system.name, tile.padded.scaled(system.scale()));
+            let what = format!("the model {name} gave {bad} in place of a pixel");
+            let cause = format!("in the tile at {}, {}", at.x, at.y);
+            let help = "the weights are damaged or the model diverged";
+            return Err(Error::Check(error::Report::new(what, cause).help(help)));
+        }
+        Ok(pixels)
+    }
 }
 
 /// Alpha by a Lanczos filter; where it is the same everywhere it stays that exactly.
@@ -157,91 +363,6 @@ fn enlarge_alpha(alpha: &Samples, image: &Image, width: usize, height: usize) ->
         Some(constant) => Ok(constant),
         None => resample::resize_samples(alpha, image.width, image.height, 1, width, height),
     }
-}
-
-/// The tile's pixels `[H, W, 3]` in [0, 1], halo included.
-fn run_tile(
-    system: &System,
-    image: &Image,
-    plan: &Plan,
-    tile: &Tile,
-    seed: u64,
-    on_step: &mut dyn FnMut(usize) -> Result<()>,
-) -> Result<Vec<f32>> {
-    let scale = system.scale();
-    let held = resample::bicubic_footprint(tile.padded.scaled(scale), plan.padded, scale);
-    let wider = padded_region(image, held)?;
-    let high = tile.padded.scaled(scale);
-    let y0 = resample::bicubic_up(&wider, held, plan.padded, 3, scale, high)?;
-    let low = crop(&wider, held, tile.padded);
-    drop(wider);
-    let low = Tensor::from_vec(low, &[1, tile.padded.height, tile.padded.width, 3]);
-    let y0 = Tensor::from_vec(y0, &[1, high.height, high.width, 3]);
-    let condition = system.network.condition(&low, &y0)?;
-    let noise = PixelNoise { seed, origins: vec![[high.y, high.x]] };
-    let x0 = sample(
-        &*system.network,
-        &system.config.diffusion,
-        &condition,
-        &y0,
-        &noise,
-        plan.steps,
-        &mut |progress| on_step(progress.done),
-    )?;
-    let pixels: Vec<f32> = x0.cpu::<f32>()?.iter().map(|v| (v + 1.0) / 2.0).collect();
-    if let Some(bad) = pixels.iter().find(|v| !v.is_finite()) {
-        let what = format!("the model {} gave {bad} in place of a pixel", system.name);
-        let report = Report::new(what, format!("in the tile at {}, {}", high.x, high.y));
-        return Err(Error::Check(report.help("the weights are damaged or the model diverged")));
-    }
-    Ok(pixels)
-}
-
-/// The region `[H, W, 3]` of the image padded by reflection on the right and below, in [-1, 1].
-fn padded_region(image: &Image, region: Rect) -> Result<Vec<f32>> {
-    let inside = Rect::new(
-        region.x,
-        region.y,
-        region.right().min(image.width).saturating_sub(region.x),
-        region.bottom().min(image.height).saturating_sub(region.y),
-    );
-    if inside == region {
-        let pixels = image.rgb_f32(region)?;
-        return Ok(pixels.into_iter().map(|v| 2.0 * v - 1.0).collect());
-    }
-    let (rows, columns) = (
-        reflected(region.y, region.height, image.height),
-        reflected(region.x, region.width, image.width),
-    );
-    let mut out = Vec::with_capacity(region.area() * 3);
-    for &y in &rows {
-        let row = image.rgb_f32(Rect::new(0, y, image.width, 1))?;
-        for &x in &columns {
-            out.extend(row[3 * x..3 * x + 3].iter().map(|v| 2.0 * v - 1.0));
-        }
-    }
-    Ok(out)
-}
-
-/// Where the positions `start..start + len` lie in a side of `size`, reflected at its end without
-/// repeating the last pixel; a side too short for that bounces to and fro.
-fn reflected(start: usize, len: usize, size: usize) -> Vec<usize> {
-    let period = (2 * size.saturating_sub(1)).max(1);
-    let fold = |i: usize| {
-        let i = i % period;
-        if i < size { i } else { period - i }
-    };
-    (start..start + len).map(fold).collect()
-}
-
-/// The part `wanted` of `pixels`, which are the region `held` `[H, W, 3]`.
-fn crop(pixels: &[f32], held: Rect, wanted: Rect) -> Vec<f32> {
-    let mut out = Vec::with_capacity(wanted.area() * 3);
-    for y in wanted.y..wanted.bottom() {
-        let at = ((y - held.y) * held.width + wanted.x - held.x) * 3;
-        out.extend_from_slice(&pixels[at..at + wanted.width * 3]);
-    }
-    out
 }
 
 /// Writes the part of `core` that lies in the image, out of `pixels` of the region `held`.

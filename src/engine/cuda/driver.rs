@@ -1,6 +1,7 @@
 //! What the engine asks of a machine that runs kernels.
 use std::fmt::Debug;
 
+use super::libraries::Libraries;
 use crate::error::Result;
 
 /// An address in device memory; the host never dereferences it.
@@ -104,6 +105,11 @@ pub trait Driver: Debug + Send + Sync {
 
     /// Seconds of device time that `work` takes, between two events in the stream.
     fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
+
+    /// Libraries that can do some of the work instead of our kernels, looked for at the first call.
+    fn libraries(&self) -> Option<&dyn Libraries> {
+        None
+    }
 }
 
 /// A recorded sequence of launches, copies and fills.

@@ -2,10 +2,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::driver::{Argument, Description, Driver, Launch, Replay};
+use super::libraries::Libraries;
 use super::memory::{Arena, Buffer, Memory, Usage};
+use super::tuning::Tuner;
 use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -22,6 +24,8 @@ struct Inner {
     memory: Arc<Memory>,
     constants: Mutex<HashMap<String, Constant>>,
     poison: AtomicBool,
+    recording: AtomicBool,
+    tuner: OnceLock<Tuner>,
 }
 
 type Constant = (Arc<Buffer>, Vec<usize>);
@@ -34,8 +38,14 @@ impl Gpu {
     /// The GPU behind `driver`.
     pub fn new(driver: Arc<dyn Driver>) -> Self {
         let memory = Arc::new(Memory::new(Arc::clone(&driver)));
-        let (constants, poison) = (Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(Inner { driver, memory, constants, poison }))
+        Self(Arc::new(Inner {
+            driver,
+            memory,
+            constants: Mutex::default(),
+            poison: AtomicBool::new(false),
+            recording: AtomicBool::new(false),
+            tuner: OnceLock::new(),
+        }))
     }
 
     /// What it is.
@@ -139,15 +149,31 @@ impl Gpu {
     /// must neither upload nor download. Every constant must exist: run `body` once before.
     pub fn capture<R>(&self, body: impl FnOnce() -> Result<R>) -> Result<(Graph, R)> {
         let arena = self.0.memory.open_arena();
+        self.0.recording.store(true, Ordering::Relaxed);
         let recorded = self.driver().begin_capture().and_then(|()| {
             let result = body();
             // End the recording also after a failure: the stream must become usable again.
             let replay = self.driver().end_capture();
             Ok((replay?, result?))
         });
+        self.0.recording.store(false, Ordering::Relaxed);
         self.0.memory.close_arena();
         let (replay, result) = recorded?;
         Ok((Graph { replay, _arena: arena }, result))
+    }
+
+    /// Whether a graph is being recorded: nothing is done, so nothing can be measured.
+    pub fn is_recording(&self) -> bool {
+        self.0.recording.load(Ordering::Relaxed)
+    }
+
+    /// Which engine is fastest for a problem on this GPU.
+    pub fn tuner(&self) -> &Tuner {
+        self.0.tuner.get_or_init(|| {
+            let versions = self.driver().libraries().map(Libraries::versions).unwrap_or_default();
+            let words = versions.into_iter().map(|(name, version)| format!("{name} {version}"));
+            Tuner::new(self.describe(), &words.collect::<Vec<_>>().join(", "))
+        })
     }
 
     /// Waits until all work is done.

@@ -6,11 +6,15 @@ mod choose;
 mod driver;
 mod gpu;
 pub mod images;
+mod libraries;
 mod memory;
 #[cfg(feature = "cuda")]
 pub mod nvidia;
+pub mod sha256;
+pub mod tuning;
 
 pub use choose::{choose, devices, is_device_name, open, open_best};
 pub use driver::{Argument, Description, DevicePointer, Driver, Launch, Replay};
 pub use gpu::{Arg, Gpu, Graph, Grid};
+pub use libraries::{Convolution, Libraries, Pass, Product};
 pub use memory::{Buffer, Usage};

@@ -1,7 +1,7 @@
 //! Launches of `kernels/conv2d.cu`: which blocks compute a product, and how its depth is split.
 //! Transposed convolutions and linear layers come here too.
-use super::{Activation, Dims};
-use crate::engine::cuda::{Arg, Gpu, Grid};
+use super::{Activation, Dims, engines};
+use crate::engine::cuda::{Arg, Gpu, Grid, Pass};
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -82,7 +82,10 @@ pub(in crate::ops) fn forward(
     y: &mut Tensor,
 ) -> Result<()> {
     let source = [d.height, d.width, d.ci];
-    gather(gpu, d, false, x, source, w, epilogue, y, [d.out_height(), d.out_width(), d.co])
+    let (size, y) = ([d.out_height(), d.out_width(), d.co], &*y);
+    let native = || gather(gpu, d, false, x, source, w, epilogue, y, size);
+    let finish = || finish(gpu, epilogue, y, size);
+    engines::run(gpu, &d.problem(Pass::Forward, x.dtype()), [x, w, y], &native, &finish)
 }
 
 /// `dx`, the gradient of the input of the convolution given that of its output; with an epilogue it
@@ -95,6 +98,21 @@ pub(in crate::ops) fn input_gradient(
     epilogue: Epilogue,
     dx: &mut Tensor,
 ) -> Result<()> {
+    let (size, dx) = ([d.height, d.width, d.ci], &*dx);
+    let native = || native_input_gradient(gpu, d, w, dy, epilogue, dx);
+    let finish = || finish(gpu, epilogue, dx, size);
+    let problem = d.problem(Pass::InputGradient, dy.dtype());
+    engines::run(gpu, &problem, [dx, w, dy], &native, &finish)
+}
+
+fn native_input_gradient(
+    gpu: &Gpu,
+    d: &Dims,
+    w: &Tensor,
+    dy: &Tensor,
+    epilogue: Epilogue,
+    dx: &Tensor,
+) -> Result<()> {
     let taps = d.kernel * d.kernel;
     let mut transposed = Tensor::empty_as(w, &[d.ci, d.kernel, d.kernel, d.co])?;
     let grid = Grid::new([d.ci.div_ceil(32), d.co.div_ceil(32), taps], 256);
@@ -102,6 +120,21 @@ pub(in crate::ops) fn input_gradient(
     gpu.launch("conv2d_transpose_weights", w.dtype(), grid, &args)?;
     let source = [d.out_height(), d.out_width(), d.co];
     gather(gpu, d, true, dy, source, &transposed, epilogue, dx, [d.height, d.width, d.ci])
+}
+
+/// The epilogue of what a library wrote to `y`, whose images have this height, width and channels.
+fn finish(gpu: &Gpu, epilogue: Epilogue, y: &Tensor, size: [usize; 3]) -> Result<()> {
+    let pointers = [epilogue.bias, epilogue.shift, epilogue.residual];
+    if pointers.iter().all(Option::is_none) && epilogue.activation == Activation::None {
+        return Ok(());
+    }
+    let [height, width, channels] = size;
+    let [bias, shift, residual] = pointers.map(Arg::optional);
+    let sizes = [y.len() / channels, height * width, channels].map(Arg::from);
+    let mut args = vec![y.into(), bias, shift, residual];
+    args.extend(sizes.into_iter().chain([Arg::from(epilogue.activation as i32)]));
+    let together = if channels.is_multiple_of(pack(y.dtype())) { pack(y.dtype()) } else { 1 };
+    gpu.launch("conv2d_epilogue", y.dtype(), Grid::elements(y.len() / together), &args)
 }
 
 /// Every output gathers from the pixels of `x` that its taps meet.
@@ -113,7 +146,7 @@ fn gather(
     [height, width, inputs]: [usize; 3],
     w: &Tensor,
     epilogue: Epilogue,
-    y: &mut Tensor,
+    y: &Tensor,
     [out_height, out_width, outputs]: [usize; 3],
 ) -> Result<()> {
     check_dtype(gpu, "conv2d", x.dtype())?;
@@ -144,6 +177,12 @@ pub(in crate::ops) fn weight_gradient(
     dz: &Tensor,
     dw: &mut Tensor,
 ) -> Result<()> {
+    let (dw, problem) = (&*dw, d.problem(Pass::WeightGradient, x.dtype()));
+    let native = || native_weight_gradient(gpu, d, x, dz, dw);
+    engines::run(gpu, &problem, [x, dw, dz], &native, &|| Ok(()))
+}
+
+fn native_weight_gradient(gpu: &Gpu, d: &Dims, x: &Tensor, dz: &Tensor, dw: &Tensor) -> Result<()> {
     check_dtype(gpu, "conv2d", x.dtype())?;
     let blocks = weight_blocks(x.dtype(), d);
     let (pixels, columns) = (d.batch * d.out_height() * d.out_width(), d.kernel * d.kernel * d.ci);
@@ -175,9 +214,9 @@ pub(in crate::ops) fn sum_rows(gpu: &Gpu, x: &Tensor, sums: &mut Tensor) -> Resu
 }
 
 /// `y` = the sum of `partial` along its first axis.
-fn add_partials(gpu: &Gpu, partial: &Tensor, y: &mut Tensor) -> Result<()> {
+fn add_partials(gpu: &Gpu, partial: &Tensor, y: &Tensor) -> Result<()> {
     let n = y.len();
-    let args = [partial.into(), (&mut *y).into(), partial.shape()[0].into(), n.into()];
+    let args = [partial.into(), y.into(), partial.shape()[0].into(), n.into()];
     gpu.launch("conv2d_add_partials", y.dtype(), Grid::elements(n), &args)
 }
 

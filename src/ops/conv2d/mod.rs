@@ -13,6 +13,7 @@
 //! On the CPU `fast` serves f32 with stride 1, "same" padding and kernels 3 or 1 on x86 with AVX2 or
 //! better; `general` everything else. Both are tested against each other in every case.
 pub(in crate::ops) mod cuda;
+mod engines;
 mod fused;
 pub(in crate::ops) mod general;
 
@@ -23,6 +24,7 @@ mod simd;
 
 use self::cuda::Epilogue;
 pub use self::fused::Then;
+use crate::engine::cuda::{Convolution, Pass};
 use crate::engine::device::{DType, Real};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -104,6 +106,19 @@ pub(in crate::ops) struct Dims {
 }
 
 impl Dims {
+    /// What a library is told of this convolution.
+    fn problem(&self, pass: Pass, dtype: DType) -> Convolution {
+        Convolution {
+            pass,
+            dtype,
+            input: [self.batch, self.height, self.width, self.ci],
+            outputs: self.co,
+            kernel: self.kernel,
+            stride: self.stride,
+            pad: self.pad,
+        }
+    }
+
     const fn out_height(&self) -> usize {
         (self.height + 2 * self.pad - self.kernel) / self.stride + 1
     }

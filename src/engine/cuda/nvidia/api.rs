@@ -13,6 +13,7 @@ use cudarc::driver::sys::{
     CUstream,
 };
 
+use super::symbols::functions;
 use crate::error::{Error, Report, Result};
 
 /// Codes that mean something to us.
@@ -35,33 +36,9 @@ pub(super) mod code {
     pub(in super::super) const FAULTS: std::ops::RangeInclusive<u32> = 700..=720;
 }
 
-macro_rules! functions {
-    ($($field:ident = $symbol:literal ($($argument:ty),* $(,)?);)*) => {
-        /// The driver's functions, each under its name without `cu`.
-        #[derive(Debug)]
-        pub(super) struct Api {
-            $(pub(super) $field: unsafe extern "C" fn($($argument),*) -> u32,)*
-        }
-
-        impl Api {
-            /// Looks all of them up; the name of the first that is missing otherwise.
-            ///
-            /// # Safety
-            /// `library` is a CUDA driver library (its functions have these signatures), and stays
-            /// loaded for ever.
-            unsafe fn of(library: &libloading::Library) -> std::result::Result<Self, &'static str> {
-                Ok(Self {$(
-                    // SAFETY: the signature is the one of the driver's documentation.
-                    $field: *unsafe {
-                        library.get(concat!($symbol, "\0").as_bytes()).map_err(|_| $symbol)?
-                    },
-                )*})
-            }
-        }
-    };
-}
-
 functions! {
+    /// The driver's functions, each under its name without `cu`.
+    Api:
     init = "cuInit"(c_uint);
     driver_get_version = "cuDriverGetVersion"(*mut c_int);
     get_error_name = "cuGetErrorName"(u32, *mut *const c_char);

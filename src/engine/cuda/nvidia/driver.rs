@@ -3,16 +3,18 @@ use std::ffi::c_void;
 use std::fmt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{CUdevice, CUgraph, CUgraphExec};
 
 use super::api::{Api, code};
 use super::context::{Context, Event, Stream};
 use super::kernels::Kernels;
+use super::libraries::Beside;
 use super::staging::Staging;
 use crate::engine::cuda::driver::{Description, DevicePointer, Driver, Launch, Replay};
 use crate::engine::cuda::images::Module;
+use crate::engine::cuda::libraries::Libraries;
 use crate::error::{Error, Report, Result};
 
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`: device memory may be allocated while a graph is recorded.
@@ -21,6 +23,7 @@ const RELAXED: u32 = 2;
 /// A GPU behind the NVIDIA driver. Fields are dropped in order: the context last.
 pub(super) struct Nvidia {
     kernels: Arc<Kernels>,
+    libraries: OnceLock<Beside>,
     staging: Mutex<Staging>,
     stream: Arc<Stream>,
     capturing: AtomicBool,
@@ -40,6 +43,7 @@ impl Nvidia {
         kernels.probe()?;
         Ok(Self {
             kernels,
+            libraries: OnceLock::new(),
             staging: Mutex::default(),
             stream: Stream::new(&context)?,
             capturing: AtomicBool::new(false),
@@ -218,6 +222,10 @@ impl Driver for Nvidia {
         end.record(&self.stream)?;
         end.wait().map_err(|e| self.blame(e))?;
         end.seconds_since(&start)
+    }
+
+    fn libraries(&self) -> Option<&dyn Libraries> {
+        Some(self.libraries.get_or_init(|| Beside::new(&self.stream)))
     }
 }
 

@@ -4,9 +4,15 @@
 //! GPU, one that is too old, kernels that it cannot run) is an [`Error::Device`] that says so.
 mod api;
 mod context;
+mod cublas;
+mod cudnn;
 mod driver;
+mod find;
 mod kernels;
+mod libraries;
 mod staging;
+mod symbols;
+mod workspace;
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
@@ -16,6 +22,7 @@ use cudarc::driver::sys::CUdevice;
 use self::api::{Api, NEEDED, NO_GPU, api};
 use self::context::attribute;
 use self::driver::Nvidia;
+pub use self::find::{Found, find};
 use super::driver::Description;
 use super::gpu::Gpu;
 use super::images::{self, Module};

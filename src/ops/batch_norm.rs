@@ -1,0 +1,368 @@
+//! Batch normalisation: every channel by its mean and variance over images and pixels.
+//!
+//! ```text
+//! y = xhat gamma + beta,    xhat = (x - mean) rstd,    rstd = 1 / sqrt(variance + eps)
+//!
+//! dbeta = sum dy,    dgamma = sum dy xhat                                   over n, h, w
+//! dx = rstd gamma (dy - (sum dy + xhat sum dy xhat) / m)    of m elements a channel, in training
+//! dx = rstd gamma dy                                        with constant statistics
+//! ```
+//!
+//! Statistics are `[2, C]`: means, then variances; on a GPU always f32. In training they are those of
+//! `x`, and running ones follow them outside the tape:
+//!
+//! ```text
+//! mean += momentum (mean of x - mean),    variance likewise, with m - 1 in place of m
+//! ```
+use crate::engine::device::DType;
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::on_device;
+
+impl Tape {
+    /// `x` `[N, H, W, C]` normalised by its own statistics, then `gamma` and `beta` `[C]`. The running
+    /// statistics `[2, C]` (f32 on a GPU) move towards them by `momentum`.
+    pub fn batch_norm(
+        &mut self,
+        x: &Var,
+        [gamma, beta]: [&Var; 2],
+        running: &mut Tensor,
+        momentum: f64,
+        eps: f64,
+    ) -> Result<Var> {
+        let found = statistics(x.value())?;
+        follow(running, &found, x.value().len(), momentum)?;
+        let found = self.input(found);
+        self.apply(BatchNorm { eps, training: true }, &[x, gamma, beta, &found])
+    }
+
+    /// `x` `[N, H, W, C]` normalised by given `statistics` `[2, C]`, then `gamma` and `beta` `[C]`.
+    pub fn batch_norm_with(
+        &mut self,
+        x: &Var,
+        [gamma, beta]: [&Var; 2],
+        statistics: &Var,
+        eps: f64,
+    ) -> Result<Var> {
+        self.apply(BatchNorm { eps, training: false }, &[x, gamma, beta, statistics])
+    }
+}
+
+/// See the [module](self) for the formulas. Inputs are `x`, `gamma`, `beta` and statistics, which
+/// have no gradient; in training these may be left out and are computed.
+#[derive(Debug)]
+pub struct BatchNorm {
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether the statistics are those of `x`, so that gradients flow through them.
+    pub training: bool,
+}
+
+impl Op for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch_norm"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let [x, gamma, beta, given @ ..] = inputs else { unreachable!("batch_norm takes three") };
+        let [_, _, _, c] = x.nhwc(self.name())?;
+        for v in [gamma, beta] {
+            expect(v, &[c])?;
+        }
+        let found = match given {
+            [given] => wide(given)?,
+            _ if self.training => statistics(x)?,
+            _ => unreachable!("constant statistics are an input"),
+        };
+        expect(&found, &[2, c])?;
+        let mut y = Tensor::empty_as(x, x.shape())?;
+        on_device!(x,
+            cpu::<T> => {
+                let (mean, rstd) = cpu::mean_and_rstd::<T>(found.cpu()?, self.eps);
+                cpu::forward(x.cpu()?, mean, &rstd, gamma.cpu()?, beta.cpu()?, y.cpu_mut()?);
+            },
+            cuda(gpu) => cuda::forward(&gpu, self.eps, [x, gamma, beta, &found], &mut y)?,
+        );
+        Ok((y, vec![found]))
+    }
+
+    fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let [x, gamma, _, given @ ..] = call.inputs else { unreachable!("as forward") };
+        let [found] = &call.saved[..] else { unreachable!("forward saves the statistics") };
+        let m = x.len() / gamma.len().max(1);
+        let share = if self.training { 1.0 / m as f64 } else { 0.0 };
+        let mut dx = Tensor::empty_as(x, x.shape())?;
+        let mut dgamma = Tensor::empty_as(gamma, gamma.shape())?;
+        let mut dbeta = Tensor::empty_as(gamma, gamma.shape())?;
+        on_device!(x,
+            cpu::<T> => {
+                let (mean, rstd) = cpu::mean_and_rstd::<T>(found.cpu()?, self.eps);
+                let call = cpu::Backward { x: x.cpu()?, dy: dy.cpu()?, mean, rstd: &rstd };
+                call.sums(dgamma.cpu_mut()?, dbeta.cpu_mut()?);
+                call.run(gamma.cpu()?, [dgamma.cpu()?, dbeta.cpu()?], share, dx.cpu_mut()?);
+            },
+            cuda(gpu) => {
+                let gradients = [&mut dx, &mut dgamma, &mut dbeta];
+                cuda::backward(&gpu, self.eps, share, [x, dy, gamma, found], gradients)?;
+            }
+        );
+        let mut gradients = vec![Some(dx), Some(dgamma), Some(dbeta)];
+        gradients.extend(given.iter().map(|_| None));
+        Ok(gradients)
+    }
+}
+
+/// Means and variances, `[2, C]`, of the channels of `x`.
+pub fn statistics(x: &Tensor) -> Result<Tensor> {
+    let [n, h, w, c] = x.nhwc("batch_norm")?;
+    if n * h * w == 0 {
+        return Err(Error::shape("batch_norm", "at least one pixel", x.shape()));
+    }
+    let mut found = Tensor::empty_on(&x.device(), wide_type(x), &[2, c])?;
+    on_device!(x,
+        cpu::<T> => cpu::statistics::<T>(x.cpu()?, found.cpu_mut()?),
+        cuda(gpu) => cuda::statistics(&gpu, x, &mut found)?,
+    );
+    Ok(found)
+}
+
+/// Moves `running` statistics by `momentum` towards those `found` in `len` elements.
+pub fn follow(running: &mut Tensor, found: &Tensor, len: usize, momentum: f64) -> Result<()> {
+    expect(running, found.shape())?;
+    let c = found.shape()[1];
+    let m = (len / c.max(1)) as f64;
+    let unbias = m / (m - 1.0).max(1.0);
+    on_device!(found,
+        cpu::<T> => cpu::follow::<T>(running.cpu_mut()?, found.cpu()?, momentum, unbias),
+        cuda(gpu) => cuda::follow(&gpu, running, found, momentum, unbias)?,
+    );
+    Ok(())
+}
+
+/// The type of statistics beside `x`.
+fn wide_type(x: &Tensor) -> DType {
+    if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
+fn wide(statistics: &Tensor) -> Result<Tensor> {
+    statistics.cast(wide_type(statistics))
+}
+
+fn expect(v: &Tensor, shape: &[usize]) -> Result<()> {
+    if v.shape() == shape {
+        return Ok(());
+    }
+    Err(Error::shape("batch_norm", format!("{shape:?} for the channels of x"), v.shape()))
+}
+
+/// Training and constant statistics; one image, single channels, whole packs, several blocks of rows;
+/// a residual block.
+pub fn cases() -> Vec<OpCase> {
+    let training = |shape: &[usize]| {
+        let c = &shape[3..];
+        OpCase::new(|| BatchNorm { eps: 1e-5, training: true }, &[shape, c, c])
+    };
+    let constant = |shape: &[usize]| {
+        let (c, statistics) = (&shape[3..], [2, shape[3]]);
+        // The variances must be positive.
+        OpCase::new(|| BatchNorm { eps: 1e-5, training: false }, &[shape, c, c, &statistics])
+            .inputs(1.0, 1.5)
+            .without_grad(3)
+    };
+    vec![
+        training(&[2, 3, 5, 7]),
+        training(&[1, 2, 3, 1]),
+        training(&[2, 2, 3, 8]),
+        training(&[1, 3, 2, 2]).inputs(1.0, 30.0),
+        training(&[2, 17, 19, 3]).kernel_only(),
+        training(&[1, 33, 16, 24]).kernel_only(),
+        constant(&[2, 3, 5, 3]),
+        constant(&[1, 2, 3, 8]),
+        training(&[16, 48, 48, 64]).timed_only(),
+        constant(&[1, 256, 256, 64]).timed_only(),
+    ]
+}
+
+mod cuda {
+    use crate::engine::cuda::{Arg, Gpu, Grid};
+    use crate::engine::device::DType;
+    use crate::engine::tensor::Tensor;
+    use crate::error::Result;
+    use crate::ops::column_blocks;
+
+    /// Partial sums of blocks of rows, two for each channel.
+    struct Partial {
+        sums: Tensor,
+        grid: Grid,
+        splits: Arg,
+        rows_each: Arg,
+    }
+
+    impl Partial {
+        fn of(x: &Tensor, rows: usize, c: usize) -> Result<Self> {
+            let ([across, splits], rows_each) = column_blocks(x.dtype(), rows, c);
+            let sums = Tensor::empty_on(&x.device(), DType::F32, &[splits, 2, c])?;
+            let grid = Grid::new([across, splits, 1], 256);
+            Ok(Self { sums, grid, splits: splits.into(), rows_each: rows_each.into() })
+        }
+    }
+
+    pub(super) fn statistics(gpu: &Gpu, x: &Tensor, found: &mut Tensor) -> Result<()> {
+        let (c, dtype) = (found.len() / 2, x.dtype());
+        let rows = x.len() / c.max(1);
+        let mut partial = Partial::of(x, rows, c)?;
+        let [rows, channels] = [rows, c].map(Arg::from);
+        let args = [x.into(), (&mut partial.sums).into(), rows, channels, partial.rows_each];
+        gpu.launch("batch_norm_sums", dtype, partial.grid, &args)?;
+        let sums = Arg::from(&partial.sums);
+        let args = [sums, x.into(), found.into(), rows, partial.splits, channels];
+        gpu.launch("batch_norm_statistics", dtype, Grid::elements(c), &args)
+    }
+
+    pub(super) fn follow(
+        gpu: &Gpu,
+        running: &mut Tensor,
+        found: &Tensor,
+        momentum: f64,
+        unbias: f64,
+    ) -> Result<()> {
+        let c = found.len() / 2;
+        let args = [found.into(), running.into(), momentum.into(), unbias.into(), c.into()];
+        gpu.launch_untyped("batch_norm_follow", Grid::elements(c), &args)
+    }
+
+    pub(super) fn forward(
+        gpu: &Gpu,
+        eps: f64,
+        [x, gamma, beta, found]: [&Tensor; 4],
+        y: &mut Tensor,
+    ) -> Result<()> {
+        let (n, c, dtype) = (x.len(), gamma.len(), x.dtype());
+        let [count, channels] = [n, c].map(Arg::from);
+        let [x, gamma, beta, found] = [x, gamma, beta, found].map(Arg::from);
+        let args = [x, gamma, beta, found, y.into(), count, channels, eps.into()];
+        gpu.launch("batch_norm_forward", dtype, Grid::packs(n, dtype), &args)
+    }
+
+    pub(super) fn backward(
+        gpu: &Gpu,
+        eps: f64,
+        share: f64,
+        [x, dy, gamma, found]: [&Tensor; 4],
+        [dx, dgamma, dbeta]: [&mut Tensor; 3],
+    ) -> Result<()> {
+        let (n, c, dtype) = (x.len(), gamma.len(), x.dtype());
+        let rows = n / c.max(1);
+        let mut partial = Partial::of(x, rows, c)?;
+        let sums = Tensor::empty_on(&x.device(), DType::F32, &[2, c])?;
+        let [count, rows, channels] = [n, rows, c].map(Arg::from);
+        let [x, dy, gamma, found, sums] = [x, dy, gamma, found, &sums].map(Arg::from);
+        let (each, parts) = (partial.rows_each, Arg::from(&mut partial.sums));
+        let args = [x, dy, found, parts, rows, channels, each, eps.into()];
+        gpu.launch("batch_norm_backward_sums", dtype, partial.grid, &args)?;
+        let args = [parts, sums, dgamma.into(), dbeta.into(), partial.splits, channels];
+        gpu.launch("batch_norm_backward_finish", dtype, Grid::elements(c), &args)?;
+        let numbers = [count, channels, eps.into(), share.into()];
+        let args = [&[x, dy, gamma, found, sums, dx.into()][..], &numbers].concat();
+        gpu.launch("batch_norm_backward", dtype, Grid::packs(n, dtype), &args)
+    }
+}
+
+mod cpu {
+    use crate::engine::device::Real;
+    use crate::engine::pool::Buffer;
+    use crate::ops::parallel::{column_sums, rows};
+
+    pub(super) fn statistics<T: Real>(x: &[T], found: &mut [T]) {
+        let c = found.len() / 2;
+        let m = (x.len() / c.max(1)) as f64;
+        let (means, variances) = found.split_at_mut(c);
+        for (mean, sum) in means.iter_mut().zip(column_sums(x, c)) {
+            *mean = T::from_f64(sum / m);
+        }
+        let mut squares = Buffer::<T>::new(x.len());
+        rows(&mut squares, c, |pixel, squares| {
+            let x = x[pixel * c..][..c].iter().zip(&*means);
+            squares.iter_mut().zip(x).for_each(|(s, (&x, &mean))| *s = (x - mean) * (x - mean));
+        });
+        for (variance, sum) in variances.iter_mut().zip(column_sums(&squares, c)) {
+            *variance = T::from_f64(sum / m);
+        }
+    }
+
+    pub(super) fn follow<T: Real>(running: &mut [T], found: &[T], momentum: f64, unbias: f64) {
+        let c = found.len() / 2;
+        for (i, (running, &found)) in running.iter_mut().zip(found).enumerate() {
+            let found = if i < c { 1.0 } else { unbias } * found.to_f64();
+            *running = T::from_f64(running.to_f64() + momentum * (found - running.to_f64()));
+        }
+    }
+
+    pub(super) fn mean_and_rstd<T: Real>(found: &[T], eps: f64) -> (&[T], Vec<T>) {
+        let (mean, variance) = found.split_at(found.len() / 2);
+        let rstd = |v: &T| T::from_f64(1.0 / (v.to_f64() + eps).sqrt());
+        (mean, variance.iter().map(rstd).collect())
+    }
+
+    pub(super) fn forward<T: Real>(
+        x: &[T],
+        mean: &[T],
+        rstd: &[T],
+        gamma: &[T],
+        beta: &[T],
+        y: &mut [T],
+    ) {
+        let c = mean.len();
+        rows(y, c, |pixel, y| {
+            let x = &x[pixel * c..][..c];
+            for k in 0..c {
+                y[k] = (x[k] - mean[k]) * rstd[k] * gamma[k] + beta[k];
+            }
+        });
+    }
+
+    pub(super) struct Backward<'a, T> {
+        pub(super) x: &'a [T],
+        pub(super) dy: &'a [T],
+        pub(super) mean: &'a [T],
+        pub(super) rstd: &'a [T],
+    }
+
+    impl<T: Real> Backward<'_, T> {
+        /// `sum dy xhat` and `sum dy`.
+        pub(super) fn sums(&self, dgamma: &mut [T], dbeta: &mut [T]) {
+            let c = self.mean.len();
+            let mut products = Buffer::<T>::new(self.x.len());
+            rows(&mut products, c, |pixel, products| {
+                let (x, dy) = (&self.x[pixel * c..][..c], &self.dy[pixel * c..][..c]);
+                for k in 0..c {
+                    products[k] = dy[k] * (x[k] - self.mean[k]) * self.rstd[k];
+                }
+            });
+            for (sums, of) in [(dgamma, &products[..]), (dbeta, self.dy)] {
+                let found = column_sums(of, c);
+                sums.iter_mut().zip(found).for_each(|(sum, found)| *sum = T::from_f64(found));
+            }
+        }
+
+        pub(super) fn run(
+            &self,
+            gamma: &[T],
+            [dgamma, dbeta]: [&[T]; 2],
+            share: f64,
+            dx: &mut [T],
+        ) {
+            let (c, share) = (self.mean.len(), T::from_f64(share));
+            rows(dx, c, |pixel, dx| {
+                let (x, dy) = (&self.x[pixel * c..][..c], &self.dy[pixel * c..][..c]);
+                for k in 0..c {
+                    let hat = (x[k] - self.mean[k]) * self.rstd[k];
+                    let rest = share * (dbeta[k] + hat * dgamma[k]);
+                    dx[k] = self.rstd[k] * gamma[k] * (dy[k] - rest);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Our kernels, cuDNN or cuBLASLt: whichever is fastest for the convolution at hand.
+//!
+//! `SRK_CONV=native|cudnn|cublas` decides; otherwise the first time that a size is met all that can
+//! do it are run on the tensors at hand, compared and timed ([`Tuner`](crate::engine::cuda::tuning)).
+//! A library does the bare convolution; the epilogue follows as a kernel of ours.
+use std::fmt::Write;
+
+use crate::engine::cuda::tuning::{Bench, Engine};
+use crate::engine::cuda::{Convolution, DevicePointer, Gpu, Libraries, Pass};
+use crate::engine::device::DType;
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Report, Result};
+
+/// What `SRK_CONV` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Fastest,
+    Native,
+    Cudnn,
+    Cublas,
+}
+
+fn wanted() -> Result<Wanted> {
+    match std::env::var("SRK_CONV").as_deref() {
+        Err(_) | Ok("" | "auto") => Ok(Wanted::Fastest),
+        Ok("native") => Ok(Wanted::Native),
+        Ok("cudnn") => Ok(Wanted::Cudnn),
+        Ok("cublas") => Ok(Wanted::Cublas),
+        Ok(other) => {
+            let report = Report::new(format!("there is no SRK_CONV={other}"), "");
+            Err(Error::Usage(report.help("use auto, native, cudnn or cublas")))
+        }
+    }
+}
+
+/// Does `problem` on x, w, y, of which the one that the pass computes is written: by `native`, or by
+/// a library and then `finish`.
+pub(super) fn run(
+    gpu: &Gpu,
+    problem: &Convolution,
+    [x, w, y]: [&Tensor; 3],
+    native: &dyn Fn() -> Result<()>,
+    finish: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let wanted = wanted()?;
+    if wanted == Wanted::Native {
+        return native();
+    }
+    let Some(libraries) = gpu.driver().libraries() else {
+        return match wanted {
+            Wanted::Fastest => native(),
+            _ => Err(missing(wanted, "this device has no libraries")),
+        };
+    };
+    if let Some(error) = not_there(wanted, libraries) {
+        return Err(error);
+    }
+    let output = [y, x, w][problem.pass as usize];
+    let tensors = [x, w, y].map(|t| t.device_pointer().unwrap_or(DevicePointer(0)));
+    let candidates = candidates(libraries, wanted, problem, tensors, finish);
+    match (wanted, candidates.first()) {
+        (_, None) => native(),
+        (Wanted::Fastest, _) => choose(gpu, problem, output, native, &candidates),
+        (_, Some(first)) => first.run(),
+    }
+}
+
+fn choose(
+    gpu: &Gpu,
+    problem: &Convolution,
+    output: &Tensor,
+    native: &dyn Fn() -> Result<()>,
+    candidates: &[ByLibrary<'_>],
+) -> Result<()> {
+    let native = Native(native);
+    let others = candidates.iter().map(|c| c as &dyn Engine);
+    let engines: Vec<&dyn Engine> = std::iter::once(&native as &dyn Engine).chain(others).collect();
+    let bench = OnGpu { gpu, output };
+    let tolerance = tolerance(problem.dtype);
+    let measure = !gpu.is_recording();
+    let best = gpu.tuner().choose(&key(problem), tolerance, &engines, &bench, measure)?;
+    engines[best].run()
+}
+
+/// The relative L2 distance that two right results may have: f32 sums in another order (TF32 would
+/// be off by 3e-4), one rounding to f16, one to bf16.
+const fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 1e-3,
+        DType::BF16 => 8e-3,
+        DType::F32 | DType::F64 => 5e-5,
+    }
+}
+
+/// The problem as it is remembered.
+fn key(p: &Convolution) -> String {
+    let mut key = String::with_capacity(64);
+    let [n, height, width, ci] = p.input;
+    let (co, k, stride, pad) = (p.outputs, p.kernel, p.stride, p.pad);
+    // Writing to a string does not fail.
+    let _ = write!(key, "{:?} {:?} {n}x{height}x{width}x{ci}", p.pass, p.dtype);
+    let _ = write!(key, " to {co}, kernel {k}, stride {stride}, pad {pad}");
+    key
+}
+
+fn missing(wanted: Wanted, why: &str) -> Error {
+    let name = format!("{wanted:?}").to_lowercase();
+    let report = Report::new(format!("SRK_CONV={name} cannot be done"), why);
+    Error::Device(report.help("leave SRK_CONV out, or SRK_CONV=native"))
+}
+
+/// The error if the library that is wanted was not found.
+fn not_there(wanted: Wanted, libraries: &dyn Libraries) -> Option<Error> {
+    let name = match wanted {
+        Wanted::Cudnn => "cudnn",
+        Wanted::Cublas => "cublas",
+        Wanted::Fastest | Wanted::Native => return None,
+    };
+    let there = libraries.versions().iter().any(|(found, _)| *found == name);
+    (!there).then(|| missing(wanted, &libraries.why_not(name)))
+}
+
+/// The ways in which libraries do the problem.
+fn candidates<'a>(
+    libraries: &'a dyn Libraries,
+    wanted: Wanted,
+    problem: &'a Convolution,
+    tensors: [DevicePointer; 3],
+    finish: &'a dyn Fn() -> Result<()>,
+) -> Vec<ByLibrary<'a>> {
+    let one = |way| ByLibrary { libraries, problem, way, tensors, finish };
+    let mut all = vec![];
+    if wanted != Wanted::Cublas {
+        all.extend((0..libraries.plans(problem)).map(|plan| one(Way::Cudnn(plan))));
+    }
+    let product = problem.as_product().filter(|p| libraries.multiplies(p));
+    if wanted != Wanted::Cudnn && product.is_some() {
+        all.push(one(Way::Cublas));
+    }
+    all
+}
+
+struct Native<'a>(&'a dyn Fn() -> Result<()>);
+
+impl Engine for Native<'_> {
+    fn name(&self) -> String {
+        "native".to_owned()
+    }
+
+    fn run(&self) -> Result<()> {
+        (self.0)()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Cudnn(usize),
+    Cublas,
+}
+
+struct ByLibrary<'a> {
+    libraries: &'a dyn Libraries,
+    problem: &'a Convolution,
+    way: Way,
+    /// x, w, y
+    tensors: [DevicePointer; 3],
+    finish: &'a dyn Fn() -> Result<()>,
+}
+
+impl Engine for ByLibrary<'_> {
+    fn name(&self) -> String {
+        match self.way {
+            Way::Cudnn(plan) => format!("cudnn/{plan}"),
+            Way::Cublas => "cublas".to_owned(),
+        }
+    }
+
+    fn run(&self) -> Result<()> {
+        let [x, w, y] = self.tensors;
+        match (self.way, self.problem.as_product()) {
+            (Way::Cublas, Some(product)) => {
+                let operands = match self.problem.pass {
+                    Pass::Forward => [x, w, y],
+                    Pass::InputGradient => [y, w, x],
+                    Pass::WeightGradient => [y, x, w],
+                };
+                self.libraries.multiply(&product, operands)?;
+            }
+            (Way::Cublas, None) => unreachable!("cuBLASLt is a candidate for products only"),
+            (Way::Cudnn(plan), _) => self.libraries.convolve(self.problem, plan, self.tensors)?,
+        }
+        (self.finish)()
+    }
+}
+
+/// Measures on the device, and looks at the tensor that engines write.
+struct OnGpu<'a> {
+    gpu: &'a Gpu,
+    output: &'a Tensor,
+}
+
+impl Bench for OnGpu<'_> {
+    fn poison(&self) -> Result<()> {
+        let Some(at) = self.output.device_pointer() else { return Ok(()) };
+        self.gpu.driver().fill(at, 0xff, self.output.bytes())
+    }
+
+    fn result(&self) -> Result<Vec<f32>> {
+        self.output.to_f32_vec()
+    }
+
+    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        self.gpu.driver().time(work)
+    }
+}

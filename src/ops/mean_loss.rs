@@ -1,0 +1,103 @@
+//! What losses have in common that are the mean of a distance between the elements of two tensors.
+//!
+//! ```text
+//! y  = sum of d(a - b) / n
+//! da = dy d'(a - b) / n,    db = -da
+//! ```
+//!
+//! Summed in a fixed order: in double precision on the CPU, in single on a GPU.
+use rayon::prelude::*;
+
+use super::parallel::{CHUNK, sum};
+use super::same_shape;
+use super::scale::Scale;
+use super::simd::Lane;
+use crate::engine::cuda::{Arg, Gpu, Grid};
+use crate::engine::device::{DType, Real};
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved};
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::on_device;
+
+/// A loss by its distance `d`. Kernels: `{name}_sums` and `{name}_backward` in kernels/mean_loss.cu.
+pub(super) trait MeanLoss: Op {
+    /// `d(difference)`.
+    fn distance(difference: f64) -> f64;
+
+    /// Writes `each * d'(a - b)` to `da`.
+    fn slopes<T: Lane>(each: T, a: &[T], b: &[T], da: &mut [T]);
+}
+
+/// The mean, `[1]`.
+pub(super) fn forward<L: MeanLoss>(loss: &L, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+    let [a, b] = inputs else { unreachable!("losses take two inputs") };
+    same_shape(loss.name(), a, b)?;
+    let mean = on_device!(a,
+        cpu::<T> => {
+            let (x, y) = (a.cpu::<T>()?, b.cpu::<T>()?);
+            let total = sum(x.len(), |i| L::distance(x[i].to_f64() - y[i].to_f64()));
+            Tensor::from_f64(&[total / a.len() as f64], &[1], a.dtype())
+        },
+        cuda(gpu) => mean_on_gpu(&gpu, loss.name(), a, b)?,
+    );
+    Ok((mean, Saved::new()))
+}
+
+/// The gradients of both inputs.
+pub(super) fn backward<L: MeanLoss>(
+    loss: &L,
+    call: &Call,
+    dy: &Tensor,
+) -> Result<Vec<Option<Tensor>>> {
+    let [a, b] = call.inputs else { unreachable!("losses take two inputs") };
+    let mut da = Tensor::empty_as(a, a.shape())?;
+    let db = on_device!(a,
+        cpu::<T> => {
+            let each = T::from_f64(dy.to_f64_vec()?[0] / a.len() as f64);
+            let inputs = a.cpu()?.par_chunks(CHUNK).zip(b.cpu()?.par_chunks(CHUNK));
+            let outputs = da.cpu_mut()?.par_chunks_mut(CHUNK);
+            outputs.zip(inputs).for_each(|(da, (a, b))| L::slopes::<T>(each, a, b, da));
+            call.wants[1].then(|| Scale { factor: -1.0 }.scaled(&da)).transpose()?
+        },
+        cuda(gpu) => {
+            let db = call.wants[1].then(|| Tensor::empty_as(b, b.shape())).transpose()?;
+            let to = [Arg::from(&mut da), Arg::optional(db.as_ref()), a.len().into()];
+            let args = [&[a.into(), b.into(), dy.into()], &to[..]].concat();
+            let grid = Grid::elements(threads(a));
+            gpu.launch(&format!("{}_backward", loss.name()), a.dtype(), grid, &args)?;
+            db
+        }
+    );
+    Ok(vec![Some(da), db])
+}
+
+fn mean_on_gpu(gpu: &Gpu, loss: &str, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    // Enough blocks for any GPU, few enough for one block to add up.
+    let blocks = threads(a).div_ceil(256).clamp(1, 1024);
+    let partial = Tensor::empty_on(&a.device(), DType::F32, &[blocks])?;
+    let mean = Tensor::empty_as(a, &[1])?;
+    let args = [a.into(), b.into(), (&partial).into(), a.len().into()];
+    gpu.launch(&format!("{loss}_sums"), a.dtype(), Grid::new([blocks, 1, 1], 256), &args)?;
+    let args = [(&partial).into(), (&mean).into(), blocks.into(), a.len().into()];
+    gpu.launch("mean_loss_finish", a.dtype(), Grid::new([1, 1, 1], 256), &args)?;
+    Ok(mean)
+}
+
+/// One for 16 bytes, and at least one for each element that is left.
+fn threads(a: &Tensor) -> usize {
+    let pack = 16 / a.dtype().size();
+    (a.len() / pack).max(a.len() % pack)
+}
+
+/// An odd length, one element, several blocks and a rest, and a training batch.
+pub(super) fn cases<L: MeanLoss>(loss: fn() -> L) -> Vec<OpCase> {
+    let case = |shape: &[usize]| OpCase::new(loss, &[shape, shape]);
+    vec![
+        case(&[2, 3, 5, 7]),
+        case(&[1]),
+        // Gradients of dy / n are subnormal in f16, with steps of 6e-8: that is what loss scaling is for.
+        case(&[3, 31, 17, 5]).kernel_only().kernel_tols([1e-5, 1e-2, 8e-3]),
+        case(&[8, 256, 256, 3]).timed_only(),
+    ]
+}

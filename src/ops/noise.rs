@@ -1,0 +1,164 @@
+//! Standard normal numbers for pixels: the first three of [`Stream::normals`] at the pixel's column and
+//! row. Not differentiated.
+use crate::engine::cuda::{Arg, Grid};
+use crate::engine::device::{DType, Device, Real};
+use crate::engine::rng::Stream;
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::on_device;
+
+/// Noise that is a function of seed, purpose, step and the absolute place of a pixel.
+#[derive(Clone, Copy, Debug)]
+pub struct PixelNoise<'a> {
+    /// Seed, purpose and step.
+    pub stream: Stream,
+    /// Row and column of the first pixel of each image, `[N, 2]`, F32 on the device of what is filled. None:
+    /// images are stacked, so that the first row of image n is n H.
+    pub origins: Option<&'a Tensor>,
+    /// An integer ([`integer`]) that is added to the step when a kernel runs, or none.
+    pub later: Option<&'a Tensor>,
+}
+
+/// Where standard normal numbers come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Noise<'a> {
+    /// A tensor of them, F32.
+    Given(&'a Tensor),
+    /// They are drawn.
+    Pixels(PixelNoise<'a>),
+}
+
+/// `value` as a tensor `[1]`; to the engine an F32 whose bits they are.
+///
+/// # Errors
+/// If the memory of a GPU is full.
+pub fn integer(device: &Device, value: u32) -> Result<Tensor> {
+    Tensor::from_slice_on(device, &[f32::from_bits(value)], &[1])
+}
+
+/// Places of pixels as `[N, 2]` on `device`, from row and column of the first pixel of each image.
+///
+/// # Errors
+/// If a place is beyond 2^24, where F32 has gaps, or the memory of a GPU is full.
+pub fn origins(device: &Device, places: &[[usize; 2]]) -> Result<Tensor> {
+    let exact = |&v: &usize| match v < 1 << 24 {
+        true => Ok(f32::from_f64(v as f64)),
+        false => Err(Error::Unsupported { op: "noise", what: format!("a pixel at {v}") }),
+    };
+    let values = places.iter().flatten().map(exact).collect::<Result<Vec<_>>>()?;
+    Tensor::from_slice_on(device, &values, &[places.len(), 2])
+}
+
+/// Fills `z` `[N, H, W, 3]`.
+///
+/// # Errors
+/// If the shapes do not match.
+pub fn pixel_noise(noise: &PixelNoise, z: &mut Tensor) -> Result<()> {
+    let [n, h, w, _] = noise.check(z)?;
+    on_device!(z,
+        cpu::<T> => {
+            let stream = noise.stream_now()?;
+            let origins = noise.host_origins([n, h])?;
+            let images = z.cpu_mut::<T>()?.chunks_exact_mut((h * w * 3).max(1));
+            for (image, origin) in images.zip(origins) {
+                fill_pixels::<T>(&stream, origin, w, image);
+            }
+        },
+        cuda(gpu) => {
+            let [origins, later, seed, purpose, step] = noise.args();
+            let (dtype, count) = (z.dtype(), n * h * w);
+            let sizes = [count, h, w].map(Arg::from);
+            let args = [&[z.into(), origins, later, seed, purpose, step], &sizes[..]].concat();
+            gpu.launch("pixel_noise", dtype, Grid::elements(count), &args)?;
+        }
+    );
+    Ok(())
+}
+
+impl PixelNoise<'_> {
+    /// The sizes of `z`, if it fits.
+    pub(super) fn check(&self, z: &Tensor) -> Result<[usize; 4]> {
+        let dims @ [n, _, _, c] = z.nhwc("noise")?;
+        let images = self.origins.map_or(n, |o| o.len() / 2);
+        if c != 3 || images != n {
+            return Err(Error::shape("noise", format!("[{images}, H, W, 3]"), z.shape()));
+        }
+        Ok(dims)
+    }
+
+    /// The stream with what is added to its step: on the CPU, where that can be read.
+    fn stream_now(&self) -> Result<Stream> {
+        let Some(later) = self.later else { return Ok(self.stream) };
+        Ok(self.stream.later(later.cpu::<f32>()?[0].to_bits()))
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Whole numbers.
+    fn host_origins(&self, [n, h]: [usize; 2]) -> Result<Vec<[usize; 2]>> {
+        let Some(origins) = self.origins else { return Ok((0..n).map(|i| [i * h, 0]).collect()) };
+        let pairs = origins.cpu::<f32>()?.chunks_exact(2);
+        Ok(pairs.map(|p| [p[0] as usize, p[1] as usize]).collect())
+    }
+
+    /// Origins, what is added to the step, seed, purpose and step, as kernels expect them.
+    pub(super) fn args(&self) -> [Arg; 5] {
+        let (seed, purpose, step) = self.stream.parts();
+        let small = |v: u32| Arg::from(v.cast_signed());
+        let (origins, later) = (Arg::optional(self.origins), Arg::optional(self.later));
+        [origins, later, seed.into(), small(purpose), small(step)]
+    }
+}
+
+impl Noise<'_> {
+    /// The numbers as a tensor of the CPU like `of`; `steps` are added to those of the stream.
+    pub(super) fn on_cpu(&self, of: &Tensor, steps: u32) -> Result<Tensor> {
+        match self {
+            Self::Given(z) => z.try_clone(),
+            Self::Pixels(noise) => {
+                let mut z = Tensor::empty_on(&Device::Cpu, DType::F32, of.shape())?;
+                pixel_noise(&PixelNoise { stream: noise.stream.later(steps), ..*noise }, &mut z)?;
+                Ok(z)
+            }
+        }
+    }
+
+    /// The given numbers or null, then [`PixelNoise::args`], where a stream is only read if that is null.
+    pub(super) fn args(&self) -> [Arg; 6] {
+        match self {
+            Self::Given(z) => {
+                let zero = Arg::from(0);
+                [(*z).into(), Arg::NULL, Arg::NULL, Arg::from(0u64), zero, zero]
+            }
+            Self::Pixels(noise) => {
+                let [origins, later, seed, purpose, step] = noise.args();
+                [Arg::NULL, origins, later, seed, purpose, step]
+            }
+        }
+    }
+
+    /// Fails in the name of `op` unless there is a number for each element of `of`.
+    pub(super) fn check(&self, op: &'static str, of: &Tensor) -> Result<()> {
+        match self {
+            Self::Given(z) => super::same_shape(op, of, z),
+            Self::Pixels(noise) => noise.check(of).map(drop),
+        }
+    }
+}
+
+/// Three of the four normals of each pixel of `image` `[H, width, 3]`, whose first pixel is `origin`.
+#[allow(clippy::cast_possible_truncation)] // Coordinates of pixels fit 32 bits.
+pub(crate) fn fill_pixels<T: Real>(
+    stream: &Stream,
+    origin: [usize; 2],
+    width: usize,
+    image: &mut [T],
+) {
+    use rayon::prelude::*;
+    image.par_chunks_mut(width * 3).enumerate().for_each(|(y, row)| {
+        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+            let normals = stream.normals((origin[1] + x) as u32, (origin[0] + y) as u32);
+            for (value, &normal) in pixel.iter_mut().zip(&normals) {
+                *value = T::from_f64(f64::from(normal));
+            }
+        }
+    });
+}

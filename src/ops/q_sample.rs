@@ -1,0 +1,78 @@
+//! The state of a forward process at random steps, and what a network should predict of it. Not
+//! differentiated.
+//!
+//! ```text
+//! state  = k_x0 x0 + k_y0 y0 + k_noise z        factors of each image
+//! target = l_x0 x0 + l_y0 y0 + l_noise z        factors of all
+//! ```
+//!
+//! x0, y0 and z are F32; state and target are what the network computes in.
+use super::noise::Noise;
+use super::same_shape;
+use super::sampler_step::combine;
+use crate::engine::cuda::{Arg, Grid};
+use crate::engine::device::Device;
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+
+/// Fills `state`, and `target` with what `factors` of x0, y0 and noise make of them. All tensors are
+/// `[N, H, W, 3]`, but `factors` of the states, `[N, 3]`, F32.
+///
+/// # Errors
+/// If shapes or element types do not match.
+pub fn q_sample(
+    factors: &Tensor,
+    [x0, y0]: [&Tensor; 2],
+    noise: &Noise,
+    state: &mut Tensor,
+    target: Option<(&mut Tensor, [f64; 3])>,
+) -> Result<()> {
+    const OP: &str = "q_sample";
+    let [n, h, w, _] = state.nhwc(OP)?;
+    [x0, y0].into_iter().try_for_each(|other| same_shape(OP, state, other))?;
+    if let Some((target, _)) = &target {
+        same_shape(OP, state, target)?;
+    }
+    if factors.shape() != [n, 3] {
+        return Err(Error::shape(OP, format!("factors of [{n}, 3]"), factors.shape()));
+    }
+    noise.check(OP, state)?;
+    let Device::Cuda(gpu) = state.device() else {
+        return on_cpu(factors.cpu()?, [x0, y0], noise, state, target);
+    };
+    let [z, origins, later, seed, purpose, step] = noise.args();
+    let dtype = state.dtype();
+    let (into, of) = match target {
+        Some((target, of)) => (Arg::from(target), of),
+        None => (Arg::NULL, [0.0; 3]),
+    };
+    let from = [factors.into(), x0.into(), y0.into(), z, origins, later, state.into(), into];
+    let sizes = [n * h * w, h, w].map(Arg::from);
+    let args = [&from[..], &of.map(Arg::from), &[seed, purpose, step], &sizes].concat();
+    gpu.launch(OP, dtype, Grid::elements(n * h * w), &args)
+}
+
+fn on_cpu(
+    factors: &[f32],
+    [x0, y0]: [&Tensor; 2],
+    noise: &Noise,
+    state: &mut Tensor,
+    target: Option<(&mut Tensor, [f64; 3])>,
+) -> Result<()> {
+    let z = noise.on_cpu(state, 0)?;
+    let (x0, y0, z) = (x0.cpu::<f32>()?, y0.cpu::<f32>()?, z.cpu::<f32>()?);
+    if let Some((target, [of_x0, of_y0, of_noise])) = target {
+        let target = target.cpu_mut::<f32>()?;
+        target.copy_from_slice(z);
+        combine(target, [of_noise, of_x0, of_y0, 0.0], x0, y0, y0);
+    }
+    let image = (state.len() / (factors.len() / 3).max(1)).max(1);
+    let state = state.cpu_mut::<f32>()?;
+    state.copy_from_slice(z);
+    for (i, (state, k)) in state.chunks_exact_mut(image).zip(factors.chunks_exact(3)).enumerate() {
+        let at = i * image..(i + 1) * image;
+        let [of_x0, of_y0, of_noise] = [0, 1, 2].map(|j| f64::from(k[j]));
+        combine(state, [of_noise, of_x0, of_y0, 0.0], &x0[at.clone()], &y0[at.clone()], &y0[at]);
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! A batch of tiles through the sampler, on one device.
+use crate::diffusion::sampler::{PixelNoise, Walk, condition};
+use crate::diffusion::system::System;
+use crate::engine::cuda::Graph;
+use crate::engine::device::Device;
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::imaging::tiles::Tile;
+use crate::imaging::{Image, Rect, resample};
+
+use super::Plan;
+
+/// What the network is to see of some tiles of one size.
+pub(super) struct Inputs {
+    pub(super) tiles: Vec<Tile>,
+    /// `[N, h, w, 3]` and its enlargement `[N, H, W, 3]`, in [-1, 1].
+    low: Vec<f32>,
+    y0: Vec<f32>,
+    /// Row and column of each tile in the output.
+    places: Vec<[usize; 2]>,
+    /// Low-resolution height and width of a tile.
+    size: [usize; 2],
+    scale: usize,
+}
+
+impl Inputs {
+    /// Cuts `tiles`, which are of one size, out of `image`.
+    pub(super) fn of(image: &Image, plan: &Plan, scale: usize, tiles: Vec<Tile>) -> Result<Self> {
+        let first = tiles.first().map_or(Rect::new(0, 0, 0, 0), |t| t.padded);
+        let (mut low, mut y0, mut places) = (vec![], vec![], vec![]);
+        for tile in &tiles {
+            let high = tile.padded.scaled(scale);
+            let held = resample::bicubic_footprint(high, plan.padded, scale);
+            let wider = padded_region(image, held)?;
+            y0.append(&mut resample::bicubic_up(&wider, held, plan.padded, 3, scale, high)?);
+            low.append(&mut crop(&wider, held, tile.padded));
+            places.push([high.y, high.x]);
+        }
+        Ok(Self { tiles, low, y0, places, size: [first.height, first.width], scale })
+    }
+
+    fn shapes(&self) -> [[usize; 4]; 2] {
+        let ([h, w], n) = (self.size, self.tiles.len());
+        [[n, h, w, 3], [n, h * self.scale, w * self.scale, 3]]
+    }
+}
+
+/// Runs batches. On a GPU the second batch of a size records the launches of the whole walk, which
+/// later ones replay.
+pub(super) struct Runner<'a> {
+    system: &'a System,
+    steps: usize,
+    seed: u64,
+    batch: Option<Batch>,
+    output: Option<Tensor>,
+}
+
+/// What batches of one shape share.
+struct Batch {
+    walk: Walk,
+    low: Tensor,
+    y0: Tensor,
+    noise: PixelNoise,
+    runs: usize,
+    graph: Option<(Graph, Tensor)>,
+}
+
+impl<'a> Runner<'a> {
+    pub(super) fn new(system: &'a System, steps: usize, seed: u64) -> Self {
+        Self { system, steps, seed, batch: None, output: None }
+    }
+
+    /// Starts the work on `inputs`; a GPU is then busy. `on_step` is told how many calls of the network
+    /// were made or issued.
+    pub(super) fn start(
+        &mut self,
+        inputs: &Inputs,
+        on_step: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let device = self.system.network.device();
+        let [low, high] = inputs.shapes();
+        let mut batch = match self.batch.take().filter(|b| b.low.shape() == low) {
+            Some(mut batch) => {
+                batch.low.write(&inputs.low)?;
+                batch.y0.write(&inputs.y0)?;
+                batch.noise.move_to(&inputs.places)?;
+                batch
+            }
+            None => Batch {
+                walk: Walk::new(&self.system.config.diffusion, low[0], self.steps, &device)?,
+                low: Tensor::from_slice_on(&device, &inputs.low, &low)?,
+                y0: Tensor::from_slice_on(&device, &inputs.y0, &high)?,
+                noise: PixelNoise::new(&device, self.seed, &inputs.places)?,
+                runs: 0,
+                graph: None,
+            },
+        };
+        if let (1, Device::Cuda(gpu)) = (batch.runs, &device) {
+            batch.graph = Some(gpu.capture(|| batch.run(self.system, &mut |_| Ok(())))?);
+        }
+        match &batch.graph {
+            Some((graph, _)) => graph.replay()?,
+            None => self.output = Some(batch.run(self.system, on_step)?),
+        }
+        batch.runs += 1;
+        self.batch = Some(batch);
+        Ok(())
+    }
+
+    /// Waits for the work and gives the pixels of all tiles, `[N, H, W, 3]` in [0, 1].
+    pub(super) fn finish(&mut self) -> Result<Vec<f32>> {
+        let recorded = self.batch.as_ref().and_then(|b| b.graph.as_ref()).map(|(_, x0)| x0);
+        let mut pixels = match (self.output.take(), recorded) {
+            (Some(x0), _) => x0.to_f32_vec()?,
+            (None, Some(x0)) => x0.to_f32_vec()?,
+            (None, None) => vec![],
+        };
+        pixels.iter_mut().for_each(|v| *v = (*v + 1.0) / 2.0);
+        Ok(pixels)
+    }
+}
+
+impl Batch {
+    /// The clean images of the batch, in [-1, 1].
+    fn run(&self, system: &System, on_step: &mut dyn FnMut(usize) -> Result<()>) -> Result<Tensor> {
+        let network = &*system.network;
+        let seen = condition(network, &self.low, &self.y0)?;
+        let told = &mut |p: crate::diffusion::sampler::Progress<'_>| on_step(p.done);
+        self.walk.run(network, seen, &self.y0, &self.noise, told)
+    }
+}
+
+/// The region `[H, W, 3]` of the image padded by reflection on the right and below, in [-1, 1].
+fn padded_region(image: &Image, region: Rect) -> Result<Vec<f32>> {
+    let inside = Rect::new(
+        region.x,
+        region.y,
+        region.right().min(image.width).saturating_sub(region.x),
+        region.bottom().min(image.height).saturating_sub(region.y),
+    );
+    if inside == region {
+        let pixels = image.rgb_f32(region)?;
+        return Ok(pixels.into_iter().map(|v| 2.0 * v - 1.0).collect());
+    }
+    let (rows, columns) = (
+        reflected(region.y, region.height, image.height),
+        reflected(region.x, region.width, image.width),
+    );
+    let mut out = Vec::with_capacity(region.area() * 3);
+    for &y in &rows {
+        let row = image.rgb_f32(Rect::new(0, y, image.width, 1))?;
+        for &x in &columns {
+            out.extend(row[3 * x..3 * x + 3].iter().map(|v| 2.0 * v - 1.0));
+        }
+    }
+    Ok(out)
+}
+
+/// Where the positions `start..start + len` lie in a side of `size`, reflected at its end without
+/// repeating the last pixel; a side too short for that bounces to and fro.
+fn reflected(start: usize, len: usize, size: usize) -> Vec<usize> {
+    let period = (2 * size.saturating_sub(1)).max(1);
+    let fold = |i: usize| {
+        let i = i % period;
+        if i < size { i } else { period - i }
+    };
+    (start..start + len).map(fold).collect()
+}
+
+/// The part `wanted` of `pixels`, which are the region `held` `[H, W, 3]`.
+pub(super) fn crop(pixels: &[f32], held: Rect, wanted: Rect) -> Vec<f32> {
+    let mut out = Vec::with_capacity(wanted.area() * 3);
+    for y in wanted.y..wanted.bottom() {
+        let at = ((y - held.y) * held.width + wanted.x - held.x) * 3;
+        out.extend_from_slice(&pixels[at..at + wanted.width * 3]);
+    }
+    out
+}

@@ -1,0 +1,60 @@
+//! The prebuilt kernels are those of the sources, whole, and load on the drivers they should.
+#![allow(clippy::unwrap_used)]
+use std::collections::BTreeMap;
+use std::fs;
+
+use srk::engine::cuda::{images, sha256};
+
+const RUN: &str = "run `python3 kernels/prebuild.py`";
+
+/// File names and hashes that the manifest lists as `kind`.
+fn listed(kind: &str) -> BTreeMap<String, String> {
+    let manifest = fs::read_to_string("kernels/prebuilt/manifest.txt").unwrap();
+    let lines = manifest.lines().filter_map(|line| line.strip_prefix(kind)?.trim().split_once(' '));
+    lines.map(|(hash, name)| (name.to_owned(), hash.to_owned())).collect()
+}
+
+/// Hashes of the files in `folder` with one of these extensions.
+fn found(folder: &str, extensions: &[&str]) -> BTreeMap<String, String> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let wanted = files.filter(|path| {
+        path.extension().is_some_and(|e| extensions.contains(&e.to_str().unwrap_or_default()))
+    });
+    let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    wanted.map(|path| (name(&path), sha256::hex(&fs::read(&path).unwrap()))).collect()
+}
+
+#[test]
+fn they_are_of_these_sources() {
+    assert_eq!(listed("source"), found("kernels", &["cu", "cuh"]), "kernels changed: {RUN}");
+}
+
+#[test]
+fn they_are_whole() {
+    assert_eq!(listed("image"), found("kernels/prebuilt", &["bin"]), "damaged: {RUN}");
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn old_drivers_load_them() {
+    let stems: Vec<String> =
+        listed("source").into_keys().filter_map(|n| Some(n.strip_suffix(".cu")?.into())).collect();
+    for (name, _) in listed("image") {
+        let modules = images::unpack(&fs::read(format!("kernels/prebuilt/{name}")).unwrap());
+        let modules = modules.unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            modules.iter().map(|m| &m.stem).collect::<Vec<_>>(),
+            stems.iter().collect::<Vec<_>>()
+        );
+        for images::Module { stem, bytes } in modules {
+            if name.starts_with("ptx") {
+                let text = std::str::from_utf8(bytes.strip_suffix(b"\0").unwrap()).unwrap();
+                assert!(text.contains("\n.version 7.0\n.target sm_80\n"), "{stem}: {text:.300}");
+            } else {
+                // ABI 7 loads on drivers from 525 on, 8 (all there is for sm_100 and sm_120) from 570 on.
+                let abi = if ["100.bin", "120.bin"].contains(&name.as_str()) { 8 } else { 7 };
+                assert_eq!((&bytes[..4], bytes[8]), (&b"\x7fELF"[..], abi), "{stem} in {name}");
+            }
+        }
+    }
+}
