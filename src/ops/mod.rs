@@ -52,6 +52,8 @@ pub fn all() -> Vec<OpCase> {
         add_channels::cases(),
         batch_norm::cases(),
         attention::cases(),
+        attention::cases(),
+        batch_norm::cases(),
         bilinear::cases(),
         cast::cases(),
         concat::cases(),
