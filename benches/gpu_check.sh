@@ -50,8 +50,8 @@ fi
 twice() {
     local image
     for image in images/*.png; do
-        bin/srk upscale "$image" "$out/a.png" --device cuda --force &&
-            bin/srk upscale "$image" "$out/b.png" --device cuda --force &&
+        bin/srk upscale "$image" "$out/a.png" --device cuda --overwrite &&
+            bin/srk upscale "$image" "$out/b.png" --device cuda --overwrite &&
             cmp "$out/a.png" "$out/b.png" || return 1
     done
 }
