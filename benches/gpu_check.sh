@@ -50,8 +50,8 @@ fi
 twice() {
     local image
     for image in images/*.png; do
-        bin/srk upscale "$image" "$out/a.png" --device cuda --force &&
-            bin/srk upscale "$image" "$out/b.png" --device cuda --force &&
+        bin/srk upscale "$image" "$out/a.png" --device cuda --overwrite &&
+            bin/srk upscale "$image" "$out/b.png" --device cuda --overwrite &&
             cmp "$out/a.png" "$out/b.png" || return 1
     done
 }
@@ -59,10 +59,8 @@ wanted repeat && step repeat twice
 
 # The registry's convolutions by each library. Results that are off fail here, too.
 if wanted engines; then
-    for engine in cudnn cublas; do
-        for op in conv2d conv_transpose2d linear; do
-            SRK_CONV=$engine SRK_OP=$op step "engine-$engine-$op" tests kernels
-        done
+    for engine in cudnn cublas auto; do
+        SRK_CONV=$engine step "engine-$engine" tests engines --ignored --exact on_a_real_gpu
     done
 fi
 
