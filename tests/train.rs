@@ -581,9 +581,9 @@ fn a_full_gpu_says_which_batch_would_fit() {
         let config = place.config(&[&format!("data.train.batch={batch}"), "run.steps=1"]);
         go_on((&Device::Cuda(gpu), DType::F32), &config, &place.runs(out), None).0
     };
-    let error = fits(3 << 20, 8, "full").unwrap_err();
+    let error = fits(1 << 20, 16, "full").unwrap_err();
     assert_eq!(error.exit_code(), 5, "{error}");
     let text = error.to_string();
     let named = text.split("data.train.batch=").nth(1).unwrap().split(' ').next().unwrap();
-    fits(3 << 20, named.parse().unwrap(), "smaller").unwrap();
+    fits(1 << 20, named.parse().unwrap(), "smaller").unwrap();
 }
