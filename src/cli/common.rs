@@ -108,6 +108,14 @@ pub(super) fn place(
     Upscaler::new(system, &device, dtype)
 }
 
+/// What the choice of libraries has to say, such as results that were wrong.
+pub(super) fn notes_of_libraries(system: &System) -> Vec<String> {
+    match system.network.device() {
+        Device::Cpu => vec![],
+        Device::Cuda(gpu) => gpu.tuner().take_warnings(),
+    }
+}
+
 /// Bytes for the tiles in flight: `on_cpu`, or four fifths of what is free on the GPU.
 pub(super) fn memory_for(upscaler: &Upscaler, on_cpu: u64) -> Result<u64> {
     match upscaler.system().network.device() {

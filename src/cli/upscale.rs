@@ -146,6 +146,9 @@ pub(super) fn run(args: Args) -> Result<()> {
             }
         }
     }
+    for note in common::notes_of_libraries(system) {
+        out.say(&format!("note: {note}"));
+    }
     out.event(json!({"event": "done", "done": done, "skipped": skipped, "failed": failed.len(),
         "seconds": started.elapsed().as_secs_f64()}));
     match (jobs.len(), failed.pop()) {

@@ -334,6 +334,11 @@ impl GpuTrainer {
         self.forward_backward(config, &fewer).map(drop)
     }
 
+    /// What the choice of libraries has to say, such as results that were wrong.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.gpu.tuner().take_warnings()
+    }
+
     /// Copies weights, moments and averages to `host` and `optimizer`.
     ///
     /// # Errors

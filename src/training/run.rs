@@ -130,6 +130,8 @@ impl<'a> Run<'a> {
             let signal = stop.load(Ordering::Relaxed);
             let ends = step == last || signal != 0;
             if due(step, self.config.log.every) || ends {
+                let warnings = self.gpu.iter().flat_map(GpuTrainer::warnings);
+                warnings.for_each(|text| reporter.warn(&text));
                 self.log(&done, &mut meter, batches.take_waited(), last, reporter)?;
             }
             if signal == 0 && (due(step, self.config.val.every) || step == self.config.run.steps) {
