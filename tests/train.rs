@@ -1,5 +1,7 @@
 //! Training: resuming, stopping, refusing, and learning.
 #![allow(clippy::unwrap_used)]
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -7,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
+use srk::engine::device::{DType, Device};
 use srk::error::{Error, Result};
 use srk::imaging::{self, Color, EncodeOptions, Image};
 use srk::models::weights::WeightsFile;
@@ -130,9 +133,18 @@ impl Reporter for Heard {
 }
 
 fn go(config: &Config, out: &Path, until: Option<u64>) -> (Result<()>, Heard) {
+    go_on((&Device::Cpu, DType::F32), config, out, until)
+}
+
+fn go_on(
+    place: (&Device, DType),
+    config: &Config,
+    out: &Path,
+    until: Option<u64>,
+) -> (Result<()>, Heard) {
     let mut heard = Heard::default();
     let stop = Arc::new(AtomicUsize::new(0));
-    let result = train(config, out, until, &stop, &mut heard);
+    let result = train(config, out, until, place, &stop, &mut heard);
     (result, heard)
 }
 
@@ -485,4 +497,93 @@ fn no_op_reads_what_it_did_not_write() {
     let result = go(&place.config(&["loss.dct=0.1", "run.steps=2"]), &place.runs("runs"), None).0;
     srk::engine::pool::poison(false);
     result.unwrap();
+}
+
+/// Runs the tiny training on a GPU.
+fn finish_on_gpu(dtype: DType, config: &Config, out: &Path, until: Option<u64>) {
+    let device = Device::Cuda(common::fast_gpu());
+    go_on((&device, dtype), config, out, until).0.unwrap();
+}
+
+/// The relative L2 difference between the weights of two runs at `step`.
+fn weights_differ_by(a: &Path, b: &Path, step: u64) -> f64 {
+    let read = |out: &Path| {
+        let path = out.join(format!("tiny/ckpt/{step}/model.safetensors"));
+        WeightsFile::read(&path).unwrap().tensors.into_values().flat_map(|(_, v)| v)
+    };
+    let (mut difference, mut size) = (0.0, 0.0);
+    for (a, b) in read(a).zip(read(b)) {
+        difference += f64::from(a - b).powi(2);
+        size += f64::from(b).powi(2);
+    }
+    (difference / size).sqrt()
+}
+
+/// The first step as written, the others replayed from a recording.
+#[test]
+fn a_gpu_trains_as_the_cpu_does() {
+    let place = Place::new();
+    let (cpu, gpu) = (place.runs("cpu"), place.runs("gpu"));
+    let config = place.config(&[]);
+    finish(&config, &cpu, None);
+    finish_on_gpu(DType::F32, &config, &gpu, None);
+    for ((step, cpu), (_, gpu)) in losses(&cpu).into_iter().zip(losses(&gpu)) {
+        assert!((cpu - gpu).abs() < 1e-4 * cpu, "step {step}: loss {gpu}, on the CPU {cpu}");
+    }
+    // Adam's first steps have the size of the rate whatever the size of the gradient.
+    let difference = weights_differ_by(&gpu, &cpu, 6);
+    assert!(difference < 1e-3, "the weights differ by {difference:.1e}");
+}
+
+#[test]
+fn half_precision_learns_the_same_within_its_precision() {
+    let place = Place::new();
+    let cpu = place.runs("cpu");
+    let config = place.config(&[]);
+    finish(&config, &cpu, None);
+    for (name, dtype, tol) in [("bf16", DType::BF16, 0.05), ("f16", DType::F16, 0.01)] {
+        let gpu = place.runs(name);
+        finish_on_gpu(dtype, &config, &gpu, None);
+        for ((step, cpu), (_, gpu)) in losses(&cpu).into_iter().zip(losses(&gpu)) {
+            assert!((cpu - gpu).abs() < tol * cpu, "{name} step {step}: {gpu}, on the CPU {cpu}");
+        }
+    }
+}
+
+#[test]
+fn a_run_resumed_on_a_gpu_repeats_the_bits() {
+    let place = Place::new();
+    let (straight, resumed) = (place.runs("straight"), place.runs("resumed"));
+    let config = place.config(&[]);
+    finish_on_gpu(DType::BF16, &config, &straight, None);
+    finish_on_gpu(DType::BF16, &config, &resumed, Some(4));
+    finish_on_gpu(DType::BF16, &config, &resumed, None);
+    assert_same(&straight, &resumed, 6);
+}
+
+#[test]
+fn parts_on_a_gpu_learn_as_on_the_cpu() {
+    let place = Place::new();
+    let (cpu, gpu) = (place.runs("cpu"), place.runs("gpu"));
+    let config = place.config(&["optim.accumulate=2", "run.steps=2"]);
+    finish(&config, &cpu, None);
+    finish_on_gpu(DType::F32, &config, &gpu, None);
+    let difference = weights_differ_by(&gpu, &cpu, 2);
+    assert!(difference < 1e-3, "the weights differ by {difference:.1e}");
+}
+
+/// A batch that does not fit: the message names one that does, and that one trains.
+#[test]
+fn a_full_gpu_says_which_batch_would_fit() {
+    let place = Place::new();
+    let fits = |bytes: usize, batch: usize, out: &str| {
+        let gpu = common::emulated::gpu_of(bytes);
+        let config = place.config(&[&format!("data.train.batch={batch}"), "run.steps=1"]);
+        go_on((&Device::Cuda(gpu), DType::F32), &config, &place.runs(out), None).0
+    };
+    let error = fits(1 << 20, 16, "full").unwrap_err();
+    assert_eq!(error.exit_code(), 5, "{error}");
+    let text = error.to_string();
+    let named = text.split("data.train.batch=").nth(1).unwrap().split(' ').next().unwrap();
+    fits(1 << 20, named.parse().unwrap(), "smaller").unwrap();
 }

@@ -2,7 +2,8 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use super::common;
+use super::common::{self, DeviceChoice, Precision};
+use crate::engine::device::{DType, Device};
 use crate::error::{Error, Report, Result};
 use crate::training::config::Config;
 use crate::training::log::Reporter;
@@ -27,6 +28,12 @@ pub(super) struct Args {
     /// Stop after this step, as if the run went on
     #[arg(long, value_name = "STEP")]
     until: Option<u64>,
+    /// Where to run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// What is computed in on a GPU; auto is bf16, or f16 where there is none
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// The folder of all runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
@@ -54,7 +61,13 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
     };
     let config = Config::read(&text, &name, &args.overrides)?;
-    train(&config, &args.out, args.until, &common::stop_on_signals()?, &mut Terminal)
+    let device = args.device.open(&mut |_| ())?;
+    let dtype = match (args.precision, &device) {
+        (Precision::Auto, Device::Cuda(gpu)) if gpu.compute_capability() >= (8, 0) => DType::BF16,
+        (precision, device) => precision.on(device)?,
+    };
+    let stop = common::stop_on_signals()?;
+    train(&config, &args.out, args.until, (&device, dtype), &stop, &mut Terminal)
 }
 
 /// Lines on standard output, warnings on standard error.

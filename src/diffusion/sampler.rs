@@ -16,7 +16,6 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
 use crate::ops::noise;
-pub(crate) use crate::ops::noise::fill_pixels;
 use crate::ops::q_sample::q_sample;
 pub use crate::ops::sampler_step::clamp;
 use crate::ops::sampler_step::{Factors, StepFactors, combine, sampler_step};

@@ -50,8 +50,6 @@ use crate::error::{Error, Result};
 pub fn all() -> Vec<OpCase> {
     [
         add_channels::cases(),
-        batch_norm::cases(),
-        attention::cases(),
         attention::cases(),
         batch_norm::cases(),
         bilinear::cases(),

@@ -1,6 +1,8 @@
 //! Training: configuration, loss, optimizer, checkpoints, and the loop.
+mod batch;
 pub mod checkpoint;
 pub mod config;
+mod gpu;
 pub mod log;
 pub mod loss;
 pub mod optimizer;

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::batch::{Batch, Source};
 use super::checkpoint::Checkpoints;
+use super::gpu::GpuTrainer;
 use super::log::{Metrics, Reporter, grouped, short};
 use super::loss;
 use super::optimizer::{self, Gradients, Optimizer, StepReport};
@@ -13,18 +15,16 @@ use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{self, CropPlan, Crops};
 use crate::data::folder;
-use crate::diffusion::process::{Chain, Prediction, combine};
-use crate::diffusion::sampler::{Diffusion, fill_pixels};
-use crate::engine::device::DType;
+use crate::engine::cuda::Gpu;
+use crate::engine::device::{DType, Device};
 use crate::engine::files::atomic_write;
-use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
 
 /// Trains what `config` describes in the folder `out/<run.name>`, resuming what is there, to the end
-/// of the run or to step `until`.
+/// of the run or to step `until`, on `device` in `dtype`.
 ///
 /// # Errors
 /// Exit code 2 if the configuration does not fit the data or the run that is there, 6 if the loss is
@@ -33,6 +33,7 @@ pub fn train(
     config: &Config,
     out: &Path,
     until: Option<u64>,
+    (device, dtype): (&Device, DType),
     stop: &Stop,
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
@@ -43,6 +44,9 @@ pub fn train(
     let data = load_crops(config, reporter)?;
     let validation = Validation::load(config, reporter)?;
     let mut run = Run::open(config, &folder, network.as_ref(), validation, reporter)?;
+    if let Device::Cuda(gpu) = device {
+        run.move_to(gpu, dtype, reporter)?;
+    }
     let last = until.unwrap_or(config.run.steps).min(config.run.steps);
     run.train(data, last, stop, reporter)
 }
@@ -50,8 +54,10 @@ pub fn train(
 /// A run in progress.
 struct Run<'a> {
     config: &'a Config,
+    /// On the CPU; where a GPU trains, as it was at the last checkpoint.
     network: &'a dyn Network,
     optimizer: Optimizer,
+    gpu: Option<GpuTrainer>,
     checkpoints: Checkpoints,
     metrics: Metrics,
     validation: Option<Validation>,
@@ -59,9 +65,9 @@ struct Run<'a> {
 }
 
 /// What one step did.
-struct Done {
-    loss: f64,
-    step: StepReport,
+pub(super) struct Done {
+    pub(super) loss: f64,
+    pub(super) step: StepReport,
 }
 
 impl<'a> Run<'a> {
@@ -93,7 +99,16 @@ impl<'a> Run<'a> {
         ));
         let metrics = Metrics::open(folder, optimizer.step)?;
         let folder = folder.to_owned();
-        Ok(Self { config, network, optimizer, checkpoints, metrics, validation, folder })
+        let gpu = None;
+        Ok(Self { config, network, optimizer, gpu, checkpoints, metrics, validation, folder })
+    }
+
+    /// Goes on on `gpu`.
+    fn move_to(&mut self, gpu: &Gpu, dtype: DType, reporter: &mut dyn Reporter) -> Result<()> {
+        let trainer = GpuTrainer::new(gpu, dtype, self.config, self.network, &self.optimizer)?;
+        self.gpu = Some(trainer);
+        reporter.line(&format!("on {} in {dtype:?}", gpu.describe().name));
+        Ok(())
     }
 
     /// Steps up to `last`, with everything that is due in between.
@@ -105,7 +120,7 @@ impl<'a> Run<'a> {
         reporter: &mut dyn Reporter,
     ) -> Result<()> {
         let parts = self.config.optim.accumulate;
-        let source = Source::new(data, self.config);
+        let source = Source::new(data, self.config, self.gpu.is_none());
         let numbers = self.optimizer.step * parts..last * parts;
         let mut batches = Ahead::start(numbers, 2, move |number| source.batch(number));
         let mut meter = Meter::new(self.optimizer.step);
@@ -137,6 +152,18 @@ impl<'a> Run<'a> {
 
     /// One optimizer step: the gradients of some batches, averaged, clipped and applied.
     fn step(&mut self, batches: &mut Ahead<Batch>) -> Result<Done> {
+        if let Some(gpu) = &mut self.gpu {
+            let step = self.optimizer.step + 1;
+            let done = gpu.step(step, self.config, &mut || batches.next_item())?;
+            return match (done.loss.is_finite(), done.step.norm.is_finite()) {
+                (false, _) => Err(self.not_finite("the loss", done.loss)),
+                (_, false) => Err(self.not_finite("the norm of the gradients", done.step.norm)),
+                _ => {
+                    self.optimizer.step = step;
+                    Ok(done)
+                }
+            };
+        }
         let parts = self.config.optim.accumulate;
         let mut total = 0.0;
         let mut sum: Gradients = self.network.parameters().iter().map(|_| None).collect();
@@ -158,9 +185,12 @@ impl<'a> Run<'a> {
     /// The loss of a batch and its gradients by all parameters.
     fn gradients(&self, batch: Batch) -> Result<(f64, Gradients)> {
         let mut tape = Tape::training();
-        let condition = tape.input(self.network.condition(&batch.low, &batch.y0)?);
-        let state = tape.input(batch.state);
-        let target = tape.input(batch.target);
+        let crops = &batch.crops;
+        let condition = tape.input(self.network.condition(&crops.low, &crops.y0)?);
+        let [state, target] = match batch.noised {
+            Some(noised) => noised.map(|t| tape.input(t)),
+            None => unreachable!("batches for the CPU are noised"),
+        };
         let predicted = self.network.forward(&mut tape, &state, &condition, &batch.times)?;
         let loss = loss::loss(&mut tape, &self.config.loss, &predicted, &target)?;
         let value = loss.value().to_f64_vec()?[0];
@@ -169,7 +199,10 @@ impl<'a> Run<'a> {
         Ok((value, optimizer::take(&mut grads, self.network.parameters())))
     }
 
-    fn save(&self) -> Result<PathBuf> {
+    fn save(&mut self) -> Result<PathBuf> {
+        if let Some(gpu) = &self.gpu {
+            gpu.download(self.network, &mut self.optimizer)?;
+        }
         self.checkpoints.save(self.config, self.network.parameters(), &self.optimizer)
     }
 
@@ -212,10 +245,16 @@ impl<'a> Run<'a> {
         let Some(validation) = &self.validation else { return Ok(()) };
         let step = self.optimizer.step;
         let folder = self.folder.join("val").join(step.to_string());
-        let measure = || validation.measure(self.network, self.config, &folder, stop);
-        let Some(scores) = self.optimizer.with_average(self.network.parameters(), measure)? else {
-            return Ok(());
+        let measure =
+            |network: &dyn Network| validation.measure(network, self.config, &folder, stop);
+        let scores = match &self.gpu {
+            Some(gpu) => gpu.with_average(measure)?,
+            None => {
+                let body = || measure(self.network);
+                self.optimizer.with_average(self.network.parameters(), body)?
+            }
         };
+        let Some(scores) = scores else { return Ok(()) };
         reporter.line(&format!("step {}  {scores}", grouped(step)));
         self.metrics.write(step, &scores.values())
     }
@@ -279,78 +318,6 @@ fn load_crops(config: &Config, reporter: &mut dyn Reporter) -> Result<Crops> {
     let pixels = crops.pixels() as f64 / 1e6;
     reporter.line(&format!("{} training images, {pixels:.1} Mpx", crops.images()));
     Ok(crops)
-}
-
-/// What one call of the network learns from.
-#[derive(Debug)]
-struct Batch {
-    low: Tensor,
-    y0: Tensor,
-    /// `x_t`, scaled as the network expects it.
-    state: Tensor,
-    /// What the network should answer.
-    target: Tensor,
-    /// What the network is told about t, `[N]`.
-    times: Tensor,
-}
-
-/// Makes batches: crops, random steps t, and noise, all functions of the batch's number.
-struct Source {
-    crops: Crops,
-    diffusion: Diffusion,
-    chain: Chain,
-    seed: u64,
-}
-
-impl Source {
-    fn new(crops: Crops, config: &Config) -> Self {
-        let diffusion = config.diffusion.clone();
-        Self { crops, chain: diffusion.process.chain(), diffusion, seed: config.run.seed }
-    }
-
-    fn batch(&self, number: u64) -> Result<Batch> {
-        let crops = self.crops.batch(number)?;
-        let [n, h, w, c] = crops.x0.nhwc("batch")?;
-        let mut steps = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
-        let noise = Stream::new(self.seed, Purpose::TrainingNoise, number);
-        let mut state = Tensor::empty_as(&crops.x0, crops.x0.shape())?;
-        let mut target = Tensor::empty_as(&crops.x0, crops.x0.shape())?;
-        let mut times = Vec::with_capacity(n);
-        for i in 0..n {
-            let t = self.diffusion.draw_t(steps.uniform());
-            let at = i * h * w * c..(i + 1) * h * w * c;
-            let x0 = &crops.x0.cpu::<f32>()?[at.clone()];
-            let y0 = &crops.y0.cpu::<f32>()?[at.clone()];
-            let state = &mut state.cpu_mut::<f32>()?[at.clone()];
-            let target = &mut target.cpu_mut::<f32>()?[at];
-            fill_pixels(&noise, [i * h, 0], w, state);
-            write_target(self.diffusion.prediction, x0, y0, state, target);
-            let marginal = self.chain.marginal(t);
-            let scale = self.chain.input_scale(t);
-            combine(
-                state,
-                [marginal.noise * scale, marginal.x0 * scale, marginal.y0 * scale, 0.0],
-                x0,
-                y0,
-                y0,
-            );
-            times.push(self.chain.time(t));
-        }
-        let times = Tensor::from_f64(&times, &[n], DType::F32);
-        Ok(Batch { low: crops.low, y0: crops.y0, state, target, times })
-    }
-}
-
-/// Writes what a network should predict; all slices hold the same pixels.
-fn write_target(prediction: Prediction, x0: &[f32], y0: &[f32], noise: &[f32], target: &mut [f32]) {
-    target.copy_from_slice(noise);
-    let factors = match prediction {
-        Prediction::Residual => [0.0, 1.0, -1.0, 0.0],
-        Prediction::NegativeResidual => [0.0, -1.0, 1.0, 0.0],
-        Prediction::X0 => [0.0, 1.0, 0.0, 0.0],
-        Prediction::Epsilon => [1.0, 0.0, 0.0, 0.0],
-    };
-    combine(target, factors, x0, y0, y0);
 }
 
 /// Loss and speed since the last line.

@@ -10,6 +10,13 @@ pub(crate) fn gpu(variant: Variant, schedule: Schedule) -> Gpu {
     Gpu::new(Arc::new(Emulated::new(variant, schedule)))
 }
 
+/// A fast one with `bytes` of memory.
+pub(crate) fn gpu_of(bytes: usize) -> Gpu {
+    let device = Emulated::new(Variant::Plain, Schedule::ALL[0]);
+    *device.limit.lock().unwrap() = bytes;
+    Gpu::new(Arc::new(device))
+}
+
 /// An emulated GPU.
 #[derive(Debug)]
 pub(crate) struct Emulated {

@@ -1,0 +1,91 @@
+//! What one call of the network learns from.
+use crate::data::crops::{CropBatch, Crops};
+use crate::diffusion::process::{Chain, Prediction};
+use crate::diffusion::sampler::Diffusion;
+use crate::engine::device::{DType, Real};
+use crate::engine::rng::{Purpose, Stream};
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::ops::noise::{Noise, PixelNoise};
+use crate::ops::q_sample::q_sample;
+
+use super::sections::Config;
+
+/// Crops with their random steps t, on the CPU.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) crops: CropBatch,
+    /// Of x0, y0 and noise in the state, scaled as the network expects it, `[N, 3]`.
+    pub(super) factors: Tensor,
+    /// What the network is told about t, `[N]`.
+    pub(super) times: Tensor,
+    /// The batch's number in the run: the step of its noise.
+    pub(super) number: u64,
+    /// State and target, where the CPU trains; a GPU makes its own.
+    pub(super) noised: Option<[Tensor; 2]>,
+}
+
+/// Makes batches: crops, random steps t, and noise, all functions of the batch's number.
+pub(super) struct Source {
+    crops: Crops,
+    diffusion: Diffusion,
+    chain: Chain,
+    seed: u64,
+    noise_here: bool,
+}
+
+impl Source {
+    /// Batches of `crops`; with `noise_here` their state and target are made, too.
+    pub(super) fn new(crops: Crops, config: &Config, noise_here: bool) -> Self {
+        let diffusion = config.diffusion.clone();
+        let chain = diffusion.process.chain();
+        Self { crops, chain, diffusion, seed: config.run.seed, noise_here }
+    }
+
+    /// The batch `number` of the run.
+    pub(super) fn batch(&self, number: u64) -> Result<Batch> {
+        let crops = self.crops.batch(number)?;
+        let n = crops.x0.shape()[0];
+        let mut steps = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
+        let (mut factors, mut times) = (Vec::with_capacity(3 * n), Vec::with_capacity(n));
+        for _ in 0..n {
+            let t = self.diffusion.draw_t(steps.uniform());
+            let (m, scale) = (self.chain.marginal(t), self.chain.input_scale(t));
+            factors.extend([m.x0, m.y0, m.noise].map(|v| f32::from_f64(v * scale)));
+            times.push(self.chain.time(t));
+        }
+        let factors = Tensor::from_vec(factors, &[n, 3]);
+        let times = Tensor::from_f64(&times, &[n], DType::F32);
+        let mut batch = Batch { crops, factors, times, number, noised: None };
+        if self.noise_here {
+            batch.noised = Some(self.noised(&batch)?);
+        }
+        Ok(batch)
+    }
+
+    fn noised(&self, batch: &Batch) -> Result<[Tensor; 2]> {
+        let (x0, y0) = (&batch.crops.x0, &batch.crops.y0);
+        let mut state = Tensor::empty_as(x0, x0.shape())?;
+        let mut target = Tensor::empty_as(x0, x0.shape())?;
+        let noise = noise(self.seed, batch.number, None);
+        let of = target_factors(self.diffusion.prediction);
+        q_sample(&batch.factors, [x0, y0], &noise, &mut state, Some((&mut target, of)))?;
+        Ok([state, target])
+    }
+}
+
+/// The noise of batch `number`; `later` is added to that when a kernel runs.
+pub(super) const fn noise(seed: u64, number: u64, later: Option<&Tensor>) -> Noise<'_> {
+    let stream = Stream::new(seed, Purpose::TrainingNoise, number);
+    Noise::Pixels(PixelNoise { stream, origins: None, later })
+}
+
+/// Of x0, y0 and noise in what a network should predict.
+pub(super) const fn target_factors(prediction: Prediction) -> [f64; 3] {
+    match prediction {
+        Prediction::Residual => [1.0, -1.0, 0.0],
+        Prediction::NegativeResidual => [-1.0, 1.0, 0.0],
+        Prediction::X0 => [1.0, 0.0, 0.0],
+        Prediction::Epsilon => [0.0, 0.0, 1.0],
+    }
+}
