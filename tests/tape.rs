@@ -125,3 +125,38 @@ fn a_gradient_of_the_wrong_shape_is_refused() {
     let error = tape.backward(&y, vector(&[1.0])).unwrap_err();
     assert!(error.to_string().contains("backward: expected dy of [1, 1, 1, 2]"), "{error}");
 }
+
+/// A part that runs again gives the gradients that the recorded one gives: of its inputs, of its
+/// parameters, of one it shares with the rest, and none of a frozen one.
+#[test]
+fn a_part_that_runs_again_gives_the_same_gradients() {
+    let shared = parameter(&[0.5, -1.5]);
+    let own = parameter(&[2.0, 0.25]);
+    let run = |mut tape: Tape, frozen: bool| {
+        let x = tape.variable(vector(&[1.0, 2.0]));
+        let s = tape.parameter(&shared);
+        let a = tape.scaled_add(&x, 1.0, &s, 3.0).unwrap();
+        let (shared, own) = (shared.clone(), own.clone());
+        let body = move |tape: &mut Tape, v: &[Var]| {
+            let (s, o) = (tape.parameter(&shared), tape.parameter(&own));
+            let y = tape.scaled_add(&v[0], 2.0, &s, -1.0)?;
+            let y = tape.silu(&y)?;
+            tape.scaled_add(&y, 1.0, &o, 5.0)
+        };
+        let y = match frozen {
+            false => tape.part(&[&a], body).unwrap(),
+            true => tape.frozen(|tape| tape.part(&[&a], body)).unwrap(),
+        };
+        let grads = tape.backward(&y, vector(&[1.0, -2.0])).unwrap();
+        (values(grads.of(&x)), grads)
+    };
+    for frozen in [false, true] {
+        let (x_kept, kept) = run(Tape::training(), frozen);
+        let (x_again, again) = run(Tape::recomputing(), frozen);
+        assert_eq!(x_kept, x_again);
+        for p in [&shared, &own] {
+            assert_eq!(values(kept.of_parameter(p)), values(again.of_parameter(p)));
+        }
+        assert_eq!(again.of_parameter(&own).is_none(), frozen);
+    }
+}

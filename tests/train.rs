@@ -587,3 +587,16 @@ fn a_full_gpu_says_which_batch_would_fit() {
     let named = text.split("data.train.batch=").nth(1).unwrap().split(' ').next().unwrap();
     fits(1 << 20, named.parse().unwrap(), "smaller").unwrap();
 }
+
+/// Blocks that run again on the way back give the same bits, and keep less.
+#[test]
+fn recomputing_changes_no_bit() {
+    let place = Place::new();
+    let (kept, again, gpu) = (place.runs("kept"), place.runs("again"), place.runs("gpu"));
+    finish(&place.config(&[]), &kept, None);
+    let config = place.config(&["optim.recompute=true"]);
+    finish(&config, &again, None);
+    assert_same(&kept, &again, 6);
+    finish_on_gpu(DType::F32, &config, &gpu, None);
+    assert!(weights_differ_by(&gpu, &kept, 6) < 1e-3);
+}

@@ -174,3 +174,44 @@ fn a_gpu_upscales_as_the_cpu_does() {
     assert!(worst_difference(&cpu, &half) <= 3, "f16 differs from the CPU");
     assert_eq!(report, Report::default());
 }
+
+/// A plan that promises more than the device has: tiles are halved until they fit, and nothing changes.
+#[test]
+fn a_full_gpu_gets_smaller_tiles() {
+    let image = picture(90, 22);
+    let (whole, _) = on_gpu(&common::fast_gpu(), DType::F32, &image, 0, 1 << 30);
+    let small = common::emulated::gpu_of(2 << 20);
+    let (halved, report) = on_gpu(&small, DType::F32, &image, 0, 1 << 30);
+    assert!(report.halved > 0, "2 MiB were enough");
+    assert!(whole == halved, "smaller tiles gave another picture");
+}
+
+/// Features beyond the range of f16: the tiles are computed again in f32.
+#[test]
+fn tiles_that_overflow_are_computed_again() {
+    let image = picture(24, 16);
+    let mut system = small_system();
+    for p in system.network.parameters() {
+        let factor = match p.name() {
+            "body.weight" => 3e5,
+            "tail.weight" => 1.0 / 3e5,
+            _ => continue,
+        };
+        let values: Vec<f32> = p.value().cpu::<f32>().unwrap().iter().map(|v| v * factor).collect();
+        p.set(Tensor::from_vec(values, p.value().shape()));
+    }
+    system.name = "overflowing".into();
+    let settings = Settings { steps: Some(1), seed: 9, tile: TileSize::None, memory: 1 << 30 };
+    let run = |device: Device, dtype: DType| {
+        let again = system.on(&Device::Cpu, DType::F32).unwrap();
+        let upscaler = Upscaler::new(again, &device, dtype).unwrap();
+        let plan = plan(&upscaler, 24, 16, &settings).unwrap();
+        let (output, report) = upscale(&upscaler, &image, &plan, 9, &mut |_, _| Ok(())).unwrap();
+        let Samples::U8(samples) = output.samples else { panic!("8 bits stay 8 bits") };
+        (samples, report)
+    };
+    let (cpu, _) = run(Device::Cpu, DType::F32);
+    let (gpu, report) = run(Device::Cuda(common::fast_gpu()), DType::F16);
+    assert_eq!(report, Report { redone: 1, halved: 0 });
+    assert!(worst_difference(&cpu, &gpu) <= 1);
+}

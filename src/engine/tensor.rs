@@ -302,6 +302,28 @@ impl Tensor {
         Ok(copy)
     }
 
+    /// `n` copies one behind the other: `[n, ...]`.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn stacked(&self, n: usize) -> Result<Self> {
+        let shape = [&[n], &self.shape[..]].concat();
+        let mut all = Self::empty_on(&self.device(), self.dtype(), &shape)?;
+        for i in 0..n {
+            let at = i * self.len()..(i + 1) * self.len();
+            match (&mut all.storage, &self.storage) {
+                (Storage::CpuF32(to), Storage::CpuF32(from)) => to[at].copy_from_slice(from),
+                (Storage::CpuF64(to), Storage::CpuF64(from)) => to[at].copy_from_slice(from),
+                (Storage::Cuda { buffer: to, .. }, Storage::Cuda { gpu, buffer: from, .. }) => {
+                    let to = to.pointer().offset(i * self.bytes());
+                    gpu.driver().copy(to, from.pointer(), self.bytes())?;
+                }
+                _ => unreachable!("empty_on keeps device and element type"),
+            }
+        }
+        Ok(all)
+    }
+
     /// The same elements under another shape of equal length.
     pub fn reshape(mut self, shape: &[usize]) -> Result<Self> {
         if shape.iter().product::<usize>() != self.len() {

@@ -115,7 +115,10 @@ impl Network for DualDomainGrid {
         let mut features = stem.clone();
         for (block, linear) in &self.blocks {
             let shift = linear.forward(tape, &time)?;
-            features = block.forward(tape, &features, &shift)?;
+            // A clone shares the weights.
+            let block = block.clone();
+            let run = move |tape: &mut Tape, v: &[Var]| block.forward(tape, &v[0], &v[1]);
+            features = tape.part(&[&features, &shift], run)?;
         }
         features = self.body.forward(tape, &features)?;
         features = tape.add(&features, &stem)?;

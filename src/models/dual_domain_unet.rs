@@ -10,7 +10,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::nn::dual_domain::{ConvBlock, DualDomainBlock};
 use crate::nn::{Conv2d, Init, Linear};
-use crate::ops::fourier_position::{Window, fourier_position};
+use crate::ops::fourier_position::{Window, fourier_position_on};
 use crate::ops::local_amplitude::local_amplitude;
 use crate::ops::time_embedding::TimeEmbedding;
 
@@ -113,9 +113,8 @@ impl Network for DualDomainUNet {
     fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
         let [batch, height, width, _] = y0.nhwc("dual_domain_unet")?;
         let whole = Window { top: 0, left: 0, height, width };
-        let position = fourier_position([height, width], whole, y0.dtype()).to_f64_vec()?;
-        let position =
-            Tensor::from_f64(&position.repeat(batch), &[batch, height, width, 24], y0.dtype());
+        let position = fourier_position_on(&y0.device(), [height, width], whole, y0.dtype())?
+            .stacked(batch)?;
         let amplitude = local_amplitude(y0)?;
         let mut tape = Tape::inference();
         let parts = [y0.try_clone()?, position, amplitude].map(|part| tape.input(part));

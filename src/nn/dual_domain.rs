@@ -5,7 +5,7 @@ use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 
 /// Two 3x3 convolutions, each followed by ReLU; names `conv.0` and `conv.2`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConvBlock {
     first: Conv2d,
     second: Conv2d,
@@ -28,7 +28,7 @@ impl ConvBlock {
 }
 
 /// The published block: `x + F(cat[S(x), D(x), W(x)])` with a DCT over the whole map.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DualDomainBlock {
     spatial: ConvBlock,
     dct: [Conv2d; 2],
@@ -90,7 +90,7 @@ impl DualDomainBlock {
 /// 1x1 product has no bias, which would be a spike in the corner of each block. Both transformed
 /// streams run on few channels: a 1x1 product before a transform commutes with it, so the reduction
 /// costs nothing in expressiveness, and products after it are left to the fusion.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GridBlock {
     spatial: ConvBlock,
     reduce: Conv2d,

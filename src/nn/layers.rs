@@ -8,7 +8,7 @@ use crate::ops::conv_transpose2d;
 use crate::ops::conv2d;
 
 /// A 2-D convolution over `[N, H, W, Cin]` with weight `[Cout, k, k, Cin]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Conv2d {
     weight: Parameter,
     bias: Option<Parameter>,
@@ -81,7 +81,7 @@ impl Conv2d {
 }
 
 /// A transposed convolution over `[N, H, W, Cin]` with weight `[Cin, k, k, Cout]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConvTranspose2d {
     weight: Parameter,
     bias: Parameter,
@@ -113,7 +113,7 @@ impl ConvTranspose2d {
 }
 
 /// A linear map of `[N, in]` with weight `[out, in]` and bias `[out]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Linear {
     weight: Parameter,
     bias: Parameter,
@@ -138,7 +138,7 @@ impl Linear {
 }
 
 /// Group normalisation with a per-channel affine map.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GroupNorm {
     weight: Parameter,
     bias: Parameter,

@@ -14,7 +14,6 @@ use super::sections::{Config, OptimKind};
 use crate::diffusion::sampler::condition;
 use crate::engine::cuda::{Gpu, Graph};
 use crate::engine::device::{DType, Device, Real};
-use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
@@ -235,7 +234,7 @@ impl GpuTrainer {
         let of = batch::target_factors(config.diffusion.prediction);
         let images = [&inputs.x0, &inputs.y0];
         q_sample(&inputs.factors, images, &noise, &mut state, Some((&mut target, of)))?;
-        let mut tape = Tape::training();
+        let mut tape = loss::tape(&config.optim);
         let seen = tape.input(condition(network, &inputs.low, &inputs.y0)?);
         let state = tape.input(state.cast(self.dtype)?);
         let predicted = network.forward(&mut tape, &state, &seen, &inputs.times)?;

@@ -8,7 +8,7 @@
 //!
 //! `p` is what the network predicts and `q` what it should have; `e_s` is the error of x0 on the scale
 //! of `[0, 1]`, shrunk `s` times. The DCT is orthonormal, over each whole crop.
-use super::sections::{LossConfig, LossKind};
+use super::sections::{LossConfig, LossKind, OptimConfig};
 use crate::diffusion::process::Prediction;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -23,6 +23,11 @@ pub fn check(config: &LossConfig, prediction: Prediction) -> Result<()> {
         return Err(Error::Usage(report.help("--set loss.kind=mse")));
     }
     Ok(())
+}
+
+/// The tape of a training step.
+pub fn tape(config: &OptimConfig) -> Tape {
+    if config.recompute { Tape::recomputing() } else { Tape::training() }
 }
 
 /// The loss `[1]` of `predicted` against `target`, both `[N, H, W, 3]` in the network's unit.

@@ -18,7 +18,6 @@ use crate::data::folder;
 use crate::engine::cuda::Gpu;
 use crate::engine::device::{DType, Device};
 use crate::engine::files::atomic_write;
-use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
@@ -184,7 +183,7 @@ impl<'a> Run<'a> {
 
     /// The loss of a batch and its gradients by all parameters.
     fn gradients(&self, batch: Batch) -> Result<(f64, Gradients)> {
-        let mut tape = Tape::training();
+        let mut tape = loss::tape(&self.config.optim);
         let crops = &batch.crops;
         let condition = tape.input(self.network.condition(&crops.low, &crops.y0)?);
         let [state, target] = match batch.noised {

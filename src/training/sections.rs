@@ -125,6 +125,8 @@ pub struct OptimConfig {
     /// Batches whose gradients are averaged in one step.
     #[serde(deserialize_with = "whole")]
     pub accumulate: u64,
+    /// Whether the blocks of a network run again on the way back instead of keeping what they made.
+    pub recompute: bool,
 }
 
 impl Default for OptimConfig {
@@ -141,6 +143,7 @@ impl Default for OptimConfig {
             halve_every: 100_000,
             clip: 1.0,
             accumulate: 1,
+            recompute: false,
         }
     }
 }
