@@ -132,7 +132,7 @@ def entries(ptx):
 
 def differences(compiled):
     """Where nvcc and the emulation disagree on an entry."""
-    command = ["cargo", "run", "-q", "-p", "cuda-emulation", "--example", "registry"]
+    command = ["cargo", "run", "-q", "--release", "--locked", "-p", "cuda-emulation", "--example", "registry"]
     registry = {}
     for line in subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines():
         name, threads, *sizes = line.split()

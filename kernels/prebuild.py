@@ -53,6 +53,8 @@ def main():
 
     sources = {os.path.basename(f): read(f) for f in sorted(glob.glob(f"{options.kernels}/*.cu*"))}
     stems = [name[:-3] for name in sources if name.endswith(".cu")]
+    if not stems:
+        sys.exit(f"no kernels in {options.kernels}")
     compile_cache = os.path.join(cache, "kernels")
     os.makedirs(compile_cache, exist_ok=True)
     work = [(options.kernels, tools, compile_cache, stem, a) for a in ARCHITECTURES for stem in stems]
@@ -76,7 +78,10 @@ def main():
     if options.check:
         stale = [name for name in files if not os.path.exists(f"{out}/{name}") or read(f"{out}/{name}") != files[name]]
         stale += [name for name in os.listdir(out) if name not in files]
-        sys.exit(f"stale: {', '.join(stale)}; run python3 kernels/prebuild.py" if stale else 0)
+        if stale:
+            sys.exit(f"stale: {', '.join(stale)}; run python3 kernels/prebuild.py")
+        print(f"{len(files)} files are what {len(stems)} sources give, {time.time() - started:.1f} s")
+        return
     os.makedirs(out, exist_ok=True)
     for name in os.listdir(out):
         if name not in files:
