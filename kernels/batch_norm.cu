@@ -38,6 +38,8 @@ __device__ void batch_norm_statistics_kernel(const float *partial, const T *x, f
     statistics[c + i] = max(square - mean * mean, 0.0f);
 }
 
+} // namespace
+
 // statistics of the batch: [2, c]; running: [2, c], moved towards them by `momentum`
 KERNEL __launch_bounds__(THREADS)
     batch_norm_follow(const float *statistics, float *running, float momentum, float unbias, int c) {
@@ -48,6 +50,7 @@ KERNEL __launch_bounds__(THREADS)
 }
 REGISTER_KERNEL(batch_norm_follow);
 
+namespace {
 // xhat of element v of channel `at`
 __device__ __forceinline__ float normalised(float v, const float *statistics, unsigned at, int c, float eps) {
     return (v - statistics[at]) * rsqrtf(statistics[c + at] + eps);
