@@ -41,31 +41,58 @@ fn passes(network: &dyn Network, exact: DType) -> Vec<Vec<f64>> {
     [output, of(grads.of(&x))].into_iter().chain(parameters).collect()
 }
 
+/// `|got - wanted| / |wanted|` over all of the tensors together.
+fn error_of_all(got: &[Vec<f64>], wanted: &[Vec<f64>]) -> f64 {
+    let flat = |all: &[Vec<f64>]| all.iter().flatten().copied().collect::<Vec<_>>();
+    relative_l2(&flat(got), &flat(wanted))
+}
+
 fn check(name: &str, config: &ModelConfig) {
     let reference = config.build(5);
     reference.cast(DType::F64).unwrap();
     let wanted = passes(&*reference, DType::F64);
     let gpu = Device::Cuda(common::fast_gpu());
-    // Rounding of each layer in turn; gradients of first layers have passed all of them twice.
-    for (dtype, tol) in [(DType::F32, 2e-4), (DType::F16, 5e-2), (DType::BF16, 0.3)] {
+    let run = |dtype: DType| {
         let network = config.build(5);
         network.to_device(&gpu, dtype).unwrap();
-        let got = passes(&*network, DType::F32);
-        assert_eq!(got.len(), wanted.len());
-        let norms = wanted.iter().map(|v| v.iter().map(|v| v * v).sum::<f64>().sqrt());
-        let largest = norms.clone().fold(0.0, f64::max);
-        for (i, ((got, wanted), norm)) in got.iter().zip(&wanted).zip(norms).enumerate() {
-            // Gradients that vanish, such as those of a bias before a norm, are rounding alone.
-            if norm < 1e-6 * largest {
-                continue;
-            }
-            let error = relative_l2(got, wanted);
-            let what = match i.checked_sub(2) {
-                None => ["output", "state"][i].to_owned(),
-                Some(i) => network.parameters()[i].name().to_owned(),
-            };
-            assert!(error < tol, "{name} in {dtype:?}: {what} is off by {error:.1e}");
+        passes(&*network, DType::F32)
+    };
+    each_agrees(name, &*reference, &run(DType::F32), &wanted);
+    // Of the output, the rounding of each layer in turn. Of gradients in half precision, mostly ReLU
+    // masks and maxima of values that rounding moved across zero or each other: a share p of them
+    // gives an error of sqrt(p), here of a part in 1000 for 11 bits and 8 times that for 8 bits, at each
+    // of the ten and more such layers.
+    for (dtype, [of_output, of_gradients]) in
+        [(DType::F16, [5e-3, 0.1]), (DType::BF16, [4e-2, 0.3])]
+    {
+        let got = run(dtype);
+        let errors = [error_of_all(&got[..1], &wanted[..1]), error_of_all(&got[1..], &wanted[1..])];
+        println!("{name} {dtype:?}: output {:.1e}, gradients {:.1e}", errors[0], errors[1]);
+        assert!(errors[0] < of_output, "{name} in {dtype:?}: output off by {:.1e}", errors[0]);
+        assert!(
+            errors[1] < of_gradients,
+            "{name} in {dtype:?}: gradients off by {:.1e}",
+            errors[1]
+        );
+    }
+}
+
+/// In single precision every tensor agrees by itself.
+fn each_agrees(name: &str, network: &dyn Network, got: &[Vec<f64>], wanted: &[Vec<f64>]) {
+    assert_eq!(got.len(), wanted.len());
+    let norms = wanted.iter().map(|v| v.iter().map(|v| v * v).sum::<f64>().sqrt());
+    let largest = norms.clone().fold(0.0, f64::max);
+    for (i, ((got, wanted), norm)) in got.iter().zip(wanted).zip(norms).enumerate() {
+        // Gradients that vanish, such as those of a bias before a norm, are rounding alone.
+        if norm < 1e-6 * largest {
+            continue;
         }
+        let what = match i.checked_sub(2) {
+            None => ["output", "state"][i].to_owned(),
+            Some(i) => network.parameters()[i].name().to_owned(),
+        };
+        let error = relative_l2(got, wanted);
+        assert!(error < 2e-4, "{name}: {what} is off by {error:.1e}");
     }
 }
 

@@ -10,10 +10,10 @@ use srk::ops::bilinear::{Bilinear, Sampling};
 use srk::ops::conv_transpose2d::ConvTranspose2d;
 use srk::ops::conv2d::Conv2d;
 use srk::ops::{
-    add_channels::AddChannels, batch_norm::BatchNorm, concat::Concat, crop::Crop, dct2::Dct2,
-    group_norm::GroupNorm, haar::Haar, l1_loss::L1Loss, linear::Linear, max_pool2::MaxPool2,
-    mse_loss::MseLoss, nearest2::Nearest2, pad_reflect::PadReflect, pixel_shuffle::PixelShuffle,
-    scaled_add::ScaledAdd, slice_channels::SliceChannels,
+    add_channels::AddChannels, attention::Attention, batch_norm::BatchNorm, concat::Concat,
+    crop::Crop, dct2::Dct2, group_norm::GroupNorm, haar::Haar, l1_loss::L1Loss, linear::Linear,
+    max_pool2::MaxPool2, mse_loss::MseLoss, nearest2::Nearest2, pad_reflect::PadReflect,
+    pixel_shuffle::PixelShuffle, scaled_add::ScaledAdd, slice_channels::SliceChannels,
 };
 
 /// Elementwise in one input: no shape is wrong.
@@ -36,6 +36,8 @@ fn table() -> Vec<Wrong> {
     vec![
         wrong(AddChannels, [x, &[2, 3]], "a shift of [2, 4], got shape [2, 3]"),
         wrong(AddChannels, [&[2, 4], &[2, 4]], "[N, H, W, C], got shape [2, 4]"),
+        wrong(Attention { heads: 2 }, [&[2, 3, 4], &[2, 3, 5], &[2, 3, 5]], "[2, 3, 5]"),
+        wrong(Attention { heads: 3 }, [&[2, 3, 4], &[2, 3, 4], &[2, 3, 4]], "[N, L, 3 d]"),
         wrong(batch(true), [x, &[3], &[4]], "[4] for the channels of x, got shape [3]"),
         wrong(batch(true), [&[0, 3, 5, 4], &[4], &[4]], "at least one pixel"),
         wrong(batch(false), [x, &[4], &[4], &[4]], "[2, 4] for the channels of x, got shape [4]"),

@@ -4,7 +4,7 @@ use crate::diffusion::system::System;
 use crate::engine::cuda::Graph;
 use crate::engine::device::Device;
 use crate::engine::tensor::Tensor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, resample};
 
@@ -96,7 +96,12 @@ impl<'a> Runner<'a> {
             },
         };
         if let (1, Device::Cuda(gpu)) = (batch.runs, &device) {
-            batch.graph = Some(gpu.capture(|| batch.run(self.system, &mut |_| Ok(())))?);
+            batch.graph = match gpu.capture(|| batch.run(self.system, &mut |_| Ok(()))) {
+                Ok(recorded) => Some(recorded),
+                // A recording keeps its memory to itself; without one there is less to hold.
+                Err(Error::Memory(_)) => None,
+                Err(other) => return Err(other),
+            };
         }
         match &batch.graph {
             Some((graph, _)) => graph.replay()?,
