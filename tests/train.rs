@@ -553,12 +553,15 @@ fn half_precision_learns_the_same_within_its_precision() {
 #[test]
 fn a_run_resumed_on_a_gpu_repeats_the_bits() {
     let place = Place::new();
-    let (straight, resumed) = (place.runs("straight"), place.runs("resumed"));
     let config = place.config(&[]);
-    finish_on_gpu(DType::BF16, &config, &straight, None);
-    finish_on_gpu(DType::BF16, &config, &resumed, Some(4));
-    finish_on_gpu(DType::BF16, &config, &resumed, None);
-    assert_same(&straight, &resumed, 6);
+    for (name, dtype) in [("f32", DType::F32), ("bf16", DType::BF16), ("f16", DType::F16)] {
+        let straight = place.runs(&format!("straight-{name}"));
+        let resumed = place.runs(&format!("resumed-{name}"));
+        finish_on_gpu(dtype, &config, &straight, None);
+        finish_on_gpu(dtype, &config, &resumed, Some(4));
+        finish_on_gpu(dtype, &config, &resumed, None);
+        assert_same(&straight, &resumed, 6);
+    }
 }
 
 #[test]
@@ -601,4 +604,25 @@ fn recomputing_learns_the_same() {
         let difference = weights_differ_by(run, &kept, 6);
         assert!(difference < 1e-3, "the weights differ by {difference:.1e} on {name}");
     }
+}
+
+/// A scale far too large: steps overflow, are repeated with smaller ones, and learn the same.
+#[test]
+fn gradients_that_overflow_halve_the_scale_of_the_loss() {
+    let place = Place::new();
+    let (plain, steep) = (place.runs("plain"), place.runs("steep"));
+    let config = place.config(&["run.steps=4"]);
+    finish_on_gpu(DType::F16, &config, &plain, Some(2));
+    finish_on_gpu(DType::F16, &config, &steep, Some(2));
+    let state = steep.join("tiny/ckpt/2/state.safetensors");
+    let mut file = WeightsFile::read(&state).unwrap();
+    assert_eq!(file.metadata["srk.loss_scale"], "65536 2");
+    file.metadata.insert("srk.loss_scale".into(), "1e12 0".into());
+    file.write(&state, DType::F32).unwrap();
+    finish_on_gpu(DType::F16, &config, &plain, None);
+    finish_on_gpu(DType::F16, &config, &steep, None);
+    let file = WeightsFile::read(&steep.join("tiny/ckpt/4/state.safetensors")).unwrap();
+    let scale: f64 = file.metadata["srk.loss_scale"].split(' ').next().unwrap().parse().unwrap();
+    assert!(scale < 1e9, "the scale is still {scale:e}");
+    assert!(weights_differ_by(&steep, &plain, 4) < 1e-3);
 }

@@ -296,8 +296,10 @@ pub struct Progress<'a> {
 #[derive(Debug)]
 pub struct Walk {
     steps: Vec<WalkStep>,
-    /// Of x0, y0 and noise in the state at T, and in the first input of the network, `[N, 3]`.
-    start: [Tensor; 2],
+    /// Of x0, y0 and noise in the state at T, `[N, 3]`.
+    start: Tensor,
+    /// The same in the first input of the network, where it is not the state.
+    first_input: Option<Tensor>,
 }
 
 #[derive(Debug)]
@@ -337,7 +339,11 @@ impl Walk {
         };
         Ok(Self {
             steps: t.iter().enumerate().map(step).collect::<Result<_>>()?,
-            start: [of_images(1.0)?, of_images(chain.input_scale(chain.steps()))?],
+            start: of_images(1.0)?,
+            first_input: match chain.input_scale(chain.steps()) {
+                1.0 => None,
+                scale => Some(of_images(scale)?),
+            },
         })
     }
 
@@ -355,9 +361,15 @@ impl Walk {
         on_step: &mut dyn FnMut(Progress<'_>) -> Result<()>,
     ) -> Result<Tensor> {
         let mut x = Tensor::empty_as(y0, y0.shape())?;
-        let mut input = Tensor::empty_on(&y0.device(), condition.dtype(), y0.shape())?;
-        q_sample(&self.start[0], [y0, y0], &noise.draw(0), &mut x, None)?;
-        q_sample(&self.start[1], [y0, y0], &noise.draw(0), &mut input, None)?;
+        q_sample(&self.start, [y0, y0], &noise.draw(0), &mut x, None)?;
+        let mut input = match &self.first_input {
+            None => x.cast(condition.dtype())?,
+            Some(factors) => {
+                let mut input = Tensor::empty_on(&y0.device(), condition.dtype(), y0.shape())?;
+                q_sample(factors, [y0, y0], &noise.draw(0), &mut input, None)?;
+                input
+            }
+        };
         let mut x0_hat = Tensor::empty_as(y0, y0.shape())?;
         for (k, step) in self.steps.iter().enumerate() {
             let mut tape = Tape::inference();
@@ -368,13 +380,14 @@ impl Walk {
             drop((seen, shown, tape));
             // The next input takes the place of this one, which nothing else holds any more.
             input = Arc::try_unwrap(state).or_else(|state| state.try_clone())?;
+            let last = k + 1 == self.steps.len();
             sampler_step(
                 &step.factors,
                 [output.value(), y0],
                 &noise.draw(k + 1),
                 &mut x,
                 Some(&mut x0_hat),
-                Some(&mut input),
+                (!last).then_some(&mut input),
             )?;
             on_step(Progress { done: k + 1, calls: self.steps.len(), x0_hat: &x0_hat })?;
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::optimizer::Optimizer;
+use super::optimizer::{LossScale, Optimizer};
 use super::sections::Config;
 use crate::diffusion::system::SystemConfig;
 use crate::engine::device::DType;
@@ -87,7 +87,7 @@ impl Checkpoints {
         ema.write(&temporary.path().join("ema.safetensors"), DType::F32)?;
         let mut tensors = named(parameters, &optimizer.first, "first.")?;
         tensors.extend(named(parameters, &optimizer.second, "second.")?);
-        let state = WeightsFile { tensors, metadata: metadata_of_state(optimizer.step) };
+        let state = WeightsFile { tensors, metadata: metadata_of_state(optimizer) };
         state.write(&temporary.path().join("state.safetensors"), DType::F32)?;
         // Until here a kill leaves a folder that is not taken for a checkpoint.
         fs::rename(temporary.path(), target).map_err(failed)?;
@@ -106,7 +106,8 @@ impl Checkpoints {
         let state = Moments::read(&folder.join("state.safetensors"))?;
         let first = state.take(parameters, "first.")?;
         let second = state.take(parameters, "second.")?;
-        Ok(Optimizer { first, second, average, step })
+        let scale = loss_scale(&state.file.metadata);
+        Ok(Optimizer { first, second, average, step, scale })
     }
 
     fn remove_old(&self) -> Result<()> {
@@ -146,8 +147,18 @@ fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
     system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
 }
 
-fn metadata_of_state(step: u64) -> BTreeMap<String, String> {
-    BTreeMap::from([("srk.step".to_owned(), step.to_string())])
+fn metadata_of_state(optimizer: &Optimizer) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([("srk.step".to_owned(), optimizer.step.to_string())]);
+    if let Some(scale) = optimizer.scale {
+        metadata.insert("srk.loss_scale".to_owned(), format!("{} {}", scale.value, scale.good));
+    }
+    metadata
+}
+
+/// What `metadata_of_state` wrote; none where f16 was not trained in.
+fn loss_scale(metadata: &BTreeMap<String, String>) -> Option<LossScale> {
+    let (value, good) = metadata.get("srk.loss_scale")?.split_once(' ')?;
+    Some(LossScale { value: value.parse().ok()?, good: good.parse().ok()? })
 }
 
 type Named = BTreeMap<String, (Vec<usize>, Vec<f32>)>;

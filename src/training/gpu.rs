@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::batch::{self, Batch};
 use super::loss;
-use super::optimizer::{self, Gradients, Optimizer, StepReport};
+use super::optimizer::{self, Gradients, LossScale, Optimizer, StepReport};
 use super::run::Done;
 use super::sections::{Config, OptimKind};
 use crate::diffusion::sampler::condition;
@@ -22,10 +22,6 @@ use crate::ops::clip_by_norm;
 use crate::ops::noise;
 use crate::ops::q_sample::q_sample;
 
-/// The scale of the loss with which f16 starts, and after how many good steps it doubles.
-const FIRST_SCALE: f64 = 65536.0;
-const GROWTH: u64 = 2000;
-
 /// A network on a GPU with everything its training needs.
 pub(super) struct GpuTrainer {
     gpu: Gpu,
@@ -37,7 +33,8 @@ pub(super) struct GpuTrainer {
     inputs: Option<Inputs>,
     gradients: Gradients,
     recorded: Option<Recorded>,
-    scale: LossScale,
+    /// None where gradients need no scale.
+    scale: Option<LossScale>,
 }
 
 /// What the update moves, tensor by tensor.
@@ -66,37 +63,6 @@ struct Recorded {
     gradients: Graph,
     loss: Tensor,
     update: Graph,
-}
-
-/// The factor that keeps gradients in the range of f16 (Micikevicius et al. 2018, section 3.2).
-struct LossScale {
-    value: f64,
-    good: u64,
-    /// Whether it may move: f16 alone needs it.
-    moves: bool,
-}
-
-impl LossScale {
-    const fn new(dtype: DType) -> Self {
-        let moves = matches!(dtype, DType::F16);
-        Self { value: if moves { FIRST_SCALE } else { 1.0 }, good: 0, moves }
-    }
-
-    /// Adapts to a step; whether one that was skipped is to be expected.
-    fn update(&mut self, skipped: bool) -> bool {
-        if !self.moves {
-            return false;
-        }
-        if skipped {
-            (self.value, self.good) = (self.value / 2.0, 0);
-            return self.value >= 1.0;
-        }
-        self.good += 1;
-        if self.good == GROWTH {
-            (self.value, self.good) = ((self.value * 2.0).min(FIRST_SCALE), 0);
-        }
-        true
-    }
 }
 
 impl GpuTrainer {
@@ -144,7 +110,7 @@ impl GpuTrainer {
             inputs: None,
             gradients: vec![],
             recorded: None,
-            scale: LossScale::new(dtype),
+            scale: (dtype == DType::F16).then(|| optimizer.scale.unwrap_or_default()),
         })
     }
 
@@ -170,11 +136,18 @@ impl GpuTrainer {
                 total += f64::from(loss) / parts as f64;
             }
             let done = self.update(step, config, total)?;
+            let Some(scale) = &mut self.scale else { return Ok(done) };
             // Where f16 overflowed, the step is repeated with a smaller scale.
-            if !self.scale.update(!done.step.norm.is_finite()) || done.step.norm.is_finite() {
+            scale.update(!done.step.norm.is_finite());
+            if done.step.norm.is_finite() || scale.value < 1.0 {
                 return Ok(done);
             }
         }
+    }
+
+    /// What the gradient of the loss is multiplied by.
+    fn loss_scale(&self) -> f64 {
+        self.scale.map_or(1.0, |scale| scale.value)
     }
 
     /// Copies the batch to the device, over the one before.
@@ -182,7 +155,7 @@ impl GpuTrainer {
         let device = Device::Cuda(self.gpu.clone());
         #[allow(clippy::cast_possible_truncation)] // Steps of a stream count modulo 2^32.
         let number = batch.number as u32;
-        let scale = f32::from_f64(self.scale.value);
+        let scale = f32::from_f64(self.loss_scale());
         let Some(inputs) = &mut self.inputs else {
             self.inputs = Some(Inputs {
                 low: batch.crops.low.to_device(&device)?,
@@ -257,7 +230,7 @@ impl GpuTrainer {
             eps: o.eps,
             decay: if o.kind == OptimKind::Adamw { o.weight_decay } else { 0.0 },
             step,
-            scale: 1.0 / (o.accumulate as f64 * self.scale.value),
+            scale: 1.0 / (o.accumulate as f64 * self.loss_scale()),
         };
         self.scalars.write(&constants, o.clip, config.ema.decay_at(step))?;
         match &self.recorded {
@@ -353,6 +326,7 @@ impl GpuTrainer {
         optimizer.first = all(&self.state.first)?;
         optimizer.second = all(&self.state.second)?;
         optimizer.average = all(&self.state.average)?;
+        optimizer.scale = self.scale;
         Ok(())
     }
 

@@ -20,6 +20,39 @@ pub struct Optimizer {
     pub average: Vec<Tensor>,
     /// Steps done.
     pub step: u64,
+    /// What keeps gradients in the range of f16, where that is trained in.
+    pub scale: Option<LossScale>,
+}
+
+/// The factor of the loss that keeps gradients in the range of f16 (Micikevicius et al. 2018, section
+/// 3.2): halved when they overflow, doubled after a long time without.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossScale {
+    /// The factor.
+    pub value: f64,
+    /// Steps since it changed.
+    pub good: u64,
+}
+
+impl Default for LossScale {
+    fn default() -> Self {
+        Self { value: Self::FIRST, good: 0 }
+    }
+}
+
+impl LossScale {
+    const FIRST: f64 = 65536.0;
+    const GROWTH: u64 = 2000;
+
+    /// Adapts to a step, or to one that was skipped because gradients overflowed.
+    pub fn update(&mut self, skipped: bool) {
+        self.good += 1;
+        if skipped {
+            *self = Self { value: self.value / 2.0, good: 0 };
+        } else if self.good == Self::GROWTH {
+            *self = Self { value: (self.value * 2.0).min(Self::FIRST), good: 0 };
+        }
+    }
 }
 
 /// Sums of gradients in the order of the parameters; none where the loss does not depend on one.
@@ -62,7 +95,7 @@ impl Optimizer {
             parameters.iter().map(zero).collect::<Result<Vec<_>>>()
         };
         let average = parameters.iter().map(|p| p.value().try_clone()).collect::<Result<_>>()?;
-        Ok(Self { first: zeros()?, second: zeros()?, average, step: 0 })
+        Ok(Self { first: zeros()?, second: zeros()?, average, step: 0, scale: None })
     }
 
     /// One step: clips the mean of the summed gradients, moves every parameter, then its average.
