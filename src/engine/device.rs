@@ -101,7 +101,7 @@ impl_real!(f32, F32, libm::erff);
 impl_real!(f64, F64, libm::erf);
 
 /// Runs the arm of the device that `x` lives on. In the `cpu` arm the named type is `x`'s element
-/// type; in the `cuda` arm the named value is the [`Gpu`](crate::engine::cuda::Gpu).
+/// type; in the `cuda` arm the named value is the [`Gpu`].
 #[macro_export]
 macro_rules! on_device {
     ($x:expr, cpu::<$t:ident> => $cpu:expr, cuda($gpu:ident) => $cuda:expr $(,)?) => {
