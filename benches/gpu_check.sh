@@ -41,7 +41,7 @@ tests() { local bin=$1; shift; "$here/bin/$bin" --nocapture --test-threads 1 "$@
 wanted doctor && step doctor bin/srk doctor
 
 if wanted kernels; then
-    for t in kernels kernels_more ops_gpu; do
+    for t in kernels kernels_more ops_gpu networks_gpu; do
         [ -x "bin/$t" ] && SRK_CONV=native step "kernels-$t" tests "$t"
     done
 fi
