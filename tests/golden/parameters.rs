@@ -1,8 +1,14 @@
 //! Number, names and shapes of the parameters of published networks at their full width.
 use srk::engine::parameter::Parameter;
-use srk::models::attention_unet::AttentionUNetConfig;
 use srk::models::sr3_unet::Sr3UNetConfig;
 use srk::models::{ModelConfig, Network, weights};
+use srk::training::config::Config;
+use srk::training::recipes;
+
+fn of_recipe(name: &str) -> Box<dyn Network> {
+    let text = recipes::find(name).unwrap().text;
+    Config::read(text, name, &[]).unwrap().model.build(0)
+}
 
 /// Compares with a layer table, where the folder beside the golden files holds them: rows of name,
 /// shape such as `64x6x3x3`, and kind.
@@ -34,7 +40,7 @@ fn check_names(network: &dyn Network, table: &str) {
 
 #[test]
 fn sr3_from_16_to_128() {
-    let network = ModelConfig::Sr3UNet(Sr3UNetConfig::default()).build(0);
+    let network = of_recipe("sr3");
     assert_eq!(network.parameter_count(), 97_807_491);
     check_names(&*network, "ref_sr3_janspiry_16_128");
 }
@@ -57,7 +63,7 @@ fn sr3_from_64_to_512() {
 /// The published network runs without its attention layers; their parameters are there.
 #[test]
 fn attention_unet() {
-    let network = ModelConfig::AttentionUNet(AttentionUNetConfig::default()).build(0);
+    let network = of_recipe("sr3-div2k");
     assert_eq!(network.parameter_count(), 281_596_146);
     let live = network.parameters().iter().filter(|p| !p.name().contains(".attn."));
     assert_eq!(live.map(|p| p.value().len()).sum::<usize>(), 256_411_890);
