@@ -219,8 +219,7 @@ impl Network for Sr3UNet {
 
     /// A halving between any two levels; the norms, and attention, see the whole map.
     fn geometry(&self) -> Geometry {
-        let halvings = self.config.multipliers.len().saturating_sub(1) as u32;
-        let whole = 2usize.saturating_pow(halvings);
+        let whole: usize = self.config.multipliers.iter().skip(1).map(|_| 2).product();
         Geometry { align: (whole / self.config.scale).max(1), receptive_field: None }
     }
 
