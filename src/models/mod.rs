@@ -1,7 +1,9 @@
 //! Networks, and the registry that builds one from its configuration.
+pub mod attention_unet;
 pub mod dual_domain_grid;
 pub mod dual_domain_unet;
 pub mod residual_unet;
+pub mod sr3_unet;
 pub mod weights;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,12 @@ pub enum ModelConfig {
     /// Seed 001's second network.
     #[serde(rename = "residual-unet")]
     ResidualUNet(residual_unet::ResidualUNetConfig),
+    /// SR3's network.
+    #[serde(rename = "sr3-unet")]
+    Sr3UNet(sr3_unet::Sr3UNetConfig),
+    /// A deep UNet with self-attention, published for DIV2K.
+    #[serde(rename = "attention-unet")]
+    AttentionUNet(attention_unet::AttentionUNetConfig),
 }
 
 impl ModelConfig {
@@ -33,6 +41,8 @@ impl ModelConfig {
             Self::DualDomainGrid(c) => Box::new(dual_domain_grid::DualDomainGrid::new(c, seed)),
             Self::DualDomainUNet(c) => Box::new(dual_domain_unet::DualDomainUNet::new(c, seed)),
             Self::ResidualUNet(c) => Box::new(residual_unet::ResidualUNet::new(c, seed)),
+            Self::Sr3UNet(c) => Box::new(sr3_unet::Sr3UNet::new(c, seed)),
+            Self::AttentionUNet(c) => Box::new(attention_unet::AttentionUNet::new(c, seed)),
         }
     }
 
@@ -42,6 +52,8 @@ impl ModelConfig {
             Self::DualDomainGrid(c) => c.scale,
             Self::DualDomainUNet(c) => c.scale,
             Self::ResidualUNet(c) => c.scale,
+            Self::Sr3UNet(c) => c.scale,
+            Self::AttentionUNet(c) => c.scale,
         }
     }
 }

@@ -160,4 +160,10 @@ impl GroupNorm {
         let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
         tape.group_norm(x, &weight, &bias, self.groups, 1e-5)
     }
+
+    /// The layer's output, then SiLU.
+    pub fn forward_silu(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
+        tape.group_norm_silu(x, &weight, &bias, self.groups, 1e-5)
+    }
 }

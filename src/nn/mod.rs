@@ -1,7 +1,10 @@
 //! Layers: compositions of ops that own their parameters. No kernels, no loops over elements.
+pub mod attention;
 pub mod dual_domain;
 pub mod init;
 pub mod layers;
+pub mod residual;
+pub mod unet;
 
 pub use init::Init;
 pub use layers::{Conv2d, ConvTranspose2d, GroupNorm, Linear};

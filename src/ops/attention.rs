@@ -1,6 +1,7 @@
 //! Scaled dot-product attention of several heads.
 //!
-//! q, k, v, y: `[N, L, heads d]`; a head is d neighbouring channels. For each image and head:
+//! q, k, v, y: `[N, L, heads d]`, or maps `[N, H, W, heads d]` with `L = H W`; a head is d neighbouring
+//! channels. For each image and head:
 //!
 //! ```text
 //! s = q k^T / sqrt(d)     p = softmax of the rows of s     y = p v
@@ -18,7 +19,7 @@ use crate::on_device;
 use crate::ops::same_shape;
 
 impl Tape {
-    /// The attention of the queries `q` to `k` and `v`, all `[N, L, heads d]`.
+    /// The attention of the queries `q` to `k` and `v`, all `[N, L, heads d]` or `[N, H, W, heads d]`.
     pub fn attention(&mut self, q: &Var, k: &Var, v: &Var, heads: usize) -> Result<Var> {
         self.apply(Attention { heads }, &[q, k, v])
     }
@@ -61,9 +62,10 @@ impl Attention {
     fn dims(self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Dims> {
         same_shape("attention", q, k)?;
         same_shape("attention", q, v)?;
-        match *q.shape() {
-            [images, length, channels] if self.heads > 0 && channels.is_multiple_of(self.heads) => {
-                Ok(Dims { images, length, heads: self.heads, width: channels / self.heads })
+        let [images, length, channels] = rows(q.shape());
+        match self.heads {
+            heads @ 1.. if channels > 0 && channels.is_multiple_of(heads) => {
+                Ok(Dims { images, length, heads, width: channels / heads })
             }
             _ => Err(Error::shape("attention", format!("[N, L, {} d]", self.heads), q.shape())),
         }
@@ -114,17 +116,28 @@ impl Op for Attention {
     }
 
     fn flops(&self, inputs: &[&[usize]]) -> u64 {
-        let &[images, length, channels] = inputs[0] else { return 0 };
+        let [images, length, channels] = rows(inputs[0]);
         4 * (images * length * length * channels) as u64
     }
 }
 
-/// One row, narrow and wide heads, lengths that fill no tile; a UNet's map of 32 x 32.
+/// Images, rows of an image and channels of `[N, L, C]` or `[N, H, W, C]`; zeros for other ranks.
+const fn rows(shape: &[usize]) -> [usize; 3] {
+    match *shape {
+        [images, length, channels] => [images, length, channels],
+        [images, height, width, channels] => [images, height * width, channels],
+        _ => [0; 3],
+    }
+}
+
+/// A map, one row, narrow and wide heads, lengths that fill no tile; a UNet's map of 32 x 32.
 pub fn cases() -> Vec<OpCase> {
     let case = |heads: usize, shape: [usize; 3]| {
         OpCase::new(move || Attention { heads }, &[&shape, &shape, &shape])
     };
+    let map = [2, 2, 3, 8];
     vec![
+        OpCase::new(|| Attention { heads: 2 }, &[&map, &map, &map]),
         case(1, [1, 5, 3]),
         case(2, [2, 7, 8]),
         case(3, [1, 1, 6]),

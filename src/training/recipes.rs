@@ -11,13 +11,15 @@ pub struct Recipe {
 }
 
 /// All recipes.
-pub const ALL: [Recipe; 3] = [
+pub const ALL: [Recipe; 5] = [
     Recipe { name: "srk-x4", text: include_str!("../../recipes/srk-x4.toml") },
     Recipe { name: "resshift-dual", text: include_str!("../../recipes/resshift-dual.toml") },
     Recipe {
         name: "resshift-experiment",
         text: include_str!("../../recipes/resshift-experiment.toml"),
     },
+    Recipe { name: "sr3", text: include_str!("../../recipes/sr3.toml") },
+    Recipe { name: "sr3-div2k", text: include_str!("../../recipes/sr3-div2k.toml") },
 ];
 
 impl Recipe {

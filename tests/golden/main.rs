@@ -10,6 +10,7 @@ mod blocks;
 mod file;
 mod images;
 mod network;
+mod parameters;
 mod tables;
 mod training;
 mod trajectories;

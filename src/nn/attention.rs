@@ -1,0 +1,66 @@
+//! Self-attention over the pixels of a map (Vaswani et al. 2017, section 3.2), as diffusion UNets use
+//! it at low resolutions.
+use super::init::Init;
+use super::layers::{Conv2d, GroupNorm};
+use crate::engine::tape::{Tape, Var};
+use crate::error::Result;
+
+/// `x + out(attention(qkv(norm(x))))`.
+///
+/// The channels of `qkv` are those of the first head's query, key and value, then of the second
+/// head's. Scores are divided by the root of all channels, not of a head's, as published models have
+/// it; with one head that is the same.
+#[derive(Clone, Debug)]
+pub struct SelfAttention {
+    norm: GroupNorm,
+    qkv: Conv2d,
+    out: Conv2d,
+    channels: usize,
+    heads: usize,
+}
+
+impl SelfAttention {
+    /// Attention of `heads` heads, which divide `channels`; the norm has `groups` groups.
+    pub fn new(init: &mut Init, channels: usize, heads: usize, groups: usize) -> Self {
+        Self {
+            norm: GroupNorm::new(init, "norm", groups, channels),
+            qkv: Conv2d::unbiased(init, "qkv", channels, 3 * channels, 1),
+            out: Conv2d::same(init, "out", channels, channels, 1),
+            channels,
+            heads,
+        }
+    }
+
+    /// The block's output, of the same shape.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let [mut q, k, v] = {
+            let mut normed = self.norm.forward(tape, x)?;
+            normed = self.qkv.forward(tape, &normed)?;
+            [
+                self.part(tape, &normed, 0)?,
+                self.part(tape, &normed, 1)?,
+                self.part(tape, &normed, 2)?,
+            ]
+        };
+        if self.heads > 1 {
+            // The op divides by the root of a head's channels.
+            q = tape.scale(&q, (self.heads as f64).sqrt().recip())?;
+        }
+        let mut y = tape.attention(&q, &k, &v, self.heads)?;
+        drop((q, k, v));
+        y = self.out.forward(tape, &y)?;
+        tape.add(x, &y)
+    }
+
+    /// The queries (0), keys (1) or values (2) of all heads side by side.
+    fn part(&self, tape: &mut Tape, qkv: &Var, which: usize) -> Result<Var> {
+        let width = self.channels / self.heads;
+        let heads = (0..self.heads)
+            .map(|head| tape.slice_channels(qkv, (3 * head + which) * width, width))
+            .collect::<Result<Vec<Var>>>()?;
+        match heads.as_slice() {
+            [only] => Ok(only.clone()),
+            heads => tape.concat(&heads.iter().collect::<Vec<_>>()),
+        }
+    }
+}

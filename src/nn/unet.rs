@@ -1,0 +1,91 @@
+//! One description of UNets (Ronneberger et al. 2015): layers in a row, some of whose inputs are kept
+//! for later ones.
+use super::attention::SelfAttention;
+use super::layers::{Conv2d, ConvTranspose2d};
+use super::residual::{ResidualBlock, Stage};
+use crate::engine::tape::{Tape, Var};
+use crate::error::{Error, Result};
+
+/// One layer of a UNet.
+#[derive(Clone, Debug)]
+pub enum Layer {
+    /// A convolution of any stride.
+    Conv(Conv2d),
+    /// A norm, SiLU and a convolution: the last layer of many UNets.
+    Stage(Stage),
+    /// A residual block told about t.
+    Block(ResidualBlock),
+    /// Self-attention over the whole map.
+    Attention(SelfAttention),
+    /// Half the size: the largest of 2x2 pixels.
+    MaxPool,
+    /// Twice the size by repeating every pixel.
+    Nearest,
+    /// A larger map by a transposed convolution.
+    Transposed(ConvTranspose2d),
+    /// Keeps the map for a later [`Layer::Join`]; the last kept is the first joined.
+    Keep,
+    /// Joins the channels of the map kept last, at the side given.
+    Join(Side),
+}
+
+/// Where the channels of a kept map go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Before those of the map that has come up.
+    Before,
+    /// Behind them.
+    Behind,
+}
+
+/// Layers in the order they run.
+#[derive(Clone, Debug, Default)]
+pub struct UNet {
+    layers: Vec<Layer>,
+}
+
+impl UNet {
+    /// Appends a layer.
+    pub fn push(&mut self, layer: Layer) {
+        self.layers.push(layer);
+    }
+
+    /// The output for the map `x`, with the embedding of t `time` `[N, time_dim]`.
+    ///
+    /// Blocks and attention are parts that a recomputing tape runs again.
+    pub fn forward(&self, tape: &mut Tape, mut x: Var, time: &Var) -> Result<Var> {
+        let mut kept = Vec::new();
+        for layer in &self.layers {
+            x = match layer {
+                Layer::Conv(conv) => conv.forward(tape, &x)?,
+                Layer::Stage(stage) => stage.forward(tape, &x, time)?,
+                Layer::Block(block) => {
+                    // A clone shares the weights.
+                    let block = block.clone();
+                    tape.part(&[&x, time], move |tape, v| block.forward(tape, &v[0], &v[1]))?
+                }
+                Layer::Attention(attention) => {
+                    let attention = attention.clone();
+                    tape.part(&[&x], move |tape, v| attention.forward(tape, &v[0]))?
+                }
+                Layer::MaxPool => tape.max_pool2(&x)?,
+                Layer::Nearest => tape.nearest2(&x)?,
+                Layer::Transposed(conv) => conv.forward(tape, &x)?,
+                Layer::Keep => {
+                    kept.push(x.clone());
+                    x
+                }
+                Layer::Join(side) => {
+                    let Some(skip) = kept.pop() else {
+                        return Err(Error::shape("unet", "a kept map for every join", x.shape()));
+                    };
+                    match side {
+                        Side::Before => tape.concat(&[&skip, &x])?,
+                        Side::Behind => tape.concat(&[&x, &skip])?,
+                    }
+                }
+            };
+        }
+        Ok(x)
+    }
+}
