@@ -41,7 +41,7 @@ pub enum Process {
         /// What the network's input is divided by.
         #[serde(default)]
         input_scale: InputScale,
-        /// What the network is told at the first step: 0 as the official code, 1 as seed 001.
+        /// What the network is told at the first step: 0 as the official code, 1 as the `DualDomainUNet` system.
         #[serde(default = "one")]
         first_t: usize,
     },
@@ -72,7 +72,7 @@ const fn one() -> usize {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InputScale {
-    /// 1, as in seed 001.
+    /// 1, as in the `DualDomainUNet` system.
     #[default]
     None,
     /// `sqrt(kappa^2 eta + 1)`: the official code for latents, whose variance is about 1.

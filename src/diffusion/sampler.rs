@@ -103,7 +103,7 @@ pub enum Rule {
         /// 0 adds no noise, 1 adds as much as ancestral sampling.
         eta: f64,
     },
-    /// Seed 001's mean, which mixes y0 in again and so leaves the marginals that the network was
+    /// The `DualDomainUNet` system's mean, which mixes y0 in again and so leaves the marginals that the network was
     /// trained on. ResShift only.
     Seed001,
 }
@@ -160,7 +160,7 @@ pub fn resshift_posterior(kappa: f64, eta_t: f64, eta_s: f64) -> Step {
     Step { x: eta_s / eta_t, x0: alpha / eta_t, y0: 0.0, noise }
 }
 
-/// ResShift as seed 001 samples it:
+/// ResShift as the `DualDomainUNet` system samples it:
 /// mean `(eta_s x_t + alpha (1 - eta_s) x0 + alpha eta_s y0) / eta_t` with `alpha = eta_t - eta_s`.
 pub fn resshift_seed001(kappa: f64, eta_t: f64, eta_s: f64) -> Step {
     let alpha = eta_t - eta_s;

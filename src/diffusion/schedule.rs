@@ -139,7 +139,7 @@ pub enum EtaSchedule {
         power: f64,
     },
     /// The exponential schedule as the paper has it (Yue et al. 2023, equation 10): on `eta`, with
-    /// both ends given. Seed 001 uses 0.008, 0.999 and 0.3.
+    /// both ends given. The `DualDomainUNet` system uses 0.008, 0.999 and 0.3.
     Paper {
         /// `eta` of the first step.
         first: f64,

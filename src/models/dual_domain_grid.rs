@@ -1,6 +1,6 @@
 //! The default model: dual-domain blocks on a pixel-unshuffled grid at the low resolution.
 //!
-//! In the spirit of seed 001's `DualDomainUNet`, freed of its faults (SYSTEMS 4.7): block-wise DCT,
+//! In the spirit of the published `DualDomainUNet`, freed of its faults: block-wise DCT,
 //! no statistics over the map, the step t seen by every block, all work at the low resolution. With
 //! the state unshuffled by the scale s (EDSR, Lim et al. 2017, and ESPCN, Shi et al. 2016, run the
 //! same way), a call costs 1/s^2 of a network at the high resolution.

@@ -1,4 +1,4 @@
-//! Seed 001's network: a UNet of dual-domain blocks at the high resolution (SYSTEMS 4.1, 4.2).
+//! The published `DualDomainUNet`: a UNet of dual-domain blocks at the high resolution.
 //!
 //! Input is `[x_t 3, y0 3, Fourier position 24, local amplitude 1]`, output the predicted `x0 - y0`.
 use serde::{Deserialize, Serialize};

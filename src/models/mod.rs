@@ -20,10 +20,10 @@ use crate::error::Result;
 pub enum ModelConfig {
     /// The default model's network.
     DualDomainGrid(dual_domain_grid::DualDomainGridConfig),
-    /// Seed 001's network.
+    /// The published `DualDomainUNet`.
     #[serde(rename = "dual-domain-unet")]
     DualDomainUNet(dual_domain_unet::DualDomainUNetConfig),
-    /// Seed 001's second network.
+    /// The published `ResidualDiffusionUNet`.
     #[serde(rename = "residual-unet")]
     ResidualUNet(residual_unet::ResidualUNetConfig),
     /// SR3's network.

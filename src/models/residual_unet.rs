@@ -1,4 +1,4 @@
-//! Seed 001's second network, `ResidualDiffusionUNet` (SYSTEMS 4.8): a plain UNet that predicts the
+//! The published `ResidualDiffusionUNet`: a plain UNet that predicts the
 //! noise in the residual `x0 - y0`. 2,032,835 parameters as published.
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Dual-domain residual blocks: a spatial, a DCT and a wavelet stream side by side (SYSTEMS 4.2).
+//! Dual-domain residual blocks: a spatial, a DCT and a wavelet stream side by side.
 use super::init::Init;
 use super::layers::Conv2d;
 use crate::engine::tape::{Tape, Var};

@@ -218,7 +218,7 @@ pub enum LossKind {
     L1,
     /// Mean squared error of what the network predicts.
     Mse,
-    /// Seed 001's: L1 of x0 and of its DCT at scales 1, 2 and 4.
+    /// The `DualDomainUNet` system's: L1 of x0 and of its DCT at scales 1, 2 and 4.
     MultiscaleDct,
 }
 

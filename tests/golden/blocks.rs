@@ -1,4 +1,4 @@
-//! Building blocks of seed 001: transforms, the network's extra inputs, its loss.
+//! Building blocks of the DualDomainUNet system: transforms, the network's extra inputs, its loss.
 use srk::engine::device::DType;
 use srk::engine::tape::{Tape, Var};
 use srk::engine::tensor::Tensor;
