@@ -11,6 +11,7 @@ use srk::engine::tensor::Tensor;
 use srk::models::dual_domain_grid::DualDomainGridConfig;
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
 use srk::models::residual_unet::ResidualUNetConfig;
+use srk::models::sr3_unet::Sr3UNetConfig;
 use srk::models::{ModelConfig, Network};
 
 fn random(shape: &[usize], step: u64, dtype: DType) -> Tensor {
@@ -119,4 +120,19 @@ fn the_dual_domain_unet() {
 fn the_residual_unet() {
     let config = ResidualUNetConfig { base: 8, ..Default::default() };
     check("residual-unet", &ModelConfig::ResidualUNet(config));
+}
+
+#[test]
+fn a_unet_with_attention() {
+    let config = Sr3UNetConfig {
+        base: 8,
+        multipliers: vec![1, 2],
+        blocks: 1,
+        groups: 4,
+        attention: vec![16],
+        image_size: 32,
+        scale: 4,
+        ..Default::default()
+    };
+    check("sr3-unet", &ModelConfig::Sr3UNet(config));
 }
