@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use super::batch::{self, Batch};
 use super::loss;
-use super::optimizer::{self, Gradients, LossScale, Optimizer, StepReport};
-use super::run::Done;
+use super::optimizer::{self, Done, Gradients, LossScale, Optimizer, StepReport};
 use super::sections::{Config, OptimKind};
 use crate::diffusion::sampler::condition;
 use crate::engine::cuda::{Gpu, Graph};

@@ -84,6 +84,15 @@ pub struct StepReport {
     pub norm: f64,
 }
 
+/// The loss of a step, and what it did.
+#[derive(Clone, Copy, Debug)]
+pub struct Done {
+    /// The mean over its batches.
+    pub loss: f64,
+    /// The update.
+    pub step: StepReport,
+}
+
 impl Optimizer {
     /// Zero moments, and averages equal to the values.
     ///

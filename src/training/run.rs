@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoints;
 use super::gpu::GpuTrainer;
 use super::log::{Metrics, Reporter, grouped, short};
 use super::loss;
-use super::optimizer::{self, Gradients, Optimizer, StepReport};
+use super::optimizer::{self, Done, Gradients, Optimizer};
 use super::sections::Config;
 use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
@@ -61,12 +61,6 @@ struct Run<'a> {
     metrics: Metrics,
     validation: Option<Validation>,
     folder: PathBuf,
-}
-
-/// What one step did.
-pub(super) struct Done {
-    pub(super) loss: f64,
-    pub(super) step: StepReport,
 }
 
 impl<'a> Run<'a> {
