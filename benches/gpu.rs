@@ -1,19 +1,20 @@
-//! What a GPU does, as lines of JSON: its ceilings, every op of real sizes, and the default network.
+//! What a GPU does, as lines of JSON: its ceilings, every op of real sizes, and networks.
 //!
 //! `cargo bench --bench gpu`; `SRK_CONV=native|cudnn|cublas` compares engines. Without a GPU it says
 //! so, and fails only where `SRK_REQUIRE_GPU=1`. Inputs are random: zeros run faster than real data.
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use srk::diffusion::sampler::condition;
 use srk::engine::cuda::{self, Gpu};
 use srk::engine::device::{DType, Device};
 use srk::engine::op_case::OpCase;
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
-use srk::error::Result;
+use srk::error::{Error, Result};
 use srk::models::ModelConfig;
-use srk::models::dual_domain_grid::DualDomainGridConfig;
 
 /// Times of one thing, of which the median is reported.
 const SAMPLES: usize = 11;
@@ -141,30 +142,72 @@ fn step(case: &OpCase, inputs: &[Tensor]) -> Result<()> {
     tape.backward(&y, dy).map(|_| ())
 }
 
-/// One call of the default network, launched and as a recorded graph.
+/// What is timed as a whole: a network, its batch, and the side of the low-resolution images.
+fn sizes() -> Vec<(&'static str, ModelConfig, usize, usize)> {
+    let grid = || ModelConfig::DualDomainGrid(Default::default());
+    let attention = || ModelConfig::AttentionUNet(Default::default());
+    vec![
+        ("dual_domain_grid", grid(), 1, 64),
+        ("dual_domain_grid", grid(), 16, 64),
+        ("dual_domain_unet", ModelConfig::DualDomainUNet(Default::default()), 4, 64),
+        ("residual_unet", ModelConfig::ResidualUNet(Default::default()), 4, 64),
+        ("attention_unet", attention(), 1, 64),
+        ("attention_unet", attention(), 8, 64),
+    ]
+}
+
+/// One denoising call of each network, and the gradients of one training step, launched and as
+/// recorded graphs.
 fn networks(gpu: &Gpu) -> Result<()> {
-    let device = Device::from(gpu);
-    for (batch, low) in [(1, 64), (16, 64)] {
+    for (name, config, batch, low) in sizes() {
         for dtype in dtypes(gpu) {
-            let config = DualDomainGridConfig::default();
-            let high = config.scale * low;
-            let network = ModelConfig::DualDomainGrid(config).build(1);
-            network.to_device(&device, dtype)?;
-            let state = random(&device, dtype, &[batch, high, high, 3])?;
-            let small = random(&device, dtype, &[batch, low, low, 3])?;
-            let t = Tensor::from_slice_on(&device, &vec![3.0; batch], &[batch])?;
-            let call = || {
-                let mut tape = Tape::inference();
-                let (x, low) = (tape.input(state.try_clone()?), tape.input(small.try_clone()?));
-                network.forward(&mut tape, &x, &low, &t)
-            };
-            let launched = seconds(gpu, &mut || call().map(|_| ()))?;
-            let (graph, _output) = gpu.capture(call)?;
-            let replayed = seconds(gpu, &mut || graph.replay())?;
-            say(&json!({"what": "network", "network": "dual_domain_grid", "batch": batch,
-                "low": low, "dtype": format!("{dtype:?}"), "launched_s": launched,
-                "replayed_s": replayed}));
+            match network(gpu, &config, dtype, batch, low) {
+                Ok(times) => say(&json!({"what": "network", "network": name, "batch": batch,
+                    "low": low, "dtype": format!("{dtype:?}"), "launched_s": times[0],
+                    "replayed_s": times[1], "gradients_launched_s": times[2],
+                    "gradients_replayed_s": times[3], "peak_mib": gpu.usage().peak >> 20})),
+                // A smaller GPU than the network wants.
+                Err(Error::Memory(report)) => say(&json!({"what": "network", "network": name,
+                    "batch": batch, "dtype": format!("{dtype:?}"), "full": report.to_string()})),
+                Err(other) => return Err(other),
+            }
         }
     }
     Ok(())
+}
+
+/// Seconds of a call and of a call with its gradients, each launched and replayed.
+fn network(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    dtype: DType,
+    batch: usize,
+    low: usize,
+) -> Result<[f64; 4]> {
+    let device = Device::from(gpu);
+    let network = config.build(1);
+    network.to_device(&device, dtype)?;
+    let high = config.scale() * low;
+    let y0 = random(&device, DType::F32, &[batch, high, high, 3])?;
+    let small = random(&device, DType::F32, &[batch, low, low, 3])?;
+    let seen = condition(&*network, &small, &y0)?;
+    let state = Arc::new(y0.cast(dtype)?);
+    let t = Tensor::from_slice_on(&device, &vec![0.5; batch], &[batch])?;
+    let call = |tape: &mut Tape| {
+        let (x, seen) = (tape.input(Arc::clone(&state)), tape.input(Arc::clone(&seen)));
+        network.forward(tape, &x, &seen, &t)
+    };
+    let gradients = || {
+        let mut tape = Tape::training();
+        let y = call(&mut tape)?;
+        let dy = state.try_clone()?;
+        tape.backward(&y, dy)
+    };
+    let launched = seconds(gpu, &mut || call(&mut Tape::inference()).map(|_| ()))?;
+    let (graph, _kept) = gpu.capture(|| call(&mut Tape::inference()))?;
+    let replayed = seconds(gpu, &mut || graph.replay())?;
+    drop((graph, _kept));
+    let trained = seconds(gpu, &mut || gradients().map(|_| ()))?;
+    let (graph, _kept) = gpu.capture(gradients)?;
+    Ok([launched, replayed, trained, seconds(gpu, &mut || graph.replay())?])
 }

@@ -58,9 +58,11 @@ def operations(benches):
 
 
 def networks(benches, peer):
-    rows = [["srk", r["network"], r["batch"], r["dtype"], f"{engine}, {how}", ms(r[f"{how}_s"])]
+    kinds = ("launched", "replayed", "gradients_launched", "gradients_replayed")
+    rows = [["srk", r["network"], r["batch"], r["dtype"], f"{engine}, {how}",
+             "full" if "full" in r else ms(r[f"{how}_s"])]
             for engine, bench in benches.items() for r in bench if r["what"] == "network"
-            for how in ("launched", "replayed")]
+            for how in kinds]
     rows += [["torch", r["network"], r["batch"], r["dtype"], r["how"], r.get("error") or ms(r["forward_s"])]
              for r in peer if r["what"] == "torch_network"]
     return rows
