@@ -1,6 +1,8 @@
 //! Networks, and the registry that builds one from its configuration.
+pub mod biggan_unet;
 pub mod dual_domain_grid;
 pub mod dual_domain_unet;
+pub mod laplacian;
 pub mod residual_unet;
 pub mod weights;
 
@@ -24,6 +26,9 @@ pub enum ModelConfig {
     /// Seed 001's second network.
     #[serde(rename = "residual-unet")]
     ResidualUNet(residual_unet::ResidualUNetConfig),
+    /// Seed 002's network.
+    #[serde(rename = "biggan-unet")]
+    BigGanUNet(biggan_unet::BigGanUNetConfig),
 }
 
 impl ModelConfig {
@@ -33,6 +38,7 @@ impl ModelConfig {
             Self::DualDomainGrid(c) => Box::new(dual_domain_grid::DualDomainGrid::new(c, seed)),
             Self::DualDomainUNet(c) => Box::new(dual_domain_unet::DualDomainUNet::new(c, seed)),
             Self::ResidualUNet(c) => Box::new(residual_unet::ResidualUNet::new(c, seed)),
+            Self::BigGanUNet(c) => Box::new(biggan_unet::BigGanUNet::new(c, seed)),
         }
     }
 
@@ -42,6 +48,7 @@ impl ModelConfig {
             Self::DualDomainGrid(c) => c.scale,
             Self::DualDomainUNet(c) => c.scale,
             Self::ResidualUNet(c) => c.scale,
+            Self::BigGanUNet(c) => c.scale,
         }
     }
 }
@@ -59,6 +66,17 @@ pub trait Network: Send + Sync {
 
     /// All parameters, in construction order.
     fn parameters(&self) -> &[Parameter];
+
+    /// What files hold beside the parameters and training does not change by gradients, such as the
+    /// running statistics of norms; in construction order.
+    fn buffers(&self) -> &[Parameter] {
+        &[]
+    }
+
+    /// Everything a file holds: parameters, then buffers.
+    fn state(&self) -> Vec<Parameter> {
+        [self.parameters(), self.buffers()].concat()
+    }
 
     /// What tiling and padding must respect.
     fn geometry(&self) -> Geometry;
@@ -87,7 +105,8 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// If the device has no such elements or its memory is full.
     fn cast(&self, dtype: DType) -> Result<()> {
-        self.parameters().iter().try_for_each(|p| p.cast(dtype))
+        self.parameters().iter().try_for_each(|p| p.cast(dtype))?;
+        self.buffers().iter().try_for_each(|b| b.cast(of_buffers(dtype)))
     }
 
     /// Moves the weights to `device`, as `dtype` there.
@@ -95,7 +114,16 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// If the memory of the device is full.
     fn to_device(&self, device: &Device, dtype: DType) -> Result<()> {
-        self.parameters().iter().try_for_each(|p| p.to_device(device, dtype))
+        self.parameters().iter().try_for_each(|p| p.to_device(device, dtype))?;
+        self.buffers().iter().try_for_each(|b| b.to_device(device, of_buffers(dtype)))
+    }
+}
+
+/// The type of buffers of a network that computes in `dtype`: statistics are not kept in half precision.
+const fn of_buffers(dtype: DType) -> DType {
+    match dtype {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
     }
 }
 

@@ -4,4 +4,4 @@ pub mod init;
 pub mod layers;
 
 pub use init::Init;
-pub use layers::{Conv2d, ConvTranspose2d, GroupNorm, Linear};
+pub use layers::{BatchNorm, Conv2d, ConvTranspose2d, GroupNorm, Linear};
