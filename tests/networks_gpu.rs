@@ -8,7 +8,6 @@ use srk::engine::op_case::relative_l2;
 use srk::engine::rng::{Purpose, Stream};
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
-use srk::models::biggan_unet::BigGanUNetConfig;
 use srk::models::dual_domain_grid::DualDomainGridConfig;
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
 use srk::models::residual_unet::ResidualUNetConfig;
@@ -93,10 +92,4 @@ fn the_dual_domain_unet() {
 fn the_residual_unet() {
     let config = ResidualUNetConfig { base: 8, ..Default::default() };
     check("residual-unet", &ModelConfig::ResidualUNet(config));
-}
-
-#[test]
-fn the_biggan_unet() {
-    let config = BigGanUNetConfig { time_dim: 16, widths: vec![8, 16, 8], ..Default::default() };
-    check("biggan-unet", &ModelConfig::BigGanUNet(config));
 }

@@ -26,7 +26,7 @@ pub enum ModelConfig {
     /// Seed 001's second network.
     #[serde(rename = "residual-unet")]
     ResidualUNet(residual_unet::ResidualUNetConfig),
-    /// Seed 002's network.
+    /// The simplified SR3 of BigGAN blocks.
     #[serde(rename = "biggan-unet")]
     BigGanUNet(biggan_unet::BigGanUNetConfig),
 }
