@@ -118,7 +118,7 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         print(&format!("{key:<16} {value}"));
     }
     if tensors {
-        for p in system.network.parameters() {
+        for p in system.network.state() {
             print(&format!("{:<48} {:?}", p.name(), p.value().shape()));
         }
     }

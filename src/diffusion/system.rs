@@ -66,7 +66,7 @@ impl System {
     pub fn from_file(file: &WeightsFile, name: &str) -> Result<Self> {
         let config = SystemConfig::of(file, name)?;
         let network = config.model.build(0);
-        file.apply(network.parameters(), name)?;
+        file.apply(&network.state(), name)?;
         let metadata = file.metadata.clone();
         Ok(Self { name: name.to_owned(), network, config, metadata })
     }
@@ -77,9 +77,10 @@ impl System {
     /// If the memory of a GPU is full.
     pub fn on(&self, device: &Device, dtype: DType) -> Result<Self> {
         let network = self.config.model.build(0);
-        for (to, from) in network.parameters().iter().zip(self.network.parameters()) {
-            to.set(from.value().to_device(device)?.cast(dtype)?);
+        for (to, from) in network.state().iter().zip(self.network.state()) {
+            to.set(from.value());
         }
+        network.to_device(device, dtype)?;
         let (config, metadata) = (self.config.clone(), self.metadata.clone());
         Ok(Self { name: self.name.clone(), network, config, metadata })
     }

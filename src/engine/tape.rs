@@ -93,6 +93,7 @@ pub struct Tape {
     recording: bool,
     frozen: bool,
     recomputing: bool,
+    batch_statistics: bool,
     nodes: Vec<Node>,
     parameters: HashMap<u64, Var>,
     /// The parameters that a part which is not recorded has asked for.
@@ -148,11 +149,18 @@ impl Tape {
         Self { recomputing: true, ..Self::new(true) }
     }
 
+    /// The same tape for gradients of the network as it is used: norms over the batch take their
+    /// running statistics and leave them alone.
+    pub fn with_running_statistics(self) -> Self {
+        Self { batch_statistics: false, ..self }
+    }
+
     fn new(recording: bool) -> Self {
         Self {
             recording,
             frozen: false,
             recomputing: false,
+            batch_statistics: recording,
             nodes: Vec::new(),
             parameters: HashMap::new(),
             used: Vec::new(),
@@ -163,6 +171,12 @@ impl Tape {
     /// Whether ops are recorded.
     pub const fn is_training(&self) -> bool {
         self.recording
+    }
+
+    /// Whether norms over the batch normalise by its own statistics and move the running ones: so do
+    /// training tapes, unless they are [`with_running_statistics`](Self::with_running_statistics).
+    pub const fn uses_batch_statistics(&self) -> bool {
+        self.batch_statistics
     }
 
     /// A value whose gradient is wanted.
@@ -224,7 +238,8 @@ impl Tape {
     }
 
     /// Runs `body` on `inputs`: a part of a network that a [recomputing](Self::recomputing) tape may
-    /// run again. On any other tape this is `body` itself.
+    /// run again. On any other tape this is `body` itself. Parts hold no norm over the batch: its
+    /// running statistics would move twice.
     pub fn part(
         &mut self,
         inputs: &[&Var],

@@ -1,7 +1,9 @@
 //! Networks, and the registry that builds one from its configuration.
 pub mod attention_unet;
+pub mod biggan_unet;
 pub mod dual_domain_grid;
 pub mod dual_domain_unet;
+pub mod laplacian;
 pub mod residual_unet;
 pub mod sr3_unet;
 pub mod weights;
@@ -32,6 +34,9 @@ pub enum ModelConfig {
     /// A deep UNet with self-attention, published for DIV2K.
     #[serde(rename = "attention-unet")]
     AttentionUNet(attention_unet::AttentionUNetConfig),
+    /// The simplified SR3 of BigGAN blocks.
+    #[serde(rename = "biggan-unet")]
+    BigGanUNet(biggan_unet::BigGanUNetConfig),
 }
 
 impl ModelConfig {
@@ -43,6 +48,7 @@ impl ModelConfig {
             Self::ResidualUNet(c) => Box::new(residual_unet::ResidualUNet::new(c, seed)),
             Self::Sr3UNet(c) => Box::new(sr3_unet::Sr3UNet::new(c, seed)),
             Self::AttentionUNet(c) => Box::new(attention_unet::AttentionUNet::new(c, seed)),
+            Self::BigGanUNet(c) => Box::new(biggan_unet::BigGanUNet::new(c, seed)),
         }
     }
 
@@ -54,6 +60,7 @@ impl ModelConfig {
             Self::ResidualUNet(c) => c.scale,
             Self::Sr3UNet(c) => c.scale,
             Self::AttentionUNet(c) => c.scale,
+            Self::BigGanUNet(c) => c.scale,
         }
     }
 }
@@ -71,6 +78,17 @@ pub trait Network: Send + Sync {
 
     /// All parameters, in construction order.
     fn parameters(&self) -> &[Parameter];
+
+    /// What files hold beside the parameters and training does not change by gradients, such as the
+    /// running statistics of norms; in construction order.
+    fn buffers(&self) -> &[Parameter] {
+        &[]
+    }
+
+    /// Everything a file holds: parameters, then buffers.
+    fn state(&self) -> Vec<Parameter> {
+        [self.parameters(), self.buffers()].concat()
+    }
 
     /// What tiling and padding must respect.
     fn geometry(&self) -> Geometry;
@@ -99,7 +117,8 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// If the device has no such elements or its memory is full.
     fn cast(&self, dtype: DType) -> Result<()> {
-        self.parameters().iter().try_for_each(|p| p.cast(dtype))
+        self.parameters().iter().try_for_each(|p| p.cast(dtype))?;
+        self.buffers().iter().try_for_each(|b| b.cast(of_buffers(dtype)))
     }
 
     /// Moves the weights to `device`, as `dtype` there.
@@ -107,7 +126,16 @@ pub trait Network: Send + Sync {
     /// # Errors
     /// If the memory of the device is full.
     fn to_device(&self, device: &Device, dtype: DType) -> Result<()> {
-        self.parameters().iter().try_for_each(|p| p.to_device(device, dtype))
+        self.parameters().iter().try_for_each(|p| p.to_device(device, dtype))?;
+        self.buffers().iter().try_for_each(|b| b.to_device(device, of_buffers(dtype)))
+    }
+}
+
+/// The type of buffers of a network that computes in `dtype`: statistics are not kept in half precision.
+const fn of_buffers(dtype: DType) -> DType {
+    match dtype {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
     }
 }
 

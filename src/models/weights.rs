@@ -1,7 +1,8 @@
 //! Weights files: safetensors under the names and layouts of the original state dicts.
 //!
 //! The only place where layouts are converted: memory holds convolutions as `[Cout, kh, kw, Cin]`,
-//! files as `[Cout, Cin, kh, kw]`, so that checkpoints of the original implementations load.
+//! files as `[Cout, Cin, kh, kw]`, so that checkpoints of the original implementations load. A tensor
+//! without axes is a count, of the batches that a norm has seen, and a 64-bit integer in files.
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -166,13 +167,14 @@ impl WeightsFile {
     /// The file's bytes, values stored as `dtype` (`F32` or `F16`). Names and metadata are sorted, so
     /// that equal content is equal bytes.
     pub fn to_bytes(&self, dtype: DType) -> Vec<u8> {
-        let (label, width) = if dtype == DType::F16 { ("F16", 2) } else { ("F32", 4) };
+        let stored = if dtype == DType::F16 { ("F16", 2) } else { ("F32", 4) };
         // Sorted, as serde_json keeps its maps.
         let mut header = serde_json::Map::new();
         header.insert("__metadata__".into(), json!(self.metadata));
         let mut end = 0;
         for (name, (shape, values)) in &self.tensors {
             let start = end;
+            let (label, width) = if shape.is_empty() { ("I64", 8) } else { stored };
             end += values.len() * width;
             let entry = json!({"dtype": label, "shape": shape, "data_offsets": [start, end]});
             header.insert(name.clone(), entry);
@@ -181,8 +183,8 @@ impl WeightsFile {
         header.resize(header.len().next_multiple_of(8), b' ');
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header);
-        for (_, values) in self.tensors.values() {
-            bytes.extend(encode(values, dtype));
+        for (shape, values) in self.tensors.values() {
+            bytes.extend(encode(values, if shape.is_empty() { None } else { Some(dtype) }));
         }
         bytes
     }
@@ -213,13 +215,21 @@ fn decode(view: &TensorView<'_>) -> Option<Vec<f32>> {
                 .map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32())
                 .collect(),
         ),
+        #[expect(clippy::cast_precision_loss, reason = "counts far below 2^24")]
+        Dtype::I64 if view.shape().is_empty() => {
+            let count = <[u8; 8]>::try_from(data).ok().map(i64::from_le_bytes)?;
+            Some(vec![count as f32])
+        }
         _ => None,
     }
 }
 
-fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
+/// The bytes of values of type `dtype`, or of counts.
+#[expect(clippy::cast_possible_truncation, reason = "counts are whole numbers")]
+fn encode(values: &[f32], dtype: Option<DType>) -> Vec<u8> {
     match dtype {
-        DType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        None => values.iter().flat_map(|&v| (v as i64).to_le_bytes()).collect(),
+        Some(DType::F16) => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
         _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
     }
 }

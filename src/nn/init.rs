@@ -11,13 +11,14 @@ pub struct Init {
     prefix: Vec<String>,
     random: Sequence,
     parameters: Vec<Parameter>,
+    buffers: Vec<Parameter>,
 }
 
 impl Init {
     /// Initial values are a function of `seed` and the order of construction.
     pub fn new(seed: u64) -> Self {
         let random = Stream::new(seed, Purpose::Weights, 0).sequence();
-        Self { prefix: Vec::new(), random, parameters: Vec::new() }
+        Self { prefix: Vec::new(), random, parameters: Vec::new(), buffers: Vec::new() }
     }
 
     /// Builds a part of the network whose names start with `name` and a dot.
@@ -55,16 +56,36 @@ impl Init {
         self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
     }
 
+    /// A tensor that files hold but training does not change by gradients, such as a running mean; its
+    /// elements all start as `value`.
+    pub fn buffer(&mut self, name: &str, shape: &[usize], value: f64) -> Parameter {
+        let values = vec![value; shape.iter().product()];
+        let value = Tensor::from_f64(&values, shape, DType::F32);
+        let buffer = Parameter::new(self.path(name), Layout::Plain, value);
+        self.buffers.push(buffer.clone());
+        buffer
+    }
+
     /// All parameters, in construction order.
     pub fn finish(self) -> Vec<Parameter> {
+        debug_assert!(self.buffers.is_empty(), "a network with buffers must keep them");
         self.parameters
     }
 
+    /// All parameters and all buffers, each in construction order.
+    pub fn finish_with_buffers(self) -> (Vec<Parameter>, Vec<Parameter>) {
+        (self.parameters, self.buffers)
+    }
+
     fn register(&mut self, name: &str, layout: Layout, value: Tensor) -> Parameter {
-        let mut path = self.prefix.clone();
-        path.push(name.to_owned());
-        let parameter = Parameter::new(path.join("."), layout, value);
+        let parameter = Parameter::new(self.path(name), layout, value);
         self.parameters.push(parameter.clone());
         parameter
+    }
+
+    fn path(&self, name: &str) -> String {
+        let mut path = self.prefix.clone();
+        path.push(name.to_owned());
+        path.join(".")
     }
 }

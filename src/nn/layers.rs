@@ -1,5 +1,6 @@
 //! Convolutions, linear maps and norms with their parameters.
 use super::init::Init;
+use crate::engine::device::DType;
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -165,5 +166,78 @@ impl GroupNorm {
     pub fn forward_silu(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
         tape.group_norm_silu(x, &weight, &bias, self.groups, 1e-5)
+    }
+}
+
+/// Batch normalisation with a per-channel affine map. A tape with batch statistics (see
+/// [`Tape::uses_batch_statistics`]) normalises by those and moves the running ones; others use the
+/// running ones.
+#[derive(Clone, Debug)]
+pub struct BatchNorm {
+    weight: Parameter,
+    bias: Parameter,
+    /// Running means and variances, `[C]` each.
+    running: [Parameter; 2],
+    /// How often they moved.
+    moved: Parameter,
+}
+
+/// PyTorch's defaults.
+const BATCH_NORM_EPS: f64 = 1e-5;
+const BATCH_NORM_MOMENTUM: f64 = 0.1;
+
+impl BatchNorm {
+    /// Normalises each of `channels` channels; weight and variance 1, bias and mean 0 at the start.
+    pub fn new(init: &mut Init, name: &str, channels: usize) -> Self {
+        init.at(name, |init| Self {
+            weight: init.constant("weight", Layout::Plain, &[channels], 1.0),
+            bias: init.constant("bias", Layout::Plain, &[channels], 0.0),
+            running: [
+                init.buffer("running_mean", &[channels], 0.0),
+                init.buffer("running_var", &[channels], 1.0),
+            ],
+            moved: init.buffer("num_batches_tracked", &[], 0.0),
+        })
+    }
+
+    /// The layer's output.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let affine = [tape.parameter(&self.weight), tape.parameter(&self.bias)];
+        let affine = [&affine[0], &affine[1]];
+        let mut running = self.statistics()?;
+        if !tape.uses_batch_statistics() {
+            let running = tape.input(running);
+            return tape.batch_norm_with(x, affine, &running, BATCH_NORM_EPS);
+        }
+        let y = tape.batch_norm(x, affine, &mut running, BATCH_NORM_MOMENTUM, BATCH_NORM_EPS)?;
+        self.store(running)?;
+        Ok(y)
+    }
+
+    /// The running statistics as [`Tape::batch_norm`] takes them, `[2, C]`.
+    fn statistics(&self) -> Result<Tensor> {
+        let mut tape = Tape::inference();
+        let [mean, variance] = self.running.each_ref().map(|p| {
+            let value = p.value();
+            value.try_clone()?.reshape(&[1, 1, 1, value.len()])
+        });
+        let [mean, variance] = [tape.input(mean?), tape.input(variance?)];
+        let both = tape.concat(&[&mean, &variance])?.into_tensor()?;
+        let channels = both.len() / 2;
+        both.reshape(&[2, channels])
+    }
+
+    fn store(&self, statistics: Tensor) -> Result<()> {
+        let mut tape = Tape::inference();
+        let channels = statistics.len() / 2;
+        let both = tape.input(statistics.reshape(&[1, 1, 1, 2 * channels])?);
+        for (i, parameter) in self.running.iter().enumerate() {
+            let part = tape.slice_channels(&both, i * channels, channels)?;
+            parameter.set(part.into_tensor()?.reshape(&[channels])?);
+        }
+        let before = self.moved.value();
+        let after = Tensor::from_f64(&[before.to_f64_vec()?[0] + 1.0], &[], DType::F32);
+        self.moved.set(after.to_device(&before.device())?.cast(before.dtype())?);
+        Ok(())
     }
 }

@@ -7,4 +7,4 @@ pub mod residual;
 pub mod unet;
 
 pub use init::Init;
-pub use layers::{Conv2d, ConvTranspose2d, GroupNorm, Linear};
+pub use layers::{BatchNorm, Conv2d, ConvTranspose2d, GroupNorm, Linear};

@@ -5,6 +5,7 @@ pub mod attention;
 pub mod batch_norm;
 pub mod bilinear;
 pub mod cast;
+pub mod channel_gate;
 pub mod check_finite;
 pub mod clip_by_norm;
 pub mod concat;
@@ -12,6 +13,7 @@ pub mod conv2d;
 pub mod conv_transpose2d;
 pub mod crop;
 pub mod dct2;
+pub mod dssim;
 pub mod ema;
 pub mod fourier_position;
 pub mod gelu;
@@ -23,6 +25,7 @@ pub mod linear;
 pub mod local_amplitude;
 pub mod max_pool2;
 mod mean_loss;
+pub mod mean_pixels;
 pub mod mse_loss;
 pub mod multi_tensor;
 pub mod nearest2;
@@ -54,11 +57,13 @@ pub fn all() -> Vec<OpCase> {
         batch_norm::cases(),
         bilinear::cases(),
         cast::cases(),
+        channel_gate::cases(),
         concat::cases(),
         conv2d::cases(),
         conv_transpose2d::cases(),
         crop::cases(),
         dct2::cases(),
+        dssim::cases(),
         gelu::cases(),
         group_norm::cases(),
         haar::cases(),
@@ -66,6 +71,7 @@ pub fn all() -> Vec<OpCase> {
         leaky_relu::cases(),
         linear::cases(),
         max_pool2::cases(),
+        mean_pixels::cases(),
         mse_loss::cases(),
         nearest2::cases(),
         pad_reflect::cases(),

@@ -14,6 +14,7 @@ use crate::engine::files::atomic_write;
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
+use crate::models::Network;
 use crate::models::weights::{WeightsFile, file_shape, from_file_layout, to_file_layout};
 
 /// The folder of a run's checkpoints.
@@ -52,12 +53,12 @@ impl Checkpoints {
     pub fn save(
         &self,
         config: &Config,
-        parameters: &[Parameter],
+        network: &dyn Network,
         optimizer: &Optimizer,
     ) -> Result<PathBuf> {
         let target = self.at(optimizer.step);
         if !target.exists() {
-            self.write(&target, config, parameters, optimizer)?;
+            self.write(&target, config, network, optimizer)?;
         }
         let line = format!("{}\n", optimizer.step);
         atomic_write(&self.folder.join("latest"), |file| file.write_all(line.as_bytes()))?;
@@ -69,7 +70,7 @@ impl Checkpoints {
         &self,
         target: &Path,
         config: &Config,
-        parameters: &[Parameter],
+        network: &dyn Network,
         optimizer: &Optimizer,
     ) -> Result<()> {
         let failed = |e: std::io::Error| {
@@ -81,9 +82,13 @@ impl Checkpoints {
         let builder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.folder);
         let temporary = builder.map_err(failed)?;
         let metadata = metadata(config, optimizer.step);
-        let model = WeightsFile::of(parameters, metadata.clone())?;
+        let parameters = network.parameters();
+        let model = WeightsFile::of(&network.state(), metadata.clone())?;
         model.write(&temporary.path().join("model.safetensors"), DType::F32)?;
-        let ema = WeightsFile { tensors: named(parameters, &optimizer.average, "")?, metadata };
+        // Running statistics are averages already.
+        let mut tensors = WeightsFile::of(network.buffers(), BTreeMap::new())?.tensors;
+        tensors.extend(named(parameters, &optimizer.average, "")?);
+        let ema = WeightsFile { tensors, metadata };
         ema.write(&temporary.path().join("ema.safetensors"), DType::F32)?;
         let mut tensors = named(parameters, &optimizer.first, "first.")?;
         tensors.extend(named(parameters, &optimizer.second, "second.")?);
@@ -96,11 +101,12 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Loads the checkpoint of `step` into `parameters`; a damaged one is an error, exit code 3.
-    pub fn load(&self, step: u64, parameters: &[Parameter]) -> Result<Optimizer> {
+    /// Loads the checkpoint of `step` into `network`; a damaged one is an error, exit code 3.
+    pub fn load(&self, step: u64, network: &dyn Network) -> Result<Optimizer> {
         let folder = self.at(step);
         let model = folder.join("model.safetensors");
-        WeightsFile::read(&model)?.apply(parameters, &model.display().to_string())?;
+        WeightsFile::read(&model)?.apply(&network.state(), &model.display().to_string())?;
+        let parameters = network.parameters();
         let ema = folder.join("ema.safetensors");
         let average = Moments::read(&ema)?.take(parameters, "")?;
         let state = Moments::read(&folder.join("state.safetensors"))?;

@@ -68,7 +68,7 @@ impl GpuTrainer {
     /// Continues with the weights of `host` and `optimizer` on `gpu`, computing in `dtype`.
     ///
     /// # Errors
-    /// If the memory of the GPU is full.
+    /// If the memory of the GPU is full, or the network has buffers.
     pub(super) fn new(
         gpu: &Gpu,
         dtype: DType,
@@ -76,6 +76,12 @@ impl GpuTrainer {
         host: &dyn Network,
         optimizer: &Optimizer,
     ) -> Result<Self> {
+        if !host.buffers().is_empty() {
+            // Recorded steps would not move them.
+            let cause = "its norms keep running statistics";
+            let report = Report::new("this network does not train on a GPU", cause);
+            return Err(Error::Usage(report.help("--device cpu")));
+        }
         let device = Device::Cuda(gpu.clone());
         let network = config.model.build(config.run.seed);
         let values: Vec<_> = host.parameters().iter().map(|p| p.value()).collect();

@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
         atomic_write(&folder.join("config.toml"), |file| file.write_all(toml.as_bytes()))?;
         let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
         let optimizer = match checkpoints.latest() {
-            Some(step) => checkpoints.load(step, network.parameters())?,
+            Some(step) => checkpoints.load(step, network)?,
             None => Optimizer::new(network.parameters())?,
         };
         let verb = if optimizer.step == 0 { "starting" } else { "resuming" };
@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
         if let Some(gpu) = &self.gpu {
             gpu.download(self.network, &mut self.optimizer)?;
         }
-        self.checkpoints.save(self.config, self.network.parameters(), &self.optimizer)
+        self.checkpoints.save(self.config, self.network, &self.optimizer)
     }
 
     /// Writes a line and a record of the steps since the last one.

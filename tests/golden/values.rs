@@ -1,9 +1,14 @@
 //! Quality measures.
+use srk::engine::device::DType;
+use srk::engine::tape::Tape;
+use srk::engine::tensor::Tensor;
 use srk::imaging::metrics::{self, Channels};
 use srk::imaging::{Color, Image};
+use srk::ops::dssim::Centres;
 
 use crate::Outcome;
-use crate::file::{Array, File};
+use crate::file::{Array, File, nchw};
+use crate::network::compare;
 
 /// The README's bound in double precision; DSSIM is given for float32 values.
 const TOL: f64 = 1e-9;
@@ -15,6 +20,11 @@ pub fn run(file: &File) -> Outcome {
     let (mut passed, mut failed) = (0, vec![]);
     for name in file.names().collect::<Vec<_>>() {
         let (case, key) = name.split_once('.').unwrap();
+        if let Some(measure) = key.strip_suffix("_grad") {
+            gradient(file, case, measure, &mut failed);
+            passed += 1;
+            continue;
+        }
         let image = |k: &str| to_image(file.array(&format!("{case}.{k}_u8")));
         let Some(got) = measure(key, &image("image1"), &image("image2")) else { continue };
         let stored = file.array(name).data[0];
@@ -25,6 +35,26 @@ pub fn run(file: &File) -> Outcome {
         passed += 1;
     }
     if failed.is_empty() { Outcome::Passed(passed) } else { Outcome::Failed(failed) }
+}
+
+/// The gradient of the loss `measure` by the prediction; the loss itself on the way.
+fn gradient(file: &File, case: &str, measure: &str, failed: &mut Vec<String>) {
+    let centres = match measure {
+        "dssim_full" => Centres::Reflected,
+        "dssim_valid" => Centres::Inside,
+        _ => return failed.push(format!("{case}.{measure}: its gradient is not known")),
+    };
+    let get = |key: &str| file.array(&format!("{case}.{key}"));
+    let mut tape = Tape::training();
+    let pred = tape.variable(get("dssim_pred").tensor(DType::F64));
+    let target = tape.input(get("dssim_target").tensor(DType::F64));
+    let loss = tape.dssim(&pred, &target, centres).unwrap();
+    let value = loss.value().to_f64_vec().unwrap();
+    compare(&format!("{case}.{measure}"), &value, &get(measure).data, TOL, failed);
+    let grads = tape.backward(&loss, Tensor::from_vec(vec![1.0f64], &[1])).unwrap();
+    let (what, stored) = (format!("{case}.{measure}_grad"), get(&format!("{measure}_grad")));
+    // Stored as f32.
+    compare(&what, &nchw(grads.of(&pred).unwrap()), &stored.data, 1e-6, failed);
 }
 
 fn to_image(a: &Array) -> Image {
