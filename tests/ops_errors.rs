@@ -10,10 +10,26 @@ use srk::ops::bilinear::{Bilinear, Sampling};
 use srk::ops::conv_transpose2d::ConvTranspose2d;
 use srk::ops::conv2d::Conv2d;
 use srk::ops::{
-    add_channels::AddChannels, attention::Attention, batch_norm::BatchNorm, concat::Concat,
-    crop::Crop, dct2::Dct2, group_norm::GroupNorm, haar::Haar, l1_loss::L1Loss, linear::Linear,
-    max_pool2::MaxPool2, mse_loss::MseLoss, nearest2::Nearest2, pad_reflect::PadReflect,
-    pixel_shuffle::PixelShuffle, scaled_add::ScaledAdd, slice_channels::SliceChannels,
+    add_channels::AddChannels,
+    attention::Attention,
+    batch_norm::BatchNorm,
+    channel_gate::ChannelGate,
+    concat::Concat,
+    crop::Crop,
+    dct2::Dct2,
+    dssim::{Centres, Dssim},
+    group_norm::GroupNorm,
+    haar::Haar,
+    l1_loss::L1Loss,
+    linear::Linear,
+    max_pool2::MaxPool2,
+    mean_pixels::MeanPixels,
+    mse_loss::MseLoss,
+    nearest2::Nearest2,
+    pad_reflect::PadReflect,
+    pixel_shuffle::PixelShuffle,
+    scaled_add::ScaledAdd,
+    slice_channels::SliceChannels,
 };
 
 /// Elementwise in one input: no shape is wrong.
@@ -38,6 +54,9 @@ fn table() -> Vec<Wrong> {
         wrong(AddChannels, [&[2, 4], &[2, 4]], "[N, H, W, C], got shape [2, 4]"),
         wrong(Attention { heads: 2 }, [&[2, 3, 4], &[2, 3, 5], &[2, 3, 5]], "[2, 3, 5]"),
         wrong(Attention { heads: 3 }, [&[2, 3, 4], &[2, 3, 4], &[2, 3, 4]], "[N, L, 3 d]"),
+        wrong(ChannelGate, [x, &[2, 4]], "a gate of [2, 1, 1, 4], got shape [2, 4]"),
+        wrong(Dssim { centres: Centres::Inside }, [x, x], "pixels, got shape [2, 3, 5, 4]"),
+        wrong(MeanPixels, [&[2, 0, 5, 4]], "at least one pixel"),
         wrong(batch(true), [x, &[3], &[4]], "[4] for the channels of x, got shape [3]"),
         wrong(batch(true), [&[0, 3, 5, 4], &[4], &[4]], "at least one pixel"),
         wrong(batch(false), [x, &[4], &[4], &[4]], "[2, 4] for the channels of x, got shape [4]"),

@@ -1,4 +1,4 @@
-//! A simplified SR3 of BigGAN's up and down blocks (SYSTEMS 6.1).
+//! A simplified SR3 of BigGAN's up and down blocks.
 //!
 //! ```text
 //! Down a -> b:  e = relu(linear t),  x -> + e -> relu -> conv3 -> relu -> conv3 -> pool, + skip / sqrt 2

@@ -1,4 +1,4 @@
-//! A Laplacian-pyramid CNN with squeeze and excitation (SYSTEMS 8.1). It is no
+//! A Laplacian-pyramid CNN with squeeze and excitation. It is no
 //! denoiser but maps a low-resolution image in `[0, 1]` straight to a larger one.
 //!
 //! ```text
