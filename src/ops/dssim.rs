@@ -221,7 +221,7 @@ mod cpu {
         width: usize,
     }
 
-    /// S at a centre, and its derivatives by mp, mq, E[pp] (and E[qq]), and E[pq].
+    /// S at a centre, and its derivatives by mp, mq, `E[pp]` (and `E[qq]`), and `E[pq]`.
     struct Window {
         s: f64,
         slopes: [f64; 4],
