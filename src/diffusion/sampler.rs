@@ -17,7 +17,6 @@ use crate::error::{Error, Report, Result};
 use crate::models::Network;
 use crate::ops::noise;
 use crate::ops::q_sample::q_sample;
-pub use crate::ops::sampler_step::clamp;
 use crate::ops::sampler_step::{Factors, StepFactors, combine, sampler_step};
 
 /// How a chain is walked back.

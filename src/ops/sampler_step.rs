@@ -103,6 +103,16 @@ pub fn sampler_step(
     gpu.launch(OP, output.dtype(), Grid::elements(n * h * w), &args)
 }
 
+/// What a task of the CPU works on: the same elements of every tensor.
+struct Piece<'a> {
+    output: &'a [f32],
+    y0: &'a [f32],
+    z: Option<&'a [f32]>,
+    x: &'a mut [f32],
+    x0_hat: Option<&'a mut [f32]>,
+    input: Option<&'a mut [f32]>,
+}
+
 fn on_cpu(
     factors: &Factors,
     [output, y0]: [&Tensor; 2],
@@ -111,55 +121,72 @@ fn on_cpu(
     x0_hat: Option<&mut Tensor>,
     input: Option<&mut Tensor>,
 ) -> Result<()> {
-    let mut clean = output.try_clone()?;
-    let y0 = y0.cpu::<f32>()?;
-    let [slope, from_x, from_y0] = factors.x0_hat;
-    combine(clean.cpu_mut()?, [slope, from_x, from_y0, 0.0], x.cpu()?, y0, y0);
-    if factors.clamp_x0 {
-        clamp(clean.cpu_mut()?);
-    }
-    let clean = clean.cpu::<f32>()?;
-    match factors.next {
-        None => x.cpu_mut()?.copy_from_slice(clean),
-        Some(k @ [_, _, _, 0.0]) => combine(x.cpu_mut()?, k, clean, y0, y0),
-        Some(k) => {
-            let z = noise.on_cpu(x, factors.draw)?;
-            combine(x.cpu_mut()?, k, clean, y0, z.cpu()?);
-        }
-    }
-    if factors.clamp_xt {
-        clamp(x.cpu_mut()?);
-    }
-    if let Some(x0_hat) = x0_hat {
-        x0_hat.cpu_mut()?.copy_from_slice(clean);
-    }
-    if let Some(input) = input {
-        let x = x.cpu()?;
-        let input = input.cpu_mut()?;
-        combine(input, [0.0, factors.input, 0.0, 0.0], x, x, x);
-    }
+    let noisy = factors.next.is_some_and(|[_, _, _, noise]| noise != 0.0);
+    let z = noisy.then(|| noise.on_cpu(x, factors.draw)).transpose()?;
+    let z = z.as_ref().map(Tensor::cpu::<f32>).transpose()?;
+    let mut z = z.map(|z| z.chunks(CHUNK));
+    let mut x0_hat = x0_hat.map(Tensor::cpu_mut::<f32>).transpose()?.map(|v| v.chunks_mut(CHUNK));
+    let mut input = input.map(Tensor::cpu_mut::<f32>).transpose()?.map(|v| v.chunks_mut(CHUNK));
+    let from = output.cpu::<f32>()?.chunks(CHUNK).zip(y0.cpu::<f32>()?.chunks(CHUNK));
+    let pieces = x.cpu_mut::<f32>()?.chunks_mut(CHUNK).zip(from).map(|(x, (output, y0))| Piece {
+        output,
+        y0,
+        z: z.as_mut().and_then(Iterator::next),
+        x,
+        x0_hat: x0_hat.as_mut().and_then(Iterator::next),
+        input: input.as_mut().and_then(Iterator::next),
+    });
+    let pieces: Vec<Piece> = pieces.collect();
+    pieces.into_par_iter().for_each(|piece| piece.step(factors));
     Ok(())
 }
 
-/// `x <- k0 x + k1 a + k2 b + k3 c`, elementwise, in double precision and rounded once.
+impl Piece<'_> {
+    /// One pass over memory; each number is rounded to f32 once.
+    fn step(mut self, factors: &Factors) {
+        let [slope, from_x, from_y0] = factors.x0_hat;
+        for i in 0..self.x.len() {
+            let (x, y0) = (self.x[i], self.y0[i]);
+            let mut clean = mix([slope, from_x, from_y0, 0.0], [self.output[i], x, y0, y0]);
+            if factors.clamp_x0 {
+                clean = clean.clamp(-1.0, 1.0);
+            }
+            let mut next = match factors.next {
+                None => clean,
+                Some(k) => mix(k, [x, clean, y0, self.z.map_or(y0, |z| z[i])]),
+            };
+            if factors.clamp_xt {
+                next = next.clamp(-1.0, 1.0);
+            }
+            self.x[i] = next;
+            if let Some(x0_hat) = &mut self.x0_hat {
+                x0_hat[i] = clean;
+            }
+            if let Some(input) = &mut self.input {
+                input[i] = mix([factors.input, 0.0, 0.0, 0.0], [next, 0.0, 0.0, 0.0]);
+            }
+        }
+    }
+}
+
+/// Elements of a task.
+const CHUNK: usize = 1 << 14;
+
+/// A sum in double precision, rounded once.
 #[allow(clippy::cast_possible_truncation)] // The one rounding.
+fn mix(k: [f64; 4], v: [f32; 4]) -> f32 {
+    let [a, b, c, d] = v.map(f64::from);
+    (k[0] * a + k[1] * b + k[2] * c + k[3] * d) as f32
+}
+
+/// `x <- k0 x + k1 a + k2 b + k3 c`, elementwise, in double precision and rounded once.
 pub(crate) fn combine(x: &mut [f32], k: [f64; 4], a: &[f32], b: &[f32], c: &[f32]) {
-    const CHUNK: usize = 1 << 14;
     debug_assert!(x.len() == a.len() && x.len() == b.len() && x.len() == c.len());
     x.par_chunks_mut(CHUNK).enumerate().for_each(|(i, x)| {
         let at = i * CHUNK..i * CHUNK + x.len();
         let (a, b, c) = (&a[at.clone()], &b[at.clone()], &c[at]);
         for i in 0..x.len() {
-            let sum = k[0] * f64::from(x[i])
-                + k[1] * f64::from(a[i])
-                + k[2] * f64::from(b[i])
-                + k[3] * f64::from(c[i]);
-            x[i] = sum as f32;
+            x[i] = mix(k, [x[i], a[i], b[i], c[i]]);
         }
     });
-}
-
-/// Limits `x` to `[-1, 1]`; a NaN stays one, so that it is seen.
-pub fn clamp(x: &mut [f32]) {
-    x.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
 }
