@@ -32,6 +32,9 @@ pub(super) struct GpuTrainer {
     inputs: Option<Inputs>,
     gradients: Gradients,
     recorded: Option<Recorded>,
+    /// Whether steps are to be recorded: not with accumulation, whose parts differ, nor where a
+    /// recording, which keeps its memory to itself, does not fit.
+    records: bool,
     /// None where gradients need no scale.
     scale: Option<LossScale>,
 }
@@ -115,6 +118,7 @@ impl GpuTrainer {
             inputs: None,
             gradients: vec![],
             recorded: None,
+            records: config.optim.accumulate == 1,
             scale: (dtype == DType::F16).then(|| optimizer.scale.unwrap_or_default()),
         })
     }
@@ -248,14 +252,17 @@ impl GpuTrainer {
             }
         }
         let outcome = self.scalars.read()?;
-        if self.recorded.is_none() && o.accumulate == 1 {
-            self.record(config)?;
+        if self.recorded.is_none() && self.records {
+            match self.record(config) {
+                Err(Error::Memory(_)) => self.records = false,
+                other => other?,
+            }
         }
         let norm = if outcome.skipped { f64::INFINITY } else { outcome.norm.into() };
         Ok(Done { loss, step: StepReport { rate, norm } })
     }
 
-    /// Records a step. With accumulation steps are not recorded: their parts differ.
+    /// Records a step.
     fn record(&mut self, config: &Config) -> Result<()> {
         let Some(inputs) = &self.inputs else { return Ok(()) };
         self.gradients.clear();

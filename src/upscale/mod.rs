@@ -213,6 +213,7 @@ pub fn upscale(
         queue: plan.tiles.iter().copied().collect(),
         batch: plan.batch,
         done: 0,
+        precise: None,
         report: Report::default(),
     };
     let mut blend = plan.blended.then(|| Blend::new(width, height));
@@ -244,6 +245,8 @@ struct Work<'a> {
     batch: usize,
     /// Calls of the network so far.
     done: usize,
+    /// For tiles that half precision cannot hold, once there was one.
+    precise: Option<System>,
     report: Report,
 }
 
@@ -327,10 +330,14 @@ impl Work<'_> {
         let mut pixels = vec![f32::NAN];
         if system.network.dtype() != DType::F32 {
             self.report.redone += 1;
-            let precise = self.upscaler.precise()?;
+            let precise = match self.precise.take() {
+                Some(precise) => precise,
+                None => self.upscaler.precise()?,
+            };
             let mut runner = Runner::new(&precise, self.plan.steps, self.seed);
             runner.start(&inputs, &mut |_| Ok(()))?;
             pixels = runner.finish()?;
+            self.precise = Some(precise);
         }
         if let Some(bad) = pixels.iter().find(|v| !v.is_finite()) {
             let (name, at) = (&system.name, tile.padded.scaled(system.scale()));

@@ -23,7 +23,6 @@ struct Inner {
     driver: Arc<dyn Driver>,
     memory: Arc<Memory>,
     constants: Mutex<HashMap<String, Constant>>,
-    poison: AtomicBool,
     recording: AtomicBool,
     tuner: OnceLock<Tuner>,
 }
@@ -42,7 +41,6 @@ impl Gpu {
             driver,
             memory,
             constants: Mutex::default(),
-            poison: AtomicBool::new(false),
             recording: AtomicBool::new(false),
             tuner: OnceLock::new(),
         }))
@@ -73,18 +71,9 @@ impl Gpu {
         self.0.memory.usage()
     }
 
-    /// When on, fresh memory is all ones (NaN in every format), so that unwritten elements show.
-    pub fn poison(&self, on: bool) {
-        self.0.poison.store(on, Ordering::Relaxed);
-    }
-
     /// `bytes` of device memory of unspecified content.
     pub fn allocate(&self, bytes: usize) -> Result<Buffer> {
-        let buffer = self.0.memory.allocate(bytes)?;
-        if self.0.poison.load(Ordering::Relaxed) {
-            self.driver().fill(buffer.pointer(), 0xff, bytes)?;
-        }
-        Ok(buffer)
+        self.0.memory.allocate(bytes)
     }
 
     /// Starts `entry` in its version for tensors of `dtype`.

@@ -4,6 +4,7 @@
 //! do it are run on the tensors at hand, compared and timed ([`Tuner`](crate::engine::cuda::tuning)).
 //! A library does the bare convolution; the epilogue follows as a kernel of ours.
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 use crate::engine::cuda::tuning::{Bench, Engine};
 use crate::engine::cuda::{Convolution, DevicePointer, Gpu, Libraries, Pass};
@@ -21,12 +22,14 @@ enum Wanted {
 }
 
 fn wanted() -> Result<Wanted> {
-    match std::env::var("SRK_CONV").as_deref() {
-        Err(_) | Ok("" | "auto") => Ok(Wanted::Fastest),
-        Ok("native") => Ok(Wanted::Native),
-        Ok("cudnn") => Ok(Wanted::Cudnn),
-        Ok("cublas") => Ok(Wanted::Cublas),
-        Ok(other) => {
+    // Read once: every convolution asks.
+    static VARIABLE: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("SRK_CONV").ok());
+    match VARIABLE.as_deref() {
+        None | Some("" | "auto") => Ok(Wanted::Fastest),
+        Some("native") => Ok(Wanted::Native),
+        Some("cudnn") => Ok(Wanted::Cudnn),
+        Some("cublas") => Ok(Wanted::Cublas),
+        Some(other) => {
             let report = Report::new(format!("there is no SRK_CONV={other}"), "");
             Err(Error::Usage(report.help("use auto, native, cudnn or cublas")))
         }
