@@ -117,9 +117,4 @@ macro_rules! on_device {
             ($crate::engine::device::Device::Cuda($gpu), _) => $cuda,
         }
     };
-    ($x:expr, cpu::<$t:ident> => $cpu:expr $(,)?) => {
-        $crate::on_device!($x, cpu::<$t> => $cpu, cuda(_gpu) => {
-            return Err($crate::error::Error::Unsupported { op: module_path!(), what: "a GPU".into() });
-        })
-    };
 }
