@@ -23,6 +23,7 @@ struct Inner {
     driver: Arc<dyn Driver>,
     memory: Arc<Memory>,
     constants: Mutex<HashMap<String, Constant>>,
+    poison: AtomicBool,
     recording: AtomicBool,
     tuner: OnceLock<Tuner>,
 }
@@ -41,6 +42,7 @@ impl Gpu {
             driver,
             memory,
             constants: Mutex::default(),
+            poison: AtomicBool::new(false),
             recording: AtomicBool::new(false),
             tuner: OnceLock::new(),
         }))
@@ -71,9 +73,18 @@ impl Gpu {
         self.0.memory.usage()
     }
 
+    /// When on, fresh memory is all ones (NaN in every format), so that unwritten elements show.
+    pub fn poison(&self, on: bool) {
+        self.0.poison.store(on, Ordering::Relaxed);
+    }
+
     /// `bytes` of device memory of unspecified content.
     pub fn allocate(&self, bytes: usize) -> Result<Buffer> {
-        self.0.memory.allocate(bytes)
+        let buffer = self.0.memory.allocate(bytes)?;
+        if self.0.poison.load(Ordering::Relaxed) {
+            self.driver().fill(buffer.pointer(), 0xff, bytes)?;
+        }
+        Ok(buffer)
     }
 
     /// Starts `entry` in its version for tensors of `dtype`.
