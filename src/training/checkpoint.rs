@@ -1,5 +1,6 @@
 //! Checkpoints: `ckpt/<step>/{model,ema,state}.safetensors`, each folder complete or absent.
 //!
+//! `latest` and `best` name the newest one and the one with the best SSIM, where that is looked for.
 //! `model` and `ema` are weights that `srk upscale` loads; `state` holds Adam's moments. Random
 //! numbers need no state: they are functions of the seed and the step.
 use std::collections::BTreeMap;
@@ -116,8 +117,19 @@ impl Checkpoints {
         Ok(Optimizer { first, second, average, step, scale })
     }
 
+    /// Keeps the checkpoint of `step` as the best so far.
+    pub fn mark_best(&self, step: u64) -> Result<()> {
+        let line = format!("{step}\n");
+        atomic_write(&self.folder.join("best"), |file| file.write_all(line.as_bytes()))
+    }
+
+    fn best(&self) -> Option<u64> {
+        fs::read_to_string(self.folder.join("best")).ok()?.trim().parse().ok()
+    }
+
     fn remove_old(&self) -> Result<()> {
-        let steps = self.steps();
+        let best = self.best();
+        let steps: Vec<u64> = self.steps().into_iter().filter(|&s| Some(s) != best).collect();
         let keep = usize::try_from(self.keep).unwrap_or(usize::MAX);
         if keep == 0 || steps.len() <= keep {
             return Ok(());

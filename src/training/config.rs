@@ -43,11 +43,15 @@ impl Config {
     }
 
     /// The dotted keys in which `self` and `other` differ, with both values, leaving out what does
-    /// not change the weights: `log`, `ckpt`, `val` and `data.val`.
+    /// not change the weights: `log`, `ckpt`, `val` and `data.val` but for its split.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (a, b) = (flat(&self.to_table()), flat(&other.to_table()));
         let free = |key: &str| {
-            ["log.", "ckpt.", "val.", "data.val."].iter().any(|prefix| key.starts_with(prefix))
+            let of_training = key == "data.val.split";
+            !of_training
+                && ["log.", "ckpt.", "val.", "data.val."]
+                    .iter()
+                    .any(|prefix| key.starts_with(prefix))
         };
         let find = |list: &[(String, Value)], key: &str| {
             list.iter().find(|(k, _)| k == key).map_or("absent".to_owned(), |(_, v)| v.to_string())
@@ -90,6 +94,7 @@ impl Config {
             (o.accumulate > 0, "optim.accumulate must be at least 1".to_owned()),
             (unit(self.ema.decay), "ema.decay must lie in 0..1".to_owned()),
             (positive(o.fall_by) && o.fall_by <= 1.0, "optim.fall_by must lie in 0..=1".to_owned()),
+            (unit(self.data.val.split), "data.val.split must lie in 0..1".to_owned()),
             (self.loss.dct >= 0.0, "loss.dct must not be negative".to_owned()),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {

@@ -38,6 +38,16 @@ impl Metrics {
         Ok(Self { path })
     }
 
+    /// The numbers under `key` so far, with their steps.
+    pub fn read(&self, key: &str) -> Vec<(u64, f64)> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let number = |line: &str| {
+            let value: Value = serde_json::from_str(line).ok()?;
+            Some((value.get("step")?.as_u64()?, value.get(key)?.as_f64()?))
+        };
+        text.lines().filter_map(number).collect()
+    }
+
     /// Appends `values` of `step`.
     pub fn write(&self, step: u64, values: &[(&str, Value)]) -> Result<()> {
         let mut line = Map::from_iter([("step".to_owned(), Value::from(step))]);

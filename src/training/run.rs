@@ -40,8 +40,11 @@ pub fn train(
     let network = config.model.build(config.run.seed);
     let folder = out.join(&config.run.name);
     compare_with_existing(config, &folder)?;
-    let data = load_crops(config, network.channels(), reporter)?;
-    let validation = Validation::load(config, reporter)?;
+    let sources = folder::find(&config.data.train.paths)?;
+    let share = if config.data.val.paths.is_empty() { config.data.val.split } else { 0.0 };
+    let [sources, held_out] = folder::hold_out(sources, share, config.run.seed);
+    let data = load_crops(config, &sources, network.channels(), reporter)?;
+    let validation = Validation::load(config, held_out, reporter)?;
     let mut run = Run::open(config, &folder, network.as_ref(), validation, reporter)?;
     if let Device::Cuda(gpu) = device {
         run.move_to(gpu, dtype, reporter)?;
@@ -117,12 +120,13 @@ impl<'a> Run<'a> {
         let numbers = self.optimizer.step * parts..last * parts;
         let mut batches = Ahead::start(numbers, 2, move |number| source.batch(number));
         let mut meter = Meter::new(self.optimizer.step);
-        while self.optimizer.step < last {
+        let mut stale = self.is_stale();
+        while self.optimizer.step < last && !stale {
             let done = self.step(&mut batches)?;
             let step = self.optimizer.step;
             meter.add(done.loss);
             let signal = stop.load(Ordering::Relaxed);
-            let ends = step == last || signal != 0;
+            let mut ends = step == last || signal != 0;
             if due(step, self.config.log.every) || ends {
                 let warnings = self.gpu.iter().flat_map(GpuTrainer::warnings);
                 warnings.for_each(|text| reporter.warn(&text));
@@ -130,6 +134,12 @@ impl<'a> Run<'a> {
             }
             if signal == 0 && (due(step, self.config.val.every) || step == self.config.run.steps) {
                 self.validate(stop, reporter)?;
+                stale = self.is_stale();
+                if stale {
+                    let patience = self.config.val.patience;
+                    reporter.line(&format!("no better SSIM in {patience} validations: the end"));
+                    ends = true;
+                }
                 meter.rest();
             }
             if due(step, self.config.ckpt.every) || ends {
@@ -236,7 +246,7 @@ impl<'a> Run<'a> {
     }
 
     /// Measures the averaged weights on the validation images.
-    fn validate(&self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
+    fn validate(&mut self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
         let Some(validation) = &self.validation else { return Ok(()) };
         let step = self.optimizer.step;
         let folder = self.folder.join("val").join(step.to_string());
@@ -251,7 +261,26 @@ impl<'a> Run<'a> {
         };
         let Some(scores) = scores else { return Ok(()) };
         reporter.line(&format!("step {}  {scores}", grouped(step)));
-        self.metrics.write(step, &scores.values())
+        self.metrics.write(step, &scores.values())?;
+        if self.config.val.patience > 0 && self.best().is_some_and(|(best, _)| best == step) {
+            self.save()?;
+            self.checkpoints.mark_best(step)?;
+        }
+        Ok(())
+    }
+
+    /// The step of the best SSIM so far, and how many validations there were since.
+    fn best(&self) -> Option<(u64, usize)> {
+        let all = self.metrics.read("val_ssim_y");
+        let better = |&i: &usize, &j: &usize| all[i].1.total_cmp(&all[j].1).then(j.cmp(&i));
+        let best = (0..all.len()).max_by(better)?;
+        Some((all[best].0, all.len() - 1 - best))
+    }
+
+    /// Whether validation has not become better for as long as the configuration is patient.
+    fn is_stale(&self) -> bool {
+        let patience = usize::try_from(self.config.val.patience).unwrap_or(usize::MAX);
+        patience > 0 && self.best().is_some_and(|(_, since)| since >= patience)
     }
 
     fn not_finite(&self, what: &str, value: f64) -> Error {
@@ -295,11 +324,16 @@ fn compare_with_existing(config: &Config, folder: &Path) -> Result<()> {
 }
 
 /// Reads the images and prepares for cropping.
-fn load_crops(config: &Config, channels: usize, reporter: &mut dyn Reporter) -> Result<Crops> {
+fn load_crops(
+    config: &Config,
+    sources: &[folder::Source],
+    channels: usize,
+    reporter: &mut dyn Reporter,
+) -> Result<Crops> {
     let data = &config.data.train;
     let scale = config.model.scale();
     let warn = &mut |text: &str| reporter.warn(text);
-    let pictures = folder::decode_all(&folder::find(&data.paths)?, data.on_broken, warn)?;
+    let pictures = folder::decode_all(sources, data.on_broken, warn)?;
     let pairs = crops::pairs(pictures, data.degrade, scale, config.data.pad)?;
     let plan = CropPlan {
         size: data.crop,

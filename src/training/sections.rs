@@ -94,8 +94,10 @@ const fn yes() -> bool {
 #[serde(default)]
 pub struct ValData {
     /// Files, idx files of many images, and folders with all pictures below them; no validation if
-    /// empty.
+    /// empty and nothing is split off.
     pub paths: Vec<PathBuf>,
+    /// Without paths: the share of the training images that is kept out of training for validation.
+    pub split: f64,
     /// How low-resolution images are made.
     pub degrade: Degrade,
 }
