@@ -30,13 +30,14 @@ use srk::ops::{
     nearest2::Nearest2,
     pad_reflect::PadReflect,
     pixel_shuffle::PixelShuffle,
+    scale_images::ScaleImages,
     scaled_add::ScaledAdd,
     slice_channels::SliceChannels,
 };
 
 /// Elementwise in one input: no shape is wrong.
-const ANY_SHAPE: [&str; 9] =
-    ["cast", "gelu", "leaky_relu", "mish", "relu", "scale", "sigmoid", "silu", "tanh"];
+const ANY_SHAPE: [&str; 10] =
+    ["cast", "clamp", "gelu", "leaky_relu", "mish", "relu", "scale", "sigmoid", "silu", "tanh"];
 
 /// An op, the shapes of its inputs, and words of the message.
 type Wrong = (Box<dyn Op>, Vec<Vec<usize>>, &'static str);
@@ -108,6 +109,7 @@ fn table() -> Vec<Wrong> {
         wrong(shuffle(false), [x], "C divisible by 9"),
         wrong(shuffle(true), [x], "H and W divisible by 3"),
         wrong(ScaledAdd { s: 1.0, t: 1.0 }, [x, &[2, 3, 5, 1]], "got shape [2, 3, 5, 1]"),
+        wrong(ScaleImages { factors: vec![1.0; 3] }, [x], "3 images"),
         wrong(SliceChannels { from: 3, len: 2 }, [x], "at least 5 channels"),
     ]
 }

@@ -8,6 +8,7 @@ pub mod bilinear;
 pub mod cast;
 pub mod channel_gate;
 pub mod check_finite;
+pub mod clamp;
 pub mod clip_by_norm;
 pub mod concat;
 pub mod conv2d;
@@ -41,6 +42,7 @@ pub mod q_sample;
 pub mod relu;
 pub mod sampler_step;
 pub mod scale;
+pub mod scale_images;
 pub mod scaled_add;
 pub mod sigmoid;
 pub mod silu;
@@ -64,6 +66,7 @@ pub fn all() -> Vec<OpCase> {
         bilinear::cases(),
         cast::cases(),
         channel_gate::cases(),
+        clamp::cases(),
         concat::cases(),
         conv2d::cases(),
         conv_transpose2d::cases(),
@@ -86,6 +89,7 @@ pub fn all() -> Vec<OpCase> {
         pixel_shuffle::cases(),
         relu::cases(),
         scale::cases(),
+        scale_images::cases(),
         scaled_add::cases(),
         sigmoid::cases(),
         silu::cases(),
