@@ -9,4 +9,5 @@ pub mod optimizer;
 pub mod recipes;
 pub mod run;
 pub mod sections;
+pub mod settings;
 pub mod validate;
