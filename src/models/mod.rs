@@ -6,6 +6,7 @@ pub mod dual_domain_unet;
 pub mod laplacian;
 pub mod residual_unet;
 pub mod sr3_unet;
+pub mod teaching;
 pub mod weights;
 
 use serde::{Deserialize, Serialize};

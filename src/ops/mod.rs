@@ -19,10 +19,13 @@ pub mod dssim;
 pub mod ema;
 pub mod fourier_position;
 pub mod gelu;
+pub mod gradient_penalty;
 pub mod group_norm;
 pub mod haar;
+pub mod kl_normal;
 pub mod l1_loss;
 pub mod leaky_relu;
+pub mod leaky_relu_gradient;
 pub mod linear;
 pub mod local_amplitude;
 pub mod max_pool2;
@@ -40,6 +43,8 @@ pub mod pixel_shuffle;
 pub(crate) mod product;
 pub mod q_sample;
 pub mod relu;
+pub mod reparameterise;
+pub mod reshape;
 pub mod sampler_step;
 pub mod scale;
 pub mod scale_images;
@@ -74,10 +79,13 @@ pub fn all() -> Vec<OpCase> {
         dct2::cases(),
         dssim::cases(),
         gelu::cases(),
+        gradient_penalty::cases(),
         group_norm::cases(),
         haar::cases(),
+        kl_normal::cases(),
         l1_loss::cases(),
         leaky_relu::cases(),
+        leaky_relu_gradient::cases(),
         linear::cases(),
         max_pool2::cases(),
         mean::cases(),
@@ -88,6 +96,8 @@ pub fn all() -> Vec<OpCase> {
         pad_reflect::cases(),
         pixel_shuffle::cases(),
         relu::cases(),
+        reparameterise::cases(),
+        reshape::cases(),
         scale::cases(),
         scale_images::cases(),
         scaled_add::cases(),

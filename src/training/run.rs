@@ -1,20 +1,23 @@
 //! The training loop.
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::batch::{Batch, Source};
-use super::checkpoint::Checkpoints;
+use super::checkpoint::{Checkpoints, Trained};
 use super::gpu::GpuTrainer;
-use super::log::{Metrics, Reporter, grouped, short};
+use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use super::loss;
-use super::optimizer::{self, Done, Gradients, Optimizer};
+use super::optimizer::{self, Done, Gradients, Optimizer, Plan};
 use super::sections::Config;
+use super::settings;
 use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{self, CropPlan, Crops};
 use crate::data::folder;
+use crate::diffusion::system::SystemConfig;
 use crate::engine::cuda::Gpu;
 use crate::engine::device::{DType, Device};
 use crate::engine::files::atomic_write;
@@ -39,7 +42,7 @@ pub fn train(
     loss::check(&config.loss, &config.diffusion)?;
     let network = config.model.build(config.run.seed);
     let folder = out.join(&config.run.name);
-    compare_with_existing(config, &folder)?;
+    settings::compare_with_existing(config, &folder)?;
     let sources = folder::find(&config.data.train.paths)?;
     let share = if config.data.val.paths.is_empty() { config.data.val.split } else { 0.0 };
     let [sources, held_out] = folder::hold_out(sources, share, config.run.seed);
@@ -82,7 +85,10 @@ impl<'a> Run<'a> {
         atomic_write(&folder.join("config.toml"), |file| file.write_all(toml.as_bytes()))?;
         let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
         let optimizer = match checkpoints.latest() {
-            Some(step) => checkpoints.load(step, network)?,
+            Some(step) => {
+                let parts = [(network.parameters(), network.buffers())];
+                checkpoints.load(step, &parts)?.remove(0)
+            }
             None => Optimizer::new(network.parameters())?,
         };
         let verb = if optimizer.step == 0 { "starting" } else { "resuming" };
@@ -180,7 +186,8 @@ impl<'a> Run<'a> {
         if !total.is_finite() {
             return Err(self.not_finite("the loss", total));
         }
-        let step = self.optimizer.step(self.network.parameters(), &sum, self.config)?;
+        let plan = Plan::of(self.config);
+        let step = self.optimizer.step(self.network.parameters(), &sum, &plan)?;
         match step.norm.is_finite() {
             true => Ok(Done { loss: total, step }),
             false => Err(self.not_finite("the norm of the gradients", step.norm)),
@@ -208,7 +215,9 @@ impl<'a> Run<'a> {
         if let Some(gpu) = &self.gpu {
             gpu.download(self.network, &mut self.optimizer)?;
         }
-        self.checkpoints.save(self.config, self.network, &self.optimizer)
+        let (parameters, buffers) = (self.network.parameters(), self.network.buffers());
+        let metadata = metadata(self.config, self.optimizer.step);
+        self.checkpoints.save(metadata, &[Trained { parameters, buffers, by: &self.optimizer }])
     }
 
     /// Writes a line and a record of the steps since the last one.
@@ -303,24 +312,11 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether something that happens every `every` steps happens at `step`; never if `every` is 0.
-const fn due(step: u64, every: u64) -> bool {
-    every != 0 && step.is_multiple_of(every)
-}
-
-/// Refuses to continue a run under another configuration; exit code 2 with the keys that differ.
-fn compare_with_existing(config: &Config, folder: &Path) -> Result<()> {
-    let path = folder.join("config.toml");
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
-    let before = Config::read(&text, &path.display().to_string(), &[])?;
-    let differences = before.differences(config);
-    if differences.is_empty() {
-        return Ok(());
-    }
-    let what = format!("{} was started with another configuration", folder.display());
-    let report = Report::new(what, differences.join("; "));
-    let help = "--set run.name=OTHER    starts a new run; the old values continue this one";
-    Err(Error::Usage(report.help(help)))
+/// What the weights of `config` say about themselves after `step` steps.
+fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
+    let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
+    let system = SystemConfig { model, diffusion, default_steps: None };
+    system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
 }
 
 /// Reads the images and prepares for cropping.
@@ -348,49 +344,4 @@ fn load_crops(
     let pixels = crops.pixels() as f64 / 1e6;
     reporter.line(&format!("{} training images, {pixels:.1} Mpx", crops.images()));
     Ok(crops)
-}
-
-/// Loss and speed since the last line.
-struct Meter {
-    losses: Vec<f64>,
-    since: Instant,
-    first: u64,
-    busy: Duration,
-}
-
-/// What a [`Meter`] shows.
-struct Reading {
-    loss: f64,
-    seconds: f64,
-    steps: usize,
-    left: Duration,
-}
-
-impl Meter {
-    fn new(step: u64) -> Self {
-        Self { losses: Vec::new(), since: Instant::now(), first: step, busy: Duration::ZERO }
-    }
-
-    fn add(&mut self, loss: f64) {
-        self.losses.push(loss);
-    }
-
-    /// Leaves out the time since the last reading, which was not spent on steps.
-    fn rest(&mut self) {
-        self.since = Instant::now();
-    }
-
-    fn read(&mut self, step: u64, last: u64) -> Reading {
-        let passed = self.since.elapsed();
-        self.since = Instant::now();
-        self.busy += passed;
-        let losses = std::mem::take(&mut self.losses);
-        let per_step = self.busy.as_secs_f64() / (step - self.first).max(1) as f64;
-        Reading {
-            loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
-            seconds: passed.as_secs_f64().max(1e-9),
-            steps: losses.len(),
-            left: Duration::from_secs_f64(per_step * (last - step) as f64),
-        }
-    }
 }

@@ -318,7 +318,7 @@ impl Default for LogConfig {
 }
 
 /// A number that counts things: `400000`, `400_000` and `4e5` alike, never negative.
-fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
+pub(crate) fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Number {
