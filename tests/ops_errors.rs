@@ -11,6 +11,7 @@ use srk::ops::conv_transpose2d::ConvTranspose2d;
 use srk::ops::conv2d::Conv2d;
 use srk::ops::{
     add_channels::AddChannels,
+    affine::Affine,
     attention::Attention,
     batch_norm::BatchNorm,
     bce_with_logits::BceWithLogits,
@@ -33,6 +34,7 @@ use srk::ops::{
     nearest2::Nearest2,
     pad_reflect::PadReflect,
     pixel_shuffle::PixelShuffle,
+    prelu::Prelu,
     reparameterise::Reparameterise,
     reshape::Reshape,
     scale_images::ScaleImages,
@@ -61,6 +63,7 @@ fn table() -> Vec<Wrong> {
     vec![
         wrong(AddChannels, [x, &[2, 3]], "a shift of [2, 4], got shape [2, 3]"),
         wrong(AddChannels, [&[2, 4], &[2, 4]], "[N, H, W, C], got shape [2, 4]"),
+        wrong(Affine { channels: vec![[1.0, 0.0]; 3] }, [x], "3 channels"),
         wrong(Attention { heads: 2 }, [&[2, 3, 4], &[2, 3, 5], &[2, 3, 5]], "[2, 3, 5]"),
         wrong(Attention { heads: 3 }, [&[2, 3, 4], &[2, 3, 4], &[2, 3, 4]], "[N, L, 3 d]"),
         wrong(ChannelGate, [x, &[2, 4]], "a gate of [2, 1, 1, 4], got shape [2, 4]"),
@@ -116,7 +119,12 @@ fn table() -> Vec<Wrong> {
         wrong(MaxPool2, [&[1, 1, 4, 3]], "at least 2 x 2 pixels"),
         wrong(MseLoss, [x, &[4]], "got shape [4]"),
         wrong(Nearest2, [&[7]], "[N, H, W, C], got shape [7]"),
-        wrong(PadReflect { bottom: 1, right: 1 }, [&[1, 0, 2, 3]], "at least one pixel"),
+        wrong(
+            PadReflect { top: 0, left: 0, bottom: 1, right: 1 },
+            [&[1, 0, 2, 3]],
+            "at least one pixel",
+        ),
+        wrong(Prelu, [x, &[4]], "one slope, [1], got shape [4]"),
         wrong(shuffle(false), [x], "C divisible by 9"),
         wrong(shuffle(true), [x], "H and W divisible by 3"),
         wrong(Reparameterise, [&[2, 3], &[2, 3], &[2, 4]], "got shape [2, 4]"),

@@ -1,6 +1,7 @@
 //! One file per op; [`all`] is the registry that the tests and the benches walk.
 pub mod adam;
 pub mod add_channels;
+pub mod affine;
 pub mod attention;
 pub mod batch_norm;
 pub mod bce_with_logits;
@@ -40,6 +41,7 @@ pub mod noise;
 pub mod pad_reflect;
 pub(crate) mod parallel;
 pub mod pixel_shuffle;
+pub mod prelu;
 pub(crate) mod product;
 pub mod q_sample;
 pub mod relu;
@@ -65,6 +67,7 @@ use crate::error::{Error, Result};
 pub fn all() -> Vec<OpCase> {
     [
         add_channels::cases(),
+        affine::cases(),
         attention::cases(),
         batch_norm::cases(),
         bce_with_logits::cases(),
@@ -95,6 +98,7 @@ pub fn all() -> Vec<OpCase> {
         nearest2::cases(),
         pad_reflect::cases(),
         pixel_shuffle::cases(),
+        prelu::cases(),
         relu::cases(),
         reparameterise::cases(),
         reshape::cases(),

@@ -132,7 +132,7 @@ impl Module for Judge {
 /// Draws weights of convolutions from N(0, 0.02) and those of norms from N(gamma, 0.02).
 fn redraw(init: &mut Init, gamma: f64) {
     init.redraw(DEVIATION, |parameter| match parameter.layout() {
-        Layout::Conv | Layout::ConvTranspose => Some(0.0),
+        Layout::Conv | Layout::ConvTranspose | Layout::Flattened { .. } => Some(0.0),
         Layout::Plain => parameter.name().ends_with(".weight").then_some(gamma),
     });
 }
