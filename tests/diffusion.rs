@@ -33,7 +33,8 @@ fn processes() -> Vec<Process> {
             first_t: 1,
         },
         Process::Ddpm { steps: 300, beta, time: TimeInput::NoiseLevel },
-        Process::ResidualDdpm { steps: 30, beta },
+        Process::ResidualDdpm { steps: 30, beta, gain: 1.0 },
+        Process::ResidualDdpm { steps: 30, beta, gain: 2.0 },
     ]
 }
 

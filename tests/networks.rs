@@ -102,10 +102,10 @@ fn the_encoder_of_srdiff_is_loaded_saved_and_not_trained() {
     let (first, second) = (srdiff(5), srdiff(6));
     let features = |n: &SrdiffUNet| n.condition(&low, &low).unwrap();
     assert_ne!(features(&first).to_f64_vec().unwrap(), features(&second).to_f64_vec().unwrap());
-    first.load_encoder(&file, "alone").unwrap();
+    first.load_frozen(&file, "alone").unwrap();
     let combined = WeightsFile::of(&first.state(), BTreeMap::new()).unwrap();
     assert!(combined.tensors.contains_key("rrdb.RRDB_trunk.4.RDB3.conv5.weight"));
-    second.load_encoder(&combined, "combined").unwrap();
+    second.load_frozen(&combined, "combined").unwrap();
     assert_eq!(features(&first).shape(), [2, 4, 6, 12]);
     assert_eq!(features(&first).to_f64_vec().unwrap(), features(&second).to_f64_vec().unwrap());
 
@@ -127,7 +127,7 @@ fn the_encoder_of_srdiff_is_loaded_saved_and_not_trained() {
 fn an_encoder_of_another_size_is_refused() {
     let other = ModelConfig::Rrdb(RrdbConfig { blocks: 4, ..ENCODER }).build(4);
     let file = WeightsFile::of(other.parameters(), BTreeMap::new()).unwrap();
-    let error = srdiff(5).load_encoder(&file, "other.safetensors").unwrap_err();
+    let error = srdiff(5).load_frozen(&file, "other.safetensors").unwrap_err();
     let message = error.to_string();
     assert!(matches!(error, Error::Model(_)) && message.contains("other.safetensors"), "{message}");
 }

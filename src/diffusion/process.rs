@@ -7,7 +7,7 @@
 //!
 //! resshift        1 - eta_t       eta_t             kappa sqrt(eta_t)      (Yue et al. 2023, eq. 2)
 //! ddpm            sqrt(ab_t)      0                 sqrt(1 - ab_t)         (Ho et al. 2020, eq. 4)
-//! residual-ddpm   sqrt(ab_t)      -sqrt(ab_t)       sqrt(1 - ab_t)         the state is x0 - y0
+//! residual-ddpm   g sqrt(ab_t)    -g sqrt(ab_t)     sqrt(1 - ab_t)         the state is g (x0 - y0)
 //! direct          0               0                 0                      T = 1: no diffusion, one call
 //! ```
 use serde::{Deserialize, Serialize};
@@ -64,9 +64,16 @@ pub enum Process {
         steps: usize,
         /// The growth of beta.
         beta: Betas,
+        /// What the residual is multiplied by: 2 in SRDiff (Li et al. 2022).
+        #[serde(default = "unscaled")]
+        gain: f64,
     },
     /// No diffusion: one call of a network that enlarges by itself, and whose state is always 0.
     Direct {},
+}
+
+const fn unscaled() -> f64 {
+    1.0
 }
 
 const fn one() -> usize {
@@ -147,8 +154,8 @@ pub enum Family {
     Ddpm {
         /// `alpha_bar_t`, 1 at t = 0.
         alpha_bar: Vec<f64>,
-        /// Whether the state is x0 - y0.
-        residual: bool,
+        /// The factor of x0 - y0, where that is the clean state and not x0.
+        gain: Option<f64>,
     },
     /// One call.
     Direct,
@@ -184,8 +191,10 @@ impl Process {
                     family: Family::Shift { eta, kappa: *kappa },
                 }
             }
-            Self::Ddpm { steps, beta, time } => ddpm_chain(*steps, beta, *time, false),
-            Self::ResidualDdpm { steps, beta } => ddpm_chain(*steps, beta, TimeInput::Step, true),
+            Self::Ddpm { steps, beta, time } => ddpm_chain(*steps, beta, *time, None),
+            Self::ResidualDdpm { steps, beta, gain } => {
+                ddpm_chain(*steps, beta, TimeInput::Step, Some(*gain))
+            }
             Self::Direct {} => Chain {
                 marginals: vec![Marginal { x0: 0.0, y0: 0.0, noise: 0.0 }; 2],
                 inputs: vec![1.0; 2],
@@ -203,6 +212,13 @@ impl Process {
         let chain = self.chain();
         let finite = |m: &Marginal| m.x0.is_finite() && m.y0.is_finite() && m.noise.is_finite();
         let grows = chain.marginals.windows(2).all(|m| m[0].noise <= m[1].noise);
+        let gain = match self {
+            Self::ResidualDdpm { gain, .. } => *gain,
+            _ => 1.0,
+        };
+        if gain <= 0.0 || !gain.is_finite() {
+            return Err("diffusion.process.gain must be above 0".into());
+        }
         if !chain.marginals.iter().all(finite) || !grows {
             return Err("the noise of diffusion.process does not grow from step to step".into());
         }
@@ -210,12 +226,12 @@ impl Process {
     }
 }
 
-fn ddpm_chain(steps: usize, beta: &Betas, time: TimeInput, residual: bool) -> Chain {
+fn ddpm_chain(steps: usize, beta: &Betas, time: TimeInput, gain: Option<f64>) -> Chain {
     let table = DdpmTable::new(beta.betas(steps));
     let alpha_bar: Vec<f64> = std::iter::once(1.0).chain(table.alpha_bar).collect();
     let marginal = |&ab: &f64| Marginal {
-        x0: ab.sqrt(),
-        y0: if residual { -ab.sqrt() } else { 0.0 },
+        x0: gain.unwrap_or(1.0) * ab.sqrt(),
+        y0: gain.map_or(0.0, |g| -g * ab.sqrt()),
         noise: (1.0 - ab).sqrt(),
     };
     let told = |t: usize| match time {
@@ -226,7 +242,7 @@ fn ddpm_chain(steps: usize, beta: &Betas, time: TimeInput, residual: bool) -> Ch
         marginals: alpha_bar.iter().map(marginal).collect(),
         inputs: vec![1.0; steps + 1],
         times: (0..=steps).map(told).collect(),
-        family: Family::Ddpm { alpha_bar, residual },
+        family: Family::Ddpm { alpha_bar, gain },
     }
 }
 

@@ -227,15 +227,16 @@ impl Chain {
                 Rule::Ddim { .. } => resshift_deterministic(eta[t], eta[s]),
                 Rule::Seed001 => resshift_seed001(*kappa, eta[t], eta[s]),
             },
-            Family::Ddpm { alpha_bar, residual } => {
+            Family::Ddpm { alpha_bar, gain } => {
                 let (at, to) = (alpha_bar[t], alpha_bar[s]);
                 let step = match rule {
                     Rule::Posterior | Rule::Seed001 => ddpm_ancestral(at, to, Variance::BetaTilde),
                     Rule::LargeVariance => ddpm_ancestral(at, to, Variance::Beta),
                     Rule::Ddim { eta } => ddim(at, to, eta),
                 };
-                // The clean state of the residual process is x0 - y0.
-                Step { y0: if *residual { -step.x0 } else { 0.0 }, ..step }
+                // The clean state of the residual process is g (x0 - y0).
+                let x0 = step.x0 * gain.unwrap_or(1.0);
+                Step { x0, y0: if gain.is_some() { -x0 } else { 0.0 }, ..step }
             }
             // A chain of one step has no state between its ends.
             Family::Direct => Step { x: 0.0, x0: 1.0, y0: 0.0, noise: 0.0 },

@@ -60,10 +60,7 @@ impl System {
                 report.help("srk models list    shows the models that are there"),
             ));
         }
-        match Path::new(model).is_dir() {
-            false => Self::from_file(&WeightsFile::read(Path::new(model))?, model),
-            true => Self::from_file(&WeightsFile::read(&newest(Path::new(model))?)?, model),
-        }
+        Self::from_file(&read(Path::new(model))?, model)
     }
 
     /// The system that `file` describes; messages call it `name`.
@@ -98,6 +95,17 @@ impl System {
     pub fn default_steps(&self) -> usize {
         let trained = self.config.diffusion.process.steps();
         self.config.default_steps.unwrap_or(trained).min(trained)
+    }
+}
+
+/// Reads a weights file, or the averaged weights of a training run.
+///
+/// # Errors
+/// [`Error::Model`] if there are none, or the file is damaged.
+pub fn read(path: &Path) -> Result<WeightsFile> {
+    match path.is_dir() {
+        true => WeightsFile::read(&newest(path)?),
+        false => WeightsFile::read(path),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::engine::parameter::Parameter;
 use crate::engine::rng::{Purpose, Stream};
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, EncodeOptions};
-use crate::training::checkpoint::{Checkpoints, Trained};
+use crate::training::checkpoint::{Checkpoints, Part, Trained};
 use crate::training::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use crate::training::optimizer::Optimizer;
 use crate::training::settings;
@@ -52,6 +52,11 @@ struct Run<'a> {
     step: u64,
 }
 
+/// A part of a system as a checkpoint holds it.
+const fn saved<'a>((parameters, buffers): (&'a [Parameter], &'a [Parameter])) -> Part<'a> {
+    Part { parameters, buffers, aside: false }
+}
+
 impl<'a> Run<'a> {
     /// Starts a run, or continues the one in `folder`.
     fn open(
@@ -68,7 +73,10 @@ impl<'a> Run<'a> {
         let checkpoints = Checkpoints::new(&folder, config.ckpt.keep);
         let parts = system.parts();
         let (step, mut optimizers): (u64, Vec<Optimizer>) = match checkpoints.latest() {
-            Some(step) => (step, checkpoints.load(step, &parts)?),
+            Some(step) => {
+                let saved: Vec<Part> = parts.iter().copied().map(saved).collect();
+                (step, checkpoints.load(step, &saved)?)
+            }
             None => (0, parts.iter().map(|(p, _)| Optimizer::new(p)).collect::<Result<_>>()?),
         };
         for (part, optimizer) in optimizers.iter_mut().enumerate() {
@@ -193,7 +201,7 @@ impl<'a> Run<'a> {
     }
 
     fn save(&self) -> Result<PathBuf> {
-        let of_part = |(&(parameters, buffers), by)| Trained { parameters, buffers, by };
+        let of_part = |(&part, by)| Trained { part: saved(part), by };
         let parts = self.system.parts();
         let trained: Vec<Trained> = parts.iter().zip(&self.moved.optimizers).map(of_part).collect();
         self.checkpoints.save(self.config.metadata(self.step), &trained)

@@ -85,7 +85,7 @@ impl Moved<'_> {
         let mut grads = tape.backward(loss, one)?;
         let gradients = optimizer::take(&mut grads, parameters);
         let steps = self.config.run.steps.saturating_mul(steps_each);
-        let plan = Plan { optim: &self.config.optim, ema: &self.config.ema, steps };
+        let plan = Plan { optim: &self.config.optim, ema: &self.config.ema, steps, since: 0 };
         let done = self.optimizers[part].step(parameters, &gradients, &plan)?;
         match done.norm.is_finite() {
             true => Ok(value),

@@ -23,7 +23,8 @@ use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
-use crate::error::{Error, Result};
+use crate::error::{Error, Report, Result};
+use weights::WeightsFile;
 
 /// Which network, and its sizes: the `[model]` section of a recipe and the `srk.config` of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,6 +131,21 @@ pub trait Network: Send + Sync {
     /// Channels of an image: 3, or 1 for luma.
     fn channels(&self) -> usize {
         3
+    }
+
+    /// What the part is called that training leaves alone and that has weights of its own from elsewhere.
+    fn frozen_part(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Takes the weights of the [`frozen_part`](Self::frozen_part) from `file`, which messages call `name`.
+    ///
+    /// # Errors
+    /// If there is no such part, or the file does not hold it.
+    fn load_frozen(&self, file: &WeightsFile, name: &str) -> Result<()> {
+        let what = format!("{name} ({} tensors)", file.tensors.len());
+        let cause = "all parts of this network are trained";
+        Err(Error::Usage(Report::new(format!("nothing takes the weights {what}"), cause)))
     }
 
     /// What tiling and padding must respect.

@@ -165,7 +165,7 @@ pub struct SrdiffUNet {
 
 impl SrdiffUNet {
     /// A network whose initial weights are a function of `seed`; so are those of the encoder, until
-    /// [`load_encoder`](Self::load_encoder).
+    /// [`load_frozen`](Network::load_frozen).
     pub fn new(config: &SrdiffUNetConfig, seed: u64) -> Self {
         let mut all = Init::new(seed);
         let (init, d, s) = (&mut all, config.base, config.scale);
@@ -206,23 +206,6 @@ impl SrdiffUNet {
         Self { config, project, time, down, between, up, last, parameters, encoder, buffers }
     }
 
-    /// Takes the encoder from `file`: a network of its own, or one like this. `name` is what error messages
-    /// call it.
-    ///
-    /// # Errors
-    /// If the file does not hold an encoder of these sizes, or the memory of a GPU is full.
-    pub fn load_encoder(&self, file: &WeightsFile, name: &str) -> Result<()> {
-        let prefix = format!("{ENCODER}.");
-        let combined = file.tensors.keys().any(|key| key.starts_with(&prefix));
-        let entries = file.tensors.iter().filter(|(key, _)| !combined || key.starts_with(&prefix));
-        let tensors = entries.map(|(key, value)| {
-            let key = if combined { key.clone() } else { format!("{prefix}{key}") };
-            (key, value.clone())
-        });
-        let encoder = WeightsFile { metadata: BTreeMap::new(), tensors: tensors.collect() };
-        encoder.apply(&self.buffers, name)
-    }
-
     fn embed(&self, tape: &mut Tape, x: &Var, t: &Tensor) -> Result<Var> {
         let form = TimeEmbedding::SinCosToEnd;
         let embedded = form.of_tensor(t, self.config.base, x.value().dtype())?;
@@ -235,6 +218,23 @@ impl SrdiffUNet {
 }
 
 impl Network for SrdiffUNet {
+    fn frozen_part(&self) -> Option<&'static str> {
+        Some("encoder")
+    }
+
+    /// From the weights of an [encoder](super::rrdb) by itself, or of a network like this one.
+    fn load_frozen(&self, file: &WeightsFile, name: &str) -> Result<()> {
+        let prefix = format!("{ENCODER}.");
+        let combined = file.tensors.keys().any(|key| key.starts_with(&prefix));
+        let entries = file.tensors.iter().filter(|(key, _)| !combined || key.starts_with(&prefix));
+        let tensors = entries.map(|(key, value)| {
+            let key = if combined { key.clone() } else { format!("{prefix}{key}") };
+            (key, value.clone())
+        });
+        let encoder = WeightsFile { metadata: BTreeMap::new(), tensors: tensors.collect() };
+        encoder.apply(&self.buffers, name)
+    }
+
     /// The encoder's features `[N, h, w, ..]` of `low`.
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         // The encoder keeps full precision in a network that computes in half of it.

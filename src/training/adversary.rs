@@ -47,7 +47,9 @@ impl Adversary {
         let vgg = match (&adversarial.vgg, adversarial.features > 0.0) {
             (Some(file), true) => Some(Vgg19::read(file)?),
             (None, true) => {
-                warn("adversarial.vgg names no file of VGG19's weights: training goes on without its features");
+                warn(
+                    "adversarial.vgg names no file of VGG19's weights: training goes on without its features",
+                );
                 None
             }
             (_, false) => None,
@@ -121,12 +123,7 @@ impl Adversary {
     }
 
     /// The clean images that the network's output stands for.
-    fn x0_hat(
-        &self,
-        tape: &mut Tape,
-        [predicted, state]: [&Var; 2],
-        batch: &Batch,
-    ) -> Result<Var> {
+    fn x0_hat(&self, tape: &mut Tape, [predicted, state]: [&Var; 2], batch: &Batch) -> Result<Var> {
         let factors = |t: &usize| {
             let [slope, x, y0] = self.chain.x0_hat(self.prediction, *t);
             // The network saw the state multiplied by this.
@@ -159,7 +156,8 @@ impl Adversary {
     pub(super) fn learn(&mut self, real: &Tensor, fake: Tensor) -> Result<f64> {
         let mut tape = Tape::training();
         let (real, fake) = (tape.input(real.try_clone()?), tape.input(fake));
-        let [real, fake] = [self.critic.forward(&mut tape, &real)?, self.critic.forward(&mut tape, &fake)?];
+        let [real, fake] =
+            [self.critic.forward(&mut tape, &real)?, self.critic.forward(&mut tape, &fake)?];
         let [of_real, of_fake] = match self.config.verdict {
             Verdict::Hinge => [hinge(&mut tape, &real, -1.0)?, hinge(&mut tape, &fake, 1.0)?],
             Verdict::CrossEntropy => {

@@ -1,4 +1,6 @@
 //! What one call of the network learns from.
+use std::sync::Arc;
+
 use crate::data::crops::{CropBatch, Crops};
 use crate::diffusion::process::{Chain, Prediction};
 use crate::diffusion::sampler::Diffusion;
@@ -19,10 +21,12 @@ pub(super) struct Batch {
     pub(super) factors: Tensor,
     /// What the network is told about t, `[N]`.
     pub(super) times: Tensor,
+    /// The random steps t of the chain, one for each crop.
+    pub(super) steps: Vec<usize>,
     /// The batch's number in the run: the step of its noise.
     pub(super) number: u64,
     /// State and target, where the CPU trains; a GPU makes its own.
-    pub(super) noised: Option<[Tensor; 2]>,
+    pub(super) noised: Option<[Arc<Tensor>; 2]>,
 }
 
 /// Makes batches: crops, random steps t, and noise, all functions of the batch's number.
@@ -46,19 +50,19 @@ impl Source {
     pub(super) fn batch(&self, number: u64) -> Result<Batch> {
         let crops = self.crops.batch(number)?;
         let n = crops.x0.shape()[0];
-        let mut steps = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
+        let mut draws = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
+        let steps: Vec<usize> = (0..n).map(|_| self.diffusion.draw_t(draws.uniform())).collect();
         let (mut factors, mut times) = (Vec::with_capacity(3 * n), Vec::with_capacity(n));
-        for _ in 0..n {
-            let t = self.diffusion.draw_t(steps.uniform());
+        for &t in &steps {
             let (m, scale) = (self.chain.marginal(t), self.chain.input_scale(t));
             factors.extend([m.x0, m.y0, m.noise].map(|v| f32::from_f64(v * scale)));
             times.push(self.chain.time(t));
         }
         let factors = Tensor::from_vec(factors, &[n, 3]);
         let times = Tensor::from_f64(&times, &[n], DType::F32);
-        let mut batch = Batch { crops, factors, times, number, noised: None };
+        let mut batch = Batch { crops, factors, times, steps, number, noised: None };
         if self.noise_here {
-            batch.noised = Some(self.noised(&batch)?);
+            batch.noised = Some(self.noised(&batch)?.map(Arc::new));
         }
         Ok(batch)
     }

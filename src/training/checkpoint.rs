@@ -1,8 +1,8 @@
 //! Checkpoints: `ckpt/<step>/{model,ema,state}.safetensors`, each folder complete or absent.
 //!
 //! `latest` and `best` name the newest one and the one with the best SSIM, where that is looked for.
-//! `model` and `ema` are weights that `srk upscale` loads; `state` holds Adam's moments. Random
-//! numbers need no state: they are functions of the seed and the step.
+//! `model` and `ema` are weights that `srk upscale` loads; `state` holds Adam's moments, and networks that
+//! only training needs. Random numbers need no state: they are functions of the seed and the step.
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,14 +17,26 @@ use crate::models::weights::{WeightsFile, file_shape, from_file_layout, to_file_
 
 /// Networks that one optimizer moves.
 #[derive(Clone, Copy, Debug)]
-pub struct Trained<'a> {
+pub struct Part<'a> {
     /// What it moves.
     pub parameters: &'a [Parameter],
     /// What files hold beside them.
     pub buffers: &'a [Parameter],
+    /// Whether nothing but training needs them, as a discriminator: they lie in `state` then.
+    pub aside: bool,
+}
+
+/// A part with its optimizer.
+#[derive(Clone, Copy, Debug)]
+pub struct Trained<'a> {
+    /// What it moves.
+    pub part: Part<'a>,
     /// The optimizer.
     pub by: &'a Optimizer,
 }
+
+/// How the names of parts aside begin.
+const ASIDE: &str = "aside.";
 
 /// The folder of a run's checkpoints.
 #[derive(Clone, Debug)]
@@ -61,7 +73,7 @@ impl Checkpoints {
     /// Writes the checkpoint of the step of the first optimizer, points `latest` at it and removes old
     /// ones. `metadata` is of the weights files.
     pub fn save(&self, metadata: BTreeMap<String, String>, trained: &[Trained]) -> Result<PathBuf> {
-        let step = trained.first().map_or(0, |part| part.by.step);
+        let step = trained.first().map_or(0, |first| first.by.step);
         let target = self.at(step);
         if !target.exists() {
             self.write(&target, metadata, trained)?;
@@ -87,17 +99,25 @@ impl Checkpoints {
         let builder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.folder);
         let temporary = builder.map_err(failed)?;
         let [mut model, mut ema, mut state] = [Named::new(), Named::new(), Named::new()];
-        for Trained { parameters, buffers, by } in trained {
+        for Trained { part: Part { parameters, buffers, aside }, by } in trained {
+            let before = if *aside { ASIDE } else { "" };
+            state.extend(named(parameters, &by.first, &format!("{before}first."))?);
+            state.extend(named(parameters, &by.second, &format!("{before}second."))?);
+            if *aside {
+                let all = [*parameters, *buffers].concat();
+                let values: Vec<Tensor> =
+                    all.iter().map(|p| p.value().try_clone()).collect::<Result<_>>()?;
+                state.extend(named(&all, &values, ASIDE)?);
+                continue;
+            }
             // Running statistics are averages already.
             let buffers = WeightsFile::of(buffers, BTreeMap::new())?.tensors;
             model.extend(WeightsFile::of(parameters, BTreeMap::new())?.tensors);
             model.extend(buffers.clone());
             ema.extend(buffers);
             ema.extend(named(parameters, &by.average, "")?);
-            state.extend(named(parameters, &by.first, "first.")?);
-            state.extend(named(parameters, &by.second, "second.")?);
         }
-        let of_state = trained.first().map(|part| metadata_of_state(part.by)).unwrap_or_default();
+        let of_state = trained.first().map(|first| metadata_of_state(first.by)).unwrap_or_default();
         let files = [
             ("model", model, metadata.clone()),
             ("ema", ema, metadata),
@@ -116,25 +136,27 @@ impl Checkpoints {
 
     /// Loads the checkpoint of `step` into the parameters and buffers of `parts`, whose optimizers it
     /// returns, each at `step`; a damaged one is an error, exit code 3.
-    pub fn load(
-        &self,
-        step: u64,
-        parts: &[(&[Parameter], &[Parameter])],
-    ) -> Result<Vec<Optimizer>> {
+    pub fn load(&self, step: u64, parts: &[Part]) -> Result<Vec<Optimizer>> {
         let folder = self.at(step);
         let model = folder.join("model.safetensors");
-        let all: Vec<Parameter> = parts
-            .iter()
-            .flat_map(|&(parameters, buffers)| [parameters, buffers].concat())
-            .collect();
+        let members = |part: &Part| [part.parameters, part.buffers].concat();
+        let all: Vec<Parameter> = parts.iter().filter(|p| !p.aside).flat_map(members).collect();
         WeightsFile::read(&model)?.apply(&all, &model.display().to_string())?;
         let ema = Moments::read(&folder.join("ema.safetensors"))?;
         let state = Moments::read(&folder.join("state.safetensors"))?;
-        let optimizer = |&(parameters, _): &(&[Parameter], &[Parameter])| {
+        for part in parts.iter().filter(|p| p.aside) {
+            let all = members(part);
+            for (parameter, value) in all.iter().zip(state.take(&all, ASIDE)?) {
+                parameter.set(value);
+            }
+        }
+        let optimizer = |&Part { parameters, aside, .. }: &Part| {
+            let (before, averages) =
+                if aside { (ASIDE, (&state, ASIDE)) } else { ("", (&ema, "")) };
             Ok(Optimizer {
-                first: state.take(parameters, "first.")?,
-                second: state.take(parameters, "second.")?,
-                average: ema.take(parameters, "")?,
+                first: state.take(parameters, &format!("{before}first."))?,
+                second: state.take(parameters, &format!("{before}second."))?,
+                average: averages.0.take(parameters, averages.1)?,
                 step,
                 scale: loss_scale(&state.file.metadata),
             })

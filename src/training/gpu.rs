@@ -262,7 +262,7 @@ impl GpuTrainer {
             }
         }
         let norm = if outcome.skipped { f64::INFINITY } else { outcome.norm.into() };
-        Ok(Done { loss, step: StepReport { rate, norm } })
+        Ok(Done { loss, critic: None, step: StepReport { rate, norm } })
     }
 
     /// Records a step.

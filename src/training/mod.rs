@@ -1,4 +1,5 @@
 //! Training: configuration, loss, optimizer, checkpoints, and the loop.
+mod adversary;
 mod batch;
 pub mod checkpoint;
 pub mod config;

@@ -84,12 +84,14 @@ pub struct Plan<'a> {
     pub ema: &'a EmaConfig,
     /// Its steps in all.
     pub steps: u64,
+    /// The step it starts after, without moments.
+    pub since: u64,
 }
 
 impl<'a> Plan<'a> {
     /// That of the one optimizer of `config`.
     pub const fn of(config: &'a Config) -> Self {
-        Self { optim: &config.optim, ema: &config.ema, steps: config.run.steps }
+        Self { optim: &config.optim, ema: &config.ema, steps: config.run.steps, since: 0 }
     }
 }
 
@@ -107,6 +109,8 @@ pub struct StepReport {
 pub struct Done {
     /// The mean over its batches.
     pub loss: f64,
+    /// The discriminator's, where one has a part in training.
+    pub critic: Option<f64>,
     /// The update.
     pub step: StepReport,
 }
@@ -141,9 +145,13 @@ impl Optimizer {
             slices.push(gradient.cpu::<f32>()?);
         }
         let norm = mean * clip_by_norm::norm(slices.into_iter());
-        let rate = o.rate(step, plan.steps);
+        let rate = o.rate(step - plan.since, plan.steps - plan.since);
         if !norm.is_finite() {
             return Ok(StepReport { rate, norm });
+        }
+        if self.step == plan.since {
+            let moments = self.first.iter_mut().chain(&mut self.second);
+            moments.map(Tensor::cpu_mut::<f32>).try_for_each(|m| Ok(m?.fill(0.0)))?;
         }
         self.step = step;
         let constants = Adam {
@@ -151,7 +159,7 @@ impl Optimizer {
             betas: o.betas,
             eps: o.eps,
             decay: if o.kind == OptimKind::Adamw { o.weight_decay } else { 0.0 },
-            step,
+            step: step - plan.since,
             scale: mean * clip_by_norm::factor(norm, o.clip),
         };
         let keep = plan.ema.decay_at(step);

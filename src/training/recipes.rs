@@ -11,7 +11,7 @@ pub struct Recipe {
 }
 
 /// All recipes.
-pub const ALL: [Recipe; 13] = [
+pub const ALL: [Recipe; 17] = [
     Recipe { name: "srk-x4", text: include_str!("../../recipes/srk-x4.toml") },
     Recipe { name: "resshift-dual", text: include_str!("../../recipes/resshift-dual.toml") },
     Recipe {
@@ -23,6 +23,10 @@ pub const ALL: [Recipe; 13] = [
     Recipe { name: "sr3-mnist", text: include_str!("../../recipes/sr3-mnist.toml") },
     Recipe { name: "sr3-miniplaces", text: include_str!("../../recipes/sr3-miniplaces.toml") },
     Recipe { name: "laplacian", text: include_str!("../../recipes/laplacian.toml") },
+    Recipe { name: "srddpm", text: include_str!("../../recipes/srddpm.toml") },
+    Recipe { name: "srgan", text: include_str!("../../recipes/srgan.toml") },
+    Recipe { name: "rrdb", text: include_str!("../../recipes/rrdb.toml") },
+    Recipe { name: "srdiff", text: include_str!("../../recipes/srdiff.toml") },
     Recipe { name: "gan", text: include_str!("../../recipes/gan.toml") },
     Recipe { name: "dcgan", text: include_str!("../../recipes/dcgan.toml") },
     Recipe { name: "wgan-gp", text: include_str!("../../recipes/wgan-gp.toml") },

@@ -2,11 +2,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::adversary::Adversary;
 use super::batch::{Batch, Source};
-use super::checkpoint::{Checkpoints, Trained};
+use super::checkpoint::{Checkpoints, Part, Trained};
 use super::gpu::GpuTrainer;
 use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use super::loss;
@@ -17,7 +19,7 @@ use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{self, CropPlan, Crops};
 use crate::data::folder;
-use crate::diffusion::system::SystemConfig;
+use crate::diffusion::system::{self, SystemConfig};
 use crate::engine::cuda::Gpu;
 use crate::engine::device::{DType, Device};
 use crate::engine::files::atomic_write;
@@ -62,6 +64,7 @@ struct Run<'a> {
     /// On the CPU; where a GPU trains, as it was at the last checkpoint.
     network: &'a dyn Network,
     optimizer: Optimizer,
+    adversary: Option<Adversary>,
     gpu: Option<GpuTrainer>,
     checkpoints: Checkpoints,
     metrics: Metrics,
@@ -84,13 +87,18 @@ impl<'a> Run<'a> {
         let toml = config.to_toml();
         atomic_write(&folder.join("config.toml"), |file| file.write_all(toml.as_bytes()))?;
         let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
-        let optimizer = match checkpoints.latest() {
-            Some(step) => {
-                let parts = [(network.parameters(), network.buffers())];
-                checkpoints.load(step, &parts)?.remove(0)
-            }
-            None => Optimizer::new(network.parameters())?,
-        };
+        let mut optimizer = Optimizer::new(network.parameters())?;
+        let mut adversary = Adversary::open(config, &mut |text| reporter.warn(text))?;
+        if checkpoints.latest().is_none() {
+            load_frozen(config, network)?;
+        }
+        if let Some(step) = checkpoints.latest() {
+            let mut loaded =
+                checkpoints.load(step, &parts(network, adversary.as_ref()))?.into_iter();
+            let mut take = |to: &mut Optimizer| loaded.next().map(|found| *to = found);
+            take(&mut optimizer);
+            adversary.iter_mut().for_each(|a| _ = take(&mut a.optimizer));
+        }
         let verb = if optimizer.step == 0 { "starting" } else { "resuming" };
         reporter.line(&format!(
             "{verb} {} at step {} of {}: {} parameters",
@@ -102,11 +110,26 @@ impl<'a> Run<'a> {
         let metrics = Metrics::open(folder, optimizer.step)?;
         let folder = folder.to_owned();
         let gpu = None;
-        Ok(Self { config, network, optimizer, gpu, checkpoints, metrics, validation, folder })
+        Ok(Self {
+            config,
+            network,
+            optimizer,
+            adversary,
+            gpu,
+            checkpoints,
+            metrics,
+            validation,
+            folder,
+        })
     }
 
     /// Goes on on `gpu`.
     fn move_to(&mut self, gpu: &Gpu, dtype: DType, reporter: &mut dyn Reporter) -> Result<()> {
+        if self.adversary.is_some() {
+            let report =
+                Report::new("cannot train on a GPU", "there is a stage with [adversarial]");
+            return Err(Error::Usage(report.help("--device cpu")));
+        }
         let trainer = GpuTrainer::new(gpu, dtype, self.config, self.network, &self.optimizer)?;
         self.gpu = Some(trainer);
         reporter.line(&format!("on {} in {dtype:?}", gpu.describe().name));
@@ -176,48 +199,63 @@ impl<'a> Run<'a> {
             };
         }
         let parts = self.config.optim.accumulate;
-        let mut total = 0.0;
+        let (mut total, mut critic) = (0.0, None);
         let mut sum: Gradients = self.network.parameters().iter().map(|_| None).collect();
         for _ in 0..parts {
-            let (loss, gradients) = self.gradients(batches.next_item()?)?;
+            let (loss, gradients, of_critic) = self.gradients(batches.next_item()?)?;
             total += loss / parts as f64;
+            critic = of_critic.map(|loss| critic.unwrap_or(0.0) + loss / parts as f64).or(critic);
             optimizer::accumulate(&mut sum, gradients)?;
         }
         if !total.is_finite() {
             return Err(self.not_finite("the loss", total));
         }
-        let plan = Plan::of(self.config);
+        let adversary = self.adversary.as_ref().filter(|a| a.plays(self.optimizer.step));
+        let plan = adversary.map_or_else(|| Plan::of(self.config), |a| a.plan(self.config));
         let step = self.optimizer.step(self.network.parameters(), &sum, &plan)?;
-        match step.norm.is_finite() {
-            true => Ok(Done { loss: total, step }),
-            false => Err(self.not_finite("the norm of the gradients", step.norm)),
+        if !step.norm.is_finite() {
+            return Err(self.not_finite("the norm of the gradients", step.norm));
         }
+        if let Some(adversary) = self.adversary.as_mut().filter(|_| critic.is_some()) {
+            adversary.step(self.optimizer.step, self.config)?;
+        }
+        Ok(Done { loss: total, critic, step })
     }
 
-    /// The loss of a batch and its gradients by all parameters.
-    fn gradients(&self, batch: Batch) -> Result<(f64, Gradients)> {
+    /// The loss of a batch and its gradients by all parameters, and the loss of the discriminator, where
+    /// there is one, which keeps its own gradients.
+    fn gradients(&mut self, batch: Batch) -> Result<(f64, Gradients, Option<f64>)> {
         let mut tape = loss::tape(&self.config.optim);
         let crops = &batch.crops;
         let condition = tape.input(self.network.condition(&crops.low, &crops.y0)?);
-        let [state, target] = match batch.noised {
-            Some(noised) => noised.map(|t| tape.input(t)),
+        let [state, target] = match &batch.noised {
+            Some(noised) => noised.each_ref().map(|t| tape.input(Arc::clone(t))),
             None => unreachable!("batches for the CPU are noised"),
         };
         let predicted = self.network.forward(&mut tape, &state, &condition, &batch.times)?;
-        let loss = loss::loss(&mut tape, &self.config.loss, &predicted, &target)?;
+        let mut loss = loss::loss(&mut tape, &self.config.loss, &predicted, &target)?;
+        let mut critic = None;
+        if let Some(adversary) = self.adversary.as_mut().filter(|a| a.plays(self.optimizer.step)) {
+            let (more, fake) = adversary.judge(&mut tape, [&predicted, &state], &batch)?;
+            loss = tape.add(&loss, &more)?;
+            critic = Some(adversary.learn(&crops.x0, fake)?);
+        }
         let value = loss.value().to_f64_vec()?[0];
         let one = Tensor::from_f64(&[1.0], &[1], loss.value().dtype());
         let mut grads = tape.backward(&loss, one)?;
-        Ok((value, optimizer::take(&mut grads, self.network.parameters())))
+        Ok((value, optimizer::take(&mut grads, self.network.parameters()), critic))
     }
 
     fn save(&mut self) -> Result<PathBuf> {
         if let Some(gpu) = &self.gpu {
             gpu.download(self.network, &mut self.optimizer)?;
         }
-        let (parameters, buffers) = (self.network.parameters(), self.network.buffers());
         let metadata = metadata(self.config, self.optimizer.step);
-        self.checkpoints.save(metadata, &[Trained { parameters, buffers, by: &self.optimizer }])
+        let parts = parts(self.network, self.adversary.as_ref());
+        let optimizers =
+            [&self.optimizer].into_iter().chain(self.adversary.iter().map(|a| &a.optimizer));
+        let trained = parts.into_iter().zip(optimizers).map(|(part, by)| Trained { part, by });
+        self.checkpoints.save(metadata, &trained.collect::<Vec<_>>())
     }
 
     /// Writes a line and a record of the steps since the last one.
@@ -234,24 +272,24 @@ impl<'a> Run<'a> {
         let Reading { loss, seconds, steps, left } = meter.read(step, last);
         let rate = steps as f64 * batch as f64 / seconds;
         let wait = waited.as_secs_f64() / seconds;
+        let critic = done.critic.map_or_else(String::new, |loss| format!("  critic {loss:.5}"));
         reporter.line(&format!(
-            "step {}/{}  loss {loss:.5}  lr {:.2e}  {rate:.1} images/s  data {:.0} %  left {}",
+            "step {}/{}  loss {loss:.5}{critic}  lr {:.2e}  {rate:.1} images/s  data {:.0} %  left {}",
             grouped(step),
             grouped(self.config.run.steps),
             done.step.rate,
             100.0 * wait,
             short(left),
         ));
-        self.metrics.write(
-            step,
-            &[
-                ("loss", loss.into()),
-                ("lr", done.step.rate.into()),
-                ("grad_norm", done.step.norm.into()),
-                ("images_per_s", rate.into()),
-                ("data_wait", wait.into()),
-            ],
-        )
+        let mut values = vec![
+            ("loss", loss.into()),
+            ("lr", done.step.rate.into()),
+            ("grad_norm", done.step.norm.into()),
+            ("images_per_s", rate.into()),
+            ("data_wait", wait.into()),
+        ];
+        values.extend(done.critic.map(|loss| ("critic_loss", loss.into())));
+        self.metrics.write(step, &values)
     }
 
     /// Measures the averaged weights on the validation images.
@@ -317,6 +355,31 @@ fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
     let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
     let system = SystemConfig { model, diffusion, default_steps: None };
     system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
+}
+
+/// Gives a network the weights of the part that is not trained.
+fn load_frozen(config: &Config, network: &dyn Network) -> Result<()> {
+    match (&config.run.frozen, network.frozen_part()) {
+        (Some(path), _) => network.load_frozen(&system::read(path)?, &path.display().to_string()),
+        (None, None) => Ok(()),
+        (None, Some(part)) => {
+            let cause = format!("its {part} is not trained here and needs weights of its own");
+            let report = Report::new("the network is not complete", cause);
+            let help = "--set run.frozen=FILE    names them, or the run that made them";
+            Err(Error::Usage(report.help(help)))
+        }
+    }
+}
+
+/// What a checkpoint holds: the network, and the discriminator if there is one.
+fn parts<'a>(network: &'a dyn Network, adversary: Option<&'a Adversary>) -> Vec<Part<'a>> {
+    let (parameters, buffers) = (network.parameters(), network.buffers());
+    let mut parts = vec![Part { parameters, buffers, aside: false }];
+    parts.extend(adversary.map(|a| {
+        let (parameters, buffers) = (a.critic.parameters(), a.critic.buffers());
+        Part { parameters, buffers, aside: true }
+    }));
+    parts
 }
 
 /// Reads the images and prepares for cropping.

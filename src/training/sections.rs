@@ -7,6 +7,7 @@ use crate::data::degrade::Degrade;
 use crate::data::folder::OnBroken;
 use crate::diffusion::sampler::Diffusion;
 use crate::models::ModelConfig;
+use crate::models::discriminator::DiscriminatorConfig;
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct Config {
     /// What is minimised.
     #[serde(default)]
     pub loss: LossConfig,
+    /// A second stage, against a discriminator; none if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adversarial: Option<AdversarialConfig>,
     /// The moving average of the weights.
     #[serde(default)]
     pub ema: EmaConfig,
@@ -50,6 +54,9 @@ pub struct RunConfig {
     /// Optimizer steps in all.
     #[serde(deserialize_with = "whole")]
     pub steps: u64,
+    /// Weights of the part that is not trained: a file, or the folder of a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<PathBuf>,
 }
 
 /// `[data]`.
@@ -231,6 +238,68 @@ pub enum LossKind {
     MultiscaleDct,
     /// (1 - SSIM) / 2 of x0, for direct networks.
     Dssim,
+}
+
+/// `[adversarial]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdversarialConfig {
+    /// What learns to tell images from the network's.
+    pub discriminator: DiscriminatorConfig,
+    /// Steps without it, before the stage begins.
+    #[serde(deserialize_with = "whole")]
+    pub after: u64,
+    /// The learning rate of both networks in this stage.
+    pub lr: f64,
+    /// How verdicts become losses.
+    #[serde(default)]
+    pub verdict: Verdict,
+    /// The weight of the verdict in the network's loss.
+    pub weight: f64,
+    /// The weight of the mean absolute error of x0.
+    #[serde(default)]
+    pub pixels: f64,
+    /// The weight of the mean squared error of VGG19's features of x0.
+    #[serde(default)]
+    pub features: f64,
+    /// The layer of VGG19, numbered as torchvision does: 34 is conv5_4 as SRGAN takes it, 35 the ReLU behind it.
+    #[serde(default = "last_relu")]
+    pub layer: usize,
+    /// A weights file of VGG19; without one the features are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vgg: Option<PathBuf>,
+    /// How much images of different t count.
+    #[serde(default)]
+    pub weighting: Weighting,
+    /// Whether x0_hat is kept within `[-1, 1]`.
+    #[serde(default = "yes")]
+    pub clamp: bool,
+}
+
+const fn last_relu() -> usize {
+    35
+}
+
+/// How verdicts become losses; see [`super::loss`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Margins of 1 (Lim and Ye 2017).
+    #[default]
+    Hinge,
+    /// Probabilities, the network's loss not saturating (Goodfellow et al. 2014).
+    CrossEntropy,
+}
+
+/// How much images of different t count in a discriminator's stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weighting {
+    /// By alpha_bar_t where the network predicts noise, else alike.
+    #[default]
+    Signal,
+    /// All alike.
+    None,
 }
 
 /// `[ema]`.
