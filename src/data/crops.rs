@@ -23,10 +23,16 @@ pub struct Pair {
     pub low: Rgb8,
 }
 
-/// Pairs of `pictures`; what is beyond the last whole low-resolution pixel is cut off.
-pub fn pairs(pictures: Vec<Picture>, method: Degrade, scale: usize) -> Result<Vec<Pair>> {
+/// Pairs of `pictures`: padded with black to `pad` where they are smaller; what is beyond the last
+/// whole low-resolution pixel is cut off.
+pub fn pairs(
+    pictures: Vec<Picture>,
+    method: Degrade,
+    scale: usize,
+    pad: usize,
+) -> Result<Vec<Pair>> {
     let pair = |picture: Picture| {
-        let high = picture.image.cut_to_multiple(scale);
+        let high = picture.image.padded(pad).cut_to_multiple(scale);
         let low = degrade::shrink(&high, method, scale)?;
         Ok(Pair { name: picture.path.display().to_string(), high, low })
     };

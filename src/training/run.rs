@@ -300,7 +300,7 @@ fn load_crops(config: &Config, reporter: &mut dyn Reporter) -> Result<Crops> {
     let scale = config.model.scale();
     let warn = &mut |text: &str| reporter.warn(text);
     let pictures = folder::decode_all(&folder::find(&data.paths)?, data.on_broken, warn)?;
-    let pairs = crops::pairs(pictures, data.degrade, scale)?;
+    let pairs = crops::pairs(pictures, data.degrade, scale, config.data.pad)?;
     let plan = CropPlan {
         size: data.crop,
         batch: data.batch,

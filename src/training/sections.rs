@@ -55,6 +55,9 @@ pub struct RunConfig {
 /// `[data]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataConfig {
+    /// Sides that images have at least: smaller ones are padded with black around; 0 pads none.
+    #[serde(default)]
+    pub pad: usize,
     /// Images to learn from.
     pub train: TrainData,
     /// Images to validate on.
@@ -65,7 +68,7 @@ pub struct DataConfig {
 /// `[data.train]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainData {
-    /// Files, and folders with all below them.
+    /// Files, idx files of many images, and folders with all pictures below them.
     pub paths: Vec<PathBuf>,
     /// Side of a crop in high-resolution pixels.
     pub crop: usize,
@@ -90,7 +93,8 @@ const fn yes() -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ValData {
-    /// Files, and folders with all below them; no validation if empty.
+    /// Files, idx files of many images, and folders with all pictures below them; no validation if
+    /// empty.
     pub paths: Vec<PathBuf>,
     /// How low-resolution images are made.
     pub degrade: Degrade,

@@ -71,7 +71,7 @@ impl Validation {
         let files = spread(folder::find(&data.paths)?, config.val.images);
         let warn = &mut |text: &str| reporter.warn(text);
         let pictures = folder::decode_all(&files, OnBroken::Skip, warn)?;
-        let pairs = crops::pairs(pictures, data.degrade, config.model.scale())?;
+        let pairs = crops::pairs(pictures, data.degrade, config.model.scale(), config.data.pad)?;
         Ok(Some(Self { pairs }))
     }
 
@@ -116,7 +116,8 @@ fn spread<T>(files: Vec<T>, count: u64) -> Vec<T> {
         return files;
     }
     let wanted: Vec<usize> = (0..count).map(|i| i * all / count).collect();
-    files.into_iter().enumerate().filter(|(i, _)| wanted.contains(i)).map(|(_, f)| f).collect()
+    let is_wanted = |i: usize| wanted.binary_search(&i).is_ok();
+    files.into_iter().enumerate().filter(|(i, _)| is_wanted(*i)).map(|(_, f)| f).collect()
 }
 
 /// Writes `sheet.png` into `folder`: a row for each image, each column the same part of it.
