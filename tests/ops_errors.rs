@@ -13,6 +13,7 @@ use srk::ops::{
     add_channels::AddChannels,
     attention::Attention,
     batch_norm::BatchNorm,
+    bce_with_logits::BceWithLogits,
     channel_gate::ChannelGate,
     concat::Concat,
     crop::Crop,
@@ -23,6 +24,7 @@ use srk::ops::{
     l1_loss::L1Loss,
     linear::Linear,
     max_pool2::MaxPool2,
+    mean::Mean,
     mean_pixels::MeanPixels,
     mse_loss::MseLoss,
     nearest2::Nearest2,
@@ -33,7 +35,8 @@ use srk::ops::{
 };
 
 /// Elementwise in one input: no shape is wrong.
-const ANY_SHAPE: [&str; 6] = ["cast", "gelu", "leaky_relu", "relu", "scale", "silu"];
+const ANY_SHAPE: [&str; 9] =
+    ["cast", "gelu", "leaky_relu", "mish", "relu", "scale", "sigmoid", "silu", "tanh"];
 
 /// An op, the shapes of its inputs, and words of the message.
 type Wrong = (Box<dyn Op>, Vec<Vec<usize>>, &'static str);
@@ -56,6 +59,8 @@ fn table() -> Vec<Wrong> {
         wrong(Attention { heads: 3 }, [&[2, 3, 4], &[2, 3, 4], &[2, 3, 4]], "[N, L, 3 d]"),
         wrong(ChannelGate, [x, &[2, 4]], "a gate of [2, 1, 1, 4], got shape [2, 4]"),
         wrong(Dssim { centres: Centres::Inside }, [x, x], "pixels, got shape [2, 3, 5, 4]"),
+        wrong(BceWithLogits { target: 1.0 }, [&[0, 1]], "at least one logit"),
+        wrong(Mean, [&[2, 0]], "at least one element"),
         wrong(MeanPixels, [&[2, 0, 5, 4]], "at least one pixel"),
         wrong(batch(true), [x, &[3], &[4]], "[4] for the channels of x, got shape [3]"),
         wrong(batch(true), [&[0, 3, 5, 4], &[4], &[4]], "at least one pixel"),

@@ -57,6 +57,11 @@ impl Diffusion {
         self.process.check().map_err(wrong)?;
         let (given, steps) = (self.t_weights.len(), self.process.steps());
         let sane = |w: &f64| *w >= 0.0 && w.is_finite();
+        if self.process == (Process::Direct {}) && self.prediction == Prediction::Epsilon {
+            return Err(wrong(
+                "a direct network predicts x0 or the residual; there is no noise".into(),
+            ));
+        }
         if given != 0 && (given != steps || !self.t_weights.iter().all(sane)) {
             return Err(wrong(format!(
                 "diffusion.t_weights needs {steps} numbers that are not negative, or none; got {:?}",
@@ -232,6 +237,8 @@ impl Chain {
                 // The clean state of the residual process is x0 - y0.
                 Step { y0: if *residual { -step.x0 } else { 0.0 }, ..step }
             }
+            // A chain of one step has no state between its ends.
+            Family::Direct => Step { x: 0.0, x0: 1.0, y0: 0.0, noise: 0.0 },
         }
     }
 }
@@ -287,7 +294,7 @@ pub struct Progress<'a> {
     pub done: usize,
     /// Calls in all.
     pub calls: usize,
-    /// The predicted clean image of this call, `[N, H, W, 3]`.
+    /// The predicted clean image of this call, `[N, H, W, C]`.
     pub x0_hat: &'a Tensor,
 }
 
@@ -346,10 +353,10 @@ impl Walk {
         })
     }
 
-    /// Draws the clean image `[N, H, W, 3]`, F32 in `[-1, 1]`, that `network` believes in.
+    /// Draws the clean image `[N, H, W, C]`, F32 in `[-1, 1]`, that `network` believes in.
     ///
     /// `condition` is what [`Network::condition`] made of the low-resolution images, in the element
-    /// type the network computes in; `y0` `[N, H, W, 3]`, F32, is their enlargement. `on_step` sees
+    /// type the network computes in; `y0` `[N, H, W, C]`, F32, is their enlargement. `on_step` sees
     /// every call and may stop the walk with an error. On a GPU this only launches.
     pub fn run(
         &self,

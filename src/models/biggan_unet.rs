@@ -234,6 +234,10 @@ impl Network for BigGanUNet {
         &self.buffers
     }
 
+    fn channels(&self) -> usize {
+        self.config.channels
+    }
+
     /// A halving for each width but the first. Trained norms are constants, but the field is wider than
     /// the images the network was made for.
     fn geometry(&self) -> Geometry {

@@ -37,6 +37,8 @@ pub enum ModelConfig {
     /// The simplified SR3 of BigGAN blocks.
     #[serde(rename = "biggan-unet")]
     BigGanUNet(biggan_unet::BigGanUNetConfig),
+    /// The Laplacian-pyramid CNN.
+    Laplacian(laplacian::LaplacianConfig),
 }
 
 impl ModelConfig {
@@ -49,6 +51,7 @@ impl ModelConfig {
             Self::Sr3UNet(c) => Box::new(sr3_unet::Sr3UNet::new(c, seed)),
             Self::AttentionUNet(c) => Box::new(attention_unet::AttentionUNet::new(c, seed)),
             Self::BigGanUNet(c) => Box::new(biggan_unet::BigGanUNet::new(c, seed)),
+            Self::Laplacian(c) => Box::new(laplacian::Laplacian::new(c, seed)),
         }
     }
 
@@ -61,18 +64,20 @@ impl ModelConfig {
             Self::Sr3UNet(c) => c.scale,
             Self::AttentionUNet(c) => c.scale,
             Self::BigGanUNet(c) => c.scale,
+            Self::Laplacian(c) => c.scale,
         }
     }
 }
 
-/// A denoising network for super-resolution. Images are NHWC in `[-1, 1]`.
+/// A network for super-resolution: a denoiser, or for the direct process one that enlarges in one call
+/// and ignores state and t. Images are NHWC in `[-1, 1]`, with C [`channels`](Self::channels).
 pub trait Network: Send + Sync {
     /// What the network sees besides the state `x_t`, computed once for all steps of a batch or tile.
     ///
-    /// `low` is the low-resolution image `[N, h, w, 3]`, `y0` its enlargement `[N, H, W, 3]`.
+    /// `low` is the low-resolution image `[N, h, w, C]`, `y0` its enlargement `[N, H, W, C]`.
     fn condition(&self, low: &Tensor, y0: &Tensor) -> Result<Tensor>;
 
-    /// The prediction `[N, H, W, 3]` for the state `x` `[N, H, W, 3]` at the steps `t` `[N]`, counted
+    /// The prediction `[N, H, W, C]` for the state `x` `[N, H, W, C]` at the steps `t` `[N]`, counted
     /// as the process counts them, in F32 or F64.
     fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var>;
 
@@ -88,6 +93,11 @@ pub trait Network: Send + Sync {
     /// Everything a file holds: parameters, then buffers.
     fn state(&self) -> Vec<Parameter> {
         [self.parameters(), self.buffers()].concat()
+    }
+
+    /// Channels of an image: 3, or 1 for luma.
+    fn channels(&self) -> usize {
+        3
     }
 
     /// What tiling and padding must respect.

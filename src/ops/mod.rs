@@ -3,6 +3,7 @@ pub mod adam;
 pub mod add_channels;
 pub mod attention;
 pub mod batch_norm;
+pub mod bce_with_logits;
 pub mod bilinear;
 pub mod cast;
 pub mod channel_gate;
@@ -24,8 +25,10 @@ pub mod leaky_relu;
 pub mod linear;
 pub mod local_amplitude;
 pub mod max_pool2;
+pub mod mean;
 mod mean_loss;
 pub mod mean_pixels;
+pub mod mish;
 pub mod mse_loss;
 pub mod multi_tensor;
 pub mod nearest2;
@@ -39,9 +42,11 @@ pub mod relu;
 pub mod sampler_step;
 pub mod scale;
 pub mod scaled_add;
+pub mod sigmoid;
 pub mod silu;
 pub(crate) mod simd;
 pub mod slice_channels;
+pub mod tanh;
 pub mod time_embedding;
 
 use crate::engine::device::DType;
@@ -55,6 +60,7 @@ pub fn all() -> Vec<OpCase> {
         add_channels::cases(),
         attention::cases(),
         batch_norm::cases(),
+        bce_with_logits::cases(),
         bilinear::cases(),
         cast::cases(),
         channel_gate::cases(),
@@ -71,7 +77,9 @@ pub fn all() -> Vec<OpCase> {
         leaky_relu::cases(),
         linear::cases(),
         max_pool2::cases(),
+        mean::cases(),
         mean_pixels::cases(),
+        mish::cases(),
         mse_loss::cases(),
         nearest2::cases(),
         pad_reflect::cases(),
@@ -79,8 +87,10 @@ pub fn all() -> Vec<OpCase> {
         relu::cases(),
         scale::cases(),
         scaled_add::cases(),
+        sigmoid::cases(),
         silu::cases(),
         slice_channels::cases(),
+        tanh::cases(),
     ]
     .into_iter()
     .flatten()

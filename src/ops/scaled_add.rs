@@ -5,7 +5,7 @@
 //! da = s dy,    db = t dy
 //! ```
 use super::same_shape;
-use super::scale::Scale;
+use super::scale::scaled;
 use crate::engine::cuda::{Arg, Grid};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -58,7 +58,7 @@ impl Op for ScaledAdd {
         [self.s, self.t]
             .into_iter()
             .zip(call.wants)
-            .map(|(factor, &wanted)| wanted.then(|| Scale { factor }.scaled(dy)).transpose())
+            .map(|(factor, &wanted)| wanted.then(|| scaled(dy, factor)).transpose())
             .collect()
     }
 }

@@ -89,6 +89,7 @@ impl Config {
             (o.clip >= 0.0, "optim.clip must not be negative".to_owned()),
             (o.accumulate > 0, "optim.accumulate must be at least 1".to_owned()),
             (unit(self.ema.decay), "ema.decay must lie in 0..1".to_owned()),
+            (positive(o.fall_by) && o.fall_by <= 1.0, "optim.fall_by must lie in 0..=1".to_owned()),
             (self.loss.dct >= 0.0, "loss.dct must not be negative".to_owned()),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {

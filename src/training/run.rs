@@ -36,11 +36,11 @@ pub fn train(
     stop: &Stop,
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
-    loss::check(&config.loss, config.diffusion.prediction)?;
+    loss::check(&config.loss, &config.diffusion)?;
     let network = config.model.build(config.run.seed);
     let folder = out.join(&config.run.name);
     compare_with_existing(config, &folder)?;
-    let data = load_crops(config, reporter)?;
+    let data = load_crops(config, network.channels(), reporter)?;
     let validation = Validation::load(config, reporter)?;
     let mut run = Run::open(config, &folder, network.as_ref(), validation, reporter)?;
     if let Device::Cuda(gpu) = device {
@@ -295,7 +295,7 @@ fn compare_with_existing(config: &Config, folder: &Path) -> Result<()> {
 }
 
 /// Reads the images and prepares for cropping.
-fn load_crops(config: &Config, reporter: &mut dyn Reporter) -> Result<Crops> {
+fn load_crops(config: &Config, channels: usize, reporter: &mut dyn Reporter) -> Result<Crops> {
     let data = &config.data.train;
     let scale = config.model.scale();
     let warn = &mut |text: &str| reporter.warn(text);
@@ -305,6 +305,7 @@ fn load_crops(config: &Config, reporter: &mut dyn Reporter) -> Result<Crops> {
         size: data.crop,
         batch: data.batch,
         scale,
+        channels,
         augment: data.augment,
         enlarge: config.diffusion.enlarge,
         seed: config.run.seed,

@@ -121,9 +121,11 @@ pub struct OptimConfig {
     pub schedule: Schedule,
     /// The rate at the end of `cosine`.
     pub min_lr: f64,
-    /// Steps between two halvings of `step`.
+    /// Steps between two falls of `step`.
     #[serde(deserialize_with = "whole")]
-    pub halve_every: u64,
+    pub fall_every: u64,
+    /// What the rate is multiplied by at each fall of `step`.
+    pub fall_by: f64,
     /// The largest L2 norm of all gradients together; 0 does not clip.
     pub clip: f64,
     /// Batches whose gradients are averaged in one step.
@@ -144,7 +146,8 @@ impl Default for OptimConfig {
             warmup: 0,
             schedule: Schedule::Constant,
             min_lr: 0.0,
-            halve_every: 100_000,
+            fall_every: 100_000,
+            fall_by: 0.5,
             clip: 1.0,
             accumulate: 1,
             recompute: false,
@@ -170,7 +173,7 @@ pub enum Schedule {
     Constant,
     /// From `lr` to `min_lr` along half a cosine, over the rest of the run.
     Cosine,
-    /// By half every `halve_every` steps.
+    /// To its share `fall_by` every `fall_every` steps.
     Step,
 }
 
@@ -190,8 +193,8 @@ impl OptimConfig {
                 self.min_lr + (self.lr - self.min_lr) * fall
             }
             Schedule::Step => {
-                let halvings = i32::try_from(done / self.halve_every.max(1)).unwrap_or(i32::MAX);
-                self.lr * 0.5f64.powi(halvings)
+                let falls = i32::try_from(done / self.fall_every.max(1)).unwrap_or(i32::MAX);
+                self.lr * self.fall_by.powi(falls)
             }
         }
     }
@@ -224,6 +227,8 @@ pub enum LossKind {
     Mse,
     /// The `DualDomainUNet` system's: L1 of x0 and of its DCT at scales 1, 2 and 4.
     MultiscaleDct,
+    /// (1 - SSIM) / 2 of x0, for direct networks.
+    Dssim,
 }
 
 /// `[ema]`.
@@ -263,11 +268,17 @@ pub struct ValConfig {
     /// Images shown in the comparison sheet; 0 writes none.
     #[serde(deserialize_with = "whole")]
     pub sheet: u64,
+    /// Columns of the sheet that show the state on its way, evenly spread over the chain; 0 shows none.
+    #[serde(deserialize_with = "whole")]
+    pub states: u64,
+    /// Validations without a better SSIM after which training ends; 0 goes on to the last step.
+    #[serde(deserialize_with = "whole")]
+    pub patience: u64,
 }
 
 impl Default for ValConfig {
     fn default() -> Self {
-        Self { every: 1000, images: 5, steps: 0, sheet: 3 }
+        Self { every: 1000, images: 5, steps: 0, sheet: 3, states: 0, patience: 0 }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::data::folder::{self, OnBroken, Rgb8};
 use crate::diffusion::sampler::{PixelNoise, condition, sample};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
+use crate::imaging::color::{luma_of, with_luma};
 use crate::imaging::sheet::{Panel, Sheet};
 use crate::imaging::{self, Color, EncodeOptions, Image, Rect, metrics};
 use crate::models::Network;
@@ -166,11 +167,15 @@ fn enlarge(network: &dyn Network, config: &Config, pair: &Pair) -> Result<Shown>
     let low = pad(&pair.low, align);
     let (width, height) = (low.width * scale, low.height * scale);
     let wanted = Rect::new(0, 0, width, height);
-    let y0 = degrade::enlarge(&low, config.diffusion.enlarge, scale, wanted)?;
-    let device = network.device();
-    let y0 = Tensor::from_slice_on(&device, &y0, &[1, height, width, 3])?;
-    let small = degrade::to_signed(&low.pixels);
-    let small = Tensor::from_slice_on(&device, &small, &[1, low.height, low.width, 3])?;
+    let enlarged = degrade::enlarge(&low, config.diffusion.enlarge, scale, wanted)?;
+    let (device, channels) = (network.device(), network.channels());
+    let tensor = |pixels: &[f32], height: usize, width: usize| {
+        let luma = (channels == 1).then(|| luma_of(pixels));
+        let values = luma.as_deref().unwrap_or(pixels);
+        Tensor::from_slice_on(&device, values, &[1, height, width, channels])
+    };
+    let y0 = tensor(&enlarged, height, width)?;
+    let small = tensor(&degrade::to_signed(&low.pixels), low.height, low.width)?;
     let seen = condition(network, &small, &y0)?;
     let noise = PixelNoise::new(&device, config.run.seed, &[[0, 0]])?;
     let steps = match usize::try_from(config.val.steps).unwrap_or(0) {
@@ -180,8 +185,12 @@ fn enlarge(network: &dyn Network, config: &Config, pair: &Pair) -> Result<Shown>
     let go_on = &mut |_: crate::diffusion::sampler::Progress<'_>| Ok(());
     let output = sample(network, &config.diffusion, seen, &y0, &noise, steps, go_on)?;
     let truth = to_image(&pair.high)?;
-    let output = cut(&output.to_f32_vec()?, width, &pair.high)?;
-    let bicubic = cut(&y0.to_f32_vec()?, width, &pair.high)?;
+    let output = match (channels, output.to_f32_vec()?) {
+        (1, luma) => with_luma(&enlarged, &luma),
+        (_, pixels) => pixels,
+    };
+    let output = cut(&output, width, &pair.high)?;
+    let bicubic = cut(&enlarged, width, &pair.high)?;
     let quality = [measure(&output, &truth, scale)?, measure(&bicubic, &truth, scale)?];
     Ok(Shown {
         name: pair.name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),

@@ -113,7 +113,8 @@ fn the_laplacian_pyramid_has_the_published_parameters() {
 #[test]
 fn the_laplacian_pyramid_has_images_of_three_sizes() {
     for (chained, distinct) in [(false, false), (true, false), (false, true), (true, true)] {
-        let network = Laplacian::new(&LaplacianConfig { channels: 4, chained, distinct }, 0);
+        let config = LaplacianConfig { channels: 4, chained, distinct, scale: 2 };
+        let network = Laplacian::new(&config, 0);
         let values = (0..7 * 5 * 3u8).map(|i| f32::from(i) / 105.0).collect();
         let mut tape = Tape::inference();
         let x = tape.input(Tensor::from_vec::<f32>(values, &[1, 7, 5, 3]));

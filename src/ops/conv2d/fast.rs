@@ -52,7 +52,20 @@ const fn kernels(level: Level) -> Option<&'static Kernels> {
 
 /// The tiles that convolutions use, if the processor has an instruction set for them.
 pub(super) fn chosen() -> Option<&'static Kernels> {
-    kernels(simd_level())
+    (!PRECISE.get()).then(|| kernels(simd_level())).flatten()
+}
+
+thread_local! {
+    /// Whether convolutions that this thread starts are to be plain sums.
+    static PRECISE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// See [`super::precisely`].
+pub(super) fn precisely<R>(body: impl FnOnce() -> R) -> R {
+    let before = PRECISE.replace(true);
+    let result = body();
+    PRECISE.set(before);
+    result
 }
 
 /// Transformed weights, see [`simd`] for their layout.

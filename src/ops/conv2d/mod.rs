@@ -80,6 +80,15 @@ impl Conv2d {
     }
 }
 
+/// Runs `body` with convolutions of the CPU as plain sums: two digits of f32 more than the transforms of
+/// the fast path leave, and several times slower. For comparisons where a sign near zero matters.
+pub fn precisely<R>(body: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    return fast::precisely(body);
+    #[cfg(not(target_arch = "x86_64"))]
+    body()
+}
+
 /// What is applied to the sum of a convolution; the numbers are those of `kernels/conv2d.cu`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
