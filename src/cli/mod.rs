@@ -1,8 +1,10 @@
 //! The command line: one file per subcommand, no logic.
 #![allow(clippy::print_stdout)] // This module and main are the only ones that print.
 mod common;
+mod data;
 mod doctor;
 mod eval;
+mod import;
 mod models;
 mod train;
 mod upscale;
@@ -26,6 +28,7 @@ enum Command {
     Upscale(upscale::Args),
     Train(train::Args),
     Eval(eval::Args),
+    Data(data::Args),
     Models(models::Args),
     Doctor(doctor::Args),
 }
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Upscale(args) => upscale::run(args),
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Data(args) => data::run(args),
         Command::Models(args) => models::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

@@ -21,7 +21,8 @@ pub(super) struct Archive {
 }
 
 /// The pickle of the number 0x1950a86a20f9469cfc6c that legacy files start with, and of the version.
-const LEGACY: [u8; 14] = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+const LEGACY: [u8; 14] =
+    [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
 impl Archive {
     /// Reads what a file of `size` bytes holds, but none of its tensors.
@@ -48,11 +49,13 @@ impl Archive {
                 return Err(BIG_ENDIAN.into());
             }
         }
-        let text = bytes_at(&mut *source, pickled.start, pickled.len.min(pickle::MOST_BYTES as u64))?;
+        let text =
+            bytes_at(&mut *source, pickled.start, pickled.len.min(pickle::MOST_BYTES as u64))?;
         let mut tree = Tree::default();
         let (root, _) = pickle::run(&mut tree, &text, 0)?;
         let folder = pickled.name.trim_end_matches("data.pkl").to_owned() + "data/";
-        let storage = |e: zip::Entry| Some((e.name.strip_prefix(&folder)?.to_owned(), (e.start, e.len)));
+        let storage =
+            |e: zip::Entry| Some((e.name.strip_prefix(&folder)?.to_owned(), (e.start, e.len)));
         let storages = entries.into_iter().filter_map(storage).collect();
         Ok(Self { source, size, tree, root, storages, format: "torch" })
     }
@@ -79,7 +82,9 @@ impl Archive {
         let mut storages = HashMap::new();
         let mut at = at as u64;
         for &key in keys {
-            let Value::Text(key) = tree.get(key) else { return Err("a storage has no name".into()) };
+            let Value::Text(key) = tree.get(key) else {
+                return Err("a storage has no name".into());
+            };
             let length = bytes_at(&mut *source, at, 8)?.try_into().unwrap_or_default();
             let width = widths.get(key.as_str()).ok_or("a storage is of no known type")?;
             let bytes = u64::from_le_bytes(length).checked_mul(*width as u64);
@@ -113,14 +118,16 @@ impl Archive {
                 return Err(format!("{name} ends beyond the file"));
             }
             let axes = entry["shape"].as_array().map_or(&[][..], Vec::as_slice);
-            let shape = axes.iter().map(|v| number(v).map(|n| usize::try_from(n).unwrap_or(usize::MAX)));
+            let shape =
+                axes.iter().map(|v| number(v).map(|n| usize::try_from(n).unwrap_or(usize::MAX)));
             let shape = shape.collect::<Parsed<Vec<usize>>>()?;
             let value = match element_of(entry["dtype"].as_str().unwrap_or_default()) {
                 None => Value::Opaque,
                 Some(element) => {
                     let len = usize::try_from(to - from).unwrap_or(0) / element.width();
                     let storage = Storage { key: name.clone(), element, len };
-                    let tensor = Tensor::whole(storage, shape).map_err(|e| format!("{name}: {e}"))?;
+                    let tensor =
+                        Tensor::whole(storage, shape).map_err(|e| format!("{name}: {e}"))?;
                     Value::Tensor(tensor)
                 }
             };

@@ -101,7 +101,8 @@ pub(super) fn run(tree: &mut Tree, bytes: &[u8], at: usize) -> Parsed<(Id, usize
     let input = bytes.get(..bytes.len().min(MOST_BYTES)).unwrap_or_default();
     let (stack, marks, memo) = Default::default();
     let mut machine = Machine { tree, input, at, stack, marks, memo };
-    let value = machine.run().map_err(|e| format!("its pickle is damaged at byte {}: {e}", machine.at))?;
+    let value =
+        machine.run().map_err(|e| format!("its pickle is damaged at byte {}: {e}", machine.at))?;
     Ok((value, machine.at))
 }
 
@@ -338,7 +339,10 @@ impl<'a> Machine<'a> {
         let Value::Global(name) = self.tree.get(function) else { return self.push(Value::Opaque) };
         let arguments = self.tree.items(arguments);
         match (name.as_str(), arguments) {
-            ("torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor", [s, o, n, d, ..]) => {
+            (
+                "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor",
+                [s, o, n, d, ..],
+            ) => {
                 let tensor = self.tensor([*s, *o, *n, *d])?;
                 self.push(tensor)
             }
@@ -381,13 +385,16 @@ impl<'a> Machine<'a> {
         // A view of another storage; written until 2017.
         let is_view = items.get(5).is_some_and(|&v| !matches!(self.tree.get(v), Value::None));
         match (self.tree.get(class), self.tree.get(key)) {
-            (Value::Global(class), Value::Text(key)) if !is_view => match Element::of_class(class) {
-                Some(element) => {
-                    let storage = Storage { key: key.clone(), element, len: self.tree.size(len)? };
-                    self.push(Value::Storage(storage))
+            (Value::Global(class), Value::Text(key)) if !is_view => {
+                match Element::of_class(class) {
+                    Some(element) => {
+                        let storage =
+                            Storage { key: key.clone(), element, len: self.tree.size(len)? };
+                        self.push(Value::Storage(storage))
+                    }
+                    None => self.push(Value::Opaque),
                 }
-                None => self.push(Value::Opaque),
-            },
+            }
             _ => self.push(Value::Opaque),
         }
     }

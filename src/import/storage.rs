@@ -53,7 +53,11 @@ impl Element {
     }
 
     /// Numbers, lowest byte first.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "weights are f32")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "weights are f32"
+    )]
     fn decode(self, bytes: &[u8]) -> Vec<f32> {
         macro_rules! each {
             ($t:ty, $to:expr) => {{
@@ -132,7 +136,9 @@ impl Tensor {
         }
         let reach: usize = self.shape.iter().zip(&self.strides).map(|(n, s)| (n - 1) * s).sum();
         let width = self.storage.element.width();
-        source.seek(SeekFrom::Start(start + (self.offset * width) as u64)).map_err(|e| e.to_string())?;
+        source
+            .seek(SeekFrom::Start(start + (self.offset * width) as u64))
+            .map_err(|e| e.to_string())?;
         let wanted = ((reach + 1) * width) as u64;
         // Grows as bytes arrive, so that what a file says of itself allocates nothing.
         let mut bytes = Vec::new();

@@ -55,7 +55,9 @@ pub(super) fn entries(source: &mut dyn Source, size: u64) -> Parsed<Vec<Entry>> 
         let sizes = [field(24, 4)?, field(20, 4)?, field(42, 4)?];
         let [len, stored, header] = wide(sizes, extra.unwrap_or_default())?;
         if field(10, 2)? != 0 || field(8, 2)? & 1 != 0 || len != stored {
-            return Err(format!("{name} in it is compressed or encrypted, which torch.save never does"));
+            return Err(format!(
+                "{name} in it is compressed or encrypted, which torch.save never does"
+            ));
         }
         entries.push(Entry { name, start: header, len });
         at += 46 + name_len + extra_len + comment;
@@ -64,7 +66,9 @@ pub(super) fn entries(source: &mut dyn Source, size: u64) -> Parsed<Vec<Entry>> 
         let header = bytes_at(source, entry.start, 30)?;
         let (name, extra) = (number(&header, 26, 2)?, number(&header, 28, 2)?);
         let start = entry.start + 30 + name + extra;
-        if !header.starts_with(b"PK\x03\x04") || start.checked_add(entry.len).is_none_or(|e| e > size) {
+        if !header.starts_with(b"PK\x03\x04")
+            || start.checked_add(entry.len).is_none_or(|e| e > size)
+        {
             return Err(format!("{} in it does not lie in the file", entry.name));
         }
         entry.start = start;
@@ -79,7 +83,8 @@ pub(super) fn entries(source: &mut dyn Source, size: u64) -> Parsed<Vec<Entry>> 
 fn directory(source: &mut dyn Source, size: u64) -> Parsed<(u64, u64)> {
     let tail_len = size.min(END + COMMENT);
     let tail = bytes_at(source, size - tail_len, tail_len)?;
-    let last = (0..tail.len().saturating_sub(21)).rev().find(|&i| tail[i..].starts_with(b"PK\x05\x06"));
+    let last =
+        (0..tail.len().saturating_sub(21)).rev().find(|&i| tail[i..].starts_with(b"PK\x05\x06"));
     let last = last.ok_or("it is cut off: the end of its zip directory is missing")?;
     let (len, start) = (number(&tail, last + 12, 4)?, number(&tail, last + 16, 4)?);
     let locator = last.checked_sub(20).filter(|&i| tail[i..].starts_with(b"PK\x06\x07"));

@@ -307,6 +307,7 @@ fn load_crops(config: &Config, channels: usize, reporter: &mut dyn Reporter) -> 
         scale,
         channels,
         augment: data.augment,
+        degrade: data.degrade,
         enlarge: config.diffusion.enlarge,
         seed: config.run.seed,
     };
