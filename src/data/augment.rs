@@ -167,15 +167,11 @@ fn symmetric(bits: u32) -> f64 {
 /// One of the 24 orders of four things.
 const fn permutation(bits: u32) -> [usize; 4] {
     let mut order = [0, 1, 2, 3];
-    let mut left = bits % 24;
+    let mut left = (bits % 24) as usize;
     let mut i = 3;
     while i > 0 {
-        let n = i as u32 + 1;
-        let other = (left % n) as usize;
-        let held = order[i];
-        order[i] = order[other];
-        order[other] = held;
-        left /= n;
+        order.swap(i, left % (i + 1));
+        left /= i + 1;
         i -= 1;
     }
     order

@@ -44,10 +44,12 @@ impl Archive {
         let ends = |name: &str, part: &str| name == part || name.ends_with(&format!("/{part}"));
         let find = |part: &str| entries.iter().find(|e| ends(&e.name, part)).cloned();
         let pickled = find("data.pkl").ok_or("its zip container has no data.pkl")?;
-        if let Some(order) = find("byteorder") {
-            if bytes_at(&mut *source, order.start, order.len.min(8))?.starts_with(b"big") {
-                return Err(BIG_ENDIAN.into());
-            }
+        let order = match find("byteorder") {
+            Some(order) => bytes_at(&mut *source, order.start, order.len.min(8))?,
+            None => Vec::new(),
+        };
+        if order.starts_with(b"big") {
+            return Err(BIG_ENDIAN.into());
         }
         let text =
             bytes_at(&mut *source, pickled.start, pickled.len.min(pickle::MOST_BYTES as u64))?;

@@ -71,6 +71,9 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
+/// Shape and values of a tensor, in the layout of files.
+pub type Array = (Vec<usize>, Vec<f32>);
+
 /// Ends of names that checkpoints hold beside what is trained, and that srk computes itself.
 const HARMLESS: [&str; 27] = [
     "relative_position_index",
@@ -134,10 +137,7 @@ pub fn import_bytes(bytes: Vec<u8>, path: &Path, request: &Request) -> Result<Im
 ///
 /// # Errors
 /// If the checkpoint is damaged or holds no tensors.
-pub fn tensors(
-    bytes: Vec<u8>,
-    key: Option<&str>,
-) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>> {
+pub fn tensors(bytes: Vec<u8>, key: Option<&str>) -> Result<BTreeMap<String, Array>> {
     let read = || -> Parsed<_> {
         let mut archive = archive::of_bytes(bytes)?;
         let state = StateDict::find(&archive, key)?;

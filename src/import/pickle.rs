@@ -137,7 +137,7 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             b'0' => self.pop().map(drop),
-            b'1' => self.to_mark().map(drop),
+            b'1' => self.since_mark().map(drop),
             b'2' => {
                 let top = self.top()?;
                 self.stack.push(top);
@@ -155,11 +155,11 @@ impl<'a> Machine<'a> {
             0x86 => self.tuple(2),
             0x87 => self.tuple(3),
             b't' | b'l' | 0x91 => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Value::Items(items))
             }
             b'd' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Value::Dict(pairs(&items)?))
             }
             b'a' => {
@@ -167,7 +167,7 @@ impl<'a> Machine<'a> {
                 self.extend(vec![item])
             }
             b'e' | 0x90 => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.extend(items)
             }
             b's' => {
@@ -175,7 +175,7 @@ impl<'a> Machine<'a> {
                 self.set(vec![key, value])
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.set(items)
             }
             b'c' => {
@@ -254,7 +254,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Takes what is above the last mark.
-    fn to_mark(&mut self) -> Parsed<Vec<Id>> {
+    fn since_mark(&mut self) -> Parsed<Vec<Id>> {
         let mark = self.marks.pop().ok_or("there is no mark")?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }

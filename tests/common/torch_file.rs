@@ -1,4 +1,5 @@
 //! Checkpoints as `torch.save` writes them: a pickle and storages in a zip container.
+#![allow(clippy::cast_possible_truncation)]
 use std::fmt::Write;
 
 /// Shape and values by name, in order.
