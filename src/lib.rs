@@ -26,6 +26,8 @@ pub mod evaluate;
 pub mod data;
 pub mod training;
 
+pub mod generative;
+
 pub mod import;
 
 pub mod cli;

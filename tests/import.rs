@@ -323,7 +323,12 @@ fn published_networks_are_recognised_with_their_sizes() {
     let attending = attention_unet::AttentionUNetConfig { attention: true, ..deep.clone() };
     let places = biggan_unet::BigGanUNetConfig::default();
     let mnist = biggan_unet::BigGanUNetConfig { channels: 1, time_dim: 32, ..places.clone() };
+    let srddpm =
+        srddpm_unet::SrddpmUNetConfig { time: srddpm_unet::TimeInput::Raw, ..Default::default() };
     let cases = [
+        ("seed003_srddpm_unet", ModelConfig::SrddpmUNet(srddpm)),
+        ("seed003_srgan_generator", ModelConfig::Srgan(Default::default())),
+        ("seed003_srdiff_official_rrdb", ModelConfig::Rrdb(Default::default())),
         ("seed000_sr3", ModelConfig::AttentionUNet(deep)),
         ("seed000_sr3_attn", ModelConfig::AttentionUNet(attending)),
         ("seed001_dualdomain", ModelConfig::DualDomainUNet(Default::default())),
@@ -341,6 +346,15 @@ fn published_networks_are_recognised_with_their_sizes() {
         let (found, all) = known.matches(&shapes);
         // Narrow networks have fewer levels.
         assert!(found * 2 >= all, "{name}: {found} of {all}");
+    }
+    // SRDiff's checkpoint: its parts under prefixes of their own, of which one is cut off.
+    let both =
+        published("seed003_srdiff_official_unet").zip(published("seed003_srdiff_official_rrdb"));
+    if let Some((mut unet, encoder)) = both {
+        let named = encoder.shapes.into_iter().map(|(key, shape)| (format!("rrdb.{key}"), shape));
+        unet.shapes.extend(named);
+        let config = detect::identify(&unet).and_then(|known| known.config(&unet));
+        assert_eq!(config, Some(ModelConfig::SrdiffUNet(Default::default())));
     }
     // No two entries take the same file.
     for known in KNOWN {

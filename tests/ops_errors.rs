@@ -11,6 +11,7 @@ use srk::ops::conv_transpose2d::ConvTranspose2d;
 use srk::ops::conv2d::Conv2d;
 use srk::ops::{
     add_channels::AddChannels,
+    affine::Affine,
     attention::Attention,
     batch_norm::BatchNorm,
     bce_with_logits::BceWithLogits,
@@ -19,9 +20,12 @@ use srk::ops::{
     crop::Crop,
     dct2::Dct2,
     dssim::{Centres, Dssim},
+    gradient_penalty::GradientPenalty,
     group_norm::GroupNorm,
     haar::Haar,
+    kl_normal::KlNormal,
     l1_loss::L1Loss,
+    leaky_relu_gradient::LeakyReluGradient,
     linear::Linear,
     max_pool2::MaxPool2,
     mean::Mean,
@@ -30,13 +34,17 @@ use srk::ops::{
     nearest2::Nearest2,
     pad_reflect::PadReflect,
     pixel_shuffle::PixelShuffle,
+    prelu::Prelu,
+    reparameterise::Reparameterise,
+    reshape::Reshape,
+    scale_images::ScaleImages,
     scaled_add::ScaledAdd,
     slice_channels::SliceChannels,
 };
 
 /// Elementwise in one input: no shape is wrong.
-const ANY_SHAPE: [&str; 9] =
-    ["cast", "gelu", "leaky_relu", "mish", "relu", "scale", "sigmoid", "silu", "tanh"];
+const ANY_SHAPE: [&str; 10] =
+    ["cast", "clamp", "gelu", "leaky_relu", "mish", "relu", "scale", "sigmoid", "silu", "tanh"];
 
 /// An op, the shapes of its inputs, and words of the message.
 type Wrong = (Box<dyn Op>, Vec<Vec<usize>>, &'static str);
@@ -55,6 +63,7 @@ fn table() -> Vec<Wrong> {
     vec![
         wrong(AddChannels, [x, &[2, 3]], "a shift of [2, 4], got shape [2, 3]"),
         wrong(AddChannels, [&[2, 4], &[2, 4]], "[N, H, W, C], got shape [2, 4]"),
+        wrong(Affine { channels: vec![[1.0, 0.0]; 3] }, [x], "3 channels"),
         wrong(Attention { heads: 2 }, [&[2, 3, 4], &[2, 3, 5], &[2, 3, 5]], "[2, 3, 5]"),
         wrong(Attention { heads: 3 }, [&[2, 3, 4], &[2, 3, 4], &[2, 3, 4]], "[N, L, 3 d]"),
         wrong(ChannelGate, [x, &[2, 4]], "a gate of [2, 1, 1, 4], got shape [2, 4]"),
@@ -78,15 +87,17 @@ fn table() -> Vec<Wrong> {
             "height and width of at least 5, got shape [2, 3, 5, 4]",
         ),
         wrong(
-            ConvTranspose2d { stride: 2, pad: 1 },
+            ConvTranspose2d::new(2, 1),
             [x, &[3, 4, 4, 2]],
             "weight [4, k, k, Co], got shape [3, 4, 4, 2]",
         ),
+        wrong(ConvTranspose2d::new(2, 1), [x, &[4, 4, 4, 2], &[4]], "bias [2], got shape [4]"),
         wrong(
-            ConvTranspose2d { stride: 2, pad: 1 },
-            [x, &[4, 4, 4, 2], &[4]],
-            "bias [2], got shape [4]",
+            ConvTranspose2d::new(2, 1).extra(1, 2),
+            [x, &[4, 4, 4, 2]],
+            "fewer extra rows and columns than the stride 2, got shape [1, 2]",
         ),
+        wrong(ConvTranspose2d::new(2, 1), [&[1, 0, 2, 4], &[4, 4, 4, 2]], "an output left"),
         wrong(Crop { height: 4, width: 5 }, [x], "at least 4 x 5 pixels"),
         wrong(dct(None), [&[3, 5, 4]], "[N, H, W, C]"),
         wrong(dct(Some(2)), [x], "H and W divisible by 2"),
@@ -94,9 +105,13 @@ fn table() -> Vec<Wrong> {
         wrong(norm(0), [x, &[4], &[4]], "divisible by 0 groups"),
         wrong(norm(2), [x, &[4], &[3]], "gamma and beta of [4], got shape [3]"),
         wrong(norm(2), [x, &[4], &[4], &[2, 4], &[1, 4]], "scale and shift of [2, 4]"),
+        wrong(GradientPenalty, [&[0, 4]], "[N, ...] with elements, got shape [0, 4]"),
         wrong(Haar { inverse: false }, [x], "even H and W"),
         wrong(Haar { inverse: true }, [&[2, 3, 5, 6]], "C divisible by 4"),
+        wrong(KlNormal, [&[2, 3], &[3, 2]], "[2, 3] as the first input, got shape [3, 2]"),
+        wrong(KlNormal, [&[0, 3], &[0, 3]], "with elements"),
         wrong(L1Loss, [x, &[2, 3, 5, 1]], "[2, 3, 5, 4] as the first input"),
+        wrong(LeakyReluGradient { slope: 0.2 }, [x, &[4]], "got shape [4]"),
         wrong(Linear, [&[3, 4], &[5, 6], &[5]], "[M, 6], got shape [3, 4]"),
         wrong(Linear, [&[3, 6], &[5, 6], &[6]], "a bias of [5], got shape [6]"),
         wrong(Linear, [&[6], &[5, 6]], "[M, 6], got shape [6]"),
@@ -104,10 +119,18 @@ fn table() -> Vec<Wrong> {
         wrong(MaxPool2, [&[1, 1, 4, 3]], "at least 2 x 2 pixels"),
         wrong(MseLoss, [x, &[4]], "got shape [4]"),
         wrong(Nearest2, [&[7]], "[N, H, W, C], got shape [7]"),
-        wrong(PadReflect { bottom: 1, right: 1 }, [&[1, 0, 2, 3]], "at least one pixel"),
+        wrong(
+            PadReflect { top: 0, left: 0, bottom: 1, right: 1 },
+            [&[1, 0, 2, 3]],
+            "at least one pixel",
+        ),
+        wrong(Prelu, [x, &[4]], "one slope, [1], got shape [4]"),
         wrong(shuffle(false), [x], "C divisible by 9"),
         wrong(shuffle(true), [x], "H and W divisible by 3"),
+        wrong(Reparameterise, [&[2, 3], &[2, 3], &[2, 4]], "got shape [2, 4]"),
+        wrong(Reshape { shape: vec![5, 5] }, [x], "as many elements as [5, 5]"),
         wrong(ScaledAdd { s: 1.0, t: 1.0 }, [x, &[2, 3, 5, 1]], "got shape [2, 3, 5, 1]"),
+        wrong(ScaleImages { factors: vec![1.0; 3] }, [x], "3 images"),
         wrong(SliceChannels { from: 3, len: 2 }, [x], "at least 5 channels"),
     ]
 }

@@ -6,6 +6,7 @@ mod doctor;
 mod eval;
 mod import;
 mod models;
+mod sample;
 mod train;
 mod upscale;
 
@@ -27,6 +28,7 @@ struct Cli {
 enum Command {
     Upscale(upscale::Args),
     Train(train::Args),
+    Sample(sample::Args),
     Eval(eval::Args),
     Data(data::Args),
     Models(models::Args),
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
     let result: Result<()> = match Cli::parse().command {
         Command::Upscale(args) => upscale::run(args),
         Command::Train(args) => train::run(args),
+        Command::Sample(args) => sample::run(&args),
         Command::Eval(args) => eval::run(args),
         Command::Data(args) => data::run(args),
         Command::Models(args) => models::run(args),

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::idx::{self, Images};
+use crate::engine::rng::{Purpose, Stream};
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, Depth, Samples};
 
@@ -71,6 +72,23 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Source>> {
         }
     }
     Ok(sources)
+}
+
+/// Splits a random `share` of `sources` off, the same for equal seeds: what stays, then what was split off, both
+/// in their order.
+pub fn hold_out(sources: Vec<Source>, share: f64, seed: u64) -> [Vec<Source>; 2] {
+    let mut draws = Stream::new(seed, Purpose::Validation, 0).sequence();
+    let mut ranked: Vec<(f64, usize)> = (0..sources.len()).map(|i| (draws.uniform(), i)).collect();
+    ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A share of a length.
+    let count = (share * sources.len() as f64).round() as usize;
+    let mut held = vec![false; sources.len()];
+    ranked.iter().take(count).for_each(|&(_, i)| held[i] = true);
+    let (mut stays, mut split) = (Vec::new(), Vec::new());
+    for (source, held) in sources.into_iter().zip(held) {
+        if held { split.push(source) } else { stays.push(source) }
+    }
+    [stays, split]
 }
 
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {

@@ -296,6 +296,10 @@ pub struct Progress<'a> {
     pub calls: usize,
     /// The predicted clean image of this call, `[N, H, W, C]`.
     pub x0_hat: &'a Tensor,
+    /// The state that the call led to, `[N, H, W, C]`.
+    pub state: &'a Tensor,
+    /// Its step s of the chain: 0 for the clean image.
+    pub at: usize,
 }
 
 /// A way back through a chain: everything that does not depend on the images, on one device.
@@ -312,6 +316,8 @@ pub struct Walk {
 struct WalkStep {
     /// What the network is told about t, `[N]`.
     time: Tensor,
+    /// The s that the step leads to.
+    to: usize,
     factors: StepFactors,
 }
 
@@ -340,6 +346,7 @@ impl Walk {
             let told = vec![f32::from_f64(chain.time(at)); images];
             Ok(WalkStep {
                 time: Tensor::from_slice_on(device, &told, &[images])?,
+                to: t.get(k + 1).copied().unwrap_or(0),
                 factors: StepFactors::new(device, factors(diffusion, &chain, at, t.get(k + 1)))?,
             })
         };
@@ -395,7 +402,8 @@ impl Walk {
                 Some(&mut x0_hat),
                 (!last).then_some(&mut input),
             )?;
-            on_step(Progress { done: k + 1, calls: self.steps.len(), x0_hat: &x0_hat })?;
+            let calls = self.steps.len();
+            on_step(Progress { done: k + 1, calls, x0_hat: &x0_hat, state: &x, at: step.to })?;
         }
         Ok(x)
     }

@@ -15,6 +15,12 @@ pub enum Layout {
     Conv,
     /// A transposed convolution: `[Cin, kh, kw, Cout]` in memory, `[Cin, Cout, kh, kw]` in files.
     ConvTranspose,
+    /// A linear map of a flattened square map, which is a convolution over all of it: `[out, side, side, in]`
+    /// in memory, `[out, in side side]` in files.
+    Flattened {
+        /// Height and width of the map.
+        side: usize,
+    },
 }
 
 /// A named trainable tensor. Clones share the value: a layer used twice has one parameter.

@@ -12,7 +12,11 @@ use crate::models::dual_domain_grid::DualDomainGridConfig;
 use crate::models::dual_domain_unet::DualDomainUNetConfig;
 use crate::models::laplacian::LaplacianConfig;
 use crate::models::residual_unet::ResidualUNetConfig;
+use crate::models::rrdb::RrdbConfig;
 use crate::models::sr3_unet::Sr3UNetConfig;
+use crate::models::srddpm_unet::{SrddpmUNetConfig, TimeInput};
+use crate::models::srdiff_unet::SrdiffUNetConfig;
+use crate::models::srgan::SrganConfig;
 
 /// A network that srk imports.
 pub struct Known {
@@ -173,11 +177,7 @@ pub const KNOWN: &[Known] = &[
             ModelConfig::BigGanUNet(config)
         },
         assumed: "",
-        diffusion: r#"
-            prediction = "epsilon"
-            enlarge = "bicubic"
-            process = { kind = "ddpm", steps = 300, beta = { kind = "linear", start = 1e-4, end = 0.02 } }
-            sampler = { rule = { kind = "posterior" }, clamp = "x0", start = "noise" }"#,
+        diffusion: "",
     },
     Known {
         name: "laplacian",
@@ -202,11 +202,132 @@ pub const KNOWN: &[Known] = &[
             ModelConfig::Laplacian(LaplacianConfig { channels: 16, ..LaplacianConfig::published() })
         },
         assumed: "whether blocks are chained (model.chained)",
+        diffusion: "",
+    },
+    Known {
+        name: "srddpm-unet",
+        keys: &[
+            "lr_processor.0.weight",
+            "time_mlp.0.weight",
+            "bottleneck.conv2.weight",
+            "out_conv.weight",
+        ],
+        config: |s| {
+            let inputs = s.dim("time_mlp.0.weight", 1)?;
+            let time = if inputs == 1 { TimeInput::Raw } else { TimeInput::Sinusoids };
+            Some(ModelConfig::SrddpmUNet(SrddpmUNetConfig {
+                base: s.dim("bottleneck.conv2.weight", 0)? / 8,
+                time_dim: s.dim("time_mlp.0.weight", 0)?,
+                time,
+                ..Default::default()
+            }))
+        },
+        narrow: || {
+            let time = TimeInput::Raw;
+            let config = SrddpmUNetConfig { base: 4, time_dim: 12, time, ..Default::default() };
+            ModelConfig::SrddpmUNet(config)
+        },
+        assumed: "that images were in -1..1, where the published training has 0..1",
         diffusion: r#"
-            prediction = "x0"
-            process = { kind = "direct" }"#,
+            prediction = "epsilon"
+            enlarge = "pillow"
+            process = { kind = "ddpm", steps = 1000, beta = { kind = "linear", start = 1e-4, end = 0.02 } }
+            sampler = { rule = { kind = "large-variance" }, clamp = "x0", start = "noise" }"#,
+    },
+    Known {
+        name: "srgan",
+        keys: &[
+            "prelu1.weight",
+            "residual_blocks.0.bn1.weight",
+            "upsample.0.conv.weight",
+            "conv3.weight",
+        ],
+        config: |s| {
+            let doublings = s.count(|i| format!("upsample.{i}.conv.weight"));
+            Some(ModelConfig::Srgan(SrganConfig {
+                base: s.dim("residual_blocks.0.bn1.weight", 0)?,
+                blocks: s.count(|i| format!("residual_blocks.{i}.conv1.weight")),
+                scale: (doublings < 7).then(|| 1 << doublings)?,
+            }))
+        },
+        narrow: || ModelConfig::Srgan(SrganConfig { base: 8, blocks: 2, ..Default::default() }),
+        assumed: "",
+        diffusion: DIRECT,
+    },
+    Known {
+        name: "rrdb",
+        keys: &[
+            "conv_first.weight",
+            "RRDB_trunk.0.RDB1.conv5.weight",
+            "HRconv.weight",
+            "conv_last.weight",
+        ],
+        config: |s| {
+            let encoder = encoder(s, "")?;
+            let doublings = s.count(|i| format!("upconv{}.weight", i + 1));
+            let scale = (doublings < 7).then(|| 1 << doublings)?;
+            Some(ModelConfig::Rrdb(RrdbConfig { scale, ..encoder }))
+        },
+        narrow: || ModelConfig::Rrdb(RrdbConfig { base: 8, blocks: 3, growth: 4, scale: 4 }),
+        assumed: "",
+        diffusion: DIRECT,
+    },
+    Known {
+        name: "srdiff-unet",
+        keys: &[
+            "cond_proj.weight",
+            "mlp.0.weight",
+            "downs.0.0.block1.block.1.weight",
+            "mid_block1.block1.block.1.weight",
+            "rrdb.conv_first.weight",
+        ],
+        config: |s| {
+            let encoder = encoder(s, "rrdb.")?;
+            let base = s.dim("mlp.0.weight", 1)?;
+            let widths = (0..).map(|i| s.dim(&format!("downs.{i}.0.block1.block.1.weight"), 0));
+            let widths = widths.map_while(|width| width);
+            Some(ModelConfig::SrdiffUNet(SrdiffUNetConfig {
+                base,
+                multipliers: widths.map(|width| width / base).collect(),
+                encoder_base: encoder.base,
+                encoder_blocks: encoder.blocks,
+                encoder_growth: encoder.growth,
+                scale: s.dim("cond_proj.weight", 2)? / 2,
+            }))
+        },
+        narrow: || {
+            ModelConfig::SrdiffUNet(SrdiffUNetConfig {
+                base: 8,
+                multipliers: vec![1, 2],
+                encoder_base: 8,
+                encoder_blocks: 8,
+                encoder_growth: 4,
+                scale: 4,
+            })
+        },
+        assumed: "a residual as it is; the published process doubles it, which srk has no setting for",
+        diffusion: r#"
+            prediction = "epsilon"
+            enlarge = "pillow"
+            process = { kind = "residual-ddpm", steps = 100, beta = { kind = "cosine", offset = 0.008 } }
+            sampler = { rule = { kind = "posterior" }, clamp = "x0", start = "noise" }"#,
     },
 ];
+
+/// `[diffusion]` of networks that enlarge in one call.
+const DIRECT: &str = r#"
+    prediction = "x0"
+    process = { kind = "direct" }"#;
+
+/// The sizes of an encoder of dense blocks whose names start with `prefix`.
+fn encoder(s: &Shapes, prefix: &str) -> Option<RrdbConfig> {
+    Some(RrdbConfig {
+        base: s.dim(&format!("{prefix}conv_first.weight"), 0)?,
+        blocks: s.count(|i| format!("{prefix}RRDB_trunk.{i}.RDB1.conv1.weight")),
+        growth: s.dim(&format!("{prefix}RRDB_trunk.0.RDB1.conv1.weight"), 0)?,
+        ..Default::default()
+    })
+}
 
 /// Levels of blocks, a strided convolution between two; attention by which blocks have it.
 fn sr3(s: &Shapes) -> Option<ModelConfig> {

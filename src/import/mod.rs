@@ -185,7 +185,7 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     let (diffusion, process) = diffusion_of(known, &model, request)?;
     let mut notes = Vec::new();
     let mut config = SystemConfig { model, diffusion, default_steps: None };
-    if let Some(betas) = state.tensors.get("betas").or_else(|| state.beside.get("betas")) {
+    if let Some(betas) = state.get("betas") {
         let betas = archive.read(betas).map_err(|e| refuse(&name, e))?;
         notes.extend(schedule::adopt(&mut config.diffusion, &betas));
     }
@@ -194,7 +194,8 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     let ignored = compare(&network.state(), &state, &name, known, request)?;
     let mut tensors = BTreeMap::new();
     for p in network.state() {
-        let tensor = &state.tensors[p.name()];
+        // There, as was compared.
+        let Some(tensor) = state.get(p.name()) else { continue };
         let values =
             archive.read(tensor).map_err(|e| refuse(&name, format!("{}: {e}", p.name())))?;
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
@@ -255,7 +256,7 @@ fn compare(
     for p in parameters {
         unexpected.remove(p.name());
         let shape = file_shape(p.layout(), p.value().shape());
-        match state.tensors.get(p.name()) {
+        match state.get(p.name()) {
             None => missing.push(p.name().to_owned()),
             Some(t) if t.shape != shape => {
                 wrong.push(format!("{} {:?} instead of {shape:?}", p.name(), t.shape));

@@ -65,10 +65,16 @@ impl StateDict {
         Ok(Self { key, tensors, ..Self::default() })
     }
 
-    /// Names and shapes, as `file` has them.
+    /// Names and shapes, those beside the network too: it may have parts without the prefix.
     pub(super) fn shapes(&self, file: &str) -> Shapes {
-        let shapes = self.tensors.iter().map(|(name, t)| (name.clone(), t.shape.clone())).collect();
+        let all = self.beside.iter().chain(&self.tensors);
+        let shapes = all.map(|(name, t)| (name.clone(), t.shape.clone())).collect();
         Shapes { shapes, file: file.to_owned() }
+    }
+
+    /// A tensor of the network, or one beside it.
+    pub(super) fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name).or_else(|| self.beside.get(name))
     }
 
     /// Cuts off what wrappers put before the names, until a network is recognised.

@@ -65,7 +65,7 @@ fn shrink(init: &mut Init, name: &str, channels: usize, stride: usize) -> Conv2d
 
 /// A transposed convolution that multiplies height and width by `stride`.
 fn grow(init: &mut Init, name: &str, channels: usize, stride: usize) -> ConvTranspose2d {
-    let op = conv_transpose2d::ConvTranspose2d { stride, pad: 1 };
+    let op = conv_transpose2d::ConvTranspose2d::new(stride, 1);
     ConvTranspose2d::new(init, name, [channels, channels, stride + 2], op)
 }
 

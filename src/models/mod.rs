@@ -1,11 +1,20 @@
 //! Networks, and the registry that builds one from its configuration.
 pub mod attention_unet;
 pub mod biggan_unet;
+pub mod discriminator;
 pub mod dual_domain_grid;
 pub mod dual_domain_unet;
 pub mod laplacian;
+pub mod patch_discriminator;
 pub mod residual_unet;
+pub mod rrdb;
 pub mod sr3_unet;
+pub mod srddpm_unet;
+pub mod srdiff_unet;
+pub mod srgan;
+pub mod srgan_discriminator;
+pub mod teaching;
+pub mod vgg19;
 pub mod weights;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +23,7 @@ use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Which network, and its sizes: the `[model]` section of a recipe and the `srk.config` of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +48,16 @@ pub enum ModelConfig {
     BigGanUNet(biggan_unet::BigGanUNetConfig),
     /// The Laplacian-pyramid CNN.
     Laplacian(laplacian::LaplacianConfig),
+    /// The generator of SRDDPM.
+    #[serde(rename = "srddpm-unet")]
+    SrddpmUNet(srddpm_unet::SrddpmUNetConfig),
+    /// The generator of SRGAN, from low resolution straight to high.
+    Srgan(srgan::SrganConfig),
+    /// The encoder of SRDiff by itself, from low resolution straight to high.
+    Rrdb(rrdb::RrdbConfig),
+    /// SRDiff's network.
+    #[serde(rename = "srdiff-unet")]
+    SrdiffUNet(srdiff_unet::SrdiffUNetConfig),
 }
 
 impl ModelConfig {
@@ -52,6 +71,10 @@ impl ModelConfig {
             Self::AttentionUNet(c) => Box::new(attention_unet::AttentionUNet::new(c, seed)),
             Self::BigGanUNet(c) => Box::new(biggan_unet::BigGanUNet::new(c, seed)),
             Self::Laplacian(c) => Box::new(laplacian::Laplacian::new(c, seed)),
+            Self::SrddpmUNet(c) => Box::new(srddpm_unet::SrddpmUNet::new(c, seed)),
+            Self::Srgan(c) => Box::new(srgan::Srgan::new(c, seed)),
+            Self::Rrdb(c) => Box::new(rrdb::Rrdb::new(c, seed)),
+            Self::SrdiffUNet(c) => Box::new(srdiff_unet::SrdiffUNet::new(c, seed)),
         }
     }
 
@@ -65,6 +88,10 @@ impl ModelConfig {
             Self::AttentionUNet(c) => c.scale,
             Self::BigGanUNet(c) => c.scale,
             Self::Laplacian(c) => c.scale,
+            Self::SrddpmUNet(c) => c.scale,
+            Self::Srgan(c) => c.scale,
+            Self::Rrdb(c) => c.scale,
+            Self::SrdiffUNet(c) => c.scale,
         }
     }
 }
@@ -88,6 +115,11 @@ pub trait Network: Send + Sync {
     /// running statistics of norms; in construction order.
     fn buffers(&self) -> &[Parameter] {
         &[]
+    }
+
+    /// Whether a training step changes the buffers. Not those of a part that is frozen.
+    fn moves_buffers(&self) -> bool {
+        !self.buffers().is_empty()
     }
 
     /// Everything a file holds: parameters, then buffers.
@@ -146,6 +178,17 @@ const fn of_buffers(dtype: DType) -> DType {
     match dtype {
         DType::F64 => DType::F64,
         _ => DType::F32,
+    }
+}
+
+/// How often a side doubles for `scale`, which `network` can only take a power of 2 for.
+fn doublings(network: &'static str, scale: usize) -> Result<u32> {
+    match scale.is_power_of_two() {
+        true => Ok(scale.ilog2()),
+        false => {
+            let what = format!("a factor of {scale}; it doubles, so 2, 4, 8 and so on");
+            Err(Error::Unsupported { op: network, what })
+        }
     }
 }
 

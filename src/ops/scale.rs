@@ -6,7 +6,7 @@
 //! ```
 use crate::engine::cuda::Grid;
 use crate::engine::op_case::OpCase;
-use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::on_device;
@@ -49,6 +49,10 @@ impl Op for Scale {
 
     fn backward(&self, _: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         Ok(vec![Some(scaled(dy, self.factor)?)])
+    }
+
+    fn gradient(&self, tape: &mut Tape, _: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {
+        Ok(vec![Some(tape.scale(dy, self.factor)?)])
     }
 }
 

@@ -8,7 +8,7 @@ use super::same_shape;
 use super::scale::scaled;
 use crate::engine::cuda::{Arg, Grid};
 use crate::engine::op_case::OpCase;
-use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::on_device;
@@ -59,6 +59,14 @@ impl Op for ScaledAdd {
             .into_iter()
             .zip(call.wants)
             .map(|(factor, &wanted)| wanted.then(|| scaled(dy, factor)).transpose())
+            .collect()
+    }
+
+    fn gradient(&self, tape: &mut Tape, call: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {
+        [self.s, self.t]
+            .into_iter()
+            .zip(call.wants)
+            .map(|(factor, &wanted)| wanted.then(|| tape.scale(dy, factor)).transpose())
             .collect()
     }
 }

@@ -95,8 +95,10 @@ const fn symmetries() -> Augment {
 #[serde(default)]
 pub struct ValData {
     /// Files, idx files of many images, and folders with all pictures below them; no validation if
-    /// empty.
+    /// empty and nothing is split off.
     pub paths: Vec<PathBuf>,
+    /// Without paths: the share of the training images that is kept out of training for validation.
+    pub split: f64,
     /// How low-resolution images are made.
     pub degrade: Degrade,
 }
@@ -317,7 +319,7 @@ impl Default for LogConfig {
 }
 
 /// A number that counts things: `400000`, `400_000` and `4e5` alike, never negative.
-fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
+pub(crate) fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Number {

@@ -6,10 +6,13 @@ use srk::engine::tensor::Tensor;
 use srk::error::Result;
 use srk::models::attention_unet::AttentionUNetConfig;
 use srk::models::biggan_unet::BigGanUNetConfig;
+use srk::models::discriminator::{Discriminator, DiscriminatorConfig};
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
 use srk::models::laplacian::{Laplacian, LaplacianConfig};
+use srk::models::patch_discriminator::PatchDiscriminatorConfig;
 use srk::models::residual_unet::ResidualUNetConfig;
 use srk::models::sr3_unet::Sr3UNetConfig;
+use srk::models::srddpm_unet::{SrddpmUNetConfig, TimeInput};
 use srk::models::{ModelConfig, Network, weights};
 use srk::ops::conv2d::precisely;
 
@@ -24,6 +27,8 @@ pub enum Subject {
     Stacked(Box<dyn Network>, usize),
     /// A network from low resolution `x` straight to high.
     Upscaler(Box<Laplacian>),
+    /// A judge of images `x`.
+    Critic(Box<dyn Discriminator>),
 }
 
 impl Subject {
@@ -31,6 +36,7 @@ impl Subject {
         match self {
             Self::Denoiser(network, _) | Self::Stacked(network, _) => network.parameters(),
             Self::Upscaler(network) => network.parameters(),
+            Self::Critic(network) => network.parameters(),
         }
     }
 
@@ -38,6 +44,7 @@ impl Subject {
         match self {
             Self::Denoiser(network, _) | Self::Stacked(network, _) => network.buffers(),
             Self::Upscaler(_) => &[],
+            Self::Critic(network) => network.buffers(),
         }
     }
 
@@ -45,13 +52,14 @@ impl Subject {
         match self {
             Self::Denoiser(network, _) | Self::Stacked(network, _) => network.parameter_count(),
             Self::Upscaler(network) => network.parameter_count(),
+            Self::Critic(network) => network.parameter_count(),
         }
     }
 
     fn inputs(&self) -> Vec<&'static str> {
         match self {
             Self::Denoiser(_, names) => names.to_vec(),
-            Self::Stacked(..) | Self::Upscaler(_) => vec!["x"],
+            Self::Stacked(..) | Self::Upscaler(_) | Self::Critic(_) => vec!["x"],
         }
     }
 
@@ -65,6 +73,7 @@ impl Subject {
                 network.forward(tape, &state, &condition, t.unwrap())
             }
             Self::Upscaler(network) => network.enlarge(tape, &inputs[0], 2),
+            Self::Critic(network) => network.forward(tape, &inputs[0]),
         }
     }
 }
@@ -127,6 +136,16 @@ pub fn build(file: &File) -> Option<Subject> {
                 ..Default::default()
             };
             Some(Subject::Stacked(ModelConfig::BigGanUNet(config).build(0), channels))
+        }
+        "seed003 ConditionalUNet" => {
+            let (base, time_dim) = (number("base_channels")?, number("time_embedding_dim")?);
+            let config =
+                SrddpmUNetConfig { base, time_dim, time: TimeInput::Raw, ..Default::default() };
+            Some(Subject::Denoiser(ModelConfig::SrddpmUNet(config).build(0), ["x", "lr"]))
+        }
+        "seed003 PatchDiscriminator" => {
+            let config = PatchDiscriminatorConfig { base: number("base_channels")? };
+            Some(Subject::Critic(DiscriminatorConfig::Patch(config).build(0)))
         }
         "seed004 LaplacianPyramidAttentionNetwork" => {
             let channels = number("in_channels").filter(|c| Some(*c) == number("out_channels"))?;

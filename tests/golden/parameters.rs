@@ -13,6 +13,11 @@ fn of_recipe(name: &str) -> Box<dyn Network> {
 /// Compares with a layer table, where the folder beside the golden files holds them: rows of name,
 /// shape such as `64x6x3x3`, and kind.
 fn check_names(network: &dyn Network, table: &str) {
+    check_names_of(network.parameters(), table, "param");
+}
+
+/// As `check_names`, the rows of one kind.
+pub fn check_names_of(parameters: &[Parameter], table: &str, kind: &str) {
     let file = format!("../reference/layers/{table}.params.tsv");
     let text = crate::folders().iter().find_map(|f| std::fs::read_to_string(f.join(&file)).ok());
     let Some(text) = text else {
@@ -23,15 +28,17 @@ fn check_names(network: &dyn Network, table: &str) {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.split('\t').collect::<Vec<_>>())
-        .filter(|row| row[2] == "param")
+        .filter(|row| row[2] == kind)
         .map(|row| (row[0], row[1].to_owned()))
         .collect();
     let shape = |p: &Parameter| {
         let shape = weights::file_shape(p.layout(), p.value().shape());
-        shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
+        match shape.is_empty() {
+            true => "scalar".to_owned(),
+            false => shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
+        }
     };
-    let got: Vec<(&str, String)> =
-        network.parameters().iter().map(|p| (p.name(), shape(p))).collect();
+    let got: Vec<(&str, String)> = parameters.iter().map(|p| (p.name(), shape(p))).collect();
     for (got, wanted) in got.iter().zip(&wanted) {
         assert_eq!(got, wanted, "{table}");
     }

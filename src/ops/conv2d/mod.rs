@@ -27,10 +27,11 @@ pub use self::fused::Then;
 use crate::engine::cuda::{Convolution, Pass};
 use crate::engine::device::{DType, Real};
 use crate::engine::op_case::OpCase;
-use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
+use crate::ops::conv_transpose2d::ConvTranspose2d;
 use crate::ops::parallel;
 
 impl Tape {
@@ -194,6 +195,23 @@ impl Op for Conv2d {
             }
         );
         Ok(grads)
+    }
+
+    /// By its input: a transposed convolution, with the rows and columns that no window reached.
+    fn gradient(&self, tape: &mut Tape, call: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {
+        if call.wants[1..].contains(&true) {
+            let what = "a second derivative by its weights".to_owned();
+            return Err(Error::Unsupported { op: self.name(), what });
+        }
+        let (x, w) = (&call.inputs[0], &call.inputs[1]);
+        let dz = match self.relu {
+            true => tape.leaky_relu_gradient(call.output, dy, 0.0)?,
+            false => dy.clone(),
+        };
+        let unread = |side: usize| (side + 2 * self.pad - w.shape()[1]) % self.stride;
+        let [rows, columns] = [unread(x.shape()[1]), unread(x.shape()[2])];
+        let op = ConvTranspose2d::new(self.stride, self.pad).extra(rows, columns);
+        Ok(vec![Some(tape.conv_transpose2d(&dz, w, None, op)?), None, None])
     }
 
     fn flops(&self, inputs: &[&[usize]]) -> u64 {
