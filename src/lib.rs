@@ -28,4 +28,6 @@ pub mod training;
 
 pub mod generative;
 
+pub mod import;
+
 pub mod cli;

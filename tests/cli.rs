@@ -324,6 +324,28 @@ fn models_and_doctor_say_what_is_there() {
 }
 
 #[test]
+fn eval_of_several_folders_gives_a_mean_of_each() {
+    let b = Bench::new();
+    for (folder, names) in [("one", &["a.png", "b.png"][..]), ("two", &["c.png"])] {
+        fs::create_dir(b.path(folder)).unwrap();
+        names.iter().for_each(|n| drop(b.photo(&format!("{folder}/{n}"), 48, 40)));
+    }
+    let out = b.srk(&["eval", "--steps", "1", "--hr", "one", "two"]).worked().out;
+    let means: Vec<&str> = out.lines().filter(|l| l.starts_with("mean of")).collect();
+    assert!(means.len() == 3 && means[0].starts_with("mean of 2 in one"), "{out}");
+    assert!(
+        means[1].starts_with("mean of 1 in two") && means[2].starts_with("mean of 3 "),
+        "{out}"
+    );
+    let out = b.srk(&["eval", "--steps", "1", "--json", "--hr", "one", "two"]).worked().out;
+    assert!(
+        out.contains(r#""name":"two""#) && out.matches(r#""event":"set""#).count() == 2,
+        "{out}"
+    );
+    b.srk(&["eval", "--hr", "one", "three"]).failed(2, &["three"]);
+}
+
+#[test]
 fn eval_measures_models_and_pairs() {
     let b = Bench::new();
     fs::create_dir(b.path("hr")).unwrap();

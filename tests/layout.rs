@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "data",
     "training",
     "generative",
+    "import",
     "cli",
 ];
 

@@ -23,9 +23,9 @@ pub(super) struct Args {
     /// Their ground truths, under the same names
     #[arg(value_name = "TRUTHS")]
     truths: Option<PathBuf>,
-    /// Ground truths to degrade, enlarge and compare
-    #[arg(long, value_name = "DIR", required_unless_present = "results")]
-    hr: Option<PathBuf>,
+    /// Ground truths to degrade, enlarge and compare; of several folders each gets its mean
+    #[arg(long, value_name = "DIR", required_unless_present = "results", num_args = 1..)]
+    hr: Vec<PathBuf>,
     /// How they are degraded
     #[arg(long, value_enum, default_value_t)]
     degrade: Degrade,
@@ -80,46 +80,60 @@ pub(super) fn run(args: Args) -> Result<()> {
     let border = args.border.unwrap_or(args.scale);
     let mut table = Table { json: args.json, rows: Vec::new() };
     table.header(&args, border);
-    match (&args.hr, &args.results, &args.truths) {
-        (Some(hr), ..) => degraded(&args, hr, border, &mut table)?,
-        (None, Some(results), Some(truths)) => finished(results, truths, border, &mut table)?,
-        _ => unreachable!("clap asks for --hr or for two names"),
+    match (&args.results, &args.truths) {
+        (Some(results), Some(truths)) => finished(results, truths, border, &mut table)?,
+        _ => degraded(&args, border, &mut table)?,
     }
-    table.summary();
     Ok(())
 }
 
-/// Degrades every picture of `hr`, enlarges it and compares.
-fn degraded(args: &Args, hr: &Path, border: usize, table: &mut Table) -> Result<()> {
+/// Degrades every picture of the folders, enlarges it and compares.
+fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
     let system = System::open(&args.model)?;
     if system.scale() != args.scale {
         let what = format!("{} enlarges {} times", system.name, system.scale());
         let report = Report::new(what, format!("--scale is {}", args.scale));
         return Err(Error::Usage(report.help(format!("--scale {}", system.scale()))));
     }
-    let files = evaluate::images_of(hr)?;
-    if files.is_empty() {
-        let report = Report::new(format!("{} holds no image", hr.display()), "nothing to measure");
-        return Err(Error::Usage(report.help("name a folder of pictures with --hr")));
+    let mut sets = Vec::new();
+    for folder in &args.hr {
+        let files = evaluate::images_of(folder)?;
+        if files.is_empty() {
+            let what = format!("{} holds no image", folder.display());
+            let report = Report::new(what, "nothing to measure");
+            return Err(Error::Usage(report.help("name folders of pictures with --hr")));
+        }
+        sets.push((folder, files));
     }
     let upscaler = common::place(system, &args.device, args.precision)?;
     let stop = common::stop_on_signals()?;
-    for file in &files {
-        common::check(&stop)?;
-        let pair = evaluate::degrade_matlab(&imaging::read(file)?, args.scale)?;
-        let output = enlarge(&upscaler, &pair.low, args)?;
-        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if let Some(folder) = &args.save {
-            let path = folder.join(format!("{name}.png"));
-            imaging::write(&path, &output, imaging::EncodeOptions::default())?;
+    let several = sets.len() > 1;
+    for (folder, files) in sets {
+        let first = table.rows.len();
+        for file in &files {
+            common::check(&stop)?;
+            table.row(measured(args, &upscaler, file, border)?);
         }
-        table.row(Row {
-            name,
-            scores: Scores::of(&output, &pair.truth, border)?,
-            bicubic: Some(Scores::of(&pair.bicubic, &pair.truth, border)?),
-        });
+        if several {
+            let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy();
+            table.summary(first, &name);
+        }
     }
+    table.summary(0, "");
     Ok(())
+}
+
+fn measured(args: &Args, upscaler: &Upscaler, file: &Path, border: usize) -> Result<Row> {
+    let pair = evaluate::degrade_matlab(&imaging::read(file)?, args.scale)?;
+    let output = enlarge(upscaler, &pair.low, args)?;
+    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(folder) = &args.save {
+        let path = folder.join(format!("{name}.png"));
+        imaging::write(&path, &output, imaging::EncodeOptions::default())?;
+    }
+    let scores = Scores::of(&output, &pair.truth, border)?;
+    let bicubic = Some(Scores::of(&pair.bicubic, &pair.truth, border)?);
+    Ok(Row { name, scores, bicubic })
 }
 
 fn enlarge(upscaler: &Upscaler, low: &Image, args: &Args) -> Result<Image> {
@@ -147,6 +161,7 @@ fn finished(results: &Path, truths: &Path, border: usize, table: &mut Table) -> 
         let name = result.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         table.row(Row { name, scores: Scores::of(&image, &other, border)?, bicubic: None });
     }
+    table.summary(0, "");
     Ok(())
 }
 
@@ -158,9 +173,9 @@ struct Table {
 
 impl Table {
     fn header(&self, args: &Args, border: usize) {
-        let source = match &args.hr {
-            Some(_) => format!("model {}, MATLAB bicubic 8-bit, x{}", args.model, args.scale),
-            None => "pairs by name".to_owned(),
+        let source = match args.hr.is_empty() {
+            false => format!("model {}, MATLAB bicubic 8-bit, x{}", args.model, args.scale),
+            true => "pairs by name".to_owned(),
         };
         if self.json {
             return print(
@@ -192,18 +207,24 @@ impl Table {
         self.rows.push(row);
     }
 
-    fn summary(&self) {
-        let scores: Vec<Scores> = self.rows.iter().map(|r| r.scores).collect();
-        let baseline: Vec<Scores> = self.rows.iter().filter_map(|r| r.bicubic).collect();
+    /// The means of the rows from number `first` on: those of a set that has a name, or all.
+    fn summary(&self, first: usize, set: &str) {
+        let rows = &self.rows[first..];
+        let scores: Vec<Scores> = rows.iter().map(|r| r.scores).collect();
+        let baseline: Vec<Scores> = rows.iter().filter_map(|r| r.bicubic).collect();
         let mean = Scores::mean(&scores);
         let bicubic = (!baseline.is_empty()).then(|| Scores::mean(&baseline));
         if self.json {
             let mut event = values(&mean, bicubic.as_ref());
-            event["event"] = "summary".into();
-            event["images"] = self.rows.len().into();
+            event["event"] = if set.is_empty() { "summary" } else { "set" }.into();
+            event["images"] = rows.len().into();
+            if !set.is_empty() {
+                event["name"] = set.into();
+            }
             return print(&event.to_string());
         }
-        print(&line(&format!("mean of {}", self.rows.len()), &mean, bicubic.as_ref()));
+        let of = if set.is_empty() { String::new() } else { format!(" in {set}") };
+        print(&line(&format!("mean of {}{of}", rows.len()), &mean, bicubic.as_ref()));
     }
 }
 

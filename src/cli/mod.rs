@@ -1,8 +1,10 @@
 //! The command line: one file per subcommand, no logic.
 #![allow(clippy::print_stdout)] // This module and main are the only ones that print.
 mod common;
+mod data;
 mod doctor;
 mod eval;
+mod import;
 mod models;
 mod sample;
 mod train;
@@ -28,6 +30,7 @@ enum Command {
     Train(train::Args),
     Sample(sample::Args),
     Eval(eval::Args),
+    Data(data::Args),
     Models(models::Args),
     Doctor(doctor::Args),
 }
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(&args),
         Command::Eval(args) => eval::run(args),
+        Command::Data(args) => data::run(args),
         Command::Models(args) => models::run(args),
         Command::Doctor(args) => doctor::run(args),
     };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::import;
 use crate::diffusion::system::{System, SystemConfig};
 use crate::engine::device::DType;
 use crate::error::{Error, Report, Result};
@@ -35,7 +36,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Turn a checkpoint into a model file to share: f16, with licence and default steps
+    Import(import::Args),
+    /// Turn a checkpoint of srk into a model file to share: f16, with licence and default steps
     Export {
         /// A weights file of a run, such as runs/NAME/ckpt/STEP/ema.safetensors
         input: PathBuf,
@@ -57,6 +59,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     match args.command {
         Command::List { json } => list(json),
         Command::Info { model, tensors, json } => info(&model, tensors, json),
+        Command::Import(args) => import::run(args),
         Command::Export { input, output, default_steps, license, f32 } => {
             let file = WeightsFile::read(&input)?;
             let name = input.display().to_string();
@@ -174,6 +177,6 @@ impl Description {
 }
 
 /// A line on standard output; a reader that went away is no error.
-fn print(line: &str) {
+pub(super) fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -4,6 +4,7 @@
 //! grid: a crop then shows what the network meets in a whole image, also at its edges.
 use rayon::prelude::*;
 
+use super::augment::{Augment, cut_turned};
 use super::degrade::{self, Degrade};
 use super::folder::{Picture, Rgb8};
 use crate::diffusion::process::Enlarge;
@@ -51,8 +52,10 @@ pub struct CropPlan {
     pub scale: usize,
     /// 3, or 1 for luma alone.
     pub channels: usize,
-    /// Whether crops are also mirrored and turned (the 8 symmetries of the square).
-    pub augment: bool,
+    /// How crops are changed.
+    pub augment: Augment,
+    /// How low-resolution images are made, where that is done again.
+    pub degrade: Degrade,
     /// How y0 is made.
     pub enlarge: Enlarge,
     /// The seed of the run.
@@ -130,8 +133,13 @@ impl Crops {
         let mut y0 = Vec::with_capacity(n * side * side * 3);
         let mut x0 = Vec::with_capacity(n * side * side * 3);
         for index in 0..n {
-            let place = self.place(step, index);
-            let pair = &self.pairs[place.pair];
+            let mut place = self.place(step, index);
+            let mut pair = &self.pairs[place.pair];
+            let varied;
+            if self.plan.augment.changes().changes_pixels() {
+                (varied, place) = self.varied(pair, place, step, index)?;
+                pair = &varied;
+            }
             let scale = self.plan.scale;
             let (x, y) = (place.x * scale, place.y * scale);
             let wanted = Rect::new(x, y, side, side);
@@ -162,10 +170,40 @@ impl Crops {
             pair,
             x: below(x, low.width - small + 1),
             y: below(y, low.height - small + 1),
-            symmetry: if self.plan.augment { symmetry % 8 } else { 0 },
+            symmetry: self.plan.augment.changes().symmetry(symmetry),
         }
     }
+
+    /// The surroundings of a crop with other colours or turned, and where the crop is in them. Its low
+    /// resolution is made of what has changed, as if the whole image had.
+    #[allow(clippy::cast_possible_truncation)] // A batch has fewer than 2^32 crops.
+    fn varied(&self, pair: &Pair, place: Place, step: u64, index: usize) -> Result<(Pair, Place)> {
+        let CropPlan { scale, augment, degrade, size, .. } = self.plan;
+        let small = size / scale;
+        let stream = Stream::new(self.plan.seed, Purpose::Crops, step);
+        let ([order, a, b, c], [d, turn, ..]) =
+            (stream.bits(index as u32, 1), stream.bits(index as u32, 2));
+        let span = |at: usize, side: usize| {
+            let first = at.saturating_sub(MARGIN);
+            (first, (at + small + MARGIN).min(side) - first)
+        };
+        let (x, width) = span(place.x, pair.low.width);
+        let (y, height) = span(place.y, pair.low.height);
+        let wanted = [x, y, width, height].map(|v| v * scale);
+        let changes = augment.changes();
+        let mut high = match changes.angle(turn) {
+            0.0 => pair.high.cut(wanted[0], wanted[1], wanted[2], wanted[3]),
+            degrees => cut_turned(&pair.high, wanted, degrees),
+        };
+        changes.recolor(&mut high, [order, a, b, c, d]);
+        let low = degrade::shrink(&high, degrade, scale)?;
+        let place = Place { x: place.x - x, y: place.y - y, ..place };
+        Ok((Pair { name: String::new(), high, low }, place))
+    }
 }
+
+/// Low-resolution pixels around a crop that resampling looks at.
+const MARGIN: usize = 4;
 
 fn fits(pair: &Pair, side: usize) -> bool {
     pair.high.width >= side && pair.high.height >= side

@@ -160,7 +160,7 @@ pub fn decode_all(
 }
 
 /// One line about a file that cannot be read.
-fn describe(path: &Path, error: &Error) -> String {
+pub(super) fn describe(path: &Path, error: &Error) -> String {
     let text = error.to_string();
     let cause = text.lines().find_map(|l| l.strip_prefix("cause: ")).unwrap_or(&text);
     format!("{} ({cause})", path.display())
@@ -175,7 +175,7 @@ impl Source {
         }
     }
 
-    fn decode(&self) -> Result<Rgb8> {
+    pub(super) fn decode(&self) -> Result<Rgb8> {
         match self {
             Self::File(path) => decode(path),
             Self::Idx(images, index) => Ok(images.image(*index)),

@@ -1,7 +1,9 @@
 //! Training data: folders of images, idx files, pairs of low and high resolution, random crops, and a thread
 //! that prepares batches ahead of the step.
 pub mod ahead;
+pub mod augment;
 pub mod crops;
 pub mod degrade;
 pub mod folder;
 pub mod idx;
+pub mod prep;

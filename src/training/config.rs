@@ -32,6 +32,8 @@ impl Settings for Config {
         let o = &self.optim;
         let name = &self.run.name;
         let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
+        let wrong = |cause: String| Error::Usage(Report::new("wrong configuration", cause));
+        self.data.train.augment.check().map_err(wrong)?;
         let rules = [
             (plain, "run.name must be the name of one folder".to_owned()),
             (self.run.steps > 0, "run.steps must be at least 1".to_owned()),

@@ -400,6 +400,7 @@ fn load_crops(
         scale,
         channels,
         augment: data.augment,
+        degrade: data.degrade,
         enlarge: config.diffusion.enlarge,
         seed: config.run.seed,
     };

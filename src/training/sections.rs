@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::data::augment::Augment;
 use crate::data::degrade::Degrade;
 use crate::data::folder::OnBroken;
 use crate::diffusion::sampler::Diffusion;
@@ -84,16 +85,16 @@ pub struct TrainData {
     /// How low-resolution images are made.
     #[serde(default)]
     pub degrade: Degrade,
-    /// Whether crops are mirrored and turned.
-    #[serde(default = "yes")]
-    pub augment: bool,
     /// What to do with an image that cannot be read.
     #[serde(default)]
     pub on_broken: OnBroken,
+    /// Whether crops are mirrored and turned, or in detail how they are changed.
+    #[serde(default = "symmetries")]
+    pub augment: Augment,
 }
 
-const fn yes() -> bool {
-    true
+const fn symmetries() -> Augment {
+    Augment::Symmetries(true)
 }
 
 /// `[data.val]`.

@@ -123,6 +123,10 @@ fn set(table: &mut Table, known: Option<&Table>, setting: &str) -> Result<()> {
     let mut at = table;
     for part in &path[..path.len() - 1] {
         let next = at.entry((*part).to_owned()).or_insert_with(|| Value::Table(Table::new()));
+        // A switch that is on may become a section whose keys are on.
+        if *next == Value::Boolean(true) {
+            *next = Value::Table(Table::new());
+        }
         match next {
             Value::Table(inner) => at = inner,
             other => return wrong(format!("{part} is {}, not a section", kind(other))),
@@ -144,7 +148,9 @@ fn find<'a>(table: &'a Table, path: &[&str]) -> Option<&'a Value> {
 /// Whether `new` may stand for `old`: whole numbers and fractions are judged by the section itself.
 fn same_type(old: &Value, new: &Value) -> bool {
     let number = |v: &Value| matches!(v, Value::Integer(_) | Value::Float(_));
-    old.same_type(new) || (number(old) && number(new))
+    // A switch may become a section, and back.
+    let switch = |v: &Value| matches!(v, Value::Boolean(_) | Value::Table(_));
+    old.same_type(new) || (number(old) && number(new)) || (switch(old) && switch(new))
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -1,0 +1,112 @@
+//! `srk models import`.
+use std::path::{Path, PathBuf};
+
+use super::models::print;
+use crate::engine::device::DType;
+use crate::error::{Error, Report, Result};
+use crate::import::{self, Imported, Request};
+
+/// Turn a checkpoint of an original implementation into a model file.
+///
+/// Reads what torch.save wrote (.pth, .pt; nothing in it is executed) and safetensors, finds the weights
+/// in it, and knows the network by names and sizes of its tensors. The process comes from the recipe of
+/// that network.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The checkpoint
+    #[arg(value_name = "FILE")]
+    input: PathBuf,
+    /// The file to write [default: beside FILE, with the ending .safetensors]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The kind of network, where it is not to be found out
+    #[arg(long, value_name = "NAME")]
+    arch: Option<String>,
+    /// The entry of the checkpoint that holds the weights, such as params_ema
+    #[arg(long, value_name = "KEY")]
+    weights: Option<String>,
+    /// A recipe or configuration file to take the process from
+    #[arg(long, value_name = "NAME")]
+    recipe: Option<String>,
+    /// The factor between low and high resolution
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    scale: Option<u16>,
+    /// Change what weights do not tell, such as model.groups=16; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Leave out tensors that the network does not have
+    #[arg(long)]
+    ignore_unexpected: bool,
+    /// What users may do with the weights
+    #[arg(long, value_name = "TEXT")]
+    license: Option<String>,
+    /// Store 16 bits a number
+    #[arg(long)]
+    f16: bool,
+    /// Replace the output if it is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let output = args.output.clone().unwrap_or_else(|| beside(&args.input));
+    if output.exists() && !args.overwrite {
+        let report = Report::new(format!("{} is there already", output.display()), "");
+        return Err(Error::Usage(report.help("--overwrite replaces it, -o FILE writes another")));
+    }
+    let mut overrides = args.overrides;
+    overrides.extend(args.scale.map(|scale| format!("model.scale={scale}")));
+    let request = Request {
+        arch: args.arch,
+        weights: args.weights,
+        recipe: args.recipe,
+        overrides,
+        ignore_unexpected: args.ignore_unexpected,
+        license: args.license,
+    };
+    let imported = import::import(&args.input, &request)?;
+    imported.file.write(&output, if args.f16 { DType::F16 } else { DType::F32 })?;
+    summary(&imported, &output);
+    Ok(())
+}
+
+/// The input with the ending `.safetensors`, or `.srk.safetensors` where it has that.
+fn beside(input: &Path) -> PathBuf {
+    let output = input.with_extension("safetensors");
+    if output == input { input.with_extension("srk.safetensors") } else { output }
+}
+
+fn summary(imported: &Imported, output: &Path) {
+    let Imported { file, config, format, place: [key, prefix], .. } = imported;
+    let arch = file.metadata.get("srk.arch").map_or("", String::as_str);
+    let mut place = format!("{} tensors, {format}", file.tensors.len());
+    if !key.is_empty() {
+        place += &format!(", under {key}");
+    }
+    if !prefix.is_empty() {
+        place += &format!(", {prefix} cut off their names");
+    }
+    let ignored = match imported.ignored.len() {
+        0 => "nothing".to_owned(),
+        n => format!("{n} tensors: {}", import::first(&imported.ignored)),
+    };
+    let sizes = file.metadata.get("srk.config").cloned().unwrap_or_default();
+    let steps = config.diffusion.process.steps();
+    let rows = [
+        ("network", format!("{arch}, x{}", config.model.scale())),
+        ("parameters", imported.parameters.to_string()),
+        ("weights", place),
+        ("ignored", ignored),
+        ("sizes", sizes),
+        ("process", format!("{steps} steps, of {}", imported.process)),
+        ("assumed", imported.assumed.to_owned()),
+        ("written", output.display().to_string()),
+    ];
+    for (key, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
+        print(&format!("{key:<12} {value}"));
+    }
+    for note in &imported.notes {
+        print(&format!("note: {note}"));
+    }
+    print(&format!("next: srk upscale -m {} in.png out.png", output.display()));
+}

@@ -1,0 +1,200 @@
+//! A checkpoint file: zip or legacy of `torch.save`, or safetensors, told apart by their first bytes.
+use std::collections::HashMap;
+use std::io::Cursor;
+
+use serde_json::Value as Json;
+
+use super::pickle::{self, Id, Parsed, Storage, Tree, Value};
+use super::storage::{Element, Source, Tensor};
+use super::zip::{self, bytes_at};
+
+/// What a checkpoint holds, and where its numbers are.
+pub(super) struct Archive {
+    source: Box<dyn Source>,
+    pub(super) size: u64,
+    pub(super) tree: Tree,
+    pub(super) root: Id,
+    /// Start and length in bytes of each storage.
+    storages: HashMap<String, (u64, u64)>,
+    /// `zip`, `legacy` or `safetensors`.
+    pub(super) format: &'static str,
+}
+
+/// The pickle of the number 0x1950a86a20f9469cfc6c that legacy files start with, and of the version.
+const LEGACY: [u8; 14] =
+    [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
+impl Archive {
+    /// Reads what a file of `size` bytes holds, but none of its tensors.
+    pub(super) fn open(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
+        let head = bytes_at(&mut *source, 0, size.min(16))?;
+        match () {
+            () if head.starts_with(b"PK\x03\x04") => Self::of_zip(source, size),
+            () if head.starts_with(&LEGACY) => Self::of_legacy(source, size),
+            () if head.get(8) == Some(&b'{') => Self::of_safetensors(source, size),
+            () => Err(format!(
+                "it starts with {:02x?}; a checkpoint of torch.save or safetensors does not",
+                &head[..head.len().min(4)]
+            )),
+        }
+    }
+
+    fn of_zip(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
+        let entries = zip::entries(&mut *source, size)?;
+        let ends = |name: &str, part: &str| name == part || name.ends_with(&format!("/{part}"));
+        let find = |part: &str| entries.iter().find(|e| ends(&e.name, part)).cloned();
+        let pickled = find("data.pkl").ok_or("its zip container has no data.pkl")?;
+        let order = match find("byteorder") {
+            Some(order) => bytes_at(&mut *source, order.start, order.len.min(8))?,
+            None => Vec::new(),
+        };
+        if order.starts_with(b"big") {
+            return Err(BIG_ENDIAN.into());
+        }
+        let text =
+            bytes_at(&mut *source, pickled.start, pickled.len.min(pickle::MOST_BYTES as u64))?;
+        let mut tree = Tree::default();
+        let (root, _) = pickle::run(&mut tree, &text, 0)?;
+        let folder = pickled.name.trim_end_matches("data.pkl").to_owned() + "data/";
+        let storage =
+            |e: zip::Entry| Some((e.name.strip_prefix(&folder)?.to_owned(), (e.start, e.len)));
+        let storages = entries.into_iter().filter_map(storage).collect();
+        Ok(Self { source, size, tree, root, storages, format: "torch" })
+    }
+
+    /// Pickles of a number, a version, the machine, the object and the names of storages; then each
+    /// storage, its length before it.
+    fn of_legacy(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
+        let text = bytes_at(&mut *source, 0, size.min(pickle::MOST_BYTES as u64))?;
+        let mut tree = Tree::default();
+        let mut roots = [0; 5];
+        let mut at = 0;
+        for root in &mut roots {
+            (*root, at) = pickle::run(&mut tree, &text, at)?;
+        }
+        let little = tree.entries(roots[2]).into_iter().find(|e| e.0 == "little_endian");
+        if little.is_some_and(|(_, id)| matches!(tree.get(id), Value::Bool(false))) {
+            return Err(BIG_ENDIAN.into());
+        }
+        let widths: HashMap<&str, usize> =
+            tree.storages().map(|s| (s.key.as_str(), s.element.width())).collect();
+        let Value::Items(keys) = tree.get(roots[4]) else {
+            return Err("it does not name its storages".into());
+        };
+        let mut storages = HashMap::new();
+        let mut at = at as u64;
+        for &key in keys {
+            let Value::Text(key) = tree.get(key) else {
+                return Err("a storage has no name".into());
+            };
+            let length = bytes_at(&mut *source, at, 8)?.try_into().unwrap_or_default();
+            let width = widths.get(key.as_str()).ok_or("a storage is of no known type")?;
+            let bytes = u64::from_le_bytes(length).checked_mul(*width as u64);
+            let end = bytes.and_then(|b| b.checked_add(at + 8)).filter(|&end| end <= size);
+            let end = end.ok_or_else(|| format!("storage {key} ends beyond the file"))?;
+            storages.insert(key.clone(), (at + 8, end - at - 8));
+            at = end;
+        }
+        Ok(Self { source, size, tree, root: roots[3], storages, format: "torch, legacy" })
+    }
+
+    fn of_safetensors(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
+        let length = bytes_at(&mut *source, 0, 8)?.try_into().unwrap_or_default();
+        let length = u64::from_le_bytes(length);
+        if length > (100 << 20).min(size.saturating_sub(8)) {
+            return Err(format!("its header of {length} bytes does not lie in the file"));
+        }
+        let header = bytes_at(&mut *source, 8, length)?;
+        let header: Json = serde_json::from_slice(&header).map_err(|e| e.to_string())?;
+        let (mut tree, mut entries, mut storages) = (Tree::default(), Vec::new(), HashMap::new());
+        for (name, entry) in header.as_object().into_iter().flatten() {
+            if name == "__metadata__" {
+                continue;
+            }
+            let key = tree.push(Value::Text(name.clone()));
+            let number = |v: &Json| v.as_u64().ok_or_else(|| format!("{name} has a wrong entry"));
+            let [from, to] = [0, 1].map(|i| number(&entry["data_offsets"][i]));
+            let (from, to) = (from?, to?);
+            let start = 8 + length;
+            if from > to || to > size - start {
+                return Err(format!("{name} ends beyond the file"));
+            }
+            let axes = entry["shape"].as_array().map_or(&[][..], Vec::as_slice);
+            let shape =
+                axes.iter().map(|v| number(v).map(|n| usize::try_from(n).unwrap_or(usize::MAX)));
+            let shape = shape.collect::<Parsed<Vec<usize>>>()?;
+            let value = match element_of(entry["dtype"].as_str().unwrap_or_default()) {
+                None => Value::Opaque,
+                Some(element) => {
+                    let len = usize::try_from(to - from).unwrap_or(0) / element.width();
+                    let storage = Storage { key: name.clone(), element, len };
+                    let tensor =
+                        Tensor::whole(storage, shape).map_err(|e| format!("{name}: {e}"))?;
+                    Value::Tensor(tensor)
+                }
+            };
+            storages.insert(name.clone(), (start + from, to - from));
+            entries.push((key, tree.push(value)));
+        }
+        let root = tree.push(Value::Dict(entries));
+        Ok(Self { source, size, tree, root, storages, format: "safetensors" })
+    }
+
+    /// The tensors of a dict under their names; an error if one's numbers are not all in the file.
+    pub(super) fn tensors(&self, id: Id) -> Parsed<Vec<(String, Tensor)>> {
+        let mut found = Vec::new();
+        for (name, id) in self.tree.entries(id) {
+            if let Value::Tensor(tensor) = self.tree.get(id) {
+                self.start(tensor).map_err(|e| format!("{name}: {e}"))?;
+                found.push((name.to_owned(), tensor.clone()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a dict holds a tensor under a name.
+    pub(super) fn has_tensors(&self, id: Id) -> bool {
+        let is_tensor = |(_, id): (&str, Id)| matches!(self.tree.get(id), Value::Tensor(_));
+        self.tree.entries(id).into_iter().any(is_tensor)
+    }
+
+    /// The numbers of a tensor, in order.
+    pub(super) fn read(&mut self, tensor: &Tensor) -> Parsed<Vec<f32>> {
+        let start = self.start(tensor)?;
+        tensor.read(&mut *self.source, start)
+    }
+
+    /// Where the storage of a tensor starts.
+    fn start(&self, tensor: &Tensor) -> Parsed<u64> {
+        let Storage { key, element, len } = &tensor.storage;
+        let (start, bytes) = self.storages.get(key).ok_or_else(|| format!("no storage {key}"))?;
+        match (*len as u64).checked_mul(element.width() as u64) {
+            Some(wanted) if wanted <= *bytes => Ok(*start),
+            _ => Err(format!("storage {key} has {bytes} bytes for {len} numbers")),
+        }
+    }
+}
+
+const BIG_ENDIAN: &str = "it was written on a big-endian machine";
+
+fn element_of(dtype: &str) -> Option<Element> {
+    Some(match dtype {
+        "F64" => Element::F64,
+        "F32" => Element::F32,
+        "F16" => Element::F16,
+        "BF16" => Element::Bf16,
+        "I64" => Element::I64,
+        "I32" => Element::I32,
+        "I16" => Element::I16,
+        "I8" => Element::I8,
+        "U8" => Element::U8,
+        "BOOL" => Element::Bool,
+        _ => return None,
+    })
+}
+
+/// An archive of bytes in memory.
+pub(super) fn of_bytes(bytes: Vec<u8>) -> Parsed<Archive> {
+    let size = bytes.len() as u64;
+    Archive::open(Box::new(Cursor::new(bytes)), size)
+}

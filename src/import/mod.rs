@@ -1,0 +1,355 @@
+//! Checkpoints of the original implementations, turned into weights files of srk.
+//!
+//! ```text
+//! file -> archive (zip, legacy or safetensors) -> tree of values (pickle executes nothing)
+//!      -> state dict -> which network, by names and shapes (detect) -> recipe of its process -> weights file
+//! ```
+mod archive;
+pub mod detect;
+mod pickle;
+mod schedule;
+mod state_dict;
+mod storage;
+mod zip;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use self::archive::Archive;
+use self::detect::{KNOWN, Known};
+use self::pickle::Parsed;
+use self::state_dict::StateDict;
+use crate::diffusion::sampler::Diffusion;
+use crate::diffusion::system::SystemConfig;
+use crate::engine::parameter::Parameter;
+use crate::error::{Error, Report, Result};
+use crate::models::ModelConfig;
+use crate::models::weights::{WeightsFile, file_shape};
+use crate::training::config::Config;
+use crate::training::recipes;
+
+/// What is asked of an import; the default leaves everything to the file.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The kind of network.
+    pub arch: Option<String>,
+    /// The entry of the checkpoint that holds the weights.
+    pub weights: Option<String>,
+    /// A recipe's name, or a configuration file, for the process.
+    pub recipe: Option<String>,
+    /// `model.KEY=VALUE` and `diffusion.KEY=VALUE`, over what was found.
+    pub overrides: Vec<String>,
+    /// Whether tensors that the network does not have are left out.
+    pub ignore_unexpected: bool,
+    /// What users may do with the weights.
+    pub license: Option<String>,
+}
+
+/// A checkpoint as srk runs it.
+#[derive(Debug)]
+pub struct Imported {
+    /// With the metadata of its system.
+    pub file: WeightsFile,
+    /// The network, its process and sizes.
+    pub config: SystemConfig,
+    /// Numbers that training changes.
+    pub parameters: usize,
+    /// What kind of file it was, such as `torch` or `safetensors`.
+    pub format: &'static str,
+    /// Where in the file the weights were, such as `state_dict`, and what was cut off their names.
+    pub place: [String; 2],
+    /// Where the process comes from.
+    pub process: String,
+    /// What the weights do not tell.
+    pub assumed: &'static str,
+    /// Tensors that were left out.
+    pub ignored: Vec<String>,
+    /// What is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// Shape and values of a tensor, in the layout of files.
+pub type Array = (Vec<usize>, Vec<f32>);
+
+/// Ends of names that checkpoints hold beside what is trained, and that srk computes itself.
+const HARMLESS: [&str; 27] = [
+    "relative_position_index",
+    "attn_mask",
+    "num_batches_tracked",
+    "betas",
+    "alphas",
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "sqrt_alphas_cumprod",
+    "sqrt_alphas_cumprod_prev",
+    "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+    "posterior_variance",
+    "posterior_log_variance_clipped",
+    "posterior_mean_coef1",
+    "posterior_mean_coef2",
+    // The Haar filters of a wavelet package, in its dwt and its inverse.
+    "h0_col",
+    "h0_row",
+    "h1_col",
+    "h1_row",
+    "g0_col",
+    "g0_row",
+    "g1_col",
+    "g1_row",
+    "inv_freq",
+];
+
+fn is_harmless(name: &str) -> bool {
+    HARMLESS.contains(&name.rsplit('.').next().unwrap_or(name))
+}
+
+/// Reads the checkpoint `path`.
+///
+/// # Errors
+/// [`Error::Model`] if it is damaged, of no network that srk knows, or does not fit it;
+/// [`Error::Usage`] if `request` asks for what there is not.
+pub fn import(path: &Path, request: &Request) -> Result<Imported> {
+    let name = path.display().to_string();
+    let refuse = |cause: String| refuse(&name, cause);
+    let file = File::open(path).map_err(|e| refuse(e.to_string()))?;
+    let size = file.metadata().map_err(|e| refuse(e.to_string()))?.len();
+    let archive = Archive::open(Box::new(file), size).map_err(refuse)?;
+    import_archive(archive, path, request)
+}
+
+/// Reads a checkpoint that is in memory; messages call it `path`.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_bytes(bytes: Vec<u8>, path: &Path, request: &Request) -> Result<Imported> {
+    let archive = archive::of_bytes(bytes).map_err(|e| refuse(&path.display().to_string(), e))?;
+    import_archive(archive, path, request)
+}
+
+/// Every tensor of the state dict in a checkpoint, under the names it has there.
+///
+/// # Errors
+/// If the checkpoint is damaged or holds no tensors.
+pub fn tensors(bytes: Vec<u8>, key: Option<&str>) -> Result<BTreeMap<String, Array>> {
+    let read = || -> Parsed<_> {
+        let mut archive = archive::of_bytes(bytes)?;
+        let state = StateDict::find(&archive, key)?;
+        let read = |(name, tensor): (String, storage::Tensor)| {
+            let values = archive.read(&tensor)?;
+            Ok((name, (tensor.shape, values)))
+        };
+        state.tensors.into_iter().map(read).collect()
+    };
+    read().map_err(|cause| refuse("the checkpoint", cause))
+}
+
+fn refuse(name: &str, cause: String) -> Error {
+    let help = match () {
+        () if cause.contains("several state dicts") => "choose one with --weights KEY",
+        () if cause.contains("no dict of tensors") => {
+            "save it again: torch.save(model.state_dict(), FILE)"
+        }
+        () if cause.contains("compressed") || cause.contains("big-endian") => {
+            "load it in Python and save it again: torch.save(torch.load(FILE), OTHER)"
+        }
+        () => "copy or download the file again; srk reads torch.save's files and safetensors",
+    };
+    Error::Model(Report::new(format!("cannot import {name}"), cause).help(help))
+}
+
+fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Result<Imported> {
+    let name = path.display().to_string();
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let wanted = match &request.arch {
+        None => None,
+        Some(arch) => Some(detect::by_name(arch).ok_or_else(|| unknown_arch(arch))?),
+    };
+    let found = StateDict::find(&archive, request.weights.as_deref());
+    let mut state = found.map_err(|e| refuse(&name, e))?;
+    state.unwrap(wanted, &file);
+    let shapes = state.shapes(&file);
+    let known =
+        wanted.or_else(|| detect::identify(&shapes)).ok_or_else(|| not_known(&name, &shapes))?;
+    let model = known.config(&shapes).ok_or_else(|| {
+        let (found, all) = known.matches(&shapes);
+        let cause = format!("{found} of the {all} tensors of {} are there", known.name);
+        refuse(&name, cause)
+    })?;
+    let (diffusion, process) = diffusion_of(known, &model, request)?;
+    let mut notes = Vec::new();
+    let mut config = SystemConfig { model, diffusion, default_steps: None };
+    if let Some(betas) = state.get("betas") {
+        let betas = archive.read(betas).map_err(|e| refuse(&name, e))?;
+        notes.extend(schedule::adopt(&mut config.diffusion, &betas));
+    }
+    overridden(&mut config, &request.overrides)?;
+    let network = config.model.build(0);
+    let ignored = compare(&network.state(), &state, &name, known, request)?;
+    let mut tensors = BTreeMap::new();
+    for p in network.state() {
+        // There, as was compared.
+        let Some(tensor) = state.get(p.name()) else { continue };
+        let values =
+            archive.read(tensor).map_err(|e| refuse(&name, format!("{}: {e}", p.name())))?;
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            return Err(refuse(
+                &name,
+                format!("{}[{i}] is {}, not a finite number", p.name(), values[i]),
+            ));
+        }
+        tensors.insert(p.name().to_owned(), (tensor.shape.clone(), values));
+    }
+    let mut extra = vec![("srk.recipe", format!("imported from {file}"))];
+    extra.extend(request.license.clone().map(|l| ("srk.license", l)));
+    let file = WeightsFile { metadata: config.metadata(&extra), tensors };
+    // Refuse what could not be opened again; that the tensors fit was seen above.
+    SystemConfig::of(&file, &name)?;
+    let (parameters, assumed) = (network.parameter_count(), known.assumed);
+    let (format, place) = (archive.format, [state.key, state.prefix]);
+    Ok(Imported { file, config, parameters, format, place, process, assumed, ignored, notes })
+}
+
+fn unknown_arch(name: &str) -> Error {
+    let names: Vec<&str> = KNOWN.iter().map(|k| k.name).collect();
+    let nearest = names.iter().min_by_key(|k| strsim::damerau_levenshtein(k, name)).unwrap_or(&"");
+    let report =
+        Report::new(format!("srk imports no {name}"), format!("it knows {}", names.join(", ")));
+    Error::Usage(report.help(format!("did you mean --arch {nearest}?")))
+}
+
+fn not_known(name: &str, shapes: &detect::Shapes) -> Error {
+    let first = shapes.shapes.keys().next().map_or("none", String::as_str);
+    let names: Vec<&str> = KNOWN.iter().map(|k| k.name).collect();
+    let near = match detect::nearest(shapes) {
+        Some((known, (found, all))) if found > 0 => {
+            format!("; nearest is {}, {found} of whose {all} names are there", known.name)
+        }
+        _ => String::new(),
+    };
+    let cause = format!(
+        "its {} tensors (first \"{first}\") are of no network that srk knows{near}",
+        shapes.shapes.len()
+    );
+    let report = Report::new(format!("cannot import {name}"), cause);
+    Error::Model(report.help(format!("srk imports {}", names.join(", "))))
+}
+
+/// Refuses tensors that are missing, of another shape, or that the network does not have; the names of
+/// those that are left out.
+fn compare(
+    parameters: &[Parameter],
+    state: &StateDict,
+    name: &str,
+    known: &Known,
+    request: &Request,
+) -> Result<Vec<String>> {
+    let (mut missing, mut wrong) = (Vec::new(), Vec::new());
+    let mut unexpected: BTreeMap<&str, ()> =
+        state.tensors.keys().chain(state.beside.keys()).map(|k| (k.as_str(), ())).collect();
+    for p in parameters {
+        unexpected.remove(p.name());
+        let shape = file_shape(p.layout(), p.value().shape());
+        match state.get(p.name()) {
+            None => missing.push(p.name().to_owned()),
+            Some(t) if t.shape != shape => {
+                wrong.push(format!("{} {:?} instead of {shape:?}", p.name(), t.shape));
+            }
+            Some(_) => {}
+        }
+    }
+    let (ignored, strange): (Vec<String>, Vec<String>) = unexpected
+        .into_keys()
+        .map(str::to_owned)
+        .partition(|k| is_harmless(k) || request.ignore_unexpected);
+    if missing.is_empty() && wrong.is_empty() && strange.is_empty() {
+        return Ok(ignored);
+    }
+    let counted = [("missing", &missing), ("of another shape", &wrong), ("unexpected", &strange)];
+    let parts: Vec<String> = counted
+        .into_iter()
+        .filter(|(_, list)| !list.is_empty())
+        .map(|(what, list)| format!("{} are {what} ({})", list.len(), first(list)))
+        .collect();
+    let cause =
+        format!("of the {} tensors of {}, {}", parameters.len(), known.name, parts.join(", "));
+    let help = match missing.is_empty() && wrong.is_empty() {
+        true => "--ignore-unexpected    leaves the unexpected ones out",
+        false => "--arch NAME takes another network, --set model.KEY=VALUE another size",
+    };
+    Err(Error::Model(Report::new(format!("{name} does not fit the network"), cause).help(help)))
+}
+
+/// The first three of a list.
+pub fn first(list: &[String]) -> String {
+    let shown = list.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if list.len() > 3 { format!("{shown}, ...") } else { shown }
+}
+
+/// `[diffusion]` of the recipe that was asked for, or of the one whose network is most like this one,
+/// and where it comes from.
+fn diffusion_of(
+    known: &Known,
+    model: &ModelConfig,
+    request: &Request,
+) -> Result<(Diffusion, String)> {
+    if let Some(name) = &request.recipe {
+        let (text, from) = match recipes::ALL.iter().find(|r| r.name == name) {
+            Some(recipe) => (recipe.text.to_owned(), format!("the recipe {name}")),
+            None if PathBuf::from(name).is_file() => {
+                let text = std::fs::read_to_string(name);
+                let wrong = |e| Error::Usage(Report::new(format!("cannot read {name}"), e));
+                (text.map_err(wrong)?, name.clone())
+            }
+            None => (recipes::find(name)?.text.to_owned(), String::new()),
+        };
+        return Ok((Config::read(&text, &from, &[])?.diffusion, from));
+    }
+    let fields = |m: &ModelConfig| serde_json::to_value(m).unwrap_or_default();
+    let mine = fields(model);
+    let alike = |theirs: &Json| {
+        let equal = |(key, value): &(&String, &Json)| theirs[key.as_str()] == **value;
+        mine.as_object().into_iter().flatten().filter(equal).count()
+    };
+    let all =
+        recipes::ALL.iter().filter_map(|r| Some((r.name, Config::read(r.text, r.name, &[]).ok()?)));
+    let same = all.filter(|(_, c)| fields(&c.model)["kind"] == mine["kind"]);
+    // Of equals the first.
+    let best = same.min_by_key(|(_, c)| usize::MAX - alike(&fields(&c.model)));
+    if let Some((name, config)) = best {
+        return Ok((config.diffusion, format!("the recipe {name}")));
+    }
+    let wrong = |cause: String| {
+        let report = Report::new(format!("no recipe tells the process of {}", known.name), cause);
+        Error::Usage(report.help("--recipe FILE    names a configuration with its [diffusion]"))
+    };
+    let diffusion = toml::from_str(known.diffusion).map_err(|e| wrong(e.to_string()))?;
+    Ok((diffusion, "the publication".to_owned()))
+}
+
+/// Applies `model.KEY=VALUE` and `diffusion.KEY=VALUE`.
+fn overridden(config: &mut SystemConfig, settings: &[String]) -> Result<()> {
+    for setting in settings {
+        let wrong = |cause: String| {
+            let report = Report::new(format!("cannot apply --set {setting}"), cause);
+            Error::Usage(report.help("--set model.groups=16    is the form"))
+        };
+        let (key, text) = setting.split_once('=').ok_or_else(|| wrong("there is no =".into()))?;
+        let value: Json = serde_json::from_str(text).unwrap_or_else(|_| text.into());
+        let path = format!("/{}", key.trim().replace('.', "/"));
+        let mut all = serde_json::json!({"model": config.model, "diffusion": config.diffusion});
+        let slot = all.pointer_mut(&path).ok_or_else(|| wrong(format!("there is no {key}")))?;
+        *slot = value;
+        let read = |e: serde_json::Error| wrong(e.to_string());
+        config.model = serde_json::from_value(all["model"].take()).map_err(read)?;
+        config.diffusion = serde_json::from_value(all["diffusion"].take()).map_err(read)?;
+        config.diffusion.check()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The state dict inside a checkpoint, under the names of the network alone.
+use std::collections::BTreeMap;
+
+use super::archive::Archive;
+use super::detect::{self, Shapes};
+use super::pickle::{Id, Parsed};
+use super::storage::Tensor;
+
+/// Where checkpoints keep weights, the averaged ones first.
+const CONTAINERS: [&str; 15] = [
+    "params_ema",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+    "generator_state_dict",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "params",
+    "model",
+    "generator",
+    "net_g",
+    "net",
+    "weights",
+];
+
+/// What wrappers put before the names of a network.
+const PREFIXES: [&str; 10] = [
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "netG.",
+    "net_g.",
+    "generator.",
+    "denoise_fn.",
+    "network.",
+    "unet.",
+    "net.",
+];
+
+/// The tensors of a network, and those beside it.
+#[derive(Debug, Default)]
+pub(super) struct StateDict {
+    /// The key it was under; empty for the whole file.
+    pub(super) key: String,
+    /// What was cut off before each name.
+    pub(super) prefix: String,
+    pub(super) tensors: BTreeMap<String, Tensor>,
+    /// Tensors of the same dict that do not have the prefix.
+    pub(super) beside: BTreeMap<String, Tensor>,
+}
+
+impl StateDict {
+    /// The one under `key`, or the one that is to be taken if there is no key.
+    pub(super) fn find(archive: &Archive, key: Option<&str>) -> Parsed<Self> {
+        let (key, id) = choose(archive, key)?;
+        let tensors: BTreeMap<String, Tensor> = archive.tensors(id)?.into_iter().collect();
+        let bytes = |t: &Tensor| t.shape.iter().product::<usize>() * t.storage.element.width();
+        // Shared numbers are few; many would ask for more memory than the file is long.
+        let all = tensors.values().map(bytes).fold(0, usize::saturating_add) as u64;
+        if all / 2 > archive.size {
+            return Err(format!("its tensors take {all} bytes, the file has {}", archive.size));
+        }
+        Ok(Self { key, tensors, ..Self::default() })
+    }
+
+    /// Names and shapes, those beside the network too: it may have parts without the prefix.
+    pub(super) fn shapes(&self, file: &str) -> Shapes {
+        let all = self.beside.iter().chain(&self.tensors);
+        let shapes = all.map(|(name, t)| (name.clone(), t.shape.clone())).collect();
+        Shapes { shapes, file: file.to_owned() }
+    }
+
+    /// A tensor of the network, or one beside it.
+    pub(super) fn get(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name).or_else(|| self.beside.get(name))
+    }
+
+    /// Cuts off what wrappers put before the names, until a network is recognised.
+    pub(super) fn unwrap(&mut self, wanted: Option<&detect::Known>, file: &str) {
+        for _ in 0..4 {
+            let shapes = self.shapes(file);
+            let is_known = match wanted {
+                Some(known) => known.config(&shapes).is_some(),
+                None => detect::identify(&shapes).is_some(),
+            };
+            let with = |prefix: &str| self.tensors.keys().filter(|k| k.starts_with(prefix)).count();
+            let most = PREFIXES.into_iter().map(|p| (with(p), p)).max_by_key(|(count, _)| *count);
+            let Some((1.., prefix)) = most.filter(|_| !is_known) else { return };
+            for (name, tensor) in std::mem::take(&mut self.tensors) {
+                match name.strip_prefix(prefix) {
+                    Some(rest) => self.tensors.insert(rest.to_owned(), tensor),
+                    None => self.beside.insert(name, tensor),
+                };
+            }
+            self.prefix.push_str(prefix);
+        }
+    }
+}
+
+fn choose(archive: &Archive, key: Option<&str>) -> Parsed<(String, Id)> {
+    let mut at = archive.root;
+    let mut path: Vec<&str> = Vec::new();
+    for _ in 0..3 {
+        let entries = archive.tree.entries(at);
+        if let Some(key) = key {
+            let names: Vec<&str> = entries.iter().map(|e| e.0).take(20).collect();
+            let (_, id) = entries
+                .iter()
+                .find(|e| e.0 == key)
+                .ok_or_else(|| format!("it has no entry {key}, but {}", names.join(", ")))?;
+            return match archive.has_tensors(*id) {
+                true => Ok((key.to_owned(), *id)),
+                false => Err(format!("its entry {key} holds no tensors")),
+            };
+        }
+        let container = |name: &&str| entries.iter().find(|e| e.0 == *name).copied();
+        let dict = |(_, id): &(&str, Id)| archive.has_tensors(*id) || nested(archive, *id);
+        let mut found = CONTAINERS.iter().filter_map(container).find(dict);
+        if found.is_none() && !archive.has_tensors(at) {
+            let others = entries.iter().filter(|e| !e.0.contains("optim") && dict(e));
+            let others: Vec<&(&str, Id)> = others.collect();
+            if others.len() > 1 {
+                let names: Vec<&str> = others.iter().map(|e| e.0).collect();
+                return Err(format!("it holds several state dicts: {}", names.join(", ")));
+            }
+            found = others.first().map(|e| **e);
+        }
+        match found {
+            Some((name, id)) => {
+                path.push(name);
+                at = id;
+            }
+            None if archive.has_tensors(at) => return Ok((path.join("."), at)),
+            None => break,
+        }
+    }
+    if archive.has_tensors(at) {
+        return Ok((path.join("."), at));
+    }
+    let entries = archive.tree.entries(at);
+    let names: Vec<&str> = entries.iter().map(|e| e.0).take(20).collect();
+    Err(match names.is_empty() {
+        true => "it holds no dict of tensors; a whole module was saved, or TorchScript".to_owned(),
+        false => format!("none of its entries holds tensors: {}", names.join(", ")),
+    })
+}
+
+/// Whether a container lies in the dict.
+fn nested(archive: &Archive, id: Id) -> bool {
+    let entries = archive.tree.entries(id);
+    entries.iter().any(|e| CONTAINERS.contains(&e.0) && archive.has_tensors(e.1))
+}

@@ -1,0 +1,178 @@
+//! Tensors as files hold them: a part of a storage, with strides, of some element type.
+use std::io::{Read, Seek, SeekFrom};
+
+use half::{bf16, f16};
+
+use super::pickle::{Parsed, Storage};
+
+/// What is read: a file, or bytes.
+pub(super) trait Source: Read + Seek {}
+
+impl<T: Read + Seek> Source for T {}
+
+/// The type of a number in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    F64,
+    F32,
+    F16,
+    Bf16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U8,
+    Bool,
+}
+
+impl Element {
+    /// That of a torch class, such as `torch.FloatStorage`.
+    pub(super) fn of_class(class: &str) -> Option<Self> {
+        Some(match class.strip_prefix("torch.")?.strip_suffix("Storage")? {
+            "Double" => Self::F64,
+            "Float" => Self::F32,
+            "Half" => Self::F16,
+            "BFloat16" => Self::Bf16,
+            "Long" => Self::I64,
+            "Int" => Self::I32,
+            "Short" => Self::I16,
+            "Char" => Self::I8,
+            "Byte" => Self::U8,
+            "Bool" => Self::Bool,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn width(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::Bf16 | Self::I16 => 2,
+            Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+
+    /// Numbers, lowest byte first.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "weights are f32"
+    )]
+    fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        macro_rules! each {
+            ($t:ty, $to:expr) => {{
+                let (chunks, _) = bytes.as_chunks();
+                chunks.iter().map(|&b| $to(<$t>::from_le_bytes(b))).collect()
+            }};
+        }
+        match self {
+            Self::F64 => each!(f64, |v| v as f32),
+            Self::F32 => each!(f32, |v| v),
+            Self::F16 => each!(f16, f16::to_f32),
+            Self::Bf16 => each!(bf16, bf16::to_f32),
+            Self::I64 => each!(i64, |v| v as f32),
+            Self::I32 => each!(i32, |v| v as f32),
+            Self::I16 => each!(i16, f32::from),
+            Self::I8 => each!(i8, f32::from),
+            Self::U8 | Self::Bool => each!(u8, f32::from),
+        }
+    }
+}
+
+/// A view of a storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tensor {
+    pub(super) storage: Storage,
+    pub(super) shape: Vec<usize>,
+    offset: usize,
+    strides: Vec<usize>,
+}
+
+impl Tensor {
+    /// A view that lies within its storage and is no larger: one that repeats numbers is refused, since
+    /// its size is bounded by nothing.
+    pub(super) fn new(
+        storage: Storage,
+        offset: usize,
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+    ) -> Parsed<Self> {
+        let len = storage.len;
+        let outside = || format!("a tensor of shape {shape:?} leaves its storage of {len} numbers");
+        if shape.len() != strides.len() || shape.len() > 8 {
+            return Err(format!("a tensor has shape {shape:?} and strides {strides:?}"));
+        }
+        let mut all = 1usize;
+        for &n in &shape {
+            all = all.checked_mul(n).ok_or_else(outside)?;
+        }
+        if all > 0 {
+            let mut last = offset;
+            for (&n, &stride) in shape.iter().zip(&strides) {
+                let step = (n - 1).checked_mul(stride).ok_or_else(outside)?;
+                last = last.checked_add(step).ok_or_else(outside)?;
+            }
+            if last >= len || all > len {
+                return Err(outside());
+            }
+        }
+        Ok(Self { storage, shape, offset, strides })
+    }
+
+    /// All of a storage, without gaps.
+    pub(super) fn whole(storage: Storage, shape: Vec<usize>) -> Parsed<Self> {
+        let mut strides = vec![1usize; shape.len()];
+        for i in (1..shape.len()).rev() {
+            strides[i - 1] = strides[i].saturating_mul(shape[i]);
+        }
+        Self::new(storage, 0, shape, strides)
+    }
+
+    /// The numbers in order, read from a storage that starts at byte `start` of `source`.
+    pub(super) fn read(&self, source: &mut dyn Source, start: u64) -> Parsed<Vec<f32>> {
+        let count: usize = self.shape.iter().product();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let reach: usize = self.shape.iter().zip(&self.strides).map(|(n, s)| (n - 1) * s).sum();
+        let width = self.storage.element.width();
+        source
+            .seek(SeekFrom::Start(start + (self.offset * width) as u64))
+            .map_err(|e| e.to_string())?;
+        let wanted = ((reach + 1) * width) as u64;
+        // Grows as bytes arrive, so that what a file says of itself allocates nothing.
+        let mut bytes = Vec::new();
+        source.take(wanted).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        if (bytes.len() as u64) < wanted {
+            return Err(format!("its storage {} ends too early", self.storage.key));
+        }
+        let held = self.storage.element.decode(&bytes);
+        if self.is_dense() {
+            return Ok(held);
+        }
+        let mut index = vec![0usize; self.shape.len()];
+        let mut values = Vec::with_capacity(count);
+        for _ in 0..count {
+            values.push(held[index.iter().zip(&self.strides).map(|(i, s)| i * s).sum::<usize>()]);
+            for axis in (0..index.len()).rev() {
+                index[axis] += 1;
+                if index[axis] < self.shape[axis] {
+                    break;
+                }
+                index[axis] = 0;
+            }
+        }
+        Ok(values)
+    }
+
+    fn is_dense(&self) -> bool {
+        let mut expected = 1;
+        for (&n, &stride) in self.shape.iter().zip(&self.strides).rev() {
+            if n > 1 && stride != expected {
+                return false;
+            }
+            expected *= n;
+        }
+        true
+    }
+}
