@@ -30,7 +30,11 @@ const SYSTEMS: [(&str, &[&str], f64); 10] = [
     ),
     ("sr3-div2k", &["model.base=8", "model.time_dim=32", "model.attention=true"], 0.7),
     ("sr3-mnist", &["model.widths=[8, 16, 16]", "data.pad=0"], 0.7),
-    ("sr3-miniplaces", &["model.widths=[8, 16, 16]", "model.injection=between-convs"], 0.7),
+    (
+        "sr3-miniplaces",
+        &["model.widths=[8, 16, 16]", "model.injection=between-convs", "run.steps=200"],
+        0.7,
+    ),
     ("resshift-dual", &["model.base=8"], 0.7),
     ("resshift-experiment", &["model.base=8"], 0.8),
     ("srddpm", &["model.base=8", "adversarial.after=1000"], 0.7),
@@ -129,6 +133,7 @@ fn srdiff_needs_its_encoder_and_leaves_it_alone() {
     let error = go(&config("srdiff", &images, &SRDIFF), &out, None).0.unwrap_err();
     assert_eq!(error.exit_code(), 2);
     let message = error.to_string();
+    assert!(!out.exists(), "a refused run left a folder");
     assert!(message.contains("encoder") && message.contains("run.frozen"), "{message}");
     let sizes = ["model.base=8", "model.blocks=3", "model.growth=4", "run.steps=3"];
     finish(&config("rrdb", &images, &sizes), &out, None);

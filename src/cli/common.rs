@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::diffusion::process::Process;
+use crate::diffusion::sampler::Rule;
 use crate::diffusion::system::System;
 use crate::engine::cuda;
 use crate::engine::device::{DType, Device};
@@ -62,6 +64,65 @@ impl DeviceChoice {
     /// If the GPU that was asked for cannot be used.
     pub(super) fn open(&self, note: &mut dyn FnMut(&Error)) -> Result<Device> {
         cuda::choose(&self.0, note)
+    }
+}
+
+/// How the chain of a model is walked, where not as its file says.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Sampling {
+    /// The rule of a step
+    #[arg(long, value_enum)]
+    sampler: Option<SamplerName>,
+    /// ResShift: the strength of the noise, in place of the one trained with; 0 adds none
+    #[arg(long, value_name = "KAPPA", value_parser = not_negative)]
+    kappa: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum SamplerName {
+    /// Ancestral: the posterior of the process
+    Posterior,
+    /// DDPM with the variance beta
+    LargeVariance,
+    /// Deterministic DDIM; ResShift keeps the noise it finds
+    Ddim,
+    /// The DualDomainUNet system's mean; ResShift only
+    Seed001,
+}
+
+fn not_negative(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(v) if v.is_finite() && v >= 0.0 => Ok(v),
+        _ => Err("a number of at least 0".into()),
+    }
+}
+
+impl Sampling {
+    /// Changes how `system` samples.
+    ///
+    /// # Errors
+    /// If its process knows no such thing.
+    pub(super) fn apply(&self, system: &mut System) -> Result<()> {
+        let diffusion = &mut system.config.diffusion;
+        let shifts = matches!(diffusion.process, Process::ResShift { .. });
+        let refuse = |what: &str| {
+            let report = Report::new(what, format!("{} is no ResShift model", system.name));
+            Err(Error::Usage(report.help("srk models info MODEL    shows its process")))
+        };
+        match self.sampler {
+            Some(SamplerName::Seed001) if !shifts => return refuse("--sampler seed001"),
+            Some(SamplerName::Seed001) => diffusion.sampler.rule = Rule::Seed001,
+            Some(SamplerName::Posterior) => diffusion.sampler.rule = Rule::Posterior,
+            Some(SamplerName::LargeVariance) => diffusion.sampler.rule = Rule::LargeVariance,
+            Some(SamplerName::Ddim) => diffusion.sampler.rule = Rule::Ddim { eta: 0.0 },
+            None => {}
+        }
+        match (&mut diffusion.process, self.kappa) {
+            (Process::ResShift { kappa, .. }, Some(wanted)) => *kappa = wanted,
+            (_, Some(_)) => return refuse("--kappa"),
+            (_, None) => {}
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::common::{self, DeviceChoice, Precision};
+use super::common::{self, DeviceChoice, Precision, Sampling};
 use crate::diffusion::system::System;
 use crate::error::{Error, Report, Result};
 use crate::evaluate::{self, Scores};
@@ -35,7 +35,9 @@ pub(super) struct Args {
     /// Calls of the network; the model's default if left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
-    /// A model of this binary or a weights file
+    #[command(flatten)]
+    sampling: Sampling,
+    /// A model of this binary, a weights file, or the folder of a training run
     #[arg(short, long, default_value = "srk-x4")]
     model: String,
     /// Pixels left out at every side [default: the scale]
@@ -89,7 +91,8 @@ pub(super) fn run(args: Args) -> Result<()> {
 
 /// Degrades every picture of the folders, enlarges it and compares.
 fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
-    let system = System::open(&args.model)?;
+    let mut system = System::open(&args.model)?;
+    args.sampling.apply(&mut system)?;
     if system.scale() != args.scale {
         let what = format!("{} enlarges {} times", system.name, system.scale());
         let report = Report::new(what, format!("--scale is {}", args.scale));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::common::{self, DeviceChoice, Precision, Stop};
+use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
 use crate::diffusion::system::System;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// The output file, or the folder of the outputs
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// A model of this binary or a weights file
+    /// A model of this binary, a weights file, or the folder of a training run
     #[arg(short, long, visible_short_alias = 'n', default_value = "srk-x4")]
     model: String,
     /// How many times as large; the model's 4x is resampled to any other factor
@@ -40,6 +40,8 @@ pub(super) struct Args {
     /// Calls of the network; the model's default if left out, 1 is the fastest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
+    #[command(flatten)]
+    sampling: Sampling,
     /// The seed of the noise; the same seed gives the same bytes
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -116,7 +118,9 @@ pub(super) fn run(args: Args) -> Result<()> {
     // Less than the tiles themselves: what is kept for reuse counts as memory, too.
     pool::limit(256 << 20);
     let jobs = args.request()?.jobs()?;
-    let upscaler = common::place(System::open(&args.model)?, &args.device, args.precision)?;
+    let mut system = System::open(&args.model)?;
+    args.sampling.apply(&mut system)?;
+    let upscaler = common::place(system, &args.device, args.precision)?;
     let system = upscaler.system();
     let stop = common::stop_on_signals()?;
     let started = Instant::now();

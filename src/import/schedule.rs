@@ -12,7 +12,7 @@ fn makes(schedule: &Betas, betas: &[f32]) -> bool {
 
 /// Gives a DDPM the length and the schedule of `betas`; what to say about it.
 pub(super) fn adopt(diffusion: &mut Diffusion, betas: &[f32]) -> Option<String> {
-    let (Process::Ddpm { steps, beta, .. } | Process::ResidualDdpm { steps, beta }) =
+    let (Process::Ddpm { steps, beta, .. } | Process::ResidualDdpm { steps, beta, .. }) =
         &mut diffusion.process
     else {
         return None;

@@ -81,17 +81,18 @@ impl<'a> Run<'a> {
         validation: Option<Validation>,
         reporter: &mut dyn Reporter,
     ) -> Result<Self> {
+        let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
+        // Before anything is written: a run that cannot start leaves no folder.
+        if checkpoints.latest().is_none() {
+            load_frozen(config, network)?;
+        }
+        let mut adversary = Adversary::open(config, &mut |text| reporter.warn(text))?;
         fs::create_dir_all(folder).map_err(|e| {
             Error::Failed(Report::new(format!("cannot make the folder {}", folder.display()), e))
         })?;
         let toml = config.to_toml();
         atomic_write(&folder.join("config.toml"), |file| file.write_all(toml.as_bytes()))?;
-        let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
         let mut optimizer = Optimizer::new(network.parameters())?;
-        let mut adversary = Adversary::open(config, &mut |text| reporter.warn(text))?;
-        if checkpoints.latest().is_none() {
-            load_frozen(config, network)?;
-        }
         if let Some(step) = checkpoints.latest() {
             let mut loaded =
                 checkpoints.load(step, &parts(network, adversary.as_ref()))?.into_iter();

@@ -277,6 +277,10 @@ pub struct AdversarialConfig {
     pub clamp: bool,
 }
 
+const fn yes() -> bool {
+    true
+}
+
 const fn last_relu() -> usize {
     35
 }
