@@ -150,6 +150,19 @@ fn the_penalty_of_a_critic_falls() {
     assert!(distances.iter().all(|d| d.is_finite()) && distances[11] > 0.0, "{distances:?}");
 }
 
+/// The published critic has norms over the batch.
+#[test]
+fn a_critic_with_norms_trains() {
+    let place = Place::new(12);
+    let more = ["run.steps=6", "optim.lr=1e-3", "model.critic_norm=true", "model.critic_steps=2"];
+    place.train("normed", "wgan-gp", &more, None).unwrap();
+    let penalties = measured(&place.out("normed"), "wgan-gp", "penalty");
+    assert!(penalties[5] < 0.5 * penalties[0], "{penalties:?}");
+    let file = place.out("normed/wgan-gp/ckpt/6/model.safetensors");
+    let moved = &WeightsFile::read(&file).unwrap().tensors["critic.0.1.running_mean"].1;
+    assert!(moved.iter().any(|&v| v != 0.0));
+}
+
 /// All files of the checkpoint of `step`.
 fn files(run: &Path, step: u64) -> Vec<Vec<u8>> {
     let folder = run.join("ckpt").join(step.to_string());
@@ -259,7 +272,7 @@ fn what_cannot_be_is_refused() {
     refused("gan", &["model.latnet=3"], "latnet");
     refused("gan", &["optim.rl=3"], "unknown key optim.rl");
     refused("dcgan", &["model.latent=0"], "model.latent must lie in 1..=65536");
-    refused("wgan-gp", &["model.critic_norm=true"], "batch_norm is not twice differentiable");
+    refused("wgan-gp", &["model.critic_steps=0"], "model.critic_steps must be at least 1");
     refused("ddpm", &["model.diffusion.prediction=x0"], "must be epsilon");
     refused("ddpm", &["model.network.groups=5"], "must divide");
     refused("vae", &["optim.accumulate=2"], "optim.accumulate must be 1");

@@ -3,6 +3,7 @@ pub mod adam;
 pub mod add_channels;
 pub mod attention;
 pub mod batch_norm;
+pub mod batch_norm_gradient;
 pub mod bce_with_logits;
 pub mod bilinear;
 pub mod cast;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<OpCase> {
         add_channels::cases(),
         attention::cases(),
         batch_norm::cases(),
+        batch_norm_gradient::cases(),
         bce_with_logits::cases(),
         bilinear::cases(),
         cast::cases(),
