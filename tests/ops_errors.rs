@@ -14,6 +14,7 @@ use srk::ops::{
     affine::Affine,
     attention::Attention,
     batch_norm::BatchNorm,
+    batch_norm_gradient::BatchNormGradient,
     bce_with_logits::BceWithLogits,
     channel_gate::ChannelGate,
     concat::Concat,
@@ -57,6 +58,7 @@ fn table() -> Vec<Wrong> {
     let x: &[usize] = &[2, 3, 5, 4];
     let at = Sampling::AlignCorners;
     let batch = |training| BatchNorm { eps: 1e-5, training };
+    let again = |training| BatchNormGradient { eps: 1e-5, training };
     let dct = |block| Dct2 { inverse: false, block };
     let norm = |groups| GroupNorm { groups, eps: 1e-5, silu: true };
     let shuffle = |inverse| PixelShuffle { factor: 3, inverse };
@@ -74,6 +76,9 @@ fn table() -> Vec<Wrong> {
         wrong(batch(true), [x, &[3], &[4]], "[4] for the channels of x, got shape [3]"),
         wrong(batch(true), [&[0, 3, 5, 4], &[4], &[4]], "at least one pixel"),
         wrong(batch(false), [x, &[4], &[4], &[4]], "[2, 4] for the channels of x, got shape [4]"),
+        wrong(again(true), [x, &[4], &[2, 3, 5, 3]], "got shape [2, 3, 5, 3]"),
+        wrong(again(true), [x, &[3], x], "[4] for the channels of x, got shape [3]"),
+        wrong(again(false), [x, &[4], x, &[4]], "[2, 4] for the channels of x, got shape [4]"),
         wrong(Bilinear { height: 0, width: 2, at }, [x], "0 x 2"),
         wrong(Bilinear { height: 2, width: 2, at }, [&[2, 0, 5, 4]], "got shape [2, 0, 5, 4]"),
         wrong(Concat, [x, &[2, 3, 6, 4]], "[2, 3, 5, any] as the first input"),

@@ -52,6 +52,23 @@ fn transposed(tape: &mut Tape, x: &Var, p: &[Var]) -> Result<Var> {
     tape.conv2d(&y, &p[2], None, Conv2d { stride: 3, pad: 1, relu: true })
 }
 
+/// The published critic of WGAN-GP: a norm by the batch's statistics, so that its images are not independent.
+fn normed(tape: &mut Tape, x: &Var, p: &[Var]) -> Result<Var> {
+    let y = tape.conv2d(x, &p[0], Some(&p[1]), STRIDED)?;
+    let mut running = Tensor::from_vec(vec![0.0f64; 6], &[2, 3]);
+    let y = tape.batch_norm(&y, [&p[2], &p[3]], &mut running, 0.1, 1e-5)?;
+    let y = tape.leaky_relu(&y, 0.2)?;
+    tape.conv2d(&y, &p[4], None, Conv2d { stride: 1, pad: 0, relu: false })
+}
+
+/// The same with constant statistics.
+fn constant(tape: &mut Tape, x: &Var, p: &[Var]) -> Result<Var> {
+    let statistics = tape.input(Tensor::from_vec(vec![0.1, -0.2, 0.7, 1.5], &[2, 2]));
+    let y = tape.batch_norm_with(x, [&p[0], &p[1]], &statistics, 1e-5)?;
+    let y = tape.leaky_relu(&y, 0.2)?;
+    tape.conv2d(&y, &p[2], None, Conv2d::same(3))
+}
+
 fn critics() -> Vec<Critic> {
     let critic = |input: &[usize], parameters: &[&[usize]], forward| {
         let parameters = parameters.iter().map(|p| p.to_vec()).collect();
@@ -66,6 +83,8 @@ fn critics() -> Vec<Critic> {
         critic(&[3, 4, 5, 2], &[&[3, 3, 3, 2], &[3], &[2, 1, 1, 3]], residual),
         critic(&[2, 2, 3, 1], &[&[5, 6], &[5], &[1, 5]], flat),
         critic(&[2, 3, 2, 2], &[&[2, 3, 3, 3], &[3], &[2, 3, 3, 3]], transposed),
+        critic(&[3, 8, 7, 2], &[&[3, 4, 4, 2], &[3], &[3], &[3], &[1, 2, 2, 3]], normed),
+        critic(&[2, 3, 4, 2], &[&[2], &[2], &[1, 3, 3, 2]], constant),
     ]
 }
 

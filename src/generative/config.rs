@@ -102,7 +102,8 @@ pub struct WganConfig {
     pub latent: usize,
     /// Where the weights of norms start around; 0 as published.
     pub gamma: f64,
-    /// Whether the critic has norms over the batch, as published.
+    /// Whether the critic has norms over the batch, as published: then the score of an image depends on the
+    /// others, and the penalty is on the slope of the sum of all.
     pub critic_norm: bool,
     /// Steps of the critic for one of the generator.
     pub critic_steps: usize,
@@ -254,10 +255,6 @@ impl ModelConfig {
             Self::WganGp(c) => refuse(&[
                 (latent(c.latent), LATENT),
                 (c.gamma.is_finite(), "model.gamma must be a number"),
-                (
-                    !c.critic_norm,
-                    "model.critic_norm must be false: batch_norm is not twice differentiable, which the penalty needs",
-                ),
                 (c.critic_steps > 0, "model.critic_steps must be at least 1"),
                 (c.penalty >= 0.0 && c.penalty.is_finite(), "model.penalty must not be negative"),
             ]),

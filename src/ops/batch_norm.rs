@@ -16,10 +16,11 @@
 //! ```
 use crate::engine::device::DType;
 use crate::engine::op_case::OpCase;
-use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
+use crate::ops::batch_norm_gradient::BatchNormGradient;
 
 impl Tape {
     /// `x` `[N, H, W, C]` normalised by its own statistics, then `gamma` and `beta` `[C]`. The running
@@ -112,6 +113,19 @@ impl Op for BatchNorm {
         gradients.extend(given.iter().map(|_| None));
         Ok(gradients)
     }
+
+    fn gradient(&self, tape: &mut Tape, call: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {
+        let [x, gamma, _, statistics] = call.inputs else {
+            let what = "a second derivative without given statistics".to_owned();
+            return Err(Error::Unsupported { op: self.name(), what });
+        };
+        if call.wants[1..].contains(&true) {
+            let what = "a second derivative by gamma or beta".to_owned();
+            return Err(Error::Unsupported { op: self.name(), what });
+        }
+        let op = BatchNormGradient { eps: self.eps, training: self.training };
+        Ok(vec![Some(tape.apply(op, &[x, gamma, dy, statistics])?), None, None, None])
+    }
 }
 
 /// Means and variances, `[2, C]`, of the channels of `x`.
@@ -146,11 +160,11 @@ fn wide_type(x: &Tensor) -> DType {
     if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
-fn wide(statistics: &Tensor) -> Result<Tensor> {
+pub(super) fn wide(statistics: &Tensor) -> Result<Tensor> {
     statistics.cast(wide_type(statistics))
 }
 
-fn expect(v: &Tensor, shape: &[usize]) -> Result<()> {
+pub(super) fn expect(v: &Tensor, shape: &[usize]) -> Result<()> {
     if v.shape() == shape {
         return Ok(());
     }
@@ -185,7 +199,7 @@ pub fn cases() -> Vec<OpCase> {
     ]
 }
 
-mod cuda {
+pub(super) mod cuda {
     use crate::engine::cuda::{Arg, Gpu, Grid};
     use crate::engine::device::DType;
     use crate::engine::tensor::Tensor;
@@ -193,15 +207,15 @@ mod cuda {
     use crate::ops::column_blocks;
 
     /// Partial sums of blocks of rows, two for each channel.
-    struct Partial {
-        sums: Tensor,
-        grid: Grid,
-        splits: Arg,
-        rows_each: Arg,
+    pub(in crate::ops) struct Partial {
+        pub(in crate::ops) sums: Tensor,
+        pub(in crate::ops) grid: Grid,
+        pub(in crate::ops) splits: Arg,
+        pub(in crate::ops) rows_each: Arg,
     }
 
     impl Partial {
-        fn of(x: &Tensor, rows: usize, c: usize) -> Result<Self> {
+        pub(in crate::ops) fn of(x: &Tensor, rows: usize, c: usize) -> Result<Self> {
             let ([across, splits], rows_each) = column_blocks(x.dtype(), rows, c);
             let sums = Tensor::empty_on(&x.device(), DType::F32, &[splits, 2, c])?;
             let grid = Grid::new([across, splits, 1], 256);
@@ -253,24 +267,47 @@ mod cuda {
         [x, dy, gamma, found]: [&Tensor; 4],
         [dx, dgamma, dbeta]: [&mut Tensor; 3],
     ) -> Result<()> {
-        let (n, c, dtype) = (x.len(), gamma.len(), x.dtype());
-        let rows = n / c.max(1);
+        let sums = sums(gpu, eps, [x, dy, found], [dgamma, dbeta])?;
+        input_gradient(gpu, eps, share, [x, dy, gamma, found, &sums], dx)
+    }
+
+    /// `sum dy` and `sum dy xhat`, `[2, C]`, and as parameters' gradients.
+    pub(in crate::ops) fn sums(
+        gpu: &Gpu,
+        eps: f64,
+        [x, dy, found]: [&Tensor; 3],
+        [dgamma, dbeta]: [&mut Tensor; 2],
+    ) -> Result<Tensor> {
+        let (c, dtype) = (dgamma.len(), x.dtype());
+        let rows = x.len() / c.max(1);
         let mut partial = Partial::of(x, rows, c)?;
         let sums = Tensor::empty_on(&x.device(), DType::F32, &[2, c])?;
-        let [count, rows, channels] = [n, rows, c].map(Arg::from);
-        let [x, dy, gamma, found, sums] = [x, dy, gamma, found, &sums].map(Arg::from);
+        let [rows, channels] = [rows, c].map(Arg::from);
         let (each, parts) = (partial.rows_each, Arg::from(&mut partial.sums));
-        let args = [x, dy, found, parts, rows, channels, each, eps.into()];
+        let args = [x.into(), dy.into(), found.into(), parts, rows, channels, each, eps.into()];
         gpu.launch("batch_norm_backward_sums", dtype, partial.grid, &args)?;
-        let args = [parts, sums, dgamma.into(), dbeta.into(), partial.splits, channels];
+        let to = [Arg::from(&sums), dgamma.into(), dbeta.into()];
+        let args = [&[parts], &to[..], &[partial.splits, channels]].concat();
         gpu.launch("batch_norm_backward_finish", dtype, Grid::elements(c), &args)?;
-        let numbers = [count, channels, eps.into(), share.into()];
-        let args = [&[x, dy, gamma, found, sums, dx.into()][..], &numbers].concat();
+        Ok(sums)
+    }
+
+    /// `dx`, from what [`sums`] found.
+    pub(in crate::ops) fn input_gradient(
+        gpu: &Gpu,
+        eps: f64,
+        share: f64,
+        inputs: [&Tensor; 5],
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let (n, c, dtype) = (dx.len(), inputs[2].len(), dx.dtype());
+        let numbers = [n.into(), c.into(), eps.into(), share.into()];
+        let args = [&inputs.map(Arg::from)[..], &[dx.into()], &numbers].concat();
         gpu.launch("batch_norm_backward", dtype, Grid::packs(n, dtype), &args)
     }
 }
 
-mod cpu {
+pub(super) mod cpu {
     use crate::engine::device::Real;
     use crate::engine::pool::Buffer;
     use crate::ops::parallel::{column_sums, rows};
@@ -300,7 +337,7 @@ mod cpu {
         }
     }
 
-    pub(super) fn mean_and_rstd<T: Real>(found: &[T], eps: f64) -> (&[T], Vec<T>) {
+    pub(in crate::ops) fn mean_and_rstd<T: Real>(found: &[T], eps: f64) -> (&[T], Vec<T>) {
         let (mean, variance) = found.split_at(found.len() / 2);
         let rstd = |v: &T| T::from_f64(1.0 / (v.to_f64() + eps).sqrt());
         (mean, variance.iter().map(rstd).collect())
@@ -323,16 +360,16 @@ mod cpu {
         });
     }
 
-    pub(super) struct Backward<'a, T> {
-        pub(super) x: &'a [T],
-        pub(super) dy: &'a [T],
-        pub(super) mean: &'a [T],
-        pub(super) rstd: &'a [T],
+    pub(in crate::ops) struct Backward<'a, T> {
+        pub(in crate::ops) x: &'a [T],
+        pub(in crate::ops) dy: &'a [T],
+        pub(in crate::ops) mean: &'a [T],
+        pub(in crate::ops) rstd: &'a [T],
     }
 
     impl<T: Real> Backward<'_, T> {
         /// `sum dy xhat` and `sum dy`.
-        pub(super) fn sums(&self, dgamma: &mut [T], dbeta: &mut [T]) {
+        pub(in crate::ops) fn sums(&self, dgamma: &mut [T], dbeta: &mut [T]) {
             let c = self.mean.len();
             let mut products = Buffer::<T>::new(self.x.len());
             rows(&mut products, c, |pixel, products| {
@@ -347,7 +384,7 @@ mod cpu {
             }
         }
 
-        pub(super) fn run(
+        pub(in crate::ops) fn run(
             &self,
             gamma: &[T],
             [dgamma, dbeta]: [&[T]; 2],

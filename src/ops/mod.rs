@@ -4,6 +4,7 @@ pub mod add_channels;
 pub mod affine;
 pub mod attention;
 pub mod batch_norm;
+pub mod batch_norm_gradient;
 pub mod bce_with_logits;
 pub mod bilinear;
 pub mod cast;
@@ -70,6 +71,7 @@ pub fn all() -> Vec<OpCase> {
         affine::cases(),
         attention::cases(),
         batch_norm::cases(),
+        batch_norm_gradient::cases(),
         bce_with_logits::cases(),
         bilinear::cases(),
         cast::cases(),
