@@ -30,8 +30,6 @@ pub struct Known {
     pub narrow: fn() -> ModelConfig,
     /// What weights do not tell and is assumed; may be empty.
     pub assumed: &'static str,
-    /// `[diffusion]` as published, for networks without a recipe.
-    pub diffusion: &'static str,
 }
 
 /// All of them.
@@ -68,7 +66,6 @@ pub const KNOWN: &[Known] = &[
             })
         },
         assumed: "",
-        diffusion: "",
     },
     Known {
         name: "dual-domain-unet",
@@ -85,7 +82,6 @@ pub const KNOWN: &[Known] = &[
             ModelConfig::DualDomainUNet(config)
         },
         assumed: "",
-        diffusion: "",
     },
     Known {
         name: "residual-unet",
@@ -96,7 +92,6 @@ pub const KNOWN: &[Known] = &[
         },
         narrow: || ModelConfig::ResidualUNet(ResidualUNetConfig { base: 8, ..Default::default() }),
         assumed: "",
-        diffusion: "",
     },
     Known {
         name: "sr3-unet",
@@ -118,7 +113,6 @@ pub const KNOWN: &[Known] = &[
             })
         },
         assumed: "groups of the norms (model.groups)",
-        diffusion: "",
     },
     Known {
         name: "attention-unet",
@@ -146,7 +140,6 @@ pub const KNOWN: &[Known] = &[
             ModelConfig::AttentionUNet(config)
         },
         assumed: "whether attention runs (model.attention): by \"attn\" in the file's name",
-        diffusion: "",
     },
     Known {
         name: "biggan-unet",
@@ -177,7 +170,6 @@ pub const KNOWN: &[Known] = &[
             ModelConfig::BigGanUNet(config)
         },
         assumed: "",
-        diffusion: "",
     },
     Known {
         name: "laplacian",
@@ -202,7 +194,6 @@ pub const KNOWN: &[Known] = &[
             ModelConfig::Laplacian(LaplacianConfig { channels: 16, ..LaplacianConfig::published() })
         },
         assumed: "whether blocks are chained (model.chained)",
-        diffusion: "",
     },
     Known {
         name: "srddpm-unet",
@@ -228,11 +219,6 @@ pub const KNOWN: &[Known] = &[
             ModelConfig::SrddpmUNet(config)
         },
         assumed: "that images were in -1..1, where the published training has 0..1",
-        diffusion: r#"
-            prediction = "epsilon"
-            enlarge = "pillow"
-            process = { kind = "ddpm", steps = 1000, beta = { kind = "linear", start = 1e-4, end = 0.02 } }
-            sampler = { rule = { kind = "large-variance" }, clamp = "x0", start = "noise" }"#,
     },
     Known {
         name: "srgan",
@@ -252,7 +238,6 @@ pub const KNOWN: &[Known] = &[
         },
         narrow: || ModelConfig::Srgan(SrganConfig { base: 8, blocks: 2, ..Default::default() }),
         assumed: "",
-        diffusion: DIRECT,
     },
     Known {
         name: "rrdb",
@@ -270,7 +255,6 @@ pub const KNOWN: &[Known] = &[
         },
         narrow: || ModelConfig::Rrdb(RrdbConfig { base: 8, blocks: 3, growth: 4, scale: 4 }),
         assumed: "",
-        diffusion: DIRECT,
     },
     Known {
         name: "srdiff-unet",
@@ -305,19 +289,9 @@ pub const KNOWN: &[Known] = &[
                 scale: 4,
             })
         },
-        assumed: "a residual as it is; the published process doubles it, which srk has no setting for",
-        diffusion: r#"
-            prediction = "epsilon"
-            enlarge = "pillow"
-            process = { kind = "residual-ddpm", steps = 100, beta = { kind = "cosine", offset = 0.008 } }
-            sampler = { rule = { kind = "posterior" }, clamp = "x0", start = "noise" }"#,
+        assumed: "",
     },
 ];
-
-/// `[diffusion]` of networks that enlarge in one call.
-const DIRECT: &str = r#"
-    prediction = "x0"
-    process = { kind = "direct" }"#;
 
 /// The sizes of an encoder of dense blocks whose names start with `prefix`.
 fn encoder(s: &Shapes, prefix: &str) -> Option<RrdbConfig> {

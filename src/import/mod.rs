@@ -325,12 +325,9 @@ fn diffusion_of(
     if let Some((name, config)) = best {
         return Ok((config.diffusion, format!("the recipe {name}")));
     }
-    let wrong = |cause: String| {
-        let report = Report::new(format!("no recipe tells the process of {}", known.name), cause);
-        Error::Usage(report.help("--recipe FILE    names a configuration with its [diffusion]"))
-    };
-    let diffusion = toml::from_str(known.diffusion).map_err(|e| wrong(e.to_string()))?;
-    Ok((diffusion, "the publication".to_owned()))
+    let what = format!("no recipe tells the process of {}", known.name);
+    let report = Report::new(what, "weights do not tell it either");
+    Err(Error::Usage(report.help("--recipe FILE    names a configuration with its [diffusion]")))
 }
 
 /// Applies `model.KEY=VALUE` and `diffusion.KEY=VALUE`.
