@@ -1,6 +1,6 @@
 //! Number, names and shapes of the parameters of the teaching networks.
 use srk::engine::parameter::Parameter;
-use srk::models::teaching::{Module, dcgan, gan, vae};
+use srk::models::teaching::{Module, dcgan, ddpm, gan, vae};
 
 use crate::parameters::check_names_of;
 
@@ -39,4 +39,12 @@ fn vae() {
     };
     assert_eq!((part("encoder"), part("decoder"), len(&heads)), (96_770, 246_273, 4_098));
     check_names_of(&rest, "seed003_nb_autoencoder", "param");
+}
+
+/// No table: the network was not published.
+#[test]
+fn ddpm() {
+    let network = ddpm::DdpmUNet::new(&ddpm::DdpmUNetConfig::default(), 0);
+    let count: usize = network.parameters().iter().map(|p| p.value().len()).sum();
+    assert_eq!(count, 812_801);
 }
