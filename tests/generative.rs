@@ -279,6 +279,8 @@ fn what_cannot_be_is_refused() {
     refused("wgan-gp", &["model.critic_steps=0"], "model.critic_steps must be at least 1");
     refused("ddpm", &["model.diffusion.prediction=x0"], "must be epsilon");
     refused("ddpm", &["model.network.groups=5"], "must divide");
+    refused("ddpm", &["model.diffusion.process.kind=residual-ddpm"], "must be ddpm");
+    refused("ddpm", &["model.network.multipliers=[1, 2, 2, 2]"], "one to three numbers");
     refused("vae", &["optim.accumulate=2"], "optim.accumulate must be 1");
     let large = place.out("large.png");
     imaging::write(

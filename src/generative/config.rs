@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::data::folder::OnBroken;
-use crate::diffusion::process::Prediction;
+use crate::diffusion::process::{Prediction, Process};
 use crate::diffusion::sampler::Diffusion;
 use crate::error::{Error, Report, Result};
 use crate::models::teaching::ddpm::DdpmUNetConfig;
@@ -276,20 +276,17 @@ impl ModelConfig {
                         "model.diffusion.prediction must be epsilon",
                     ),
                     (
-                        !matches!(
-                            c.diffusion.process,
-                            crate::diffusion::process::Process::ResShift { .. }
-                        ),
-                        "model.diffusion.process must be ddpm: there is no image to shift to",
+                        matches!(c.diffusion.process, Process::Ddpm { .. }),
+                        "model.diffusion.process must be ddpm: there is no image to start from",
                     ),
                     (
-                        n.base >= 4 && n.base.is_multiple_of(2),
-                        "model.network.base must be even and at least 4",
+                        (4..=1024).contains(&n.base) && n.base.is_multiple_of(2),
+                        "model.network.base must be even, from 4 to 1024",
                     ),
                     (grouped, "model.network.groups must divide model.network.base"),
                     (
-                        levels && n.multipliers.iter().all(|&m| m > 0),
-                        "model.network.multipliers must be one to three numbers above 0: 28 pixels halve twice",
+                        levels && n.multipliers.iter().all(|m| (1..=64).contains(m)),
+                        "model.network.multipliers must be one to three numbers from 1 to 64",
                     ),
                 ])
             }
