@@ -86,11 +86,13 @@ pub struct DcganConfig {
     pub latent: usize,
     /// Where the weights of norms start around; 0 as published.
     pub gamma: f64,
+    /// Whether the discriminator sees every pixel; as published it misses the last six rows and columns.
+    pub whole_image: bool,
 }
 
 impl Default for DcganConfig {
     fn default() -> Self {
-        Self { latent: 64, gamma: 1.0 }
+        Self { latent: 64, gamma: 1.0, whole_image: true }
     }
 }
 
@@ -105,6 +107,8 @@ pub struct WganConfig {
     /// Whether the critic has norms over the batch, as published: then the score of an image depends on the
     /// others, and the penalty is on the slope of the sum of all.
     pub critic_norm: bool,
+    /// Whether the critic sees every pixel; as published it misses the last six rows and columns.
+    pub whole_image: bool,
     /// Steps of the critic for one of the generator.
     pub critic_steps: usize,
     /// The weight of the penalty.
@@ -113,7 +117,14 @@ pub struct WganConfig {
 
 impl Default for WganConfig {
     fn default() -> Self {
-        Self { latent: 64, gamma: 1.0, critic_norm: false, critic_steps: 5, penalty: 10.0 }
+        Self {
+            latent: 64,
+            gamma: 1.0,
+            critic_norm: false,
+            whole_image: true,
+            critic_steps: 5,
+            penalty: 10.0,
+        }
     }
 }
 

@@ -21,8 +21,12 @@ fn gan() {
 #[test]
 fn dcgan_and_critic() {
     check(&dcgan::Generator::new(64, 1.0, 0), 747_841, "seed003_nb_dcgan_G");
-    check(&dcgan::Judge::new("disc", [16, 32], Some(1.0), 0), 9_105, "seed003_nb_dcgan_D");
-    check(&dcgan::Judge::new("critic", [64, 128], Some(1.0), 0), 134_721, "seed003_nb_wgan_critic");
+    check(&dcgan::Judge::new("disc", [16, 32], Some(1.0), false, 0), 9_105, "seed003_nb_dcgan_D");
+    check(
+        &dcgan::Judge::new("critic", [64, 128], Some(1.0), false, 0),
+        134_721,
+        "seed003_nb_wgan_critic",
+    );
 }
 
 /// The published autoencoder's, and a second head.
