@@ -13,6 +13,8 @@ pub enum Layout {
     Plain,
     /// A convolution: `[Cout, kh, kw, Cin]` in memory, `[Cout, Cin, kh, kw]` in files.
     Conv,
+    /// A linear map of the channels of every pixel: `[Cout, 1, 1, Cin]` in memory, `[Cout, Cin]` in files.
+    PerPixel,
     /// A transposed convolution: `[Cin, kh, kw, Cout]` in memory, `[Cin, Cout, kh, kw]` in files.
     ConvTranspose,
 }

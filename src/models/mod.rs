@@ -6,6 +6,8 @@ pub mod dual_domain_unet;
 pub mod laplacian;
 pub mod residual_unet;
 pub mod sr3_unet;
+pub mod swin_unet;
+pub mod vq;
 pub mod weights;
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +39,9 @@ pub enum ModelConfig {
     /// The simplified SR3 of BigGAN blocks.
     #[serde(rename = "biggan-unet")]
     BigGanUNet(biggan_unet::BigGanUNetConfig),
+    /// ResShift's network, for latents.
+    #[serde(rename = "swin-unet")]
+    SwinUNet(swin_unet::SwinUNetConfig),
 }
 
 impl ModelConfig {
@@ -49,6 +54,7 @@ impl ModelConfig {
             Self::Sr3UNet(c) => Box::new(sr3_unet::Sr3UNet::new(c, seed)),
             Self::AttentionUNet(c) => Box::new(attention_unet::AttentionUNet::new(c, seed)),
             Self::BigGanUNet(c) => Box::new(biggan_unet::BigGanUNet::new(c, seed)),
+            Self::SwinUNet(c) => Box::new(swin_unet::SwinUNet::new(c, seed)),
         }
     }
 
@@ -61,6 +67,7 @@ impl ModelConfig {
             Self::Sr3UNet(c) => c.scale,
             Self::AttentionUNet(c) => c.scale,
             Self::BigGanUNet(c) => c.scale,
+            Self::SwinUNet(c) => c.scale,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Weights files: safetensors under the names and layouts of the original state dicts.
 //!
 //! The only place where layouts are converted: memory holds convolutions as `[Cout, kh, kw, Cin]`,
-//! files as `[Cout, Cin, kh, kw]`, so that checkpoints of the original implementations load. A tensor
+//! files as `[Cout, Cin, kh, kw]`, so that checkpoints of the original implementations load; a linear map of
+//! pixels is a convolution in memory and a matrix in files. A tensor
 //! without axes is a count, of the batches that a norm has seen, and a 64-bit integer in files.
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -50,9 +51,10 @@ fn permute(values: &[f32], file: [usize; 4], to_memory: bool) -> Vec<f32> {
 
 /// A parameter's shape in files.
 pub fn file_shape(layout: Layout, shape: &[usize]) -> Vec<usize> {
-    match is_permuted(layout, shape.len()) {
-        true => vec![shape[0], shape[3], shape[1], shape[2]],
-        false => shape.to_vec(),
+    match (is_permuted(layout, shape.len()), shape) {
+        (true, _) => vec![shape[0], shape[3], shape[1], shape[2]],
+        (false, &[outputs, 1, 1, inputs]) if layout == Layout::PerPixel => vec![outputs, inputs],
+        (false, _) => shape.to_vec(),
     }
 }
 
@@ -73,6 +75,9 @@ pub fn from_file_layout(layout: Layout, shape: &[usize], values: &[f32]) -> Tens
     match *shape {
         [a, b, h, w] if is_permuted(layout, 4) => {
             Tensor::from_vec(permute(values, [a, b, h, w], true), &[a, h, w, b])
+        }
+        [outputs, inputs] if layout == Layout::PerPixel => {
+            Tensor::from_vec(values.to_vec(), &[outputs, 1, 1, inputs])
         }
         _ => Tensor::from_vec(values.to_vec(), shape),
     }

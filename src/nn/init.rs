@@ -44,6 +44,20 @@ impl Init {
         self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
     }
 
+    /// A parameter drawn from a normal distribution with this standard deviation.
+    pub fn normal(
+        &mut self,
+        name: &str,
+        layout: Layout,
+        shape: &[usize],
+        deviation: f64,
+    ) -> Parameter {
+        let len = shape.iter().product();
+        let values: Vec<f64> =
+            (0..len).map(|_| f64::from(self.random.normal()) * deviation).collect();
+        self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
+    }
+
     /// A parameter whose elements all start as `value`.
     pub fn constant(
         &mut self,

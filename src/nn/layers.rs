@@ -54,6 +54,16 @@ impl Conv2d {
         })
     }
 
+    /// A linear map of the channels of every pixel, which files hold as a matrix.
+    pub fn per_pixel(init: &mut Init, name: &str, inputs: usize, outputs: usize) -> Self {
+        init.at(name, |init| {
+            let bound = 1.0 / (inputs as f64).sqrt();
+            let weight = init.uniform("weight", Layout::PerPixel, &[outputs, 1, 1, inputs], bound);
+            let bias = Some(init.uniform("bias", Layout::Plain, &[outputs], bound));
+            Self { weight, bias, op: conv2d::Conv2d::same(1) }
+        })
+    }
+
     /// The same layer followed by ReLU.
     pub fn relu(self) -> Self {
         Self { op: self.op.relu(), ..self }
@@ -144,6 +154,7 @@ pub struct GroupNorm {
     weight: Parameter,
     bias: Parameter,
     groups: usize,
+    eps: f64,
 }
 
 impl GroupNorm {
@@ -152,20 +163,37 @@ impl GroupNorm {
         init.at(name, |init| {
             let weight = init.constant("weight", Layout::Plain, &[channels], 1.0);
             let bias = init.constant("bias", Layout::Plain, &[channels], 0.0);
-            Self { weight, bias, groups }
+            Self { weight, bias, groups, eps: 1e-5 }
         })
+    }
+
+    /// The same layer with another number added to the variance than 1e-5.
+    pub fn with_eps(self, eps: f64) -> Self {
+        Self { eps, ..self }
     }
 
     /// The layer's output.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
-        tape.group_norm(x, &weight, &bias, self.groups, 1e-5)
+        tape.group_norm(x, &weight, &bias, self.groups, self.eps)
     }
 
     /// The layer's output, then SiLU.
     pub fn forward_silu(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
-        tape.group_norm_silu(x, &weight, &bias, self.groups, 1e-5)
+        tape.group_norm_silu(x, &weight, &bias, self.groups, self.eps)
+    }
+
+    /// The layer's output `* (1 + scale) + shift`, both `[N, C]`, then SiLU (FiLM, Perez et al. 2018).
+    pub fn forward_film_silu(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        scale_and_shift: [&Var; 2],
+    ) -> Result<Var> {
+        let affine = [tape.parameter(&self.weight), tape.parameter(&self.bias)];
+        let affine = [&affine[0], &affine[1]];
+        tape.group_norm_film_silu(x, affine, scale_and_shift, self.groups, self.eps)
     }
 }
 

@@ -31,6 +31,7 @@ pub mod multi_tensor;
 pub mod nearest2;
 pub mod noise;
 pub mod pad_reflect;
+pub mod pad_zero;
 pub(crate) mod parallel;
 pub mod pixel_shuffle;
 pub(crate) mod product;
@@ -43,6 +44,8 @@ pub mod silu;
 pub(crate) mod simd;
 pub mod slice_channels;
 pub mod time_embedding;
+pub mod vq_nearest;
+pub mod window_attention;
 
 use crate::engine::device::DType;
 use crate::engine::op_case::OpCase;
@@ -75,12 +78,15 @@ pub fn all() -> Vec<OpCase> {
         mse_loss::cases(),
         nearest2::cases(),
         pad_reflect::cases(),
+        pad_zero::cases(),
         pixel_shuffle::cases(),
         relu::cases(),
         scale::cases(),
         scaled_add::cases(),
         silu::cases(),
         slice_channels::cases(),
+        vq_nearest::cases(),
+        window_attention::cases(),
     ]
     .into_iter()
     .flatten()

@@ -1,6 +1,8 @@
 //! Number, names and shapes of the parameters of published networks at their full width.
 use srk::engine::parameter::Parameter;
 use srk::models::sr3_unet::Sr3UNetConfig;
+use srk::models::swin_unet::SwinUNetConfig;
+use srk::models::vq::{Vq, VqConfig};
 use srk::models::{ModelConfig, Network, weights};
 use srk::training::config::Config;
 use srk::training::recipes;
@@ -12,7 +14,7 @@ fn of_recipe(name: &str) -> Box<dyn Network> {
 
 /// Compares with a layer table, where the folder beside the golden files holds them: rows of name,
 /// shape such as `64x6x3x3`, and kind.
-fn check_names(network: &dyn Network, table: &str) {
+fn check_names(parameters: &[Parameter], table: &str) {
     let file = format!("../reference/layers/{table}.params.tsv");
     let text = crate::folders().iter().find_map(|f| std::fs::read_to_string(f.join(&file)).ok());
     let Some(text) = text else {
@@ -30,8 +32,7 @@ fn check_names(network: &dyn Network, table: &str) {
         let shape = weights::file_shape(p.layout(), p.value().shape());
         shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
     };
-    let got: Vec<(&str, String)> =
-        network.parameters().iter().map(|p| (p.name(), shape(p))).collect();
+    let got: Vec<(&str, String)> = parameters.iter().map(|p| (p.name(), shape(p))).collect();
     for (got, wanted) in got.iter().zip(&wanted) {
         assert_eq!(got, wanted, "{table}");
     }
@@ -42,7 +43,7 @@ fn check_names(network: &dyn Network, table: &str) {
 fn sr3_from_16_to_128() {
     let network = of_recipe("sr3");
     assert_eq!(network.parameter_count(), 97_807_491);
-    check_names(&*network, "ref_sr3_janspiry_16_128");
+    check_names(network.parameters(), "ref_sr3_janspiry_16_128");
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn sr3_from_64_to_512() {
     };
     let network = ModelConfig::Sr3UNet(config).build(0);
     assert_eq!(network.parameter_count(), 155_334_339);
-    check_names(&*network, "ref_sr3_janspiry_64_512");
+    check_names(network.parameters(), "ref_sr3_janspiry_64_512");
 }
 
 /// The published network runs without its attention layers; their parameters are there.
@@ -67,6 +68,36 @@ fn attention_unet() {
     assert_eq!(network.parameter_count(), 281_596_146);
     let live = network.parameters().iter().filter(|p| !p.name().contains(".attn."));
     assert_eq!(live.map(|p| p.value().len()).sum::<usize>(), 256_411_890);
-    check_names(&*network, "seed000_sr3");
-    check_names(&*network, "seed000_sr3_attn");
+    check_names(network.parameters(), "seed000_sr3");
+    check_names(network.parameters(), "seed000_sr3_attn");
+}
+
+#[test]
+fn swin_unet() {
+    let network = of_swin(SwinUNetConfig::default());
+    assert_eq!(network.parameter_count(), 118_593_583);
+    check_names(network.parameters(), "ref_resshift_unet_swin");
+}
+
+/// The published variants, whose low-resolution images are larger than the latents.
+#[test]
+fn swin_unets_with_larger_conditions() {
+    let twice = SwinUNetConfig { low_size: 128, scale: 2, ..Default::default() };
+    assert_eq!(of_swin(twice).parameter_count(), 118_640_431);
+    let filling = SwinUNetConfig { low_size: 256, low_channels: 4, scale: 1, ..Default::default() };
+    assert_eq!(of_swin(filling).parameter_count(), 118_714_399);
+    let faces =
+        SwinUNetConfig { low_size: 512, latent_channels: 8, scale: 1, ..Default::default() };
+    assert_eq!(of_swin(faces).parameter_count(), 118_931_604);
+}
+
+fn of_swin(config: SwinUNetConfig) -> Box<dyn Network> {
+    ModelConfig::SwinUNet(config).build(0)
+}
+
+#[test]
+fn autoencoders() {
+    let four = Vq::new(&VqConfig::default(), 0);
+    assert_eq!(four.parameter_count(), 55_322_782);
+    check_names(four.parameters(), "ref_resshift_vq_f4");
 }
