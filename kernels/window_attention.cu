@@ -8,10 +8,10 @@ constexpr int WARPS = THREADS / WARP, PER_LANE = 2; // windows have at most 64 p
 
 // The window and head of this block. Tiles are [pixels][d + 1], scores [pixels][pixels + 1].
 struct Window {
-    int h, w, c, side, shift, d, pixels, top, left;
+    int h, w, c, side, shift, edges, d, pixels, top, left;
 
-    __device__ Window(int h, int w, int c, int side, int shift)
-        : h(h), w(w), c(c), side(side), shift(shift), d(c / int(gridDim.y)), pixels(side * side),
+    __device__ Window(int h, int w, int c, int side, int shift, int edges)
+        : h(h), w(w), c(c), side(side), shift(shift), edges(edges), d(c / int(gridDim.y)), pixels(side * side),
           top(int(blockIdx.x) / (w / side) * side), left(int(blockIdx.x) % (w / side) * side) {}
 
     // The number of pixel i in the batch.
@@ -19,8 +19,9 @@ struct Window {
         const int y = top + i / side + shift, x = left + i % side + shift;
         return (size_t(blockIdx.z) * h + (y < h ? y : y - h)) * w + (x < w ? x : x - w);
     }
-    // Whether the edge of the map runs between pixels i and j.
+    // Whether the mask hides pixels i and j from each other.
     __device__ bool apart(int i, int j) const {
+        if (!edges) return (top + i % side + shift >= h) != (top + j % side + shift >= h);
         const bool below = (top + i / side + shift >= h) != (top + j / side + shift >= h);
         return below || (left + i % side + shift >= w) != (left + j % side + shift >= w);
     }
@@ -87,9 +88,9 @@ struct Window {
 // qkv: [N, h, w, 3 c]; table: [(2 side - 1)^2, heads]; y: [N, h, w, c]
 template <typename T>
 __device__ void window_attention_forward_kernel(const T *qkv, const T *table, T *y, int h, int w, int c,
-                                                int side, int shift, float scale) {
+                                                int side, int shift, int edges, float scale) {
     DYNAMIC_SHARED(float, memory);
-    const Window window(h, w, c, side, shift);
+    const Window window(h, w, c, side, shift, edges);
     const int tile = window.pixels * (window.d + 1);
     float *const q = memory, *const k = q + tile, *const v = k + tile, *const p = v + tile;
     window.read(q, qkv, 3 * c, 0);
@@ -105,9 +106,9 @@ __device__ void window_attention_forward_kernel(const T *qkv, const T *table, T 
 template <typename T>
 __device__ void window_attention_backward_kernel(const T *qkv, const T *table, const T *dy, T *dqkv,
                                                  float *partial, int h, int w, int c, int side, int shift,
-                                                 float scale) {
+                                                 int edges, float scale) {
     DYNAMIC_SHARED(float, memory);
-    const Window window(h, w, c, side, shift);
+    const Window window(h, w, c, side, shift, edges);
     const int tile = window.pixels * (window.d + 1), n = window.pixels;
     float *const q = memory, *const k = q + tile, *const v = k + tile, *const g = v + tile, *const p = g + tile;
     window.read(q, qkv, 3 * c, 0);
@@ -153,9 +154,10 @@ __device__ void window_attention_backward_kernel(const T *qkv, const T *table, c
 } // namespace
 
 FOR_DTYPES(window_attention_forward,
-           (const T *qkv, const T *table, T *y, int h, int w, int c, int side, int shift, float scale),
-           (qkv, table, y, h, w, c, side, shift, scale))
+           (const T *qkv, const T *table, T *y, int h, int w, int c, int side, int shift, int edges,
+            float scale),
+           (qkv, table, y, h, w, c, side, shift, edges, scale))
 FOR_DTYPES(window_attention_backward,
            (const T *qkv, const T *table, const T *dy, T *dqkv, float *partial, int h, int w, int c, int side,
-            int shift, float scale),
-           (qkv, table, dy, dqkv, partial, h, w, c, side, shift, scale))
+            int shift, int edges, float scale),
+           (qkv, table, dy, dqkv, partial, h, w, c, side, shift, edges, scale))

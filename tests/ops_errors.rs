@@ -32,7 +32,7 @@ use srk::ops::{
     scaled_add::ScaledAdd,
     slice_channels::SliceChannels,
     vq_nearest::VqNearest,
-    window_attention::WindowAttention,
+    window_attention::{Mask, WindowAttention},
 };
 
 /// Elementwise in one input: no shape is wrong.
@@ -51,7 +51,7 @@ fn table() -> Vec<Wrong> {
     let batch = |training| BatchNorm { eps: 1e-5, training };
     let dct = |block| Dct2 { inverse: false, block };
     let norm = |groups| GroupNorm { groups, eps: 1e-5, silu: true };
-    let windows = |shift| WindowAttention { heads: 2, window: 2, shift };
+    let windows = |shift| WindowAttention { heads: 2, window: 2, shift, mask: Mask::Published };
     let shuffle = |inverse| PixelShuffle { factor: 3, inverse };
     vec![
         wrong(AddChannels, [x, &[2, 3]], "a shift of [2, 4], got shape [2, 3]"),

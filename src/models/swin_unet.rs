@@ -29,6 +29,7 @@ use crate::nn::unet::{Layer, Side, UNet};
 use crate::nn::{Conv2d, GroupNorm, Init, Linear};
 use crate::ops::conv2d;
 use crate::ops::time_embedding::TimeEmbedding;
+use crate::ops::window_attention::Mask;
 
 /// Groups of all norms.
 const GROUPS: usize = 32;
@@ -57,6 +58,9 @@ pub struct SwinUNetConfig {
     pub window: usize,
     /// Blocks of a Swin layer.
     pub depth: usize,
+    /// Which pixels of a shifted window do not see each other; published weights need
+    /// `published`.
+    pub mask: Mask,
     /// The width inside the blocks' two last convolutions in multiples of `swin_channels`.
     pub mlp_ratio: usize,
     /// Channels of the low-resolution image, with a mask if there is one.
@@ -81,6 +85,7 @@ impl Default for SwinUNetConfig {
             head_channels: 32,
             window: 8,
             depth: 2,
+            mask: Mask::default(),
             mlp_ratio: 4,
             low_channels: 3,
             latent_channels: 3,
@@ -258,6 +263,7 @@ impl Builder<'_> {
             heads: config.swin_channels / config.head_channels.max(1),
             window: config.window,
             depth: config.depth,
+            mask: config.mask,
         };
         let (channels, resolution) = (self.channels, self.resolution);
         let layer = self.init.at(name, |init| SwinLayer::new(init, channels, resolution, sizes));

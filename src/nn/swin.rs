@@ -5,7 +5,7 @@ use super::layers::{Conv2d, GroupNorm};
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
-use crate::ops::window_attention::WindowAttention;
+use crate::ops::window_attention::{Mask, WindowAttention};
 
 /// Groups of the norms.
 const GROUPS: usize = 32;
@@ -23,6 +23,8 @@ pub struct SwinSizes {
     pub window: usize,
     /// Blocks; windows of every second one are shifted by half a side.
     pub depth: usize,
+    /// Which pixels of a shifted window do not see each other.
+    pub mask: Mask,
 }
 
 /// A 1x1 convolution, Swin blocks, and a 1x1 convolution back; nothing leads around the whole.
@@ -47,6 +49,7 @@ impl SwinLayer {
                 heads: sizes.heads,
                 window: sizes.window.min(resolution).max(1),
                 shift: if shifted { sizes.window / 2 } else { 0 },
+                mask: sizes.mask,
             };
             init.at(format!("blocks.{i}"), |init| {
                 SwinBlock::new(init, inside, sizes.hidden, windows)

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! s_ij = q_i . k_j / sqrt(d) + table[(yi - yj + w - 1) (2 w - 1) + xi - xj + w - 1] + m_ij
-//! m_ij = -100 where the edge of the map runs between i and j, else 0
+//! m_ij = -100 where the mask hides i and j from each other, else 0
 //! p    = softmax of the rows of s     y = p v
 //!
 //! dv = p^T dy     ds = p (dy v^T - delta)     delta_i = sum_j p_ij dy_i . v_j
@@ -15,6 +15,8 @@
 //! ```
 //!
 //! Nothing is kept for backward, which computes p again, and no map is rolled: pixels are found by index.
+use serde::{Deserialize, Serialize};
+
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -42,6 +44,21 @@ pub struct WindowAttention {
     pub window: usize,
     /// How far windows are shifted down and to the right; less than `window`.
     pub shift: usize,
+    /// Which pixels of a shifted window do not see each other.
+    pub mask: Mask,
+}
+
+/// Which pixels of a shifted window do not see each other; of windows inside the map all do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mask {
+    /// Those of a window at the lower edge whose columns are not both left or both right of `w - s`: the
+    /// code of ResShift takes columns for rows and leaves out the right edge, and its weights are used
+    /// to that.
+    #[default]
+    Published,
+    /// Those between which the lower or the right edge of the map runs, as Swin describes it.
+    Edges,
 }
 
 /// The sizes that every implementation needs.
@@ -55,6 +72,7 @@ struct Dims {
     heads: usize,
     window: usize,
     shift: usize,
+    mask: Mask,
 }
 
 impl Dims {
@@ -89,7 +107,7 @@ impl WindowAttention {
     fn dims(self, qkv: &Tensor, table: &Tensor) -> Result<Dims> {
         const OP: &str = "window_attention";
         let [images, height, width, channels] = qkv.nhwc(OP)?;
-        let Self { heads, window, shift } = self;
+        let Self { heads, window, shift, mask } = self;
         if heads == 0 || channels == 0 || !channels.is_multiple_of(3 * heads) {
             return Err(Error::shape(OP, format!("[N, H, W, 3 x {heads} d]"), qkv.shape()));
         }
@@ -98,7 +116,8 @@ impl WindowAttention {
             let wanted = format!("H and W divisible by windows of {window}, shifted by {shift}");
             return Err(Error::shape(OP, wanted, qkv.shape()));
         }
-        let d = Dims { images, height, width, channels: channels / 3, heads, window, shift };
+        let channels = channels / 3;
+        let d = Dims { images, height, width, channels, heads, window, shift, mask };
         if table.shape() != [d.entries(), heads] {
             let wanted = format!("a table of [{}, {heads}]", d.entries());
             return Err(Error::shape(OP, wanted, table.shape()));
@@ -149,7 +168,8 @@ impl Op for WindowAttention {
 pub fn cases() -> Vec<OpCase> {
     let case = |heads: usize, window: usize, shift: usize, [n, h, w, c]: [usize; 4]| {
         let table = [(2 * window - 1) * (2 * window - 1), heads];
-        let op = WindowAttention { heads, window, shift };
+        let mask = if n == 1 { Mask::Published } else { Mask::Edges };
+        let op = WindowAttention { heads, window, shift, mask };
         OpCase::new(move || op, &[&[n, h, w, 3 * c], &table])
     };
     vec![
@@ -169,7 +189,7 @@ pub fn cases() -> Vec<OpCase> {
 mod cpu {
     use rayon::prelude::*;
 
-    use super::Dims;
+    use super::{Dims, Mask};
     use crate::engine::device::Real;
     use crate::ops::product::{Matrix, multiply};
 
@@ -190,11 +210,14 @@ mod cpu {
             [(row + self.d.shift) % self.d.height, (column + self.d.shift) % self.d.width]
         }
 
-        /// The part of the map's edge that pixel `i` has come over: two that differ do not see each other.
-        const fn side(&self, i: usize) -> [bool; 2] {
+        /// Where pixel `i` lies as the mask has it: two that differ do not see each other.
+        fn side(&self, i: usize) -> [bool; 2] {
             let (w, shift) = (self.d.window, self.d.shift);
-            let row = self.band * w + i / w + shift >= self.d.height;
-            [row, self.column * w + i % w + shift >= self.d.width]
+            let below = |row| self.band * w + row + shift >= self.d.height;
+            match self.d.mask {
+                Mask::Published => [below(i % w), false],
+                Mask::Edges => [below(i / w), self.column * w + i % w + shift >= self.d.width],
+            }
         }
 
         /// The `[pixels, d]` channels from `from` on, out of `[N, H, W, stride]`.
@@ -346,7 +369,7 @@ mod cpu {
 }
 
 mod cuda {
-    use super::Dims;
+    use super::{Dims, Mask};
     use crate::engine::cuda::{Arg, Gpu, Grid};
     use crate::engine::device::DType;
     use crate::engine::tensor::Tensor;
@@ -366,9 +389,10 @@ mod cuda {
         Ok(Grid::new([windows, d.heads, d.images], 256).shared(shared))
     }
 
-    fn sizes(d: &Dims) -> [Arg; 6] {
-        let [h, w, c] = [d.height, d.width, d.channels].map(Arg::from);
-        [h, w, c, d.window.into(), d.shift.into(), d.scale().into()]
+    fn sizes(d: &Dims) -> [Arg; 7] {
+        let edges = usize::from(d.mask == Mask::Edges);
+        let [h, w, c, window] = [d.height, d.width, d.channels, d.window].map(Arg::from);
+        [h, w, c, window, d.shift.into(), edges.into(), d.scale().into()]
     }
 
     pub(super) fn forward(
