@@ -151,6 +151,9 @@ fn sizes() -> Vec<(&'static str, ModelConfig, usize, usize)> {
         ("dual_domain_grid", grid(), 16, 64),
         ("dual_domain_unet", ModelConfig::DualDomainUNet(Default::default()), 4, 64),
         ("residual_unet", ModelConfig::ResidualUNet(Default::default()), 4, 64),
+        ("srddpm_unet", ModelConfig::SrddpmUNet(Default::default()), 4, 64),
+        ("srdiff_unet", ModelConfig::SrdiffUNet(Default::default()), 4, 64),
+        ("rrdb", ModelConfig::Rrdb(Default::default()), 4, 64),
         ("attention_unet", attention(), 1, 64),
         ("attention_unet", attention(), 8, 64),
     ]

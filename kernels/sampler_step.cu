@@ -10,20 +10,21 @@ enum { SLOPE, FROM_X, FROM_Y0, X, X0, Y0, NOISE, INPUT, CLAMP_X0, CLAMP_XT, DRAW
 // To [-1, 1]; a NaN stays one.
 __device__ __forceinline__ float clamped(float v) { return v < -1.0f ? -1.0f : v > 1.0f ? 1.0f : v; }
 
-// output: [count, 3]; x, y0: [count, 3] f32, x is replaced; z: the same or null; x0_hat: the same or null;
-// input: [count, 3] or null
+// output: [count, channels], at most 3 channels; x, y0: the same in f32, x is replaced; z, x0_hat: the same or
+// null; input: [count, channels] or null
 template <typename T>
 __device__ void sampler_step_kernel(const float *factors, const T *output, float *x, const float *y0,
                                     const float *z, const float *origins, float *x0_hat, T *input,
                                     unsigned long long seed, int purpose, int step, int count, int height,
-                                    int width) {
+                                    int width, int channels) {
     const size_t at = element();
     if (at >= size_t(count)) return;
     float normals[3] = {0.0f, 0.0f, 0.0f};
     if (factors[NOISE] != 0.0f) {
         if (z) {
 #pragma unroll
-            for (int c = 0; c < 3; ++c) normals[c] = z[3 * at + c];
+            for (int c = 0; c < 3; ++c)
+                if (c < channels) normals[c] = z[channels * at + c];
         } else {
             const Pixel pixel(at, height, width, origins);
             pixel_normals({seed, purpose, step + __float_as_int(factors[DRAW])}, pixel.x, pixel.y, normals);
@@ -31,7 +32,8 @@ __device__ void sampler_step_kernel(const float *factors, const T *output, float
     }
 #pragma unroll
     for (int c = 0; c < 3; ++c) {
-        const size_t i = 3 * at + c;
+        if (c >= channels) break;
+        const size_t i = channels * at + c;
         const float state = x[i], enlarged = y0[i];
         float clean =
             factors[SLOPE] * load(output + i) + factors[FROM_X] * state + factors[FROM_Y0] * enlarged;
@@ -49,5 +51,6 @@ __device__ void sampler_step_kernel(const float *factors, const T *output, float
 FOR_DTYPES(sampler_step,
            (const float *factors, const T *output, float *x, const float *y0, const float *z,
             const float *origins, float *x0_hat, T *input, unsigned long long seed, int purpose, int step,
-            int count, int height, int width),
-           (factors, output, x, y0, z, origins, x0_hat, input, seed, purpose, step, count, height, width))
+            int count, int height, int width, int channels),
+           (factors, output, x, y0, z, origins, x0_hat, input, seed, purpose, step, count, height, width,
+            channels))

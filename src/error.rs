@@ -26,6 +26,11 @@ pub enum Error {
         /// The op that refused.
         op: &'static str,
     },
+    /// The gradient of a gradient was asked of an op whose gradient is not made of ops.
+    NotTwiceDifferentiable {
+        /// The op that refused.
+        op: &'static str,
+    },
     /// An input or a run failed (exit code 1).
     Failed(Report),
     /// The command line or a configuration is wrong; nothing was done (exit code 2).
@@ -83,7 +88,8 @@ impl Error {
     /// The process exit code that stands for this error (documented under `srk --help`).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Shape { .. } | Self::Unsupported { .. } | Self::NotDifferentiable { .. } => 1,
+            Self::Shape { .. } | Self::Unsupported { .. } => 1,
+            Self::NotDifferentiable { .. } | Self::NotTwiceDifferentiable { .. } => 1,
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Model(_) => 3,
@@ -104,6 +110,9 @@ impl fmt::Display for Error {
             }
             Self::Unsupported { op, what } => write!(f, "{op}: no implementation for {what}"),
             Self::NotDifferentiable { op } => write!(f, "{op}: has no gradient"),
+            Self::NotTwiceDifferentiable { op } => {
+                write!(f, "{op}: not twice differentiable: its gradient has no gradient")
+            }
             Self::Failed(r)
             | Self::Usage(r)
             | Self::Model(r)

@@ -26,4 +26,6 @@ pub mod evaluate;
 pub mod data;
 pub mod training;
 
+pub mod generative;
+
 pub mod cli;

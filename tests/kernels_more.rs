@@ -146,14 +146,16 @@ fn noise_is_that_of_the_cpu() {
     agree(|device, dtype| {
         let places = origins(device, &[[0, 0], [100_000, 70_000]]).unwrap();
         let later = integer(device, 5).unwrap();
-        let fill = |noise: PixelNoise| {
-            let mut z = Tensor::empty_on(device, narrow(device, dtype), &[2, 9, 31, 3]).unwrap();
+        let fill = |noise: PixelNoise, channels: usize| {
+            let shape = [2, 9, 31, channels];
+            let mut z = Tensor::empty_on(device, narrow(device, dtype), &shape).unwrap();
             pixel_noise(&noise, &mut z).unwrap();
             z
         };
         vec![
-            fill(PixelNoise { stream, origins: Some(&places), later: None }),
-            fill(PixelNoise { stream, origins: None, later: Some(&later) }),
+            fill(PixelNoise { stream, origins: Some(&places), later: None }, 3),
+            fill(PixelNoise { stream, origins: None, later: Some(&later) }, 3),
+            fill(PixelNoise { stream, origins: None, later: Some(&later) }, 1),
         ]
     });
 }
@@ -195,9 +197,9 @@ fn steps() -> Vec<Factors> {
 
 #[test]
 fn sampler_steps() {
-    let shape = [2, 7, 13, 3];
     for factors in steps() {
-        for given in [false, true] {
+        for (given, channels) in [(false, 3), (true, 3), (false, 1), (true, 2)] {
+            let shape = [2, 7, 13, channels];
             agree(|device, dtype| {
                 let dtype = narrow(device, dtype);
                 let output = random(device, 1, &shape, dtype);

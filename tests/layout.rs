@@ -17,6 +17,7 @@ const ORDER: &[&str] = &[
     "evaluate",
     "data",
     "training",
+    "generative",
     "cli",
 ];
 

@@ -302,8 +302,7 @@ fn the_rate_follows_its_schedule() {
     near(o.rate(11, 110), 1e-3);
     near(o.rate(61, 110), 0.5 * (1e-3 + 1e-5));
     near(o.rate(111, 110), 1e-5);
-    let step =
-        place.config(&["optim.schedule=step", "optim.halve_every=5", "optim.warmup=0"]).optim;
+    let step = place.config(&["optim.schedule=step", "optim.fall_every=5", "optim.warmup=0"]).optim;
     near(step.rate(5, 100), 1e-3);
     near(step.rate(6, 100), 5e-4);
     near(step.rate(16, 100), 1.25e-4);

@@ -51,6 +51,11 @@ impl std::str::FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// Whether a GPU was asked for by name.
+    pub(super) fn is_a_gpu(&self) -> bool {
+        self.0.starts_with("cuda")
+    }
+
     /// The device; `note` hears why a GPU is not used where that is left to us.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ mod common;
 mod doctor;
 mod eval;
 mod models;
+mod sample;
 mod train;
 mod upscale;
 
@@ -25,6 +26,7 @@ struct Cli {
 enum Command {
     Upscale(upscale::Args),
     Train(train::Args),
+    Sample(sample::Args),
     Eval(eval::Args),
     Models(models::Args),
     Doctor(doctor::Args),
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
     let result: Result<()> = match Cli::parse().command {
         Command::Upscale(args) => upscale::run(args),
         Command::Train(args) => train::run(args),
+        Command::Sample(args) => sample::run(&args),
         Command::Eval(args) => eval::run(args),
         Command::Models(args) => models::run(args),
         Command::Doctor(args) => doctor::run(args),

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use super::common::{self, DeviceChoice, Precision};
 use crate::engine::device::{DType, Device};
 use crate::error::{Error, Report, Result};
+use crate::generative;
 use crate::training::config::Config;
 use crate::training::log::Reporter;
 use crate::training::recipes;
 use crate::training::run::train;
+use crate::training::settings;
 
 /// Train a model from a recipe or a configuration file.
 ///
@@ -60,6 +62,10 @@ pub(super) fn run(args: Args) -> Result<()> {
             (text, file.display().to_string())
         }
     };
+    let kind = settings::text_at(&text, "model.kind").unwrap_or_default();
+    if generative::config::KINDS.contains(&kind.as_str()) {
+        return train_generative(&args, &text, &name, &kind);
+    }
     let config = Config::read(&text, &name, &args.overrides)?;
     let device = args.device.open(&mut |_| ())?;
     let dtype = match (args.precision, &device) {
@@ -68,6 +74,18 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     let stop = common::stop_on_signals()?;
     train(&config, &args.out, args.until, (&device, dtype), &stop, &mut Terminal)
+}
+
+/// Trains a GAN, VAE or DDPM: small, and on the CPU.
+fn train_generative(args: &Args, text: &str, name: &str, kind: &str) -> Result<()> {
+    let config = generative::config::Config::read(text, name, &args.overrides)?;
+    if args.device.is_a_gpu() {
+        let report = Report::new("cannot train on a GPU", format!("{kind} trains on the CPU only"));
+        return Err(Error::Usage(report.help("leave --device out")));
+    }
+    args.precision.on(&Device::Cpu)?;
+    let stop = common::stop_on_signals()?;
+    generative::run::train(&config, &args.out, args.until, &stop, &mut Terminal)
 }
 
 /// Lines on standard output, warnings on standard error.

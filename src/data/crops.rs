@@ -11,6 +11,7 @@ use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::imaging::Rect;
+use crate::imaging::color::luma_of;
 
 /// An image at both resolutions.
 #[derive(Clone, Debug)]
@@ -23,10 +24,16 @@ pub struct Pair {
     pub low: Rgb8,
 }
 
-/// Pairs of `pictures`; what is beyond the last whole low-resolution pixel is cut off.
-pub fn pairs(pictures: Vec<Picture>, method: Degrade, scale: usize) -> Result<Vec<Pair>> {
+/// Pairs of `pictures`: padded with black to `pad` where they are smaller; what is beyond the last
+/// whole low-resolution pixel is cut off.
+pub fn pairs(
+    pictures: Vec<Picture>,
+    method: Degrade,
+    scale: usize,
+    pad: usize,
+) -> Result<Vec<Pair>> {
     let pair = |picture: Picture| {
-        let high = picture.image.cut_to_multiple(scale);
+        let high = picture.image.padded(pad).cut_to_multiple(scale);
         let low = degrade::shrink(&high, method, scale)?;
         Ok(Pair { name: picture.path.display().to_string(), high, low })
     };
@@ -42,6 +49,8 @@ pub struct CropPlan {
     pub batch: usize,
     /// The factor between the resolutions.
     pub scale: usize,
+    /// 3, or 1 for luma alone.
+    pub channels: usize,
     /// Whether crops are also mirrored and turned (the 8 symmetries of the square).
     pub augment: bool,
     /// How y0 is made.
@@ -53,11 +62,11 @@ pub struct CropPlan {
 /// A batch of crops in `[-1, 1]`.
 #[derive(Debug)]
 pub struct CropBatch {
-    /// Low resolution, `[N, h, w, 3]`.
+    /// Low resolution, `[N, h, w, C]`.
     pub low: Tensor,
-    /// Its enlargement, `[N, H, W, 3]`.
+    /// Its enlargement, `[N, H, W, C]`.
     pub y0: Tensor,
-    /// High resolution, `[N, H, W, 3]`.
+    /// High resolution, `[N, H, W, C]`.
     pub x0: Tensor,
 }
 
@@ -133,11 +142,12 @@ impl Crops {
             let cut = pair.high.cut(x, y, side, side);
             turn(&degrade::to_signed(&cut.pixels), side, place.symmetry, &mut x0);
         }
-        Ok(CropBatch {
-            low: Tensor::from_vec(low, &[n, small, small, 3]),
-            y0: Tensor::from_vec(y0, &[n, side, side, 3]),
-            x0: Tensor::from_vec(x0, &[n, side, side, 3]),
-        })
+        let c = self.plan.channels;
+        let tensor = |pixels: Vec<f32>, side: usize| {
+            let pixels = if c == 1 { luma_of(&pixels) } else { pixels };
+            Tensor::from_vec(pixels, &[n, side, side, c])
+        };
+        Ok(CropBatch { low: tensor(low, small), y0: tensor(y0, side), x0: tensor(x0, side) })
     }
 
     /// Where crop `index` of batch `step` lies: every image is equally likely, then every place in it.

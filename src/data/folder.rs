@@ -1,9 +1,12 @@
 //! Finding and decoding the images of a data set.
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::idx::{self, Images};
+use crate::engine::rng::{Purpose, Stream};
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, Depth, Samples};
 
@@ -22,7 +25,16 @@ pub struct Rgb8 {
     pub pixels: Vec<u8>,
 }
 
-/// A decoded file.
+/// Where an image is.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file of its own.
+    File(PathBuf),
+    /// One of many in an idx file, which is in memory.
+    Idx(Arc<Images>, usize),
+}
+
+/// A decoded image.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// Where it came from.
@@ -42,9 +54,44 @@ pub enum OnBroken {
     Error,
 }
 
-/// The images under `paths` (files or folders, folders with all below them), sorted by path, each
-/// once. Fails with exit code 2 if a path is missing or nothing is found.
-pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// The images under `paths` (files, idx files, or folders with all pictures below them), sorted by
+/// path, each once.
+///
+/// # Errors
+/// Exit code 2 if a path is missing or nothing is found; 1 if an idx file is damaged.
+pub fn find(paths: &[PathBuf]) -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for file in files(paths)? {
+        // In folders only pictures are looked for: one with MNIST's files holds train and test alike.
+        match paths.contains(&file) && idx::is_idx(&file) {
+            false => sources.push(Source::File(file)),
+            true => {
+                let images = Arc::new(Images::read(&file)?);
+                sources.extend((0..images.len()).map(|i| Source::Idx(Arc::clone(&images), i)));
+            }
+        }
+    }
+    Ok(sources)
+}
+
+/// Splits a random `share` of `sources` off, the same for equal seeds: what stays, then what was split off, both
+/// in their order.
+pub fn hold_out(sources: Vec<Source>, share: f64, seed: u64) -> [Vec<Source>; 2] {
+    let mut draws = Stream::new(seed, Purpose::Validation, 0).sequence();
+    let mut ranked: Vec<(f64, usize)> = (0..sources.len()).map(|i| (draws.uniform(), i)).collect();
+    ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A share of a length.
+    let count = (share * sources.len() as f64).round() as usize;
+    let mut held = vec![false; sources.len()];
+    ranked.iter().take(count).for_each(|&(_, i)| held[i] = true);
+    let (mut stays, mut split) = (Vec::new(), Vec::new());
+    for (source, held) in sources.into_iter().zip(held) {
+        if held { split.push(source) } else { stays.push(source) }
+    }
+    [stays, split]
+}
+
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in paths {
         let before = found.len();
@@ -85,23 +132,23 @@ fn walk(path: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Decodes `files`, in their order. Broken ones are left out and named in one warning, or are an
+/// Decodes `sources`, in their order. Broken ones are left out and named in one warning, or are an
 /// error; that none is left is an error, exit code 2.
 pub fn decode_all(
-    files: &[PathBuf],
+    sources: &[Source],
     on_broken: OnBroken,
     warn: &mut dyn FnMut(&str),
 ) -> Result<Vec<Picture>> {
-    let decoded: Vec<Result<Rgb8>> = files.par_iter().map(|path| decode(path)).collect();
+    let decoded: Vec<Result<Rgb8>> = sources.par_iter().map(Source::decode).collect();
     let (mut pictures, mut broken) = (Vec::new(), Vec::new());
-    for (path, image) in files.iter().zip(decoded) {
+    for (source, image) in sources.iter().zip(decoded) {
         match image {
-            Ok(image) => pictures.push(Picture { path: path.clone(), image }),
-            Err(e) => broken.push((path.clone(), e)),
+            Ok(image) => pictures.push(Picture { path: source.name(), image }),
+            Err(e) => broken.push((source.name(), e)),
         }
     }
     let list = broken.iter().map(|(path, e)| describe(path, e)).collect::<Vec<_>>().join("; ");
-    let what = format!("{} of {} images cannot be read", broken.len(), files.len());
+    let what = format!("{} of {} images cannot be read", broken.len(), sources.len());
     if pictures.is_empty() || (on_broken == OnBroken::Error && !broken.is_empty()) {
         let help = "repair or remove them, or: --set data.train.on_broken=skip";
         return Err(Error::Usage(Report::new(what, list).help(help)));
@@ -119,6 +166,23 @@ fn describe(path: &Path, error: &Error) -> String {
     format!("{} ({cause})", path.display())
 }
 
+impl Source {
+    /// What messages call it: the file, and which of its images.
+    pub fn name(&self) -> PathBuf {
+        match self {
+            Self::File(path) => path.clone(),
+            Self::Idx(images, index) => images.name(*index),
+        }
+    }
+
+    fn decode(&self) -> Result<Rgb8> {
+        match self {
+            Self::File(path) => decode(path),
+            Self::Idx(images, index) => Ok(images.image(*index)),
+        }
+    }
+}
+
 fn decode(path: &Path) -> Result<Rgb8> {
     let image = imaging::read(path)?.to_rgb().to_depth(Depth::Eight);
     match image.samples {
@@ -132,6 +196,20 @@ impl Rgb8 {
     pub fn cut(&self, x: usize, y: usize, width: usize, height: usize) -> Self {
         let row = |r: usize| &self.pixels[((y + r) * self.width + x) * 3..][..width * 3];
         let pixels = (0..height).flat_map(row).copied().collect();
+        Self { width, height, pixels }
+    }
+
+    /// The same in the middle of black, where a side is shorter than `side`.
+    pub fn padded(self, side: usize) -> Self {
+        let (width, height) = (self.width.max(side), self.height.max(side));
+        if (width, height) == (self.width, self.height) {
+            return self;
+        }
+        let (left, top) = ((width - self.width) / 2, (height - self.height) / 2);
+        let mut pixels = vec![0; width * height * 3];
+        for (y, row) in self.pixels.chunks_exact(self.width * 3).enumerate() {
+            pixels[((top + y) * width + left) * 3..][..row.len()].copy_from_slice(row);
+        }
         Self { width, height, pixels }
     }
 

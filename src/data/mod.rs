@@ -1,6 +1,7 @@
-//! Training data: folders of images, pairs of low and high resolution, random crops, and a thread
+//! Training data: folders of images, idx files, pairs of low and high resolution, random crops, and a thread
 //! that prepares batches ahead of the step.
 pub mod ahead;
 pub mod crops;
 pub mod degrade;
 pub mod folder;
+pub mod idx;

@@ -8,6 +8,7 @@
 //! resshift        1 - eta_t       eta_t             kappa sqrt(eta_t)      (Yue et al. 2023, eq. 2)
 //! ddpm            sqrt(ab_t)      0                 sqrt(1 - ab_t)         (Ho et al. 2020, eq. 4)
 //! residual-ddpm   sqrt(ab_t)      -sqrt(ab_t)       sqrt(1 - ab_t)         the state is x0 - y0
+//! direct          0               0                 0                      T = 1: no diffusion, one call
 //! ```
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ pub enum Enlarge {
     Bicubic,
     /// The same cubic as Pillow computes it, rounded to 8 bits after each pass.
     Pillow,
+    /// Linear between the centres of pixels, not rounded.
+    Bilinear,
 }
 
 /// A forward process and its constants.
@@ -62,6 +65,8 @@ pub enum Process {
         /// The growth of beta.
         beta: Betas,
     },
+    /// No diffusion: one call of a network that enlarges by itself, and whose state is always 0.
+    Direct {},
 }
 
 const fn one() -> usize {
@@ -145,6 +150,8 @@ pub enum Family {
         /// Whether the state is x0 - y0.
         residual: bool,
     },
+    /// One call.
+    Direct,
 }
 
 impl Process {
@@ -154,6 +161,7 @@ impl Process {
             Self::ResShift { steps, .. }
             | Self::Ddpm { steps, .. }
             | Self::ResidualDdpm { steps, .. } => *steps,
+            Self::Direct {} => 1,
         }
     }
 
@@ -178,6 +186,12 @@ impl Process {
             }
             Self::Ddpm { steps, beta, time } => ddpm_chain(*steps, beta, *time, false),
             Self::ResidualDdpm { steps, beta } => ddpm_chain(*steps, beta, TimeInput::Step, true),
+            Self::Direct {} => Chain {
+                marginals: vec![Marginal { x0: 0.0, y0: 0.0, noise: 0.0 }; 2],
+                inputs: vec![1.0; 2],
+                times: vec![0.0; 2],
+                family: Family::Direct,
+            },
         }
     }
 

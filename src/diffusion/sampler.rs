@@ -57,6 +57,11 @@ impl Diffusion {
         self.process.check().map_err(wrong)?;
         let (given, steps) = (self.t_weights.len(), self.process.steps());
         let sane = |w: &f64| *w >= 0.0 && w.is_finite();
+        if self.process == (Process::Direct {}) && self.prediction == Prediction::Epsilon {
+            return Err(wrong(
+                "a direct network predicts x0 or the residual; there is no noise".into(),
+            ));
+        }
         if given != 0 && (given != steps || !self.t_weights.iter().all(sane)) {
             return Err(wrong(format!(
                 "diffusion.t_weights needs {steps} numbers that are not negative, or none; got {:?}",
@@ -232,6 +237,8 @@ impl Chain {
                 // The clean state of the residual process is x0 - y0.
                 Step { y0: if *residual { -step.x0 } else { 0.0 }, ..step }
             }
+            // A chain of one step has no state between its ends.
+            Family::Direct => Step { x: 0.0, x0: 1.0, y0: 0.0, noise: 0.0 },
         }
     }
 }
@@ -287,8 +294,12 @@ pub struct Progress<'a> {
     pub done: usize,
     /// Calls in all.
     pub calls: usize,
-    /// The predicted clean image of this call, `[N, H, W, 3]`.
+    /// The predicted clean image of this call, `[N, H, W, C]`.
     pub x0_hat: &'a Tensor,
+    /// The state that the call led to, `[N, H, W, C]`.
+    pub state: &'a Tensor,
+    /// Its step s of the chain: 0 for the clean image.
+    pub at: usize,
 }
 
 /// A way back through a chain: everything that does not depend on the images, on one device.
@@ -305,6 +316,8 @@ pub struct Walk {
 struct WalkStep {
     /// What the network is told about t, `[N]`.
     time: Tensor,
+    /// The s that the step leads to.
+    to: usize,
     factors: StepFactors,
 }
 
@@ -333,6 +346,7 @@ impl Walk {
             let told = vec![f32::from_f64(chain.time(at)); images];
             Ok(WalkStep {
                 time: Tensor::from_slice_on(device, &told, &[images])?,
+                to: t.get(k + 1).copied().unwrap_or(0),
                 factors: StepFactors::new(device, factors(diffusion, &chain, at, t.get(k + 1)))?,
             })
         };
@@ -346,10 +360,10 @@ impl Walk {
         })
     }
 
-    /// Draws the clean image `[N, H, W, 3]`, F32 in `[-1, 1]`, that `network` believes in.
+    /// Draws the clean image `[N, H, W, C]`, F32 in `[-1, 1]`, that `network` believes in.
     ///
     /// `condition` is what [`Network::condition`] made of the low-resolution images, in the element
-    /// type the network computes in; `y0` `[N, H, W, 3]`, F32, is their enlargement. `on_step` sees
+    /// type the network computes in; `y0` `[N, H, W, C]`, F32, is their enlargement. `on_step` sees
     /// every call and may stop the walk with an error. On a GPU this only launches.
     pub fn run(
         &self,
@@ -388,7 +402,8 @@ impl Walk {
                 Some(&mut x0_hat),
                 (!last).then_some(&mut input),
             )?;
-            on_step(Progress { done: k + 1, calls: self.steps.len(), x0_hat: &x0_hat })?;
+            let calls = self.steps.len();
+            on_step(Progress { done: k + 1, calls, x0_hat: &x0_hat, state: &x, at: step.to })?;
         }
         Ok(x)
     }

@@ -1,6 +1,6 @@
 //! A system: a network with the process it was trained for, as one weights file holds it.
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
@@ -44,7 +44,8 @@ impl System {
         [EMBEDDED.0]
     }
 
-    /// Opens a model by the name of an embedded one, or as a file.
+    /// Opens a model by the name of an embedded one, as a file, or as the folder of a training run: its
+    /// best checkpoint if that was looked for, else its newest.
     ///
     /// # Errors
     /// [`Error::Model`] if there is none of that name, or the file is damaged or does not fit.
@@ -59,7 +60,10 @@ impl System {
                 report.help("srk models list    shows the models that are there"),
             ));
         }
-        Self::from_file(&WeightsFile::read(Path::new(model))?, model)
+        match Path::new(model).is_dir() {
+            false => Self::from_file(&WeightsFile::read(Path::new(model))?, model),
+            true => Self::from_file(&WeightsFile::read(&newest(Path::new(model))?)?, model),
+        }
     }
 
     /// The system that `file` describes; messages call it `name`.
@@ -95,6 +99,18 @@ impl System {
         let trained = self.config.diffusion.process.steps();
         self.config.default_steps.unwrap_or(trained).min(trained)
     }
+}
+
+/// The averaged weights of a training run.
+fn newest(run: &Path) -> Result<PathBuf> {
+    let folder = run.join("ckpt");
+    let named = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
+    let step = named("best").or_else(|| named("latest")).ok_or_else(|| {
+        let what = format!("{} is not a training run with checkpoints", run.display());
+        let report = Report::new(what, "it has no ckpt/latest");
+        Error::Model(report.help("name a weights file, or a folder that srk train made"))
+    })?;
+    Ok(folder.join(step.trim()).join("ema.safetensors"))
 }
 
 impl SystemConfig {

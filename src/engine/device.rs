@@ -67,6 +67,8 @@ pub trait Real:
     fn sqrt(self) -> Self;
     /// The error function.
     fn erf(self) -> Self;
+    /// The hyperbolic tangent.
+    fn tanh(self) -> Self;
     /// The absolute value.
     fn abs(self) -> Self;
 }
@@ -90,6 +92,9 @@ macro_rules! impl_real {
             }
             fn erf(self) -> Self {
                 $erf(self)
+            }
+            fn tanh(self) -> Self {
+                self.tanh()
             }
             fn abs(self) -> Self {
                 self.abs()

@@ -13,10 +13,14 @@ pub enum Layout {
     Plain,
     /// A convolution: `[Cout, kh, kw, Cin]` in memory, `[Cout, Cin, kh, kw]` in files.
     Conv,
-    /// A linear map of the channels of every pixel: `[Cout, 1, 1, Cin]` in memory, `[Cout, Cin]` in files.
-    PerPixel,
     /// A transposed convolution: `[Cin, kh, kw, Cout]` in memory, `[Cin, Cout, kh, kw]` in files.
     ConvTranspose,
+    /// A linear map of a flattened square map, which is a convolution over all of it: `[out, side, side, in]`
+    /// in memory, `[out, in side side]` in files.
+    Flattened {
+        /// Height and width of the map.
+        side: usize,
+    },
 }
 
 /// A named trainable tensor. Clones share the value: a layer used twice has one parameter.

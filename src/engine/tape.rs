@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::device::{DType, Device};
 use super::parameter::Parameter;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -22,6 +23,13 @@ pub trait Op: Debug + Send + 'static {
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let _ = (call, dy);
         Err(Error::NotDifferentiable { op: self.name() })
+    }
+
+    /// What [`backward`](Op::backward) computes, as ops on `tape`: a gradient that has a gradient. Given for
+    /// the inputs that `call.wants`.
+    fn gradient(&self, tape: &mut Tape, call: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {
+        let _ = (tape, call, dy);
+        Err(Error::NotTwiceDifferentiable { op: self.name() })
     }
 
     /// Floating point operations of one forward, a multiply-add counted as two; 0 if bound by memory.
@@ -42,6 +50,16 @@ pub struct Call<'a> {
     pub output: &'a Tensor,
     /// What the forward call kept.
     pub saved: &'a Saved,
+    /// Which inputs need a gradient.
+    pub wants: &'a [bool],
+}
+
+/// What an op sees of its forward call when its gradient is recorded.
+pub struct Recorded<'a> {
+    /// The inputs of the forward call.
+    pub inputs: &'a [Var],
+    /// What the forward call returned.
+    pub output: &'a Var,
     /// Which inputs need a gradient.
     pub wants: &'a [bool],
 }
@@ -266,6 +284,60 @@ impl Tape {
         Ok(y)
     }
 
+    /// The gradient of `sum(y)` by `x`, recorded: what is made of it has gradients by all that `y` depends on,
+    /// such as the parameters of a critic whose slope is penalised. Zero if `y` does not depend on `x`.
+    ///
+    /// # Errors
+    /// If an op between `x` and `y` is [not twice differentiable](Error::NotTwiceDifferentiable), or `x` is no
+    /// value whose gradient is wanted.
+    pub fn gradient(&mut self, y: &Var, x: &Var) -> Result<Var> {
+        if !x.wants_grad {
+            let what = "a value that is no variable of a training tape".to_owned();
+            return Err(Error::Unsupported { op: "gradient", what });
+        }
+        // The walk appends to the nodes what it makes of them.
+        let nodes = std::mem::take(&mut self.nodes);
+        let found = self.walk_back(&nodes, y, x);
+        let made = std::mem::replace(&mut self.nodes, nodes);
+        self.nodes.extend(made);
+        match found? {
+            Some(dx) => Ok(dx),
+            None => Ok(self.input(Tensor::zeros_as(x.value(), x.shape())?)),
+        }
+    }
+
+    fn walk_back(&mut self, nodes: &[Node], y: &Var, x: &Var) -> Result<Option<Var>> {
+        let mut depends = vec![false; self.next_id];
+        depends[x.id] = true;
+        for node in nodes {
+            depends[node.output.id] |= node.inputs.iter().any(|v| depends[v.id]);
+        }
+        let one = self.input(ones_as(y.value())?);
+        let mut grads = HashMap::from([(y.id, one)]);
+        for node in nodes.iter().rev() {
+            let wants: Vec<bool> = node.inputs.iter().map(|v| depends[v.id]).collect();
+            if !wants.contains(&true) {
+                continue;
+            }
+            let Some(dy) = grads.remove(&node.output.id) else { continue };
+            let Work::Op { op, .. } = &node.work else {
+                return Err(Error::NotTwiceDifferentiable { op: "part" });
+            };
+            let call = Recorded { inputs: &node.inputs, output: &node.output, wants: &wants };
+            let dxs = op.gradient(self, &call, &dy)?;
+            for ((input, wanted), dx) in node.inputs.iter().zip(wants).zip(dxs) {
+                if let (true, Some(dx)) = (wanted, dx) {
+                    let sum = match grads.remove(&input.id) {
+                        Some(before) => self.add(&before, &dx)?,
+                        None => dx,
+                    };
+                    grads.insert(input.id, sum);
+                }
+            }
+        }
+        Ok(grads.remove(&x.id))
+    }
+
     /// Gradients of `sum(y * dy)` by every wanted value. Activations are freed as the replay passes.
     pub fn backward(self, y: &Var, dy: Tensor) -> Result<Grads> {
         if dy.shape() != y.shape() {
@@ -295,6 +367,17 @@ impl Tape {
         let id = self.next_id;
         self.next_id += 1;
         Var { id, value, wants_grad }
+    }
+}
+
+/// Ones in the shape of `x`.
+fn ones_as(x: &Tensor) -> Result<Tensor> {
+    let ones = vec![1.0; x.len()];
+    match x.device() {
+        Device::Cpu => Ok(Tensor::from_f64(&ones, x.shape(), x.dtype())),
+        device => {
+            Tensor::from_f64(&ones, x.shape(), DType::F32).to_device(&device)?.cast(x.dtype())
+        }
     }
 }
 

@@ -147,7 +147,7 @@ impl Builder<'_> {
 
     /// Doubles a map of `2 outputs` channels and puts the kept map before it.
     fn up(&mut self, name: &str, outputs: usize) {
-        let double = conv_transpose2d::ConvTranspose2d { stride: 2, pad: 0 };
+        let double = conv_transpose2d::ConvTranspose2d::new(2, 0);
         let layer = ConvTranspose2d::new(self.init, name, [2 * outputs, outputs, 2], double);
         self.unet.push(Layer::Transposed(layer));
         self.unet.push(Layer::Join(Side::Before));

@@ -136,7 +136,7 @@ struct Up {
 
 impl Up {
     fn new(init: &mut Init, [a, b]: [usize; 2], time: usize, at: Injection) -> Self {
-        let double = conv_transpose2d::ConvTranspose2d { stride: 2, pad: 0 };
+        let double = conv_transpose2d::ConvTranspose2d::new(2, 0);
         let shift = Shift::new(init, time, 2 * a, b, at);
         let skip_up = ConvTranspose2d::new(init, "skip_upsample", [a, a, 2], double);
         let skip = Conv2d::same(init, "skip_conv", a, b, 1);
@@ -232,6 +232,10 @@ impl Network for BigGanUNet {
 
     fn buffers(&self) -> &[Parameter] {
         &self.buffers
+    }
+
+    fn channels(&self) -> usize {
+        self.config.channels
     }
 
     /// A halving for each width but the first. Trained norms are constants, but the field is wider than

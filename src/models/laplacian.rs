@@ -1,5 +1,5 @@
-//! A Laplacian-pyramid CNN with squeeze and excitation. It is no
-//! denoiser but maps a low-resolution image in `[0, 1]` straight to a larger one.
+//! A Laplacian-pyramid CNN with squeeze and excitation. It is no denoiser but maps a low-resolution image
+//! in `[0, 1]` straight to a larger one: the network of a direct process.
 //!
 //! ```text
 //! f = relu(conv3(relu(conv2(relu(conv1 x)))))
@@ -17,9 +17,10 @@
 //! 15,352,291 parameters). Images at 4 and 8 use no further parameters.
 use serde::{Deserialize, Serialize};
 
-use crate::engine::device::{DType, Device};
+use super::{Geometry, Network};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
+use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::nn::{Conv2d, ConvTranspose2d, Init};
 use crate::ops::conv_transpose2d;
@@ -39,18 +40,20 @@ pub struct LaplacianConfig {
     pub chained: bool,
     /// Whether each call has a block of its own; as published those of a level share one.
     pub distinct: bool,
+    /// The factor between low and high resolution: 2 as published, 4 or 8.
+    pub scale: usize,
 }
 
 impl Default for LaplacianConfig {
     fn default() -> Self {
-        Self { channels: 128, chained: true, distinct: false }
+        Self { channels: 128, chained: true, distinct: false, scale: 2 }
     }
 }
 
 impl LaplacianConfig {
     /// The network as its source computes it.
     pub const fn published() -> Self {
-        Self { channels: 128, chained: false, distinct: false }
+        Self { channels: 128, chained: false, distinct: false, scale: 2 }
     }
 }
 
@@ -62,7 +65,7 @@ fn shrink(init: &mut Init, name: &str, channels: usize, stride: usize) -> Conv2d
 
 /// A transposed convolution that multiplies height and width by `stride`.
 fn grow(init: &mut Init, name: &str, channels: usize, stride: usize) -> ConvTranspose2d {
-    let op = conv_transpose2d::ConvTranspose2d { stride, pad: 1 };
+    let op = conv_transpose2d::ConvTranspose2d::new(stride, 1);
     ConvTranspose2d::new(init, name, [channels, channels, stride + 2], op)
 }
 
@@ -140,6 +143,7 @@ impl Level {
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Laplacian {
+    config: LaplacianConfig,
     features: [Conv2d; 3],
     half: Conv2d,
     up8: ConvTranspose2d,
@@ -175,18 +179,11 @@ impl Laplacian {
         });
         let reconstruction = Conv2d::same(init, "reconstruction_layer", c, 3, 3);
         let parameters = all.finish();
-        Self { features, half, up8, up2, levels, reconstruction, parameters }
+        let config = config.clone();
+        Self { config, features, half, up8, up2, levels, reconstruction, parameters }
     }
 
-    /// The image `[N, 2 h, 2 w, 3]` of `x` `[N, h, w, 3]`, both in `[0, 1]`.
-    ///
-    /// # Errors
-    /// If `x` has another shape or memory is full.
-    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
-        self.enlarge(tape, x, 2)
-    }
-
-    /// The image at `factor` times the size: 2, 4 or 8.
+    /// The image at `factor` times the size, 2, 4 or 8, of `x` `[N, h, w, 3]`; both in `[0, 1]`.
     ///
     /// # Errors
     /// If there is no level of that factor, `x` has another shape or memory is full.
@@ -240,22 +237,32 @@ impl Laplacian {
         let y = self.features[2].forward(tape, map)?;
         self.reconstruction.forward(tape, &y)
     }
+}
 
-    /// All parameters, in construction order.
-    pub fn parameters(&self) -> &[Parameter] {
+impl Network for Laplacian {
+    /// The low-resolution image in `[0, 1]`.
+    fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
+        let mut tape = Tape::inference();
+        let low = tape.input(low.try_clone()?);
+        tape.to_unit(&low)?.into_tensor()
+    }
+
+    fn forward(&self, tape: &mut Tape, _x: &Var, condition: &Var, _t: &Tensor) -> Result<Var> {
+        let image = self.enlarge(tape, condition, self.config.scale)?;
+        tape.to_signed(&image)
+    }
+
+    fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
 
-    /// How many numbers training changes.
-    pub fn parameter_count(&self) -> usize {
-        self.parameters.iter().map(|p| p.value().len()).sum()
+    /// Any size will do; squeeze and excitation see the whole map.
+    fn geometry(&self) -> Geometry {
+        Geometry { align: 1, receptive_field: None }
     }
 
-    /// Moves the weights to `device`, as `dtype` there.
-    ///
-    /// # Errors
-    /// If the memory of the device is full.
-    pub fn to_device(&self, device: &Device, dtype: DType) -> Result<()> {
-        self.parameters.iter().try_for_each(|p| p.to_device(device, dtype))
+    /// The maps of the level of 8 and what compresses them.
+    fn floats_per_pixel(&self) -> usize {
+        6 * 64 * self.config.channels
     }
 }

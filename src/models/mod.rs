@@ -1,12 +1,21 @@
 //! Networks, and the registry that builds one from its configuration.
 pub mod attention_unet;
 pub mod biggan_unet;
+pub mod discriminator;
 pub mod dual_domain_grid;
 pub mod dual_domain_unet;
 pub mod laplacian;
+pub mod patch_discriminator;
 pub mod residual_unet;
+pub mod rrdb;
 pub mod sr3_unet;
+pub mod srddpm_unet;
+pub mod srdiff_unet;
+pub mod srgan;
+pub mod srgan_discriminator;
 pub mod swin_unet;
+pub mod teaching;
+pub mod vgg19;
 pub mod vq;
 pub mod weights;
 
@@ -16,7 +25,7 @@ use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Which network, and its sizes: the `[model]` section of a recipe and the `srk.config` of a file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +51,18 @@ pub enum ModelConfig {
     /// ResShift's network, for latents.
     #[serde(rename = "swin-unet")]
     SwinUNet(swin_unet::SwinUNetConfig),
+    /// The Laplacian-pyramid CNN.
+    Laplacian(laplacian::LaplacianConfig),
+    /// The generator of SRDDPM.
+    #[serde(rename = "srddpm-unet")]
+    SrddpmUNet(srddpm_unet::SrddpmUNetConfig),
+    /// The generator of SRGAN, from low resolution straight to high.
+    Srgan(srgan::SrganConfig),
+    /// The encoder of SRDiff by itself, from low resolution straight to high.
+    Rrdb(rrdb::RrdbConfig),
+    /// SRDiff's network.
+    #[serde(rename = "srdiff-unet")]
+    SrdiffUNet(srdiff_unet::SrdiffUNetConfig),
 }
 
 impl ModelConfig {
@@ -55,6 +76,11 @@ impl ModelConfig {
             Self::AttentionUNet(c) => Box::new(attention_unet::AttentionUNet::new(c, seed)),
             Self::BigGanUNet(c) => Box::new(biggan_unet::BigGanUNet::new(c, seed)),
             Self::SwinUNet(c) => Box::new(swin_unet::SwinUNet::new(c, seed)),
+            Self::Laplacian(c) => Box::new(laplacian::Laplacian::new(c, seed)),
+            Self::SrddpmUNet(c) => Box::new(srddpm_unet::SrddpmUNet::new(c, seed)),
+            Self::Srgan(c) => Box::new(srgan::Srgan::new(c, seed)),
+            Self::Rrdb(c) => Box::new(rrdb::Rrdb::new(c, seed)),
+            Self::SrdiffUNet(c) => Box::new(srdiff_unet::SrdiffUNet::new(c, seed)),
         }
     }
 
@@ -68,18 +94,24 @@ impl ModelConfig {
             Self::AttentionUNet(c) => c.scale,
             Self::BigGanUNet(c) => c.scale,
             Self::SwinUNet(c) => c.scale,
+            Self::Laplacian(c) => c.scale,
+            Self::SrddpmUNet(c) => c.scale,
+            Self::Srgan(c) => c.scale,
+            Self::Rrdb(c) => c.scale,
+            Self::SrdiffUNet(c) => c.scale,
         }
     }
 }
 
-/// A denoising network for super-resolution. Images are NHWC in `[-1, 1]`.
+/// A network for super-resolution: a denoiser, or for the direct process one that enlarges in one call
+/// and ignores state and t. Images are NHWC in `[-1, 1]`, with C [`channels`](Self::channels).
 pub trait Network: Send + Sync {
     /// What the network sees besides the state `x_t`, computed once for all steps of a batch or tile.
     ///
-    /// `low` is the low-resolution image `[N, h, w, 3]`, `y0` its enlargement `[N, H, W, 3]`.
+    /// `low` is the low-resolution image `[N, h, w, C]`, `y0` its enlargement `[N, H, W, C]`.
     fn condition(&self, low: &Tensor, y0: &Tensor) -> Result<Tensor>;
 
-    /// The prediction `[N, H, W, 3]` for the state `x` `[N, H, W, 3]` at the steps `t` `[N]`, counted
+    /// The prediction `[N, H, W, C]` for the state `x` `[N, H, W, C]` at the steps `t` `[N]`, counted
     /// as the process counts them, in F32 or F64.
     fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var>;
 
@@ -92,9 +124,19 @@ pub trait Network: Send + Sync {
         &[]
     }
 
+    /// Whether a training step changes the buffers. Not those of a part that is frozen.
+    fn moves_buffers(&self) -> bool {
+        !self.buffers().is_empty()
+    }
+
     /// Everything a file holds: parameters, then buffers.
     fn state(&self) -> Vec<Parameter> {
         [self.parameters(), self.buffers()].concat()
+    }
+
+    /// Channels of an image: 3, or 1 for luma.
+    fn channels(&self) -> usize {
+        3
     }
 
     /// What tiling and padding must respect.
@@ -143,6 +185,17 @@ const fn of_buffers(dtype: DType) -> DType {
     match dtype {
         DType::F64 => DType::F64,
         _ => DType::F32,
+    }
+}
+
+/// How often a side doubles for `scale`, which `network` can only take a power of 2 for.
+fn doublings(network: &'static str, scale: usize) -> Result<u32> {
+    match scale.is_power_of_two() {
+        true => Ok(scale.ilog2()),
+        false => {
+            let what = format!("a factor of {scale}; it doubles, so 2, 4, 8 and so on");
+            Err(Error::Unsupported { op: network, what })
+        }
     }
 }
 

@@ -83,7 +83,7 @@ impl ResidualUNet {
         let mut all = Init::new(seed);
         let (init, c, d) = (&mut all, config.base, 4 * config.base);
         let half = conv2d::Conv2d { stride: 2, pad: 1, relu: false };
-        let double = conv_transpose2d::ConvTranspose2d { stride: 2, pad: 1 };
+        let double = conv_transpose2d::ConvTranspose2d::new(2, 1);
         let time = Linear::new(init, "time_emb", d, d);
         let stages = [
             Stage::new(init, 1, [6, c, d]),

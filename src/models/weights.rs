@@ -1,8 +1,7 @@
 //! Weights files: safetensors under the names and layouts of the original state dicts.
 //!
 //! The only place where layouts are converted: memory holds convolutions as `[Cout, kh, kw, Cin]`,
-//! files as `[Cout, Cin, kh, kw]`, so that checkpoints of the original implementations load; a linear map of
-//! pixels is a convolution in memory and a matrix in files. A tensor
+//! files as `[Cout, Cin, kh, kw]`, so that checkpoints of the original implementations load. A tensor
 //! without axes is a count, of the batches that a norm has seen, and a 64-bit integer in files.
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -26,10 +25,14 @@ pub struct WeightsFile {
     pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
-/// Whether files hold the axes in another order: for both kinds of convolution the second axis of the
-/// file is the last in memory.
-fn is_permuted(layout: Layout, rank: usize) -> bool {
-    matches!(layout, Layout::Conv | Layout::ConvTranspose) && rank == 4
+/// The axes `[A, B, h, w]` of a file, of a tensor `[A, h, w, B]` in memory whose axes files hold in another
+/// order: for all kinds of convolution the second axis of the file is the last in memory.
+fn permuted_axes(layout: Layout, shape: &[usize]) -> Option<[usize; 4]> {
+    match (layout, shape) {
+        (Layout::Plain, _) => None,
+        (_, &[a, h, w, b]) => Some([a, b, h, w]),
+        _ => None,
+    }
 }
 
 /// From `[A, B, h, w]` (file) to `[A, h, w, B]` (memory), or back.
@@ -51,10 +54,10 @@ fn permute(values: &[f32], file: [usize; 4], to_memory: bool) -> Vec<f32> {
 
 /// A parameter's shape in files.
 pub fn file_shape(layout: Layout, shape: &[usize]) -> Vec<usize> {
-    match (is_permuted(layout, shape.len()), shape) {
-        (true, _) => vec![shape[0], shape[3], shape[1], shape[2]],
-        (false, &[outputs, 1, 1, inputs]) if layout == Layout::PerPixel => vec![outputs, inputs],
-        (false, _) => shape.to_vec(),
+    match (layout, permuted_axes(layout, shape)) {
+        (Layout::Flattened { .. }, Some([a, b, h, w])) => vec![a, b * h * w],
+        (_, Some(axes)) => axes.to_vec(),
+        (_, None) => shape.to_vec(),
     }
 }
 
@@ -64,23 +67,21 @@ pub fn file_shape(layout: Layout, shape: &[usize]) -> Vec<usize> {
 /// If the copy from a GPU fails.
 pub fn to_file_layout(layout: Layout, tensor: &Tensor) -> Result<Vec<f32>> {
     let values = tensor.to_f32_vec()?;
-    Ok(match file_shape(layout, tensor.shape())[..] {
-        [a, b, h, w] if is_permuted(layout, 4) => permute(&values, [a, b, h, w], false),
-        _ => values,
+    Ok(match permuted_axes(layout, tensor.shape()) {
+        Some(axes) => permute(&values, axes, false),
+        None => values,
     })
 }
 
 /// A tensor in the layout of memory, from values in the layout of files.
 pub fn from_file_layout(layout: Layout, shape: &[usize], values: &[f32]) -> Tensor {
-    match *shape {
-        [a, b, h, w] if is_permuted(layout, 4) => {
-            Tensor::from_vec(permute(values, [a, b, h, w], true), &[a, h, w, b])
-        }
-        [outputs, inputs] if layout == Layout::PerPixel => {
-            Tensor::from_vec(values.to_vec(), &[outputs, 1, 1, inputs])
-        }
-        _ => Tensor::from_vec(values.to_vec(), shape),
-    }
+    let axes = match (layout, shape) {
+        (Layout::Conv | Layout::ConvTranspose, &[a, b, h, w]) => [a, b, h, w],
+        (Layout::Flattened { side }, &[a, b]) => [a, b / (side * side), side, side],
+        _ => return Tensor::from_vec(values.to_vec(), shape),
+    };
+    let [a, b, h, w] = axes;
+    Tensor::from_vec(permute(values, axes, true), &[a, h, w, b])
 }
 
 impl WeightsFile {

@@ -70,6 +70,18 @@ impl Init {
         self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
     }
 
+    /// Draws the parameters made so far anew, from a normal distribution of this deviation around what `mean`
+    /// says of each; those of which it says nothing stay.
+    pub fn redraw(&mut self, deviation: f64, mean: impl Fn(&Parameter) -> Option<f64>) {
+        for parameter in &self.parameters {
+            let Some(mean) = mean(parameter) else { continue };
+            let (value, random) = (parameter.value(), &mut self.random);
+            let values: Vec<f64> =
+                (0..value.len()).map(|_| mean + deviation * f64::from(random.normal())).collect();
+            parameter.set(Tensor::from_f64(&values, value.shape(), DType::F32));
+        }
+    }
+
     /// A tensor that files hold but training does not change by gradients, such as a running mean; its
     /// elements all start as `value`.
     pub fn buffer(&mut self, name: &str, shape: &[usize], value: f64) -> Parameter {

@@ -38,6 +38,18 @@ impl Conv2d {
         })
     }
 
+    /// A linear map of all of a map `[N, side, side, inputs]`, with the names and shapes of one of a vector:
+    /// `[N, 1, 1, outputs]`.
+    pub fn flattened(init: &mut Init, name: &str, [inputs, outputs, side]: [usize; 3]) -> Self {
+        init.at(name, |init| {
+            let bound = 1.0 / ((inputs * side * side) as f64).sqrt();
+            let (layout, shape) = (Layout::Flattened { side }, [outputs, side, side, inputs]);
+            let weight = init.uniform("weight", layout, &shape, bound);
+            let bias = Some(init.uniform("bias", Layout::Plain, &[outputs], bound));
+            Self { weight, bias, op: conv2d::Conv2d { stride: 1, pad: 0, relu: false } }
+        })
+    }
+
     /// Without a bias.
     pub fn unbiased(
         init: &mut Init,
@@ -51,16 +63,6 @@ impl Conv2d {
             let shape = [outputs, kernel, kernel, inputs];
             let weight = init.uniform("weight", Layout::Conv, &shape, bound);
             Self { weight, bias: None, op: conv2d::Conv2d::same(kernel) }
-        })
-    }
-
-    /// A linear map of the channels of every pixel, which files hold as a matrix.
-    pub fn per_pixel(init: &mut Init, name: &str, inputs: usize, outputs: usize) -> Self {
-        init.at(name, |init| {
-            let bound = 1.0 / (inputs as f64).sqrt();
-            let weight = init.uniform("weight", Layout::PerPixel, &[outputs, 1, 1, inputs], bound);
-            let bias = Some(init.uniform("bias", Layout::Plain, &[outputs], bound));
-            Self { weight, bias, op: conv2d::Conv2d::same(1) }
         })
     }
 
@@ -145,6 +147,25 @@ impl Linear {
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
         tape.linear(x, &weight, Some(&bias))
+    }
+}
+
+/// A rectified linear unit whose one slope left of 0 is learnt.
+#[derive(Clone, Debug)]
+pub struct Prelu {
+    weight: Parameter,
+}
+
+impl Prelu {
+    /// A unit of slope 1/4, as PyTorch's.
+    pub fn new(init: &mut Init, name: &str) -> Self {
+        init.at(name, |init| Self { weight: init.constant("weight", Layout::Plain, &[1], 0.25) })
+    }
+
+    /// The unit's output, of the shape of `x`.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let slope = tape.parameter(&self.weight);
+        tape.prelu(x, &slope)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Layers: compositions of ops that own their parameters. No kernels, no loops over elements.
 pub mod attention;
+pub mod discriminator;
 pub mod dual_domain;
 pub mod init;
 pub mod layers;
@@ -8,4 +9,4 @@ pub mod swin;
 pub mod unet;
 
 pub use init::Init;
-pub use layers::{BatchNorm, Conv2d, ConvTranspose2d, GroupNorm, Linear};
+pub use layers::{BatchNorm, Conv2d, ConvTranspose2d, GroupNorm, Linear, Prelu};

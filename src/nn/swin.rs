@@ -89,8 +89,8 @@ impl SwinBlock {
             let side = 2 * windows.window - 1;
             let shape = [side * side, windows.heads];
             let table = init.normal("relative_position_bias_table", Layout::Plain, &shape, 0.02);
-            let qkv = Conv2d::per_pixel(init, "qkv", channels, 3 * channels);
-            (table, qkv, Conv2d::per_pixel(init, "proj", channels, channels))
+            let qkv = Conv2d::flattened(init, "qkv", [channels, 3 * channels, 1]);
+            (table, qkv, Conv2d::flattened(init, "proj", [channels, channels, 1]))
         });
         let second = GroupNorm::new(init, "norm2", GROUPS, channels);
         let mlp = init.at("mlp", |init| {

@@ -6,7 +6,7 @@
 //! ```
 use crate::engine::cuda::{Arg, Grid};
 use crate::engine::op_case::OpCase;
-use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::on_device;
@@ -45,18 +45,26 @@ impl Op for LeakyRelu {
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        let [x] = call.inputs else { unreachable!("leaky_relu takes one input") };
-        let mut dx = Tensor::empty_as(x, x.shape())?;
-        on_device!(x,
-            cpu::<T> => cpu::backward::<T>(self.slope, x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
-            cuda(gpu) => {
-                let (slope, n) = (Arg::from(self.slope), x.len());
-                let args = [x.into(), dy.into(), (&mut dx).into(), slope, n.into()];
-                gpu.launch("leaky_relu_backward", x.dtype(), Grid::packs(n, x.dtype()), &args)?;
-            }
-        );
-        Ok(vec![Some(dx)])
+        Ok(vec![Some(gradient(self.slope, call.inputs[0], dy)?)])
     }
+
+    fn gradient(&self, tape: &mut Tape, call: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {
+        Ok(vec![Some(tape.leaky_relu_gradient(&call.inputs[0], dy, self.slope)?)])
+    }
+}
+
+/// `dy`, multiplied by `slope` where `x` is not positive.
+pub(super) fn gradient(slope: f64, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let mut dx = Tensor::empty_as(x, x.shape())?;
+    on_device!(x,
+        cpu::<T> => cpu::backward::<T>(slope, x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
+        cuda(gpu) => {
+            let n = x.len();
+            let args = [x.into(), dy.into(), (&mut dx).into(), Arg::from(slope), n.into()];
+            gpu.launch("leaky_relu_backward", x.dtype(), Grid::packs(n, x.dtype()), &args)?;
+        }
+    );
+    Ok(dx)
 }
 
 /// An odd length (tail of the vectorised loop), and a discriminator-sized map.

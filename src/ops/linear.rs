@@ -4,11 +4,12 @@
 //! y = x w^T + b                                x: [M, in], w: [out, in], b: [out], y: [M, out]
 //! dx = dy w,  dw = dy^T x,  db = sum of the rows of dy
 //! ```
+use super::conv_transpose2d::ConvTranspose2d;
 use super::conv2d::Dims;
 use super::conv2d::cuda::{self, Epilogue};
 use super::product::{Matrix, multiply_rows};
 use crate::engine::op_case::OpCase;
-use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
@@ -97,6 +98,20 @@ impl Op for Linear {
             }
         );
         Ok(vec![dx, dw, db])
+    }
+
+    /// By its input: `dy w` is a transposed convolution with one tap.
+    fn gradient(&self, tape: &mut Tape, call: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {
+        if call.wants[1..].contains(&true) {
+            let what = "a second derivative by its weights".to_owned();
+            return Err(Error::Unsupported { op: self.name(), what });
+        }
+        let (x, w) = (&call.inputs[0], &call.inputs[1]);
+        let (rows, out, from) = (x.shape()[0], w.shape()[0], w.shape()[1]);
+        let dy = tape.reshape(dy, &[rows, 1, 1, out])?;
+        let w = tape.reshape(w, &[out, 1, 1, from])?;
+        let dx = tape.conv_transpose2d(&dy, &w, None, ConvTranspose2d::new(1, 0))?;
+        Ok(vec![Some(tape.reshape(&dx, &[rows, from])?), None, None])
     }
 
     fn flops(&self, inputs: &[&[usize]]) -> u64 {

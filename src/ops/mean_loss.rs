@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::parallel::{CHUNK, sum};
 use super::same_shape;
-use super::scale::Scale;
+use super::scale::scaled;
 use super::simd::Lane;
 use crate::engine::cuda::{Arg, Gpu, Grid};
 use crate::engine::device::{DType, Real};
@@ -39,7 +39,7 @@ pub(super) fn forward<L: MeanLoss>(loss: &L, inputs: &[&Tensor]) -> Result<(Tens
             let total = sum(x.len(), |i| L::distance(x[i].to_f64() - y[i].to_f64()));
             Tensor::from_f64(&[total / a.len() as f64], &[1], a.dtype())
         },
-        cuda(gpu) => mean_on_gpu(&gpu, loss.name(), a, b)?,
+        cuda(gpu) => mean_on_gpu(&gpu, loss.name(), &[a, b], &[])?,
     );
     Ok((mean, Saved::new()))
 }
@@ -58,7 +58,7 @@ pub(super) fn backward<L: MeanLoss>(
             let inputs = a.cpu()?.par_chunks(CHUNK).zip(b.cpu()?.par_chunks(CHUNK));
             let outputs = da.cpu_mut()?.par_chunks_mut(CHUNK);
             outputs.zip(inputs).for_each(|(da, (a, b))| L::slopes::<T>(each, a, b, da));
-            call.wants[1].then(|| Scale { factor: -1.0 }.scaled(&da)).transpose()?
+            call.wants[1].then(|| scaled(&da, -1.0)).transpose()?
         },
         cuda(gpu) => {
             let db = call.wants[1].then(|| Tensor::empty_as(b, b.shape())).transpose()?;
@@ -72,15 +72,24 @@ pub(super) fn backward<L: MeanLoss>(
     Ok(vec![Some(da), db])
 }
 
-fn mean_on_gpu(gpu: &Gpu, loss: &str, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+/// The mean of what the kernel `{name}_sums` adds up over `inputs` of one shape, with the numbers `rest`
+/// as its last arguments.
+pub(super) fn mean_on_gpu(
+    gpu: &Gpu,
+    name: &str,
+    inputs: &[&Tensor],
+    rest: &[Arg],
+) -> Result<Tensor> {
+    let like = inputs[0];
     // Enough blocks for any GPU, few enough for one block to add up.
-    let blocks = threads(a).div_ceil(256).clamp(1, 1024);
-    let partial = Tensor::empty_on(&a.device(), DType::F32, &[blocks])?;
-    let mean = Tensor::empty_as(a, &[1])?;
-    let args = [a.into(), b.into(), (&partial).into(), a.len().into()];
-    gpu.launch(&format!("{loss}_sums"), a.dtype(), Grid::new([blocks, 1, 1], 256), &args)?;
-    let args = [(&partial).into(), (&mean).into(), blocks.into(), a.len().into()];
-    gpu.launch("mean_loss_finish", a.dtype(), Grid::new([1, 1, 1], 256), &args)?;
+    let blocks = threads(like).div_ceil(256).clamp(1, 1024);
+    let partial = Tensor::empty_on(&like.device(), DType::F32, &[blocks])?;
+    let mean = Tensor::empty_as(like, &[1])?;
+    let inputs: Vec<Arg> = inputs.iter().map(Arg::from).collect();
+    let args = [&inputs[..], &[(&partial).into(), like.len().into()], rest].concat();
+    gpu.launch(&format!("{name}_sums"), like.dtype(), Grid::new([blocks, 1, 1], 256), &args)?;
+    let args = [(&partial).into(), (&mean).into(), blocks.into(), like.len().into()];
+    gpu.launch("mean_loss_finish", like.dtype(), Grid::new([1, 1, 1], 256), &args)?;
     Ok(mean)
 }
 

@@ -1,12 +1,15 @@
 //! One file per op; [`all`] is the registry that the tests and the benches walk.
 pub mod adam;
 pub mod add_channels;
+pub mod affine;
 pub mod attention;
 pub mod batch_norm;
+pub mod bce_with_logits;
 pub mod bilinear;
 pub mod cast;
 pub mod channel_gate;
 pub mod check_finite;
+pub mod clamp;
 pub mod clip_by_norm;
 pub mod concat;
 pub mod conv2d;
@@ -17,15 +20,20 @@ pub mod dssim;
 pub mod ema;
 pub mod fourier_position;
 pub mod gelu;
+pub mod gradient_penalty;
 pub mod group_norm;
 pub mod haar;
+pub mod kl_normal;
 pub mod l1_loss;
 pub mod leaky_relu;
+pub mod leaky_relu_gradient;
 pub mod linear;
 pub mod local_amplitude;
 pub mod max_pool2;
+pub mod mean;
 mod mean_loss;
 pub mod mean_pixels;
+pub mod mish;
 pub mod mse_loss;
 pub mod multi_tensor;
 pub mod nearest2;
@@ -34,15 +42,21 @@ pub mod pad_reflect;
 pub mod pad_zero;
 pub(crate) mod parallel;
 pub mod pixel_shuffle;
+pub mod prelu;
 pub(crate) mod product;
 pub mod q_sample;
 pub mod relu;
+pub mod reparameterise;
+pub mod reshape;
 pub mod sampler_step;
 pub mod scale;
+pub mod scale_images;
 pub mod scaled_add;
+pub mod sigmoid;
 pub mod silu;
 pub(crate) mod simd;
 pub mod slice_channels;
+pub mod tanh;
 pub mod time_embedding;
 pub mod vq_nearest;
 pub mod window_attention;
@@ -56,11 +70,14 @@ use crate::error::{Error, Result};
 pub fn all() -> Vec<OpCase> {
     [
         add_channels::cases(),
+        affine::cases(),
         attention::cases(),
         batch_norm::cases(),
+        bce_with_logits::cases(),
         bilinear::cases(),
         cast::cases(),
         channel_gate::cases(),
+        clamp::cases(),
         concat::cases(),
         conv2d::cases(),
         conv_transpose2d::cases(),
@@ -68,25 +85,36 @@ pub fn all() -> Vec<OpCase> {
         dct2::cases(),
         dssim::cases(),
         gelu::cases(),
+        gradient_penalty::cases(),
         group_norm::cases(),
         haar::cases(),
+        kl_normal::cases(),
         l1_loss::cases(),
         leaky_relu::cases(),
+        leaky_relu_gradient::cases(),
         linear::cases(),
         max_pool2::cases(),
+        mean::cases(),
         mean_pixels::cases(),
+        mish::cases(),
         mse_loss::cases(),
         nearest2::cases(),
         pad_reflect::cases(),
         pad_zero::cases(),
         pixel_shuffle::cases(),
+        prelu::cases(),
         relu::cases(),
+        reparameterise::cases(),
+        reshape::cases(),
         scale::cases(),
+        scale_images::cases(),
         scaled_add::cases(),
+        sigmoid::cases(),
         silu::cases(),
         slice_channels::cases(),
         vq_nearest::cases(),
         window_attention::cases(),
+        tanh::cases(),
     ]
     .into_iter()
     .flatten()

@@ -1,4 +1,4 @@
-//! Standard normal numbers for pixels: the first three of [`Stream::normals`] at the pixel's column and
+//! Standard normal numbers for pixels: the first of [`Stream::normals`] at the pixel's column and
 //! row. Not differentiated.
 use crate::engine::cuda::{Arg, Grid};
 use crate::engine::device::{DType, Device, Real};
@@ -49,25 +49,25 @@ pub fn origins(device: &Device, places: &[[usize; 2]]) -> Result<Tensor> {
     Tensor::from_slice_on(device, &values, &[places.len(), 2])
 }
 
-/// Fills `z` `[N, H, W, 3]`.
+/// Fills `z` `[N, H, W, C]` of at most 3 channels.
 ///
 /// # Errors
 /// If the shapes do not match.
 pub fn pixel_noise(noise: &PixelNoise, z: &mut Tensor) -> Result<()> {
-    let [n, h, w, _] = noise.check(z)?;
+    let [n, h, w, c] = noise.check(z)?;
     on_device!(z,
         cpu::<T> => {
             let stream = noise.stream_now()?;
             let origins = noise.host_origins([n, h])?;
-            let images = z.cpu_mut::<T>()?.chunks_exact_mut((h * w * 3).max(1));
+            let images = z.cpu_mut::<T>()?.chunks_exact_mut((h * w * c).max(1));
             for (image, origin) in images.zip(origins) {
-                fill_pixels::<T>(&stream, origin, w, image);
+                fill_pixels::<T>(&stream, origin, [w, c], image);
             }
         },
         cuda(gpu) => {
             let [origins, later, seed, purpose, step] = noise.args();
             let (dtype, count) = (z.dtype(), n * h * w);
-            let sizes = [count, h, w].map(Arg::from);
+            let sizes = [count, h, w, c].map(Arg::from);
             let args = [&[z.into(), origins, later, seed, purpose, step], &sizes[..]].concat();
             gpu.launch("pixel_noise", dtype, Grid::elements(count), &args)?;
         }
@@ -80,8 +80,9 @@ impl PixelNoise<'_> {
     pub(super) fn check(&self, z: &Tensor) -> Result<[usize; 4]> {
         let dims @ [n, _, _, c] = z.nhwc("noise")?;
         let images = self.origins.map_or(n, |o| o.len() / 2);
-        if c != 3 || images != n {
-            return Err(Error::shape("noise", format!("[{images}, H, W, 3]"), z.shape()));
+        if !(1..=3).contains(&c) || images != n {
+            let expected = format!("[{images}, H, W, 1 to 3]");
+            return Err(Error::shape("noise", expected, z.shape()));
         }
         Ok(dims)
     }
@@ -144,17 +145,18 @@ impl Noise<'_> {
     }
 }
 
-/// Three of the four normals of each pixel of `image` `[H, width, 3]`, whose first pixel is `origin`.
+/// The first of the four normals of each pixel of `image` `[H, width, channels]`, whose first pixel is
+/// `origin`.
 #[allow(clippy::cast_possible_truncation)] // Coordinates of pixels fit 32 bits.
 pub(crate) fn fill_pixels<T: Real>(
     stream: &Stream,
     origin: [usize; 2],
-    width: usize,
+    [width, channels]: [usize; 2],
     image: &mut [T],
 ) {
     use rayon::prelude::*;
-    image.par_chunks_mut(width * 3).enumerate().for_each(|(y, row)| {
-        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+    image.par_chunks_mut(width * channels).enumerate().for_each(|(y, row)| {
+        for (x, pixel) in row.chunks_exact_mut(channels).enumerate() {
             let normals = stream.normals((origin[1] + x) as u32, (origin[0] + y) as u32);
             for (value, &normal) in pixel.iter_mut().zip(&normals) {
                 *value = T::from_f64(f64::from(normal));

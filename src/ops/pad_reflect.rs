@@ -1,7 +1,7 @@
-//! Rows and columns added at the bottom and the right by reflection, edge pixels not repeated.
+//! Rows and columns added by reflection, edge pixels not repeated.
 //!
 //! ```text
-//! y[n,i,j,c] = x[n, r(i, H), r(j, W), c],    r(i, H) = 0 1 .. H-1 H-2 .. 1 0 1 ..
+//! y[n,i,j,c] = x[n, r(i - top, H), r(j - left, W), c],    r(i, H) = .. 1 0 1 .. H-1 H-2 .. 1 0 1 ..
 //! dx[n,i,j,c] = sum of dy over all positions that read x[n,i,j,c]
 //! ```
 //!
@@ -15,17 +15,39 @@ use crate::on_device;
 impl Tape {
     /// `[N, H, W, C]` grown to `[N, H + bottom, W + right, C]`; [`crop`](Self::crop) undoes it.
     pub fn pad_reflect(&mut self, x: &Var, bottom: usize, right: usize) -> Result<Var> {
-        self.apply(PadReflect { bottom, right }, &[x])
+        self.apply(PadReflect { top: 0, left: 0, bottom, right }, &[x])
+    }
+
+    /// `[N, H, W, C]` grown by `pad` rows and columns on every side.
+    pub fn pad_reflect_around(&mut self, x: &Var, pad: usize) -> Result<Var> {
+        self.apply(PadReflect { top: pad, left: pad, bottom: pad, right: pad }, &[x])
     }
 }
 
 /// See the [module](self) for the formulas.
 #[derive(Debug)]
 pub struct PadReflect {
-    /// Rows added.
+    /// Rows added above.
+    pub top: usize,
+    /// Columns added on the left.
+    pub left: usize,
+    /// Rows added below.
     pub bottom: usize,
-    /// Columns added.
+    /// Columns added on the right.
     pub right: usize,
+}
+
+impl PadReflect {
+    /// The size of a padded map.
+    const fn padded(&self, h: usize, w: usize) -> [usize; 2] {
+        [self.top + h + self.bottom, self.left + w + self.right]
+    }
+
+    /// Where the padded axes start in the periodic pattern of reflections.
+    fn starts(&self, h: usize, w: usize) -> [usize; 2] {
+        let start = |added: usize, len| (period(len) - added % period(len)) % period(len);
+        [start(self.top, h), start(self.left, w)]
+    }
 }
 
 impl Op for PadReflect {
@@ -39,7 +61,8 @@ impl Op for PadReflect {
         if h * w == 0 {
             return Err(Error::shape(self.name(), "at least one pixel", x.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[n, h + self.bottom, w + self.right, c])?;
+        let [height, width] = self.padded(h, w);
+        let mut y = Tensor::empty_as(x, &[n, height, width, c])?;
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => cuda::launch(&gpu, "pad_reflect_forward", self, dims, x, &mut y)?,
@@ -59,10 +82,14 @@ impl Op for PadReflect {
     }
 }
 
-/// One axis, both axes, further than the size, a single row, whole packs; a tile padded to a multiple of 8.
+/// One axis, both axes, further than the size, a single row, whole packs, all sides; a tile padded to a
+/// multiple of 8, the first level of a UNet.
 pub fn cases() -> Vec<OpCase> {
     let case = |bottom, right, shape: &[usize]| {
-        OpCase::new(move || PadReflect { bottom, right }, &[shape])
+        OpCase::new(move || PadReflect { top: 0, left: 0, bottom, right }, &[shape])
+    };
+    let sides = |[top, left, bottom, right]: [usize; 4], shape: &[usize]| {
+        OpCase::new(move || PadReflect { top, left, bottom, right }, &[shape])
     };
     vec![
         case(2, 1, &[2, 3, 5, 3]),
@@ -71,13 +98,22 @@ pub fn cases() -> Vec<OpCase> {
         case(2, 1, &[1, 1, 3, 1]),
         case(0, 0, &[1, 2, 2, 1]),
         case(1, 6, &[2, 3, 2, 8]),
+        sides([1, 1, 1, 1], &[2, 3, 5, 3]),
+        sides([2, 7, 0, 1], &[1, 3, 4, 8]),
+        sides([3, 1, 1, 2], &[1, 1, 2, 1]),
         case(6, 3, &[1, 122, 125, 64]).timed_only(),
+        sides([1, 1, 1, 1], &[1, 160, 160, 64]).timed_only(),
     ]
 }
 
-/// The position in `0..len` that position `i` of the padded axis reads.
+/// After how many positions the reflections of an axis repeat.
+fn period(len: usize) -> usize {
+    (2 * (len - 1)).max(1)
+}
+
+/// The position in `0..len` that position `i` of the pattern reads.
 fn reflected(i: usize, len: usize) -> usize {
-    let period = (2 * (len - 1)).max(1);
+    let period = period(len);
     (i % period).min(period - i % period) % len
 }
 
@@ -97,9 +133,10 @@ mod cuda {
         to: &mut Tensor,
     ) -> Result<()> {
         let (n, dtype) = (to.len(), to.dtype());
-        let (height, width) = (h + op.bottom, w + op.right);
-        let [_, h, w, c] = dims.map(Into::into);
-        let args = [from.into(), to.into(), n.into(), h, w, c, height.into(), width.into()];
+        let ([height, width], [row, column]) = (op.padded(h, w), op.starts(h, w));
+        let [_, h, w, c] = dims;
+        let sizes = [n, h, w, c, height, width, row, column].map(Into::into);
+        let args = [&[from.into(), to.into()], &sizes[..]].concat();
         gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
     }
 }
@@ -115,13 +152,13 @@ mod cpu {
         x: &[T],
         y: &mut [T],
     ) {
-        let (height, width) = (h + op.bottom, w + op.right);
+        let ([height, width], [row, column]) = (op.padded(h, w), op.starts(h, w));
+        let same = op.left..op.left + w;
         rows(y, width * c, |r, y| {
-            let x = &x[(r / height * h + reflected(r % height, h)) * w * c..][..w * c];
-            let (same, added) = y.split_at_mut(w * c);
-            same.copy_from_slice(x);
-            for (j, y) in added.chunks_exact_mut(c).enumerate() {
-                y.copy_from_slice(&x[reflected(w + j, w) * c..][..c]);
+            let x = &x[(r / height * h + reflected(row + r % height, h)) * w * c..][..w * c];
+            y[same.start * c..same.end * c].copy_from_slice(x);
+            for j in (0..same.start).chain(same.end..width) {
+                y[j * c..][..c].copy_from_slice(&x[reflected(column + j, w) * c..][..c]);
             }
         });
     }
@@ -132,8 +169,8 @@ mod cpu {
         dy: &[T],
         dx: &mut [T],
     ) {
-        let (height, width) = (h + op.bottom, w + op.right);
-        let (vertical, horizontal) = (readers(h, height), readers(w, width));
+        let ([height, width], [row, column]) = (op.padded(h, w), op.starts(h, w));
+        let (vertical, horizontal) = (readers(h, height, row), readers(w, width, column));
         rows(dx, w * c, |r, dx| {
             dx.fill(T::default());
             for &i in &vertical[r % h] {
@@ -148,10 +185,10 @@ mod cpu {
     }
 
     /// For each position the positions of the padded axis that read it.
-    fn readers(len: usize, padded: usize) -> Vec<Vec<usize>> {
+    fn readers(len: usize, padded: usize, start: usize) -> Vec<Vec<usize>> {
         let mut readers = vec![Vec::new(); len];
         for i in 0..padded {
-            readers[reflected(i, len)].push(i);
+            readers[reflected(start + i, len)].push(i);
         }
         readers
     }

@@ -16,7 +16,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 
 /// Fills `state`, and `target` with what `factors` of x0, y0 and noise make of them. All tensors are
-/// `[N, H, W, 3]`, but `factors` of the states, `[N, 3]`, F32.
+/// `[N, H, W, C]` with at most 3 channels, but `factors` of the states, `[N, 3]`, F32.
 ///
 /// # Errors
 /// If shapes or element types do not match.
@@ -28,7 +28,7 @@ pub fn q_sample(
     target: Option<(&mut Tensor, [f64; 3])>,
 ) -> Result<()> {
     const OP: &str = "q_sample";
-    let [n, h, w, _] = state.nhwc(OP)?;
+    let [n, h, w, c] = state.nhwc(OP)?;
     [x0, y0].into_iter().try_for_each(|other| same_shape(OP, state, other))?;
     if let Some((target, _)) = &target {
         same_shape(OP, state, target)?;
@@ -47,7 +47,7 @@ pub fn q_sample(
         None => (Arg::NULL, [0.0; 3]),
     };
     let from = [factors.into(), x0.into(), y0.into(), z, origins, later, state.into(), into];
-    let sizes = [n * h * w, h, w].map(Arg::from);
+    let sizes = [n * h * w, h, w, c].map(Arg::from);
     let args = [&from[..], &of.map(Arg::from), &[seed, purpose, step], &sizes].concat();
     gpu.launch(OP, dtype, Grid::elements(n * h * w), &args)
 }

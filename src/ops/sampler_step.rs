@@ -74,7 +74,7 @@ impl Factors {
     }
 }
 
-/// Replaces the state `x` `[N, H, W, 3]` by the next one, and writes the predicted clean image and the next
+/// Replaces the state `x` `[N, H, W, C]`, of at most 3 channels, by the next one, and writes the predicted clean image and the next
 /// input of the network where they are wanted. All tensors have the shape of `x`.
 ///
 /// # Errors
@@ -88,7 +88,7 @@ pub fn sampler_step(
     input: Option<&mut Tensor>,
 ) -> Result<()> {
     const OP: &str = "sampler_step";
-    let [n, h, w, _] = x.nhwc(OP)?;
+    let [n, h, w, c] = x.nhwc(OP)?;
     let others = [Some(output), Some(y0), x0_hat.as_deref(), input.as_deref()];
     others.into_iter().flatten().try_for_each(|other| same_shape(OP, x, other))?;
     noise.check(OP, x)?;
@@ -98,7 +98,7 @@ pub fn sampler_step(
     let [z, origins, _, seed, purpose, step] = noise.args();
     let from = [(&factors.table).into(), output.into(), x.into(), y0.into(), z, origins];
     let to = [Arg::optional(x0_hat.as_deref()), Arg::optional(input.as_deref())];
-    let sizes = [n * h * w, h, w].map(Arg::from);
+    let sizes = [n * h * w, h, w, c].map(Arg::from);
     let args = [&from[..], &to, &[seed, purpose, step], &sizes].concat();
     gpu.launch(OP, output.dtype(), Grid::elements(n * h * w), &args)
 }

@@ -5,10 +5,10 @@
 //! da = s dy,    db = t dy
 //! ```
 use super::same_shape;
-use super::scale::Scale;
+use super::scale::scaled;
 use crate::engine::cuda::{Arg, Grid};
 use crate::engine::op_case::OpCase;
-use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::on_device;
@@ -58,7 +58,15 @@ impl Op for ScaledAdd {
         [self.s, self.t]
             .into_iter()
             .zip(call.wants)
-            .map(|(factor, &wanted)| wanted.then(|| Scale { factor }.scaled(dy)).transpose())
+            .map(|(factor, &wanted)| wanted.then(|| scaled(dy, factor)).transpose())
+            .collect()
+    }
+
+    fn gradient(&self, tape: &mut Tape, call: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {
+        [self.s, self.t]
+            .into_iter()
+            .zip(call.wants)
+            .map(|(factor, &wanted)| wanted.then(|| tape.scale(dy, factor)).transpose())
             .collect()
     }
 }

@@ -1,5 +1,6 @@
 //! Checkpoints: `ckpt/<step>/{model,ema,state}.safetensors`, each folder complete or absent.
 //!
+//! `latest` and `best` name the newest one and the one with the best SSIM, where that is looked for.
 //! `model` and `ema` are weights that `srk upscale` loads; `state` holds Adam's moments. Random
 //! numbers need no state: they are functions of the seed and the step.
 use std::collections::BTreeMap;
@@ -7,15 +8,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::optimizer::{LossScale, Optimizer};
-use super::sections::Config;
-use crate::diffusion::system::SystemConfig;
 use crate::engine::device::DType;
 use crate::engine::files::atomic_write;
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
-use crate::models::Network;
 use crate::models::weights::{WeightsFile, file_shape, from_file_layout, to_file_layout};
+
+/// Networks that one optimizer moves.
+#[derive(Clone, Copy, Debug)]
+pub struct Trained<'a> {
+    /// What it moves.
+    pub parameters: &'a [Parameter],
+    /// What files hold beside them.
+    pub buffers: &'a [Parameter],
+    /// The optimizer.
+    pub by: &'a Optimizer,
+}
 
 /// The folder of a run's checkpoints.
 #[derive(Clone, Debug)]
@@ -49,18 +58,15 @@ impl Checkpoints {
         steps
     }
 
-    /// Writes the checkpoint of the optimizer's step, points `latest` at it and removes old ones.
-    pub fn save(
-        &self,
-        config: &Config,
-        network: &dyn Network,
-        optimizer: &Optimizer,
-    ) -> Result<PathBuf> {
-        let target = self.at(optimizer.step);
+    /// Writes the checkpoint of the step of the first optimizer, points `latest` at it and removes old
+    /// ones. `metadata` is of the weights files.
+    pub fn save(&self, metadata: BTreeMap<String, String>, trained: &[Trained]) -> Result<PathBuf> {
+        let step = trained.first().map_or(0, |part| part.by.step);
+        let target = self.at(step);
         if !target.exists() {
-            self.write(&target, config, network, optimizer)?;
+            self.write(&target, metadata, trained)?;
         }
-        let line = format!("{}\n", optimizer.step);
+        let line = format!("{step}\n");
         atomic_write(&self.folder.join("latest"), |file| file.write_all(line.as_bytes()))?;
         self.remove_old()?;
         Ok(target)
@@ -69,9 +75,8 @@ impl Checkpoints {
     fn write(
         &self,
         target: &Path,
-        config: &Config,
-        network: &dyn Network,
-        optimizer: &Optimizer,
+        metadata: BTreeMap<String, String>,
+        trained: &[Trained],
     ) -> Result<()> {
         let failed = |e: std::io::Error| {
             let report = Report::new(format!("cannot write {}", target.display()), e);
@@ -81,19 +86,27 @@ impl Checkpoints {
         self.remove_unfinished();
         let builder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.folder);
         let temporary = builder.map_err(failed)?;
-        let metadata = metadata(config, optimizer.step);
-        let parameters = network.parameters();
-        let model = WeightsFile::of(&network.state(), metadata.clone())?;
-        model.write(&temporary.path().join("model.safetensors"), DType::F32)?;
-        // Running statistics are averages already.
-        let mut tensors = WeightsFile::of(network.buffers(), BTreeMap::new())?.tensors;
-        tensors.extend(named(parameters, &optimizer.average, "")?);
-        let ema = WeightsFile { tensors, metadata };
-        ema.write(&temporary.path().join("ema.safetensors"), DType::F32)?;
-        let mut tensors = named(parameters, &optimizer.first, "first.")?;
-        tensors.extend(named(parameters, &optimizer.second, "second.")?);
-        let state = WeightsFile { tensors, metadata: metadata_of_state(optimizer) };
-        state.write(&temporary.path().join("state.safetensors"), DType::F32)?;
+        let [mut model, mut ema, mut state] = [Named::new(), Named::new(), Named::new()];
+        for Trained { parameters, buffers, by } in trained {
+            // Running statistics are averages already.
+            let buffers = WeightsFile::of(buffers, BTreeMap::new())?.tensors;
+            model.extend(WeightsFile::of(parameters, BTreeMap::new())?.tensors);
+            model.extend(buffers.clone());
+            ema.extend(buffers);
+            ema.extend(named(parameters, &by.average, "")?);
+            state.extend(named(parameters, &by.first, "first.")?);
+            state.extend(named(parameters, &by.second, "second.")?);
+        }
+        let of_state = trained.first().map(|part| metadata_of_state(part.by)).unwrap_or_default();
+        let files = [
+            ("model", model, metadata.clone()),
+            ("ema", ema, metadata),
+            ("state", state, of_state),
+        ];
+        for (name, tensors, metadata) in files {
+            let path = temporary.path().join(format!("{name}.safetensors"));
+            WeightsFile { tensors, metadata }.write(&path, DType::F32)?;
+        }
         // Until here a kill leaves a folder that is not taken for a checkpoint.
         fs::rename(temporary.path(), target).map_err(failed)?;
         let _ = temporary.keep();
@@ -101,23 +114,47 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Loads the checkpoint of `step` into `network`; a damaged one is an error, exit code 3.
-    pub fn load(&self, step: u64, network: &dyn Network) -> Result<Optimizer> {
+    /// Loads the checkpoint of `step` into the parameters and buffers of `parts`, whose optimizers it
+    /// returns, each at `step`; a damaged one is an error, exit code 3.
+    pub fn load(
+        &self,
+        step: u64,
+        parts: &[(&[Parameter], &[Parameter])],
+    ) -> Result<Vec<Optimizer>> {
         let folder = self.at(step);
         let model = folder.join("model.safetensors");
-        WeightsFile::read(&model)?.apply(&network.state(), &model.display().to_string())?;
-        let parameters = network.parameters();
-        let ema = folder.join("ema.safetensors");
-        let average = Moments::read(&ema)?.take(parameters, "")?;
+        let all: Vec<Parameter> = parts
+            .iter()
+            .flat_map(|&(parameters, buffers)| [parameters, buffers].concat())
+            .collect();
+        WeightsFile::read(&model)?.apply(&all, &model.display().to_string())?;
+        let ema = Moments::read(&folder.join("ema.safetensors"))?;
         let state = Moments::read(&folder.join("state.safetensors"))?;
-        let first = state.take(parameters, "first.")?;
-        let second = state.take(parameters, "second.")?;
-        let scale = loss_scale(&state.file.metadata);
-        Ok(Optimizer { first, second, average, step, scale })
+        let optimizer = |&(parameters, _): &(&[Parameter], &[Parameter])| {
+            Ok(Optimizer {
+                first: state.take(parameters, "first.")?,
+                second: state.take(parameters, "second.")?,
+                average: ema.take(parameters, "")?,
+                step,
+                scale: loss_scale(&state.file.metadata),
+            })
+        };
+        parts.iter().map(optimizer).collect()
+    }
+
+    /// Keeps the checkpoint of `step` as the best so far.
+    pub fn mark_best(&self, step: u64) -> Result<()> {
+        let line = format!("{step}\n");
+        atomic_write(&self.folder.join("best"), |file| file.write_all(line.as_bytes()))
+    }
+
+    fn best(&self) -> Option<u64> {
+        fs::read_to_string(self.folder.join("best")).ok()?.trim().parse().ok()
     }
 
     fn remove_old(&self) -> Result<()> {
-        let steps = self.steps();
+        let best = self.best();
+        let steps: Vec<u64> = self.steps().into_iter().filter(|&s| Some(s) != best).collect();
         let keep = usize::try_from(self.keep).unwrap_or(usize::MAX);
         if keep == 0 || steps.len() <= keep {
             return Ok(());
@@ -145,13 +182,6 @@ impl Checkpoints {
 
 /// How folders start that are no checkpoints yet, or no more.
 const UNFINISHED: &str = ".unfinished-";
-
-/// What a weights file says about itself.
-fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
-    let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
-    let system = SystemConfig { model, diffusion, default_steps: None };
-    system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
-}
 
 fn metadata_of_state(optimizer: &Optimizer) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([("srk.step".to_owned(), optimizer.step.to_string())]);

@@ -71,7 +71,7 @@ impl GpuTrainer {
     /// Continues with the weights of `host` and `optimizer` on `gpu`, computing in `dtype`.
     ///
     /// # Errors
-    /// If the memory of the GPU is full, or the network has buffers.
+    /// If the memory of the GPU is full, or steps move buffers of the network.
     pub(super) fn new(
         gpu: &Gpu,
         dtype: DType,
@@ -79,7 +79,7 @@ impl GpuTrainer {
         host: &dyn Network,
         optimizer: &Optimizer,
     ) -> Result<Self> {
-        if !host.buffers().is_empty() {
+        if host.moves_buffers() {
             // Recorded steps would not move them.
             let cause = "its norms keep running statistics";
             let report = Report::new("this network does not train on a GPU", cause);
@@ -99,6 +99,9 @@ impl GpuTrainer {
         let copies = state.copies(dtype)?;
         for (parameter, copy) in network.parameters().iter().zip(&copies) {
             parameter.set(Arc::clone(copy));
+        }
+        for (buffer, value) in network.buffers().iter().zip(host.buffers()) {
+            buffer.set(value.value().to_device(&device)?);
         }
         let moved = Moved {
             values: &state.values,

@@ -2,7 +2,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
@@ -38,6 +38,16 @@ impl Metrics {
         Ok(Self { path })
     }
 
+    /// The numbers under `key` so far, with their steps.
+    pub fn read(&self, key: &str) -> Vec<(u64, f64)> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let number = |line: &str| {
+            let value: Value = serde_json::from_str(line).ok()?;
+            Some((value.get("step")?.as_u64()?, value.get(key)?.as_f64()?))
+        };
+        text.lines().filter_map(number).collect()
+    }
+
     /// Appends `values` of `step`.
     pub fn write(&self, step: u64, values: &[(&str, Value)]) -> Result<()> {
         let mut line = Map::from_iter([("step".to_owned(), Value::from(step))]);
@@ -70,5 +80,64 @@ pub fn short(time: Duration) -> String {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         _ => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// Whether something that happens every `every` steps happens at `step`; never if `every` is 0.
+pub const fn due(step: u64, every: u64) -> bool {
+    every != 0 && step.is_multiple_of(every)
+}
+
+/// Loss and speed since the last line.
+#[derive(Debug)]
+pub struct Meter {
+    losses: Vec<f64>,
+    since: Instant,
+    first: u64,
+    busy: Duration,
+}
+
+/// What a [`Meter`] shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// The mean of the losses.
+    pub loss: f64,
+    /// Seconds spent.
+    pub seconds: f64,
+    /// Steps taken.
+    pub steps: usize,
+    /// What the rest of the run will take.
+    pub left: Duration,
+}
+
+impl Meter {
+    /// A meter of a run that goes on after `step`.
+    pub fn new(step: u64) -> Self {
+        Self { losses: Vec::new(), since: Instant::now(), first: step, busy: Duration::ZERO }
+    }
+
+    /// Takes in the loss of a step.
+    pub fn add(&mut self, loss: f64) {
+        self.losses.push(loss);
+    }
+
+    /// Leaves out the time since the last reading, which was not spent on steps.
+    pub fn rest(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Loss and speed since the last reading, at `step` of a run that ends at `last`.
+    pub fn read(&mut self, step: u64, last: u64) -> Reading {
+        let passed = self.since.elapsed();
+        self.since = Instant::now();
+        self.busy += passed;
+        let losses = std::mem::take(&mut self.losses);
+        let per_step = self.busy.as_secs_f64() / (step - self.first).max(1) as f64;
+        Reading {
+            loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
+            seconds: passed.as_secs_f64().max(1e-9),
+            steps: losses.len(),
+            left: Duration::from_secs_f64(per_step * (last - step) as f64),
+        }
     }
 }

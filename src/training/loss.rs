@@ -3,6 +3,7 @@
 //! ```text
 //! l1              mean |p - q|       + dct * mean |DCT (p - q)|
 //! mse             mean (p - q)^2     + dct * mean |DCT (p - q)|
+//! dssim           (1 - SSIM(p, q)) / 2 on the scale of [0, 1], over the whole reflected crop
 //! multiscale-dct  sum over s in 1, 2, 4 of (1/s) (mean |e_s| + dct * mean |DCT e_s|) / 1.75
 //! ```
 //!
@@ -10,13 +11,21 @@
 //! of `[0, 1]`, shrunk `s` times. The DCT is orthonormal, over each whole crop.
 use super::sections::{LossConfig, LossKind, OptimConfig};
 use crate::diffusion::process::Prediction;
+use crate::diffusion::sampler::Diffusion;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
+use crate::ops::dssim::Centres;
 
-/// Refuses a loss of x0 for a network that predicts noise: its gradient would grow without bound
-/// where the state is nearly all noise. Exit code 2.
-pub fn check(config: &LossConfig, prediction: Prediction) -> Result<()> {
+/// Refuses a loss of x0 for a network that predicts something else, where its gradient would grow without
+/// bound or it compares no images. Exit code 2.
+pub fn check(config: &LossConfig, diffusion: &Diffusion) -> Result<()> {
+    let prediction = diffusion.prediction;
+    if config.kind == LossKind::Dssim && prediction != Prediction::X0 {
+        let cause = "dssim compares images; diffusion.prediction is not x0";
+        let report = Report::new("wrong [loss]", cause);
+        return Err(Error::Usage(report.help("--set loss.kind=l1")));
+    }
     if config.kind == LossKind::MultiscaleDct && prediction == Prediction::Epsilon {
         let cause = "multiscale-dct compares clean images; diffusion.prediction is epsilon";
         let report = Report::new("wrong [loss]", cause);
@@ -42,6 +51,10 @@ pub fn loss(tape: &mut Tape, config: &LossConfig, predicted: &Var, target: &Var)
         LossKind::Mse => {
             let plain = tape.mse_loss(predicted, target)?;
             with_dct(tape, config.dct, plain, predicted, target)
+        }
+        LossKind::Dssim => {
+            let (p, q) = (tape.to_unit(predicted)?, tape.to_unit(target)?);
+            tape.dssim(&p, &q, Centres::Reflected)
         }
         LossKind::MultiscaleDct => multiscale(tape, config.dct, predicted, target),
     }

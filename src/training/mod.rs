@@ -9,4 +9,6 @@ pub mod optimizer;
 pub mod recipes;
 pub mod run;
 pub mod sections;
+pub mod settings;
+mod sheet;
 pub mod validate;

@@ -7,7 +7,7 @@ use crate::ops::adam::{Adam, adam};
 use crate::ops::clip_by_norm;
 use crate::ops::ema::ema;
 
-use super::sections::{Config, OptimKind};
+use super::sections::{Config, EmaConfig, OptimConfig, OptimKind};
 
 /// Moments and averages of all parameters, in their order.
 #[derive(Debug)]
@@ -75,6 +75,24 @@ pub fn accumulate(sum: &mut Gradients, more: Gradients) -> Result<()> {
     Ok(())
 }
 
+/// What an optimizer is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// The algorithm and its rate.
+    pub optim: &'a OptimConfig,
+    /// The moving average.
+    pub ema: &'a EmaConfig,
+    /// Its steps in all.
+    pub steps: u64,
+}
+
+impl<'a> Plan<'a> {
+    /// That of the one optimizer of `config`.
+    pub const fn of(config: &'a Config) -> Self {
+        Self { optim: &config.optim, ema: &config.ema, steps: config.run.steps }
+    }
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug)]
 pub struct StepReport {
@@ -113,17 +131,17 @@ impl Optimizer {
         &mut self,
         parameters: &[Parameter],
         gradients: &Gradients,
-        config: &Config,
+        plan: &Plan,
     ) -> Result<StepReport> {
         let step = self.step + 1;
-        let o = &config.optim;
+        let o = plan.optim;
         let mean = 1.0 / o.accumulate as f64;
         let mut slices = Vec::new();
         for gradient in gradients.iter().flatten() {
             slices.push(gradient.cpu::<f32>()?);
         }
         let norm = mean * clip_by_norm::norm(slices.into_iter());
-        let rate = o.rate(step, config.run.steps);
+        let rate = o.rate(step, plan.steps);
         if !norm.is_finite() {
             return Ok(StepReport { rate, norm });
         }
@@ -136,7 +154,7 @@ impl Optimizer {
             step,
             scale: mean * clip_by_norm::factor(norm, o.clip),
         };
-        let keep = config.ema.decay_at(step);
+        let keep = plan.ema.decay_at(step);
         for (i, parameter) in parameters.iter().enumerate() {
             let mut value = parameter.value().try_clone()?;
             if let Some(gradient) = &gradients[i] {

@@ -11,7 +11,7 @@ pub struct Recipe {
 }
 
 /// All recipes.
-pub const ALL: [Recipe; 5] = [
+pub const ALL: [Recipe; 13] = [
     Recipe { name: "srk-x4", text: include_str!("../../recipes/srk-x4.toml") },
     Recipe { name: "resshift-dual", text: include_str!("../../recipes/resshift-dual.toml") },
     Recipe {
@@ -20,6 +20,14 @@ pub const ALL: [Recipe; 5] = [
     },
     Recipe { name: "sr3", text: include_str!("../../recipes/sr3.toml") },
     Recipe { name: "sr3-div2k", text: include_str!("../../recipes/sr3-div2k.toml") },
+    Recipe { name: "sr3-mnist", text: include_str!("../../recipes/sr3-mnist.toml") },
+    Recipe { name: "sr3-miniplaces", text: include_str!("../../recipes/sr3-miniplaces.toml") },
+    Recipe { name: "laplacian", text: include_str!("../../recipes/laplacian.toml") },
+    Recipe { name: "gan", text: include_str!("../../recipes/gan.toml") },
+    Recipe { name: "dcgan", text: include_str!("../../recipes/dcgan.toml") },
+    Recipe { name: "wgan-gp", text: include_str!("../../recipes/wgan-gp.toml") },
+    Recipe { name: "vae", text: include_str!("../../recipes/vae.toml") },
+    Recipe { name: "ddpm", text: include_str!("../../recipes/ddpm.toml") },
 ];
 
 impl Recipe {

@@ -1,20 +1,23 @@
 //! The training loop.
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::batch::{Batch, Source};
-use super::checkpoint::Checkpoints;
+use super::checkpoint::{Checkpoints, Trained};
 use super::gpu::GpuTrainer;
-use super::log::{Metrics, Reporter, grouped, short};
+use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use super::loss;
-use super::optimizer::{self, Done, Gradients, Optimizer};
+use super::optimizer::{self, Done, Gradients, Optimizer, Plan};
 use super::sections::Config;
+use super::settings;
 use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{self, CropPlan, Crops};
 use crate::data::folder;
+use crate::diffusion::system::SystemConfig;
 use crate::engine::cuda::Gpu;
 use crate::engine::device::{DType, Device};
 use crate::engine::files::atomic_write;
@@ -36,12 +39,15 @@ pub fn train(
     stop: &Stop,
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
-    loss::check(&config.loss, config.diffusion.prediction)?;
+    loss::check(&config.loss, &config.diffusion)?;
     let network = config.model.build(config.run.seed);
     let folder = out.join(&config.run.name);
-    compare_with_existing(config, &folder)?;
-    let data = load_crops(config, reporter)?;
-    let validation = Validation::load(config, reporter)?;
+    settings::compare_with_existing(config, &folder)?;
+    let sources = folder::find(&config.data.train.paths)?;
+    let share = if config.data.val.paths.is_empty() { config.data.val.split } else { 0.0 };
+    let [sources, held_out] = folder::hold_out(sources, share, config.run.seed);
+    let data = load_crops(config, &sources, network.channels(), reporter)?;
+    let validation = Validation::load(config, held_out, reporter)?;
     let mut run = Run::open(config, &folder, network.as_ref(), validation, reporter)?;
     if let Device::Cuda(gpu) = device {
         run.move_to(gpu, dtype, reporter)?;
@@ -79,7 +85,10 @@ impl<'a> Run<'a> {
         atomic_write(&folder.join("config.toml"), |file| file.write_all(toml.as_bytes()))?;
         let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
         let optimizer = match checkpoints.latest() {
-            Some(step) => checkpoints.load(step, network)?,
+            Some(step) => {
+                let parts = [(network.parameters(), network.buffers())];
+                checkpoints.load(step, &parts)?.remove(0)
+            }
             None => Optimizer::new(network.parameters())?,
         };
         let verb = if optimizer.step == 0 { "starting" } else { "resuming" };
@@ -117,12 +126,13 @@ impl<'a> Run<'a> {
         let numbers = self.optimizer.step * parts..last * parts;
         let mut batches = Ahead::start(numbers, 2, move |number| source.batch(number));
         let mut meter = Meter::new(self.optimizer.step);
-        while self.optimizer.step < last {
+        let mut stale = self.is_stale();
+        while self.optimizer.step < last && !stale {
             let done = self.step(&mut batches)?;
             let step = self.optimizer.step;
             meter.add(done.loss);
             let signal = stop.load(Ordering::Relaxed);
-            let ends = step == last || signal != 0;
+            let mut ends = step == last || signal != 0;
             if due(step, self.config.log.every) || ends {
                 let warnings = self.gpu.iter().flat_map(GpuTrainer::warnings);
                 warnings.for_each(|text| reporter.warn(&text));
@@ -130,6 +140,12 @@ impl<'a> Run<'a> {
             }
             if signal == 0 && (due(step, self.config.val.every) || step == self.config.run.steps) {
                 self.validate(stop, reporter)?;
+                stale = self.is_stale();
+                if stale {
+                    let patience = self.config.val.patience;
+                    reporter.line(&format!("no better SSIM in {patience} validations: the end"));
+                    ends = true;
+                }
                 meter.rest();
             }
             if due(step, self.config.ckpt.every) || ends {
@@ -170,7 +186,8 @@ impl<'a> Run<'a> {
         if !total.is_finite() {
             return Err(self.not_finite("the loss", total));
         }
-        let step = self.optimizer.step(self.network.parameters(), &sum, self.config)?;
+        let plan = Plan::of(self.config);
+        let step = self.optimizer.step(self.network.parameters(), &sum, &plan)?;
         match step.norm.is_finite() {
             true => Ok(Done { loss: total, step }),
             false => Err(self.not_finite("the norm of the gradients", step.norm)),
@@ -198,7 +215,9 @@ impl<'a> Run<'a> {
         if let Some(gpu) = &self.gpu {
             gpu.download(self.network, &mut self.optimizer)?;
         }
-        self.checkpoints.save(self.config, self.network, &self.optimizer)
+        let (parameters, buffers) = (self.network.parameters(), self.network.buffers());
+        let metadata = metadata(self.config, self.optimizer.step);
+        self.checkpoints.save(metadata, &[Trained { parameters, buffers, by: &self.optimizer }])
     }
 
     /// Writes a line and a record of the steps since the last one.
@@ -236,7 +255,7 @@ impl<'a> Run<'a> {
     }
 
     /// Measures the averaged weights on the validation images.
-    fn validate(&self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
+    fn validate(&mut self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
         let Some(validation) = &self.validation else { return Ok(()) };
         let step = self.optimizer.step;
         let folder = self.folder.join("val").join(step.to_string());
@@ -251,7 +270,26 @@ impl<'a> Run<'a> {
         };
         let Some(scores) = scores else { return Ok(()) };
         reporter.line(&format!("step {}  {scores}", grouped(step)));
-        self.metrics.write(step, &scores.values())
+        self.metrics.write(step, &scores.values())?;
+        if self.config.val.patience > 0 && self.best().is_some_and(|(best, _)| best == step) {
+            self.save()?;
+            self.checkpoints.mark_best(step)?;
+        }
+        Ok(())
+    }
+
+    /// The step of the best SSIM so far, and how many validations there were since.
+    fn best(&self) -> Option<(u64, usize)> {
+        let all = self.metrics.read("val_ssim_y");
+        let better = |&i: &usize, &j: &usize| all[i].1.total_cmp(&all[j].1).then(j.cmp(&i));
+        let best = (0..all.len()).max_by(better)?;
+        Some((all[best].0, all.len() - 1 - best))
+    }
+
+    /// Whether validation has not become better for as long as the configuration is patient.
+    fn is_stale(&self) -> bool {
+        let patience = usize::try_from(self.config.val.patience).unwrap_or(usize::MAX);
+        patience > 0 && self.best().is_some_and(|(_, since)| since >= patience)
     }
 
     fn not_finite(&self, what: &str, value: f64) -> Error {
@@ -274,37 +312,30 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether something that happens every `every` steps happens at `step`; never if `every` is 0.
-const fn due(step: u64, every: u64) -> bool {
-    every != 0 && step.is_multiple_of(every)
-}
-
-/// Refuses to continue a run under another configuration; exit code 2 with the keys that differ.
-fn compare_with_existing(config: &Config, folder: &Path) -> Result<()> {
-    let path = folder.join("config.toml");
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
-    let before = Config::read(&text, &path.display().to_string(), &[])?;
-    let differences = before.differences(config);
-    if differences.is_empty() {
-        return Ok(());
-    }
-    let what = format!("{} was started with another configuration", folder.display());
-    let report = Report::new(what, differences.join("; "));
-    let help = "--set run.name=OTHER    starts a new run; the old values continue this one";
-    Err(Error::Usage(report.help(help)))
+/// What the weights of `config` say about themselves after `step` steps.
+fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
+    let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
+    let system = SystemConfig { model, diffusion, default_steps: None };
+    system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
 }
 
 /// Reads the images and prepares for cropping.
-fn load_crops(config: &Config, reporter: &mut dyn Reporter) -> Result<Crops> {
+fn load_crops(
+    config: &Config,
+    sources: &[folder::Source],
+    channels: usize,
+    reporter: &mut dyn Reporter,
+) -> Result<Crops> {
     let data = &config.data.train;
     let scale = config.model.scale();
     let warn = &mut |text: &str| reporter.warn(text);
-    let pictures = folder::decode_all(&folder::find(&data.paths)?, data.on_broken, warn)?;
-    let pairs = crops::pairs(pictures, data.degrade, scale)?;
+    let pictures = folder::decode_all(sources, data.on_broken, warn)?;
+    let pairs = crops::pairs(pictures, data.degrade, scale, config.data.pad)?;
     let plan = CropPlan {
         size: data.crop,
         batch: data.batch,
         scale,
+        channels,
         augment: data.augment,
         enlarge: config.diffusion.enlarge,
         seed: config.run.seed,
@@ -313,49 +344,4 @@ fn load_crops(config: &Config, reporter: &mut dyn Reporter) -> Result<Crops> {
     let pixels = crops.pixels() as f64 / 1e6;
     reporter.line(&format!("{} training images, {pixels:.1} Mpx", crops.images()));
     Ok(crops)
-}
-
-/// Loss and speed since the last line.
-struct Meter {
-    losses: Vec<f64>,
-    since: Instant,
-    first: u64,
-    busy: Duration,
-}
-
-/// What a [`Meter`] shows.
-struct Reading {
-    loss: f64,
-    seconds: f64,
-    steps: usize,
-    left: Duration,
-}
-
-impl Meter {
-    fn new(step: u64) -> Self {
-        Self { losses: Vec::new(), since: Instant::now(), first: step, busy: Duration::ZERO }
-    }
-
-    fn add(&mut self, loss: f64) {
-        self.losses.push(loss);
-    }
-
-    /// Leaves out the time since the last reading, which was not spent on steps.
-    fn rest(&mut self) {
-        self.since = Instant::now();
-    }
-
-    fn read(&mut self, step: u64, last: u64) -> Reading {
-        let passed = self.since.elapsed();
-        self.since = Instant::now();
-        self.busy += passed;
-        let losses = std::mem::take(&mut self.losses);
-        let per_step = self.busy.as_secs_f64() / (step - self.first).max(1) as f64;
-        Reading {
-            loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
-            seconds: passed.as_secs_f64().max(1e-9),
-            steps: losses.len(),
-            left: Duration::from_secs_f64(per_step * (last - step) as f64),
-        }
-    }
 }

@@ -55,6 +55,9 @@ pub struct RunConfig {
 /// `[data]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataConfig {
+    /// Sides that images have at least: smaller ones are padded with black around; 0 pads none.
+    #[serde(default)]
+    pub pad: usize,
     /// Images to learn from.
     pub train: TrainData,
     /// Images to validate on.
@@ -65,7 +68,7 @@ pub struct DataConfig {
 /// `[data.train]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainData {
-    /// Files, and folders with all below them.
+    /// Files, idx files of many images, and folders with all pictures below them.
     pub paths: Vec<PathBuf>,
     /// Side of a crop in high-resolution pixels.
     pub crop: usize,
@@ -90,8 +93,11 @@ const fn yes() -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ValData {
-    /// Files, and folders with all below them; no validation if empty.
+    /// Files, idx files of many images, and folders with all pictures below them; no validation if
+    /// empty and nothing is split off.
     pub paths: Vec<PathBuf>,
+    /// Without paths: the share of the training images that is kept out of training for validation.
+    pub split: f64,
     /// How low-resolution images are made.
     pub degrade: Degrade,
 }
@@ -117,9 +123,11 @@ pub struct OptimConfig {
     pub schedule: Schedule,
     /// The rate at the end of `cosine`.
     pub min_lr: f64,
-    /// Steps between two halvings of `step`.
+    /// Steps between two falls of `step`.
     #[serde(deserialize_with = "whole")]
-    pub halve_every: u64,
+    pub fall_every: u64,
+    /// What the rate is multiplied by at each fall of `step`.
+    pub fall_by: f64,
     /// The largest L2 norm of all gradients together; 0 does not clip.
     pub clip: f64,
     /// Batches whose gradients are averaged in one step.
@@ -140,7 +148,8 @@ impl Default for OptimConfig {
             warmup: 0,
             schedule: Schedule::Constant,
             min_lr: 0.0,
-            halve_every: 100_000,
+            fall_every: 100_000,
+            fall_by: 0.5,
             clip: 1.0,
             accumulate: 1,
             recompute: false,
@@ -166,7 +175,7 @@ pub enum Schedule {
     Constant,
     /// From `lr` to `min_lr` along half a cosine, over the rest of the run.
     Cosine,
-    /// By half every `halve_every` steps.
+    /// To its share `fall_by` every `fall_every` steps.
     Step,
 }
 
@@ -186,8 +195,8 @@ impl OptimConfig {
                 self.min_lr + (self.lr - self.min_lr) * fall
             }
             Schedule::Step => {
-                let halvings = i32::try_from(done / self.halve_every.max(1)).unwrap_or(i32::MAX);
-                self.lr * 0.5f64.powi(halvings)
+                let falls = i32::try_from(done / self.fall_every.max(1)).unwrap_or(i32::MAX);
+                self.lr * self.fall_by.powi(falls)
             }
         }
     }
@@ -220,6 +229,8 @@ pub enum LossKind {
     Mse,
     /// The `DualDomainUNet` system's: L1 of x0 and of its DCT at scales 1, 2 and 4.
     MultiscaleDct,
+    /// (1 - SSIM) / 2 of x0, for direct networks.
+    Dssim,
 }
 
 /// `[ema]`.
@@ -259,11 +270,17 @@ pub struct ValConfig {
     /// Images shown in the comparison sheet; 0 writes none.
     #[serde(deserialize_with = "whole")]
     pub sheet: u64,
+    /// Columns of the sheet that show the state on its way, evenly spread over the chain; 0 shows none.
+    #[serde(deserialize_with = "whole")]
+    pub states: u64,
+    /// Validations without a better SSIM after which training ends; 0 goes on to the last step.
+    #[serde(deserialize_with = "whole")]
+    pub patience: u64,
 }
 
 impl Default for ValConfig {
     fn default() -> Self {
-        Self { every: 1000, images: 5, steps: 0, sheet: 3 }
+        Self { every: 1000, images: 5, steps: 0, sheet: 3, states: 0, patience: 0 }
     }
 }
 
@@ -301,7 +318,7 @@ impl Default for LogConfig {
 }
 
 /// A number that counts things: `400000`, `400_000` and `4e5` alike, never negative.
-fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
+pub(crate) fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Number {

@@ -9,14 +9,15 @@ use serde_json::Value;
 
 use super::log::{Reporter, short};
 use super::sections::Config;
+use super::sheet::{self, Shown, States};
 use crate::data::crops::{self, Pair};
 use crate::data::degrade;
-use crate::data::folder::{self, OnBroken, Rgb8};
-use crate::diffusion::sampler::{PixelNoise, condition, sample};
+use crate::data::folder::{self, OnBroken, Rgb8, Source};
+use crate::diffusion::sampler::{PixelNoise, Progress, condition, sample};
 use crate::engine::tensor::Tensor;
-use crate::error::{Error, Report, Result};
-use crate::imaging::sheet::{Panel, Sheet};
-use crate::imaging::{self, Color, EncodeOptions, Image, Rect, metrics};
+use crate::error::Result;
+use crate::imaging::color::{luma_of, with_luma};
+use crate::imaging::{Color, Image, Rect, metrics};
 use crate::models::Network;
 
 /// The number of the signal that asked to stop, 0 while none has.
@@ -48,30 +49,26 @@ pub struct Scores {
     took: Duration,
 }
 
-/// The side of a panel of the comparison sheet, in high-resolution pixels.
-const PANEL: usize = 320;
-
-/// One validated image: the middle of each version, and the measures of output and bicubic.
-struct Shown {
-    name: String,
-    low: Image,
-    bicubic: Image,
-    output: Image,
-    truth: Image,
-    quality: [Quality; 2],
-}
-
 impl Validation {
-    /// Reads the images; none if the configuration names none.
-    pub fn load(config: &Config, reporter: &mut dyn Reporter) -> Result<Option<Self>> {
+    /// Reads the images that the configuration names, or else those `held_out` of training; none if
+    /// there are neither.
+    pub fn load(
+        config: &Config,
+        held_out: Vec<Source>,
+        reporter: &mut dyn Reporter,
+    ) -> Result<Option<Self>> {
         let data = &config.data.val;
-        if data.paths.is_empty() {
+        let files = match data.paths.is_empty() {
+            true => held_out,
+            false => folder::find(&data.paths)?,
+        };
+        if files.is_empty() {
             return Ok(None);
         }
-        let files = spread(folder::find(&data.paths)?, config.val.images);
+        let files = spread(files, config.val.images);
         let warn = &mut |text: &str| reporter.warn(text);
         let pictures = folder::decode_all(&files, OnBroken::Skip, warn)?;
-        let pairs = crops::pairs(pictures, data.degrade, config.model.scale())?;
+        let pairs = crops::pairs(pictures, data.degrade, config.model.scale(), config.data.pad)?;
         Ok(Some(Self { pairs }))
     }
 
@@ -103,7 +100,7 @@ impl Validation {
         let n = self.pairs.len() as f64;
         let [output, bicubic] = sum.map(|q| Quality { psnr: q.psnr / n, ssim: q.ssim / n });
         if !shown.is_empty() {
-            sheet(shown, folder)?;
+            sheet::write(shown, config, folder)?;
         }
         Ok(Some(Scores { output, bicubic, images: self.pairs.len(), took: started.elapsed() }))
     }
@@ -116,46 +113,8 @@ fn spread<T>(files: Vec<T>, count: u64) -> Vec<T> {
         return files;
     }
     let wanted: Vec<usize> = (0..count).map(|i| i * all / count).collect();
-    files.into_iter().enumerate().filter(|(i, _)| wanted.contains(i)).map(|(_, f)| f).collect()
-}
-
-/// Writes `sheet.png` into `folder`: a row for each image, each column the same part of it.
-fn sheet(shown: Vec<Shown>, folder: &Path) -> Result<()> {
-    let mut sheet = Sheet::new(&["low resolution", "bicubic", "srk", "ground truth"]);
-    for row in shown {
-        let caption = |q: Quality| format!("{:.2} dB  {:.4}", q.psnr, q.ssim);
-        let [output, bicubic] = row.quality.map(caption);
-        sheet = sheet.row(vec![
-            Panel::new(row.low, row.name),
-            Panel::new(row.bicubic, bicubic),
-            Panel::new(row.output, output),
-            Panel::new(row.truth, ""),
-        ]);
-    }
-    let path = folder.join("sheet.png");
-    std::fs::create_dir_all(folder)
-        .map_err(|e| Error::Failed(Report::new(format!("cannot write {}", path.display()), e)))?;
-    imaging::write(&path, &sheet.render()?, EncodeOptions::default())
-}
-
-/// The middle of `image`, at most as large as a panel.
-fn middle(image: &Image) -> Result<Image> {
-    let (width, height) = (image.width.min(PANEL), image.height.min(PANEL));
-    image.crop(Rect::new((image.width - width) / 2, (image.height - height) / 2, width, height))
-}
-
-/// `image` with every pixel repeated `scale` times each way.
-fn repeated(image: &Rgb8, scale: usize) -> Result<Image> {
-    let mut pixels = Vec::with_capacity(image.pixels.len() * scale * scale);
-    for row in image.pixels.chunks_exact(image.width * 3) {
-        let row: Vec<u8> = row
-            .chunks_exact(3)
-            .flat_map(|p| std::iter::repeat_n(p, scale).flatten())
-            .copied()
-            .collect();
-        (0..scale).for_each(|_| pixels.extend_from_slice(&row));
-    }
-    Image::from_u8(image.width * scale, image.height * scale, Color::Rgb, pixels)
+    let is_wanted = |i: usize| wanted.binary_search(&i).is_ok();
+    files.into_iter().enumerate().filter(|(i, _)| is_wanted(*i)).map(|(_, f)| f).collect()
 }
 
 /// One image through the whole chain, and its measures.
@@ -165,29 +124,39 @@ fn enlarge(network: &dyn Network, config: &Config, pair: &Pair) -> Result<Shown>
     let low = pad(&pair.low, align);
     let (width, height) = (low.width * scale, low.height * scale);
     let wanted = Rect::new(0, 0, width, height);
-    let y0 = degrade::enlarge(&low, config.diffusion.enlarge, scale, wanted)?;
-    let device = network.device();
-    let y0 = Tensor::from_slice_on(&device, &y0, &[1, height, width, 3])?;
-    let small = degrade::to_signed(&low.pixels);
-    let small = Tensor::from_slice_on(&device, &small, &[1, low.height, low.width, 3])?;
+    let enlarged = degrade::enlarge(&low, config.diffusion.enlarge, scale, wanted)?;
+    let (device, channels) = (network.device(), network.channels());
+    let tensor = |pixels: &[f32], height: usize, width: usize| {
+        let luma = (channels == 1).then(|| luma_of(pixels));
+        let values = luma.as_deref().unwrap_or(pixels);
+        Tensor::from_slice_on(&device, values, &[1, height, width, channels])
+    };
+    let y0 = tensor(&enlarged, height, width)?;
+    let small = tensor(&degrade::to_signed(&low.pixels), low.height, low.width)?;
     let seen = condition(network, &small, &y0)?;
     let noise = PixelNoise::new(&device, config.run.seed, &[[0, 0]])?;
     let steps = match usize::try_from(config.val.steps).unwrap_or(0) {
         0 => config.diffusion.process.steps(),
         steps => steps,
     };
-    let go_on = &mut |_: crate::diffusion::sampler::Progress<'_>| Ok(());
-    let output = sample(network, &config.diffusion, seen, &y0, &noise, steps, go_on)?;
+    let mut states = States::new(config);
+    let watch = &mut |p: Progress<'_>| states.see(&p);
+    let output = sample(network, &config.diffusion, seen, &y0, &noise, steps, watch)?;
     let truth = to_image(&pair.high)?;
-    let output = cut(&output.to_f32_vec()?, width, &pair.high)?;
-    let bicubic = cut(&y0.to_f32_vec()?, width, &pair.high)?;
+    let image = |state: &Tensor| match (channels, state.to_f32_vec()?) {
+        (1, luma) => cut(&with_luma(&enlarged, &luma), width, &pair.high),
+        (_, pixels) => cut(&pixels, width, &pair.high),
+    };
+    let output = image(&output)?;
+    let bicubic = cut(&enlarged, width, &pair.high)?;
     let quality = [measure(&output, &truth, scale)?, measure(&bicubic, &truth, scale)?];
     Ok(Shown {
         name: pair.name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),
-        low: middle(&repeated(&pair.low, scale)?)?,
-        bicubic: middle(&bicubic)?,
-        output: middle(&output)?,
-        truth: middle(&truth)?,
+        low: sheet::repeated(&pair.low, scale)?,
+        states: states.images(image)?,
+        bicubic,
+        output,
+        truth,
         quality,
     })
 }

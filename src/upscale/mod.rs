@@ -278,7 +278,7 @@ impl Work<'_> {
             }
             // A GPU is busy now: time to prepare what follows.
             prepared = self.prepare()?;
-            let pixels = runner.finish()?;
+            let pixels = inputs.colored(runner.finish()?);
             self.done += calls;
             on_call(self.done, self.done + (total - before - calls))?;
             let each = pixels.len() / inputs.tiles.len();
@@ -300,7 +300,7 @@ impl Work<'_> {
         let same = |t: &&Tile| (t.padded.width, t.padded.height) == size;
         let count = self.queue.iter().take(self.batch).take_while(same).count();
         let tiles: Vec<Tile> = self.queue.drain(..count).collect();
-        Inputs::of(self.image, self.plan, self.upscaler.system().scale(), tiles).map(Some)
+        Inputs::of(self.image, self.plan, self.upscaler.system(), tiles).map(Some)
     }
 
     /// Puts `tiles` back in smaller pieces, or fails with `full` if they are as small as can be.
@@ -326,7 +326,7 @@ impl Work<'_> {
     /// One tile again in single precision.
     fn again(&mut self, tile: &Tile) -> Result<Vec<f32>> {
         let system = self.upscaler.system();
-        let inputs = Inputs::of(self.image, self.plan, system.scale(), vec![*tile])?;
+        let inputs = Inputs::of(self.image, self.plan, system, vec![*tile])?;
         let mut pixels = vec![f32::NAN];
         if system.network.dtype() != DType::F32 {
             self.report.redone += 1;
@@ -336,7 +336,7 @@ impl Work<'_> {
             };
             let mut runner = Runner::new(&precise, self.plan.steps, self.seed);
             runner.start(&inputs, &mut |_| Ok(()))?;
-            pixels = runner.finish()?;
+            pixels = inputs.colored(runner.finish()?);
             self.precise = Some(precise);
         }
         if let Some(bad) = pixels.iter().find(|v| !v.is_finite()) {

@@ -1,10 +1,12 @@
 //! A batch of tiles through the sampler, on one device.
+use crate::diffusion::process::Enlarge;
 use crate::diffusion::sampler::{PixelNoise, Walk, condition};
 use crate::diffusion::system::System;
 use crate::engine::cuda::Graph;
 use crate::engine::device::Device;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
+use crate::imaging::color::{luma_of, with_luma};
 use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, resample};
 
@@ -13,9 +15,12 @@ use super::Plan;
 /// What the network is to see of some tiles of one size.
 pub(super) struct Inputs {
     pub(super) tiles: Vec<Tile>,
-    /// `[N, h, w, 3]` and its enlargement `[N, H, W, 3]`, in [-1, 1].
+    /// `[N, h, w, C]` and its enlargement `[N, H, W, C]`, in [-1, 1].
     low: Vec<f32>,
     y0: Vec<f32>,
+    /// The enlargement `[N, H, W, 3]` in [0, 1], where the network computes luma alone.
+    colors: Option<Vec<f32>>,
+    channels: usize,
     /// Row and column of each tile in the output.
     places: Vec<[usize; 2]>,
     /// Low-resolution height and width of a tile.
@@ -25,23 +30,48 @@ pub(super) struct Inputs {
 
 impl Inputs {
     /// Cuts `tiles`, which are of one size, out of `image`.
-    pub(super) fn of(image: &Image, plan: &Plan, scale: usize, tiles: Vec<Tile>) -> Result<Self> {
+    pub(super) fn of(
+        image: &Image,
+        plan: &Plan,
+        system: &System,
+        tiles: Vec<Tile>,
+    ) -> Result<Self> {
+        let (scale, channels) = (system.scale(), system.network.channels());
+        let enlarge = match system.config.diffusion.enlarge {
+            Enlarge::Bilinear => resample::bilinear_up,
+            Enlarge::Bicubic | Enlarge::Pillow => resample::bicubic_up,
+        };
         let first = tiles.first().map_or(Rect::new(0, 0, 0, 0), |t| t.padded);
         let (mut low, mut y0, mut places) = (vec![], vec![], vec![]);
         for tile in &tiles {
             let high = tile.padded.scaled(scale);
             let held = resample::bicubic_footprint(high, plan.padded, scale);
             let wider = padded_region(image, held)?;
-            y0.append(&mut resample::bicubic_up(&wider, held, plan.padded, 3, scale, high)?);
+            y0.append(&mut enlarge(&wider, held, plan.padded, 3, scale, high)?);
             low.append(&mut crop(&wider, held, tile.padded));
             places.push([high.y, high.x]);
         }
-        Ok(Self { tiles, low, y0, places, size: [first.height, first.width], scale })
+        let mut colors = None;
+        if channels == 1 {
+            colors = Some(y0.iter().map(|v| (v + 1.0) / 2.0).collect());
+            (low, y0) = (luma_of(&low), luma_of(&y0));
+        }
+        let size = [first.height, first.width];
+        Ok(Self { tiles, low, y0, colors, channels, places, size, scale })
+    }
+
+    /// The network's `pixels` `[N, H, W, C]` in colour, `[N, H, W, 3]`, both in [0, 1]: luma takes the
+    /// chroma of the enlarged image.
+    pub(super) fn colored(&self, pixels: Vec<f32>) -> Vec<f32> {
+        match &self.colors {
+            Some(colors) => with_luma(colors, &pixels),
+            None => pixels,
+        }
     }
 
     fn shapes(&self) -> [[usize; 4]; 2] {
-        let ([h, w], n) = (self.size, self.tiles.len());
-        [[n, h, w, 3], [n, h * self.scale, w * self.scale, 3]]
+        let ([h, w], n, c) = (self.size, self.tiles.len(), self.channels);
+        [[n, h, w, c], [n, h * self.scale, w * self.scale, c]]
     }
 }
 
@@ -112,7 +142,7 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Waits for the work and gives the pixels of all tiles, `[N, H, W, 3]` in [0, 1].
+    /// Waits for the work and gives the pixels of all tiles, `[N, H, W, C]` in [0, 1].
     pub(super) fn finish(&mut self) -> Result<Vec<f32>> {
         let recorded = self.batch.as_ref().and_then(|b| b.graph.as_ref()).map(|(_, x0)| x0);
         let mut pixels = match (self.output.take(), recorded) {

@@ -8,9 +8,11 @@ use srk::engine::parameter::Parameter;
 use srk::engine::tape::{Tape, Var};
 use srk::engine::tensor::Tensor;
 use srk::models::biggan_unet::{BigGanUNet, BigGanUNetConfig, Injection};
+use srk::models::discriminator::DiscriminatorConfig;
 use srk::models::laplacian::{Laplacian, LaplacianConfig};
+use srk::models::srddpm_unet::{SrddpmUNetConfig, TimeInput};
 use srk::models::weights::WeightsFile;
-use srk::models::{Network, weights};
+use srk::models::{ModelConfig, Network, weights};
 
 use crate::folders;
 
@@ -113,7 +115,8 @@ fn the_laplacian_pyramid_has_the_published_parameters() {
 #[test]
 fn the_laplacian_pyramid_has_images_of_three_sizes() {
     for (chained, distinct) in [(false, false), (true, false), (false, true), (true, true)] {
-        let network = Laplacian::new(&LaplacianConfig { channels: 4, chained, distinct }, 0);
+        let config = LaplacianConfig { channels: 4, chained, distinct, scale: 2 };
+        let network = Laplacian::new(&config, 0);
         let values = (0..7 * 5 * 3u8).map(|i| f32::from(i) / 105.0).collect();
         let mut tape = Tape::inference();
         let x = tape.input(Tensor::from_vec::<f32>(values, &[1, 7, 5, 3]));
@@ -126,5 +129,45 @@ fn the_laplacian_pyramid_has_images_of_three_sizes() {
             assert_eq!(values(image), values(&alone));
         }
         assert!(network.enlarge(&mut tape, &x, 3).is_err());
+    }
+}
+
+#[test]
+fn the_generator_of_srddpm_has_the_published_parameters() {
+    for (time, count) in [(TimeInput::Raw, 8_321_219), (TimeInput::Sinusoids, 8_337_475)] {
+        let config = SrddpmUNetConfig { time, ..Default::default() };
+        let network = ModelConfig::SrddpmUNet(config).build(0);
+        assert_eq!(network.parameter_count(), count, "{time:?}");
+        if time == TimeInput::Raw {
+            agrees("seed003_srddpm_unet", &network.state());
+        }
+    }
+}
+
+#[test]
+fn srgan_and_srdiff_have_the_published_parameters() {
+    let encoder = ModelConfig::Rrdb(Default::default()).build(0);
+    assert_eq!(encoder.parameter_count(), 1_478_755);
+    agrees("seed003_srdiff_official_rrdb", &encoder.state());
+    let generator = ModelConfig::Srgan(Default::default()).build(0);
+    assert_eq!(generator.parameter_count(), 1_549_462);
+    agrees("seed003_srgan_generator", &generator.state());
+    let network = ModelConfig::SrdiffUNet(Default::default()).build(0);
+    assert_eq!(network.parameter_count(), 11_755_267);
+    agrees("seed003_srdiff_official_unet", network.parameters());
+    let inside: Vec<String> = network.buffers().iter().map(|b| b.name().to_owned()).collect();
+    let alone = encoder.parameters().iter().map(|p| format!("rrdb.{}", p.name()));
+    assert_eq!(inside, alone.collect::<Vec<_>>());
+}
+
+#[test]
+fn discriminators_have_the_published_parameters() {
+    for (config, table, count) in [
+        (DiscriminatorConfig::Patch(Default::default()), "seed003_srddpm_patchD", 1_751_489),
+        (DiscriminatorConfig::Srgan(Default::default()), "seed003_srgan_discriminator", 23_565_505),
+    ] {
+        let network = config.build(0);
+        assert_eq!(network.parameter_count(), count, "{table}");
+        agrees(table, &network.state());
     }
 }

@@ -13,6 +13,7 @@ mod layers;
 mod network;
 mod parameters;
 mod tables;
+mod teaching;
 mod training;
 mod trajectories;
 mod values;

@@ -14,7 +14,12 @@ fn of_recipe(name: &str) -> Box<dyn Network> {
 
 /// Compares with a layer table, where the folder beside the golden files holds them: rows of name,
 /// shape such as `64x6x3x3`, and kind.
-fn check_names(parameters: &[Parameter], table: &str) {
+fn check_names(network: &dyn Network, table: &str) {
+    check_names_of(network.parameters(), table, "param");
+}
+
+/// As `check_names`, the rows of one kind.
+pub fn check_names_of(parameters: &[Parameter], table: &str, kind: &str) {
     let file = format!("../reference/layers/{table}.params.tsv");
     let text = crate::folders().iter().find_map(|f| std::fs::read_to_string(f.join(&file)).ok());
     let Some(text) = text else {
@@ -25,12 +30,15 @@ fn check_names(parameters: &[Parameter], table: &str) {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .map(|line| line.split('\t').collect::<Vec<_>>())
-        .filter(|row| row[2] == "param")
+        .filter(|row| row[2] == kind)
         .map(|row| (row[0], row[1].to_owned()))
         .collect();
     let shape = |p: &Parameter| {
         let shape = weights::file_shape(p.layout(), p.value().shape());
-        shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
+        match shape.is_empty() {
+            true => "scalar".to_owned(),
+            false => shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
+        }
     };
     let got: Vec<(&str, String)> = parameters.iter().map(|p| (p.name(), shape(p))).collect();
     for (got, wanted) in got.iter().zip(&wanted) {
@@ -43,7 +51,7 @@ fn check_names(parameters: &[Parameter], table: &str) {
 fn sr3_from_16_to_128() {
     let network = of_recipe("sr3");
     assert_eq!(network.parameter_count(), 97_807_491);
-    check_names(network.parameters(), "ref_sr3_janspiry_16_128");
+    check_names(&*network, "ref_sr3_janspiry_16_128");
 }
 
 #[test]
@@ -58,7 +66,7 @@ fn sr3_from_64_to_512() {
     };
     let network = ModelConfig::Sr3UNet(config).build(0);
     assert_eq!(network.parameter_count(), 155_334_339);
-    check_names(network.parameters(), "ref_sr3_janspiry_64_512");
+    check_names(&*network, "ref_sr3_janspiry_64_512");
 }
 
 /// The published network runs without its attention layers; their parameters are there.
@@ -68,15 +76,15 @@ fn attention_unet() {
     assert_eq!(network.parameter_count(), 281_596_146);
     let live = network.parameters().iter().filter(|p| !p.name().contains(".attn."));
     assert_eq!(live.map(|p| p.value().len()).sum::<usize>(), 256_411_890);
-    check_names(network.parameters(), "seed000_sr3");
-    check_names(network.parameters(), "seed000_sr3_attn");
+    check_names(&*network, "seed000_sr3");
+    check_names(&*network, "seed000_sr3_attn");
 }
 
 #[test]
 fn swin_unet() {
     let network = of_swin(SwinUNetConfig::default());
     assert_eq!(network.parameter_count(), 118_593_583);
-    check_names(network.parameters(), "ref_resshift_unet_swin");
+    check_names(&*network, "ref_resshift_unet_swin");
 }
 
 /// The published variants, whose low-resolution images are larger than the latents.
@@ -99,5 +107,5 @@ fn of_swin(config: SwinUNetConfig) -> Box<dyn Network> {
 fn autoencoders() {
     let four = Vq::new(&VqConfig::default(), 0);
     assert_eq!(four.parameter_count(), 55_322_782);
-    check_names(four.parameters(), "ref_resshift_vq_f4");
+    check_names_of(four.parameters(), "ref_resshift_vq_f4", "param");
 }

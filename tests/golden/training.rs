@@ -51,7 +51,7 @@ impl Optimizer {
 pub fn run(file: &File) -> Outcome {
     let subject = build(file).filter(|subject| match subject {
         Subject::Denoiser(..) => file.text("system").contains("DualDomain"),
-        Subject::Stacked(..) | Subject::Autoencoder(..) => false,
+        Subject::Stacked(..) | Subject::Critic(_) | Subject::Autoencoder(..) => false,
         Subject::Upscaler(_) => true,
     });
     let (Some(subject), Some(optimizer)) = (subject, Optimizer::of(file)) else {
@@ -122,7 +122,8 @@ impl Run<'_> {
             Subject::Denoiser(network, _) | Subject::Stacked(network, _) => {
                 self.shifting_loss(&**network, k)
             }
-            Subject::Upscaler(_) | Subject::Autoencoder(..) => self.dissimilarity(),
+            Subject::Upscaler(_) => self.dissimilarity(),
+            Subject::Critic(_) | Subject::Autoencoder(..) => unreachable!("no file trains these"),
         };
         parameters.iter().for_each(|p| p.cast(DType::F32).unwrap());
         found

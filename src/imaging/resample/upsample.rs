@@ -1,8 +1,8 @@
-//! The plain cubic enlargement that models start from, on any part of an image.
+//! The plain enlargements that models start from, on any part of an image.
 use rayon::prelude::*;
 
 use super::separable::{clamp, floor, real, signed, signed_real};
-use super::{Shape, cubic};
+use super::{Filter, Shape, cubic};
 use crate::error::{Error, Result};
 use crate::imaging::Rect;
 
@@ -18,6 +18,28 @@ pub fn bicubic_up(
     size: (usize, usize),
     channels: usize,
     scale: usize,
+    wanted: Rect,
+) -> Result<Vec<f32>> {
+    up(Filter::Bicubic, low, held, (size, channels, scale), wanted)
+}
+
+/// As [`bicubic_up`], but linear between the centres of pixels.
+pub fn bilinear_up(
+    low: &[f32],
+    held: Rect,
+    size: (usize, usize),
+    channels: usize,
+    scale: usize,
+    wanted: Rect,
+) -> Result<Vec<f32>> {
+    up(Filter::Bilinear, low, held, (size, channels, scale), wanted)
+}
+
+fn up(
+    filter: Filter,
+    low: &[f32],
+    held: Rect,
+    (size, channels, scale): ((usize, usize), usize, usize),
     wanted: Rect,
 ) -> Result<Vec<f32>> {
     let from = Shape::new(held.height, held.width, channels);
@@ -41,8 +63,8 @@ pub fn bicubic_up(
             &[held.x, held.y, held.width, held.height],
         ));
     }
-    let rows = PhaseTaps::new(wanted.y, wanted.height, held.y, height, scale);
-    let columns = PhaseTaps::new(wanted.x, wanted.width, held.x, width, scale);
+    let rows = PhaseTaps::new(filter, wanted.y, wanted.height, [held.y, height], scale);
+    let columns = PhaseTaps::new(filter, wanted.x, wanted.width, [held.x, width], scale);
     let stride = held.width * channels;
     let mut out = vec![0.0; wanted.area() * channels];
     out.par_chunks_mut(wanted.width * channels).enumerate().for_each_init(
@@ -86,7 +108,13 @@ struct PhaseTaps {
 
 impl PhaseTaps {
     #[expect(clippy::cast_possible_truncation, reason = "weights are stored as f32")]
-    fn new(start: usize, len: usize, held: usize, size: usize, scale: usize) -> Self {
+    fn new(
+        filter: Filter,
+        start: usize,
+        len: usize,
+        [held, size]: [usize; 2],
+        scale: usize,
+    ) -> Self {
         let (mut index, mut weights) = (Vec::with_capacity(len), Vec::with_capacity(len));
         for o in start..start + len {
             // The phase alone decides the weights: the position in the image must not change a bit.
@@ -95,7 +123,11 @@ impl PhaseTaps {
             let t = offset - signed_real(below);
             let base = signed(o / scale) + below;
             index.push([-1, 0, 1, 2].map(|k| clamp(base + k, size) - held));
-            weights.push([-1.0, 0.0, 1.0, 2.0].map(|k: f64| cubic(t - k, -0.5) as f32));
+            let weight = |k: f64| match filter {
+                Filter::Bicubic => cubic(t - k, -0.5),
+                Filter::Bilinear => (1.0 - (t - k).abs()).max(0.0),
+            };
+            weights.push([-1.0, 0.0, 1.0, 2.0].map(|k| weight(k) as f32));
         }
         Self { index, weights }
     }
@@ -152,6 +184,8 @@ mod tests {
         for (g, w) in got.iter().zip(&want) {
             assert!((g - w).abs() < 1e-6, "{g} {w}");
         }
+        let linear = bilinear_up(&[0.0, 1.0], Rect::whole(2, 1), (2, 1), 1, 4, Rect::whole(8, 1));
+        assert_eq!(linear.unwrap(), [0.0, 0.0, 0.125, 0.375, 0.625, 0.875, 1.0, 1.0]);
         let part = Rect::new(0, 0, 2, 6);
         assert!(bicubic_up(&low[..12], part, (width, height), 1, 4, all.scaled(4)).is_err());
         assert!(bicubic_up(&low, all, (width, height), 1, 4, Rect::new(0, 0, 29, 1)).is_err());

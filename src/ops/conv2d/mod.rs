@@ -27,10 +27,11 @@ pub use self::fused::Then;
 use crate::engine::cuda::{Convolution, Pass};
 use crate::engine::device::{DType, Real};
 use crate::engine::op_case::OpCase;
-use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
+use crate::ops::conv_transpose2d::ConvTranspose2d;
 use crate::ops::parallel;
 
 impl Tape {
@@ -78,6 +79,15 @@ impl Conv2d {
         }
         Ok(Dims { batch, height, width, ci, co, kernel, stride: self.stride, pad: self.pad })
     }
+}
+
+/// Runs `body` with convolutions of the CPU as plain sums: two digits of f32 more than the transforms of
+/// the fast path leave, and several times slower. For comparisons where a sign near zero matters.
+pub fn precisely<R>(body: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    return fast::precisely(body);
+    #[cfg(not(target_arch = "x86_64"))]
+    body()
 }
 
 /// What is applied to the sum of a convolution; the numbers are those of `kernels/conv2d.cu`.
@@ -185,6 +195,23 @@ impl Op for Conv2d {
             }
         );
         Ok(grads)
+    }
+
+    /// By its input: a transposed convolution, with the rows and columns that no window reached.
+    fn gradient(&self, tape: &mut Tape, call: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {
+        if call.wants[1..].contains(&true) {
+            let what = "a second derivative by its weights".to_owned();
+            return Err(Error::Unsupported { op: self.name(), what });
+        }
+        let (x, w) = (&call.inputs[0], &call.inputs[1]);
+        let dz = match self.relu {
+            true => tape.leaky_relu_gradient(call.output, dy, 0.0)?,
+            false => dy.clone(),
+        };
+        let unread = |side: usize| (side + 2 * self.pad - w.shape()[1]) % self.stride;
+        let [rows, columns] = [unread(x.shape()[1]), unread(x.shape()[2])];
+        let op = ConvTranspose2d::new(self.stride, self.pad).extra(rows, columns);
+        Ok(vec![Some(tape.conv_transpose2d(&dz, w, None, op)?), None, None])
     }
 
     fn flops(&self, inputs: &[&[usize]]) -> u64 {

@@ -1,0 +1,19 @@
+// Keeping values within bounds. Formulas and host side: src/ops/clamp.rs. 16 bytes a thread; bound by memory.
+#include "elementwise.cuh"
+
+namespace {
+// x, y: [n]
+template <typename T> __device__ void clamp_forward_kernel(const T *x, T *y, float low, float high, int n) {
+    map(x, y, n, [=](float v) { return v < low ? low : v > high ? high : v; });
+}
+
+// x, dy, dx: [n]
+template <typename T>
+__device__ void clamp_backward_kernel(const T *x, const T *dy, T *dx, float low, float high, int n) {
+    map(x, dy, dx, n, [=](float v, float d) { return v < low || v > high ? 0.0f : d; });
+}
+} // namespace
+
+FOR_DTYPES(clamp_forward, (const T *x, T *y, float low, float high, int n), (x, y, low, high, n))
+FOR_DTYPES(clamp_backward, (const T *x, const T *dy, T *dx, float low, float high, int n),
+           (x, dy, dx, low, high, n))

@@ -1,0 +1,17 @@
+// Logistic function. Formulas and host side: src/ops/sigmoid.rs. 16 bytes a thread; bound by memory.
+#include "elementwise.cuh"
+
+namespace {
+// x, y: [n]
+template <typename T> __device__ void sigmoid_forward_kernel(const T *x, T *y, int n) {
+    map(x, y, n, [](float v) { return sigmoid(v); });
+}
+
+// y, dy, dx: [n]
+template <typename T> __device__ void sigmoid_backward_kernel(const T *y, const T *dy, T *dx, int n) {
+    map(y, dy, dx, n, [](float v, float d) { return d * v * (1.0f - v); });
+}
+} // namespace
+
+FOR_DTYPES(sigmoid_forward, (const T *x, T *y, int n), (x, y, n))
+FOR_DTYPES(sigmoid_backward, (const T *y, const T *dy, T *dx, int n), (y, dy, dx, n))

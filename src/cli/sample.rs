@@ -1,0 +1,52 @@
+//! `srk sample`.
+use std::path::PathBuf;
+
+use super::common;
+use crate::error::{Error, Report, Result};
+use crate::generative::grid;
+use crate::imaging::{self, EncodeOptions};
+
+/// Draw a grid of images from a trained GAN, VAE or DDPM.
+///
+/// What the recipes gan, dcgan, wgan-gp, vae and ddpm of `srk train` make. The same seed draws the same
+/// images. On the CPU.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The folder of a run, whose newest averages are taken, or a weights file
+    #[arg(value_name = "RUN_OR_FILE")]
+    model: PathBuf,
+    /// The picture to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// How many images
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    count: u32,
+    /// The seed of the noise
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Calls of a ddpm's network for an image; those of its recipe if left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
+    /// The side of the square that a pixel becomes
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    zoom: u32,
+    /// Write over an existing file
+    #[arg(long)]
+    overwrite: bool,
+    /// Threads [default: all cores]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    common::set_threads(args.threads.map(|n| n as usize))?;
+    if args.output.exists() && !args.overwrite {
+        let what = format!("{} exists", args.output.display());
+        let report = Report::new(what, "nothing was written");
+        return Err(Error::Usage(report.help("--overwrite    writes over it")));
+    }
+    let system = grid::open(&args.model, args.steps.map(|n| n as usize))?;
+    let images = system.sample(grid::noise(args.seed), args.count as usize)?;
+    let picture = grid::grid(&images, args.zoom as usize)?;
+    imaging::write(&args.output, &picture, EncodeOptions::default())
+}

@@ -1,0 +1,79 @@
+//! Gray images in memory, and batches of them as functions of seed and number.
+use super::config::DataConfig;
+use crate::data::folder::{self, Picture};
+use crate::engine::device::Real;
+use crate::engine::rng::{Purpose, Stream};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Report, Result};
+
+/// Square images of one size.
+#[derive(Debug)]
+pub(super) struct Digits {
+    side: usize,
+    pixels: Vec<u8>,
+    batch: usize,
+    seed: u64,
+}
+
+impl Digits {
+    /// The images of `config`, smaller ones in the middle of black. Exit code 2 if one is larger than `side`.
+    pub(super) fn load(
+        config: &DataConfig,
+        side: usize,
+        seed: u64,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
+        let pictures = folder::decode_all(&folder::find(&config.paths)?, config.on_broken, warn)?;
+        let mut pixels = Vec::with_capacity(pictures.len() * side * side);
+        for Picture { path, image } in pictures {
+            if image.width.max(image.height) > side {
+                let what = format!("{} does not fit this network", path.display());
+                let cause = format!(
+                    "it has {} x {} pixels, the network draws {side} x {side}",
+                    image.width, image.height
+                );
+                let help = "train on images as small as MNIST's";
+                return Err(Error::Usage(Report::new(what, cause).help(help)));
+            }
+            let image = image.padded(side);
+            pixels.extend(image.pixels.chunks_exact(3).map(gray));
+        }
+        Ok(Self { side, pixels, batch: config.batch, seed })
+    }
+
+    /// How many images there are.
+    pub(super) const fn len(&self) -> usize {
+        self.pixels.len() / (self.side * self.side)
+    }
+
+    /// Images `[batch, side, side, 1]` in `[-1, 1]`, drawn with replacement: a function of `number`.
+    pub(super) fn batch(&self, number: u64) -> Tensor {
+        let mut draws = Stream::new(self.seed, Purpose::Crops, number).sequence();
+        let area = self.side * self.side;
+        let mut values = Vec::with_capacity(self.batch * area);
+        for _ in 0..self.batch {
+            let image = draws.below(self.len());
+            let pixels = &self.pixels[image * area..][..area];
+            values.extend(pixels.iter().map(|&v| f32::from(v) / 127.5 - 1.0));
+        }
+        Tensor::from_vec(values, &[self.batch, self.side, self.side, 1])
+    }
+}
+
+fn gray(pixel: &[u8]) -> u8 {
+    let sum: u32 = pixel.iter().map(|&v| u32::from(v)).sum();
+    u8::try_from((sum + 1) / 3).unwrap_or(u8::MAX)
+}
+
+/// Standard normal numbers of `shape`, one after the other in `stream`.
+pub(super) fn normal(stream: Stream, shape: &[usize]) -> Tensor {
+    let mut draws = stream.sequence();
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| draws.normal()).collect();
+    Tensor::from_vec(values, shape)
+}
+
+/// Numbers in `[0, 1)`, one for each of `count` images.
+pub(super) fn uniform(stream: Stream, count: usize) -> Vec<f32> {
+    let mut draws = stream.sequence();
+    (0..count).map(|_| f32::from_f64(draws.uniform())).collect()
+}

@@ -1,0 +1,96 @@
+//! Pictures of many samples, and drawing them from weights.
+use std::path::{Path, PathBuf};
+
+use super::config::ModelConfig;
+use super::system::{self, System};
+use crate::engine::parameter::Parameter;
+use crate::engine::rng::{Purpose, Stream};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Report, Result};
+use crate::imaging::{Color, Image};
+use crate::models::weights::WeightsFile;
+
+/// Pixels between images.
+const GAP: usize = 2;
+
+/// The images `[N, side, side, 1]` in `[-1, 1]` as one gray picture, in rows of nearly as many as there are
+/// rows, each pixel `zoom` x `zoom`.
+pub fn grid(images: &Tensor, zoom: usize) -> Result<Image> {
+    let [count, height, width, channels] = images.nhwc("grid")?;
+    if count == 0 || channels != 1 {
+        return Err(Error::shape("grid", "[N, H, W, 1] with images", images.shape()));
+    }
+    let values = images.to_f32_vec()?;
+    let mut columns = 1;
+    while columns * columns < count {
+        columns += 1;
+    }
+    let (cell_w, cell_h) = (width * zoom + GAP, height * zoom + GAP);
+    let (w, h) = (columns * cell_w + GAP, count.div_ceil(columns) * cell_h + GAP);
+    // Beside black digits and white paper a gap must be neither.
+    let mut pixels = vec![64u8; w * h];
+    for (i, image) in values.chunks_exact(width * height).enumerate() {
+        let (left, top) = (GAP + i % columns * cell_w, GAP + i / columns * cell_h);
+        for y in 0..height * zoom {
+            let row = &image[y / zoom * width..][..width];
+            let to = &mut pixels[(top + y) * w + left..][..width * zoom];
+            for (to, from) in to.chunks_exact_mut(zoom).zip(row) {
+                to.fill(byte(*from));
+            }
+        }
+    }
+    Image::from_u8(w, h, Color::Gray, pixels)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 255")]
+fn byte(v: f32) -> u8 {
+    ((v.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
+}
+
+/// The system in `path`, with its weights: a weights file, or the newest averages of a run's folder. `steps`
+/// replaces the calls of a diffusion network for a sample, and is refused for others.
+///
+/// # Errors
+/// [`Error::Model`] if there is no such file, or it holds none of these systems; exit code 2 for `steps` that it
+/// does not take.
+pub fn open(path: &Path, steps: Option<usize>) -> Result<Box<dyn System>> {
+    let path = if path.is_dir() { newest(path)? } else { path.to_owned() };
+    let name = path.display().to_string();
+    let file = WeightsFile::read(&path)?;
+    let mut model = ModelConfig::of(&file, &name)?;
+    match (steps, &mut model) {
+        (Some(steps), ModelConfig::Ddpm(c)) => c.sample_steps = steps,
+        (Some(_), _) => {
+            let cause = "only ddpm draws in steps";
+            return Err(Error::Usage(Report::new("cannot take --steps", cause)));
+        }
+        (None, _) => {}
+    }
+    let system = system::build(&model, 0);
+    let all: Vec<Parameter> = system
+        .parts()
+        .iter()
+        .flat_map(|&(parameters, buffers)| [parameters, buffers].concat())
+        .collect();
+    file.apply(&all, &name)?;
+    Ok(system)
+}
+
+/// The averages of the newest checkpoint of `run`.
+fn newest(run: &Path) -> Result<PathBuf> {
+    let latest = run.join("ckpt/latest");
+    let text = std::fs::read_to_string(&latest).map_err(|e| {
+        let report = Report::new(
+            format!("{} is no folder of a run", run.display()),
+            format!("{}: {e}", latest.display()),
+        );
+        Error::Model(report.help("srk sample RUN or FILE    takes runs/NAME, or weights"))
+    })?;
+    Ok(run.join("ckpt").join(text.trim()).join("ema.safetensors"))
+}
+
+/// The noise of `srk sample --seed`.
+pub const fn noise(seed: u64) -> Stream {
+    // Draws of a walk count from 0 on.
+    Stream::new(seed, Purpose::Sampling, 0)
+}

@@ -1,0 +1,107 @@
+//! Constants times each channel plus constants: from one range of values to another, such as to the
+//! colours that a network was trained with.
+//!
+//! ```text
+//! y[.., c] = factor[c] x[.., c] + shift[c]
+//! dx[.., c] = factor[c] dy[.., c]
+//! ```
+//!
+//! One factor and shift serve all channels; else there is one of each for a channel, up to four.
+use crate::engine::cuda::{Arg, Grid};
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::on_device;
+
+impl Tape {
+    /// `factor * x + shift`, elementwise.
+    pub fn affine(&mut self, x: &Var, factor: f64, shift: f64) -> Result<Var> {
+        self.apply(Affine { channels: vec![[factor, shift]] }, &[x])
+    }
+
+    /// `factor * x + shift` with `[factor, shift]` for each channel of `x` `[.., C]`, where C is up to 4.
+    pub fn affine_channels(&mut self, x: &Var, channels: &[[f64; 2]]) -> Result<Var> {
+        self.apply(Affine { channels: channels.to_vec() }, &[x])
+    }
+}
+
+/// See the [module](self) for the formulas.
+#[derive(Debug)]
+pub struct Affine {
+    /// Factor and shift of all channels, or of each.
+    pub channels: Vec<[f64; 2]>,
+}
+
+/// As many as the kernel takes.
+const MOST: usize = 4;
+
+impl Op for Affine {
+    fn name(&self) -> &'static str {
+        "affine"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let [x] = inputs else { unreachable!("affine takes one input") };
+        let count = self.channels.len();
+        let fits = count == 1 || x.shape().last() == Some(&count) && count <= MOST;
+        if !fits {
+            let wanted = format!("{count} channels, of 1 to {MOST}");
+            return Err(Error::shape(self.name(), wanted, x.shape()));
+        }
+        Ok((apply(&self.channels, x)?, Saved::new()))
+    }
+
+    fn backward(&self, _: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let slopes: Vec<[f64; 2]> =
+            self.channels.iter().map(|&[factor, _]| [factor, 0.0]).collect();
+        Ok(vec![Some(apply(&slopes, dy)?)])
+    }
+}
+
+fn apply(channels: &[[f64; 2]], x: &Tensor) -> Result<Tensor> {
+    let mut y = Tensor::empty_as(x, x.shape())?;
+    on_device!(x,
+        cpu::<T> => cpu::forward::<T>(channels, x.cpu()?, y.cpu_mut()?),
+        cuda(gpu) => {
+            let (n, dtype) = (x.len(), x.dtype());
+            let number = |i: usize| Arg::from(channels.get(i / 2).map_or(0.0, |c| c[i % 2]));
+            let numbers: [Arg; 2 * MOST] = std::array::from_fn(number);
+            let args = [x.into(), (&mut y).into(), n.into(), channels.len().into()];
+            let args = [&args[..], &numbers].concat();
+            gpu.launch("affine", dtype, Grid::packs(n, dtype), &args)?;
+        }
+    );
+    Ok(y)
+}
+
+/// All channels alike, one each, as many as there may be; a training batch.
+pub fn cases() -> Vec<OpCase> {
+    let alike = || Affine { channels: vec![[0.5, 0.5]] };
+    let colours = || Affine { channels: vec![[0.5, 0.1], [-0.4, 0.2], [0.25, -0.3]] };
+    let most = || Affine { channels: vec![[2.0, 0.0], [1.0, 1.0], [-1.0, 0.3], [0.1, -0.2]] };
+    vec![
+        OpCase::new(alike, &[&[2, 3, 5, 7]]),
+        OpCase::new(colours, &[&[2, 3, 5, 3]]),
+        OpCase::new(most, &[&[3, 4]]),
+        OpCase::new(colours, &[&[16, 96, 96, 3]]).timed_only(),
+    ]
+}
+
+mod cpu {
+    use crate::engine::device::Real;
+    use crate::ops::parallel::{rows, zip2};
+
+    pub(super) fn forward<T: Real>(channels: &[[f64; 2]], x: &[T], y: &mut [T]) {
+        let constants: Vec<[T; 2]> = channels.iter().map(|c| c.map(T::from_f64)).collect();
+        if let [[factor, shift]] = constants[..] {
+            return zip2(y, x, |y, &x| *y = factor * x + shift);
+        }
+        let count = constants.len();
+        rows(y, count, |i, y| {
+            for ((y, &x), &[factor, shift]) in y.iter_mut().zip(&x[i * count..]).zip(&constants) {
+                *y = factor * x + shift;
+            }
+        });
+    }
+}

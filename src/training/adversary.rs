@@ -1,0 +1,218 @@
+//! A second stage of training, against a discriminator D that learns to tell x0 from what the network
+//! makes of it (Goodfellow et al. 2014; SRGAN, Ledig et al. 2017).
+//!
+//! ```text
+//! network   loss + pixels * mean w |x0_hat - x0| + features * mean w (V(x0_hat) - V(x0))^2 + weight * G
+//!
+//!                 G                       the discriminator's own loss
+//! hinge           -mean w D(x0_hat)       mean max(0, 1 - D(x0)) + mean max(0, 1 + D(x0_hat))
+//! cross-entropy   -mean log s(D(x0_hat))  -mean log s(D(x0)) - mean log (1 - s(D(x0_hat)))
+//! ```
+//!
+//! V are features of VGG19, s is the sigmoid, and w, for a network that predicts noise, alpha_bar_t: late
+//! in the chain x0_hat is a large multiple of its error. Both take one step for a batch, with gradients
+//! at the weights from before it.
+use super::batch::Batch;
+use super::optimizer::{self, Gradients, Optimizer, Plan};
+use super::sections::{AdversarialConfig, Config, OptimConfig, Schedule, Verdict, Weighting};
+use crate::diffusion::process::{Chain, Prediction};
+use crate::engine::tape::{Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Report, Result};
+use crate::models::discriminator::Discriminator;
+use crate::models::vgg19::Vgg19;
+use crate::ops::scale::Scale;
+
+/// The discriminator of a run, and what it is compared by.
+pub(super) struct Adversary {
+    config: AdversarialConfig,
+    /// Of both networks once the stage has begun.
+    optim: OptimConfig,
+    pub(super) critic: Box<dyn Discriminator>,
+    pub(super) optimizer: Optimizer,
+    vgg: Option<Vgg19>,
+    chain: Chain,
+    prediction: Prediction,
+    gradients: Gradients,
+}
+
+impl Adversary {
+    /// The adversary that `config` asks for, at its start; none if it asks for none.
+    ///
+    /// # Errors
+    /// If the file of VGG19 cannot be read, or a key does not fit the others.
+    pub(super) fn open(config: &Config, warn: &mut dyn FnMut(&str)) -> Result<Option<Self>> {
+        let Some(adversarial) = config.adversarial.clone() else { return Ok(None) };
+        check(config, &adversarial)?;
+        let vgg = match (&adversarial.vgg, adversarial.features > 0.0) {
+            (Some(file), true) => Some(Vgg19::read(file)?),
+            (None, true) => {
+                warn("adversarial.vgg names no file of VGG19's weights: training goes on without its features");
+                None
+            }
+            (_, false) => None,
+        };
+        // A stream of its own: the network's weights are those of the seed itself.
+        let critic = adversarial.discriminator.build(config.run.seed ^ 1 << 63);
+        let optimizer = Optimizer::new(critic.parameters())?;
+        let optim = OptimConfig {
+            lr: adversarial.lr,
+            warmup: 0,
+            schedule: Schedule::Constant,
+            ..config.optim.clone()
+        };
+        let gradients = critic.parameters().iter().map(|_| None).collect();
+        let (chain, prediction) = (config.diffusion.process.chain(), config.diffusion.prediction);
+        let config = adversarial;
+        Ok(Some(Self { config, optim, critic, optimizer, vgg, chain, prediction, gradients }))
+    }
+
+    /// Whether it takes part in the step after `step`.
+    pub(super) const fn plays(&self, step: u64) -> bool {
+        step >= self.config.after
+    }
+
+    /// How both networks are moved once the stage has begun: by an optimizer that starts with it.
+    pub(super) fn plan<'a>(&'a self, config: &'a Config) -> Plan<'a> {
+        let (ema, steps) = (&config.ema, config.run.steps);
+        Plan { optim: &self.optim, ema, steps, since: self.config.after }
+    }
+
+    /// What is added to the network's loss, and the images that it stands for, for the discriminator.
+    pub(super) fn judge(
+        &self,
+        tape: &mut Tape,
+        [predicted, state]: [&Var; 2],
+        batch: &Batch,
+    ) -> Result<(Var, Tensor)> {
+        let x0 = tape.input(batch.crops.x0.try_clone()?);
+        let fake = self.x0_hat(tape, [predicted, state], batch)?;
+        let weights = self.weights(&batch.steps);
+        let verdict = tape.frozen(|tape| self.critic.forward(tape, &fake))?;
+        let mut total = match self.config.verdict {
+            Verdict::Hinge => {
+                let verdict = tape.scale_images(&verdict, weights.clone())?;
+                let mean = tape.mean(&verdict)?;
+                tape.scale(&mean, -self.config.weight)?
+            }
+            Verdict::CrossEntropy => {
+                let doubt = tape.bce_with_logits(&verdict, 1.0)?;
+                tape.scale(&doubt, self.config.weight)?
+            }
+        };
+        if self.config.pixels > 0.0 {
+            let error = tape.scaled_add(&fake, 1.0, &x0, -1.0)?;
+            let error = tape.scale_images(&error, weights.clone())?;
+            let zero = tape.input(Tensor::zeros_as(error.value(), error.shape())?);
+            let mean = tape.l1_loss(&error, &zero)?;
+            total = tape.scaled_add(&total, 1.0, &mean, self.config.pixels)?;
+        }
+        if let Some(vgg) = &self.vgg {
+            // The roots of the weights are squared with the distances.
+            let roots: Vec<f64> = weights.iter().map(|w| w.sqrt()).collect();
+            let [seen, wanted] = [&fake, &x0].map(|image| {
+                let features = vgg.forward(tape, image, self.config.layer)?;
+                tape.scale_images(&features, roots.clone())
+            });
+            let distance = tape.mse_loss(&seen?, &wanted?)?;
+            total = tape.scaled_add(&total, 1.0, &distance, self.config.features)?;
+        }
+        Ok((total, fake.value().try_clone()?))
+    }
+
+    /// The clean images that the network's output stands for.
+    fn x0_hat(
+        &self,
+        tape: &mut Tape,
+        [predicted, state]: [&Var; 2],
+        batch: &Batch,
+    ) -> Result<Var> {
+        let factors = |t: &usize| {
+            let [slope, x, y0] = self.chain.x0_hat(self.prediction, *t);
+            // The network saw the state multiplied by this.
+            [slope, x / self.chain.input_scale(*t), y0]
+        };
+        let factors: Vec<[f64; 3]> = batch.steps.iter().map(factors).collect();
+        let column = |k: usize| factors.iter().map(|f| f[k]).collect::<Vec<f64>>();
+        let mut x0 = tape.scale_images(predicted, column(0))?;
+        let y0 = tape.input(batch.crops.y0.try_clone()?);
+        for (k, image) in [(1, state), (2, &y0)] {
+            let column = column(k);
+            if column.iter().any(|&f| f != 0.0) {
+                let part = tape.scale_images(image, column)?;
+                x0 = tape.add(&x0, &part)?;
+            }
+        }
+        if self.config.clamp { tape.clamp(&x0, -1.0, 1.0) } else { Ok(x0) }
+    }
+
+    fn weights(&self, steps: &[usize]) -> Vec<f64> {
+        let weight = |&t: &usize| match (self.config.weighting, self.prediction) {
+            (Weighting::Signal, Prediction::Epsilon) => self.chain.marginal(t).x0.powi(2),
+            _ => 1.0,
+        };
+        steps.iter().map(weight).collect()
+    }
+
+    /// The discriminator's loss on real images and `fake` ones; its gradients are added to those of the
+    /// parts of the batch before.
+    pub(super) fn learn(&mut self, real: &Tensor, fake: Tensor) -> Result<f64> {
+        let mut tape = Tape::training();
+        let (real, fake) = (tape.input(real.try_clone()?), tape.input(fake));
+        let [real, fake] = [self.critic.forward(&mut tape, &real)?, self.critic.forward(&mut tape, &fake)?];
+        let [of_real, of_fake] = match self.config.verdict {
+            Verdict::Hinge => [hinge(&mut tape, &real, -1.0)?, hinge(&mut tape, &fake, 1.0)?],
+            Verdict::CrossEntropy => {
+                [tape.bce_with_logits(&real, 1.0)?, tape.bce_with_logits(&fake, 0.0)?]
+            }
+        };
+        let loss = tape.add(&of_real, &of_fake)?;
+        let value = loss.value().to_f64_vec()?[0];
+        let one = Tensor::from_f64(&[1.0], &[1], loss.value().dtype());
+        let mut grads = tape.backward(&loss, one)?;
+        let more = optimizer::take(&mut grads, self.critic.parameters());
+        optimizer::accumulate(&mut self.gradients, more)?;
+        Ok(value)
+    }
+
+    /// Moves the discriminator, whose step becomes `step`, by the gradients gathered.
+    pub(super) fn step(&mut self, step: u64, config: &Config) -> Result<()> {
+        let gradients: Gradients = self.gradients.iter_mut().map(Option::take).collect();
+        let (ema, steps) = (&config.ema, config.run.steps);
+        let plan = Plan { optim: &self.optim, ema, steps, since: self.config.after };
+        self.optimizer.step = step - 1;
+        let report = self.optimizer.step(self.critic.parameters(), &gradients, &plan)?;
+        match report.norm.is_finite() {
+            true => Ok(()),
+            false => {
+                let what = format!("the discriminator's gradients are not finite at step {step}");
+                let report = Report::new(what, format!("their norm is {}", report.norm));
+                Err(Error::Check(report.help("lower adversarial.lr, under another run.name")))
+            }
+        }
+    }
+}
+
+/// The mean of `max(0, 1 + sign * verdict)`.
+fn hinge(tape: &mut Tape, verdict: &Var, sign: f64) -> Result<Var> {
+    let margin = tape.apply(Scale { factor: sign, shift: 1.0 }, &[verdict])?;
+    let excess = tape.relu(&margin)?;
+    tape.mean(&excess)
+}
+
+/// Refuses what does not fit together; exit code 2.
+fn check(config: &Config, adversarial: &AdversarialConfig) -> Result<()> {
+    let weighted = config.diffusion.prediction == Prediction::Epsilon
+        && adversarial.weighting == Weighting::Signal;
+    let rules = [
+        (adversarial.lr > 0.0 && adversarial.lr.is_finite(), "adversarial.lr must be above 0"),
+        (
+            !weighted || adversarial.verdict == Verdict::Hinge,
+            "verdicts of cross-entropy cannot be weighted; adversarial.verdict = \"hinge\" can",
+        ),
+    ];
+    match rules.into_iter().find(|(holds, _)| !holds) {
+        Some((_, cause)) => Err(Error::Usage(Report::new("wrong [adversarial]", cause))),
+        None => Ok(()),
+    }
+}

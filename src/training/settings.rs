@@ -1,0 +1,191 @@
+//! Reading a configuration: a recipe or a file, then `--set`, then its own checks; and comparing it with the
+//! one a run was started with. The same for every kind of run.
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::error::{Error, Report, Result};
+
+/// A configuration whose sections and defaults its type knows.
+pub trait Settings: Serialize + DeserializeOwned {
+    /// Refuses values that no run can have; exit code 2.
+    fn check(&self) -> Result<()>;
+}
+
+/// Sections that do not change the weights.
+const FREE: [&str; 5] = ["log.", "ckpt.", "val.", "sample.", "data.val."];
+
+/// Reads `text`, called `name` in messages, with every `a.b=v` of `overrides` applied to it.
+///
+/// Unknown keys are refused with the nearest known one; wrong types and impossible values with
+/// the key they belong to. All are exit code 2.
+pub fn read<C: Settings>(text: &str, name: &str, overrides: &[String]) -> Result<C> {
+    let wrong = |cause: String| Error::Usage(Report::new(format!("cannot read {name}"), cause));
+    let mut table: Table =
+        text.parse().map_err(|e: toml::de::Error| wrong(e.to_string().trim_end().to_owned()))?;
+    // Types of existing keys decide how an override is read: 12 may be a name.
+    let known = resolve::<C>(&table).ok().map(|c| to_table(&c));
+    for setting in overrides {
+        set(&mut table, known.as_ref(), setting)?;
+    }
+    let config: C = resolve(&table).map_err(wrong)?;
+    refuse_unknown(&table, &to_table(&config), name)?;
+    config.check()?;
+    Ok(config)
+}
+
+/// The configuration of `table`, or what is wrong with which key.
+fn resolve<C: Settings>(table: &Table) -> std::result::Result<C, String> {
+    Value::Table(table.clone()).try_into().map_err(|e: toml::de::Error| {
+        let text = e.to_string();
+        text.trim_end().replace('\n', " ")
+    })
+}
+
+/// The text under the dotted `key` of the configuration `text`, if it has one.
+pub fn text_at(text: &str, key: &str) -> Option<String> {
+    let table: Table = text.parse().ok()?;
+    let path: Vec<&str> = key.split('.').collect();
+    find(&table, &path)?.as_str().map(str::to_owned)
+}
+
+/// The configuration with every default written out.
+pub fn to_toml(config: &impl Settings) -> String {
+    toml::to_string(config).unwrap_or_else(|e| format!("# {e}\n"))
+}
+
+fn to_table(config: &impl Settings) -> Table {
+    to_toml(config).parse().unwrap_or_default()
+}
+
+/// The dotted keys in which two configurations differ, with both values, leaving out what does not
+/// change the weights: `log`, `ckpt`, `val`, `sample`, and `data.val` but for its split.
+pub fn differences<C: Settings>(one: &C, other: &C) -> Vec<String> {
+    let (a, b) = (flat(&to_table(one)), flat(&to_table(other)));
+    let free = |key: &str| key != "data.val.split" && FREE.iter().any(|p| key.starts_with(p));
+    let find = |list: &[(String, Value)], key: &str| {
+        list.iter().find(|(k, _)| k == key).map_or("absent".to_owned(), |(_, v)| v.to_string())
+    };
+    let mut keys: Vec<&String> = a.iter().chain(&b).map(|(k, _)| k).collect();
+    keys.sort();
+    keys.dedup();
+    keys.into_iter()
+        .filter(|key| !free(key))
+        .map(|key| (key, find(&a, key), find(&b, key)))
+        .filter(|(_, old, new)| old != new)
+        .map(|(key, old, new)| format!("{key} = {old}, now {new}"))
+        .collect()
+}
+
+/// Refuses to continue the run in `folder` under another configuration; exit code 2 with the keys that
+/// differ.
+pub fn compare_with_existing<C: Settings>(config: &C, folder: &Path) -> Result<()> {
+    let path = folder.join("config.toml");
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+    let before: C = read(&text, &path.display().to_string(), &[])?;
+    let differences = differences(&before, config);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{} was started with another configuration", folder.display());
+    let report = Report::new(what, differences.join("; "));
+    let help = "--set run.name=OTHER    starts a new run; the old values continue this one";
+    Err(Error::Usage(report.help(help)))
+}
+
+/// Applies `a.b=v`. `known` is the resolved configuration before it, if it resolves.
+fn set(table: &mut Table, known: Option<&Table>, setting: &str) -> Result<()> {
+    let wrong = |cause: String| {
+        let report = Report::new(format!("cannot apply --set {setting}"), cause);
+        Err(Error::Usage(report.help("--set optim.lr=2e-4    is the form")))
+    };
+    let Some((key, text)) = setting.split_once('=') else {
+        return wrong("there is no =".into());
+    };
+    let (key, text) = (key.trim(), text.trim());
+    let path: Vec<&str> = key.split('.').collect();
+    if path.iter().any(|part| part.is_empty()) {
+        return wrong(format!("{key:?} is not a dotted key"));
+    }
+    let old = known.and_then(|t| find(t, &path));
+    let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    let value = match (old, parsed) {
+        (Some(Value::String(_)), Some(Value::String(v))) => Value::String(v),
+        (Some(Value::String(_)), _) | (_, None) => Value::String(text.to_owned()),
+        (_, Some(value)) => value,
+    };
+    if let Some(old) = old.filter(|old| !same_type(old, &value)) {
+        return wrong(format!("{key} is {}, not {}", kind(old), kind(&value)));
+    }
+    let mut at = table;
+    for part in &path[..path.len() - 1] {
+        let next = at.entry((*part).to_owned()).or_insert_with(|| Value::Table(Table::new()));
+        match next {
+            Value::Table(inner) => at = inner,
+            other => return wrong(format!("{part} is {}, not a section", kind(other))),
+        }
+    }
+    at.insert(path[path.len() - 1].to_owned(), value);
+    Ok(())
+}
+
+fn find<'a>(table: &'a Table, path: &[&str]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    match (table.get(*first)?, rest) {
+        (value, []) => Some(value),
+        (Value::Table(inner), rest) => find(inner, rest),
+        _ => None,
+    }
+}
+
+/// Whether `new` may stand for `old`: whole numbers and fractions are judged by the section itself.
+fn same_type(old: &Value, new: &Value) -> bool {
+    let number = |v: &Value| matches!(v, Value::Integer(_) | Value::Float(_));
+    old.same_type(new) || (number(old) && number(new))
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a section",
+    }
+}
+
+/// Every leaf under its dotted key, sorted.
+fn flat(table: &Table) -> Vec<(String, Value)> {
+    let mut all = Vec::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => all.extend(
+                flat(inner).into_iter().map(|(rest, value)| (format!("{key}.{rest}"), value)),
+            ),
+            value => all.push((key.clone(), value.clone())),
+        }
+    }
+    all
+}
+
+/// Refuses keys of `given` that `resolved`, the same configuration written out in full, lacks.
+fn refuse_unknown(given: &Table, resolved: &Table, name: &str) -> Result<()> {
+    let known: Vec<String> = flat(resolved).into_iter().map(|(key, _)| key).collect();
+    for (key, _) in flat(given) {
+        if known.contains(&key) {
+            continue;
+        }
+        let distance = |a: &str| strsim::damerau_levenshtein(a, &key);
+        let nearest =
+            known.iter().min_by_key(|k| distance(k)).filter(|k| distance(k) <= key.len() / 3);
+        let report = Report::new(format!("cannot read {name}"), format!("unknown key {key}"));
+        let help = nearest.map_or_else(String::new, |k| format!("did you mean {k}?"));
+        return Err(Error::Usage(report.help(help)));
+    }
+    Ok(())
+}
