@@ -19,6 +19,9 @@ pub mod vgg19;
 pub mod vq;
 pub mod weights;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::engine::device::{DType, Device};
@@ -84,6 +87,22 @@ impl ModelConfig {
         }
     }
 
+    /// The weights file that a training run takes the first stage from.
+    pub fn first_stage(&self) -> Option<&Path> {
+        match self {
+            Self::SwinUNet(c) => c.first_stage.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The same without the names of files of one machine.
+    pub fn without_paths(mut self) -> Self {
+        if let Self::SwinUNet(c) = &mut self {
+            c.first_stage = None;
+        }
+        self
+    }
+
     /// The factor between low and high resolution.
     pub const fn scale(&self) -> usize {
         match self {
@@ -137,6 +156,11 @@ pub trait Network: Send + Sync {
     /// Channels of an image: 3, or 1 for luma.
     fn channels(&self) -> usize {
         3
+    }
+
+    /// The autoencoder whose latents the network's states are; none if they are images.
+    fn first_stage(&self) -> Option<&Arc<vq::Vq>> {
+        None
     }
 
     /// What tiling and padding must respect.

@@ -16,8 +16,12 @@
 //! 118,593,583 parameters for a factor of 4, where the low-resolution image has the latent's size;
 //! 118,640,431 for 2, 118,714,399 for filling in (the image itself and a mask), 118,931,604 for faces (the
 //! image itself, and latents of 8 channels).
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::vq::{Vq, VqConfig};
 use super::{Geometry, Network};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -30,6 +34,9 @@ use crate::nn::{Conv2d, GroupNorm, Init, Linear};
 use crate::ops::conv2d;
 use crate::ops::time_embedding::TimeEmbedding;
 use crate::ops::window_attention::Mask;
+
+/// What the names of the first stage start with.
+pub const FIRST_STAGE: &str = "first_stage";
 
 /// Groups of all norms.
 const GROUPS: usize = 32;
@@ -69,6 +76,12 @@ pub struct SwinUNetConfig {
     pub latent_channels: usize,
     /// The factor between low and high resolution.
     pub scale: usize,
+    /// The sizes of the autoencoder that makes the latents, where the network is to come with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoencoder: Option<VqConfig>,
+    /// The weights file that a training run takes the autoencoder from; weights files do not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_stage: Option<PathBuf>,
 }
 
 impl Default for SwinUNetConfig {
@@ -90,6 +103,8 @@ impl Default for SwinUNetConfig {
             low_channels: 3,
             latent_channels: 3,
             scale: 4,
+            autoencoder: None,
+            first_stage: None,
         }
     }
 }
@@ -119,6 +134,9 @@ pub struct SwinUNet {
     features: Vec<[Conv2d; 2]>,
     unet: UNet,
     parameters: Vec<Parameter>,
+    /// The autoencoder, and its parameters: files hold them, training leaves them alone.
+    first_stage: Option<Arc<Vq>>,
+    frozen: Vec<Parameter>,
 }
 
 impl SwinUNet {
@@ -142,7 +160,11 @@ impl SwinUNet {
         build.middle();
         build.way_up();
         let unet = build.unet;
-        Self { config: config.clone(), time, features, unet, parameters: init.finish() }
+        let parameters = init.finish();
+        let first_stage = config.autoencoder.as_ref();
+        let first_stage = first_stage.map(|sizes| Arc::new(Vq::below(FIRST_STAGE, sizes, seed)));
+        let frozen = first_stage.as_ref().map_or_else(Vec::new, |vq| vq.parameters().to_vec());
+        Self { config: config.clone(), time, features, unet, parameters, first_stage, frozen }
     }
 }
 
@@ -304,6 +326,19 @@ impl Network for SwinUNet {
         &self.parameters
     }
 
+    /// The first stage.
+    fn buffers(&self) -> &[Parameter] {
+        &self.frozen
+    }
+
+    fn moves_buffers(&self) -> bool {
+        false
+    }
+
+    fn first_stage(&self) -> Option<&Arc<Vq>> {
+        self.first_stage.as_ref()
+    }
+
     /// Halvings between levels down to whole windows, of the latent; the norms see the whole map.
     fn geometry(&self) -> Geometry {
         let config = &self.config;
@@ -320,6 +355,13 @@ impl Network for SwinUNet {
         let inside = ((2 * c.mlp_ratio + 3) * c.swin_channels).max(10 * c.base);
         let per_latent = kept + inside;
         let area = 1 << (2 * c.halvings());
-        per_latent.div_ceil(area) + 48 * usize::from(c.halvings() > 0)
+        let network = per_latent.div_ceil(area) + 48 * usize::from(c.halvings() > 0);
+        // The first stage computes in F32 whatever the network does.
+        let words = 4usize.div_ceil(self.dtype().size());
+        let first = c
+            .autoencoder
+            .as_ref()
+            .map_or(0, |vq| c.scale * c.scale * vq.floats_per_pixel() * words);
+        network.max(first)
     }
 }

@@ -94,7 +94,15 @@ pub struct Vq {
 impl Vq {
     /// An autoencoder whose initial weights are a function of `seed`.
     pub fn new(config: &VqConfig, seed: u64) -> Self {
-        let mut init = Init::new(seed);
+        Self::build(config, Init::new(seed))
+    }
+
+    /// As [`new`](Self::new), with names that start with `prefix` and a dot.
+    pub fn below(prefix: &str, config: &VqConfig, seed: u64) -> Self {
+        Self::build(config, Init::new(seed).below(prefix))
+    }
+
+    fn build(config: &VqConfig, mut init: Init) -> Self {
         let encoder = init.at("encoder", |init| encoder(init, config));
         let decoder = init.at("decoder", |init| decoder(init, config));
         let (inner, latent) = (config.inner_channels, config.latent_channels);

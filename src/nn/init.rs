@@ -21,6 +21,12 @@ impl Init {
         Self { prefix: Vec::new(), random, parameters: Vec::new(), buffers: Vec::new() }
     }
 
+    /// The same with names that start with `name` and a dot.
+    pub fn below(mut self, name: &str) -> Self {
+        self.prefix.push(name.to_owned());
+        self
+    }
+
     /// Builds a part of the network whose names start with `name` and a dot.
     pub fn at<R>(&mut self, name: impl Into<String>, build: impl FnOnce(&mut Self) -> R) -> R {
         self.prefix.push(name.into());
