@@ -13,9 +13,14 @@ pub mod srddpm_unet;
 pub mod srdiff_unet;
 pub mod srgan;
 pub mod srgan_discriminator;
+pub mod swin_unet;
 pub mod teaching;
 pub mod vgg19;
+pub mod vq;
 pub mod weights;
+
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +52,9 @@ pub enum ModelConfig {
     /// The simplified SR3 of BigGAN blocks.
     #[serde(rename = "biggan-unet")]
     BigGanUNet(biggan_unet::BigGanUNetConfig),
+    /// ResShift's network, for latents.
+    #[serde(rename = "swin-unet")]
+    SwinUNet(swin_unet::SwinUNetConfig),
     /// The Laplacian-pyramid CNN.
     Laplacian(laplacian::LaplacianConfig),
     /// The generator of SRDDPM.
@@ -71,12 +79,29 @@ impl ModelConfig {
             Self::Sr3UNet(c) => Box::new(sr3_unet::Sr3UNet::new(c, seed)),
             Self::AttentionUNet(c) => Box::new(attention_unet::AttentionUNet::new(c, seed)),
             Self::BigGanUNet(c) => Box::new(biggan_unet::BigGanUNet::new(c, seed)),
+            Self::SwinUNet(c) => Box::new(swin_unet::SwinUNet::new(c, seed)),
             Self::Laplacian(c) => Box::new(laplacian::Laplacian::new(c, seed)),
             Self::SrddpmUNet(c) => Box::new(srddpm_unet::SrddpmUNet::new(c, seed)),
             Self::Srgan(c) => Box::new(srgan::Srgan::new(c, seed)),
             Self::Rrdb(c) => Box::new(rrdb::Rrdb::new(c, seed)),
             Self::SrdiffUNet(c) => Box::new(srdiff_unet::SrdiffUNet::new(c, seed)),
         }
+    }
+
+    /// The weights file that a training run takes the first stage from.
+    pub fn first_stage(&self) -> Option<&Path> {
+        match self {
+            Self::SwinUNet(c) => c.first_stage.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The same without the names of files of one machine.
+    pub fn without_paths(mut self) -> Self {
+        if let Self::SwinUNet(c) = &mut self {
+            c.first_stage = None;
+        }
+        self
     }
 
     /// The factor between low and high resolution.
@@ -88,6 +113,7 @@ impl ModelConfig {
             Self::Sr3UNet(c) => c.scale,
             Self::AttentionUNet(c) => c.scale,
             Self::BigGanUNet(c) => c.scale,
+            Self::SwinUNet(c) => c.scale,
             Self::Laplacian(c) => c.scale,
             Self::SrddpmUNet(c) => c.scale,
             Self::Srgan(c) => c.scale,
@@ -146,6 +172,11 @@ pub trait Network: Send + Sync {
         let what = format!("{name} ({} tensors)", file.tensors.len());
         let cause = "all parts of this network are trained";
         Err(Error::Usage(Report::new(format!("nothing takes the weights {what}"), cause)))
+    }
+
+    /// The autoencoder whose latents the network's states are; none if they are images.
+    fn first_stage(&self) -> Option<&Arc<vq::Vq>> {
+        None
     }
 
     /// What tiling and padding must respect.

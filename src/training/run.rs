@@ -19,6 +19,7 @@ use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{self, CropPlan, Crops};
 use crate::data::folder;
+use crate::diffusion::latent;
 use crate::diffusion::system::{self, SystemConfig};
 use crate::engine::cuda::Gpu;
 use crate::engine::device::{DType, Device};
@@ -43,8 +44,12 @@ pub fn train(
 ) -> Result<()> {
     loss::check(&config.loss, &config.diffusion)?;
     let network = config.model.build(config.run.seed);
+    latent::check(&*network, &config.diffusion)?;
     let folder = out.join(&config.run.name);
     settings::compare_with_existing(config, &folder)?;
+    if Checkpoints::new(&folder, config.ckpt.keep).latest().is_none() {
+        latent::load(&*network, config.model.first_stage())?;
+    }
     let sources = folder::find(&config.data.train.paths)?;
     let share = if config.data.val.paths.is_empty() { config.data.val.split } else { 0.0 };
     let [sources, held_out] = folder::hold_out(sources, share, config.run.seed);
@@ -146,7 +151,8 @@ impl<'a> Run<'a> {
         reporter: &mut dyn Reporter,
     ) -> Result<()> {
         let parts = self.config.optim.accumulate;
-        let source = Source::new(data, self.config, self.gpu.is_none());
+        let source = Source::new(data, self.config, self.gpu.is_none())
+            .in_latents(self.network.first_stage().cloned());
         let numbers = self.optimizer.step * parts..last * parts;
         let mut batches = Ahead::start(numbers, 2, move |number| source.batch(number));
         let mut meter = Meter::new(self.optimizer.step);
@@ -353,7 +359,7 @@ impl<'a> Run<'a> {
 
 /// What the weights of `config` say about themselves after `step` steps.
 fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
-    let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
+    let (model, diffusion) = (config.model.clone().without_paths(), config.diffusion.clone());
     let system = SystemConfig { model, diffusion, default_steps: None };
     system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
 }
