@@ -38,9 +38,8 @@ fn text(place: &Place, first_stage: Option<&Path>) -> String {
     let whole = place.text();
     let (before, rest) = whole.split_once("[model]").unwrap();
     let rest = &rest[rest.find("[data.train]").unwrap()..];
-    let path = first_stage.map_or_else(String::new, |p| format!("first_stage = {p:?}\n"));
-    let model = MODEL.replacen('\n', &format!("\n{path}"), 1);
-    format!("{before}[model]{model}{rest}[loss]\nkind = \"mse\"\n")
+    let path = first_stage.map_or_else(String::new, |p| format!("frozen = {p:?}\n"));
+    format!("{before}{path}[model]{MODEL}{rest}[loss]\nkind = \"mse\"\n")
 }
 
 fn sizes() -> VqConfig {
@@ -74,7 +73,7 @@ fn training_without_a_first_stage_says_what_to_do() {
     let (result, _) = go(&config, &place.runs("runs"), Some(2));
     let error = result.unwrap_err();
     assert!(matches!(error, Error::Usage(_)), "{error}");
-    assert!(error.to_string().contains("model.first_stage"), "{error}");
+    assert!(error.to_string().contains("run.frozen"), "{error}");
 }
 
 #[test]

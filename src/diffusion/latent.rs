@@ -4,16 +4,12 @@
 //! ```text
 //! images [N, H, W, 3] in [-1, 1]  --encode-->  states [N, H / f, W / f, D]  --decode-->  images
 //! ```
-use std::path::Path;
-
 use super::sampler::{Diffusion, Space};
 use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
-use crate::models::swin_unet::FIRST_STAGE;
 use crate::models::vq::Vq;
-use crate::models::weights::WeightsFile;
 
 /// Refuses a process in a space that the network has no way to; exit code 2.
 pub fn check(network: &dyn Network, diffusion: &Diffusion) -> Result<()> {
@@ -26,33 +22,6 @@ pub fn check(network: &dyn Network, diffusion: &Diffusion) -> Result<()> {
     Err(Error::Usage(
         report.help("a [model.autoencoder] section and space = \"latent\" belong together"),
     ))
-}
-
-/// Gives the network's first stage, if it has one, the weights of the file `path`: one of an
-/// autoencoder alone, or of a whole system.
-///
-/// # Errors
-/// Exit code 2 without a path; [`Error::Model`] if the file is not there or does not fit.
-pub fn load(network: &dyn Network, path: Option<&Path>) -> Result<()> {
-    let Some(first_stage) = network.first_stage() else { return Ok(()) };
-    let Some(path) = path else {
-        let what = "a model of latents needs a trained first stage";
-        let report = Report::new(what, "model.first_stage names no weights file");
-        let help = "--set model.first_stage=FILE, the autoencoder's weights as safetensors";
-        return Err(Error::Usage(report.help(help)));
-    };
-    let mut file = WeightsFile::read(path)?;
-    let prefix = format!("{FIRST_STAGE}.");
-    let whole = file.tensors.keys().any(|name| name.starts_with(&prefix));
-    let named = std::mem::take(&mut file.tensors).into_iter().filter_map(|(name, tensor)| {
-        match (whole, name.starts_with(&prefix)) {
-            (true, false) => None,
-            (true, true) => Some((name, tensor)),
-            (false, _) => Some((format!("{prefix}{name}"), tensor)),
-        }
-    });
-    file.tensors = named.collect();
-    file.apply(first_stage.parameters(), &path.display().to_string())
 }
 
 /// The states that `images` are, without gradients.

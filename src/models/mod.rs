@@ -19,7 +19,6 @@ pub mod vgg19;
 pub mod vq;
 pub mod weights;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -86,22 +85,6 @@ impl ModelConfig {
             Self::Rrdb(c) => Box::new(rrdb::Rrdb::new(c, seed)),
             Self::SrdiffUNet(c) => Box::new(srdiff_unet::SrdiffUNet::new(c, seed)),
         }
-    }
-
-    /// The weights file that a training run takes the first stage from.
-    pub fn first_stage(&self) -> Option<&Path> {
-        match self {
-            Self::SwinUNet(c) => c.first_stage.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// The same without the names of files of one machine.
-    pub fn without_paths(mut self) -> Self {
-        if let Self::SwinUNet(c) = &mut self {
-            c.first_stage = None;
-        }
-        self
     }
 
     /// The factor between low and high resolution.

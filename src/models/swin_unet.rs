@@ -16,12 +16,12 @@
 //! 118,593,583 parameters for a factor of 4, where the low-resolution image has the latent's size;
 //! 118,640,431 for 2, 118,714,399 for filling in (the image itself and a mask), 118,931,604 for faces (the
 //! image itself, and latents of 8 channels).
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::vq::{Vq, VqConfig};
+use super::weights::WeightsFile;
 use super::{Geometry, Network};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -79,9 +79,6 @@ pub struct SwinUNetConfig {
     /// The sizes of the autoencoder that makes the latents, where the network is to come with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub autoencoder: Option<VqConfig>,
-    /// The weights file that a training run takes the autoencoder from; weights files do not tell.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_stage: Option<PathBuf>,
 }
 
 impl Default for SwinUNetConfig {
@@ -104,7 +101,6 @@ impl Default for SwinUNetConfig {
             latent_channels: 3,
             scale: 4,
             autoencoder: None,
-            first_stage: None,
         }
     }
 }
@@ -333,6 +329,15 @@ impl Network for SwinUNet {
 
     fn moves_buffers(&self) -> bool {
         false
+    }
+
+    fn frozen_part(&self) -> Option<&'static str> {
+        self.first_stage.as_ref().map(|_| "autoencoder")
+    }
+
+    /// From the weights of an autoencoder alone, or of a network like this one.
+    fn load_frozen(&self, file: &WeightsFile, name: &str) -> Result<()> {
+        file.below(FIRST_STAGE).apply(&self.frozen, name)
     }
 
     fn first_stage(&self) -> Option<&Arc<Vq>> {

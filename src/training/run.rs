@@ -47,9 +47,6 @@ pub fn train(
     latent::check(&*network, &config.diffusion)?;
     let folder = out.join(&config.run.name);
     settings::compare_with_existing(config, &folder)?;
-    if Checkpoints::new(&folder, config.ckpt.keep).latest().is_none() {
-        latent::load(&*network, config.model.first_stage())?;
-    }
     let sources = folder::find(&config.data.train.paths)?;
     let share = if config.data.val.paths.is_empty() { config.data.val.split } else { 0.0 };
     let [sources, held_out] = folder::hold_out(sources, share, config.run.seed);
@@ -359,7 +356,7 @@ impl<'a> Run<'a> {
 
 /// What the weights of `config` say about themselves after `step` steps.
 fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
-    let (model, diffusion) = (config.model.clone().without_paths(), config.diffusion.clone());
+    let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
     let system = SystemConfig { model, diffusion, default_steps: None };
     system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
 }

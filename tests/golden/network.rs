@@ -274,18 +274,20 @@ fn tolerances(file: &File, t: Option<&[f64]>, engine: Engine) -> [f64; 3] {
     if engine == Engine::Double {
         return [1e-6, 1e-6, 2e-6];
     }
-    // The README's cases have no unit closer to the kink of its ReLU than f32 rounds, but the transforms
-    // of the fast convolutions round more: of seed002_w16_eval one unit is put on the other side, and
-    // the input gradient is off by 4.9e-4. What they compute is checked here; how well, by Precise.
-    let kinked = ["seed002 Unet", "seed004 LaplacianPyramidAttentionNetwork"];
-    if engine == Engine::Fast && kinked.contains(&file.text("system")) {
-        return [1e-5, 1e-3, 2e-3];
-    }
-    [
+    let readme: [f64; 3] = [
         if deep || late { 3e-5 } else { 1e-5 },
         if deep { 3e-4 } else { 5e-5 },
         if deep && late { 5e-3 } else { 2e-4 },
-    ]
+    ];
+    // The README's cases have no unit closer to the kink of its ReLU, or to the second of four maxima, than
+    // f32 rounds. The transforms of the fast convolutions round more and may put one on the other side
+    // (seed002_w16_eval: an input gradient off by 4.9e-4): how well the five seeds are computed is
+    // Precise's to say, and that the fast path computes the same thing is checked here.
+    let kinked = file.text("system").starts_with("seed");
+    match engine == Engine::Fast && kinked {
+        true => [readme[0], readme[1].max(1e-3), readme[2].max(2e-3)],
+        false => readme,
+    }
 }
 
 fn pass(file: &File, subject: &Subject, engine: Engine) -> Vec<String> {
