@@ -171,8 +171,9 @@ fn the_penalty_keeps_the_slopes_of_a_critic() {
     for norm in ["false", "true"] {
         let slopes = |weight: &str| {
             let more = [
-                "run.steps=8",
-                "optim.lr=1e-3",
+                "run.steps=12",
+                "optim.lr=3e-4",
+                "optim.betas=[0.0, 0.9]",
                 &format!("run.name={norm}{weight}"),
                 &format!("model.critic_norm={norm}"),
                 &format!("model.penalty={weight}"),
@@ -182,10 +183,10 @@ fn the_penalty_keeps_the_slopes_of_a_critic() {
             let distances = measured(&place.out("slope"), &run, "distance");
             assert!(distances.iter().all(|d| d.is_finite()), "{distances:?}");
             let penalties = measured(&place.out("slope"), &run, "penalty");
-            mean(&penalties[4..])
+            mean(&penalties[8..])
         };
         let (kept, free) = (slopes("10.0"), slopes("0.0"));
-        assert!(kept < 0.5 && kept < 0.1 * free, "norm {norm}: {kept}, without it {free}");
+        assert!(kept < 0.3 && kept < 0.3 * free, "norm {norm}: {kept}, without it {free}");
     }
 }
 
