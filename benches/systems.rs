@@ -4,12 +4,14 @@
 //! `cargo bench --bench systems -- NAME` runs one; the peak of memory it prints is that of the process, so
 //! it is of one network only then.
 use criterion::{Criterion, criterion_group, criterion_main};
+use srk::diffusion::latent;
 use srk::diffusion::sampler::condition;
 use srk::engine::device::DType;
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
 use srk::generative;
 use srk::models::ModelConfig;
+use srk::models::vq::{Vq, VqConfig};
 use srk::training::config::Config;
 use srk::training::{recipes, settings};
 
@@ -66,5 +68,24 @@ fn peak() -> String {
     line.map_or_else(|| "unknown".into(), |text| text.trim().to_owned())
 }
 
-criterion_group!(benches, calls);
+/// The two ways between images of 256x256 and their latents.
+fn first_stage(c: &mut Criterion) {
+    let mut group = c.benchmark_group("first-stage");
+    group.sample_size(10);
+    let sizes = VqConfig::default();
+    let (image, side) = (tensor(&[1, 256, 256, 3]), 256 / sizes.factor());
+    let latent = tensor(&[1, side, side, 3]);
+    group.bench_function("encode", |b| {
+        let vq = Vq::new(&sizes, 1);
+        b.iter(|| latent::encode(Some(&vq), &image).expect("memory"));
+    });
+    group.bench_function("decode", |b| {
+        let vq = Vq::new(&sizes, 1);
+        b.iter(|| latent::decode(Some(&vq), latent.try_clone().expect("memory")).expect("memory"));
+    });
+    group.finish();
+    eprintln!("first stage: {} of memory at most so far", peak());
+}
+
+criterion_group!(benches, calls, first_stage);
 criterion_main!(benches);
