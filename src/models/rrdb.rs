@@ -105,7 +105,7 @@ impl Layers {
     /// The features `[N, h, w, base]` behind each block, and behind all of them, of `low` `[N, h, w, 3]` in
     /// `[-1, 1]`.
     pub(super) fn features(&self, tape: &mut Tape, low: &Var) -> Result<Vec<Var>> {
-        let x = tape.affine(low, 0.5, 0.5)?;
+        let x = tape.to_unit(low)?;
         let first = self.first.forward(tape, &x)?;
         let mut all = Vec::with_capacity(self.blocks.len() + 1);
         let mut f = first.clone();
@@ -135,7 +135,7 @@ impl Layers {
         f = self.last[0].forward(tape, &f)?;
         f = leaky(tape, &f)?;
         f = self.last[1].forward(tape, &f)?;
-        tape.affine(&f, 2.0, -1.0)
+        tape.to_signed(&f)
     }
 }
 

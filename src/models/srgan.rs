@@ -127,9 +127,9 @@ impl Network for Srgan {
 
     /// The image of `condition`, the low-resolution one; state and step play no part.
     fn forward(&self, tape: &mut Tape, _x: &Var, condition: &Var, _t: &Tensor) -> Result<Var> {
-        let low = tape.affine(condition, 0.5, 0.5)?;
+        let low = tape.to_unit(condition)?;
         let y = self.upscale(tape, &low)?;
-        tape.affine(&y, 2.0, -1.0)
+        tape.to_signed(&y)
     }
 
     fn parameters(&self) -> &[Parameter] {

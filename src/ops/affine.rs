@@ -20,6 +20,16 @@ impl Tape {
         self.apply(Affine { channels: vec![[factor, shift]] }, &[x])
     }
 
+    /// `x` from `[-1, 1]` to `[0, 1]`.
+    pub fn to_unit(&mut self, x: &Var) -> Result<Var> {
+        self.affine(x, 0.5, 0.5)
+    }
+
+    /// `x` from `[0, 1]` to `[-1, 1]`.
+    pub fn to_signed(&mut self, x: &Var) -> Result<Var> {
+        self.affine(x, 2.0, -1.0)
+    }
+
     /// `factor * x + shift` with `[factor, shift]` for each channel of `x` `[.., C]`, where C is up to 4.
     pub fn affine_channels(&mut self, x: &Var, channels: &[[f64; 2]]) -> Result<Var> {
         self.apply(Affine { channels: channels.to_vec() }, &[x])

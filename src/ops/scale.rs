@@ -1,7 +1,7 @@
-//! Multiplication by a number, and addition of another.
+//! Multiplication by a number.
 //!
 //! ```text
-//! y  = s x + t
+//! y  = s x
 //! dx = s dy
 //! ```
 use crate::engine::cuda::Grid;
@@ -14,17 +14,7 @@ use crate::on_device;
 impl Tape {
     /// `factor * x`, elementwise.
     pub fn scale(&mut self, x: &Var, factor: f64) -> Result<Var> {
-        self.apply(Scale { factor, shift: 0.0 }, &[x])
-    }
-
-    /// `x` from `[-1, 1]` to `[0, 1]`.
-    pub fn to_unit(&mut self, x: &Var) -> Result<Var> {
-        self.apply(Scale { factor: 0.5, shift: 0.5 }, &[x])
-    }
-
-    /// `x` from `[0, 1]` to `[-1, 1]`.
-    pub fn to_signed(&mut self, x: &Var) -> Result<Var> {
-        self.apply(Scale { factor: 2.0, shift: -1.0 }, &[x])
+        self.apply(Scale { factor }, &[x])
     }
 }
 
@@ -33,8 +23,6 @@ impl Tape {
 pub struct Scale {
     /// What every element is multiplied by.
     pub factor: f64,
-    /// What is added then.
-    pub shift: f64,
 }
 
 impl Op for Scale {
@@ -44,7 +32,7 @@ impl Op for Scale {
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [x] = inputs else { unreachable!("scale takes one input") };
-        Ok((self.applied(x)?, Saved::new()))
+        Ok((scaled(x, self.factor)?, Saved::new()))
     }
 
     fn backward(&self, _: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
@@ -58,39 +46,31 @@ impl Op for Scale {
 
 /// `factor * x`.
 pub(super) fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
-    Scale { factor, shift: 0.0 }.applied(x)
-}
-
-impl Scale {
-    fn applied(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = Tensor::empty_as(x, x.shape())?;
-        on_device!(x,
-            cpu::<T> => cpu::forward::<T>(self, x.cpu()?, y.cpu_mut()?),
-            cuda(gpu) => {
-                let (factor, shift) = (self.factor.into(), self.shift.into());
-                let args = [x.into(), (&mut y).into(), factor, shift, x.len().into()];
-                gpu.launch("scale", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
-            }
-        );
-        Ok(y)
-    }
+    let mut y = Tensor::empty_as(x, x.shape())?;
+    on_device!(x,
+        cpu::<T> => cpu::forward::<T>(factor, x.cpu()?, y.cpu_mut()?),
+        cuda(gpu) => {
+            let args = [x.into(), (&mut y).into(), factor.into(), x.len().into()];
+            gpu.launch("scale", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+        }
+    );
+    Ok(y)
 }
 
 /// An odd length, and a UNet-sized map.
 pub fn cases() -> Vec<OpCase> {
     vec![
-        OpCase::new(|| Scale { factor: -0.3, shift: 0.25 }, &[&[2, 3, 5, 7]]),
-        OpCase::new(|| Scale { factor: 0.5, shift: 0.0 }, &[&[1, 128, 128, 64]]).timed_only(),
+        OpCase::new(|| Scale { factor: -0.3 }, &[&[2, 3, 5, 7]]),
+        OpCase::new(|| Scale { factor: 0.5 }, &[&[1, 128, 128, 64]]).timed_only(),
     ]
 }
 
 mod cpu {
-    use super::Scale;
     use crate::engine::device::Real;
     use crate::ops::parallel::zip2;
 
-    pub(super) fn forward<T: Real>(op: &Scale, x: &[T], y: &mut [T]) {
-        let (factor, shift) = (T::from_f64(op.factor), T::from_f64(op.shift));
-        zip2(y, x, |y, &x| *y = factor * x + shift);
+    pub(super) fn forward<T: Real>(factor: f64, x: &[T], y: &mut [T]) {
+        let factor = T::from_f64(factor);
+        zip2(y, x, |y, &x| *y = factor * x);
     }
 }

@@ -21,7 +21,6 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::discriminator::Discriminator;
 use crate::models::vgg19::Vgg19;
-use crate::ops::scale::Scale;
 
 /// The discriminator of a run, and what it is compared by.
 pub(super) struct Adversary {
@@ -193,7 +192,7 @@ impl Adversary {
 
 /// The mean of `max(0, 1 + sign * verdict)`.
 fn hinge(tape: &mut Tape, verdict: &Var, sign: f64) -> Result<Var> {
-    let margin = tape.apply(Scale { factor: sign, shift: 1.0 }, &[verdict])?;
+    let margin = tape.affine(verdict, sign, 1.0)?;
     let excess = tape.relu(&margin)?;
     tape.mean(&excess)
 }

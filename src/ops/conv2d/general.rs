@@ -1,22 +1,52 @@
-//! The general convolution: every shape, stride and element type, as one strided matrix product for
-//! each tap of the kernel and row of the image. The specification that the fast path is tested
-//! against.
+//! The general convolution: every shape, stride and element type. What each output sees is laid out as
+//! a row of a matrix, some rows of the image at a time, and multiplied with the weights. The
+//! specification that the fast path is tested against.
 use rayon::prelude::*;
 
 use super::Dims;
 use crate::engine::device::Real;
 use crate::ops::product::{Matrix, add_product};
 
-/// The output columns whose tap `kx` falls inside the image, and the input column of the first.
-fn columns(d: &Dims, kx: usize) -> (std::ops::Range<usize>, usize) {
-    let first = d.pad.saturating_sub(kx).div_ceil(d.stride);
-    let end = (d.width + d.pad).saturating_sub(kx).div_ceil(d.stride).min(d.out_width());
-    (first..end.max(first), (first * d.stride + kx).saturating_sub(d.pad))
-}
+/// Positions that a task multiplies at once: enough that packing the weights costs little beside it.
+const POSITIONS: usize = 128;
+/// Output channels of a task of the weight gradient.
+const CHANNELS: usize = 64;
 
-/// The input row that tap `ky` of output row `oy` reads, if it is inside the image.
-fn input_row(d: &Dims, oy: usize, ky: usize) -> Option<usize> {
-    (oy * d.stride + ky).checked_sub(d.pad).filter(|&y| y < d.height)
+impl Dims {
+    /// Taps of the kernel.
+    const fn taps(&self) -> usize {
+        self.kernel * self.kernel
+    }
+
+    /// Rows of `width` positions that make a task.
+    fn rows_of_task(width: usize) -> usize {
+        POSITIONS.div_ceil(width.max(1))
+    }
+
+    /// Copies what taps `(ky, 0..kernel)` read for all positions of output row `row` of the batch to
+    /// `patch` `[positions, kernel, ci]`, whose rows are `stride` apart; zeros outside of the image.
+    fn gather_row<T: Real>(&self, x: &[T], row: usize, ky: usize, patch: &mut [T], stride: usize) {
+        let (n, oy) = (row / self.out_height(), row % self.out_height());
+        let len = self.kernel * self.ci;
+        let inside = (oy * self.stride + ky).checked_sub(self.pad).filter(|&y| y < self.height);
+        for ox in 0..self.out_width() {
+            let patch = &mut patch[ox * stride..][..len];
+            let Some(iy) = inside else {
+                patch.fill(T::default());
+                continue;
+            };
+            let left = ox * self.stride;
+            let first = self.pad.saturating_sub(left).min(self.kernel);
+            let end = (self.width + self.pad).saturating_sub(left).min(self.kernel).max(first);
+            patch[..first * self.ci].fill(T::default());
+            patch[end * self.ci..].fill(T::default());
+            if end > first {
+                let at = ((n * self.height + iy) * self.width + left + first - self.pad) * self.ci;
+                patch[first * self.ci..end * self.ci]
+                    .copy_from_slice(&x[at..at + (end - first) * self.ci]);
+            }
+        }
+    }
 }
 
 /// `y = conv(x, w) + bias`.
@@ -27,88 +57,181 @@ pub(in crate::ops) fn forward<T: Real>(
     bias: Option<&[T]>,
     y: &mut [T],
 ) {
-    let (oh, ow) = (d.out_height(), d.out_width());
-    y.par_chunks_mut(ow * d.co).enumerate().for_each(|(row, y)| {
-        let (n, oy) = (row / oh, row % oh);
+    let (width, inner) = (d.out_width(), d.taps() * d.ci);
+    let rows = Dims::rows_of_task(width);
+    let weights = Matrix::new(w, d.co, inner).t();
+    y.par_chunks_mut(rows * width * d.co).enumerate().for_each(|(task, y)| {
         for y in y.chunks_exact_mut(d.co) {
             match bias {
                 Some(b) => y.copy_from_slice(b),
                 None => y.fill(T::default()),
             }
         }
-        for ky in 0..d.kernel {
-            let Some(iy) = input_row(d, oy, ky) else { continue };
-            for kx in 0..d.kernel {
-                let (out, ix) = columns(d, kx);
-                if out.is_empty() {
-                    continue;
-                }
-                let from = &x[((n * d.height + iy) * d.width + ix) * d.ci..];
-                let tap = &w[(ky * d.kernel + kx) * d.ci..];
-                let x = Matrix::strided(from, [out.len(), d.ci], [d.stride * d.ci, 1]);
-                let w = Matrix::strided(tap, [d.ci, d.co], [1, d.kernel * d.kernel * d.ci]);
-                add_product(&mut y[out.start * d.co..], d.co, x, w);
+        let positions = y.len() / d.co;
+        let mut patches = vec![T::default(); positions * inner];
+        for (i, patch) in patches.chunks_exact_mut(width * inner).enumerate() {
+            for ky in 0..d.kernel {
+                let at = ky * d.kernel * d.ci;
+                d.gather_row(x, task * rows + i, ky, &mut patch[at..], inner);
             }
         }
+        add_product(y, d.co, Matrix::new(&patches, positions, inner), weights);
     });
 }
 
-/// The gradient of the input: each input row gathers from the output rows that read it.
+/// The taps that positions of one phase of the stride see: those at `first`, `first + stride`, ...
+#[derive(Clone, Copy)]
+struct Phase {
+    first: usize,
+    taps: usize,
+}
+
+impl Phase {
+    /// Of input positions whose coordinate is `at` modulo the stride.
+    fn of(d: &Dims, at: usize) -> Self {
+        let first = (at + d.pad) % d.stride;
+        Self { first, taps: d.kernel.saturating_sub(first).div_ceil(d.stride) }
+    }
+
+    /// The tap that is number `i` by ascending output coordinate.
+    const fn tap(&self, d: &Dims, i: usize) -> usize {
+        self.first + (self.taps - 1 - i) * d.stride
+    }
+
+    /// The output coordinate that tap number 0 reads for input coordinate `at`; it may lie outside.
+    fn output(&self, d: &Dims, at: usize) -> isize {
+        let last = (self.taps - 1) * d.stride + self.first;
+        (at + d.pad) as isize / d.stride as isize - (last / d.stride) as isize
+    }
+}
+
+/// The weights `[taps, co, ci]` of the phases of a row and of a column, in the order they are gathered.
+fn weights_of<T: Real>(d: &Dims, w: &[T], rows: Phase, columns: Phase) -> Vec<T> {
+    let mut packed = Vec::with_capacity(rows.taps * columns.taps * d.co * d.ci);
+    for i in 0..rows.taps {
+        for j in 0..columns.taps {
+            let tap = rows.tap(d, i) * d.kernel + columns.tap(d, j);
+            for o in 0..d.co {
+                packed.extend_from_slice(&w[(o * d.taps() + tap) * d.ci..][..d.ci]);
+            }
+        }
+    }
+    packed
+}
+
+/// The gradient of the input: positions of one phase of the stride see the same taps, and are computed
+/// together.
 pub(in crate::ops) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
-    let (oh, ow) = (d.out_height(), d.out_width());
-    dx.par_chunks_mut(d.width * d.ci).enumerate().for_each(|(row, dx)| {
-        let (n, iy) = (row / d.height, row % d.height);
+    if dx.is_empty() {
+        return;
+    }
+    let phases: Vec<Phase> = (0..d.stride).map(|at| Phase::of(d, at)).collect();
+    let weights: Vec<Vec<T>> = (0..d.stride * d.stride)
+        .into_par_iter()
+        .map(|i| weights_of(d, w, phases[i / d.stride], phases[i % d.stride]))
+        .collect();
+    // A multiple of the stride, so that most tasks hold as many rows of each phase.
+    let rows = Dims::rows_of_task(d.width / d.stride) * d.stride;
+    dx.par_chunks_mut(rows * d.width * d.ci).enumerate().for_each(|(task, dx)| {
         dx.fill(T::default());
-        for ky in 0..d.kernel {
-            let Some(oy) = (iy + d.pad).checked_sub(ky).filter(|v| v % d.stride == 0) else {
-                continue;
-            };
-            let oy = oy / d.stride;
-            if oy >= oh {
-                continue;
-            }
-            for kx in 0..d.kernel {
-                let (out, ix) = columns(d, kx);
-                if out.is_empty() {
-                    continue;
-                }
-                let from = &dy[((n * oh + oy) * ow + out.start) * d.co..];
-                let tap = &w[(ky * d.kernel + kx) * d.ci..];
-                let dy = Matrix::strided(from, [out.len(), d.co], [d.co, 1]);
-                let w = Matrix::strided(tap, [d.co, d.ci], [d.kernel * d.kernel * d.ci, 1]);
-                add_product(&mut dx[ix * d.ci..], d.stride * d.ci, dy, w);
-            }
+        let held = dx.len() / (d.width * d.ci);
+        let all: Vec<usize> = (task * rows..task * rows + held).collect();
+        for (phase, weights) in weights.iter().enumerate() {
+            let (row, column) = (phase / d.stride, phase % d.stride);
+            let mine: Vec<usize> =
+                all.iter().copied().filter(|r| r % d.height % d.stride == row).collect();
+            let group = Group { d, rows: phases[row], columns: phases[column], column };
+            group.add(&mine, weights, dy, &mut dx[..], task * rows);
         }
     });
 }
 
-/// The gradient of the weights: taps side by side, rows one after the other, so that the order of the
-/// sums is fixed.
+/// Input positions of one phase.
+struct Group<'a> {
+    d: &'a Dims,
+    rows: Phase,
+    columns: Phase,
+    /// The phase of the columns.
+    column: usize,
+}
+
+impl Group<'_> {
+    /// Writes the gradients of these positions in `rows` of the batch to `dx`, whose first row is `first`.
+    fn add<T: Real>(&self, rows: &[usize], weights: &[T], dy: &[T], dx: &mut [T], first: usize) {
+        let d = self.d;
+        let columns: Vec<usize> = (self.column..d.width).step_by(d.stride).collect();
+        let inner = self.rows.taps * self.columns.taps * d.co;
+        let positions = rows.len() * columns.len();
+        if positions * inner == 0 {
+            return;
+        }
+        let mut patches = vec![T::default(); positions * inner];
+        let places = rows.iter().flat_map(|&row| columns.iter().map(move |&x| (row, x)));
+        for ((row, x), patch) in places.clone().zip(patches.chunks_exact_mut(inner)) {
+            self.gather(dy, row, x, patch);
+        }
+        let mut sums = vec![T::default(); positions * d.ci];
+        let weights = Matrix::new(weights, inner, d.ci);
+        add_product(&mut sums, d.ci, Matrix::new(&patches, positions, inner), weights);
+        for ((row, x), sum) in places.zip(sums.chunks_exact(d.ci)) {
+            dx[((row - first) * d.width + x) * d.ci..][..d.ci].copy_from_slice(sum);
+        }
+    }
+
+    /// What the taps read for the input position `x` of `row`, into `patch` of zeros.
+    fn gather<T: Real>(&self, dy: &[T], row: usize, x: usize, patch: &mut [T]) {
+        let d = self.d;
+        let (n, y) = (row / d.height, row % d.height);
+        let (top, left) = (self.rows.output(d, y), self.columns.output(d, x));
+        let (height, width) = (d.out_height() as isize, d.out_width() as isize);
+        let from = left.max(0);
+        let to = (left + self.columns.taps as isize).min(width);
+        if from >= to {
+            return;
+        }
+        for (i, patch) in patch.chunks_exact_mut(self.columns.taps * d.co).enumerate() {
+            let oy = top + i as isize;
+            if (0..height).contains(&oy) {
+                let at = |ox: isize| ((n as isize * height + oy) * width + ox) as usize * d.co;
+                let start = (from - left) as usize * d.co;
+                let read = &dy[at(from)..at(to)];
+                patch[start..start + read.len()].copy_from_slice(read);
+            }
+        }
+    }
+}
+
+/// The gradient of the weights: rows of taps and some output channels side by side, positions one after
+/// the other, so that the order of the sums is fixed.
 pub(in crate::ops) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
-    let (oh, ow, taps) = (d.out_height(), d.out_width(), d.kernel * d.kernel);
-    let tap_gradients: Vec<Vec<T>> = (0..taps)
+    let (width, len) = (d.out_width(), d.kernel * d.ci);
+    let rows = Dims::rows_of_task(width) * 4;
+    let parts = d.co.div_ceil(CHANNELS);
+    let sums: Vec<Vec<T>> = (0..d.kernel * parts)
         .into_par_iter()
-        .map(|tap| {
-            let (out, ix) = columns(d, tap % d.kernel);
-            let mut sum = vec![T::default(); d.co * d.ci];
-            for row in 0..d.batch * oh {
-                let (n, oy) = (row / oh, row % oh);
-                let Some(iy) = input_row(d, oy, tap / d.kernel) else { continue };
-                if out.is_empty() {
-                    continue;
+        .map(|task| {
+            let (ky, first) = (task / parts, task % parts * CHANNELS);
+            let channels = CHANNELS.min(d.co - first);
+            let mut sum = vec![T::default(); channels * len];
+            let mut patches = vec![T::default(); rows * width * len];
+            let all: Vec<usize> = (0..d.batch * d.out_height()).collect();
+            for block in all.chunks(rows) {
+                for (&row, patch) in block.iter().zip(patches.chunks_exact_mut(width * len)) {
+                    d.gather_row(x, row, ky, patch, len);
                 }
-                let dy = &dy[((n * oh + oy) * ow + out.start) * d.co..];
-                let x = &x[((n * d.height + iy) * d.width + ix) * d.ci..];
-                let dy = Matrix::strided(dy, [d.co, out.len()], [1, d.co]);
-                let x = Matrix::strided(x, [out.len(), d.ci], [d.stride * d.ci, 1]);
-                add_product(&mut sum, d.ci, dy, x);
+                let positions = block.len() * width;
+                let dy = &dy[block[0] * width * d.co + first..];
+                let dy = Matrix::strided(dy, [channels, positions], [1, d.co]);
+                let patches = Matrix::new(&patches[..positions * len], positions, len);
+                add_product(&mut sum, len, dy, patches);
             }
             sum
         })
         .collect();
-    for (o, dw) in dw.chunks_exact_mut(taps * d.ci).enumerate() {
-        for (tap, dw) in dw.chunks_exact_mut(d.ci).enumerate() {
-            dw.copy_from_slice(&tap_gradients[tap][o * d.ci..(o + 1) * d.ci]);
+    for (o, dw) in dw.chunks_exact_mut(d.taps() * d.ci).enumerate() {
+        for (ky, dw) in dw.chunks_exact_mut(len).enumerate() {
+            let sum = &sums[ky * parts + o / CHANNELS];
+            dw.copy_from_slice(&sum[o % CHANNELS * len..][..len]);
         }
     }
 }
