@@ -6,7 +6,7 @@
 // and once for dk and dv, so that no two blocks add to one place.
 //
 // Tensor cores for 16-bit heads that fill packs (d a multiple of 8 up to 128; zeros beyond, to 64 or 128).
-// The kernels named _any take f32 and every d up to 256: a warp for a query, a lane for a key.
+// The kernels named _any take f32 and every d up to 256: a warp for a query, a lane for a key; _wide, up to 512.
 //
 // Per tile of 64 queries x 64 keys x d = 64, forward: 16 KiB in, 2 x 2 x 64^3 = 1 Mflop, 64 a byte,
 // enough for the L2 cache; bound by the tensor cores and, at small d, by the exponentials.
@@ -306,18 +306,21 @@ __device__ __forceinline__ void backward_keys(const T *q, const T *k, const T *v
 
 // ---------------------------------------------------------------- any width, any type
 
-constexpr int MOST_PER_LANE = 256 / WARP;
-
-// A warp works for one row (`own`); the block shares a tile of 32 rows with one float of padding each.
-struct Strip {
+// A warp works for one row (`own`); the block shares a tile of LINES rows with one float of padding each. Where
+// rows are so wide that a tile has 16, two lanes share one, and each takes every second channel of it.
+template <int D> struct Strip {
+    static constexpr int LINES = D <= 256 ? 32 : 16, PARTS = WARP / LINES, MOST_PER_LANE = D / WARP;
+    using Sums = float[MOST_PER_LANE];
     float *tile, *own[2];
-    int d, length, lane, row;
+    int d, length, lane, line, part, row;
 
     __device__ Strip(float *memory, int d, int length) : tile(memory), d(d), length(length) {
-        const int warp = int(threadIdx.x) / WARP, warps = THREADS / WARP;
-        own[0] = memory + WARP * (d + 1) + warp * 2 * d;
+        const int warp = int(threadIdx.x) / WARP, warps = int(blockDim.x) / WARP;
+        own[0] = memory + LINES * (d + 1) + warp * 2 * d;
         own[1] = own[0] + d;
         lane = int(threadIdx.x) % WARP;
+        line = lane % LINES;
+        part = lane / LINES;
         row = int(blockIdx.x) * warps + warp;
     }
     template <typename T> __device__ void load_own(int which, const T *x, const Head &head) {
@@ -326,22 +329,23 @@ struct Strip {
     }
     template <typename T> __device__ void load_tile(const T *x, const Head &head, int first) {
         __syncthreads(); // the previous tile has been read
-        for (int i = int(threadIdx.x); i < WARP * d; i += THREADS) {
-            const int line = i / d, c = i - line * d;
-            tile[line * (d + 1) + c] = first + line < length ? load(x + head.row(first + line) + c) : 0.0f;
+        for (int i = int(threadIdx.x); i < LINES * d; i += int(blockDim.x)) {
+            const int at = i / d, c = i - at * d;
+            tile[at * (d + 1) + c] = first + at < length ? load(x + head.row(first + at) + c) : 0.0f;
         }
         __syncthreads();
     }
-    // The product of the own row with this lane's row of the tile.
+    // The product of the own row with this lane's row of the tile, in every lane that has it.
     __device__ float dot(int which) const {
         float sum = 0.0f;
-        for (int c = 0; c < d; ++c) sum += own[which][c] * tile[lane * (d + 1) + c];
+        for (int c = part; c < d; c += PARTS) sum += own[which][c] * tile[line * (d + 1) + c];
+        if (PARTS == 2) sum += __shfl_xor_sync(FULL_MASK, sum, LINES);
         return sum;
     }
-    // sum += the rows of the tile, that of lane j times its weight.
-    __device__ void add_weighted(float (&sum)[MOST_PER_LANE], float weight) const {
+    // sum += the rows of the tile, row j times the weight of lane j.
+    __device__ void add_weighted(Sums &sum, float weight) const {
 #pragma unroll 1
-        for (int j = 0; j < WARP; ++j) {
+        for (int j = 0; j < LINES; ++j) {
             const float w = __shfl_sync(FULL_MASK, weight, j);
 #pragma unroll
             for (int i = 0; i < MOST_PER_LANE; ++i)
@@ -349,7 +353,7 @@ struct Strip {
         }
     }
     template <typename T>
-    __device__ void write(T *to, const Head &head, const float (&sum)[MOST_PER_LANE], float factor) {
+    __device__ void write(T *to, const Head &head, const Sums &sum, float factor) {
 #pragma unroll
         for (int i = 0; i < MOST_PER_LANE; ++i)
             if (row < length && lane + i * WARP < d)
@@ -357,20 +361,22 @@ struct Strip {
     }
 };
 
-template <typename T> __device__ void attention_forward_any_kernel(const T *q, const T *k, const T *v, T *y,
+template <typename T, int D> __device__ void forward_any(const T *q, const T *k, const T *v, T *y,
                                                                    float *lse, int length, int heads, int d,
                                                                    float scale) {
     DYNAMIC_SHARED(float, memory);
     const Head head(length, heads, d);
-    Strip strip(memory, d, length);
+    Strip<D> strip(memory, d, length);
     strip.load_own(0, q, head);
-    float sum[MOST_PER_LANE] = {}, most = LOWEST, total = 0.0f;
-    for (int from = 0; from < length; from += WARP) {
+    typename Strip<D>::Sums sum = {};
+    float most = LOWEST, total = 0.0f;
+    for (int from = 0; from < length; from += Strip<D>::LINES) {
         strip.load_tile(k, head, from);
-        const float score = from + strip.lane < length ? strip.dot(0) * scale : LOWEST;
+        const float dot = strip.dot(0); // by all lanes: they share rows
+        const float score = from + strip.line < length ? dot * scale : LOWEST;
         const float now = fmaxf(most, warp_max(score)), shrink = __expf(most - now), p = __expf(score - now);
         most = now;
-        total = total * shrink + warp_sum(p);
+        total = total * shrink + warp_sum(strip.part == 0 ? p : 0.0f);
 #pragma unroll
         for (float &s : sum) s *= shrink;
         strip.load_tile(v, head, from);
@@ -380,46 +386,46 @@ template <typename T> __device__ void attention_forward_any_kernel(const T *q, c
     strip.write(y, head, sum, 1.0f / total);
 }
 
-template <typename T> __device__ void attention_queries_any_kernel(const T *q, const T *k, const T *v,
+template <typename T, int D> __device__ void queries_any(const T *q, const T *k, const T *v,
                                                                    const T *dy, const float *lse,
                                                                    const float *delta, T *dq, int length,
                                                                    int heads, int d, float scale) {
     DYNAMIC_SHARED(float, memory);
     const Head head(length, heads, d);
-    Strip strip(memory, d, length);
+    Strip<D> strip(memory, d, length);
     strip.load_own(0, q, head);
     strip.load_own(1, dy, head);
     const size_t at = head.statistic(min(strip.row, length - 1));
     const float row_lse = lse[at], row_delta = delta[at];
-    float sum[MOST_PER_LANE] = {};
-    for (int from = 0; from < length; from += WARP) {
+    typename Strip<D>::Sums sum = {};
+    for (int from = 0; from < length; from += Strip<D>::LINES) {
         strip.load_tile(v, head, from);
         float dp = strip.dot(1);
         strip.load_tile(k, head, from);
         float s = strip.dot(0);
-        backward_scores(s, dp, row_lse, row_delta, scale, from + strip.lane < length);
+        backward_scores(s, dp, row_lse, row_delta, scale, from + strip.line < length);
         strip.add_weighted(sum, dp);
     }
     strip.write(dq, head, sum, 1.0f);
 }
 
-template <typename T> __device__ void attention_keys_any_kernel(const T *q, const T *k, const T *v,
+template <typename T, int D> __device__ void keys_any(const T *q, const T *k, const T *v,
                                                                 const T *dy, const float *lse,
                                                                 const float *delta, T *dk, T *dv, int length,
                                                                 int heads, int d, float scale) {
     DYNAMIC_SHARED(float, memory);
     const Head head(length, heads, d);
-    Strip strip(memory, d, length);
+    Strip<D> strip(memory, d, length);
     strip.load_own(0, k, head);
     strip.load_own(1, v, head);
-    float sum_k[MOST_PER_LANE] = {}, sum_v[MOST_PER_LANE] = {};
-    for (int from = 0; from < length; from += WARP) {
-        const size_t at = head.statistic(min(from + strip.lane, length - 1));
+    typename Strip<D>::Sums sum_k = {}, sum_v = {};
+    for (int from = 0; from < length; from += Strip<D>::LINES) {
+        const size_t at = head.statistic(min(from + strip.line, length - 1));
         strip.load_tile(q, head, from);
         float s = strip.dot(0);
         strip.load_tile(dy, head, from);
         float dp = strip.dot(1);
-        backward_scores(s, dp, lse[at], delta[at], scale, from + strip.lane < length);
+        backward_scores(s, dp, lse[at], delta[at], scale, from + strip.line < length);
         strip.add_weighted(sum_v, s);
         strip.load_tile(q, head, from);
         strip.add_weighted(sum_k, dp);
@@ -461,6 +467,12 @@ ATTENTION(attention_queries_64, backward_queries, 64, QUERIES_PARAMETERS, QUERIE
 ATTENTION(attention_queries_128, backward_queries, 128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
 ATTENTION(attention_keys_64, backward_keys, 64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 ATTENTION(attention_keys_128, backward_keys, 128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+ATTENTION(attention_forward_any, forward_any, 256, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+ATTENTION(attention_forward_wide, forward_any, 512, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+ATTENTION(attention_queries_any, queries_any, 256, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+ATTENTION(attention_queries_wide, queries_any, 512, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+ATTENTION(attention_keys_any, keys_any, 256, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+ATTENTION(attention_keys_wide, keys_any, 512, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 } // namespace
 
 EXPORT_16BIT(128, 3, attention_forward_64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
@@ -472,4 +484,7 @@ EXPORT_16BIT(128, 2, attention_keys_128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 FOR_DTYPES(attention_forward_any, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
 FOR_DTYPES(attention_queries_any, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
 FOR_DTYPES(attention_keys_any, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+FOR_DTYPES_WITH_LIMIT(128, attention_forward_wide, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+FOR_DTYPES_WITH_LIMIT(128, attention_queries_wide, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+FOR_DTYPES_WITH_LIMIT(128, attention_keys_wide, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 FOR_DTYPES(attention_delta, (const T *y, const T *dy, float *delta, int rows, int d), (y, dy, delta, rows, d))

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use srk::diffusion::process::{Chain, Enlarge, InputScale, Prediction, Process, TimeInput};
 use srk::diffusion::sampler::{
-    Clamp, Diffusion, PixelNoise, Progress, Rule, Sampler, Start, Variance, ddpm_ancestral,
+    Clamp, Diffusion, PixelNoise, Progress, Rule, Sampler, Space, Start, Variance, ddpm_ancestral,
     respaced, sample,
 };
 use srk::diffusion::schedule::{Betas, DdpmTable, EtaSchedule};
@@ -41,7 +41,7 @@ fn processes() -> Vec<Process> {
 fn system(process: Process, prediction: Prediction, rule: Rule) -> Diffusion {
     let sampler = Sampler { rule, clamp: Clamp::X0, start: Start::Marginal };
     let (enlarge, t_weights) = (Enlarge::Bicubic, vec![]);
-    Diffusion { process, prediction, sampler, enlarge, t_weights }
+    Diffusion { process, prediction, sampler, enlarge, t_weights, space: Space::Pixel }
 }
 
 /// A step from t to s turns the distribution of `x_t` given x0 and y0 into that of `x_s`: that is

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use srk::engine::rng::{Purpose, Stream};
+use srk::engine::tape::Tape;
+use srk::engine::tensor::Tensor;
 use srk::error::{Error, Result};
 use srk::generative::config::Config;
 use srk::generative::grid;
 use srk::generative::run::train;
 use srk::imaging;
+use srk::models::teaching::Module;
+use srk::models::teaching::dcgan::Judge;
 use srk::models::weights::WeightsFile;
 use srk::training::log::Reporter;
 use srk::training::recipes;
@@ -142,6 +146,24 @@ fn generators_come_nearer_to_the_data() {
     }
 }
 
+/// The published judges miss the last six rows and columns; with padding they see every pixel.
+#[test]
+fn judges_see_the_whole_image_or_as_published() {
+    for (whole, sees) in [(true, SIDE), (false, 22)] {
+        let judge = Judge::new("disc", [2, 3], None, whole, 1);
+        let mut tape = Tape::training();
+        let image = tape.variable(Tensor::from_vec(vec![0.5f32; SIDE * SIDE], &[1, SIDE, SIDE, 1]));
+        let scores = judge.forward(&mut tape, &image).unwrap();
+        let ones = Tensor::from_vec(vec![1.0f32; scores.value().len()], scores.shape());
+        let grads = tape.backward(&scores, ones).unwrap();
+        let seen = grads.of(&image).unwrap().to_f32_vec().unwrap();
+        for (i, slope) in seen.iter().enumerate() {
+            let inside = i / SIDE < sees && i % SIDE < sees;
+            assert_eq!(*slope != 0.0, inside, "whole {whole}, pixel {i}");
+        }
+    }
+}
+
 /// The penalty keeps the slopes of a critic near 1; without it they leave. With norms, as published, too.
 #[test]
 fn the_penalty_keeps_the_slopes_of_a_critic() {
@@ -149,8 +171,9 @@ fn the_penalty_keeps_the_slopes_of_a_critic() {
     for norm in ["false", "true"] {
         let slopes = |weight: &str| {
             let more = [
-                "run.steps=8",
-                "optim.lr=1e-3",
+                "run.steps=12",
+                "optim.lr=3e-4",
+                "optim.betas=[0.0, 0.9]",
                 &format!("run.name={norm}{weight}"),
                 &format!("model.critic_norm={norm}"),
                 &format!("model.penalty={weight}"),
@@ -160,10 +183,10 @@ fn the_penalty_keeps_the_slopes_of_a_critic() {
             let distances = measured(&place.out("slope"), &run, "distance");
             assert!(distances.iter().all(|d| d.is_finite()), "{distances:?}");
             let penalties = measured(&place.out("slope"), &run, "penalty");
-            mean(&penalties[4..])
+            mean(&penalties[8..])
         };
         let (kept, free) = (slopes("10.0"), slopes("0.0"));
-        assert!(kept < 0.5 && kept < 0.1 * free, "norm {norm}: {kept}, without it {free}");
+        assert!(kept < 0.3 && kept < 0.3 * free, "norm {norm}: {kept}, without it {free}");
     }
 }
 
@@ -279,6 +302,8 @@ fn what_cannot_be_is_refused() {
     refused("wgan-gp", &["model.critic_steps=0"], "model.critic_steps must be at least 1");
     refused("ddpm", &["model.diffusion.prediction=x0"], "must be epsilon");
     refused("ddpm", &["model.network.groups=5"], "must divide");
+    refused("ddpm", &["model.diffusion.process.kind=residual-ddpm"], "must be ddpm");
+    refused("ddpm", &["model.network.multipliers=[1, 2, 2, 2]"], "one to three numbers");
     refused("vae", &["optim.accumulate=2"], "optim.accumulate must be 1");
     let large = place.out("large.png");
     imaging::write(

@@ -87,7 +87,9 @@ fn output(network: &dyn Network, scale: usize) -> Vec<u32> {
     };
     let mut tape = Tape::inference();
     let condition = network.condition(&image(low, 0.1), &image(low * scale, 0.03)).unwrap();
-    let [condition, x] = [condition, image(low * scale, 0.07)].map(|v| tape.input(v));
+    // Of a network of latents the state is smaller than the image.
+    let factor = network.first_stage().map_or(1, |vq| vq.config().factor());
+    let [condition, x] = [condition, image(low * scale / factor, 0.07)].map(|v| tape.input(v));
     let t = Tensor::from_vec(vec![0.5], &[1]);
     let y = network.forward(&mut tape, &x, &condition, &t).unwrap();
     y.value().to_f32_vec().unwrap().iter().map(|v| v.to_bits()).collect()
@@ -125,6 +127,35 @@ fn every_known_network_comes_back_bit_for_bit() {
             assert!(got == expected, "{}, file {i}: another output", known.name);
         }
     }
+}
+
+#[test]
+fn parts_that_are_not_trained_come_from_files_of_their_own() {
+    let place = tempfile::tempdir().unwrap();
+    let config = (detect::by_name("swin-unet").unwrap().narrow)();
+    let network = config.build(3);
+    let (part, rest): (Vec<_>, Vec<_>) =
+        state(&*network).into_iter().partition(|t| t.0.starts_with("first_stage."));
+    let error = import(torch::checkpoint(&rest, &[]), &Request::default()).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("--frozen"), "{error}");
+    let named = |(name, shape, values): &(String, Vec<usize>, Vec<f32>)| {
+        (name.replace("first_stage.", "module."), shape.clone(), values.clone())
+    };
+    let part: Vec<_> = part.iter().map(named).collect();
+    let file = place.path().join("autoencoder.pth");
+    fs::write(&file, torch::checkpoint(&part, &["state_dict"])).unwrap();
+    let request = Request { frozen: Some(file.clone()), ..Request::default() };
+    let imported = import(torch::checkpoint(&rest, &[]), &request).unwrap();
+    assert_eq!(imported.config.model, config);
+    let system = System::from_file(&imported.file, "both").unwrap();
+    assert!(output(&*system.network, 4) == output(&*network, 4), "another output");
+    // The other way round, and a network without such a part.
+    fs::write(&file, torch::checkpoint(&rest, &[])).unwrap();
+    let text = import(torch::checkpoint(&rest, &[]), &request).unwrap_err().to_string();
+    assert!(text.contains("encoder.conv_in.weight"), "{text}");
+    let other = (detect::by_name("residual-unet").unwrap().narrow)().build(3);
+    let text = import(torch::checkpoint(&state(&*other), &[]), &request).unwrap_err().to_string();
+    assert!(text.contains("no part with a checkpoint of its own"), "{text}");
 }
 
 #[test]
@@ -361,6 +392,17 @@ fn published_networks_are_recognised_with_their_sizes() {
         unet.shapes.extend(named);
         let config = detect::identify(&unet).and_then(|known| known.config(&unet));
         assert_eq!(config, Some(ModelConfig::SrdiffUNet(Default::default())));
+    }
+    let both = published("ref_resshift_unet_swin").zip(published("ref_resshift_vq_f4"));
+    if let Some((mut unet, autoencoder)) = both {
+        let alone = swin_unet::SwinUNetConfig::default();
+        let known = detect::identify(&unet).unwrap();
+        assert_eq!(known.config(&unet), Some(ModelConfig::SwinUNet(alone.clone())));
+        let below = |(key, shape)| (format!("first_stage.{key}"), shape);
+        unet.shapes.extend(autoencoder.shapes.into_iter().map(below));
+        let autoencoder = Some(vq::VqConfig::default());
+        let whole = swin_unet::SwinUNetConfig { autoencoder, ..alone };
+        assert_eq!(known.config(&unet), Some(ModelConfig::SwinUNet(whole)));
     }
     // No two entries take the same file.
     for known in KNOWN {

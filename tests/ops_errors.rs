@@ -34,6 +34,7 @@ use srk::ops::{
     mse_loss::MseLoss,
     nearest2::Nearest2,
     pad_reflect::PadReflect,
+    pad_zero::PadZero,
     pixel_shuffle::PixelShuffle,
     prelu::Prelu,
     reparameterise::Reparameterise,
@@ -41,6 +42,8 @@ use srk::ops::{
     scale_images::ScaleImages,
     scaled_add::ScaledAdd,
     slice_channels::SliceChannels,
+    vq_nearest::VqNearest,
+    window_attention::{Mask, WindowAttention},
 };
 
 /// Elementwise in one input: no shape is wrong.
@@ -61,6 +64,7 @@ fn table() -> Vec<Wrong> {
     let again = |training| BatchNormGradient { eps: 1e-5, training };
     let dct = |block| Dct2 { inverse: false, block };
     let norm = |groups| GroupNorm { groups, eps: 1e-5, silu: true };
+    let windows = |shift| WindowAttention { heads: 2, window: 2, shift, mask: Mask::Published };
     let shuffle = |inverse| PixelShuffle { factor: 3, inverse };
     vec![
         wrong(AddChannels, [x, &[2, 3]], "a shift of [2, 4], got shape [2, 3]"),
@@ -129,6 +133,7 @@ fn table() -> Vec<Wrong> {
             [&[1, 0, 2, 3]],
             "at least one pixel",
         ),
+        wrong(PadZero { bottom: 1, right: 1 }, [&[1, 0, 2, 3]], "at least one pixel"),
         wrong(Prelu, [x, &[4]], "one slope, [1], got shape [4]"),
         wrong(shuffle(false), [x], "C divisible by 9"),
         wrong(shuffle(true), [x], "H and W divisible by 3"),
@@ -137,6 +142,12 @@ fn table() -> Vec<Wrong> {
         wrong(ScaledAdd { s: 1.0, t: 1.0 }, [x, &[2, 3, 5, 1]], "got shape [2, 3, 5, 1]"),
         wrong(ScaleImages { factors: vec![1.0; 3] }, [x], "3 images"),
         wrong(SliceChannels { from: 3, len: 2 }, [x], "at least 5 channels"),
+        wrong(VqNearest, [x, &[7, 3]], "a codebook of [K, 4], got shape [7, 3]"),
+        wrong(VqNearest, [x, &[0, 4]], "a codebook of [K, 4], got shape [0, 4]"),
+        wrong(windows(1), [x, &[9, 2]], "[N, H, W, 3 x 2 d], got shape [2, 3, 5, 4]"),
+        wrong(windows(1), [&[1, 4, 3, 6], &[9, 2]], "divisible by windows of 2, shifted by 1"),
+        wrong(windows(2), [&[1, 4, 4, 6], &[9, 2]], "divisible by windows of 2, shifted by 2"),
+        wrong(windows(1), [&[1, 4, 4, 6], &[9, 3]], "a table of [9, 2], got shape [9, 3]"),
     ]
 }
 

@@ -138,14 +138,15 @@ fn srdiff_needs_its_encoder_and_leaves_it_alone() {
     let sizes = ["model.base=8", "model.blocks=3", "model.growth=4", "run.steps=3"];
     finish(&config("rrdb", &images, &sizes), &out, None);
     let frozen = format!("run.frozen='{}'", out.join("rrdb").display());
-    let settings: Vec<&str> = SRDIFF.into_iter().chain([frozen.as_str()]).collect();
+    let more = [frozen.as_str(), "run.steps=200"];
+    let settings: Vec<&str> = SRDIFF.into_iter().chain(more).collect();
     finish(&config("srdiff", &images, &settings), &out, None);
     let [first, last] = ends(&losses_of(&out.join("srdiff")));
     assert!(last < 0.7 * first, "the loss went from {first} to {last}");
     enlarges(&out.join("srdiff"), &place);
     let read = |path: &str| WeightsFile::read(&out.join(path)).unwrap().tensors;
     let (before, after) =
-        (read("rrdb/ckpt/3/ema.safetensors"), read("srdiff/ckpt/100/ema.safetensors"));
+        (read("rrdb/ckpt/3/ema.safetensors"), read("srdiff/ckpt/200/ema.safetensors"));
     for (name, value) in before {
         assert!(after[&format!("rrdb.{name}")] == value, "{name} was changed");
     }
@@ -238,4 +239,17 @@ fn a_split_keeps_validation_out_of_training() {
     let heard = finish(&config, &place.runs("runs"), None);
     assert!(heard.lines.iter().any(|l| l.starts_with("2 training images")), "{:?}", heard.lines);
     assert!(heard.lines.iter().any(|l| l.contains("1 images in")), "{:?}", heard.lines);
+}
+
+#[test]
+fn the_sheet_shows_the_states_of_the_chain() {
+    let place = Place::new();
+    let images = picture(&place);
+    let validation = format!("data.val.paths=['{}']", images.display());
+    let more = ["model.widths=[8, 16, 16]", "data.pad=0", "run.steps=1", validation.as_str()];
+    let out = place.runs("runs");
+    finish(&config("sr3-mnist", &images, &more), &out, None);
+    let sheet = imaging::read(&out.join("sr3-mnist/val/1/sheet.png")).unwrap();
+    // Truth, enlarged, low, result, and ten states, each 32 pixels shown in threes.
+    assert_eq!(sheet.width, 8 + 14 * (96 + 8));
 }

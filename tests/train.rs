@@ -179,13 +179,11 @@ fn settings_are_read_as_what_they_stand_for() {
 fn recipes_are_complete() {
     for recipe in recipes::ALL {
         let kind = settings::text_at(recipe.text, "model.kind").unwrap();
-        let name = match generative::config::KINDS.contains(&kind.as_str()) {
-            true => {
-                generative::config::Config::read(recipe.text, recipe.name, &[]).unwrap().run.name
-            }
-            false => Config::read(recipe.text, recipe.name, &[]).unwrap().run.name,
+        let run = match generative::config::KINDS.contains(&kind.as_str()) {
+            true => generative::config::Config::read(recipe.text, recipe.name, &[]).unwrap().run,
+            false => Config::read(recipe.text, recipe.name, &[]).unwrap().run,
         };
-        assert_eq!(name, recipe.name);
+        assert_eq!(run.name, recipe.name);
         assert!(recipe.summary().len() > 20, "{} has no summary", recipe.name);
     }
     assert!(usage(recipes::find("srk-x5")).contains("did you mean srk-x4?"));

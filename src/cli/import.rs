@@ -28,6 +28,10 @@ pub(super) struct Args {
     /// A recipe or configuration file to take the process from
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
+    /// The checkpoint of the part that is not trained, where it is a file of its own: ResShift's
+    /// autoencoder, SRDiff's encoder
+    #[arg(long, value_name = "FILE")]
+    frozen: Option<PathBuf>,
     /// The factor between low and high resolution
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     scale: Option<u16>,
@@ -60,6 +64,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         arch: args.arch,
         weights: args.weights,
         recipe: args.recipe,
+        frozen: args.frozen,
         overrides,
         ignore_unexpected: args.ignore_unexpected,
         license: args.license,

@@ -43,6 +43,9 @@ pub fn enlarge(low: &Rgb8, method: Enlarge, scale: usize, wanted: Rect) -> Resul
         Enlarge::Bicubic => {
             resample::bicubic_up(&to_signed(&part.pixels), held, size, 3, scale, wanted)
         }
+        Enlarge::TorchBicubic => {
+            resample::torch_bicubic_up(&to_signed(&part.pixels), held, size, 3, scale, wanted)
+        }
         Enlarge::Bilinear => {
             resample::bilinear_up(&to_signed(&part.pixels), held, size, 3, scale, wanted)
         }

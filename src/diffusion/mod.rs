@@ -1,4 +1,5 @@
 //! Diffusion for super-resolution: noise schedules, processes, and the samplers that reverse them.
+pub mod latent;
 pub mod process;
 pub mod sampler;
 pub mod schedule;

@@ -26,6 +26,8 @@ pub enum Enlarge {
     Pillow,
     /// Linear between the centres of pixels, not rounded.
     Bilinear,
+    /// A cubic (a = -0.75) as PyTorch computes it, not rounded.
+    TorchBicubic,
 }
 
 /// A forward process and its constants.

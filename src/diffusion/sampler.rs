@@ -45,6 +45,9 @@ pub struct Diffusion {
     /// How y0 is made of the low-resolution image.
     #[serde(default)]
     pub enlarge: Enlarge,
+    /// Where states live.
+    #[serde(default)]
+    pub space: Space,
     /// Probability of each t = 1..T in training, up to a common factor; uniform if empty.
     #[serde(default)]
     pub t_weights: Vec<f64>,
@@ -89,6 +92,17 @@ impl Diffusion {
         }
         last
     }
+}
+
+/// Where the states of a chain live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Space {
+    /// They are images.
+    #[default]
+    Pixel,
+    /// They are what the network's first stage makes of images.
+    Latent,
 }
 
 /// The rule of one step.
@@ -361,7 +375,7 @@ impl Walk {
         })
     }
 
-    /// Draws the clean image `[N, H, W, C]`, F32 in `[-1, 1]`, that `network` believes in.
+    /// Draws the clean image `[N, H, W, C]`, F32 in `[-1, 1]`, that `network` believes in, or its latent.
     ///
     /// `condition` is what [`Network::condition`] made of the low-resolution images, in the element
     /// type the network computes in; `y0` `[N, H, W, C]`, F32, is their enlargement. `on_step` sees
@@ -412,11 +426,15 @@ impl Walk {
 
 /// The step from t to `next`, or to the clean image if there is no next.
 fn factors(diffusion: &Diffusion, chain: &Chain, t: usize, next: Option<&usize>) -> Factors {
-    let clamp = diffusion.sampler.clamp;
+    // Latents have no bounds.
+    let clamp = match diffusion.space {
+        Space::Pixel => diffusion.sampler.clamp,
+        Space::Latent => Clamp::None,
+    };
     let step = next.map(|&s| chain.step(diffusion.sampler.rule, t, s));
     Factors {
         x0_hat: chain.x0_hat(diffusion.prediction, t),
-        clamp_x0: next.is_none() || clamp == Clamp::X0,
+        clamp_x0: clamp == Clamp::X0 || (next.is_none() && diffusion.space == Space::Pixel),
         next: step.map(|step| [step.x, step.x0, step.y0, step.noise]),
         clamp_xt: clamp == Clamp::Xt,
         input: next.map_or(1.0, |&s| chain.input_scale(s)),

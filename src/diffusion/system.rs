@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use super::latent;
 use super::sampler::Diffusion;
 use crate::engine::device::{DType, Device};
 use crate::error::{Error, Report, Result};
@@ -67,6 +68,7 @@ impl System {
     pub fn from_file(file: &WeightsFile, name: &str) -> Result<Self> {
         let config = SystemConfig::of(file, name)?;
         let network = config.model.build(0);
+        latent::check(&*network, &config.diffusion)?;
         file.apply(&network.state(), name)?;
         let metadata = file.metadata.clone();
         Ok(Self { name: name.to_owned(), network, config, metadata })

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::data::folder::OnBroken;
-use crate::diffusion::process::Prediction;
+use crate::diffusion::process::{Prediction, Process};
 use crate::diffusion::sampler::Diffusion;
 use crate::error::{Error, Report, Result};
 use crate::models::teaching::ddpm::DdpmUNetConfig;
@@ -86,11 +86,13 @@ pub struct DcganConfig {
     pub latent: usize,
     /// Where the weights of norms start around; 0 as published.
     pub gamma: f64,
+    /// Whether the discriminator sees every pixel; as published it misses the last six rows and columns.
+    pub whole_image: bool,
 }
 
 impl Default for DcganConfig {
     fn default() -> Self {
-        Self { latent: 64, gamma: 1.0 }
+        Self { latent: 64, gamma: 1.0, whole_image: true }
     }
 }
 
@@ -105,6 +107,8 @@ pub struct WganConfig {
     /// Whether the critic has norms over the batch, as published: then the score of an image depends on the
     /// others, and the penalty is on the slope of the sum of all.
     pub critic_norm: bool,
+    /// Whether the critic sees every pixel; as published it misses the last six rows and columns.
+    pub whole_image: bool,
     /// Steps of the critic for one of the generator.
     pub critic_steps: usize,
     /// The weight of the penalty.
@@ -113,7 +117,14 @@ pub struct WganConfig {
 
 impl Default for WganConfig {
     fn default() -> Self {
-        Self { latent: 64, gamma: 1.0, critic_norm: false, critic_steps: 5, penalty: 10.0 }
+        Self {
+            latent: 64,
+            gamma: 1.0,
+            critic_norm: false,
+            whole_image: true,
+            critic_steps: 5,
+            penalty: 10.0,
+        }
     }
 }
 
@@ -273,20 +284,17 @@ impl ModelConfig {
                         "model.diffusion.prediction must be epsilon",
                     ),
                     (
-                        !matches!(
-                            c.diffusion.process,
-                            crate::diffusion::process::Process::ResShift { .. }
-                        ),
-                        "model.diffusion.process must be ddpm: there is no image to shift to",
+                        matches!(c.diffusion.process, Process::Ddpm { .. }),
+                        "model.diffusion.process must be ddpm: there is no image to start from",
                     ),
                     (
-                        n.base >= 4 && n.base.is_multiple_of(2),
-                        "model.network.base must be even and at least 4",
+                        (4..=1024).contains(&n.base) && n.base.is_multiple_of(2),
+                        "model.network.base must be even, from 4 to 1024",
                     ),
                     (grouped, "model.network.groups must divide model.network.base"),
                     (
-                        levels && n.multipliers.iter().all(|&m| m > 0),
-                        "model.network.multipliers must be one to three numbers above 0: 28 pixels halve twice",
+                        levels && n.multipliers.iter().all(|m| (1..=64).contains(m)),
+                        "model.network.multipliers must be one to three numbers from 1 to 64",
                     ),
                 ])
             }

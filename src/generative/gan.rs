@@ -46,7 +46,13 @@ impl Gan {
         match model {
             ModelConfig::Dcgan(c) => Self {
                 generator: Box::new(dcgan::Generator::new(c.latent, c.gamma, seed)),
-                judge: Box::new(dcgan::Judge::new("disc", [16, 32], Some(c.gamma), other)),
+                judge: Box::new(dcgan::Judge::new(
+                    "disc",
+                    [16, 32],
+                    Some(c.gamma),
+                    c.whole_image,
+                    other,
+                )),
                 latent: c.latent,
                 rule,
             },
@@ -54,7 +60,13 @@ impl Gan {
                 let gamma = c.critic_norm.then_some(c.gamma);
                 Self {
                     generator: Box::new(dcgan::Generator::new(c.latent, c.gamma, seed)),
-                    judge: Box::new(dcgan::Judge::new("critic", [64, 128], gamma, other)),
+                    judge: Box::new(dcgan::Judge::new(
+                        "critic",
+                        [64, 128],
+                        gamma,
+                        c.whole_image,
+                        other,
+                    )),
                     latent: c.latent,
                     rule: Rule::Wasserstein {
                         critic_steps: c.critic_steps as u64,
@@ -123,6 +135,9 @@ impl Gan {
     fn penalty(&self, tape: &mut Tape, images: Tensor) -> Result<Var> {
         let images = tape.variable(images);
         let scores = self.judge.forward(tape, &images)?;
+        // The score of an image is the mean of its scores.
+        let share = scores.shape()[0] as f64 / scores.value().len().max(1) as f64;
+        let scores = tape.scale(&scores, share)?;
         let slope = tape.gradient(&scores, &images)?;
         tape.gradient_penalty(&slope)
     }

@@ -5,6 +5,7 @@
 //! follow from shapes, and a narrow version, which `tests/import.rs` takes through the whole import.
 use std::collections::BTreeMap;
 
+use super::resshift;
 use crate::models::ModelConfig;
 use crate::models::attention_unet::AttentionUNetConfig;
 use crate::models::biggan_unet::{BigGanUNetConfig, Injection};
@@ -291,6 +292,18 @@ pub const KNOWN: &[Known] = &[
         },
         assumed: "",
     },
+    Known {
+        name: "swin-unet",
+        keys: &[
+            "time_embed.0.weight",
+            "input_blocks.0.0.weight",
+            "middle_block.1.patch_embed.proj.weight",
+            "out.2.weight",
+        ],
+        config: resshift::config,
+        narrow: resshift::narrow,
+        assumed: "nominal resolutions counted from latents of 64x64 (model.image_size)",
+    },
 ];
 
 /// The sizes of an encoder of dense blocks whose names start with `prefix`.
@@ -361,7 +374,7 @@ impl Shapes {
     }
 
     /// How many of the names, counted from 0, are there.
-    fn count(&self, name: impl Fn(usize) -> String) -> usize {
+    pub(super) fn count(&self, name: impl Fn(usize) -> String) -> usize {
         (0..).take_while(|&i| self.shapes.contains_key(&name(i))).count()
     }
 }

@@ -6,7 +6,9 @@
 //! ```
 mod archive;
 pub mod detect;
+mod frozen;
 mod pickle;
+mod resshift;
 mod schedule;
 mod state_dict;
 mod storage;
@@ -20,6 +22,7 @@ use serde_json::Value as Json;
 
 use self::archive::Archive;
 use self::detect::{KNOWN, Known};
+use self::frozen::Frozen;
 use self::pickle::Parsed;
 use self::state_dict::StateDict;
 use crate::diffusion::sampler::Diffusion;
@@ -42,6 +45,8 @@ pub struct Request {
     pub recipe: Option<String>,
     /// `model.KEY=VALUE` and `diffusion.KEY=VALUE`, over what was found.
     pub overrides: Vec<String>,
+    /// The checkpoint of the part that is not trained, where it is a file of its own.
+    pub frozen: Option<PathBuf>,
     /// Whether tensors that the network does not have are left out.
     pub ignore_unexpected: bool,
     /// What users may do with the weights.
@@ -177,11 +182,26 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     let shapes = state.shapes(&file);
     let known =
         wanted.or_else(|| detect::identify(&shapes)).ok_or_else(|| not_known(&name, &shapes))?;
+    let mut frozen = match &request.frozen {
+        None => None,
+        Some(part) => {
+            let refuse = |cause| refuse(&part.display().to_string(), cause);
+            Some(Frozen::open(part, known, &mut state).map_err(refuse)?)
+        }
+    };
+    let shapes = state.shapes(&file);
     let model = known.config(&shapes).ok_or_else(|| {
         let (found, all) = known.matches(&shapes);
         let cause = format!("{found} of the {all} tensors of {} are there", known.name);
         refuse(&name, cause)
     })?;
+    if matches!(&model, ModelConfig::SwinUNet(c) if c.autoencoder.is_none()) {
+        let report =
+            Report::new(format!("{name} is half of a system"), "its autoencoder is missing");
+        return Err(Error::Usage(
+            report.help("--frozen FILE    names the autoencoder's checkpoint"),
+        ));
+    }
     let (diffusion, process) = diffusion_of(known, &model, request)?;
     let mut notes = Vec::new();
     let mut config = SystemConfig { model, diffusion, default_steps: None };
@@ -196,8 +216,11 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     for p in network.state() {
         // There, as was compared.
         let Some(tensor) = state.get(p.name()) else { continue };
-        let values =
-            archive.read(tensor).map_err(|e| refuse(&name, format!("{}: {e}", p.name())))?;
+        let from = match &mut frozen {
+            Some(part) if p.name().starts_with(part.prefix) => &mut part.archive,
+            _ => &mut archive,
+        };
+        let values = from.read(tensor).map_err(|e| refuse(&name, format!("{}: {e}", p.name())))?;
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             return Err(refuse(
                 &name,

@@ -164,7 +164,7 @@ impl Network for AttentionUNet {
         let time = TimeEmbedding::Interleaved.of_tensor(t, self.config.time_dim, dtype)?;
         let time = tape.input(time);
         let input = tape.concat(&[condition, x])?;
-        self.unet.forward(tape, input, &time)
+        self.unet.forward(tape, input, Some(&time))
     }
 
     fn parameters(&self) -> &[Parameter] {

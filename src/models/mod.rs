@@ -13,9 +13,13 @@ pub mod srddpm_unet;
 pub mod srdiff_unet;
 pub mod srgan;
 pub mod srgan_discriminator;
+pub mod swin_unet;
 pub mod teaching;
 pub mod vgg19;
+pub mod vq;
 pub mod weights;
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +51,9 @@ pub enum ModelConfig {
     /// The simplified SR3 of BigGAN blocks.
     #[serde(rename = "biggan-unet")]
     BigGanUNet(biggan_unet::BigGanUNetConfig),
+    /// ResShift's network, for latents.
+    #[serde(rename = "swin-unet")]
+    SwinUNet(swin_unet::SwinUNetConfig),
     /// The Laplacian-pyramid CNN.
     Laplacian(laplacian::LaplacianConfig),
     /// The generator of SRDDPM.
@@ -71,6 +78,7 @@ impl ModelConfig {
             Self::Sr3UNet(c) => Box::new(sr3_unet::Sr3UNet::new(c, seed)),
             Self::AttentionUNet(c) => Box::new(attention_unet::AttentionUNet::new(c, seed)),
             Self::BigGanUNet(c) => Box::new(biggan_unet::BigGanUNet::new(c, seed)),
+            Self::SwinUNet(c) => Box::new(swin_unet::SwinUNet::new(c, seed)),
             Self::Laplacian(c) => Box::new(laplacian::Laplacian::new(c, seed)),
             Self::SrddpmUNet(c) => Box::new(srddpm_unet::SrddpmUNet::new(c, seed)),
             Self::Srgan(c) => Box::new(srgan::Srgan::new(c, seed)),
@@ -88,6 +96,7 @@ impl ModelConfig {
             Self::Sr3UNet(c) => c.scale,
             Self::AttentionUNet(c) => c.scale,
             Self::BigGanUNet(c) => c.scale,
+            Self::SwinUNet(c) => c.scale,
             Self::Laplacian(c) => c.scale,
             Self::SrddpmUNet(c) => c.scale,
             Self::Srgan(c) => c.scale,
@@ -146,6 +155,11 @@ pub trait Network: Send + Sync {
         let what = format!("{name} ({} tensors)", file.tensors.len());
         let cause = "all parts of this network are trained";
         Err(Error::Usage(Report::new(format!("nothing takes the weights {what}"), cause)))
+    }
+
+    /// The autoencoder whose latents the network's states are; none if they are images.
+    fn first_stage(&self) -> Option<&Arc<vq::Vq>> {
+        None
     }
 
     /// What tiling and padding must respect.

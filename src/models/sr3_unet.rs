@@ -210,7 +210,7 @@ impl Network for Sr3UNet {
         level = tape.silu(&level)?;
         level = self.noise_level[1].forward(tape, &level)?;
         let input = tape.concat(&[condition, x])?;
-        self.unet.forward(tape, input, &level)
+        self.unet.forward(tape, input, Some(&level))
     }
 
     fn parameters(&self) -> &[Parameter] {

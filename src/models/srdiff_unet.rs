@@ -11,7 +11,6 @@
 //! `f_i` are the encoder's features behind its block i of 8, f those behind all. Convolutions pad by reflection; no norms. What is
 //! diffused is for the process to say, in the paper `2 (HR - up(LR))`. 11,755,267 parameters; those of the
 //! encoder are buffers: files hold them, as `rrdb.` and their own names, and training leaves them alone.
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -224,15 +223,7 @@ impl Network for SrdiffUNet {
 
     /// From the weights of an [encoder](super::rrdb) by itself, or of a network like this one.
     fn load_frozen(&self, file: &WeightsFile, name: &str) -> Result<()> {
-        let prefix = format!("{ENCODER}.");
-        let combined = file.tensors.keys().any(|key| key.starts_with(&prefix));
-        let entries = file.tensors.iter().filter(|(key, _)| !combined || key.starts_with(&prefix));
-        let tensors = entries.map(|(key, value)| {
-            let key = if combined { key.clone() } else { format!("{prefix}{key}") };
-            (key, value.clone())
-        });
-        let encoder = WeightsFile { metadata: BTreeMap::new(), tensors: tensors.collect() };
-        encoder.apply(&self.buffers, name)
+        file.below(ENCODER).apply(&self.buffers, name)
     }
 
     /// The encoder's features `[N, h, w, ..]` of `low`.

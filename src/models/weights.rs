@@ -130,6 +130,20 @@ impl WeightsFile {
         Ok(Self { metadata, tensors })
     }
 
+    /// A part of a network, of a file of that part alone or of one of the whole network, where its names
+    /// begin with `prefix` and a point; they do so in the result.
+    #[must_use]
+    pub fn below(&self, prefix: &str) -> Self {
+        let prefix = format!("{prefix}.");
+        let whole = self.tensors.keys().any(|name| name.starts_with(&prefix));
+        let entries = self.tensors.iter().filter(|(name, _)| !whole || name.starts_with(&prefix));
+        let named = |(name, tensor): (&String, &(Vec<usize>, Vec<f32>))| {
+            let name = if whole { name.clone() } else { format!("{prefix}{name}") };
+            (name, tensor.clone())
+        };
+        Self { metadata: self.metadata.clone(), tensors: entries.map(named).collect() }
+    }
+
     /// Gives every parameter its value; missing, unexpected and wrongly shaped tensors are named.
     pub fn apply(&self, parameters: &[Parameter], name: &str) -> Result<()> {
         let refuse = |cause: String| {

@@ -7,16 +7,23 @@ use crate::error::Result;
 
 /// `x + out(attention(qkv(norm(x))))`.
 ///
-/// The channels of `qkv` are those of the first head's query, key and value, then of the second
-/// head's. Scores are divided by the root of all channels, not of a head's, as published models have
+/// Where one convolution `qkv` makes queries, keys and values, its channels are those of the first
+/// head's query, key and value, then of the second head's. Scores are divided by the root of all channels, not of a head's, as published models have
 /// it; with one head that is the same.
 #[derive(Clone, Debug)]
 pub struct SelfAttention {
     norm: GroupNorm,
-    qkv: Conv2d,
+    qkv: Projection,
     out: Conv2d,
     channels: usize,
     heads: usize,
+}
+
+/// What makes queries, keys and values.
+#[derive(Clone, Debug)]
+enum Projection {
+    Joint(Conv2d),
+    Separate([Conv2d; 3]),
 }
 
 impl SelfAttention {
@@ -24,23 +31,41 @@ impl SelfAttention {
     pub fn new(init: &mut Init, channels: usize, heads: usize, groups: usize) -> Self {
         Self {
             norm: GroupNorm::new(init, "norm", groups, channels),
-            qkv: Conv2d::unbiased(init, "qkv", channels, 3 * channels, 1),
+            qkv: Projection::Joint(Conv2d::unbiased(init, "qkv", channels, 3 * channels, 1)),
             out: Conv2d::same(init, "out", channels, channels, 1),
             channels,
             heads,
         }
     }
 
+    /// The attention of latent diffusion's autoencoders (Esser et al. 2021): one head, a convolution each
+    /// for queries, keys and values.
+    pub fn separate(init: &mut Init, channels: usize, groups: usize) -> Self {
+        let norm = GroupNorm::new(init, "norm", groups, channels).with_eps(1e-6);
+        let mut conv = |name: &str| Conv2d::same(init, name, channels, channels, 1);
+        let qkv = Projection::Separate([conv("q"), conv("k"), conv("v")]);
+        Self { norm, qkv, out: conv("proj_out"), channels, heads: 1 }
+    }
+
     /// The block's output, of the same shape.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let [mut q, k, v] = {
             let mut normed = self.norm.forward(tape, x)?;
-            normed = self.qkv.forward(tape, &normed)?;
-            [
-                self.part(tape, &normed, 0)?,
-                self.part(tape, &normed, 1)?,
-                self.part(tape, &normed, 2)?,
-            ]
+            match &self.qkv {
+                Projection::Joint(conv) => {
+                    normed = conv.forward(tape, &normed)?;
+                    [
+                        self.part(tape, &normed, 0)?,
+                        self.part(tape, &normed, 1)?,
+                        self.part(tape, &normed, 2)?,
+                    ]
+                }
+                Projection::Separate([q, k, v]) => [
+                    q.forward(tape, &normed)?,
+                    k.forward(tape, &normed)?,
+                    v.forward(tape, &normed)?,
+                ],
+            }
         };
         if self.heads > 1 {
             // The op divides by the root of a head's channels.

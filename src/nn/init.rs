@@ -21,6 +21,12 @@ impl Init {
         Self { prefix: Vec::new(), random, parameters: Vec::new(), buffers: Vec::new() }
     }
 
+    /// The same with names that start with `name` and a dot.
+    pub fn below(mut self, name: &str) -> Self {
+        self.prefix.push(name.to_owned());
+        self
+    }
+
     /// Builds a part of the network whose names start with `name` and a dot.
     pub fn at<R>(&mut self, name: impl Into<String>, build: impl FnOnce(&mut Self) -> R) -> R {
         self.prefix.push(name.into());
@@ -41,6 +47,20 @@ impl Init {
         let len = shape.iter().product();
         let values: Vec<f64> =
             (0..len).map(|_| (self.random.uniform() * 2.0 - 1.0) * bound).collect();
+        self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
+    }
+
+    /// A parameter drawn from a normal distribution with this standard deviation.
+    pub fn normal(
+        &mut self,
+        name: &str,
+        layout: Layout,
+        shape: &[usize],
+        deviation: f64,
+    ) -> Parameter {
+        let len = shape.iter().product();
+        let values: Vec<f64> =
+            (0..len).map(|_| f64::from(self.random.normal()) * deviation).collect();
         self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
     }
 

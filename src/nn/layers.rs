@@ -175,6 +175,7 @@ pub struct GroupNorm {
     weight: Parameter,
     bias: Parameter,
     groups: usize,
+    eps: f64,
 }
 
 impl GroupNorm {
@@ -183,20 +184,37 @@ impl GroupNorm {
         init.at(name, |init| {
             let weight = init.constant("weight", Layout::Plain, &[channels], 1.0);
             let bias = init.constant("bias", Layout::Plain, &[channels], 0.0);
-            Self { weight, bias, groups }
+            Self { weight, bias, groups, eps: 1e-5 }
         })
+    }
+
+    /// The same layer with another number added to the variance than 1e-5.
+    pub fn with_eps(self, eps: f64) -> Self {
+        Self { eps, ..self }
     }
 
     /// The layer's output.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
-        tape.group_norm(x, &weight, &bias, self.groups, 1e-5)
+        tape.group_norm(x, &weight, &bias, self.groups, self.eps)
     }
 
     /// The layer's output, then SiLU.
     pub fn forward_silu(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
-        tape.group_norm_silu(x, &weight, &bias, self.groups, 1e-5)
+        tape.group_norm_silu(x, &weight, &bias, self.groups, self.eps)
+    }
+
+    /// The layer's output `* (1 + scale) + shift`, both `[N, C]`, then SiLU (FiLM, Perez et al. 2018).
+    pub fn forward_film_silu(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        scale_and_shift: [&Var; 2],
+    ) -> Result<Var> {
+        let affine = [tape.parameter(&self.weight), tape.parameter(&self.bias)];
+        let affine = [&affine[0], &affine[1]];
+        tape.group_norm_film_silu(x, affine, scale_and_shift, self.groups, self.eps)
     }
 }
 

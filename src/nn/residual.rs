@@ -2,29 +2,57 @@
 use super::init::Init;
 use super::layers::{Conv2d, GroupNorm, Linear};
 use crate::engine::tape::{Tape, Var};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-/// GroupNorm, SiLU, a convolution, and perhaps a shift per channel made of the embedding of t.
+/// GroupNorm, SiLU, a convolution, and perhaps something per channel made of the embedding of t.
 #[derive(Clone, Debug)]
 pub struct Stage {
     norm: GroupNorm,
     conv: Conv2d,
-    time: Option<Linear>,
+    time: Time,
+}
+
+/// What a stage does with the embedding of t.
+#[derive(Clone, Debug)]
+enum Time {
+    Ignored,
+    /// Adds a shift to the convolution's output.
+    Shift(Linear),
+    /// Scales and shifts the norm's output.
+    Film(Linear),
 }
 
 impl Stage {
-    /// The three parts; they name themselves.
-    pub const fn new(norm: GroupNorm, conv: Conv2d, time: Option<Linear>) -> Self {
-        Self { norm, conv, time }
+    /// The three parts; they name themselves. What `time` makes of the embedding of t is added.
+    pub fn new(norm: GroupNorm, conv: Conv2d, time: Option<Linear>) -> Self {
+        Self { norm, conv, time: time.map_or(Time::Ignored, Time::Shift) }
+    }
+
+    /// As [`new`](Self::new), but the first half of what `time` makes scales the norm's output, and the
+    /// second half shifts it.
+    pub const fn film(norm: GroupNorm, conv: Conv2d, time: Linear) -> Self {
+        Self { norm, conv, time: Time::Film(time) }
     }
 
     /// The stage's output; `time` is `[N, time_dim]`.
-    pub fn forward(&self, tape: &mut Tape, x: &Var, time: &Var) -> Result<Var> {
+    pub fn forward(&self, tape: &mut Tape, x: &Var, time: Option<&Var>) -> Result<Var> {
+        let told = |x: &Var| {
+            time.ok_or_else(|| Error::shape("residual", "an embedding of t beside x", x.shape()))
+        };
         // Assigned, not shadowed, so that an inference tape frees what is no longer needed.
-        let mut y = self.norm.forward_silu(tape, x)?;
+        let mut y = match &self.time {
+            Time::Film(linear) => {
+                let both = linear.forward(tape, told(x)?)?;
+                let channels = both.shape().last().map_or(0, |c| c / 2);
+                let scale = tape.slice_channels(&both, 0, channels)?;
+                let shift = tape.slice_channels(&both, channels, channels)?;
+                self.norm.forward_film_silu(tape, x, [&scale, &shift])?
+            }
+            _ => self.norm.forward_silu(tape, x)?,
+        };
         y = self.conv.forward(tape, &y)?;
-        if let Some(linear) = &self.time {
-            let shift = linear.forward(tape, time)?;
+        if let Time::Shift(linear) = &self.time {
+            let shift = linear.forward(tape, told(x)?)?;
             y = tape.add_channels(&y, &shift)?;
         }
         Ok(y)
@@ -61,6 +89,41 @@ impl ResidualBlock {
         Self { stages, skip, skip_scale: 1.0 }
     }
 
+    /// The block of guided diffusion (Dhariwal and Nichol 2021, section 3): as [`ddpm`](Self::ddpm), but
+    /// what t has to say, from an embedding that has passed SiLU, scales and shifts the second norm. The
+    /// last convolution starts at zero.
+    pub fn guided(
+        init: &mut Init,
+        [inputs, outputs]: [usize; 2],
+        time_dim: usize,
+        groups: usize,
+    ) -> Self {
+        let first = init.at("in_layers", |init| {
+            let norm = GroupNorm::new(init, "0", groups, inputs);
+            Stage::new(norm, Conv2d::same(init, "2", inputs, outputs, 3), None)
+        });
+        let time = init.at("emb_layers", |init| Linear::new(init, "1", time_dim, 2 * outputs));
+        let second = init.at("out_layers", |init| {
+            let norm = GroupNorm::new(init, "0", groups, outputs);
+            Stage::film(norm, Conv2d::same(init, "3", outputs, outputs, 3).scaled(0.0), time)
+        });
+        let skip =
+            (inputs != outputs).then(|| Conv2d::same(init, "skip_connection", inputs, outputs, 1));
+        Self { stages: vec![first, second], skip, skip_scale: 1.0 }
+    }
+
+    /// The block of latent diffusion's autoencoders (Esser et al. 2021), which is not told about t.
+    pub fn timeless(init: &mut Init, [inputs, outputs]: [usize; 2], groups: usize) -> Self {
+        let mut stage = |i: usize, inputs: usize| {
+            let norm = GroupNorm::new(init, &format!("norm{i}"), groups, inputs).with_eps(1e-6);
+            Stage::new(norm, Conv2d::same(init, &format!("conv{i}"), inputs, outputs, 3), None)
+        };
+        let stages = vec![stage(1, inputs), stage(2, outputs)];
+        let skip =
+            (inputs != outputs).then(|| Conv2d::same(init, "nin_shortcut", inputs, outputs, 1));
+        Self { stages, skip, skip_scale: 1.0 }
+    }
+
     /// The deep block of BigGAN (Brock et al. 2019, appendix B) without its bottleneck: convolutions
     /// 1x1, 3x3, 3x3 and 1x1, t added after the first three, the second changes the channels; the
     /// skip, a 3x3 convolution where they change, is divided by `sqrt(2)`. A group of the norms has
@@ -84,7 +147,7 @@ impl ResidualBlock {
     }
 
     /// The block's output, of the same height and width; `time` is `[N, time_dim]`.
-    pub fn forward(&self, tape: &mut Tape, x: &Var, time: &Var) -> Result<Var> {
+    pub fn forward(&self, tape: &mut Tape, x: &Var, time: Option<&Var>) -> Result<Var> {
         let mut y = x.clone();
         for stage in &self.stages {
             y = stage.forward(tape, &y, time)?;

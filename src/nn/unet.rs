@@ -3,6 +3,7 @@
 use super::attention::SelfAttention;
 use super::layers::{Conv2d, ConvTranspose2d};
 use super::residual::{ResidualBlock, Stage};
+use super::swin::SwinLayer;
 use crate::engine::tape::{Tape, Var};
 use crate::error::{Error, Result};
 
@@ -13,10 +14,14 @@ pub enum Layer {
     Conv(Conv2d),
     /// A norm, SiLU and a convolution: the last layer of many UNets.
     Stage(Stage),
-    /// A residual block told about t.
+    /// A residual block, perhaps told about t.
     Block(ResidualBlock),
     /// Self-attention over the whole map.
     Attention(SelfAttention),
+    /// Self-attention within windows.
+    Swin(SwinLayer),
+    /// Half the size: a convolution over a map that zeros at the bottom and the right make larger.
+    Halve(Conv2d),
     /// Half the size: the largest of 2x2 pixels.
     MaxPool,
     /// Twice the size by repeating every pixel.
@@ -50,10 +55,11 @@ impl UNet {
         self.layers.push(layer);
     }
 
-    /// The output for the map `x`, with the embedding of t `time` `[N, time_dim]`.
+    /// The output for the map `x`, with the embedding of t `time` `[N, time_dim]` if there is a layer that
+    /// asks for it.
     ///
     /// Blocks and attention are parts that a recomputing tape runs again.
-    pub fn forward(&self, tape: &mut Tape, mut x: Var, time: &Var) -> Result<Var> {
+    pub fn forward(&self, tape: &mut Tape, mut x: Var, time: Option<&Var>) -> Result<Var> {
         let mut kept = Vec::new();
         for layer in &self.layers {
             x = match layer {
@@ -62,11 +68,17 @@ impl UNet {
                 Layer::Block(block) => {
                     // A clone shares the weights.
                     let block = block.clone();
-                    tape.part(&[&x, time], move |tape, v| block.forward(tape, &v[0], &v[1]))?
+                    let inputs: Vec<&Var> = std::iter::once(&x).chain(time).collect();
+                    tape.part(&inputs, move |tape, v| block.forward(tape, &v[0], v.get(1)))?
                 }
                 Layer::Attention(attention) => {
                     let attention = attention.clone();
                     tape.part(&[&x], move |tape, v| attention.forward(tape, &v[0]))?
+                }
+                Layer::Swin(swin) => swin.forward(tape, x)?,
+                Layer::Halve(conv) => {
+                    x = tape.pad_zero(&x, 1, 1)?;
+                    conv.forward(tape, &x)?
                 }
                 Layer::MaxPool => tape.max_pool2(&x)?,
                 Layer::Nearest => tape.nearest2(&x)?,

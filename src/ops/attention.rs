@@ -148,6 +148,8 @@ pub fn cases() -> Vec<OpCase> {
         case(1, [1, 65, 128]).kernel_only(),
         case(2, [1, 33, 40]).kernel_only(),
         case(1, [1, 40, 256]).kernel_only(),
+        case(1, [2, 37, 512]).kernel_only(),
+        case(1, [1, 19, 300]).kernel_only(),
         case(4, [1, 1024, 256]).timed_only(),
     ]
 }
@@ -315,8 +317,10 @@ mod cuda {
             ..=128 if packed => Ok(("128", grid(64, 128))),
             // A tile of 32 padded rows, and two own rows for each of 8 warps.
             ..=256 => Ok(("any", grid(8, 256).shared(4 * (32 * (d.width + 1) + 16 * d.width)))),
+            // A tile of 16 padded rows, and 4 warps.
+            ..=512 => Ok(("wide", grid(4, 128).shared(4 * (16 * (d.width + 1) + 8 * d.width)))),
             width => {
-                let what = format!("heads of {width} channels on a GPU; at most 256");
+                let what = format!("heads of {width} channels on a GPU; at most 512");
                 Err(Error::Unsupported { op: "attention", what })
             }
         }

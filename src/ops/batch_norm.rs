@@ -70,14 +70,14 @@ impl Op for BatchNorm {
         let [x, gamma, beta, given @ ..] = inputs else { unreachable!("batch_norm takes three") };
         let [_, _, _, c] = x.nhwc(self.name())?;
         for v in [gamma, beta] {
-            expect(v, &[c])?;
+            expect(self.name(), v, &[c])?;
         }
         let found = match given {
             [given] => wide(given)?,
             _ if self.training => statistics(x)?,
             _ => unreachable!("constant statistics are an input"),
         };
-        expect(&found, &[2, c])?;
+        expect(self.name(), &found, &[2, c])?;
         let mut y = Tensor::empty_as(x, x.shape())?;
         on_device!(x,
             cpu::<T> => {
@@ -144,7 +144,7 @@ pub fn statistics(x: &Tensor) -> Result<Tensor> {
 
 /// Moves `running` statistics by `momentum` towards those `found` in `len` elements.
 pub fn follow(running: &mut Tensor, found: &Tensor, len: usize, momentum: f64) -> Result<()> {
-    expect(running, found.shape())?;
+    expect("batch_norm", running, found.shape())?;
     let c = found.shape()[1];
     let m = (len / c.max(1)) as f64;
     let unbias = m / (m - 1.0).max(1.0);
@@ -164,11 +164,11 @@ pub(super) fn wide(statistics: &Tensor) -> Result<Tensor> {
     statistics.cast(wide_type(statistics))
 }
 
-pub(super) fn expect(v: &Tensor, shape: &[usize]) -> Result<()> {
+pub(super) fn expect(op: &'static str, v: &Tensor, shape: &[usize]) -> Result<()> {
     if v.shape() == shape {
         return Ok(());
     }
-    Err(Error::shape("batch_norm", format!("{shape:?} for the channels of x"), v.shape()))
+    Err(Error::shape(op, format!("{shape:?} for the channels of x"), v.shape()))
 }
 
 /// Training and constant statistics; one image, single channels, whole packs, several blocks of rows;

@@ -52,8 +52,8 @@ impl Op for BatchNormGradient {
             [given] => wide(given)?,
             _ => batch_norm::statistics(x)?,
         };
-        expect(gamma, &[c])?;
-        expect(&found, &[2, c])?;
+        expect(self.name(), gamma, &[c])?;
+        expect(self.name(), &found, &[2, c])?;
         let share = self.share(x, gamma);
         let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x,

@@ -40,6 +40,7 @@ pub mod multi_tensor;
 pub mod nearest2;
 pub mod noise;
 pub mod pad_reflect;
+pub mod pad_zero;
 pub(crate) mod parallel;
 pub mod pixel_shuffle;
 pub mod prelu;
@@ -58,6 +59,8 @@ pub(crate) mod simd;
 pub mod slice_channels;
 pub mod tanh;
 pub mod time_embedding;
+pub mod vq_nearest;
+pub mod window_attention;
 
 use crate::engine::device::DType;
 use crate::engine::op_case::OpCase;
@@ -99,6 +102,7 @@ pub fn all() -> Vec<OpCase> {
         mse_loss::cases(),
         nearest2::cases(),
         pad_reflect::cases(),
+        pad_zero::cases(),
         pixel_shuffle::cases(),
         prelu::cases(),
         relu::cases(),
@@ -110,6 +114,8 @@ pub fn all() -> Vec<OpCase> {
         sigmoid::cases(),
         silu::cases(),
         slice_channels::cases(),
+        vq_nearest::cases(),
+        window_attention::cases(),
         tanh::cases(),
     ]
     .into_iter()

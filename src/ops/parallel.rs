@@ -47,6 +47,11 @@ pub(crate) fn rows_with<T: Real>(
     });
 }
 
+/// `f(at, part)` for every part of `len` elements, which starts at `at`; the last may be shorter.
+pub(crate) fn chunks<T: Real>(y: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    y.par_chunks_mut(len).enumerate().for_each(|(i, part)| f(i * len, part));
+}
+
 /// Sum of `f(i)` over `0..n` in double precision, always added up in the same order.
 pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync) -> f64 {
     // Several sums at a time: one alone waits for every addition to finish.

@@ -2,12 +2,14 @@
 use std::sync::Arc;
 
 use crate::data::crops::{CropBatch, Crops};
+use crate::diffusion::latent;
 use crate::diffusion::process::{Chain, Prediction};
 use crate::diffusion::sampler::Diffusion;
 use crate::engine::device::{DType, Real};
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
+use crate::models::vq::Vq;
 use crate::ops::noise::{Noise, PixelNoise};
 use crate::ops::q_sample::q_sample;
 
@@ -36,6 +38,7 @@ pub(super) struct Source {
     chain: Chain,
     seed: u64,
     noise_here: bool,
+    first_stage: Option<Arc<Vq>>,
 }
 
 impl Source {
@@ -43,12 +46,22 @@ impl Source {
     pub(super) fn new(crops: Crops, config: &Config, noise_here: bool) -> Self {
         let diffusion = config.diffusion.clone();
         let chain = diffusion.process.chain();
-        Self { crops, chain, diffusion, seed: config.run.seed, noise_here }
+        let seed = config.run.seed;
+        Self { crops, chain, diffusion, seed, noise_here, first_stage: None }
+    }
+
+    /// The same with the latents that `first_stage` makes in place of images.
+    pub(super) fn in_latents(self, first_stage: Option<Arc<Vq>>) -> Self {
+        Self { first_stage, ..self }
     }
 
     /// The batch `number` of the run.
     pub(super) fn batch(&self, number: u64) -> Result<Batch> {
-        let crops = self.crops.batch(number)?;
+        let mut crops = self.crops.batch(number)?;
+        if let Some(first_stage) = &self.first_stage {
+            crops.x0 = latent::encode(Some(first_stage), &crops.x0)?;
+            crops.y0 = latent::encode(Some(first_stage), &crops.y0)?;
+        }
         let n = crops.x0.shape()[0];
         let mut draws = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
         let steps: Vec<usize> = (0..n).map(|_| self.diffusion.draw_t(draws.uniform())).collect();

@@ -11,9 +11,11 @@ pub struct Recipe {
 }
 
 /// All recipes.
-pub const ALL: [Recipe; 17] = [
+pub const ALL: [Recipe; 19] = [
     Recipe { name: "srk-x4", text: include_str!("../../recipes/srk-x4.toml") },
     Recipe { name: "resshift-dual", text: include_str!("../../recipes/resshift-dual.toml") },
+    Recipe { name: "resshift", text: include_str!("../../recipes/resshift.toml") },
+    Recipe { name: "resshift-4", text: include_str!("../../recipes/resshift-4.toml") },
     Recipe {
         name: "resshift-experiment",
         text: include_str!("../../recipes/resshift-experiment.toml"),

@@ -19,6 +19,7 @@ use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{self, CropPlan, Crops};
 use crate::data::folder;
+use crate::diffusion::latent;
 use crate::diffusion::system::{self, SystemConfig};
 use crate::engine::cuda::Gpu;
 use crate::engine::device::{DType, Device};
@@ -43,6 +44,7 @@ pub fn train(
 ) -> Result<()> {
     loss::check(&config.loss, &config.diffusion)?;
     let network = config.model.build(config.run.seed);
+    latent::check(&*network, &config.diffusion)?;
     let folder = out.join(&config.run.name);
     settings::compare_with_existing(config, &folder)?;
     let sources = folder::find(&config.data.train.paths)?;
@@ -146,7 +148,8 @@ impl<'a> Run<'a> {
         reporter: &mut dyn Reporter,
     ) -> Result<()> {
         let parts = self.config.optim.accumulate;
-        let source = Source::new(data, self.config, self.gpu.is_none());
+        let source = Source::new(data, self.config, self.gpu.is_none())
+            .in_latents(self.network.first_stage().cloned());
         let numbers = self.optimizer.step * parts..last * parts;
         let mut batches = Ahead::start(numbers, 2, move |number| source.batch(number));
         let mut meter = Meter::new(self.optimizer.step);

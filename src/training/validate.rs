@@ -13,6 +13,7 @@ use super::sheet::{self, Shown, States};
 use crate::data::crops::{self, Pair};
 use crate::data::degrade;
 use crate::data::folder::{self, OnBroken, Rgb8, Source};
+use crate::diffusion::latent;
 use crate::diffusion::sampler::{PixelNoise, Progress, condition, sample};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
@@ -141,11 +142,19 @@ fn enlarge(network: &dyn Network, config: &Config, pair: &Pair) -> Result<Shown>
     };
     let mut states = States::new(config);
     let watch = &mut |p: Progress<'_>| states.see(&p);
-    let output = sample(network, &config.diffusion, seen, &y0, &noise, steps, watch)?;
+    let first_stage = network.first_stage().map(|vq| &**vq);
+    let start = latent::encode(first_stage, &y0)?;
+    let output = sample(network, &config.diffusion, seen, &start, &noise, steps, watch)?;
     let truth = to_image(&pair.high)?;
-    let image = |state: &Tensor| match (channels, state.to_f32_vec()?) {
-        (1, luma) => cut(&with_luma(&enlarged, &luma), width, &pair.high),
-        (_, pixels) => cut(&pixels, width, &pair.high),
+    let image = |state: &Tensor| {
+        let pixels = match first_stage {
+            None => state.to_f32_vec()?,
+            Some(_) => latent::decode(first_stage, state.try_clone()?)?.to_f32_vec()?,
+        };
+        match channels {
+            1 => cut(&with_luma(&enlarged, &pixels), width, &pair.high),
+            _ => cut(&pixels, width, &pair.high),
+        }
     };
     let output = image(&output)?;
     let bicubic = cut(&enlarged, width, &pair.high)?;

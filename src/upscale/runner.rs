@@ -1,4 +1,5 @@
 //! A batch of tiles through the sampler, on one device.
+use crate::diffusion::latent;
 use crate::diffusion::process::Enlarge;
 use crate::diffusion::sampler::{PixelNoise, Walk, condition};
 use crate::diffusion::system::System;
@@ -21,7 +22,7 @@ pub(super) struct Inputs {
     /// The enlargement `[N, H, W, 3]` in [0, 1], where the network computes luma alone.
     colors: Option<Vec<f32>>,
     channels: usize,
-    /// Row and column of each tile in the output.
+    /// Row and column of each tile in the output, or in its latent.
     places: Vec<[usize; 2]>,
     /// Low-resolution height and width of a tile.
     size: [usize; 2],
@@ -39,8 +40,11 @@ impl Inputs {
         let (scale, channels) = (system.scale(), system.network.channels());
         let enlarge = match system.config.diffusion.enlarge {
             Enlarge::Bilinear => resample::bilinear_up,
+            Enlarge::TorchBicubic => resample::torch_bicubic_up,
             Enlarge::Bicubic | Enlarge::Pillow => resample::bicubic_up,
         };
+        // Noise is drawn by the pixel of the state.
+        let factor = system.network.first_stage().map_or(1, |vq| vq.config().factor());
         let first = tiles.first().map_or(Rect::new(0, 0, 0, 0), |t| t.padded);
         let (mut low, mut y0, mut places) = (vec![], vec![], vec![]);
         for tile in &tiles {
@@ -49,7 +53,7 @@ impl Inputs {
             let wider = padded_region(image, held)?;
             y0.append(&mut enlarge(&wider, held, plan.padded, 3, scale, high)?);
             low.append(&mut crop(&wider, held, tile.padded));
-            places.push([high.y, high.x]);
+            places.push([high.y / factor, high.x / factor]);
         }
         let mut colors = None;
         if channels == 1 {
@@ -161,7 +165,12 @@ impl Batch {
         let network = &*system.network;
         let seen = condition(network, &self.low, &self.y0)?;
         let told = &mut |p: crate::diffusion::sampler::Progress<'_>| on_step(p.done);
-        self.walk.run(network, seen, &self.y0, &self.noise, told)
+        let Some(first_stage) = network.first_stage() else {
+            return self.walk.run(network, seen, &self.y0, &self.noise, told);
+        };
+        let y0 = latent::encode(Some(first_stage), &self.y0)?;
+        let clean = self.walk.run(network, seen, &y0, &self.noise, told)?;
+        latent::decode(Some(first_stage), clean)
     }
 }
 

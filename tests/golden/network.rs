@@ -13,6 +13,8 @@ use srk::models::patch_discriminator::PatchDiscriminatorConfig;
 use srk::models::residual_unet::ResidualUNetConfig;
 use srk::models::sr3_unet::Sr3UNetConfig;
 use srk::models::srddpm_unet::{SrddpmUNetConfig, TimeInput};
+use srk::models::swin_unet::SwinUNetConfig;
+use srk::models::vq::{Vq, VqConfig};
 use srk::models::{ModelConfig, Network, weights};
 use srk::ops::conv2d::precisely;
 
@@ -29,6 +31,15 @@ pub enum Subject {
     Upscaler(Box<Laplacian>),
     /// A judge of images `x`.
     Critic(Box<dyn Discriminator>),
+    /// One way through an autoencoder.
+    Autoencoder(Box<Vq>, Way),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Way {
+    Encode,
+    Decode,
+    DecodeAsIs,
 }
 
 impl Subject {
@@ -36,6 +47,7 @@ impl Subject {
         match self {
             Self::Denoiser(network, _) | Self::Stacked(network, _) => network.parameters(),
             Self::Upscaler(network) => network.parameters(),
+            Self::Autoencoder(vq, _) => vq.parameters(),
             Self::Critic(network) => network.parameters(),
         }
     }
@@ -43,7 +55,7 @@ impl Subject {
     pub fn buffers(&self) -> &[Parameter] {
         match self {
             Self::Denoiser(network, _) | Self::Stacked(network, _) => network.buffers(),
-            Self::Upscaler(_) => &[],
+            Self::Upscaler(_) | Self::Autoencoder(..) => &[],
             Self::Critic(network) => network.buffers(),
         }
     }
@@ -52,6 +64,7 @@ impl Subject {
         match self {
             Self::Denoiser(network, _) | Self::Stacked(network, _) => network.parameter_count(),
             Self::Upscaler(network) => network.parameter_count(),
+            Self::Autoencoder(vq, _) => vq.parameter_count(),
             Self::Critic(network) => network.parameter_count(),
         }
     }
@@ -59,7 +72,11 @@ impl Subject {
     fn inputs(&self) -> Vec<&'static str> {
         match self {
             Self::Denoiser(_, names) => names.to_vec(),
-            Self::Stacked(..) | Self::Upscaler(_) | Self::Critic(_) => vec!["x"],
+            Self::Stacked(..)
+            | Self::Upscaler(_)
+            | Self::Critic(_)
+            | Self::Autoencoder(_, Way::Encode) => vec!["x"],
+            Self::Autoencoder(..) => vec!["h"],
         }
     }
 
@@ -74,6 +91,9 @@ impl Subject {
             }
             Self::Upscaler(network) => network.enlarge(tape, &inputs[0], 2),
             Self::Critic(network) => network.forward(tape, &inputs[0]),
+            Self::Autoencoder(vq, Way::Encode) => vq.encode(tape, &inputs[0]),
+            Self::Autoencoder(vq, Way::Decode) => vq.decode(tape, &inputs[0]),
+            Self::Autoencoder(vq, Way::DecodeAsIs) => vq.decode_as_is(tape, &inputs[0]),
         }
     }
 }
@@ -137,6 +157,31 @@ pub fn build(file: &File) -> Option<Subject> {
             };
             Some(Subject::Stacked(ModelConfig::BigGanUNet(config).build(0), channels))
         }
+        "ResShift UNetModelSwin" => {
+            let config = SwinUNetConfig {
+                base: number("model_channels")?,
+                multipliers: numbers("channel_mult")?,
+                blocks: numbers("num_res_blocks")?,
+                attention: numbers("attention_resolutions")?,
+                image_size: number("image_size")?,
+                low_size: number("lq_size")?,
+                swin_channels: number("swin_embed_dim")?,
+                head_channels: number("num_head_channels")?,
+                window: number("window_size")?,
+                depth: number("swin_depth")?,
+                mlp_ratio: number("mlp_ratio")?,
+                low_channels: 3 + usize::from(config["cond_mask"] == true),
+                latent_channels: number("in_channels")
+                    .filter(|c| Some(*c) == number("out_channels"))?,
+                ..Default::default()
+            };
+            Some(Subject::Denoiser(ModelConfig::SwinUNet(config).build(0), ["x", "lq"]))
+        }
+        "ResShift VQModelTorch encode" => autoencoder(&config, Way::Encode),
+        "ResShift VQModelTorch decode" => autoencoder(&config, Way::Decode),
+        "ResShift VQModelTorch decode without quantisation" => {
+            autoencoder(&config, Way::DecodeAsIs)
+        }
         "seed003 ConditionalUNet" => {
             let (base, time_dim) = (number("base_channels")?, number("time_embedding_dim")?);
             let config =
@@ -154,6 +199,27 @@ pub fn build(file: &File) -> Option<Subject> {
         }
         _ => None,
     }
+}
+
+fn autoencoder(config: &serde_json::Value, way: Way) -> Option<Subject> {
+    let sizes = &config["ddconfig"];
+    let number = |value: &serde_json::Value| value.as_u64().map(|v| v as usize);
+    let list = |key: &str| -> Option<Vec<usize>> {
+        sizes[key].as_array()?.iter().map(number).collect::<Option<_>>()
+    };
+    let config = VqConfig {
+        channels: number(&sizes["ch"])?,
+        multipliers: list("ch_mult")?,
+        blocks: number(&sizes["num_res_blocks"])?,
+        attention: list("attn_resolutions")?,
+        resolution: number(&sizes["resolution"])?,
+        inner_channels: number(&sizes["z_channels"])?,
+        latent_channels: number(&config["embed_dim"])?,
+        codes: number(&config["n_embed"])?,
+        image_channels: number(&sizes["in_channels"])
+            .filter(|c| Some(*c) == number(&sizes["out_ch"]))?,
+    };
+    Some(Subject::Autoencoder(Box::new(Vq::new(&config, 0)), way))
 }
 
 pub fn run(file: &File) -> Outcome {
@@ -208,18 +274,20 @@ fn tolerances(file: &File, t: Option<&[f64]>, engine: Engine) -> [f64; 3] {
     if engine == Engine::Double {
         return [1e-6, 1e-6, 2e-6];
     }
-    // The README's cases have no unit closer to the kink of its ReLU than f32 rounds, but the transforms
-    // of the fast convolutions round more: of seed002_w16_eval one unit is put on the other side, and
-    // the input gradient is off by 4.9e-4. What they compute is checked here; how well, by Precise.
-    let kinked = ["seed002 Unet", "seed004 LaplacianPyramidAttentionNetwork"];
-    if engine == Engine::Fast && kinked.contains(&file.text("system")) {
-        return [1e-5, 1e-3, 2e-3];
-    }
-    [
+    let readme: [f64; 3] = [
         if deep || late { 3e-5 } else { 1e-5 },
         if deep { 3e-4 } else { 5e-5 },
         if deep && late { 5e-3 } else { 2e-4 },
-    ]
+    ];
+    // The README's cases have no unit closer to the kink of its ReLU, or to the second of four maxima, than
+    // f32 rounds. The transforms of the fast convolutions round more and may put one on the other side
+    // (seed002_w16_eval: an input gradient off by 4.9e-4): how well the five seeds are computed is
+    // Precise's to say, and that the fast path computes the same thing is checked here.
+    let kinked = file.text("system").starts_with("seed");
+    match engine == Engine::Fast && kinked {
+        true => [readme[0], readme[1].max(1e-3), readme[2].max(2e-3)],
+        false => readme,
+    }
 }
 
 fn pass(file: &File, subject: &Subject, engine: Engine) -> Vec<String> {
@@ -241,6 +309,11 @@ fn pass(file: &File, subject: &Subject, engine: Engine) -> Vec<String> {
     let t = t.map(|t| Tensor::from_f64(t, &[t.len()], DType::F64));
     let y = subject.forward(&mut tape, &vars, t.as_ref()).unwrap();
     let mut failed = vec![];
+    if let (Subject::Autoencoder(vq, Way::Decode), Some(stored)) = (subject, file.get("quantized"))
+    {
+        let quantised = vq.quantise(&mut Tape::inference(), &vars[0]).unwrap();
+        compare("quantized", &nchw(quantised.value()), &stored.data, 1e-7, &mut failed);
+    }
     compare("output", &nchw(y.value()), &file.array("output").data, output_tol, &mut failed);
     let w: Tensor = file.array("w").tensor(dtype);
     let grads = tape.backward(&y, w).unwrap();

@@ -1,6 +1,8 @@
 //! Number, names and shapes of the parameters of published networks at their full width.
 use srk::engine::parameter::Parameter;
 use srk::models::sr3_unet::Sr3UNetConfig;
+use srk::models::swin_unet::SwinUNetConfig;
+use srk::models::vq::{Vq, VqConfig};
 use srk::models::{ModelConfig, Network, weights};
 use srk::training::config::Config;
 use srk::training::recipes;
@@ -76,4 +78,34 @@ fn attention_unet() {
     assert_eq!(live.map(|p| p.value().len()).sum::<usize>(), 256_411_890);
     check_names(&*network, "seed000_sr3");
     check_names(&*network, "seed000_sr3_attn");
+}
+
+#[test]
+fn swin_unet() {
+    let network = of_swin(SwinUNetConfig::default());
+    assert_eq!(network.parameter_count(), 118_593_583);
+    check_names(&*network, "ref_resshift_unet_swin");
+}
+
+/// The published variants, whose low-resolution images are larger than the latents.
+#[test]
+fn swin_unets_with_larger_conditions() {
+    let twice = SwinUNetConfig { low_size: 128, scale: 2, ..Default::default() };
+    assert_eq!(of_swin(twice).parameter_count(), 118_640_431);
+    let filling = SwinUNetConfig { low_size: 256, low_channels: 4, scale: 1, ..Default::default() };
+    assert_eq!(of_swin(filling).parameter_count(), 118_714_399);
+    let faces =
+        SwinUNetConfig { low_size: 512, latent_channels: 8, scale: 1, ..Default::default() };
+    assert_eq!(of_swin(faces).parameter_count(), 118_931_604);
+}
+
+fn of_swin(config: SwinUNetConfig) -> Box<dyn Network> {
+    ModelConfig::SwinUNet(config).build(0)
+}
+
+#[test]
+fn autoencoders() {
+    let four = Vq::new(&VqConfig::default(), 0);
+    assert_eq!(four.parameter_count(), 55_322_782);
+    check_names_of(four.parameters(), "ref_resshift_vq_f4", "param");
 }

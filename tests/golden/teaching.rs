@@ -1,6 +1,6 @@
 //! Number, names and shapes of the parameters of the teaching networks.
 use srk::engine::parameter::Parameter;
-use srk::models::teaching::{Module, dcgan, gan, vae};
+use srk::models::teaching::{Module, dcgan, ddpm, gan, vae};
 
 use crate::parameters::check_names_of;
 
@@ -21,8 +21,12 @@ fn gan() {
 #[test]
 fn dcgan_and_critic() {
     check(&dcgan::Generator::new(64, 1.0, 0), 747_841, "seed003_nb_dcgan_G");
-    check(&dcgan::Judge::new("disc", [16, 32], Some(1.0), 0), 9_105, "seed003_nb_dcgan_D");
-    check(&dcgan::Judge::new("critic", [64, 128], Some(1.0), 0), 134_721, "seed003_nb_wgan_critic");
+    check(&dcgan::Judge::new("disc", [16, 32], Some(1.0), false, 0), 9_105, "seed003_nb_dcgan_D");
+    check(
+        &dcgan::Judge::new("critic", [64, 128], Some(1.0), false, 0),
+        134_721,
+        "seed003_nb_wgan_critic",
+    );
 }
 
 /// The published autoencoder's, and a second head.
@@ -39,4 +43,12 @@ fn vae() {
     };
     assert_eq!((part("encoder"), part("decoder"), len(&heads)), (96_770, 246_273, 4_098));
     check_names_of(&rest, "seed003_nb_autoencoder", "param");
+}
+
+/// No table: the network was not published.
+#[test]
+fn ddpm() {
+    let network = ddpm::DdpmUNet::new(&ddpm::DdpmUNetConfig::default(), 0);
+    let count: usize = network.parameters().iter().map(|p| p.value().len()).sum();
+    assert_eq!(count, 812_801);
 }

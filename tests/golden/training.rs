@@ -51,7 +51,7 @@ impl Optimizer {
 pub fn run(file: &File) -> Outcome {
     let subject = build(file).filter(|subject| match subject {
         Subject::Denoiser(..) => file.text("system").contains("DualDomain"),
-        Subject::Stacked(..) | Subject::Critic(_) => false,
+        Subject::Stacked(..) | Subject::Critic(_) | Subject::Autoencoder(..) => false,
         Subject::Upscaler(_) => true,
     });
     let (Some(subject), Some(optimizer)) = (subject, Optimizer::of(file)) else {
@@ -123,7 +123,7 @@ impl Run<'_> {
                 self.shifting_loss(&**network, k)
             }
             Subject::Upscaler(_) => self.dissimilarity(),
-            Subject::Critic(_) => unreachable!("no file trains a critic"),
+            Subject::Critic(_) | Subject::Autoencoder(..) => unreachable!("no file trains these"),
         };
         parameters.iter().for_each(|p| p.cast(DType::F32).unwrap());
         found

@@ -14,6 +14,7 @@
 //! matlab         -0.5   support times s  mirrored               none
 //! matlab 8-bit   -0.5   support times s  clamped                8 bits, height first
 //! bicubic_up     -0.5   (enlarges only)  clamped                none
+//! torch_.._up    -0.75  (enlarges only)  clamped                none
 //! bilinear_up           (enlarges only)  clamped                none
 //! ```
 //! The results do not depend on the number of threads: every output value has its own fixed sum.
@@ -28,7 +29,7 @@ use super::{Depth, Image, Samples};
 use crate::error::{Error, Result};
 
 pub use resize::{resize, resize_samples};
-pub use upsample::{bicubic_footprint, bicubic_up, bilinear_up};
+pub use upsample::{bicubic_footprint, bicubic_up, bilinear_up, torch_bicubic_up};
 
 /// The shape `[H, W, C]` of interleaved samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

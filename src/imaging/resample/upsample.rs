@@ -2,7 +2,7 @@
 use rayon::prelude::*;
 
 use super::separable::{clamp, floor, real, signed, signed_real};
-use super::{Filter, Shape, cubic};
+use super::{Shape, cubic};
 use crate::error::{Error, Result};
 use crate::imaging::Rect;
 
@@ -20,7 +20,19 @@ pub fn bicubic_up(
     scale: usize,
     wanted: Rect,
 ) -> Result<Vec<f32>> {
-    up(Filter::Bicubic, low, held, (size, channels, scale), wanted)
+    up(Filter::Cubic(-0.5), low, held, (size, channels, scale), wanted)
+}
+
+/// As [`bicubic_up`], but with a = -0.75: PyTorch's `interpolate`.
+pub fn torch_bicubic_up(
+    low: &[f32],
+    held: Rect,
+    size: (usize, usize),
+    channels: usize,
+    scale: usize,
+    wanted: Rect,
+) -> Result<Vec<f32>> {
+    up(Filter::Cubic(-0.75), low, held, (size, channels, scale), wanted)
 }
 
 /// As [`bicubic_up`], but linear between the centres of pixels.
@@ -32,7 +44,15 @@ pub fn bilinear_up(
     scale: usize,
     wanted: Rect,
 ) -> Result<Vec<f32>> {
-    up(Filter::Bilinear, low, held, (size, channels, scale), wanted)
+    up(Filter::Linear, low, held, (size, channels, scale), wanted)
+}
+
+/// What lies between the centres of pixels.
+#[derive(Clone, Copy)]
+enum Filter {
+    /// A cubic with this a.
+    Cubic(f64),
+    Linear,
 }
 
 fn up(
@@ -124,8 +144,8 @@ impl PhaseTaps {
             let base = signed(o / scale) + below;
             index.push([-1, 0, 1, 2].map(|k| clamp(base + k, size) - held));
             let weight = |k: f64| match filter {
-                Filter::Bicubic => cubic(t - k, -0.5),
-                Filter::Bilinear => (1.0 - (t - k).abs()).max(0.0),
+                Filter::Cubic(a) => cubic(t - k, a),
+                Filter::Linear => (1.0 - (t - k).abs()).max(0.0),
             };
             weights.push([-1.0, 0.0, 1.0, 2.0].map(|k| weight(k) as f32));
         }
@@ -168,6 +188,19 @@ mod tests {
                     assert_eq!(got, whole[start..start + wanted.width * 3], "{wanted:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn torch_bicubic_up_is_the_resampler_of_that_name() {
+        let (width, height) = (7, 6);
+        let low = ramp(width * height);
+        let all = Rect::whole(width, height);
+        let got = torch_bicubic_up(&low, all, (width, height), 1, 4, all.scaled(4)).unwrap();
+        let shape = Shape::new(height, width, 1);
+        let want = super::super::torch_bicubic(&low, shape, height * 4, width * 4).unwrap();
+        for (got, want) in got.iter().zip(&want) {
+            assert!((got - want).abs() < 1e-5, "{got} {want}");
         }
     }
 

@@ -3,9 +3,13 @@
 //! ```text
 //! generator   latent, 1 x 1 -> convT3 s2 256, 3 x 3 -> convT4 s1 128, 6 x 6 -> convT3 s2 64, 13 x 13
 //!                 -> convT4 s2 1, 28 x 28, tanh;   norm and ReLU between          747,841 parameters with 64 codes
-//! judge       28 x 28 -> conv4 s2 a, 13 x 13 -> conv4 s2 b, 5 x 5 -> conv4 s2 1, 1 x 1;   [norm] and leaky
+//! judge       28 x 28 -> conv4 s2 p1 a, 14 x 14 -> conv4 s2 b, 6 x 6 -> conv4 s2 1, 2 x 2;   [norm] and leaky
 //!                 ReLU 0.2 between              discriminator a, b = 16, 32: 9,105; critic 64, 128: 134,721
 //! ```
+//!
+//! As published the first convolution of a judge has no padding: 13 x 13, 5 x 5, one score. Then windows are
+//! left over at every layer, and the score depends on the first 22 rows and columns alone: a generator may draw
+//! what it likes on the last six. With padding every pixel is seen, by four scores an image.
 //!
 //! A norm is over the batch. Weights start from N(0, 0.02), those of norms from N(1, 0.02) (as published from
 //! N(0, 0.02), which starts with features switched off), biases of convolutions as PyTorch's defaults. The
@@ -85,14 +89,15 @@ pub struct Judge {
 
 impl Judge {
     /// A network of two `widths` whose parameters start with `name`; norms, if there are any, have weights
-    /// that start around `gamma`. Initial weights are a function of `seed`.
-    pub fn new(name: &str, widths: [usize; 2], gamma: Option<f64>, seed: u64) -> Self {
+    /// that start around `gamma`; `whole` if it sees every pixel. Initial weights are a function of `seed`.
+    pub fn new(name: &str, widths: [usize; 2], gamma: Option<f64>, whole: bool, seed: u64) -> Self {
         let mut init = Init::new(seed);
         let (mut layers, mut norms) = (Vec::new(), Vec::new());
         let channels = [1, widths[0], widths[1], 1];
         for (i, pair) in channels.windows(2).enumerate() {
             init.at(format!("{name}.{i}"), |init| {
-                let op = conv2d::Conv2d { stride: 2, pad: 0, relu: false };
+                let pad = usize::from(whole && i == 0);
+                let op = conv2d::Conv2d { stride: 2, pad, relu: false };
                 layers.push(Conv2d::new(init, "0", [pair[0], pair[1], 4], op));
                 if i < 2 && gamma.is_some() {
                     norms.push(BatchNorm::new(init, "1", pair[1]));

@@ -70,7 +70,7 @@ impl DdpmUNet {
         time = self.time[0].forward(tape, &time)?;
         time = tape.silu(&time)?;
         time = self.time[1].forward(tape, &time)?;
-        self.unet.forward(tape, x.clone(), &time)
+        self.unet.forward(tape, x.clone(), Some(&time))
     }
 
     /// All parameters, in construction order.

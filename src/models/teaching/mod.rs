@@ -14,7 +14,7 @@ pub const SIDE: usize = 28;
 
 /// One of two networks that are trained against each other: what makes images of codes, or what judges them.
 pub trait Module: Send + Sync {
-    /// Images `[N, 28, 28, 1]` in `[-1, 1]` of codes `[N, 1, 1, latent]`; or scores, one for each image.
+    /// Images `[N, 28, 28, 1]` in `[-1, 1]` of codes `[N, 1, 1, latent]`; or scores, as many for each image.
     fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var>;
 
     /// All parameters, in construction order.

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::Dims;
-use super::simd::{self, CB};
+use super::simd::{self, CB, FAR, FAR2, NEAR, NEAR2};
 use crate::ops::simd::{Level, level as simd_level};
 
 /// One instruction set: the tiles of [`simd`] and their width.
@@ -152,16 +152,22 @@ pub(super) fn pack(k: &Kernels, d: &Dims, w: &[f32], flipped: bool) -> Packed {
     Packed { u, inputs, outputs }
 }
 
+/// What evaluations at 0, +-`NEAR` and +-`FAR` are multiplied by: one over the products of the point's distances to the
+/// others.
+const AT_0: f32 = 1.0 / (NEAR2 * FAR2);
+const AT_NEAR: f32 = 0.5 / (NEAR2 * (NEAR2 - FAR2));
+const AT_FAR: f32 = 0.5 / (FAR2 * (FAR2 - NEAR2));
+
 /// `G g` along one axis: three taps to six frequencies, for a block of channels.
 fn g_rows(g: [&[f32; CB]; 3]) -> [[f32; CB]; 6] {
     let mut out = [[0.0; CB]; 6];
     for l in 0..CB {
         let (a, b, c) = (g[0][l], g[1][l], g[2][l]);
-        let (even, odd) = ((a + c) * (-1.0 / 6.0), b * (1.0 / 6.0));
-        let (even2, odd2) = (a * (1.0 / 24.0) + c * (1.0 / 6.0), b * (1.0 / 12.0));
-        out[0][l] = a * 0.25;
-        out[1][l] = even - odd;
-        out[2][l] = even + odd;
+        let (even, odd) = ((a + c * NEAR2) * AT_NEAR, b * (NEAR * AT_NEAR));
+        let (even2, odd2) = ((a + c * FAR2) * AT_FAR, b * (FAR * AT_FAR));
+        out[0][l] = a * AT_0;
+        out[1][l] = even + odd;
+        out[2][l] = even - odd;
         out[3][l] = even2 + odd2;
         out[4][l] = even2 - odd2;
         out[5][l] = c;
@@ -517,9 +523,9 @@ fn untransform_weights(d: &Dims, du: &[f32], dw: &mut [f32]) {
 
 /// `G^T v`: six frequencies to three taps.
 fn g_transposed(v: [f32; 6]) -> [f32; 3] {
-    let (s1, d1) = ((v[1] + v[2]) * (-1.0 / 6.0), (v[2] - v[1]) * (1.0 / 6.0));
-    let (s2, d2) = (v[3] + v[4], v[3] - v[4]);
-    [0.25 * v[0] + s1 + s2 * (1.0 / 24.0), d1 + d2 * (1.0 / 12.0), s1 + s2 * (1.0 / 6.0) + v[5]]
+    let (s1, d1) = ((v[1] + v[2]) * AT_NEAR, (v[1] - v[2]) * AT_NEAR);
+    let (s2, d2) = ((v[3] + v[4]) * AT_FAR, (v[3] - v[4]) * AT_FAR);
+    [AT_0 * v[0] + s1 + s2, d1 * NEAR + d2 * FAR, s1 * NEAR2 + s2 * FAR2 + v[5]]
 }
 
 #[cfg(test)]
