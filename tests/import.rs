@@ -303,6 +303,12 @@ fn hostile_pickles_neither_run_nor_take_memory() {
     let system = b"cposix\nsystem\n(X\x0b\0\0\0touch ownedtR";
     assert!(why(system).contains("none of its entries holds tensors"));
     assert!(!Path::new("owned").exists());
+    // What another class would hold is not found either.
+    let mut object = b"cevil\nDict\n)R(".to_vec();
+    torch::text(&mut object, "w");
+    torch::view(&mut object, 0, 4, 0, &[4], &[1]);
+    object.push(b'u');
+    assert!(why(&object).contains("none of its entries holds tensors"));
     assert!(why(b"\x80\x02(((").contains("opcode") || why(b"(((").contains("damaged"));
     assert!(why(b"h\x07").contains("there is no value 7"));
     assert!(why(b"X\xff\xff\xff\x7f").contains("ends too early"));
