@@ -1,5 +1,5 @@
 //! Systems whose states are latents: trained with a frozen first stage, kept in one file, upscaled in tiles.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 mod common;
 
 use std::collections::BTreeMap;

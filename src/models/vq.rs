@@ -75,7 +75,8 @@ impl VqConfig {
 
     /// Floats that encoding or decoding keeps alive at its peak, for each pixel of the image.
     pub const fn floats_per_pixel(&self) -> usize {
-        5 * self.channels
+        // Measured at 256 x 256: 1570 for 128 channels.
+        13 * self.channels
     }
 }
 

@@ -23,7 +23,7 @@ pub struct SelfAttention {
 #[derive(Clone, Debug)]
 enum Projection {
     Joint(Conv2d),
-    Separate([Conv2d; 3]),
+    Separate(Box<[Conv2d; 3]>),
 }
 
 impl SelfAttention {
@@ -43,7 +43,7 @@ impl SelfAttention {
     pub fn separate(init: &mut Init, channels: usize, groups: usize) -> Self {
         let norm = GroupNorm::new(init, "norm", groups, channels).with_eps(1e-6);
         let mut conv = |name: &str| Conv2d::same(init, name, channels, channels, 1);
-        let qkv = Projection::Separate([conv("q"), conv("k"), conv("v")]);
+        let qkv = Projection::Separate(Box::new([conv("q"), conv("k"), conv("v")]));
         Self { norm, qkv, out: conv("proj_out"), channels, heads: 1 }
     }
 
@@ -60,11 +60,14 @@ impl SelfAttention {
                         self.part(tape, &normed, 2)?,
                     ]
                 }
-                Projection::Separate([q, k, v]) => [
-                    q.forward(tape, &normed)?,
-                    k.forward(tape, &normed)?,
-                    v.forward(tape, &normed)?,
-                ],
+                Projection::Separate(convs) => {
+                    let [q, k, v] = &**convs;
+                    [
+                        q.forward(tape, &normed)?,
+                        k.forward(tape, &normed)?,
+                        v.forward(tape, &normed)?,
+                    ]
+                }
             }
         };
         if self.heads > 1 {

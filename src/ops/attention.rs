@@ -316,9 +316,9 @@ mod cuda {
             ..=64 if packed => Ok(("64", grid(64, 128))),
             ..=128 if packed => Ok(("128", grid(64, 128))),
             // A tile of 32 padded rows, and two own rows for each of 8 warps.
-            ..=256 => Ok(("any", grid(8, 256).shared(4 * (32 * (d.width + 1) + 16 * d.width)))),
+            0..=256 => Ok(("any", grid(8, 256).shared(4 * (32 * (d.width + 1) + 16 * d.width)))),
             // A tile of 16 padded rows, and 4 warps.
-            ..=512 => Ok(("wide", grid(4, 128).shared(4 * (16 * (d.width + 1) + 8 * d.width)))),
+            257..=512 => Ok(("wide", grid(4, 128).shared(4 * (16 * (d.width + 1) + 8 * d.width)))),
             width => {
                 let what = format!("heads of {width} channels on a GPU; at most 512");
                 Err(Error::Unsupported { op: "attention", what })
