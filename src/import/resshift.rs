@@ -40,7 +40,7 @@ pub(super) fn config(s: &Shapes) -> Option<ModelConfig> {
         swin_channels,
         head_channels: swin_channels.checked_div(heads)?,
         // (2 window - 1)^2 offsets.
-        window: (offsets.isqrt() + 1) / 2,
+        window: offsets.isqrt().div_ceil(2),
         depth: s.count(|i| format!("middle_block.1.blocks.{i}.norm1.weight")),
         mask: Mask::Published,
         mlp_ratio: s.dim(&format!("{block}.mlp.fc1.weight"), 0)?.checked_div(swin_channels)?,

@@ -150,8 +150,9 @@ impl Optimizer {
             return Ok(StepReport { rate, norm });
         }
         if self.step == plan.since {
-            let moments = self.first.iter_mut().chain(&mut self.second);
-            moments.map(Tensor::cpu_mut::<f32>).try_for_each(|m| Ok(m?.fill(0.0)))?;
+            for moment in self.first.iter_mut().chain(&mut self.second) {
+                moment.cpu_mut::<f32>()?.fill(0.0);
+            }
         }
         self.step = step;
         let constants = Adam {
