@@ -213,3 +213,150 @@ fn check(config: &Config, adversarial: &AdversarialConfig) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::crops::CropBatch;
+    use crate::diffusion::process::{Process, TimeInput};
+    use crate::diffusion::schedule::Betas;
+    use crate::engine::parameter::Parameter;
+    use crate::models::discriminator::DiscriminatorConfig;
+    use crate::models::patch_discriminator::PatchDiscriminatorConfig;
+    use crate::nn::{Conv2d, Init};
+
+    /// Red plus a half.
+    struct Red {
+        conv: Conv2d,
+        parameters: Vec<Parameter>,
+    }
+
+    impl Red {
+        fn new() -> Self {
+            let mut init = Init::new(0);
+            let conv = Conv2d::same(&mut init, "red", 3, 1, 1);
+            let parameters = init.finish();
+            parameters[0].set(Tensor::from_vec(vec![1.0f32, 0.0, 0.0], &[1, 1, 1, 3]));
+            parameters[1].set(Tensor::from_vec(vec![0.5f32], &[1]));
+            Self { conv, parameters }
+        }
+    }
+
+    impl Discriminator for Red {
+        fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+            self.conv.forward(tape, x)
+        }
+
+        fn parameters(&self) -> &[Parameter] {
+            &self.parameters
+        }
+
+        fn buffers(&self) -> &[Parameter] {
+            &[]
+        }
+    }
+
+    fn adversary(verdict: Verdict, process: &Process, prediction: Prediction) -> Adversary {
+        let critic = Red::new();
+        let config = AdversarialConfig {
+            discriminator: DiscriminatorConfig::Patch(PatchDiscriminatorConfig { base: 4 }),
+            after: 0,
+            lr: 0.1,
+            verdict,
+            weight: 0.5,
+            pixels: 2.0,
+            features: 0.0,
+            layer: 35,
+            vgg: None,
+            weighting: Weighting::Signal,
+            clamp: true,
+        };
+        Adversary {
+            config,
+            optim: OptimConfig::default(),
+            optimizer: Optimizer::new(critic.parameters()).unwrap(),
+            gradients: vec![None, None],
+            critic: Box::new(critic),
+            vgg: None,
+            chain: process.chain(),
+            prediction,
+        }
+    }
+
+    /// Two images of one pixel: x0 is 0.6 and -0.4 in all colours, at the steps `t`.
+    fn batch(t: [usize; 2]) -> Batch {
+        let image = |a: f32, b: f32| Tensor::from_vec(vec![a, a, a, b, b, b], &[2, 1, 1, 3]);
+        let crops = CropBatch { low: image(0.0, 0.0), y0: image(0.1, 0.1), x0: image(0.6, -0.4) };
+        Batch {
+            crops,
+            factors: Tensor::from_vec(vec![0.0f32; 6], &[2, 3]),
+            times: Tensor::from_vec(vec![0.0f32; 2], &[2]),
+            steps: t.to_vec(),
+            number: 0,
+            noised: None,
+        }
+    }
+
+    /// The terms of the network, their gradient by what it predicts, and the images judged.
+    fn judged(a: &Adversary, predicted: [f32; 2], state: [f32; 2], t: [usize; 2]) -> [Vec<f64>; 3] {
+        let mut tape = Tape::training();
+        let image = |[a, b]: [f32; 2]| Tensor::from_vec(vec![a, a, a, b, b, b], &[2, 1, 1, 3]);
+        let predicted = tape.variable(image(predicted));
+        let state = tape.input(image(state));
+        let (total, fake) = a.judge(&mut tape, [&predicted, &state], &batch(t)).unwrap();
+        let value = total.value().to_f64_vec().unwrap();
+        let grads = tape.backward(&total, Tensor::from_vec(vec![1.0f32], &[1])).unwrap();
+        let gradient = grads.of(&predicted).unwrap().to_f64_vec().unwrap();
+        [value, gradient, fake.to_f64_vec().unwrap()]
+    }
+
+    fn near(got: f64, wanted: f64) {
+        assert!((got - wanted).abs() < 1e-5, "{got} is not {wanted}");
+    }
+
+    #[test]
+    fn hinge_pulls_the_network_up_and_the_discriminator_apart() {
+        let mut a = adversary(Verdict::Hinge, &Process::Direct {}, Prediction::X0);
+        let [value, gradient, fake] = judged(&a, [-0.2, 0.3], [0.0; 2], [1, 1]);
+        // Verdicts 0.3 and 0.8; errors 0.8 and 0.7.
+        near(value[0], 0.5 * -0.55 + 2.0 * 0.75);
+        // Of the verdict by red -0.5 / 2, of the errors 2 sign / 6.
+        near(gradient[0], -0.25 - 2.0 / 6.0);
+        near(gradient[1], -2.0 / 6.0);
+        near(gradient[3], -0.25 + 2.0 / 6.0);
+        let fake = Tensor::from_f64(&fake, &[2, 1, 1, 3], crate::engine::device::DType::F32);
+        // Real ones are at 1.1 and 0.1: 0 and 0.9 are missing; the others 1.3 and 1.8 too high.
+        let loss = a.learn(&batch([1, 1]).crops.x0, fake).unwrap();
+        near(loss, 0.45 + 1.55);
+        let bias = a.gradients[1].as_ref().unwrap().to_f64_vec().unwrap();
+        near(bias[0], -0.5 + 1.0);
+    }
+
+    #[test]
+    fn cross_entropy_is_that_of_probabilities() {
+        let mut a = adversary(Verdict::CrossEntropy, &Process::Direct {}, Prediction::X0);
+        let [value, _, fake] = judged(&a, [-0.2, 0.3], [0.0; 2], [1, 1]);
+        let log = |v: f64| (1.0 / (1.0 + (-v).exp())).ln();
+        near(value[0], -0.5 * (log(0.3) + log(0.8)) / 2.0 + 2.0 * 0.75);
+        let fake = Tensor::from_f64(&fake, &[2, 1, 1, 3], crate::engine::device::DType::F32);
+        let loss = a.learn(&batch([1, 1]).crops.x0, fake).unwrap();
+        near(loss, -(log(1.1) + log(0.1)) / 2.0 - (log(-0.3) + log(-0.8)) / 2.0);
+    }
+
+    #[test]
+    fn predicted_noise_counts_by_alpha_bar_and_is_clamped() {
+        let beta = Betas::Const { end: 0.5 };
+        let process = Process::Ddpm { steps: 2, beta, time: TimeInput::Step };
+        let a = adversary(Verdict::Hinge, &process, Prediction::Epsilon);
+        // alpha_bar is 1/2 and 1/4: x0_hat = (x - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar).
+        let [value, gradient, fake] = judged(&a, [0.1, -2.0], [0.3, 0.5], [1, 2]);
+        let first = (0.3 - 0.5f64.sqrt() * 0.1) / 0.5f64.sqrt();
+        near(fake[0], first);
+        near(fake[3], 1.0);
+        let verdict = (0.5 * (first + 0.5) + 0.25 * 1.5) / 2.0;
+        near(value[0], -0.5 * verdict + 2.0 * (0.5 * (0.6 - first) + 0.25 * 1.4) / 2.0);
+        near(gradient[3], 0.0);
+        // Less predicted noise is a brighter image.
+        assert!(gradient[0] > 0.0);
+    }
+}
