@@ -253,3 +253,20 @@ fn the_sheet_shows_the_states_of_the_chain() {
     // Truth, enlarged, low, result, and ten states, each 32 pixels shown in threes.
     assert_eq!(sheet.width, 8 + 14 * (96 + 8));
 }
+
+#[test]
+fn what_enlarges_nothing_says_so() {
+    let pairs = [("srk.config", "{\"kind\":\"gan\"}"), ("srk.arch", "gan")];
+    let metadata = pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let file = WeightsFile { metadata, ..WeightsFile::default() };
+    let refused = |result: srk::error::Result<System>| match result {
+        Ok(_) => panic!("was opened"),
+        Err(error) => (error.exit_code(), error.to_string()),
+    };
+    let (code, text) = refused(System::from_file(&file, "digits.safetensors"));
+    assert!(code == 3 && text.contains("digits.safetensors enlarges nothing"), "{text}");
+    assert!(text.contains("srk sample"), "{text}");
+    let place = Place::new();
+    let (code, text) = refused(System::open(place.images().to_str().unwrap()));
+    assert!(code == 3 && text.contains("is not a training run"), "{text}");
+}

@@ -137,7 +137,14 @@ impl SystemConfig {
                 "its metadata has no srk.config ({count} tensors, first \"{first}\")"
             )));
         };
-        let diffusion = file.metadata.get("srk.diffusion").map_or("", String::as_str);
+        let Some(diffusion) = file.metadata.get("srk.diffusion") else {
+            let arch = file.metadata.get("srk.arch").map_or("of a network alone", String::as_str);
+            let cause = format!("it is {arch}, without a process of super-resolution");
+            let report = Report::new(format!("{name} enlarges nothing"), cause);
+            let help =
+                "srk sample FILE -o grid.png    draws from a gan, dcgan, wgan-gp, vae or ddpm";
+            return Err(Error::Model(report.help(help)));
+        };
         let model = parse(model).map_err(|e| refuse(format!("its srk.config is wrong: {e}")))?;
         let diffusion: Diffusion =
             parse(diffusion).map_err(|e| refuse(format!("its srk.diffusion is wrong: {e}")))?;
