@@ -85,6 +85,26 @@ fn parts_on_a_gpu_learn_as_on_the_cpu() {
     assert!(difference < 1e-3, "the weights differ by {difference:.1e}");
 }
 
+/// Norms whose running statistics every step moves: launched, not recorded.
+#[test]
+fn running_statistics_move_on_a_gpu_as_on_the_cpu() {
+    let place = Place::new();
+    let text = place.text();
+    let (before, rest) = text.split_once("kind = \"dual-domain-grid\"").unwrap();
+    let rest = &rest[rest.find("[diffusion]").unwrap()..];
+    let model = "kind = \"biggan-unet\"\ntime_dim = 8\nwidths = [8, 16, 16]\n";
+    let config = Config::read(&format!("{before}{model}{rest}"), "norms", &[]).unwrap();
+    let (cpu, gpu, resumed) = (place.runs("cpu"), place.runs("gpu"), place.runs("resumed"));
+    finish(&config, &cpu, None);
+    finish_on_gpu(DType::F32, &config, &gpu, None);
+    let difference = weights_differ_by(&gpu, &cpu, 6);
+    assert!(difference < 1e-3, "weights and statistics differ by {difference:.1e}");
+    for until in [Some(3), None] {
+        finish_on_gpu(DType::F32, &config, &resumed, until);
+    }
+    assert_same(&gpu, &resumed, 6);
+}
+
 /// A batch that does not fit: the message names one that does, and that one trains.
 #[test]
 fn a_full_gpu_says_which_batch_would_fit() {

@@ -32,8 +32,9 @@ pub(super) struct GpuTrainer {
     inputs: Option<Inputs>,
     gradients: Gradients,
     recorded: Option<Recorded>,
-    /// Whether steps are to be recorded: not with accumulation, whose parts differ, nor where a
-    /// recording, which keeps its memory to itself, does not fit.
+    /// Whether steps are to be recorded: not with accumulation, whose parts differ, nor for norms with running
+    /// statistics, which every step puts in place of the last, nor where a recording, which keeps its
+    /// memory to itself, does not fit.
     records: bool,
     /// None where gradients need no scale.
     scale: Option<LossScale>,
@@ -71,7 +72,7 @@ impl GpuTrainer {
     /// Continues with the weights of `host` and `optimizer` on `gpu`, computing in `dtype`.
     ///
     /// # Errors
-    /// If the memory of the GPU is full, or steps move buffers of the network.
+    /// If the memory of the GPU is full.
     pub(super) fn new(
         gpu: &Gpu,
         dtype: DType,
@@ -79,12 +80,6 @@ impl GpuTrainer {
         host: &dyn Network,
         optimizer: &Optimizer,
     ) -> Result<Self> {
-        if host.moves_buffers() {
-            // Recorded steps would not move them.
-            let cause = "its norms keep running statistics";
-            let report = Report::new("this network does not train on a GPU", cause);
-            return Err(Error::Usage(report.help("--device cpu")));
-        }
         let device = Device::Cuda(gpu.clone());
         let network = config.model.build(config.run.seed);
         let values: Vec<_> = host.parameters().iter().map(|p| p.value()).collect();
@@ -121,7 +116,7 @@ impl GpuTrainer {
             inputs: None,
             gradients: vec![],
             recorded: None,
-            records: config.optim.accumulate == 1,
+            records: config.optim.accumulate == 1 && !host.moves_buffers(),
             scale: (dtype == DType::F16).then(|| optimizer.scale.unwrap_or_default()),
         })
     }
@@ -334,6 +329,9 @@ impl GpuTrainer {
     pub(super) fn download(&self, host: &dyn Network, optimizer: &mut Optimizer) -> Result<()> {
         for (parameter, value) in host.parameters().iter().zip(&self.state.values) {
             parameter.set(value.to_device(&Device::Cpu)?);
+        }
+        for (buffer, moved) in host.buffers().iter().zip(self.network.buffers()) {
+            buffer.set(moved.value().to_device(&Device::Cpu)?);
         }
         let all = |list: &[Arc<Tensor>]| {
             list.iter().map(|t| t.to_device(&Device::Cpu)).collect::<Result<Vec<_>>>()
