@@ -326,7 +326,10 @@ mod cpu {
         let same = d.stride == 1 && matches!((d.kernel, d.pad), (3, 1) | (1, 0));
         // Below this the padding of the channels to 16 costs more than the transforms save.
         let wide = d.ci.max(d.co) >= 16;
-        (T::DTYPE == DType::F32 && same && wide).then(super::fast::chosen).flatten()
+        // On the few pixels of a deep level transforming the weights costs more than all products. Tiles of
+        // a larger image are never so small: a tile computes what the whole would.
+        let many = d.batch * d.height * d.width >= 64;
+        (T::DTYPE == DType::F32 && same && wide && many).then(super::fast::chosen).flatten()
     }
 
     #[cfg(target_arch = "x86_64")]
