@@ -251,11 +251,12 @@ pub fn cases() -> Vec<OpCase> {
     };
     let mut cases = vec![
         same(3, [2, 5, 7, 3], 4, false),
-        same(3, [1, 9, 4, 17], 3, false),
-        same(3, [1, 4, 8, 2], 16, true),
+        same(3, [2, 9, 4, 17], 3, false),
+        same(3, [2, 4, 8, 2], 16, true),
+        same(3, [1, 3, 4, 18], 17, false),
         same(3, [1, 1, 1, 5], 2, false),
         same(1, [2, 3, 5, 6], 7, false),
-        same(1, [1, 4, 3, 18], 33, true),
+        same(1, [2, 7, 5, 18], 33, true),
         strided(4, 2, 1, [2, 6, 7, 3], 2),
         strided(3, 2, 1, [1, 5, 5, 4], 3),
         strided(5, 1, 2, [1, 3, 2, 2], 3),
