@@ -301,3 +301,22 @@ fn a_walk_can_be_stopped() {
     assert!(sample(&Pointwise, &system, shared(&y0), &y0, &noise, 4, stop).is_err());
     assert_eq!(calls, [(1, 4), (2, 4)]);
 }
+
+#[test]
+fn training_meets_every_noise_level_between_two_steps() {
+    let beta = Betas::Linear { start: 1e-4, end: 0.02 };
+    let chain = Process::Ddpm { steps: 300, beta, time: TimeInput::NoiseLevel }.chain();
+    for t in [1, 150, 300] {
+        let level = |uniform: f64| chain.drawn(t, || uniform);
+        let (nearest, farthest) = (level(0.0), level(1.0));
+        assert!((nearest.0.x0 - chain.marginal(t - 1).x0).abs() < 1e-12);
+        assert!((farthest.0.noise - chain.marginal(t).noise).abs() < 1e-12);
+        let (middle, told) = level(0.5);
+        assert_eq!(told, middle.x0);
+        assert!((middle.x0.powi(2) + middle.noise.powi(2) - 1.0).abs() < 1e-12);
+        assert!(farthest.1 < told && told < nearest.1);
+    }
+    // Told the step, a network meets the steps alone.
+    let chain = Process::Ddpm { steps: 300, beta, time: TimeInput::Step }.chain();
+    assert_eq!(chain.drawn(7, || unreachable!("nothing is drawn")), (chain.marginal(7), 6.0));
+}

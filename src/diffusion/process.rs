@@ -140,6 +140,8 @@ pub struct Chain {
     marginals: Vec<Marginal>,
     inputs: Vec<f64>,
     times: Vec<f64>,
+    /// Whether training meets every noise level between two steps.
+    continuous: bool,
 }
 
 /// The schedule of a chain, entry t for t = 0..=T.
@@ -191,6 +193,7 @@ impl Process {
                     inputs: eta.iter().map(input).collect(),
                     times: (0..=*steps).map(|t| (t + first_t) as f64 - 1.0).collect(),
                     family: Family::Shift { eta, kappa: *kappa },
+                    continuous: false,
                 }
             }
             Self::Ddpm { steps, beta, time } => ddpm_chain(*steps, beta, *time, None),
@@ -202,6 +205,7 @@ impl Process {
                 inputs: vec![1.0; 2],
                 times: vec![0.0; 2],
                 family: Family::Direct,
+                continuous: false,
             },
         }
     }
@@ -245,6 +249,7 @@ fn ddpm_chain(steps: usize, beta: &Betas, time: TimeInput, gain: Option<f64>) ->
         inputs: vec![1.0; steps + 1],
         times: (0..=steps).map(told).collect(),
         family: Family::Ddpm { alpha_bar, gain },
+        continuous: time == TimeInput::NoiseLevel,
     }
 }
 
@@ -257,6 +262,19 @@ impl Chain {
     /// `q(x_t | x0, y0)`, for t = 0..=T.
     pub fn marginal(&self, t: usize) -> Marginal {
         self.marginals[t]
+    }
+
+    /// What training draws for the step t = 1..T: `q(x_t | x0, y0)`, and what the network is told. Where
+    /// that is the noise level, it lies anywhere between those of t - 1 and t, by `uniform` in `[0, 1)`
+    /// (SR3, Saharia et al. 2021; WaveGrad, Chen et al. 2021, algorithm 1).
+    pub fn drawn(&self, t: usize, uniform: impl FnOnce() -> f64) -> (Marginal, f64) {
+        if !self.continuous {
+            return (self.marginal(t), self.time(t));
+        }
+        // sqrt(alpha_bar), which is the factor of x0, too.
+        let level = self.times[t - 1] + uniform() * (self.times[t] - self.times[t - 1]);
+        let noise = (1.0 - level * level).sqrt();
+        (Marginal { x0: level, y0: 0.0, noise }, level)
     }
 
     /// What the network's input is multiplied by.

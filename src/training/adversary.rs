@@ -15,7 +15,7 @@
 use super::batch::Batch;
 use super::optimizer::{self, Gradients, Optimizer, Plan};
 use super::sections::{AdversarialConfig, Config, OptimConfig, Schedule, Verdict, Weighting};
-use crate::diffusion::process::{Chain, Prediction};
+use crate::diffusion::process::{Chain, Prediction, Process, TimeInput};
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
@@ -201,7 +201,10 @@ fn hinge(tape: &mut Tape, verdict: &Var, sign: f64) -> Result<Var> {
 fn check(config: &Config, adversarial: &AdversarialConfig) -> Result<()> {
     let weighted = config.diffusion.prediction == Prediction::Epsilon
         && adversarial.weighting == Weighting::Signal;
+    let levels =
+        matches!(config.diffusion.process, Process::Ddpm { time: TimeInput::NoiseLevel, .. });
     let rules = [
+        (!levels, "x0_hat is computed at whole steps; diffusion.process.time is noise-level"),
         (adversarial.lr > 0.0 && adversarial.lr.is_finite(), "adversarial.lr must be above 0"),
         (
             !weighted || adversarial.verdict == Verdict::Hinge,
@@ -218,7 +221,6 @@ fn check(config: &Config, adversarial: &AdversarialConfig) -> Result<()> {
 mod tests {
     use super::*;
     use crate::data::crops::CropBatch;
-    use crate::diffusion::process::{Process, TimeInput};
     use crate::diffusion::schedule::Betas;
     use crate::engine::parameter::Parameter;
     use crate::models::discriminator::DiscriminatorConfig;

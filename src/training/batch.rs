@@ -67,9 +67,10 @@ impl Source {
         let steps: Vec<usize> = (0..n).map(|_| self.diffusion.draw_t(draws.uniform())).collect();
         let (mut factors, mut times) = (Vec::with_capacity(3 * n), Vec::with_capacity(n));
         for &t in &steps {
-            let (m, scale) = (self.chain.marginal(t), self.chain.input_scale(t));
+            let (m, time) = self.chain.drawn(t, || draws.uniform());
+            let scale = self.chain.input_scale(t);
             factors.extend([m.x0, m.y0, m.noise].map(|v| f32::from_f64(v * scale)));
-            times.push(self.chain.time(t));
+            times.push(time);
         }
         let factors = Tensor::from_vec(factors, &[n, 3]);
         let times = Tensor::from_f64(&times, &[n], DType::F32);
