@@ -223,8 +223,9 @@ fn training_ends_when_validation_gets_no_better_and_keeps_the_best() {
     };
     let (best, latest) = (number("best"), number("latest"));
     assert!(latest == best + 6 && run.join(format!("ckpt/{best}")).exists(), "{best} {latest}");
-    // It does not go on, either.
-    finish(&config, &out, None);
+    // It does not go on, either, and says why.
+    let heard = finish(&config, &out, None);
+    assert!(heard.lines.iter().any(|l| l.contains("no better SSIM in 3 validations")));
     assert_eq!(number("latest"), latest);
 }
 

@@ -138,8 +138,9 @@ impl SystemConfig {
             )));
         };
         let Some(diffusion) = file.metadata.get("srk.diffusion") else {
-            let arch = file.metadata.get("srk.arch").map_or("of a network alone", String::as_str);
-            let cause = format!("it is {arch}, without a process of super-resolution");
+            let arch = file.metadata.get("srk.arch").map_or("not stated", String::as_str);
+            let cause =
+                format!("its kind is {arch}: there is no process of super-resolution in it");
             let report = Report::new(format!("{name} enlarges nothing"), cause);
             let help =
                 "srk sample FILE -o grid.png    draws from a gan, dcgan, wgan-gp, vae or ddpm";

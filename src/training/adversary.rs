@@ -16,6 +16,7 @@ use super::batch::Batch;
 use super::optimizer::{self, Gradients, Optimizer, Plan};
 use super::sections::{AdversarialConfig, Config, OptimConfig, Schedule, Verdict, Weighting};
 use crate::diffusion::process::{Chain, Prediction, Process, TimeInput};
+use crate::diffusion::sampler::Space;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
@@ -75,8 +76,7 @@ impl Adversary {
 
     /// How both networks are moved once the stage has begun: by an optimizer that starts with it.
     pub(super) fn plan<'a>(&'a self, config: &'a Config) -> Plan<'a> {
-        let (ema, steps) = (&config.ema, config.run.steps);
-        Plan { optim: &self.optim, ema, steps, since: self.config.after }
+        plan(&self.optim, self.config.after, config)
     }
 
     /// What is added to the network's loss, and the images that it stands for, for the discriminator.
@@ -175,8 +175,7 @@ impl Adversary {
     /// Moves the discriminator, whose step becomes `step`, by the gradients gathered.
     pub(super) fn step(&mut self, step: u64, config: &Config) -> Result<()> {
         let gradients: Gradients = self.gradients.iter_mut().map(Option::take).collect();
-        let (ema, steps) = (&config.ema, config.run.steps);
-        let plan = Plan { optim: &self.optim, ema, steps, since: self.config.after };
+        let plan = plan(&self.optim, self.config.after, config);
         self.optimizer.step = step - 1;
         let report = self.optimizer.step(self.critic.parameters(), &gradients, &plan)?;
         match report.norm.is_finite() {
@@ -188,6 +187,11 @@ impl Adversary {
             }
         }
     }
+}
+
+/// What `optim` tells an optimizer that starts after step `since`.
+const fn plan<'a>(optim: &'a OptimConfig, since: u64, config: &'a Config) -> Plan<'a> {
+    Plan { optim, ema: &config.ema, steps: config.run.steps, since }
 }
 
 /// The mean of `max(0, 1 + sign * verdict)`.
@@ -204,6 +208,10 @@ fn check(config: &Config, adversarial: &AdversarialConfig) -> Result<()> {
     let levels =
         matches!(config.diffusion.process, Process::Ddpm { time: TimeInput::NoiseLevel, .. });
     let rules = [
+        (
+            config.diffusion.space == Space::Pixel,
+            "a discriminator judges images; diffusion.space is latent",
+        ),
         (!levels, "x0_hat is computed at whole steps; diffusion.process.time is noise-level"),
         (adversarial.lr > 0.0 && adversarial.lr.is_finite(), "adversarial.lr must be above 0"),
         (

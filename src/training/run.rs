@@ -154,6 +154,9 @@ impl<'a> Run<'a> {
         let mut batches = Ahead::start(numbers, 2, move |number| source.batch(number));
         let mut meter = Meter::new(self.optimizer.step);
         let mut stale = self.is_stale();
+        if stale {
+            reporter.line(&self.end_of_patience());
+        }
         while self.optimizer.step < last && !stale {
             let done = self.step(&mut batches)?;
             let step = self.optimizer.step;
@@ -169,8 +172,7 @@ impl<'a> Run<'a> {
                 self.validate(stop, reporter)?;
                 stale = self.is_stale();
                 if stale {
-                    let patience = self.config.val.patience;
-                    reporter.line(&format!("no better SSIM in {patience} validations: the end"));
+                    reporter.line(&self.end_of_patience());
                     ends = true;
                 }
                 meter.rest();
@@ -332,6 +334,10 @@ impl<'a> Run<'a> {
     fn is_stale(&self) -> bool {
         let patience = usize::try_from(self.config.val.patience).unwrap_or(usize::MAX);
         patience > 0 && self.best().is_some_and(|(_, since)| since >= patience)
+    }
+
+    fn end_of_patience(&self) -> String {
+        format!("no better SSIM in {} validations: the end", self.config.val.patience)
     }
 
     fn not_finite(&self, what: &str, value: f64) -> Error {
