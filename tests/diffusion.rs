@@ -41,7 +41,8 @@ fn processes() -> Vec<Process> {
 fn system(process: Process, prediction: Prediction, rule: Rule) -> Diffusion {
     let sampler = Sampler { rule, clamp: Clamp::X0, start: Start::Marginal };
     let (enlarge, t_weights) = (Enlarge::Bicubic, vec![]);
-    Diffusion { process, prediction, sampler, enlarge, t_weights, space: Space::Pixel }
+    let space = Space::Pixel;
+    Diffusion { process, prediction, sampler, enlarge, t_weights, space, own_states: 0.0 }
 }
 
 /// A step from t to s turns the distribution of `x_t` given x0 and y0 into that of `x_s`: that is

@@ -51,6 +51,15 @@ pub struct Diffusion {
     /// Probability of each t = 1..T in training, up to a common factor; uniform if empty.
     #[serde(default)]
     pub t_weights: Vec<f64>,
+    /// Probability that training makes the state at t < T of what the network itself estimates in one call, as it
+    /// will be when the chain is walked, and not of x0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub own_states: f64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_zero(v: &f64) -> bool {
+    *v == 0.0
 }
 
 impl Diffusion {
@@ -65,6 +74,12 @@ impl Diffusion {
                 "a direct network predicts x0 or the residual; there is no noise".into(),
             ));
         }
+        if !(0.0..=1.0).contains(&self.own_states) {
+            return Err(wrong("diffusion.own_states is a probability, from 0 to 1".into()));
+        }
+        if self.own_states > 0.0 && (self.predicts_noise() || self.space == Space::Latent) {
+            return Err(wrong("diffusion.own_states needs a network that predicts images".into()));
+        }
         if given != 0 && (given != steps || !self.t_weights.iter().all(sane)) {
             return Err(wrong(format!(
                 "diffusion.t_weights needs {steps} numbers that are not negative, or none; got {:?}",
@@ -75,6 +90,10 @@ impl Diffusion {
             return Err(wrong("diffusion.t_weights are all zero".into()));
         }
         Ok(())
+    }
+
+    fn predicts_noise(&self) -> bool {
+        self.prediction == Prediction::Epsilon
     }
 
     /// The t = 1..T that `uniform` in `[0, 1)` stands for under `t_weights`.

@@ -1,5 +1,6 @@
 //! Networks, and the registry that builds one from its configuration.
 pub mod attention_unet;
+pub mod attentive_grid;
 pub mod biggan_unet;
 pub mod discriminator;
 pub mod dual_domain_grid;
@@ -34,8 +35,10 @@ use weights::WeightsFile;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ModelConfig {
-    /// The default model's network.
+    /// Dual-domain blocks at the low resolution.
     DualDomainGrid(dual_domain_grid::DualDomainGridConfig),
+    /// The network of the models in the binary.
+    AttentiveGrid(attentive_grid::AttentiveGridConfig),
     /// The published `DualDomainUNet`.
     #[serde(rename = "dual-domain-unet")]
     DualDomainUNet(dual_domain_unet::DualDomainUNetConfig),
@@ -73,6 +76,7 @@ impl ModelConfig {
     pub fn build(&self, seed: u64) -> Box<dyn Network> {
         match self {
             Self::DualDomainGrid(c) => Box::new(dual_domain_grid::DualDomainGrid::new(c, seed)),
+            Self::AttentiveGrid(c) => Box::new(attentive_grid::AttentiveGrid::new(c, seed)),
             Self::DualDomainUNet(c) => Box::new(dual_domain_unet::DualDomainUNet::new(c, seed)),
             Self::ResidualUNet(c) => Box::new(residual_unet::ResidualUNet::new(c, seed)),
             Self::Sr3UNet(c) => Box::new(sr3_unet::Sr3UNet::new(c, seed)),
@@ -91,6 +95,7 @@ impl ModelConfig {
     pub const fn scale(&self) -> usize {
         match self {
             Self::DualDomainGrid(c) => c.scale,
+            Self::AttentiveGrid(c) => c.scale,
             Self::DualDomainUNet(c) => c.scale,
             Self::ResidualUNet(c) => c.scale,
             Self::Sr3UNet(c) => c.scale,
@@ -113,6 +118,20 @@ pub trait Network: Send + Sync {
     ///
     /// `low` is the low-resolution image `[N, h, w, C]`, `y0` its enlargement `[N, H, W, C]`.
     fn condition(&self, low: &Tensor, y0: &Tensor) -> Result<Tensor>;
+
+    /// Whether the network can be told how damaged its input is.
+    fn takes_damage(&self) -> bool {
+        false
+    }
+
+    /// As [`condition`](Self::condition), for images of which `damage` `[N, 6]` is known.
+    ///
+    /// # Errors
+    /// If the network cannot be told.
+    fn condition_on(&self, low: &Tensor, damage: &Tensor) -> Result<Tensor> {
+        let what = format!("damage of {:?} to images of {:?}", damage.shape(), low.shape());
+        Err(Error::Unsupported { op: "network", what })
+    }
 
     /// The prediction `[N, H, W, C]` for the state `x` `[N, H, W, C]` at the steps `t` `[N]`, counted
     /// as the process counts them, in F32 or F64.

@@ -74,14 +74,7 @@ impl Conv2d {
     /// The same layer with its initial weights and bias multiplied by `factor`: a residual branch
     /// that starts small keeps a deep network without norms trainable.
     pub fn scaled(self, factor: f64) -> Self {
-        for parameter in std::iter::once(&self.weight).chain(&self.bias) {
-            let value = parameter.value();
-            let scaled: Vec<f64> = match value.cpu::<f32>() {
-                Ok(values) => values.iter().map(|&v| f64::from(v) * factor).collect(),
-                Err(_) => unreachable!("a network is built on the CPU in F32"),
-            };
-            parameter.set(Tensor::from_f64(&scaled, value.shape(), value.dtype()));
-        }
+        std::iter::once(&self.weight).chain(&self.bias).for_each(|p| scale(p, factor));
         self
     }
 
@@ -91,6 +84,16 @@ impl Conv2d {
         let bias = self.bias.as_ref().map(|b| tape.parameter(b));
         tape.conv2d(x, &weight, bias.as_ref(), self.op)
     }
+}
+
+/// Multiplies the initial values of `parameter` by `factor`.
+fn scale(parameter: &Parameter, factor: f64) {
+    let value = parameter.value();
+    let scaled: Vec<f64> = match value.cpu::<f32>() {
+        Ok(values) => values.iter().map(|&v| f64::from(v) * factor).collect(),
+        Err(_) => unreachable!("a network is built on the CPU in F32"),
+    };
+    parameter.set(Tensor::from_f64(&scaled, value.shape(), value.dtype()));
 }
 
 /// A transposed convolution over `[N, H, W, Cin]` with weight `[Cin, k, k, Cout]`.
@@ -141,6 +144,12 @@ impl Linear {
             let bias = init.uniform("bias", Layout::Plain, &[outputs], bound);
             Self { weight, bias }
         })
+    }
+
+    /// The same layer with its initial weights and bias multiplied by `factor`.
+    pub fn scaled(self, factor: f64) -> Self {
+        [&self.weight, &self.bias].into_iter().for_each(|p| scale(p, factor));
+        self
     }
 
     /// The layer's output `[N, out]`.

@@ -57,6 +57,7 @@ pub mod sigmoid;
 pub mod silu;
 pub(crate) mod simd;
 pub mod slice_channels;
+pub mod swift_attention;
 pub mod tanh;
 pub mod time_embedding;
 pub mod vq_nearest;
@@ -114,6 +115,7 @@ pub fn all() -> Vec<OpCase> {
         sigmoid::cases(),
         silu::cases(),
         slice_channels::cases(),
+        swift_attention::cases(),
         vq_nearest::cases(),
         window_attention::cases(),
         tanh::cases(),

@@ -302,6 +302,7 @@ mod tests {
             factors: Tensor::from_vec(vec![0.0f32; 6], &[2, 3]),
             times: Tensor::from_vec(vec![0.0f32; 2], &[2]),
             steps: t.to_vec(),
+            own: vec![],
             number: 0,
             noised: None,
         }

@@ -25,6 +25,8 @@ pub(super) struct Batch {
     pub(super) times: Tensor,
     /// The random steps t of the chain, one for each crop.
     pub(super) steps: Vec<usize>,
+    /// Which states are made of the network's own estimate in place of x0; none if empty.
+    pub(super) own: Vec<bool>,
     /// The batch's number in the run: the step of its noise.
     pub(super) number: u64,
     /// State and target, where the CPU trains; a GPU makes its own.
@@ -74,7 +76,13 @@ impl Source {
         }
         let factors = Tensor::from_vec(factors, &[n, 3]);
         let times = Tensor::from_f64(&times, &[n], DType::F32);
-        let mut batch = Batch { crops, factors, times, steps, number, noised: None };
+        let mut own = vec![];
+        if self.diffusion.own_states > 0.0 {
+            let last = self.chain.steps();
+            let drawn = |&t: &usize| draws.uniform() < self.diffusion.own_states && t < last;
+            own = steps.iter().map(drawn).collect();
+        }
+        let mut batch = Batch { crops, factors, times, steps, own, number, noised: None };
         if self.noise_here {
             batch.noised = Some(self.noised(&batch)?.map(Arc::new));
         }

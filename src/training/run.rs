@@ -10,9 +10,11 @@ use super::adversary::Adversary;
 use super::batch::{Batch, Source};
 use super::checkpoint::{Checkpoints, Part, Trained};
 use super::gpu::GpuTrainer;
+use super::init;
 use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use super::loss;
 use super::optimizer::{self, Done, Gradients, Optimizer, Plan};
+use super::own;
 use super::sections::Config;
 use super::settings;
 use super::validate::{Stop, Validation};
@@ -87,6 +89,9 @@ impl<'a> Run<'a> {
         // Before anything is written: a run that cannot start leaves no folder.
         if checkpoints.latest().is_none() {
             load_frozen(config, network)?;
+            if let Some(path) = &config.run.init {
+                reporter.line(&init::load(network, path)?);
+            }
         }
         let mut adversary = Adversary::open(config, &mut |text| reporter.warn(text))?;
         fs::create_dir_all(folder).map_err(|e| {
@@ -131,6 +136,10 @@ impl<'a> Run<'a> {
         if self.adversary.is_some() {
             let report =
                 Report::new("cannot train on a GPU", "there is a stage with [adversarial]");
+            return Err(Error::Usage(report.help("--device cpu")));
+        }
+        if self.config.diffusion.own_states > 0.0 {
+            let report = Report::new("cannot train on a GPU", "diffusion.own_states is not 0");
             return Err(Error::Usage(report.help("--device cpu")));
         }
         let trainer = GpuTrainer::new(gpu, dtype, self.config, self.network, &self.optimizer)?;
@@ -234,10 +243,14 @@ impl<'a> Run<'a> {
         let mut tape = loss::tape(&self.config.optim);
         let crops = &batch.crops;
         let condition = tape.input(self.network.condition(&crops.low, &crops.y0)?);
-        let [state, target] = match &batch.noised {
-            Some(noised) => noised.each_ref().map(|t| tape.input(Arc::clone(t))),
-            None => unreachable!("batches for the CPU are noised"),
+        let Some([state, target]) = &batch.noised else {
+            unreachable!("batches for the CPU are noised")
         };
+        let state = match batch.own.contains(&true) {
+            true => Arc::new(own::state(self.network, self.config, &batch)?),
+            false => Arc::clone(state),
+        };
+        let [state, target] = [state, Arc::clone(target)].map(|t| tape.input(t));
         let predicted = self.network.forward(&mut tape, &state, &condition, &batch.times)?;
         let mut loss = loss::loss(&mut tape, &self.config.loss, &predicted, &target)?;
         let mut critic = None;
