@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::process::{Chain, Enlarge, Family, Marginal, Prediction, Process};
 use crate::engine::device::{Device, Real};
-use crate::engine::rng::{Purpose, Stream};
+use crate::engine::rng::{Purpose, Sequence, Stream};
 use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
@@ -94,6 +94,17 @@ impl Diffusion {
 
     fn predicts_noise(&self) -> bool {
         self.prediction == Prediction::Epsilon
+    }
+
+    /// The t of `n` images by `draws`: each of its own or, if calls at T are `apart`, all of them T or none.
+    pub fn draw_steps(&self, n: usize, draws: &mut Sequence, apart: bool) -> Vec<usize> {
+        let last = self.process.steps();
+        let mut drawn = || self.draw_t(draws.uniform());
+        let first = drawn();
+        let fits = |t: usize| !apart || (t == last) == (first == last);
+        // As many draws as it takes: what the first one was has a probability above 0.
+        let mut next = || std::iter::repeat_with(&mut drawn).find(|&t| fits(t)).unwrap_or(first);
+        std::iter::once(first).chain((1..n).map(|_| next())).take(n).collect()
     }
 
     /// The t = 1..T that `uniform` in `[0, 1)` stands for under `t_weights`.
@@ -423,7 +434,10 @@ impl Walk {
             let state = Arc::new(input);
             let (seen, shown) =
                 (tape.input(Arc::clone(&state)), tape.input(Arc::clone(&condition)));
-            let output = network.forward(&mut tape, &seen, &shown, &step.time)?;
+            let output = match k {
+                0 => network.forward_first(&mut tape, &seen, &shown, &step.time)?,
+                _ => network.forward(&mut tape, &seen, &shown, &step.time)?,
+            };
             drop((seen, shown, tape));
             // The next input takes the place of this one, which nothing else holds any more.
             input = Arc::try_unwrap(state).or_else(|state| state.try_clone())?;

@@ -119,7 +119,9 @@ impl<'a> Source<'a> {
         if file.components != 0 && !file.complete {
             return Err(self.truncated());
         }
-        self.finish(self.open(jpeg::JpegDecoder::new)?, file.density)
+        let mut image = self.finish(self.open(jpeg::JpegDecoder::new)?, file.density)?;
+        image.metadata.jpeg_quality = file.quality;
+        Ok(image)
     }
 
     fn webp(&self) -> Result<Image> {
@@ -206,7 +208,7 @@ impl<'a> Source<'a> {
             exif::update(block, image.width, image.height);
         }
         let density = density.map(|(x, y)| if turn >= 5 { (y, x) } else { (x, y) });
-        image.metadata = Metadata { icc, exif, density, text: Vec::new() };
+        image.metadata = Metadata { icc, exif, density, ..Metadata::default() };
         Ok(image)
     }
 

@@ -4,6 +4,8 @@
 //! The decoder fills a truncated picture with gray and reports success, so the markers are walked
 //! here.
 
+use super::damage::quality_of_table;
+
 /// Found by walking the markers of a JPEG file.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Structure {
@@ -15,6 +17,8 @@ pub(super) struct Structure {
     pub(super) complete: bool,
     /// Pixels per metre from the JFIF header.
     pub(super) density: Option<(u32, u32)>,
+    /// 1..=100, of the luminance.
+    pub(super) quality: Option<f32>,
 }
 
 /// Walks the markers of `bytes`.
@@ -37,6 +41,7 @@ pub(super) fn structure(bytes: &[u8]) -> Structure {
                         found.precision = segment[0];
                         found.components = segment[5];
                     }
+                    0xDB => found.quality = found.quality.or_else(|| luminance(segment)),
                     0xE0 if segment.starts_with(b"JFIF\0") => found.density = density(segment),
                     _ => {}
                 }
@@ -67,6 +72,23 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
 fn segment(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let length = usize::from(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
     bytes.get(at + 2..at + length.max(2))
+}
+
+/// The quality that table 0 among those of a DQT segment stands for.
+fn luminance(mut tables: &[u8]) -> Option<f32> {
+    loop {
+        let (&head, rest) = tables.split_first()?;
+        let wide = head >> 4 != 0;
+        let (content, next) = rest.split_at_checked(if wide { 128 } else { 64 })?;
+        let entry = |k: usize| match wide {
+            true => u16::from_be_bytes([content[2 * k], content[2 * k + 1]]),
+            false => u16::from(content[k]),
+        };
+        if head & 15 == 0 {
+            return Some(quality_of_table(&std::array::from_fn(entry)));
+        }
+        tables = next;
+    }
 }
 
 fn density(jfif: &[u8]) -> Option<(u32, u32)> {

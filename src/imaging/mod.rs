@@ -10,6 +10,7 @@
 //! f32       [H, W, C] in [0, 1]: sample / 255 or sample / 65535
 //! ```
 pub mod color;
+pub mod damage;
 pub mod decode;
 pub mod encode;
 mod exif;
@@ -100,6 +101,8 @@ pub struct Metadata {
     pub density: Option<(u32, u32)>,
     /// Keyword and text, stored in PNG only.
     pub text: Vec<(String, String)>,
+    /// The quality of a JPEG file, 1..=100, by its quantisation tables; none of other files.
+    pub jpeg_quality: Option<f32>,
 }
 
 /// A rectangle of pixels: columns `x..x + width`, rows `y..y + height`.

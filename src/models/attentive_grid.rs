@@ -3,16 +3,20 @@
 //!
 //! The trunk is that of ERRN2 (NTIRE 2026 challenge on efficient super-resolution) under the names of its state
 //! dict, so that its published weights load into it; its blocks are SPAN's (Wan et al. 2024). What makes it a
-//! denoiser starts at zero: with the published weights alone, the first call gives what ERRN2 gives.
+//! denoiser starts at zero: with the published weights alone, a call gives what ERRN2 gives.
+//!
+//! There are two trunks, experts as in eDiff-I (Balaji et al. 2022): one for the call that starts the chain, which
+//! a single step consists of and which is trained to be faithful, one for the calls after it, which draw texture.
 //!
 //! ```text
-//! e  = mlp(embed t ++ damage)                                   [N, C]
-//! f  = conv3(low) + conv3'(unshuffle s of x_t)                  [N, h, w, C]
+//! e  = mlp(embed t ++ damage)                                   [N, D]
+//! f  = conv3(low) + conv3'(unshuffle s of x_t)                  [N, h, w, C]; without the state at t = T
 //! y  = blocks of  (g + y) (sigmoid(g) - 1/2),  g = conv3 lrelu conv3 lrelu conv3 lrelu (conv3 y + linear e)
 //! x0 = shuffle s of conv3(conv3(y) + f)                         [N, H, W, 3]
 //! ```
 use serde::{Deserialize, Serialize};
 
+use super::damage::TOLD;
 use super::{Geometry, Network};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -21,11 +25,11 @@ use crate::error::Result;
 use crate::nn::{Conv2d, Init, Linear};
 use crate::ops::time_embedding::TimeEmbedding;
 
-/// What a network is told of the damage to its input, for each image: see [`Damage`](crate::data::degrade).
-pub const DAMAGE: usize = 6;
-
 /// Slope of the leaky ReLU left of 0.
 const SLOPE: f64 = 0.1;
+
+/// What the names of the parameters of later calls start with.
+pub const LATER: &str = "later";
 
 /// The sizes of the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,9 +58,8 @@ struct Block {
 
 impl Block {
     fn new(init: &mut Init, c: usize) -> Self {
-        let conv = |i: usize| {
-            init.at(format!("rep{i}"), |init| Conv2d::same(init, "rep_conv", c, c, 3))
-        };
+        let conv =
+            |i: usize| init.at(format!("rep{i}"), |init| Conv2d::same(init, "rep_conv", c, c, 3));
         Self { convs: [1, 2, 3, 4].map(conv) }
     }
 
@@ -73,97 +76,45 @@ impl Block {
     }
 }
 
-/// See the [module](self).
+/// All layers that work on images.
 #[derive(Debug)]
-pub struct AttentiveGrid {
-    config: AttentiveGridConfig,
-    embedding: [Linear; 2],
-    /// Of the low-resolution image, and of the state.
-    stem: [Conv2d; 2],
+struct Trunk {
+    low: Conv2d,
+    state: Option<Conv2d>,
     blocks: Vec<(Block, Linear)>,
     body: Conv2d,
     tail: Conv2d,
-    parameters: Vec<Parameter>,
 }
 
-impl AttentiveGrid {
-    /// A network whose initial weights are a function of `seed`.
-    pub fn new(config: &AttentiveGridConfig, seed: u64) -> Self {
-        let mut all = Init::new(seed);
-        let (init, c, dim) = (&mut all, config.channels, config.time_dim);
-        let image = 3 * config.scale * config.scale;
+impl Trunk {
+    fn new(init: &mut Init, config: &AttentiveGridConfig, sees_state: bool) -> Self {
+        let (c, image) = (config.channels, 3 * config.scale * config.scale);
         let low = Conv2d::same(init, "conv_1", 3, c, 3);
         let block = |i: usize| {
             init.at(format!("block_{}", i + 1), |init| {
                 // Not told anything at first.
-                (Block::new(init, c), Linear::new(init, "told", dim, c).scaled(0.0))
+                let told = Linear::new(init, "told", config.time_dim, c).scaled(0.0);
+                (Block::new(init, c), told)
             })
         };
         let blocks = (0..config.blocks).map(block).collect();
         let body = Conv2d::same(init, "conv_2", c, c, 3);
         let tail = Conv2d::same(init, "upsampler.0", c, image, 3);
-        let state = Conv2d::unbiased(init, "state", image, c, 3).scaled(0.0);
-        let embedding = init.at("told", |init| {
-            [Linear::new(init, "0", dim + DAMAGE, dim), Linear::new(init, "2", dim, dim)]
-        });
-        let parameters = all.finish();
-        let (config, stem) = (config.clone(), [low, state]);
-        Self { config, embedding, stem, blocks, body, tail, parameters }
+        let state = |init: &mut Init| Conv2d::unbiased(init, "state", image, c, 3).scaled(0.0);
+        Self { low, state: sees_state.then(|| state(init)), blocks, body, tail }
     }
 
-    /// What the blocks are told, `[N, time_dim]`, by t `[N]` and `damage` `[N, DAMAGE]`.
-    fn told(&self, tape: &mut Tape, t: &Tensor, damage: &Var) -> Result<Var> {
-        let (n, dim) = (damage.shape()[0], self.config.time_dim);
-        let time = TimeEmbedding::SinCosToEnd.of_tensor(t, dim, damage.value().dtype())?;
-        let time = tape.input(time);
-        let time = tape.reshape(&time, &[n, 1, 1, dim])?;
-        let all = tape.concat(&[&time, damage])?;
-        let all = tape.reshape(&all, &[n, dim + DAMAGE])?;
-        let told = self.embedding[0].forward(tape, &all)?;
-        let told = tape.silu(&told)?;
-        let told = self.embedding[1].forward(tape, &told)?;
-        tape.silu(&told)
-    }
-}
-
-impl Network for AttentiveGrid {
-    /// `low` and, for every pixel, that nothing is known of its damage.
-    fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
-        let unknown = Tensor::zeros_as(low, &[low.shape()[0], DAMAGE])?;
-        self.condition_on(low, &unknown)
-    }
-
-    fn takes_damage(&self) -> bool {
-        true
-    }
-
-    /// `low` `[N, h, w, 3]` ++ `damage` `[N, 6]` repeated, `[N, h, w, 9]`.
-    fn condition_on(&self, low: &Tensor, damage: &Tensor) -> Result<Tensor> {
-        let mut tape = Tape::inference();
-        let [n, h, w, _] = low.nhwc("attentive_grid")?;
-        let zeros = tape.input(Tensor::zeros_as(low, &[n, h, w, DAMAGE])?);
-        let damage = tape.input(damage.try_clone()?);
-        let maps = tape.add_channels(&zeros, &damage)?;
-        let low = tape.input(low.try_clone()?);
-        tape.concat(&[&low, &maps])?.into_tensor()
-    }
-
-    /// x0 in `[-1, 1]`.
-    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {
-        let low = tape.slice_channels(condition, 0, 3)?;
-        let damage = tape.slice_channels(condition, 3, DAMAGE)?;
-        // The same at every pixel.
-        let damage = tape.crop(&damage, 1, 1)?;
-        let told = self.told(tape, t, &damage)?;
-        let low = tape.to_unit(&low)?;
-        let low = self.stem[0].forward(tape, &low)?;
-        let state = tape.pixel_unshuffle(x, self.config.scale)?;
-        let state = self.stem[1].forward(tape, &state)?;
-        let stem = tape.add(&low, &state)?;
-        drop((low, state));
+    /// x0 `[N, H, W, 3]` in `[0, 1]` for `low` `[N, h, w, 3]` in `[0, 1]` and the state `x`.
+    fn forward(&self, tape: &mut Tape, scale: usize, [x, low, told]: [&Var; 3]) -> Result<Var> {
+        let mut stem = self.low.forward(tape, low)?;
+        if let Some(state) = &self.state {
+            let x = tape.pixel_unshuffle(x, scale)?;
+            let x = state.forward(tape, &x)?;
+            stem = tape.add(&stem, &x)?;
+        }
         let mut features = stem.clone();
         for (block, linear) in &self.blocks {
-            let shift = linear.forward(tape, &told)?;
+            let shift = linear.forward(tape, told)?;
             // A clone shares the weights.
             let block = block.clone();
             let run = move |tape: &mut Tape, v: &[Var]| block.forward(tape, &v[0], &v[1]);
@@ -174,8 +125,96 @@ impl Network for AttentiveGrid {
         drop(stem);
         let image = self.tail.forward(tape, &features)?;
         drop(features);
-        let image = tape.pixel_shuffle(&image, self.config.scale)?;
+        tape.pixel_shuffle(&image, scale)
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct AttentiveGrid {
+    config: AttentiveGridConfig,
+    embedding: [Linear; 2],
+    /// Of the call that starts the chain, whose state holds nothing that the low resolution does not.
+    first: Trunk,
+    /// Of all others.
+    later: Trunk,
+    parameters: Vec<Parameter>,
+}
+
+impl AttentiveGrid {
+    /// A network whose initial weights are a function of `seed`.
+    pub fn new(config: &AttentiveGridConfig, seed: u64) -> Self {
+        let mut init = Init::new(seed);
+        let dim = config.time_dim;
+        let first = Trunk::new(&mut init, config, false);
+        let later = init.at(LATER, |init| Trunk::new(init, config, true));
+        let embedding = init.at("told", |init| {
+            [Linear::new(init, "0", dim + TOLD, dim), Linear::new(init, "2", dim, dim)]
+        });
+        let parameters = init.finish();
+        Self { config: config.clone(), embedding, first, later, parameters }
+    }
+
+    /// What the blocks are told, `[N, time_dim]`, by t `[N]` and `damage` `[N, 1, 1, TOLD]`.
+    fn told(&self, tape: &mut Tape, t: &Tensor, damage: &Var) -> Result<Var> {
+        let (n, dim) = (damage.shape()[0], self.config.time_dim);
+        let time = TimeEmbedding::SinCosToEnd.of_tensor(t, dim, damage.value().dtype())?;
+        let time = tape.input(time);
+        let time = tape.reshape(&time, &[n, 1, 1, dim])?;
+        let all = tape.concat(&[&time, damage])?;
+        let all = tape.reshape(&all, &[n, dim + TOLD])?;
+        let told = self.embedding[0].forward(tape, &all)?;
+        let told = tape.silu(&told)?;
+        let told = self.embedding[1].forward(tape, &told)?;
+        tape.silu(&told)
+    }
+
+    fn run(&self, tape: &mut Tape, trunk: &Trunk, seen: [&Var; 2], t: &Tensor) -> Result<Var> {
+        let [x, condition] = seen;
+        let low = tape.slice_channels(condition, 0, 3)?;
+        let low = tape.to_unit(&low)?;
+        let damage = tape.slice_channels(condition, 3, TOLD)?;
+        // The same at every pixel.
+        let damage = tape.crop(&damage, 1, 1)?;
+        let told = self.told(tape, t, &damage)?;
+        let image = trunk.forward(tape, self.config.scale, [x, &low, &told])?;
         tape.to_signed(&image)
+    }
+}
+
+impl Network for AttentiveGrid {
+    /// `low` and, for every pixel, that nothing is known of its damage.
+    fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
+        let unknown = Tensor::zeros_as(low, &[low.shape()[0], TOLD])?;
+        self.condition_on(low, &unknown)
+    }
+
+    fn takes_damage(&self) -> bool {
+        true
+    }
+
+    /// `low` `[N, h, w, 3]` ++ `damage` `[N, TOLD]` repeated, `[N, h, w, 3 + TOLD]`.
+    fn condition_on(&self, low: &Tensor, damage: &Tensor) -> Result<Tensor> {
+        let mut tape = Tape::inference();
+        let [n, h, w, _] = low.nhwc("attentive_grid")?;
+        let zeros = tape.input(Tensor::zeros_as(low, &[n, h, w, TOLD])?);
+        let damage = tape.input(damage.try_clone()?);
+        let maps = tape.add_channels(&zeros, &damage)?;
+        let low = tape.input(low.try_clone()?);
+        tape.concat(&[&low, &maps])?.into_tensor()
+    }
+
+    /// x0 in `[-1, 1]`, at t < T.
+    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {
+        self.run(tape, &self.later, [x, condition], t)
+    }
+
+    fn has_first_call(&self) -> bool {
+        true
+    }
+
+    fn forward_first(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {
+        self.run(tape, &self.first, [x, condition], t)
     }
 
     fn parameters(&self) -> &[Parameter] {

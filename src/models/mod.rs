@@ -2,6 +2,7 @@
 pub mod attention_unet;
 pub mod attentive_grid;
 pub mod biggan_unet;
+pub mod damage;
 pub mod discriminator;
 pub mod dual_domain_grid;
 pub mod dual_domain_unet;
@@ -136,6 +137,16 @@ pub trait Network: Send + Sync {
     /// The prediction `[N, H, W, C]` for the state `x` `[N, H, W, C]` at the steps `t` `[N]`, counted
     /// as the process counts them, in F32 or F64.
     fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var>;
+
+    /// Whether the call at t = T, where a chain starts, is one of its own: [`forward_first`](Self::forward_first).
+    fn has_first_call(&self) -> bool {
+        false
+    }
+
+    /// As [`forward`](Self::forward), where all `t` are T.
+    fn forward_first(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {
+        self.forward(tape, x, condition, t)
+    }
 
     /// All parameters, in construction order.
     fn parameters(&self) -> &[Parameter];

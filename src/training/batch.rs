@@ -9,6 +9,7 @@ use crate::engine::device::{DType, Real};
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
+use crate::models::Network;
 use crate::models::vq::Vq;
 use crate::ops::noise::{Noise, PixelNoise};
 use crate::ops::q_sample::q_sample;
@@ -40,21 +41,24 @@ pub(super) struct Source {
     chain: Chain,
     seed: u64,
     noise_here: bool,
+    /// Whether all images of a batch start their chains, or none.
+    apart: bool,
     first_stage: Option<Arc<Vq>>,
 }
 
 impl Source {
-    /// Batches of `crops`; with `noise_here` their state and target are made, too.
-    pub(super) fn new(crops: Crops, config: &Config, noise_here: bool) -> Self {
+    /// Batches of `crops` for `network`; with `noise_here` their state and target are made, too.
+    pub(super) fn new(
+        crops: Crops,
+        config: &Config,
+        network: &dyn Network,
+        noise_here: bool,
+    ) -> Self {
         let diffusion = config.diffusion.clone();
         let chain = diffusion.process.chain();
         let seed = config.run.seed;
-        Self { crops, chain, diffusion, seed, noise_here, first_stage: None }
-    }
-
-    /// The same with the latents that `first_stage` makes in place of images.
-    pub(super) fn in_latents(self, first_stage: Option<Arc<Vq>>) -> Self {
-        Self { first_stage, ..self }
+        let (apart, first_stage) = (network.has_first_call(), network.first_stage().cloned());
+        Self { crops, chain, diffusion, seed, noise_here, apart, first_stage }
     }
 
     /// The batch `number` of the run.
@@ -66,7 +70,7 @@ impl Source {
         }
         let n = crops.x0.shape()[0];
         let mut draws = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
-        let steps: Vec<usize> = (0..n).map(|_| self.diffusion.draw_t(draws.uniform())).collect();
+        let steps = self.diffusion.draw_steps(n, &mut draws, self.apart);
         let (mut factors, mut times) = (Vec::with_capacity(3 * n), Vec::with_capacity(n));
         for &t in &steps {
             let (m, time) = self.chain.drawn(t, || draws.uniform());

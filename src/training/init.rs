@@ -5,6 +5,7 @@ use crate::diffusion::system;
 use crate::engine::parameter::Parameter;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
+use crate::models::attentive_grid::LATER;
 use crate::models::weights::{WeightsFile, file_shape, from_file_layout};
 
 /// Gives `network` every tensor of the weights file (or run folder) `path` that has the name and shape of one of
@@ -23,7 +24,8 @@ pub(super) fn load(network: &dyn Network, path: &Path) -> Result<String> {
         let report = Report::new(what, format!("{cause} has the name and shape of one of its own"));
         return Err(Error::Usage(report.help("srk models info FILE    shows what it is")));
     }
-    let unused = file.tensors.len() - taken.len();
+    let used = |name: &String| taken.iter().any(|p| p.name().ends_with(name.as_str()));
+    let unused = file.tensors.keys().filter(|name| !used(name)).count();
     let mut line = format!("{} of {} tensors from {}", taken.len(), state.len(), path.display());
     if let Some(first) = new.first() {
         line += &format!("; {} start anew (first: {})", new.len(), first.name());
@@ -34,9 +36,13 @@ pub(super) fn load(network: &dyn Network, path: &Path) -> Result<String> {
     Ok(line)
 }
 
-/// Whether `file` holds the tensor of `parameter`, which then has its values.
+/// Whether `file` holds the tensor of `parameter`, which then has its values. Where a file knows of no later calls,
+/// they start as the first one.
 fn take(parameter: &Parameter, file: &WeightsFile) -> bool {
-    let Some((shape, values)) = file.tensors.get(parameter.name()) else { return false };
+    let plain = parameter.name().strip_prefix(LATER).and_then(|name| name.strip_prefix('.'));
+    let held = file.tensors.get(parameter.name());
+    let found = held.or_else(|| plain.and_then(|name| file.tensors.get(name)));
+    let Some((shape, values)) = found else { return false };
     if *shape != file_shape(parameter.layout(), parameter.value().shape()) {
         return false;
     }

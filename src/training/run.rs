@@ -138,8 +138,10 @@ impl<'a> Run<'a> {
                 Report::new("cannot train on a GPU", "there is a stage with [adversarial]");
             return Err(Error::Usage(report.help("--device cpu")));
         }
-        if self.config.diffusion.own_states > 0.0 {
-            let report = Report::new("cannot train on a GPU", "diffusion.own_states is not 0");
+        if self.config.diffusion.own_states > 0.0 || self.network.has_first_call() {
+            let what =
+                "the call that starts the chain is one of its own, or diffusion.own_states is set";
+            let report = Report::new("cannot train on a GPU", what);
             return Err(Error::Usage(report.help("--device cpu")));
         }
         let trainer = GpuTrainer::new(gpu, dtype, self.config, self.network, &self.optimizer)?;
@@ -157,8 +159,7 @@ impl<'a> Run<'a> {
         reporter: &mut dyn Reporter,
     ) -> Result<()> {
         let parts = self.config.optim.accumulate;
-        let source = Source::new(data, self.config, self.gpu.is_none())
-            .in_latents(self.network.first_stage().cloned());
+        let source = Source::new(data, self.config, self.network, self.gpu.is_none());
         let numbers = self.optimizer.step * parts..last * parts;
         let mut batches = Ahead::start(numbers, 2, move |number| source.batch(number));
         let mut meter = Meter::new(self.optimizer.step);
@@ -251,7 +252,11 @@ impl<'a> Run<'a> {
             false => Arc::clone(state),
         };
         let [state, target] = [state, Arc::clone(target)].map(|t| tape.input(t));
-        let predicted = self.network.forward(&mut tape, &state, &condition, &batch.times)?;
+        let last = self.config.diffusion.process.steps();
+        let predicted = match batch.steps.iter().all(|&t| t == last) {
+            true => self.network.forward_first(&mut tape, &state, &condition, &batch.times)?,
+            false => self.network.forward(&mut tape, &state, &condition, &batch.times)?,
+        };
         let mut loss = loss::loss(&mut tape, &self.config.loss, &predicted, &target)?;
         let mut critic = None;
         if let Some(adversary) = self.adversary.as_mut().filter(|a| a.plays(self.optimizer.step)) {
