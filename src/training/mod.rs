@@ -2,11 +2,13 @@
 mod adversary;
 mod batch;
 pub mod checkpoint;
+mod clean;
 pub mod config;
 mod gpu;
 pub mod log;
 pub mod loss;
 pub mod optimizer;
+mod perceptual;
 pub mod recipes;
 pub mod run;
 pub mod sections;

@@ -13,6 +13,7 @@ use super::gpu::GpuTrainer;
 use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use super::loss;
 use super::optimizer::{self, Done, Gradients, Optimizer, Plan};
+use super::perceptual::Perceptual;
 use super::sections::Config;
 use super::settings;
 use super::validate::{Stop, Validation};
@@ -67,6 +68,7 @@ struct Run<'a> {
     network: &'a dyn Network,
     optimizer: Optimizer,
     adversary: Option<Adversary>,
+    perceptual: Option<Perceptual>,
     gpu: Option<GpuTrainer>,
     checkpoints: Checkpoints,
     metrics: Metrics,
@@ -89,6 +91,7 @@ impl<'a> Run<'a> {
             load_frozen(config, network)?;
         }
         let mut adversary = Adversary::open(config, &mut |text| reporter.warn(text))?;
+        let perceptual = Perceptual::open(config)?;
         fs::create_dir_all(folder).map_err(|e| {
             Error::Failed(Report::new(format!("cannot make the folder {}", folder.display()), e))
         })?;
@@ -118,6 +121,7 @@ impl<'a> Run<'a> {
             network,
             optimizer,
             adversary,
+            perceptual,
             gpu,
             checkpoints,
             metrics,
@@ -131,6 +135,11 @@ impl<'a> Run<'a> {
         if self.adversary.is_some() {
             let report =
                 Report::new("cannot train on a GPU", "there is a stage with [adversarial]");
+            return Err(Error::Usage(report.help("--device cpu")));
+        }
+        if self.perceptual.is_some() {
+            let report =
+                Report::new("cannot train on a GPU", "the loss has perceptual terms ([loss])");
             return Err(Error::Usage(report.help("--device cpu")));
         }
         let trainer = GpuTrainer::new(gpu, dtype, self.config, self.network, &self.optimizer)?;
@@ -240,6 +249,10 @@ impl<'a> Run<'a> {
         };
         let predicted = self.network.forward(&mut tape, &state, &condition, &batch.times)?;
         let mut loss = loss::loss(&mut tape, &self.config.loss, &predicted, &target)?;
+        if let Some(perceptual) = &self.perceptual {
+            let more = perceptual.loss(&mut tape, [&predicted, &state], &batch)?;
+            loss = tape.add(&loss, &more)?;
+        }
         let mut critic = None;
         if let Some(adversary) = self.adversary.as_mut().filter(|a| a.plays(self.optimizer.step)) {
             let (more, fake) = adversary.judge(&mut tape, [&predicted, &state], &batch)?;
