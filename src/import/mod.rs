@@ -6,7 +6,10 @@
 //! ```
 mod archive;
 pub mod detect;
+pub mod features;
 mod frozen;
+mod mat;
+mod numpy;
 mod pickle;
 mod resshift;
 mod schedule;

@@ -1,9 +1,11 @@
 //! A machine for pickles that executes nothing.
 //!
-//! It knows the opcodes that `torch.save` writes and of all functions only those that put a tensor
-//! together; calls of any other make [`Value::Opaque`], which can be carried but not used. Values lie in
-//! one list and refer to each other by number: a pickle may share and nest them at will, and neither
-//! costs more than its own bytes.
+//! It knows the opcodes that `torch.save` writes and of all functions only those that put a tensor or an
+//! array of numpy together; calls of any other make [`Value::Opaque`], which can be carried but not used.
+//! Values lie in one list and refer to each other by number: a pickle may share and nest them at will, and
+//! neither costs more than its own bytes. Arrays lie in the pickle itself: they become tensors whose storage
+//! is named by where its bytes are ([`inline_start`]).
+use super::numpy;
 use super::storage::{Element, Tensor};
 
 /// The place of a value in a [`Tree`].
@@ -31,6 +33,12 @@ pub(super) enum Value {
     /// Numbers of a file: where they are, and how many.
     Storage(Storage),
     Tensor(Tensor),
+    /// Bytes of the pickle, or of those beside it: where they start, and how many.
+    Bytes(usize, usize),
+    /// numpy's type of an element; none if it cannot be read, such as big-endian ones.
+    Dtype(Option<Element>),
+    /// An array of numpy before its state is known.
+    Array,
     /// What is not known and not looked into.
     Opaque,
 }
@@ -47,6 +55,13 @@ pub(super) struct Storage {
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     values: Vec<Value>,
+    /// Bytes that a pickle held as text: they lie beyond its end.
+    pub(super) beside: Vec<u8>,
+}
+
+/// Where a storage whose bytes lie in the pickle starts.
+pub(super) fn inline_start(storage: &Storage) -> Option<u64> {
+    storage.key.strip_prefix('@')?.parse().ok()
 }
 
 impl Tree {
@@ -57,6 +72,12 @@ impl Tree {
     pub(super) fn push(&mut self, value: Value) -> Id {
         self.values.push(value);
         self.values.len() - 1
+    }
+
+    fn set(&mut self, id: Id, value: Value) {
+        if let Some(place) = self.values.get_mut(id) {
+            *place = value;
+        }
     }
 
     /// The entries of a dict that texts name.
@@ -77,7 +98,15 @@ impl Tree {
         })
     }
 
-    fn items(&self, id: Id) -> &[Id] {
+    /// Every tensor that a pickle made.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.values.iter().filter_map(|value| match value {
+            Value::Tensor(tensor) => Some(tensor),
+            _ => None,
+        })
+    }
+
+    pub(super) fn items(&self, id: Id) -> &[Id] {
         match self.get(id) {
             Value::Items(items) => items,
             _ => &[],
@@ -91,16 +120,27 @@ impl Tree {
         }
     }
 
-    fn sizes(&self, id: Id) -> Parsed<Vec<usize>> {
+    pub(super) fn sizes(&self, id: Id) -> Parsed<Vec<usize>> {
         self.items(id).iter().map(|&id| self.size(id)).collect()
     }
 }
 
 /// Runs the pickle at `at` in `bytes`; its value, and where it ends.
 pub(super) fn run(tree: &mut Tree, bytes: &[u8], at: usize) -> Parsed<(Id, usize)> {
-    let input = bytes.get(..bytes.len().min(MOST_BYTES)).unwrap_or_default();
+    run_within(tree, bytes, at, MOST_BYTES)
+}
+
+/// As [`run`], for a pickle of at most `most` bytes: one that holds its arrays.
+pub(super) fn run_within(
+    tree: &mut Tree,
+    bytes: &[u8],
+    at: usize,
+    most: usize,
+) -> Parsed<(Id, usize)> {
+    let input = bytes.get(..bytes.len().min(most)).unwrap_or_default();
     let (stack, marks, memo) = Default::default();
-    let mut machine = Machine { tree, input, at, stack, marks, memo };
+    let end = bytes.len();
+    let mut machine = Machine { tree, input, end, most, at, stack, marks, memo };
     let value =
         machine.run().map_err(|e| format!("its pickle is damaged at byte {}: {e}", machine.at))?;
     Ok((value, machine.at))
@@ -109,6 +149,9 @@ pub(super) fn run(tree: &mut Tree, bytes: &[u8], at: usize) -> Parsed<(Id, usize
 struct Machine<'a> {
     tree: &'a mut Tree,
     input: &'a [u8],
+    /// Where bytes beside the pickle start.
+    end: usize,
+    most: usize,
     at: usize,
     stack: Vec<Id>,
     /// Where on the stack marks are.
@@ -197,8 +240,7 @@ impl<'a> Machine<'a> {
                 self.pop()?;
                 self.call()
             }
-            // The attributes of an object: of no object that is used here.
-            b'b' => self.pop().map(drop),
+            b'b' => self.state(),
             b'Q' => self.storage(),
             other => Err(format!("opcode {other:#04x} is none that torch.save writes")),
         }
@@ -206,9 +248,9 @@ impl<'a> Machine<'a> {
 
     fn take(&mut self, n: usize) -> Parsed<&'a [u8]> {
         let part = self.at.checked_add(n).and_then(|end| self.input.get(self.at..end));
-        let part = part.ok_or_else(|| match self.input.len() < MOST_BYTES {
+        let part = part.ok_or_else(|| match self.input.len() < self.most {
             true => "it ends too early".to_owned(),
-            false => format!("it is longer than {} MiB", MOST_BYTES >> 20),
+            false => format!("it is longer than {} MiB", self.most >> 20),
         })?;
         self.at += n;
         Ok(part)
@@ -313,7 +355,7 @@ impl<'a> Machine<'a> {
             b'X' | 0x8c | 0x8d | b'T' | b'U' => {
                 self.push(Value::Text(String::from_utf8_lossy(bytes).into_owned()))
             }
-            _ => self.push(Value::Opaque),
+            _ => self.push(Value::Bytes(self.at - length, length)),
         }
     }
 
@@ -363,8 +405,21 @@ impl<'a> Machine<'a> {
                 let entries = self.tree.items(list).iter().filter_map(pair).collect();
                 self.push(Value::Dict(entries))
             }
-            _ => self.push(Value::Opaque),
+            (name, arguments) => {
+                let (name, arguments) = (name.to_owned(), arguments.to_vec());
+                let value = numpy::call(self.tree, self.end, &name, &arguments)?;
+                self.push(value)
+            }
         }
+    }
+
+    /// The attributes of an object: of no object that is used here but an array and its type.
+    fn state(&mut self) -> Parsed<()> {
+        let (state, object) = (self.pop()?, self.top()?);
+        if let Some(value) = numpy::with_state(self.tree, object, state)? {
+            self.tree.set(object, value);
+        }
+        Ok(())
     }
 
     fn tensor(&self, [storage, offset, sizes, strides]: [Id; 4]) -> Parsed<Value> {

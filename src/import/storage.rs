@@ -128,6 +128,15 @@ impl Tensor {
         Self::new(storage, 0, shape, strides)
     }
 
+    /// All of a storage whose first axis is the innermost, as Fortran and MATLAB have it.
+    pub(super) fn fortran(storage: Storage, shape: Vec<usize>) -> Parsed<Self> {
+        let mut strides = vec![1usize; shape.len()];
+        for i in 1..shape.len() {
+            strides[i] = strides[i - 1].saturating_mul(shape[i - 1]);
+        }
+        Self::new(storage, 0, shape, strides)
+    }
+
     /// The numbers in order, read from a storage that starts at byte `start` of `source`.
     pub(super) fn read(&self, source: &mut dyn Source, start: u64) -> Parsed<Vec<f32>> {
         let count: usize = self.shape.iter().product();

@@ -8,6 +8,7 @@ pub mod dual_domain_grid;
 pub mod dual_domain_unet;
 pub mod laplacian;
 pub mod patch_discriminator;
+pub mod perceptual;
 pub mod residual_unet;
 pub mod rrdb;
 pub mod sr3_unet;

@@ -43,7 +43,15 @@ pub struct Vgg19 {
 impl Vgg19 {
     /// A network whose weights are a function of `seed`: of use for tests, and to be loaded into.
     pub fn new(seed: u64) -> Self {
-        let mut init = Init::new(seed);
+        Self::of(Init::new(seed))
+    }
+
+    /// A network of zeros, to be loaded into.
+    pub fn blank() -> Self {
+        Self::of(Init::blank())
+    }
+
+    fn of(mut init: Init) -> Self {
         let (mut layer, mut inputs) = (0, 3);
         let mut groups = Vec::with_capacity(GROUPS.len());
         for (channels, count) in GROUPS {
@@ -66,7 +74,7 @@ impl Vgg19 {
     /// # Errors
     /// If the file cannot be read or does not hold these layers.
     pub fn read(path: &Path) -> Result<Self> {
-        let network = Self::new(0);
+        let network = Self::blank();
         network.load(WeightsFile::read(path)?, &path.display().to_string())?;
         Ok(network)
     }

@@ -9,7 +9,8 @@ use crate::engine::tensor::Tensor;
 #[derive(Debug)]
 pub struct Init {
     prefix: Vec<String>,
-    random: Sequence,
+    /// None where nothing is drawn.
+    random: Option<Sequence>,
     parameters: Vec<Parameter>,
     buffers: Vec<Parameter>,
 }
@@ -17,8 +18,13 @@ pub struct Init {
 impl Init {
     /// Initial values are a function of `seed` and the order of construction.
     pub fn new(seed: u64) -> Self {
-        let random = Stream::new(seed, Purpose::Weights, 0).sequence();
+        let random = Some(Stream::new(seed, Purpose::Weights, 0).sequence());
         Self { prefix: Vec::new(), random, parameters: Vec::new(), buffers: Vec::new() }
+    }
+
+    /// For a network that is loaded into: what would be drawn is zero.
+    pub fn blank() -> Self {
+        Self { random: None, ..Self::new(0) }
     }
 
     /// The same with names that start with `name` and a dot.
@@ -45,8 +51,7 @@ impl Init {
         bound: f64,
     ) -> Parameter {
         let len = shape.iter().product();
-        let values: Vec<f64> =
-            (0..len).map(|_| (self.random.uniform() * 2.0 - 1.0) * bound).collect();
+        let values = self.draw(len, |random| (random.uniform() * 2.0 - 1.0) * bound);
         self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
     }
 
@@ -59,8 +64,7 @@ impl Init {
         deviation: f64,
     ) -> Parameter {
         let len = shape.iter().product();
-        let values: Vec<f64> =
-            (0..len).map(|_| f64::from(self.random.normal()) * deviation).collect();
+        let values = self.draw(len, |random| f64::from(random.normal()) * deviation);
         self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
     }
 
@@ -79,11 +83,11 @@ impl Init {
     /// Draws the parameters made so far anew, from a normal distribution of this deviation around what `mean`
     /// says of each; those of which it says nothing stay.
     pub fn redraw(&mut self, deviation: f64, mean: impl Fn(&Parameter) -> Option<f64>) {
-        for parameter in &self.parameters {
-            let Some(mean) = mean(parameter) else { continue };
-            let (value, random) = (parameter.value(), &mut self.random);
-            let values: Vec<f64> =
-                (0..value.len()).map(|_| mean + deviation * f64::from(random.normal())).collect();
+        for parameter in self.parameters.clone() {
+            let Some(mean) = mean(&parameter) else { continue };
+            let value = parameter.value();
+            let values =
+                self.draw(value.len(), |random| mean + deviation * f64::from(random.normal()));
             parameter.set(Tensor::from_f64(&values, value.shape(), DType::F32));
         }
     }
@@ -107,6 +111,14 @@ impl Init {
     /// All parameters and all buffers, each in construction order.
     pub fn finish_with_buffers(self) -> (Vec<Parameter>, Vec<Parameter>) {
         (self.parameters, self.buffers)
+    }
+
+    /// `len` numbers as `one` draws them; zeros if nothing is drawn.
+    fn draw(&mut self, len: usize, one: impl Fn(&mut Sequence) -> f64) -> Vec<f64> {
+        match &mut self.random {
+            Some(random) => (0..len).map(|_| one(random)).collect(),
+            None => vec![0.0; len],
+        }
     }
 
     fn register(&mut self, name: &str, layout: Layout, value: Tensor) -> Parameter {

@@ -1,7 +1,7 @@
-//! The top left part of a map; undoes a padding at the bottom and the right.
+//! A part of a map: the top left one undoes a padding at the bottom and the right.
 //!
 //! ```text
-//! y[n,i,j,c] = x[n,i,j,c],    i < height, j < width
+//! y[n,i,j,c] = x[n,top+i,left+j,c],    i < height, j < width
 //! dx = dy there, 0 elsewhere
 //! ```
 use crate::engine::op_case::OpCase;
@@ -13,13 +13,27 @@ use crate::on_device;
 impl Tape {
     /// The first `height` rows and `width` columns of `[N, H, W, C]`.
     pub fn crop(&mut self, x: &Var, height: usize, width: usize) -> Result<Var> {
-        self.apply(Crop { height, width }, &[x])
+        self.apply(Crop { top: 0, left: 0, height, width }, &[x])
+    }
+
+    /// The `[height, width]` of `[N, H, W, C]` whose first pixel is at `[top, left]`.
+    pub fn crop_at(
+        &mut self,
+        x: &Var,
+        [top, left]: [usize; 2],
+        [height, width]: [usize; 2],
+    ) -> Result<Var> {
+        self.apply(Crop { top, left, height, width }, &[x])
     }
 }
 
 /// See the [module](self) for the formulas.
 #[derive(Debug)]
 pub struct Crop {
+    /// Rows left out above.
+    pub top: usize,
+    /// Columns left out on the left.
+    pub left: usize,
     /// Rows kept.
     pub height: usize,
     /// Columns kept.
@@ -34,8 +48,9 @@ impl Op for Crop {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [x] = inputs else { unreachable!("crop takes one input") };
         let dims @ [n, h, w, c] = x.nhwc(self.name())?;
-        if self.height > h || self.width > w {
-            let wanted = format!("at least {} x {} pixels", self.height, self.width);
+        let [height, width] = [self.top + self.height, self.left + self.width];
+        if height > h || width > w {
+            let wanted = format!("at least {height} x {width} pixels");
             return Err(Error::shape(self.name(), wanted, x.shape()));
         }
         let mut y = Tensor::empty_as(x, &[n, self.height, self.width, c])?;
@@ -58,15 +73,21 @@ impl Op for Crop {
     }
 }
 
-/// Both axes cut, one axis cut, nothing cut; whole packs, several blocks; a padded map.
+/// Both axes cut, one axis cut, nothing cut, parts from the middle and the end; whole packs, several blocks; a
+/// padded map.
 pub fn cases() -> Vec<OpCase> {
+    let case = |[top, left, height, width]: [usize; 4], shape: &[usize]| {
+        OpCase::new(move || Crop { top, left, height, width }, &[shape])
+    };
     vec![
-        OpCase::new(|| Crop { height: 2, width: 3 }, &[&[2, 3, 5, 7]]),
-        OpCase::new(|| Crop { height: 1, width: 4 }, &[&[2, 1, 5, 2]]),
-        OpCase::new(|| Crop { height: 3, width: 2 }, &[&[1, 3, 2, 1]]),
-        OpCase::new(|| Crop { height: 2, width: 3 }, &[&[2, 3, 4, 8]]),
-        OpCase::new(|| Crop { height: 39, width: 38 }, &[&[1, 41, 40, 3]]).kernel_only(),
-        OpCase::new(|| Crop { height: 122, width: 125 }, &[&[1, 128, 128, 64]]).timed_only(),
+        case([0, 0, 2, 3], &[2, 3, 5, 7]),
+        case([0, 0, 1, 4], &[2, 1, 5, 2]),
+        case([0, 0, 3, 2], &[1, 3, 2, 1]),
+        case([0, 0, 2, 3], &[2, 3, 4, 8]),
+        case([1, 2, 2, 3], &[2, 4, 6, 3]),
+        case([2, 1, 2, 3], &[2, 4, 4, 8]),
+        case([0, 0, 39, 38], &[1, 41, 40, 3]).kernel_only(),
+        case([0, 0, 122, 125], &[1, 128, 128, 64]).timed_only(),
     ]
 }
 
@@ -85,9 +106,10 @@ mod cuda {
         from: &Tensor,
         to: &mut Tensor,
     ) -> Result<()> {
-        let [_, h, w, c] = dims.map(Into::into);
         let (n, dtype) = (to.len(), to.dtype());
-        let args = [from.into(), to.into(), n.into(), h, w, c, op.height.into(), op.width.into()];
+        let [_, h, w, c] = dims;
+        let sizes = [n, h, w, c, op.top, op.left, op.height, op.width].map(Into::into);
+        let args = [&[from.into(), to.into()], &sizes[..]].concat();
         gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
     }
 }
@@ -100,18 +122,20 @@ mod cpu {
     pub(super) fn forward<T: Real>(op: &Crop, [_, h, w, c]: [usize; 4], x: &[T], y: &mut [T]) {
         let len = op.width * c;
         rows(y, len, |r, y| {
-            let (n, i) = (r / op.height, r % op.height);
-            y.copy_from_slice(&x[(n * h + i) * w * c..][..len]);
+            let (n, i) = (r / op.height, op.top + r % op.height);
+            y.copy_from_slice(&x[((n * h + i) * w + op.left) * c..][..len]);
         });
     }
 
     pub(super) fn backward<T: Real>(op: &Crop, [_, h, w, c]: [usize; 4], dy: &[T], dx: &mut [T]) {
         let len = op.width * c;
         rows(dx, w * c, |r, dx| {
-            let (n, i) = (r / h, r % h);
-            let kept = if i < op.height { len } else { 0 };
-            dx[..kept].copy_from_slice(&dy[(n * op.height + i.min(op.height)) * len..][..kept]);
-            dx[kept..].fill(T::default());
+            let (n, i) = (r / h, (r % h).wrapping_sub(op.top));
+            dx.fill(T::default());
+            if i < op.height {
+                let dy = &dy[(n * op.height + i) * len..][..len];
+                dx[op.left * c..][..len].copy_from_slice(dy);
+            }
         });
     }
 }

@@ -26,11 +26,13 @@ pub mod group_norm;
 pub mod haar;
 pub mod kl_normal;
 pub mod l1_loss;
+pub mod l2_pool;
 pub mod leaky_relu;
 pub mod leaky_relu_gradient;
 pub mod linear;
 pub mod local_amplitude;
 pub mod max_pool2;
+pub mod max_pool3;
 pub mod mean;
 mod mean_loss;
 pub mod mean_pixels;
@@ -59,7 +61,9 @@ pub(crate) mod simd;
 pub mod slice_channels;
 pub mod swift_attention;
 pub mod tanh;
+pub mod texture_structure;
 pub mod time_embedding;
+pub mod unit_distance;
 pub mod vq_nearest;
 pub mod window_attention;
 
@@ -93,10 +97,12 @@ pub fn all() -> Vec<OpCase> {
         haar::cases(),
         kl_normal::cases(),
         l1_loss::cases(),
+        l2_pool::cases(),
         leaky_relu::cases(),
         leaky_relu_gradient::cases(),
         linear::cases(),
         max_pool2::cases(),
+        max_pool3::cases(),
         mean::cases(),
         mean_pixels::cases(),
         mish::cases(),
@@ -116,6 +122,8 @@ pub fn all() -> Vec<OpCase> {
         silu::cases(),
         slice_channels::cases(),
         swift_attention::cases(),
+        texture_structure::cases(),
+        unit_distance::cases(),
         vq_nearest::cases(),
         window_attention::cases(),
         tanh::cases(),

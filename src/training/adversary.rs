@@ -13,6 +13,7 @@
 //! in the chain x0_hat is a large multiple of its error. Both take one step for a batch, with gradients
 //! at the weights from before it.
 use super::batch::Batch;
+use super::clean::Clean;
 use super::optimizer::{self, Gradients, Optimizer, Plan};
 use super::sections::{AdversarialConfig, Config, OptimConfig, Schedule, Verdict, Weighting};
 use crate::diffusion::process::{Chain, Prediction, Process, TimeInput};
@@ -87,8 +88,13 @@ impl Adversary {
         batch: &Batch,
     ) -> Result<(Var, Tensor)> {
         let x0 = tape.input(batch.crops.x0.try_clone()?);
-        let fake = self.x0_hat(tape, [predicted, state], batch)?;
-        let weights = self.weights(&batch.steps);
+        let clean = Clean { chain: &self.chain, prediction: self.prediction };
+        let fake = clean.x0_hat(tape, [predicted, state], batch)?;
+        let fake = if self.config.clamp { tape.clamp(&fake, -1.0, 1.0)? } else { fake };
+        let weights = match self.config.weighting {
+            Weighting::Signal => clean.weights(&batch.steps),
+            Weighting::None => vec![1.0; batch.steps.len()],
+        };
         let verdict = tape.frozen(|tape| self.critic.forward(tape, &fake))?;
         let mut total = match self.config.verdict {
             Verdict::Hinge => {
@@ -119,35 +125,6 @@ impl Adversary {
             total = tape.scaled_add(&total, 1.0, &distance, self.config.features)?;
         }
         Ok((total, fake.value().try_clone()?))
-    }
-
-    /// The clean images that the network's output stands for.
-    fn x0_hat(&self, tape: &mut Tape, [predicted, state]: [&Var; 2], batch: &Batch) -> Result<Var> {
-        let factors = |t: &usize| {
-            let [slope, x, y0] = self.chain.x0_hat(self.prediction, *t);
-            // The network saw the state multiplied by this.
-            [slope, x / self.chain.input_scale(*t), y0]
-        };
-        let factors: Vec<[f64; 3]> = batch.steps.iter().map(factors).collect();
-        let column = |k: usize| factors.iter().map(|f| f[k]).collect::<Vec<f64>>();
-        let mut x0 = tape.scale_images(predicted, column(0))?;
-        let y0 = tape.input(batch.crops.y0.try_clone()?);
-        for (k, image) in [(1, state), (2, &y0)] {
-            let column = column(k);
-            if column.iter().any(|&f| f != 0.0) {
-                let part = tape.scale_images(image, column)?;
-                x0 = tape.add(&x0, &part)?;
-            }
-        }
-        if self.config.clamp { tape.clamp(&x0, -1.0, 1.0) } else { Ok(x0) }
-    }
-
-    fn weights(&self, steps: &[usize]) -> Vec<f64> {
-        let weight = |&t: &usize| match (self.config.weighting, self.prediction) {
-            (Weighting::Signal, Prediction::Epsilon) => self.chain.marginal(t).x0.powi(2),
-            _ => 1.0,
-        };
-        steps.iter().map(weight).collect()
     }
 
     /// The discriminator's loss on real images and `fake` ones; its gradients are added to those of the

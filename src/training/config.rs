@@ -53,6 +53,12 @@ impl Settings for Config {
             (positive(o.fall_by) && o.fall_by <= 1.0, "optim.fall_by must lie in 0..=1".to_owned()),
             (unit(self.data.val.split), "data.val.split must lie in 0..1".to_owned()),
             (self.loss.dct >= 0.0, "loss.dct must not be negative".to_owned()),
+            (
+                [self.loss.lpips_alex, self.loss.lpips_vgg, self.loss.dists]
+                    .iter()
+                    .all(|&weight| weight >= 0.0 && weight.is_finite()),
+                "loss.lpips_alex, lpips_vgg and dists must not be negative".to_owned(),
+            ),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, cause)) => Err(Error::Usage(Report::new("wrong configuration", cause))),

@@ -2,6 +2,7 @@
 mod adversary;
 mod batch;
 pub mod checkpoint;
+mod clean;
 pub mod config;
 mod gpu;
 mod init;
@@ -9,6 +10,7 @@ pub mod log;
 pub mod loss;
 pub mod optimizer;
 mod own;
+mod perceptual;
 pub mod recipes;
 pub mod run;
 pub mod sections;

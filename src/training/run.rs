@@ -15,6 +15,7 @@ use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use super::loss;
 use super::optimizer::{self, Done, Gradients, Optimizer, Plan};
 use super::own;
+use super::perceptual::Perceptual;
 use super::sections::Config;
 use super::settings;
 use super::validate::{Stop, Validation};
@@ -69,6 +70,7 @@ struct Run<'a> {
     network: &'a dyn Network,
     optimizer: Optimizer,
     adversary: Option<Adversary>,
+    perceptual: Option<Perceptual>,
     gpu: Option<GpuTrainer>,
     checkpoints: Checkpoints,
     metrics: Metrics,
@@ -94,6 +96,7 @@ impl<'a> Run<'a> {
             }
         }
         let mut adversary = Adversary::open(config, &mut |text| reporter.warn(text))?;
+        let perceptual = Perceptual::open(config)?;
         fs::create_dir_all(folder).map_err(|e| {
             Error::Failed(Report::new(format!("cannot make the folder {}", folder.display()), e))
         })?;
@@ -123,6 +126,7 @@ impl<'a> Run<'a> {
             network,
             optimizer,
             adversary,
+            perceptual,
             gpu,
             checkpoints,
             metrics,
@@ -142,6 +146,11 @@ impl<'a> Run<'a> {
             let what =
                 "the call that starts the chain is one of its own, or diffusion.own_states is set";
             let report = Report::new("cannot train on a GPU", what);
+            return Err(Error::Usage(report.help("--device cpu")));
+        }
+        if self.perceptual.is_some() {
+            let report =
+                Report::new("cannot train on a GPU", "the loss has perceptual terms ([loss])");
             return Err(Error::Usage(report.help("--device cpu")));
         }
         let trainer = GpuTrainer::new(gpu, dtype, self.config, self.network, &self.optimizer)?;
@@ -258,6 +267,10 @@ impl<'a> Run<'a> {
             false => self.network.forward(&mut tape, &state, &condition, &batch.times)?,
         };
         let mut loss = loss::loss(&mut tape, &self.config.loss, &predicted, &target)?;
+        if let Some(perceptual) = &self.perceptual {
+            let more = perceptual.loss(&mut tape, [&predicted, &state], &batch)?;
+            loss = tape.add(&loss, &more)?;
+        }
         let mut critic = None;
         if let Some(adversary) = self.adversary.as_mut().filter(|a| a.plays(self.optimizer.step)) {
             let (more, fake) = adversary.judge(&mut tape, [&predicted, &state], &batch)?;

@@ -223,11 +223,30 @@ pub struct LossConfig {
     /// `l1` and `mse`: weight of the mean absolute DCT coefficient of the error, added to it.
     /// `multiscale-dct`: weight of that term at every scale.
     pub dct: f64,
+    /// Weight of LPIPS with AlexNet, of x0_hat and x0, added to the loss.
+    pub lpips_alex: f64,
+    /// Weight of LPIPS with VGG16.
+    pub lpips_vgg: f64,
+    /// Weight of DISTS.
+    pub dists: f64,
+    /// The folder with the weights of these; the default folder if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub features: Option<PathBuf>,
+    /// The side of the part of a crop that these compare; 0 compares all.
+    pub perceptual_crop: usize,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { kind: LossKind::L1, dct: 0.0 }
+        Self {
+            kind: LossKind::L1,
+            dct: 0.0,
+            lpips_alex: 0.0,
+            lpips_vgg: 0.0,
+            dists: 0.0,
+            features: None,
+            perceptual_crop: 0,
+        }
     }
 }
 

@@ -111,7 +111,7 @@ fn check_loss(
     let mut tape = Tape::training();
     let pred = tape.variable(pred.tensor(DType::F64));
     let target = tape.input(target.tensor(DType::F64));
-    let config = LossConfig { kind: LossKind::MultiscaleDct, dct: 2.0 };
+    let config = LossConfig { kind: LossKind::MultiscaleDct, dct: 2.0, ..LossConfig::default() };
     let got = loss::loss(&mut tape, &config, &pred, &target).unwrap();
     compare(
         &format!("{case}.loss"),

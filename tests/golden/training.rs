@@ -176,7 +176,8 @@ impl Run<'_> {
         let condition = tape.input(condition);
         let predicted = network.forward(&mut tape, &state, &condition, &t).unwrap();
         let target = tape.input(Tensor::from_f64(&target, x0.shape(), DType::F32));
-        let config = LossConfig { kind: LossKind::MultiscaleDct, dct: 2.0 };
+        let config =
+            LossConfig { kind: LossKind::MultiscaleDct, dct: 2.0, ..LossConfig::default() };
         let value = loss::loss(&mut tape, &config, &predicted, &target).unwrap();
         let number = value.value().to_f64_vec().unwrap()[0];
         let one = Tensor::from_vec(vec![1.0f32], &[1]);

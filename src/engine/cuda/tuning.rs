@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::driver::Description;
-use crate::engine::files::atomic_write;
+use crate::engine::files::{atomic_write, cache_folder};
 use crate::error::Result;
 
 /// Runs of an engine that are timed together take about this long.
@@ -188,13 +188,6 @@ fn write(path: &Path, file: &File) -> Result<()> {
         serde_json::to_writer_pretty(&mut *w, file)?;
         w.write_all(b"\n")
     })
-}
-
-/// `$XDG_CACHE_HOME/srk`, or `~/.cache/srk`.
-fn cache_folder() -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-    cache.map(|folder| folder.join("srk"))
 }
 
 /// Runs all engines; the index of the best, and what is to be said of the others.

@@ -1,0 +1,139 @@
+//! Perceptual terms of the loss: LPIPS and DISTS of x0_hat and x0, by frozen networks.
+//!
+//! ```text
+//! loss + sum over terms of weight * mean over images of w d(x0_hat, x0)
+//! ```
+//!
+//! Images are taken to `[0, 1]` and kept within it, luma alone as gray. w, for a network that predicts noise,
+//! is alpha_bar_t, else 1. With `loss.perceptual_crop` a random part of all crops is compared, another one for
+//! each batch, which bounds the cost.
+use super::batch::Batch;
+use super::clean::Clean;
+use super::sections::{Config, LossConfig};
+use crate::diffusion::process::{Chain, Prediction, Process, TimeInput};
+use crate::diffusion::sampler::Space;
+use crate::engine::rng::{Purpose, Stream};
+use crate::engine::tape::{Tape, Var};
+use crate::error::{Error, Report, Result};
+use crate::models::perceptual::folder::Folder;
+use crate::models::perceptual::{Distance, Kind};
+
+/// The terms of a run.
+pub(super) struct Perceptual {
+    terms: Vec<(f64, Distance)>,
+    chain: Chain,
+    prediction: Prediction,
+    /// The side of what is compared; 0 compares all.
+    side: usize,
+    seed: u64,
+}
+
+/// The terms that have a weight.
+fn weighted(config: &LossConfig) -> Vec<(f64, Kind)> {
+    let all = [
+        (config.lpips_alex, Kind::LpipsAlex),
+        (config.lpips_vgg, Kind::LpipsVgg),
+        (config.dists, Kind::Dists),
+    ];
+    all.into_iter().filter(|(weight, _)| *weight > 0.0).collect()
+}
+
+impl Perceptual {
+    /// The terms that `config` asks for; none if it asks for none.
+    ///
+    /// # Errors
+    /// If their features are not there (exit code 3), or the run compares no images (2).
+    pub(super) fn open(config: &Config) -> Result<Option<Self>> {
+        let kinds = weighted(&config.loss);
+        if kinds.is_empty() {
+            return Ok(None);
+        }
+        check(config, &kinds)?;
+        let folder = Folder::open(config.loss.features.as_deref());
+        let open = |(weight, kind)| Ok((weight, Distance::open(kind, &folder)?));
+        Ok(Some(Self {
+            terms: kinds.into_iter().map(open).collect::<Result<_>>()?,
+            chain: config.diffusion.process.chain(),
+            prediction: config.diffusion.prediction,
+            side: config.loss.perceptual_crop,
+            seed: config.run.seed,
+        }))
+    }
+
+    /// What is added to the loss, `[1]`, of what the network predicted of a state.
+    pub(super) fn loss(
+        &self,
+        tape: &mut Tape,
+        [predicted, state]: [&Var; 2],
+        batch: &Batch,
+    ) -> Result<Var> {
+        let clean = Clean { chain: &self.chain, prediction: self.prediction };
+        let x0_hat = clean.x0_hat(tape, [predicted, state], batch)?;
+        let x0 = tape.input(batch.crops.x0.try_clone()?);
+        let place = self.place(&x0, batch.number);
+        let x0_hat = seen(tape, &x0_hat, place)?;
+        let x0 = seen(tape, &x0, place)?;
+        let weights = clean.weights(&batch.steps);
+        let mut total: Option<Var> = None;
+        for (weight, distance) in &self.terms {
+            let distances = distance.forward(tape, &x0_hat, &x0)?;
+            let distances = tape.scale_images(&distances, weights.clone())?;
+            let mean = tape.mean(&distances)?;
+            total = Some(match total {
+                None => tape.scale(&mean, *weight)?,
+                Some(sum) => tape.scaled_add(&sum, 1.0, &mean, *weight)?,
+            });
+        }
+        total.ok_or_else(|| unreachable!("there is at least one term"))
+    }
+
+    /// Where the part of batch `number` starts, and its sides; none for all of it.
+    fn place(&self, image: &Var, number: u64) -> Option<[[usize; 2]; 2]> {
+        let (height, width) = (image.shape()[1], image.shape()[2]);
+        if self.side == 0 || self.side >= height.min(width) {
+            return None;
+        }
+        let [y, x, ..] = Stream::new(self.seed, Purpose::PerceptualCrop, number).bits(0, 0);
+        let below = |bits: u32, n: usize| (u64::from(bits) * n as u64 >> 32) as usize;
+        let at = [below(y, height - self.side + 1), below(x, width - self.side + 1)];
+        Some([at, [self.side; 2]])
+    }
+}
+
+/// The part of an image `[N, H, W, C]` in `[-1, 1]` that is compared, as colours in `[0, 1]`.
+fn seen(tape: &mut Tape, image: &Var, place: Option<[[usize; 2]; 2]>) -> Result<Var> {
+    let image = match place {
+        Some([at, sides]) => tape.crop_at(image, at, sides)?,
+        None => image.clone(),
+    };
+    let image = tape.clamp(&image, -1.0, 1.0)?;
+    let image = tape.to_unit(&image)?;
+    match image.shape()[3] {
+        1 => tape.concat(&[&image, &image, &image]),
+        _ => Ok(image),
+    }
+}
+
+/// Refuses what does not fit together; exit code 2.
+fn check(config: &Config, kinds: &[(f64, Kind)]) -> Result<()> {
+    let levels =
+        matches!(config.diffusion.process, Process::Ddpm { time: TimeInput::NoiseLevel, .. });
+    let least = kinds.iter().map(|(_, kind)| kind.least_side()).max().unwrap_or(0);
+    let side = match config.loss.perceptual_crop {
+        0 => config.data.train.crop,
+        side => side.min(config.data.train.crop),
+    };
+    let small = format!("its terms need crops of {least} x {least}; they are {side} x {side}");
+    let rules = [
+        (
+            config.diffusion.space == Space::Pixel,
+            "its terms compare images; diffusion.space is latent",
+        ),
+        (!levels, "x0_hat is computed at whole steps; diffusion.process.time is noise-level"),
+        (side >= least, small.as_str()),
+    ];
+    match rules.into_iter().find(|(holds, _)| !holds) {
+        Some((_, cause)) => Err(Error::Usage(Report::new("wrong [loss]", cause))),
+        None => Ok(()),
+    }
+}
