@@ -24,6 +24,8 @@ pub enum Purpose {
     Validation = 6,
     /// Inputs of tests and benches.
     Test = 7,
+    /// What damages the low-resolution side of a training crop.
+    Degradation = 8,
 }
 
 /// One Philox 4x32-10 block: 128 random bits from a 128-bit counter and a 64-bit key.

@@ -15,6 +15,7 @@ pub mod encode;
 mod exif;
 mod font;
 mod jpeg;
+pub mod lossy;
 pub mod metrics;
 pub mod resample;
 pub mod sheet;
