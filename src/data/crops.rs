@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use super::augment::{Augment, cut_turned};
-use super::degrade::{self, Degrade};
+use super::degrade::{self, Damage, Degrade, Draws, Process};
 use super::folder::{Picture, Rgb8};
 use crate::diffusion::process::Enlarge;
 use crate::engine::rng::{Purpose, Stream};
@@ -71,6 +71,8 @@ pub struct CropBatch {
     pub y0: Tensor,
     /// High resolution, `[N, H, W, C]`.
     pub x0: Tensor,
+    /// How much each low-resolution image is damaged.
+    pub damage: Vec<Damage>,
 }
 
 /// Random crops: batch `step` is a function of the seed and `step` alone.
@@ -78,6 +80,13 @@ pub struct CropBatch {
 pub struct Crops {
     pairs: Vec<Pair>,
     plan: CropPlan,
+    process: Option<Process>,
+}
+
+/// One crop in `[-1, 1]`: low resolution, its enlargement, and high resolution.
+struct Crop {
+    images: [Vec<f32>; 3],
+    damage: Damage,
 }
 
 /// One crop: which image, where (in low-resolution pixels), and under which symmetry.
@@ -112,7 +121,7 @@ impl Crops {
             )),
             None => {}
         }
-        Ok(Self { pairs, plan })
+        Ok(Self { pairs, plan, process: None })
     }
 
     /// The images that crops are drawn from.
@@ -125,37 +134,46 @@ impl Crops {
         self.pairs.iter().map(|p| p.high.width * p.high.height).sum()
     }
 
+    /// The same, their low-resolution sides damaged by `process`.
+    pub fn damaged(self, process: Option<Process>) -> Self {
+        Self { process: process.filter(|p| !p.is_clean()), ..self }
+    }
+
     /// The crops of batch `step`.
     pub fn batch(&self, step: u64) -> Result<CropBatch> {
         let (n, side) = (self.plan.batch, self.plan.size);
         let small = side / self.plan.scale;
-        let mut low = Vec::with_capacity(n * small * small * 3);
-        let mut y0 = Vec::with_capacity(n * side * side * 3);
-        let mut x0 = Vec::with_capacity(n * side * side * 3);
-        for index in 0..n {
-            let mut place = self.place(step, index);
-            let mut pair = &self.pairs[place.pair];
-            let varied;
-            if self.plan.augment.changes().changes_pixels() {
-                (varied, place) = self.varied(pair, place, step, index)?;
-                pair = &varied;
-            }
-            let scale = self.plan.scale;
-            let (x, y) = (place.x * scale, place.y * scale);
-            let wanted = Rect::new(x, y, side, side);
-            let enlarged = degrade::enlarge(&pair.low, self.plan.enlarge, scale, wanted)?;
-            let cut = pair.low.cut(place.x, place.y, small, small);
-            turn(&degrade::to_signed(&cut.pixels), small, place.symmetry, &mut low);
-            turn(&enlarged, side, place.symmetry, &mut y0);
-            let cut = pair.high.cut(x, y, side, side);
-            turn(&degrade::to_signed(&cut.pixels), side, place.symmetry, &mut x0);
-        }
+        let crops = (0..n).into_par_iter().map(|index| self.crop(step, index));
+        let crops = crops.collect::<Result<Vec<Crop>>>()?;
         let c = self.plan.channels;
-        let tensor = |pixels: Vec<f32>, side: usize| {
+        let tensor = |part: usize, side: usize| {
+            let pixels: Vec<f32> =
+                crops.iter().flat_map(|crop| &crop.images[part]).copied().collect();
             let pixels = if c == 1 { luma_of(&pixels) } else { pixels };
             Tensor::from_vec(pixels, &[n, side, side, c])
         };
-        Ok(CropBatch { low: tensor(low, small), y0: tensor(y0, side), x0: tensor(x0, side) })
+        let [low, y0, x0] = [(0, small), (1, side), (2, side)].map(|(part, s)| tensor(part, s));
+        Ok(CropBatch { low, y0, x0, damage: crops.iter().map(|crop| crop.damage).collect() })
+    }
+
+    /// Crop `index` of batch `step`.
+    fn crop(&self, step: u64, index: usize) -> Result<Crop> {
+        let CropPlan { size: side, scale, augment, enlarge, .. } = self.plan;
+        let small = side / scale;
+        let mut place = self.place(step, index);
+        let mut pair = &self.pairs[place.pair];
+        let mut damage = Damage::default();
+        let varied;
+        if self.process.is_some() || augment.changes().changes_pixels() {
+            (varied, place, damage) = self.varied(pair, place, step, index)?;
+            pair = &varied;
+        }
+        let (x, y) = (place.x * scale, place.y * scale);
+        let y0 = degrade::enlarge(&pair.low, enlarge, scale, Rect::new(x, y, side, side))?;
+        let low = degrade::to_signed(&pair.low.cut(place.x, place.y, small, small).pixels);
+        let x0 = degrade::to_signed(&pair.high.cut(x, y, side, side).pixels);
+        let turned = |image: &[f32], side| turn(image, side, place.symmetry);
+        Ok(Crop { images: [turned(&low, small), turned(&y0, side), turned(&x0, side)], damage })
     }
 
     /// Where crop `index` of batch `step` lies: every image is equally likely, then every place in it.
@@ -174,18 +192,30 @@ impl Crops {
         }
     }
 
-    /// The surroundings of a crop with other colours or turned, and where the crop is in them. Its low
-    /// resolution is made of what has changed, as if the whole image had.
+    /// The surroundings of a crop with other colours, turned or damaged, and where the crop is in them.
+    /// Its low resolution is made of what has changed, as if the whole image had.
     #[allow(clippy::cast_possible_truncation)] // A batch has fewer than 2^32 crops.
-    fn varied(&self, pair: &Pair, place: Place, step: u64, index: usize) -> Result<(Pair, Place)> {
-        let CropPlan { scale, augment, degrade, size, .. } = self.plan;
+    fn varied(
+        &self,
+        pair: &Pair,
+        place: Place,
+        step: u64,
+        index: usize,
+    ) -> Result<(Pair, Place, Damage)> {
+        let CropPlan { scale, augment, degrade, size, seed, .. } = self.plan;
         let small = size / scale;
-        let stream = Stream::new(self.plan.seed, Purpose::Crops, step);
+        let stream = Stream::new(seed, Purpose::Crops, step);
         let ([order, a, b, c], [d, turn, ..]) =
             (stream.bits(index as u32, 1), stream.bits(index as u32, 2));
-        let span = |at: usize, side: usize| {
-            let first = at.saturating_sub(MARGIN);
-            (first, (at + small + MARGIN).min(side) - first)
+        let mut draws = Draws::new(seed, step, index as u32);
+        // The blocks of a JPEG start anywhere.
+        let mut margin = || match &self.process {
+            Some(_) => DAMAGE_MARGIN + draws.below(8),
+            None => MARGIN,
+        };
+        let mut span = |at: usize, side: usize| {
+            let first = at.saturating_sub(margin());
+            (first, (at + small + margin()).min(side) - first)
         };
         let (x, width) = span(place.x, pair.low.width);
         let (y, height) = span(place.y, pair.low.height);
@@ -195,12 +225,26 @@ impl Crops {
             0.0 => pair.high.cut(wanted[0], wanted[1], wanted[2], wanted[3]),
             degrees => cut_turned(&pair.high, wanted, degrees),
         };
-        changes.recolor(&mut high, [order, a, b, c, d]);
-        let low = degrade::shrink(&high, degrade, scale)?;
+        if changes.changes_pixels() {
+            changes.recolor(&mut high, [order, a, b, c, d]);
+        }
         let place = Place { x: place.x - x, y: place.y - y, ..place };
-        Ok((Pair { name: String::new(), high, low }, place))
+        let (high, low, damage) = match &self.process {
+            Some(process) => {
+                let made = process.apply(high, draws)?;
+                (made.high, made.low, made.damage)
+            }
+            None => {
+                let low = degrade::shrink(&high, degrade, scale)?;
+                (high, low, Damage::default())
+            }
+        };
+        Ok((Pair { name: String::new(), high, low }, place, damage))
     }
 }
+
+/// Low-resolution pixels around a crop that damage looks at; what lies beyond is mirrored.
+const DAMAGE_MARGIN: usize = 8;
 
 /// Low-resolution pixels around a crop that resampling looks at.
 const MARGIN: usize = 4;
@@ -215,9 +259,10 @@ const fn below(bits: u32, n: usize) -> usize {
     ((bits as u64 * n as u64) >> 32) as usize
 }
 
-/// Appends the square image `[side, side, 3]` under one of the 8 symmetries: bit 0 mirrors left and
+/// The square image `[side, side, 3]` under one of the 8 symmetries: bit 0 mirrors left and
 /// right, bit 1 top and bottom, bit 2 exchanges rows and columns.
-fn turn(image: &[f32], side: usize, symmetry: u32, out: &mut Vec<f32>) {
+fn turn(image: &[f32], side: usize, symmetry: u32) -> Vec<f32> {
+    let mut out = Vec::with_capacity(image.len());
     let flip = |v: usize, bit: u32| if symmetry & bit != 0 { side - 1 - v } else { v };
     for y in 0..side {
         for x in 0..side {
@@ -226,6 +271,7 @@ fn turn(image: &[f32], side: usize, symmetry: u32, out: &mut Vec<f32>) {
             out.extend_from_slice(&image[at..at + 3]);
         }
     }
+    out
 }
 
 #[cfg(test)]
@@ -237,8 +283,7 @@ mod tests {
         let image: Vec<f32> = (0..27u8).map(f32::from).collect();
         let mut seen = Vec::new();
         for symmetry in 0..8 {
-            let mut out = Vec::new();
-            turn(&image, 3, symmetry, &mut out);
+            let out = turn(&image, 3, symmetry);
             assert!(!seen.contains(&out), "symmetry {symmetry} repeats another");
             let mut sorted = out.clone();
             sorted.sort_by(f32::total_cmp);

@@ -24,6 +24,8 @@ pub enum Purpose {
     Validation = 6,
     /// Inputs of tests and benches.
     Test = 7,
+    /// What damages the low-resolution side of a training crop.
+    Degradation = 8,
     /// Which part of a batch perceptual losses see.
     PerceptualCrop = 9,
 }

@@ -16,6 +16,7 @@ pub mod encode;
 mod exif;
 mod font;
 mod jpeg;
+pub mod lossy;
 pub mod metrics;
 pub mod resample;
 pub mod sheet;

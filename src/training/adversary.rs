@@ -273,7 +273,8 @@ mod tests {
     /// Two images of one pixel: x0 is 0.6 and -0.4 in all colours, at the steps `t`.
     fn batch(t: [usize; 2]) -> Batch {
         let image = |a: f32, b: f32| Tensor::from_vec(vec![a, a, a, b, b, b], &[2, 1, 1, 3]);
-        let crops = CropBatch { low: image(0.0, 0.0), y0: image(0.1, 0.1), x0: image(0.6, -0.4) };
+        let (low, y0, x0) = (image(0.0, 0.0), image(0.1, 0.1), image(0.6, -0.4));
+        let crops = CropBatch { low, y0, x0, damage: Vec::new() };
         Batch {
             crops,
             factors: Tensor::from_vec(vec![0.0f32; 6], &[2, 3]),

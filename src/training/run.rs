@@ -21,6 +21,7 @@ use super::settings;
 use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{self, CropPlan, Crops};
+use crate::data::degrade::Process;
 use crate::data::folder;
 use crate::diffusion::latent;
 use crate::diffusion::system::{self, SystemConfig};
@@ -445,7 +446,8 @@ fn load_crops(
         enlarge: config.diffusion.enlarge,
         seed: config.run.seed,
     };
-    let crops = Crops::new(pairs, plan, warn)?;
+    let process = config.degrade.clone().map(|d| Process::new(d, data.degrade, scale));
+    let crops = Crops::new(pairs, plan, warn)?.damaged(process);
     let pixels = crops.pixels() as f64 / 1e6;
     reporter.line(&format!("{} training images, {pixels:.1} Mpx", crops.images()));
     Ok(crops)

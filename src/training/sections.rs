@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::augment::Augment;
-use crate::data::degrade::Degrade;
+use crate::data::degrade::{Degrade, DegradeConfig};
 use crate::data::folder::OnBroken;
 use crate::diffusion::sampler::Diffusion;
 use crate::models::ModelConfig;
@@ -21,6 +21,9 @@ pub struct Config {
     pub diffusion: Diffusion,
     /// Images.
     pub data: DataConfig,
+    /// How crops are damaged; not at all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degrade: Option<DegradeConfig>,
     /// The optimizer and its rate.
     #[serde(default)]
     pub optim: OptimConfig,
@@ -86,7 +89,7 @@ pub struct TrainData {
     pub crop: usize,
     /// Crops in a step (in each of its parts, where gradients accumulate).
     pub batch: usize,
-    /// How low-resolution images are made.
+    /// How low-resolution images are made; with `[degrade]`, those that it leaves clean.
     #[serde(default)]
     pub degrade: Degrade,
     /// What to do with an image that cannot be read.

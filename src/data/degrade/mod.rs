@@ -1,5 +1,31 @@
 //! How a low-resolution image is made of a high-resolution one, and y0 of a low-resolution one.
+//!
+//! Without `[degrade]` by one filter, [`Degrade`]; with it by [`Process`], which draws what it does to
+//! each sample from the seed, the step and the sample's number:
+//!
+//! ```text
+//! stage 1   blur, resize, noise, JPEG                      relative to the high resolution
+//! stage 2   blur, resize, noise                            relative to the low resolution
+//! end       [resize to the low resolution, sinc], JPEG     in one order or the other
+//! ```
+mod config;
+mod drawn;
+mod draws;
+mod kernels;
+mod noise;
+mod planes;
+mod presets;
+mod process;
+
 use serde::{Deserialize, Serialize};
+
+pub use config::{DegradeConfig, Preset};
+pub use drawn::{Drawn, Jpeg, Stage};
+pub use draws::Draws;
+pub use kernels::{Blur, Kernel, KernelKind};
+pub use noise::{Noise, NoiseKind};
+pub use planes::{Mode, Planes};
+pub use process::{Damage, Degraded, Process};
 
 use super::folder::Rgb8;
 use crate::diffusion::process::Enlarge;
