@@ -193,7 +193,7 @@ fn network(
     let high = config.scale() * low;
     let y0 = random(&device, DType::F32, &[batch, high, high, 3])?;
     let small = random(&device, DType::F32, &[batch, low, low, 3])?;
-    let seen = condition(&*network, &small, &y0)?;
+    let seen = condition(&*network, &small, &y0, None)?;
     let state = Arc::new(y0.cast(dtype)?);
     let t = Tensor::from_slice_on(&device, &vec![0.5; batch], &[batch])?;
     let call = |tape: &mut Tape| {

@@ -48,7 +48,7 @@ fn calls(c: &mut Criterion) {
             let y0 = tensor(&[1, high, high, channels]);
             let state = tensor(&[1, high / latent, high / latent, 3.min(channels)]);
             let t = Tensor::from_f64(&[3.0], &[1], DType::F32);
-            let seen = condition(&*network, &low, &y0).expect("memory");
+            let seen = condition(&*network, &low, &y0, None).expect("memory");
             b.iter(|| {
                 let mut tape = Tape::inference();
                 let x = tape.input(state.try_clone().expect("memory"));

@@ -36,7 +36,7 @@ fn passes(network: &dyn Network, exact: DType) -> Vec<Vec<f64>> {
     let [y0, state, dy] = [1, 2, 3].map(|i| place(random(&[2, 32, 32, 3], i, exact)));
     let t = place(Tensor::from_f64(&[3.0, 7.0], &[2], exact));
     let mut tape = Tape::training();
-    let seen = tape.input(condition(network, &low, &y0).unwrap());
+    let seen = tape.input(condition(network, &low, &y0, None).unwrap());
     let x = tape.variable(state.cast(dtype).unwrap());
     let y = network.forward(&mut tape, &x, &seen, &t).unwrap();
     let output = y.value().to_f64_vec().unwrap();

@@ -475,12 +475,21 @@ fn factors(diffusion: &Diffusion, chain: &Chain, t: usize, next: Option<&usize>)
     }
 }
 
-/// What `network` sees besides the state, in the element type it computes in.
+/// What `network` sees besides the state, in the element type it computes in; `told` `[N, 6]` is what it is told of
+/// the damage to the images (see [`Damage`](crate::models::damage::Damage)), if it can be.
 ///
 /// # Errors
 /// If the images do not fit the network or the memory of a GPU is full.
-pub fn condition(network: &dyn Network, low: &Tensor, y0: &Tensor) -> Result<Arc<Tensor>> {
-    let condition = network.condition(low, y0)?;
+pub fn condition(
+    network: &dyn Network,
+    low: &Tensor,
+    y0: &Tensor,
+    told: Option<&Tensor>,
+) -> Result<Arc<Tensor>> {
+    let condition = match told.filter(|_| network.takes_damage()) {
+        Some(told) => network.condition_on(low, told)?,
+        None => network.condition(low, y0)?,
+    };
     match network.dtype() {
         dtype if dtype == condition.dtype() => Ok(Arc::new(condition)),
         dtype => Ok(Arc::new(condition.cast(dtype)?)),

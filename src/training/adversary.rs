@@ -281,6 +281,7 @@ mod tests {
             times: Tensor::from_vec(vec![0.0f32; 2], &[2]),
             steps: t.to_vec(),
             own: vec![],
+            told: None,
             number: 0,
             noised: None,
         }

@@ -2,14 +2,16 @@
 use std::sync::Arc;
 
 use crate::data::crops::{CropBatch, Crops};
+use crate::data::degrade;
 use crate::diffusion::latent;
 use crate::diffusion::process::{Chain, Prediction};
 use crate::diffusion::sampler::Diffusion;
 use crate::engine::device::{DType, Real};
-use crate::engine::rng::{Purpose, Stream};
+use crate::engine::rng::{Purpose, Sequence, Stream};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::models::Network;
+use crate::models::damage::{Damage, TOLD};
 use crate::models::vq::Vq;
 use crate::ops::noise::{Noise, PixelNoise};
 use crate::ops::q_sample::q_sample;
@@ -28,6 +30,8 @@ pub(super) struct Batch {
     pub(super) steps: Vec<usize>,
     /// Which states are made of the network's own estimate in place of x0; none if empty.
     pub(super) own: Vec<bool>,
+    /// What the network is told of the damage to the crops, `[N, 6]`, where it can be.
+    pub(super) told: Option<Tensor>,
     /// The batch's number in the run: the step of its noise.
     pub(super) number: u64,
     /// State and target, where the CPU trains; a GPU makes its own.
@@ -43,6 +47,8 @@ pub(super) struct Source {
     noise_here: bool,
     /// Whether all images of a batch start their chains, or none.
     apart: bool,
+    /// Whether the network can be told of damage.
+    tells: bool,
     first_stage: Option<Arc<Vq>>,
 }
 
@@ -58,7 +64,8 @@ impl Source {
         let chain = diffusion.process.chain();
         let seed = config.run.seed;
         let (apart, first_stage) = (network.has_first_call(), network.first_stage().cloned());
-        Self { crops, chain, diffusion, seed, noise_here, apart, first_stage }
+        let tells = network.takes_damage();
+        Self { crops, chain, diffusion, seed, noise_here, apart, tells, first_stage }
     }
 
     /// The batch `number` of the run.
@@ -86,7 +93,8 @@ impl Source {
             let drawn = |&t: &usize| draws.uniform() < self.diffusion.own_states && t < last;
             own = steps.iter().map(drawn).collect();
         }
-        let mut batch = Batch { crops, factors, times, steps, own, number, noised: None };
+        let told = self.tells.then(|| told(&crops.damage, &mut draws));
+        let mut batch = Batch { crops, factors, times, steps, own, told, number, noised: None };
         if self.noise_here {
             batch.noised = Some(self.noised(&batch)?.map(Arc::new));
         }
@@ -102,6 +110,25 @@ impl Source {
         q_sample(&batch.factors, [x0, y0], &noise, &mut state, Some((&mut target, of)))?;
         Ok([state, target])
     }
+}
+
+/// How often the quality of a JPEG, the noise and the blur are told: files say the first, the others are estimates
+/// at best.
+const TOLD_OF: [f64; 3] = [0.7, 0.4, 0.3];
+
+/// What a network is told of `damage`, `[N, 6]`: each number only sometimes, so that it learns to do without.
+fn told(damage: &[degrade::Damage], draws: &mut Sequence) -> Tensor {
+    let mut values = Vec::with_capacity(damage.len() * TOLD);
+    for one in damage {
+        let [quality, noise, blur] = TOLD_OF.map(|share| draws.uniform() < share);
+        let known = Damage {
+            jpeg_quality: quality.then(|| one.jpeg_quality.unwrap_or(100.0)),
+            noise: noise.then_some(one.noise_sigma),
+            blur: blur.then_some(one.blur_sigma),
+        };
+        values.extend(known.told());
+    }
+    Tensor::from_vec(values, &[damage.len(), TOLD])
 }
 
 /// The noise of batch `number`; `later` is added to that when a kernel runs.

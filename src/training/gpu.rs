@@ -215,7 +215,7 @@ impl GpuTrainer {
         let images = [&inputs.x0, &inputs.y0];
         q_sample(&inputs.factors, images, &noise, &mut state, Some((&mut target, of)))?;
         let mut tape = loss::tape(&config.optim);
-        let seen = tape.input(condition(network, &inputs.low, &inputs.y0)?);
+        let seen = tape.input(condition(network, &inputs.low, &inputs.y0, None)?);
         let state = tape.input(state.cast(self.dtype)?);
         let predicted = network.forward(&mut tape, &state, &seen, &inputs.times)?;
         // The loss in single precision: its terms are far smaller than their sum.

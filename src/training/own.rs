@@ -37,6 +37,6 @@ fn estimate(network: &dyn Network, config: &Config, batch: &Batch) -> Result<Ten
     let crops = &batch.crops;
     let places = vec![[0, 0]; crops.y0.shape()[0]];
     let noise = PixelNoise::new(&Device::Cpu, config.run.seed ^ batch.number << 20, &places)?;
-    let seen = condition(network, &crops.low, &crops.y0)?;
+    let seen = condition(network, &crops.low, &crops.y0, batch.told.as_ref())?;
     sample(network, &config.diffusion, seen, &crops.y0, &noise, 1, &mut |_| Ok(()))
 }

@@ -24,6 +24,7 @@ use crate::data::crops::{self, CropPlan, Crops};
 use crate::data::degrade::Process;
 use crate::data::folder;
 use crate::diffusion::latent;
+use crate::diffusion::sampler::condition;
 use crate::diffusion::system::{self, SystemConfig};
 use crate::engine::cuda::Gpu;
 use crate::engine::device::{DType, Device};
@@ -253,7 +254,8 @@ impl<'a> Run<'a> {
     fn gradients(&mut self, batch: Batch) -> Result<(f64, Gradients, Option<f64>)> {
         let mut tape = loss::tape(&self.config.optim);
         let crops = &batch.crops;
-        let condition = tape.input(self.network.condition(&crops.low, &crops.y0)?);
+        let told = batch.told.as_ref();
+        let condition = tape.input(condition(self.network, &crops.low, &crops.y0, told)?);
         let Some([state, target]) = &batch.noised else {
             unreachable!("batches for the CPU are noised")
         };

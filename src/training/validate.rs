@@ -134,7 +134,7 @@ fn enlarge(network: &dyn Network, config: &Config, pair: &Pair) -> Result<Shown>
     };
     let y0 = tensor(&enlarged, height, width)?;
     let small = tensor(&degrade::to_signed(&low.pixels), low.height, low.width)?;
-    let seen = condition(network, &small, &y0)?;
+    let seen = condition(network, &small, &y0, None)?;
     let noise = PixelNoise::new(&device, config.run.seed, &[[0, 0]])?;
     let steps = match usize::try_from(config.val.steps).unwrap_or(0) {
         0 => config.diffusion.process.steps(),

@@ -163,7 +163,7 @@ impl Batch {
     /// The clean images of the batch, in [-1, 1].
     fn run(&self, system: &System, on_step: &mut dyn FnMut(usize) -> Result<()>) -> Result<Tensor> {
         let network = &*system.network;
-        let seen = condition(network, &self.low, &self.y0)?;
+        let seen = condition(network, &self.low, &self.y0, None)?;
         let told = &mut |p: crate::diffusion::sampler::Progress<'_>| on_step(p.done);
         let Some(first_stage) = network.first_stage() else {
             return self.walk.run(network, seen, &self.y0, &self.noise, told);
