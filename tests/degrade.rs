@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use srk::data::augment::Augment;
 use srk::data::crops::{CropBatch, CropPlan, Crops, Pair};
 use srk::data::degrade::{
-    self, Blur, Degrade, DegradeConfig, Draws, Drawn, KernelKind, Mode, NoiseKind, Planes, Preset,
+    self, Blur, Degrade, DegradeConfig, Drawn, Draws, KernelKind, Mode, NoiseKind, Planes, Preset,
     Process,
 };
 use srk::data::folder::Rgb8;

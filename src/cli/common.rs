@@ -256,11 +256,7 @@ fn share(of: u64, part: f64) -> u64 {
     (of as f64 * part) as u64
 }
 
-/// Bytes that programs can take without swapping; 4 GiB where the system does not say.
+/// Bytes that the process can take more than it has.
 pub(super) fn available_memory() -> u64 {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    kib.map_or(4 << 30, |kib| kib * 1024)
+    crate::engine::memory::available()
 }

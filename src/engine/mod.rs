@@ -2,6 +2,7 @@
 pub mod cuda;
 pub mod device;
 pub mod files;
+pub mod memory;
 pub mod op_case;
 pub mod parameter;
 pub mod pool;

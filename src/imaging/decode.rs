@@ -22,17 +22,21 @@ const FORMATS: &str = "srk reads PNG, JPEG, WebP, TIFF, BMP, PNM and GIF";
 
 /// Reads the image file at `path`. Every failure is an [`Error::Failed`] that names the file.
 pub fn read(path: &Path) -> Result<Image> {
-    let name = path.display().to_string();
-    let bytes = fs::read(path).map_err(|error| {
+    let bytes = read_bytes(path)?;
+    decode(&bytes, &path.display().to_string())
+}
+
+/// The bytes of an image file, to be decoded.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| {
         let help = match error.kind() {
             io::ErrorKind::NotFound => "check the path and its spelling",
             io::ErrorKind::IsADirectory => "name a file in it, or give the folder with -r",
             io::ErrorKind::PermissionDenied => "check the permissions of the file",
             _ => "",
         };
-        Error::Failed(Report::new(format!("cannot read {name}"), error).help(help))
-    })?;
-    decode(&bytes, &name)
+        Error::Failed(Report::new(format!("cannot read {}", path.display()), error).help(help))
+    })
 }
 
 /// Decodes a whole image file in memory; `name` is what messages call it.
@@ -234,11 +238,11 @@ impl<'a> Source<'a> {
         let (samples, alpha) = match (raw, color.has_alpha()) {
             (samples, false) => (samples, None),
             (Samples::U8(v), true) => {
-                let (samples, alpha) = split_alpha(&v, channels);
+                let (samples, alpha) = split_alpha(v, channels);
                 (Samples::U8(samples), Some(Samples::U8(alpha)))
             }
             (Samples::U16(v), true) => {
-                let (samples, alpha) = split_alpha(&v, channels);
+                let (samples, alpha) = split_alpha(v, channels);
                 (Samples::U16(samples), Some(Samples::U16(alpha)))
             }
         };
@@ -316,15 +320,16 @@ fn foreign_format(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn split_alpha<T: Copy>(pixels: &[T], channels: usize) -> (Vec<T>, Vec<T>) {
-    let count = pixels.len() / channels;
-    let mut samples = Vec::with_capacity(count * (channels - 1));
-    let mut alpha = Vec::with_capacity(count);
-    for pixel in pixels.chunks_exact(channels) {
-        samples.extend_from_slice(&pixel[..channels - 1]);
-        alpha.push(pixel[channels - 1]);
+/// Colours, in the memory of the pixels, and alpha.
+fn split_alpha<T: Copy>(mut pixels: Vec<T>, channels: usize) -> (Vec<T>, Vec<T>) {
+    let (count, colors) = (pixels.len() / channels, channels - 1);
+    let alpha = pixels.chunks_exact(channels).map(|pixel| pixel[colors]).collect();
+    for i in 0..count {
+        pixels.copy_within(i * channels..i * channels + colors, i * colors);
     }
-    (samples, alpha)
+    pixels.truncate(count * colors);
+    pixels.shrink_to_fit();
+    (pixels, alpha)
 }
 
 /// The 8-bit RGB image in gray if every pixel has three equal channels.

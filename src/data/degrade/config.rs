@@ -112,7 +112,8 @@ pub struct DegradeConfig {
     /// Stage 2: the probability of compression.
     pub jpeg_prob2: f64,
     /// Stage 2: its qualities.
-    pub jpeg_range2: [f64; 2],    /// The probability of a sinc filter at the end.
+    pub jpeg_range2: [f64; 2],
+    /// The probability of a sinc filter at the end.
     pub final_sinc_prob: f64,
     /// The probability that the last compression comes after the last resizing and sinc filter, not before.
     pub jpeg_last_prob: f64,
@@ -242,7 +243,10 @@ impl Stage<'_> {
         }
         if self.kernel_list.contains(&KernelKind::Sinc) {
             let key = named("kernel_list");
-            return Err(format!("degrade.{key} cannot hold sinc: degrade.{} is its share", named("sinc_prob")));
+            return Err(format!(
+                "degrade.{key} cannot hold sinc: degrade.{} is its share",
+                named("sinc_prob")
+            ));
         }
         if self.resize_modes.is_empty() {
             return Err(format!("degrade.{} is empty", named("resize_modes")));

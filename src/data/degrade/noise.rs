@@ -142,9 +142,8 @@ impl Counts {
 const SEGMENTS: usize = 4096;
 
 /// The quantiles of |z| at multiples of 1 / SEGMENTS, for z normal; infinite at the end.
-static QUANTILES: LazyLock<Vec<f32>> = LazyLock::new(|| {
-    (0..=SEGMENTS).map(|i| quantile(1.0 - i as f64 / SEGMENTS as f64)).collect()
-});
+static QUANTILES: LazyLock<Vec<f32>> =
+    LazyLock::new(|| (0..=SEGMENTS).map(|i| quantile(1.0 - i as f64 / SEGMENTS as f64)).collect());
 
 /// Where |z| has probability `above` of being larger, for z normal.
 #[allow(clippy::cast_possible_truncation)] // Noise is stored in f32.

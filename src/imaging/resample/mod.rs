@@ -20,6 +20,7 @@
 //! The results do not depend on the number of threads: every output value has its own fixed sum.
 mod resize;
 mod separable;
+mod strips;
 mod upsample;
 
 use separable::{Axis, Fixed, Float, PRECISION_BITS, Rounded, Taps};
@@ -29,6 +30,7 @@ use super::{Depth, Image, Samples};
 use crate::error::{Error, Result};
 
 pub use resize::{resize, resize_samples};
+pub use strips::Strips;
 pub use upsample::{bicubic_footprint, bicubic_up, bilinear_up, torch_bicubic_up};
 
 /// The shape `[H, W, C]` of interleaved samples.

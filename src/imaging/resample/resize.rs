@@ -1,7 +1,6 @@
 //! Resizing to any size, for output sizes that are no model's and for alpha.
-use fast_image_resize as fir;
-
-use crate::error::{Error, Report, Result};
+use super::strips::Strips;
+use crate::error::{Error, Result};
 use crate::imaging::{Image, Samples};
 
 /// Resizes an image to `width` x `height` with Lanczos3 (antialiased), keeping depth, colour and
@@ -31,33 +30,11 @@ pub fn resize_samples(
     width: usize,
     height: usize,
 ) -> Result<Samples> {
-    use fir::PixelType;
-    let fail = |e: String| Error::Failed(Report::new("cannot resize the image", e));
-    let size = |v: usize| u32::try_from(v).map_err(|e| fail(e.to_string()));
-    let pixel = match (samples, channels) {
-        (Samples::U8(_), 1) => PixelType::U8,
-        (Samples::U8(_), _) => PixelType::U8x3,
-        (Samples::U16(_), 1) => PixelType::U16,
-        (Samples::U16(_), _) => PixelType::U16x3,
-    };
-    let bytes: &[u8] = match samples {
-        Samples::U8(v) => v,
-        Samples::U16(v) => bytemuck::cast_slice(v),
-    };
-    let src = fir::images::ImageRef::new(size(from_width)?, size(from_height)?, bytes, pixel)
-        .map_err(|e| fail(e.to_string()))?;
-    let mut out = Samples::zeros(samples.depth(), width * height * channels);
-    let buffer: &mut [u8] = match &mut out {
-        Samples::U8(v) => v,
-        Samples::U16(v) => bytemuck::cast_slice_mut(v),
-    };
-    let mut dst = fir::images::Image::from_slice_u8(size(width)?, size(height)?, buffer, pixel)
-        .map_err(|e| fail(e.to_string()))?;
-    let options = fir::ResizeOptions::new()
-        .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3))
-        .use_alpha(false);
-    fir::Resizer::new().resize(&src, &mut dst, &options).map_err(|e| fail(e.to_string()))?;
-    Ok(out)
+    let (from, to) = ((from_width, from_height), (width, height));
+    let mut strips = Strips::new(from, to, channels, samples.depth())?;
+    strips.give(samples)?;
+    let made = strips.take(height)?;
+    made.ok_or_else(|| Error::shape("resize", "all rows of the picture", &[samples.len()]))
 }
 
 #[cfg(test)]
