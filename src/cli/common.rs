@@ -98,6 +98,14 @@ fn not_negative(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl Sampling {
+    /// What was asked for, for the stamp of an output.
+    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+        let sampler = self.sampler.as_ref().and_then(clap::ValueEnum::to_possible_value);
+        let sampler = sampler.map(|value| ("sampler", value.get_name().to_owned()));
+        let kappa = self.kappa.map(|kappa| ("kappa", kappa.to_string()));
+        sampler.into_iter().chain(kappa).collect()
+    }
+
     /// Changes how `system` samples.
     ///
     /// # Errors

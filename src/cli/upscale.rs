@@ -1,5 +1,5 @@
 //! `srk upscale`.
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
+use super::print;
 use crate::diffusion::system::System;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
-use crate::imaging::{self, EncodeOptions, Format, Image, resample};
-use crate::upscale::jobs::{Existing, Job, Request};
+use crate::imaging::{self, EncodeOptions, Format, Image, folder, resample};
+use crate::upscale::jobs::{Existing, Job, Jobs, Request};
 use crate::upscale::{self, Plan, Settings, TileSize, Upscaler};
 
 const EXAMPLES: &str = "Examples:
@@ -25,7 +26,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Pictures or folders; of two names, the second is the output
+    /// Pictures or folders; of two names, the second is the output if it is new
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// The output file, or the folder of the outputs
@@ -78,6 +79,9 @@ pub(super) struct Args {
     /// Leave out inputs whose output exists
     #[arg(long)]
     skip_existing: bool,
+    /// Do not say in the output that srk made it, with which model, seed and steps
+    #[arg(long)]
+    no_stamp: bool,
     /// Report as JSON lines on standard output
     #[arg(long)]
     json: bool,
@@ -117,9 +121,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
     // Less than the tiles themselves: what is kept for reuse counts as memory, too.
     pool::limit(256 << 20);
-    let jobs = args.request()?.jobs()?;
+    let mut request = args.request()?;
     let mut system = System::open(&args.model)?;
     args.sampling.apply(&mut system)?;
+    request.suffix = format!("_x{}", args.scale.unwrap_or(system.scale() as f64));
+    let Jobs { jobs, left_out } = request.jobs()?;
     let upscaler = common::place(system, &args.device, args.precision)?;
     let system = upscaler.system();
     let stop = common::stop_on_signals()?;
@@ -127,8 +133,12 @@ pub(super) fn run(args: Args) -> Result<()> {
     let mut out = Output { json: args.json, quiet: args.quiet };
     out.event(json!({"event": "start", "model": system.name, "files": jobs.len(),
         "device": common::device_name(system), "precision": common::precision_name(system),
-        "seed": args.seed}));
+        "seed": args.seed, "left_out": left_out}));
     out.say(&common::where_it_runs(system));
+    if let Some(first) = left_out.first() {
+        let (n, first) = (left_out.len(), first.display());
+        out.say(&format!("note: {n} results of srk in the inputs are left out, first {first}"));
+    }
     let (mut done, mut skipped, mut failed) = (0, 0, vec![]);
     for job in &jobs {
         if job.skip {
@@ -144,7 +154,7 @@ pub(super) fn run(args: Args) -> Result<()> {
                 out.event(json!({"event": "file", "input": job.input, "output": job.output,
                     "status": "failed", "code": error.exit_code(), "error": error.to_string()}));
                 if jobs.len() > 1 {
-                    eprintln!("error: {error}");
+                    print::note(format_args!("error: {error}"));
                 }
                 failed.push(error);
             }
@@ -172,6 +182,7 @@ impl Args {
         let mut output = self.output.clone();
         if output.is_none() && inputs.len() == 2 {
             output = inputs.pop();
+            refuse_second_input(output.as_deref())?;
         } else if output.is_none() && inputs.len() > 2 {
             return Err(usage("several pictures need a folder to go to", "name it with -o FOLDER"));
         }
@@ -185,14 +196,14 @@ impl Args {
         if let Some(file) = output.as_ref().filter(|o| !into_folder && !o.is_dir()) {
             Format::from_path(file)?;
         }
-        let scale = self.scale.map_or_else(|| "4".to_owned(), |s| s.to_string());
         Ok(Request {
             inputs,
             output,
             into_folder,
             recursive: self.recursive,
             extension: format.extension().to_owned(),
-            suffix: format!("_x{scale}"),
+            // That of the model, which is not open yet.
+            suffix: String::new(),
             existing: match (self.overwrite, self.skip_existing) {
                 (true, _) => Existing::Overwrite,
                 (_, true) => Existing::Skip,
@@ -208,6 +219,46 @@ impl Args {
         let side = |v: usize| ((v as f64 * scale).round() as usize).max(1);
         (side(image.width), side(image.height))
     }
+}
+
+/// Refuses a second name that may be an input: a pattern such as `*.png` may have become two pictures.
+fn refuse_second_input(second: Option<&Path>) -> Result<()> {
+    let Some(second) = second else { return Ok(()) };
+    let name = second.display();
+    let is_ours = |path: &PathBuf| imaging::stamp::of_file(path).is_some();
+    let (cause, help) = match second.is_dir() {
+        true if folder::pictures(second, false).unwrap_or_default().iter().all(is_ours) => return Ok(()),
+        true => ("it is a folder with pictures, so it may be an input or the place of outputs",
+            format!("-o {name} makes it the output; -o FOLDER makes both names inputs")),
+        false if !second.exists() => return Ok(()),
+        false => ("it exists, so it may be an input or the name of the output",
+            format!("-o {name} makes it the output, --overwrite replaces it; -o FOLDER makes both names inputs")),
+    };
+    let what = format!("cannot tell whether {name} is to be enlarged or written");
+    Err(Error::Usage(Report::new(what, cause).help(help)))
+}
+
+/// The settings that made an output, for its stamp.
+fn stamp(args: &Args, system: &System, steps: usize, from: &Image, to: (usize, usize)) -> String {
+    let name = Path::new(&system.name).file_name().unwrap_or_default().to_string_lossy();
+    let scale = args.scale.unwrap_or(to.0 as f64 / from.width.max(1) as f64);
+    let settings = [
+        ("model", name.into_owned()),
+        ("scale", scale.to_string()),
+        ("seed", args.seed.to_string()),
+        ("steps", steps.to_string()),
+    ];
+    imaging::stamp::stamp(&[&settings[..], &args.sampling.settings()].concat())
+}
+
+/// Refuses to write over a file that was not there when the work began.
+fn refuse_newcomer(args: &Args, output: &Path) -> Result<()> {
+    if args.overwrite || !output.is_file() {
+        return Ok(());
+    }
+    let what = format!("{} was not written", output.display());
+    let report = Report::new(what, "a file of that name appeared while the picture was enlarged");
+    Err(Error::Failed(report.help("--overwrite replaces it")))
 }
 
 /// Upscales one picture and reports it.
@@ -246,6 +297,11 @@ fn one(args: &Args, upscaler: &Upscaler, job: &Job, stop: &Stop, out: &mut Outpu
             Error::Failed(Report::new(format!("cannot create {}", folder.display()), e))
         })?;
     }
+    output.metadata.stamp = match args.no_stamp {
+        true => None,
+        false => Some(stamp(args, upscaler.system(), plan.steps, &image, (width, height))),
+    };
+    refuse_newcomer(args, &job.output)?;
     let options = EncodeOptions { quality: args.quality, ..EncodeOptions::default() };
     imaging::write(&job.output, &output, options)?;
     out.finished(job, &image, &output, &plan, format, started.elapsed());
@@ -276,14 +332,13 @@ struct Output {
 impl Output {
     fn event(&mut self, event: serde_json::Value) {
         if self.json {
-            // A reader that went away is no error of the work.
-            let _ = writeln!(std::io::stdout(), "{event}");
+            print::line(event);
         }
     }
 
     fn say(&mut self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            print::note(text);
         }
     }
 

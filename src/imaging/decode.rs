@@ -13,6 +13,7 @@ use image::{
 };
 
 use super::{Color, Image, Metadata, Samples, exif, jpeg as jpeg_file};
+use crate::engine::shield::shielded;
 use crate::error::{Error, Report, Result};
 
 /// The most pixels that a file may declare: 2^28, for example 16384 x 16384.
@@ -35,9 +36,14 @@ pub fn read(path: &Path) -> Result<Image> {
     decode(&bytes, &name)
 }
 
-/// Decodes a whole image file in memory; `name` is what messages call it.
+/// Decodes a whole image file in memory; `name` is what messages call it. A decoder that panics has failed like
+/// one that returns an error.
 pub fn decode(bytes: &[u8], name: &str) -> Result<Image> {
-    Source { bytes, name }.decode()
+    let source = Source { bytes, name };
+    shielded(|| source.decode()).unwrap_or_else(|panic| {
+        let help = "open it in a viewer; if it shows there, save it again as PNG";
+        Err(source.refuse(format!("its decoder failed: {panic}"), help))
+    })
 }
 
 struct Source<'a> {
@@ -206,7 +212,7 @@ impl<'a> Source<'a> {
             exif::update(block, image.width, image.height);
         }
         let density = density.map(|(x, y)| if turn >= 5 { (y, x) } else { (x, y) });
-        image.metadata = Metadata { icc, exif, density, text: Vec::new() };
+        image.metadata = Metadata { icc, exif, density, ..Metadata::default() };
         Ok(image)
     }
 
