@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Report, Result};
-use crate::imaging::metrics::{self, Channels};
 use crate::imaging::folder;
+use crate::imaging::metrics::{self, Channels};
 use crate::imaging::resample::{self, Shape};
 use crate::imaging::{Color, Depth, Image, Samples};
 

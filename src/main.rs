@@ -23,7 +23,8 @@ fn out_of_memory(bytes: usize) -> ! {
     let mut err = std::io::stderr();
     let _ = err.write_all(b"error: the memory is full\ncause: ");
     let _ = err.write_all(&digits[at..]);
-    let _ = err.write_all(b" bytes more were refused\nhelp:  use a smaller picture, batch or network\n");
+    let _ = err
+        .write_all(b" bytes more were refused\nhelp:  use a smaller picture, batch or network\n");
     std::process::exit(5)
 }
 

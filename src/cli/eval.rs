@@ -96,7 +96,8 @@ pub(super) fn run(args: Args) -> Result<()> {
         (_, None) => Ok(()),
         (1, Some(error)) => Err(error),
         (all, Some(_)) => {
-            let what = format!("{} of {all} pictures could not be measured", all - table.rows.len());
+            let what =
+                format!("{} of {all} pictures could not be measured", all - table.rows.len());
             let cause = "each was reported above; the means are of the rest";
             Err(Error::Failed(Report::new(what, cause)))
         }
@@ -145,6 +146,7 @@ fn tasks(args: &Args) -> Result<Vec<(&PathBuf, Vec<Task>)>> {
 fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
     let mut system = System::open(&args.model)?;
     args.sampling.apply(&mut system)?;
+    system.notes.iter().for_each(|note| print::note(format_args!("warning: {note}")));
     if system.scale() != args.scale {
         let what = format!("{} enlarges {} times", system.name, system.scale());
         let report = Report::new(what, format!("--scale is {}", args.scale));
@@ -287,7 +289,9 @@ impl Table {
     fn measured(&mut self, file: &Path, row: Result<Row>) -> Result<()> {
         match row {
             Ok(row) => self.row(row),
-            Err(error @ (Error::Interrupted { .. } | Error::Memory(_) | Error::Device(_))) => return Err(error),
+            Err(error @ (Error::Interrupted { .. } | Error::Memory(_) | Error::Device(_))) => {
+                return Err(error);
+            }
             Err(error) => {
                 let text = error.to_string();
                 if self.json {
@@ -362,4 +366,3 @@ fn line(name: &str, s: &Scores, bicubic: Option<&Scores>) -> String {
     }
     line
 }
-

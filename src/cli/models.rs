@@ -106,6 +106,7 @@ fn list(as_json: bool) -> Result<()> {
 
 fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
     let system = System::open(model).map_err(|e| with_contents(e, model))?;
+    system.notes.iter().for_each(|note| crate::cli::print::note(format_args!("warning: {note}")));
     let d = Description::of(&system);
     if as_json {
         return {

@@ -14,7 +14,8 @@ use crate::training::settings;
 
 /// Train a model from a recipe or a configuration file.
 ///
-/// A run lives in OUT/NAME and continues by itself when the same command is given again. Ctrl-C
+/// A run lives in OUT/NAME and continues by itself when the same command is given again, also with more
+/// steps, another rate or its data elsewhere. Ctrl-C
 /// finishes the step, saves and exits with 130; a second Ctrl-C leaves at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,6 +28,9 @@ pub(super) struct Args {
     /// Change a value, for example optim.lr=2e-4; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+    /// Start a new run from these weights: a weights file, or the folder of a run (run.init)
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
     /// Stop after this step, as if the run went on
     #[arg(long, value_name = "STEP")]
     until: Option<u64>,
@@ -62,6 +66,10 @@ pub(super) fn run(args: Args) -> Result<()> {
             (text, file.display().to_string())
         }
     };
+    let mut args = args;
+    if let Some(from) = &args.from {
+        args.overrides.push(format!("run.init={:?}", from.display().to_string()));
+    }
     let kind = settings::text_at(&text, "model.kind").unwrap_or_default();
     if generative::config::KINDS.contains(&kind.as_str()) {
         return train_generative(&args, &text, &name, &kind);

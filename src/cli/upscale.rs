@@ -26,7 +26,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Pictures or folders; of two names, the second is the output if it is new
+    /// Pictures or folders; of two names, the second is the output, unless it is a picture that exists
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// The output file, or the folder of the outputs
@@ -135,6 +135,9 @@ pub(super) fn run(args: Args) -> Result<()> {
         "device": common::device_name(system), "precision": common::precision_name(system),
         "seed": args.seed, "left_out": left_out}));
     out.say(&common::where_it_runs(system));
+    for note in &system.notes {
+        out.say(&format!("warning: {note}"));
+    }
     if let Some(first) = left_out.first() {
         let (n, first) = (left_out.len(), first.display());
         out.say(&format!("note: {n} results of srk in the inputs are left out, first {first}"));
@@ -159,6 +162,9 @@ pub(super) fn run(args: Args) -> Result<()> {
                 failed.push(error);
             }
         }
+    }
+    if skipped > 0 {
+        out.say(&format!("{skipped} of {} left out: their outputs exist", jobs.len()));
     }
     for note in common::notes_of_libraries(system) {
         out.say(&format!("note: {note}"));
@@ -221,21 +227,31 @@ impl Args {
     }
 }
 
-/// Refuses a second name that may be an input: a pattern such as `*.png` may have become two pictures.
+/// Refuses a second name that may be an input: a pattern such as `*.png` may have become two pictures. Results of
+/// srk, and what is no picture, are none.
 fn refuse_second_input(second: Option<&Path>) -> Result<()> {
     let Some(second) = second else { return Ok(()) };
+    let is_input =
+        |path: &Path| imaging::decode::is_picture(path) && imaging::stamp::of_file(path).is_none();
+    let held =
+        if second.is_dir() { folder::pictures(second, false).unwrap_or_default() } else { vec![] };
+    let may_be_input = match second.is_dir() {
+        true => held.iter().any(|file| is_input(file)),
+        false => second.is_file() && is_input(second),
+    };
+    if !may_be_input {
+        return Ok(());
+    }
     let name = second.display();
-    let is_ours = |path: &PathBuf| imaging::stamp::of_file(path).is_some();
-    let (cause, help) = match second.is_dir() {
-        true if folder::pictures(second, false).unwrap_or_default().iter().all(is_ours) => return Ok(()),
-        true => ("it is a folder with pictures, so it may be an input or the place of outputs",
-            format!("-o {name} makes it the output; -o FOLDER makes both names inputs")),
-        false if !second.exists() => return Ok(()),
-        false => ("it exists, so it may be an input or the name of the output",
-            format!("-o {name} makes it the output, --overwrite replaces it; -o FOLDER makes both names inputs")),
+    let (kind, replace) = match second.is_dir() {
+        true => ("a folder with pictures", ""),
+        false => ("a picture that exists", " --overwrite"),
     };
     let what = format!("cannot tell whether {name} is to be enlarged or written");
-    Err(Error::Usage(Report::new(what, cause).help(help)))
+    let report = Report::new(what, format!("it is {kind}"));
+    let help =
+        format!("-o {name}{replace}    writes to it; -o FOLDER    enlarges both into a folder");
+    Err(Error::Usage(report.help(help)))
 }
 
 /// The settings that made an output, for its stamp.

@@ -54,9 +54,8 @@ pub fn of_at_least(
     let is_large = |p: &Picture| side(p.image.width).min(side(p.image.height)) >= least;
     let (large, small): (Vec<_>, Vec<_>) = pictures.into_iter().partition(is_large);
     if !small.is_empty() {
-        let name = |p: &Picture| {
-            format!("{} ({}x{})", p.path.display(), p.image.width, p.image.height)
-        };
+        let name =
+            |p: &Picture| format!("{} ({}x{})", p.path.display(), p.image.width, p.image.height);
         let names = small.iter().map(name).collect::<Vec<_>>().join(", ");
         warn(&format!("{} of {all} images are left out, {why}: {names}", small.len()));
     }

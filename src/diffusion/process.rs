@@ -219,7 +219,10 @@ impl Process {
             return Err("diffusion.process.steps must be at least 1".into());
         }
         if self.steps() > MOST_STEPS {
-            return Err(format!("diffusion.process.steps = {} is above {MOST_STEPS}", self.steps()));
+            return Err(format!(
+                "diffusion.process.steps = {} is above {MOST_STEPS}",
+                self.steps()
+            ));
         }
         let chain = self.chain();
         let finite = |m: &Marginal| m.x0.is_finite() && m.y0.is_finite() && m.noise.is_finite();

@@ -27,7 +27,8 @@ impl FolderLock {
         let failed = |e: std::io::Error| {
             Error::Failed(Report::new(format!("cannot write {}", path.display()), e))
         };
-        let options = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let options =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = options.map_err(failed)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(taken(folder, &mut file)),

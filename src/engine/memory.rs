@@ -24,7 +24,8 @@ fn of_the_group() -> Option<u64> {
     let number = |path: &str| read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let limit = number("/sys/fs/cgroup/memory.max")?;
     // Files that the system keeps in memory count as used and are given back at need.
-    let files = line_of("/sys/fs/cgroup/memory.stat", "inactive_file").and_then(|v| v.first().copied());
+    let files =
+        line_of("/sys/fs/cgroup/memory.stat", "inactive_file").and_then(|v| v.first().copied());
     let used = number("/sys/fs/cgroup/memory.current")?.saturating_sub(files.unwrap_or(0));
     Some(limit.saturating_sub(used))
 }

@@ -100,7 +100,8 @@ impl Outputs {
         match (self.existing, output.exists()) {
             (Existing::Skip, true) => Ok(false),
             (Existing::Refuse, true) => {
-                let report = Report::new(format!("{} exists", output.display()), "nothing was done");
+                let report =
+                    Report::new(format!("{} exists", output.display()), "nothing was done");
                 Err(Error::Usage(report.help(self.help)))
             }
             _ => Ok(true),

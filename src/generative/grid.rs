@@ -55,11 +55,7 @@ fn byte(v: f32) -> u8 {
 /// # Errors
 /// [`Error::Model`] if there is no such file, or it holds none of these systems; exit code 2 for `steps` that it
 /// does not take.
-pub fn open(
-    path: &Path,
-    steps: Option<usize>,
-    notes: &mut Vec<String>,
-) -> Result<Box<dyn System>> {
+pub fn open(path: &Path, steps: Option<usize>, notes: &mut Vec<String>) -> Result<Box<dyn System>> {
     let (file, path) = match path.is_dir() {
         true => run_folder::averages(path, notes)?,
         false => (WeightsFile::read(path)?, path.to_owned()),

@@ -9,7 +9,6 @@ use super::grid::grid;
 use super::system::{Measured, Moved, Trainable, build_to_train};
 use crate::engine::files::atomic_write;
 use crate::engine::lock::FolderLock;
-use crate::engine::memory;
 use crate::engine::parameter::Parameter;
 use crate::engine::rng::{Purpose, Stream};
 use crate::error::{Error, Report, Result};
@@ -18,6 +17,7 @@ use crate::models::build_within;
 use crate::training::checkpoint::{Checkpoints, Part, Trained};
 use crate::training::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use crate::training::optimizer::Optimizer;
+use crate::training::plan::most_parameters;
 use crate::training::settings;
 use crate::training::validate::Stop;
 
@@ -35,14 +35,14 @@ pub fn train(
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
     if config.run.init.is_some() {
-        let report = Report::new("cannot start from given weights", "run.init is for super-resolution");
+        let report =
+            Report::new("cannot start from given weights", "run.init is for super-resolution");
         return Err(Error::Usage(report.help("leave run.init and --from out")));
     }
     let folder = out.join(&config.run.name);
     let lock = folder.is_dir().then(|| FolderLock::take(&folder)).transpose()?;
     let changes = settings::compare_with_existing(config, &folder)?;
-    // Weights, gradients, two moments and the average, in f32.
-    let most = usize::try_from(memory::available() / 20).unwrap_or(usize::MAX);
+    let most = most_parameters();
     let build = || build_to_train(&config.model, config.run.seed);
     let system = build_within(&config.model, most, build).map_err(|e| e.of_config(most))?;
     let warn = &mut |text: &str| reporter.warn(text);
@@ -163,7 +163,8 @@ impl<'a> Run<'a> {
 
     /// Whether a grid belongs to the step that was reached and there is none of it yet.
     fn drawing_is_due(&self) -> bool {
-        let belongs = due(self.step, self.config.sample.every) || self.step == self.config.run.steps;
+        let belongs =
+            due(self.step, self.config.sample.every) || self.step == self.config.run.steps;
         let wanted = self.step > 0 && self.config.sample.count > 0;
         wanted && belongs && !self.folder.join(format!("samples/{}.png", self.step)).exists()
     }

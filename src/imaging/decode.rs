@@ -4,7 +4,7 @@
 //! stays gray, 16 bits stay 16, alpha is kept apart. What would be silently wrong is refused:
 //! animations, CMYK, floating point, files cut short, and sizes above [`MAX_PIXELS`].
 use std::fs;
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use image::codecs::{bmp, gif, jpeg, png, pnm, tiff, webp};
@@ -44,6 +44,13 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<Image> {
         let help = "open it in a viewer; if it shows there, save it again as PNG";
         Err(source.refuse(format!("its decoder failed: {panic}"), help))
     })
+}
+
+/// Whether the file at `path` begins like a picture of a format that srk reads.
+pub fn is_picture(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
+    read.is_ok() && Source { bytes: &head, name: "" }.format().is_ok()
 }
 
 struct Source<'a> {

@@ -227,7 +227,16 @@ fn encode_to(
             encode_with(encoder, image, format)
         }
         Format::WebP => encode_with(WebPEncoder::new_lossless(writer), image, format),
-        Format::Tiff => encode_with(TiffEncoder::new(writer), image, format),
+        Format::Tiff => match image.metadata.stamp.as_deref() {
+            None => encode_with(TiffEncoder::new(writer), image, format),
+            // A TIFF file is built as an EXIF block is.
+            Some(stamp) => {
+                let mut file = io::Cursor::new(Vec::new());
+                encode_with(TiffEncoder::new(&mut file), image, format)?;
+                let file = exif::stamped(Some(file.into_inner()), Some(stamp));
+                writer.write_all(&file.unwrap_or_default())
+            }
+        },
         Format::Bmp => encode_with(BmpEncoder::new(&mut writer), image, format),
     }
 }

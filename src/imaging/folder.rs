@@ -68,11 +68,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::create_dir_all(at("b/.thumbnails")).unwrap();
-        for name in ["c.PNG", "a.jpg", "._a.jpg", ".x.png", "notes.txt", "b/d.gif", "b/.thumbnails/e.png"] {
+        for name in
+            ["c.PNG", "a.jpg", "._a.jpg", ".x.png", "notes.txt", "b/d.gif", "b/.thumbnails/e.png"]
+        {
             fs::write(at(name), "").unwrap();
         }
         assert_eq!(pictures(folder.path(), false).unwrap(), [at("a.jpg"), at("c.PNG")]);
-        assert_eq!(pictures(folder.path(), true).unwrap(), [at("a.jpg"), at("b/d.gif"), at("c.PNG")]);
+        assert_eq!(
+            pictures(folder.path(), true).unwrap(),
+            [at("a.jpg"), at("b/d.gif"), at("c.PNG")]
+        );
     }
 
     #[cfg(unix)]

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
     use crate::imaging::{Color, EncodeOptions, Image, Metadata, encode, read, write};
 
-    const FORMATS: [&str; 3] = ["a.png", "a.jpg", "a.webp"];
+    const FORMATS: [&str; 4] = ["a.png", "a.jpg", "a.webp", "a.tiff"];
 
     fn image(metadata: Metadata) -> Image {
         let image = Image::from_u8(3, 2, Color::Rgb, (0..18).collect()).unwrap();

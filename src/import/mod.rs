@@ -210,7 +210,8 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         notes.extend(schedule::adopt(&mut config.diffusion, &betas));
     }
     overridden(&mut config, &request.overrides)?;
-    let held: usize = state.shapes(&file).shapes.values().map(|s| s.iter().product::<usize>()).sum();
+    let held: usize =
+        state.shapes(&file).shapes.values().map(|s| s.iter().product::<usize>()).sum();
     let built = config.model.build_within(0, held + held / 4 + (1 << 20));
     let network = built.map_err(|unbuilt| unbuilt.of_file(&name))?;
     let ignored = compare(&network.state(), &state, &name, known, request)?;

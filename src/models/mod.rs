@@ -26,9 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
+use crate::engine::shield::shielded;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
-use crate::engine::shield::shielded;
 use crate::error::{Error, Report, Result};
 use crate::nn::init;
 use weights::WeightsFile;
@@ -156,13 +156,18 @@ impl Unbuilt {
     pub fn of_config(self, most: usize) -> Error {
         match self {
             Self::TooLarge => {
-                let cause = format!("{} million parameters are what the free memory holds", most / 1_000_000);
+                let cause = format!(
+                    "{} million parameters are what the free memory holds",
+                    most / 1_000_000
+                );
                 let report = Report::new("the network does not fit in memory", cause);
                 Error::Memory(report.help("make the sizes in [model] smaller"))
             }
             Self::Unfit(cause) => {
                 let report = Report::new("wrong configuration", cause);
-                Error::Usage(report.help("srk train --list-recipes    shows configurations that work"))
+                Error::Usage(
+                    report.help("srk train --list-recipes    shows configurations that work"),
+                )
             }
         }
     }

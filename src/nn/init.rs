@@ -33,6 +33,9 @@ pub fn within<R>(most: usize, build: impl FnOnce() -> R) -> Option<R> {
 fn count(shape: &[usize]) -> usize {
     let numbers = shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n));
     if let Some(left) = LEFT.get() {
+        if numbers == Some(0) {
+            panic::resume_unwind(Box::new(format!("a tensor of shape {shape:?} holds nothing")));
+        }
         match left.checked_sub(numbers.unwrap_or(usize::MAX)) {
             Some(rest) => LEFT.set(Some(rest)),
             None => panic::resume_unwind(Box::new(TooLarge)),

@@ -43,7 +43,9 @@ impl Metrics {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         let found = |line: &str| {
             let value: Option<Value> = serde_json::from_str(line).ok();
-            value.is_some_and(|v| v.get("step").and_then(Value::as_u64) == Some(step) && v.get(key).is_some())
+            value.is_some_and(|v| {
+                v.get("step").and_then(Value::as_u64) == Some(step) && v.get(key).is_some()
+            })
         };
         text.lines().any(found)
     }

@@ -13,8 +13,8 @@ use super::gpu::GpuTrainer;
 use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use super::loss;
 use super::optimizer::{self, Done, Gradients, Optimizer, Plan};
-use super::sections::Config;
 use super::plan;
+use super::sections::Config;
 use super::settings;
 use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
@@ -442,14 +442,21 @@ fn load_initial(config: &Config, network: &dyn Network, reporter: &mut dyn Repor
     let taken = state.len() - missing.len();
     if taken == 0 {
         let what = format!("nothing of the weights {name} fits the network");
-        let cause = format!("none of its {} tensors has name and shape of one of {}", file.tensors.len(), state.len());
+        let cause = format!(
+            "none of its {} tensors has name and shape of one of {}",
+            file.tensors.len(),
+            state.len()
+        );
         let help = "srk models info FILE    shows what a file holds; srk models import reads checkpoints of others";
         return Err(Error::Usage(Report::new(what, cause).help(help)));
     }
     reporter.line(&format!("starting from {name}: {taken} of {} tensors", state.len()));
     if !missing.is_empty() {
         let first = missing.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-        reporter.warn(&format!("{} tensors are not in {name} and start at random: {first}", missing.len()));
+        reporter.warn(&format!(
+            "{} tensors are not in {name} and start at random: {first}",
+            missing.len()
+        ));
     }
     Ok(())
 }

@@ -109,7 +109,9 @@ pub fn compare_with_existing<C: Settings>(config: &C, folder: &Path) -> Result<V
         all_differences(&before, config).into_iter().partition(|(key, _)| may(key));
     let texts = |all: Vec<(String, String)>| all.into_iter().map(|(_, text)| text);
     if refused.is_empty() {
-        let silent = |key: &str| key == ONLY_AT_START || ["log.", "ckpt."].iter().any(|p| key.starts_with(p));
+        let silent = |key: &str| {
+            key == ONLY_AT_START || ["log.", "ckpt."].iter().any(|p| key.starts_with(p))
+        };
         let told = allowed.into_iter().filter(|(key, _)| !silent(key));
         return Ok(texts(told.collect()).collect());
     }

@@ -92,7 +92,8 @@ impl Request {
         let goal = goal.filter(|goal| real(input).as_ref() != Some(goal));
         let names: HashSet<PathBuf> = files.iter().map(|file| file.with_extension("")).collect();
         let is_result = |file: &PathBuf| {
-            let in_goal = goal.as_ref().is_some_and(|g| real(file).is_some_and(|f| f.starts_with(g)));
+            let in_goal =
+                goal.as_ref().is_some_and(|g| real(file).is_some_and(|f| f.starts_with(g)));
             let of = unscaled(file);
             in_goal || of.is_some_and(|of| names.contains(&of)) || stamp::of_file(file).is_some()
         };
@@ -157,7 +158,8 @@ fn refuse_collisions(jobs: &[Job]) -> Result<()> {
 fn unscaled(file: &Path) -> Option<PathBuf> {
     let stem = file.file_stem()?.to_str()?;
     let (name, factor) = stem.rsplit_once("_x")?;
-    let is_number = factor.starts_with(|c: char| c.is_ascii_digit()) && factor.parse::<f64>().is_ok_and(|f| f > 0.0);
+    let is_number = factor.starts_with(|c: char| c.is_ascii_digit())
+        && factor.parse::<f64>().is_ok_and(|f| f > 0.0);
     (is_number && !name.is_empty()).then(|| file.with_file_name(name))
 }
 
@@ -167,10 +169,14 @@ mod tests {
 
     #[test]
     fn names_of_results_are_known() {
-        for (name, of) in [("a_x4.png", Some("a")), ("a_x2.5.png", Some("a")), ("a_b_x8.jpg", Some("a_b"))] {
+        for (name, of) in
+            [("a_x4.png", Some("a")), ("a_x2.5.png", Some("a")), ("a_b_x8.jpg", Some("a_b"))]
+        {
             assert_eq!(unscaled(Path::new(name)), of.map(PathBuf::from), "{name}");
         }
-        for name in ["a.png", "_x4.png", "a_x.png", "a_xray.png", "a_x-1.png", "ax4.png", "a_xinf.png"] {
+        for name in
+            ["a.png", "_x4.png", "a_x.png", "a_xray.png", "a_x-1.png", "ax4.png", "a_xinf.png"]
+        {
             assert_eq!(unscaled(Path::new(name)), None, "{name}");
         }
     }
