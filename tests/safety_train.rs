@@ -340,7 +340,7 @@ fn configurations_without_measure_end_with_a_message() {
         ("data.train.batch=65536", 5, "batch"),
         ("diffusion.process.steps=1_000_000_000", 2, "steps"),
         ("data.train.crop=1_048_576", 2, "data.train.crop"),
-        ("model.channels=0", 2, "channels"),
+        ("model.channels=0", 2, "holds nothing"),
     ] {
         let settings = [setting, "data.train.crop=8192"];
         let settings = if setting.contains("=65536") { &settings[..] } else { &settings[..1] };

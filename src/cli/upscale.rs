@@ -9,6 +9,7 @@ use serde_json::json;
 use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
 use super::print;
 use crate::diffusion::system::System;
+use crate::engine::outputs::identity;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, EncodeOptions, Format, Image, folder, resample};
@@ -188,7 +189,7 @@ impl Args {
         let mut output = self.output.clone();
         if output.is_none() && inputs.len() == 2 {
             output = inputs.pop();
-            refuse_second_input(output.as_deref())?;
+            refuse_second_input(inputs.first().map(PathBuf::as_path), output.as_deref())?;
         } else if output.is_none() && inputs.len() > 2 {
             return Err(usage("several pictures need a folder to go to", "name it with -o FOLDER"));
         }
@@ -229,8 +230,8 @@ impl Args {
 
 /// Refuses a second name that may be an input: a pattern such as `*.png` may have become two pictures. Results of
 /// srk, and what is no picture, are none.
-fn refuse_second_input(second: Option<&Path>) -> Result<()> {
-    let Some(second) = second else { return Ok(()) };
+fn refuse_second_input(first: Option<&Path>, second: Option<&Path>) -> Result<()> {
+    let (Some(first), Some(second)) = (first, second) else { return Ok(()) };
     let is_input =
         |path: &Path| imaging::decode::is_picture(path) && imaging::stamp::of_file(path).is_none();
     let held =
@@ -239,7 +240,8 @@ fn refuse_second_input(second: Option<&Path>) -> Result<()> {
         true => held.iter().any(|file| is_input(file)),
         false => second.is_file() && is_input(second),
     };
-    if !may_be_input {
+    // That no picture becomes its own result is said later, and better.
+    if !may_be_input || identity(first) == identity(second) {
         return Ok(());
     }
     let name = second.display();
