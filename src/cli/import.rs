@@ -1,9 +1,10 @@
 //! `srk models import`.
 use std::path::{Path, PathBuf};
 
-use super::models::print;
+use super::print::line as print;
 use crate::engine::device::DType;
-use crate::error::{Error, Report, Result};
+use crate::engine::outputs::Outputs;
+use crate::error::Result;
 use crate::import::features::{self, Features};
 use crate::import::{self, Imported, Request};
 
@@ -56,19 +57,17 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let output = args.output.clone().unwrap_or_else(|| beside(&args.input));
-    if output.exists() && !args.overwrite {
-        let report = Report::new(format!("{} is there already", output.display()), "");
-        return Err(Error::Usage(report.help("--overwrite replaces it, -o FILE writes another")));
-    }
+    let mut outputs = Outputs::overwriting(args.overwrite);
+    outputs.reads(&args.input);
+    args.frozen.iter().for_each(|frozen| outputs.reads(frozen));
+    outputs.claim(&output, &args.input)?;
     // Weights that judge images are no model to run.
     if args.arch.is_none()
         && let Some(features) = features::features(&args.input, args.license.as_deref())?
     {
         features.file.write(&output, if args.f16 { DType::F16 } else { DType::F32 })?;
-        return {
-            of_features(&features, &output);
-            Ok(())
-        };
+        of_features(&features, &output);
+        return Ok(());
     }
     let mut overrides = args.overrides;
     overrides.extend(args.scale.map(|scale| format!("model.scale={scale}")));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::process::{Chain, Enlarge, Family, Marginal, Prediction, Process};
 use crate::engine::device::{Device, Real};
 use crate::engine::rng::{Purpose, Sequence, Stream};
-use crate::engine::tape::Tape;
+use crate::engine::tape::{Stop, Tape};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
@@ -357,6 +357,8 @@ pub struct Walk {
     first_input: Option<Tensor>,
     /// Whether some input of the network is not the state.
     scaled: bool,
+    /// What ends the walk before its end.
+    stop: Option<Stop>,
 }
 
 #[derive(Debug)]
@@ -405,7 +407,14 @@ impl Walk {
                 1.0 => None,
                 scale => Some(of_images(scale)?),
             },
+            stop: None,
         })
+    }
+
+    /// The same walk, which ends with [`Error::Interrupted`] once `stop` is set, also within a call of the network.
+    #[must_use]
+    pub fn until(self, stop: &Stop) -> Self {
+        Self { stop: Some(Arc::clone(stop)), ..self }
     }
 
     /// Draws the clean image `[N, H, W, C]`, F32 in `[-1, 1]`, that `network` believes in, or its latent.
@@ -473,7 +482,7 @@ impl Walk {
             }
         };
         for (k, step) in self.steps.iter().enumerate() {
-            let mut tape = Tape::inference();
+            let mut tape = Tape::inference().until(self.stop.as_ref());
             let (mut kept, state) = match input.take() {
                 Some(input) => (Some(x), Arc::new(input)),
                 None => (None, Arc::new(x)),

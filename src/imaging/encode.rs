@@ -19,7 +19,7 @@ use image::{ImageEncoder, ImageError};
 pub use rows::{Outline, Strips};
 use rows::{Packing, Rows};
 
-use super::{Color, Depth, Image, exif};
+use super::{Color, Depth, Image, exif, stamp};
 use crate::engine::files::{WriteSeek, atomic_write};
 use crate::error::{Error, Report, Result};
 
@@ -178,7 +178,8 @@ pub fn losses(image: &Outline, format: Format) -> Vec<&'static str> {
     if metadata.exif.is_some() && matches!(format, Format::Bmp | Format::Tiff) {
         lost.push("EXIF");
     }
-    if !metadata.text.is_empty() && format != Format::Png {
+    let is_text = |(_, text): &(String, String)| !stamp::is_stamp(text);
+    if metadata.text.iter().any(is_text) && format != Format::Png {
         lost.push("text");
     }
     lost
@@ -305,9 +306,10 @@ fn set_metadata(encoder: &mut impl ImageEncoder, image: &Outline, format: Format
     if let Some(icc) = &metadata.icc {
         let _ = encoder.set_icc_profile(icc.clone());
     }
-    if let Some(block) = upright_exif(image)
-        && (format != Format::Jpeg || block.len() <= JPEG_EXIF_BYTES)
-    {
+    // A block that is just short enough for a JPEG goes without the stamp.
+    let fits = |block: &Vec<u8>| format != Format::Jpeg || block.len() <= JPEG_EXIF_BYTES;
+    let block = upright_exif(image, metadata.stamp.as_deref()).filter(fits);
+    if let Some(block) = block.or_else(|| upright_exif(image, None)).filter(fits) {
         let _ = encoder.set_exif_metadata(block);
     }
 }
@@ -330,11 +332,13 @@ fn encode_whole(
     })
 }
 
-/// The EXIF block with the size the image has now.
-fn upright_exif(image: &Outline) -> Option<Vec<u8>> {
-    let mut block = image.metadata.exif.clone()?;
-    exif::update(&mut block, image.width, image.height);
-    Some(block)
+/// The EXIF block with the size the image has now, and with `stamp` in place of an older one.
+fn upright_exif(image: &Outline, stamp: Option<&str>) -> Option<Vec<u8>> {
+    let mut block = image.metadata.exif.clone();
+    if let Some(block) = &mut block {
+        exif::update(block, image.width, image.height);
+    }
+    exif::stamped(block, stamp)
 }
 
 fn encode_png(
@@ -357,15 +361,15 @@ fn encode_png(
         Depth::Sixteen => ::png::BitDepth::Sixteen,
     };
     info.icc_profile = metadata.icc.as_deref().map(Into::into);
-    info.exif_metadata = upright_exif(image).map(Into::into);
+    info.exif_metadata = upright_exif(image, None).map(Into::into);
     info.pixel_dims = metadata.density.map(|(xppu, yppu)| ::png::PixelDimensions {
         xppu,
         yppu,
         unit: ::png::Unit::Meter,
     });
     let mut encoder = ::png::Encoder::with_info(writer, info).map_err(png_error)?;
-    for (keyword, text) in &metadata.text {
-        encoder.add_itxt_chunk(keyword.clone(), text.clone()).map_err(png_error)?;
+    for (keyword, text) in stamp::texts(&metadata.text, metadata.stamp.as_deref()) {
+        encoder.add_itxt_chunk(keyword, text).map_err(png_error)?;
     }
     let mut file = encoder.write_header().map_err(png_error)?;
     let bytes = png::RowBytes { row: image.width * packing.bytes(), pixel: packing.bytes() };

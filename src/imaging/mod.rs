@@ -14,6 +14,7 @@ pub mod damage;
 pub mod decode;
 pub mod encode;
 mod exif;
+pub mod folder;
 mod font;
 pub mod header;
 mod jpeg;
@@ -21,6 +22,7 @@ pub mod lossy;
 pub mod metrics;
 pub mod resample;
 pub mod sheet;
+pub mod stamp;
 pub mod tiles;
 
 use crate::error::{Error, Result};
@@ -105,6 +107,8 @@ pub struct Metadata {
     pub text: Vec<(String, String)>,
     /// The quality of a JPEG file, 1..=100, by its quantisation tables; none of other files.
     pub jpeg_quality: Option<f32>,
+    /// What srk says of an output of its own ([`stamp`]); not set by reading.
+    pub stamp: Option<String>,
 }
 
 /// A rectangle of pixels: columns `x..x + width`, rows `y..y + height`.

@@ -144,7 +144,7 @@ fn flatten(
     for (name, id) in archive.tree.entries(id) {
         match archive.tree.get(id) {
             Value::Tensor(tensor) => {
-                found.insert(format!("{prefix}{name}"), tensor.clone());
+                found.insert(format!("{prefix}{name}"), (**tensor).clone());
             }
             Value::Dict(_) => {
                 let container = ["state_dict", "params", "model"].contains(&name);

@@ -9,20 +9,53 @@
 use super::pickle::{Id, Parsed, Storage, Tree, Value};
 use super::storage::{Element, Tensor};
 
-/// What a call of `name` makes; bytes beside the pickle start at `end`.
-pub(super) fn call(tree: &mut Tree, end: usize, name: &str, arguments: &[Id]) -> Parsed<Value> {
-    let name = name.replace("numpy._core.", "numpy.core.");
-    Ok(match (name.as_str(), arguments) {
-        ("numpy.core.multiarray._reconstruct", [..]) => Value::Array,
-        ("numpy.dtype", &[code, ..]) => match tree.get(code) {
+/// A function or class that puts an array together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Reconstruct,
+    Dtype,
+    FromBuffer,
+    Encode,
+}
+
+impl Call {
+    pub(super) fn of(module: &[u8], name: &[u8]) -> Option<Self> {
+        Some(match (module, name) {
+            (b"numpy.core.multiarray" | b"numpy._core.multiarray", b"_reconstruct") => {
+                Self::Reconstruct
+            }
+            (b"numpy.core.numeric" | b"numpy._core.numeric", b"_frombuffer") => Self::FromBuffer,
+            (b"numpy", b"dtype") => Self::Dtype,
+            (b"_codecs", b"encode") => Self::Encode,
+            _ => return None,
+        })
+    }
+}
+
+/// No call looks at more arguments; [`Call::FromBuffer`] has exactly these.
+pub(super) const ARGUMENTS: usize = 5;
+
+/// Bytes that a call copies.
+pub(super) fn copied(tree: &Tree, called: Call, arguments: &[Id]) -> usize {
+    match (called, arguments.first().map(|&id| tree.get(id))) {
+        (Call::Encode, Some(Value::Text(text))) => text.len(),
+        _ => 0,
+    }
+}
+
+/// What a call makes; bytes beside the pickle start at `end`.
+pub(super) fn call(tree: &mut Tree, end: usize, called: Call, arguments: &[Id]) -> Parsed<Value> {
+    Ok(match (called, arguments) {
+        (Call::Reconstruct, _) => Value::Array,
+        (Call::Dtype, &[code, ..]) => match tree.get(code) {
             Value::Text(code) => Value::Dtype(element(code)),
             _ => Value::Opaque,
         },
-        ("numpy.core.numeric._frombuffer", &[bytes, dtype, shape, order]) => {
+        (Call::FromBuffer, &[bytes, dtype, shape, order]) => {
             let fortran = matches!(tree.get(order), Value::Text(order) if order == "F");
             array(tree, [shape, dtype, bytes], fortran)?
         }
-        ("_codecs.encode", &[text, ..]) => match tree.get(text) {
+        (Call::Encode, &[text, ..]) => match tree.get(text) {
             Value::Text(text) => {
                 let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
                 let bytes = bytes.ok_or("its bytes are no Latin-1 text")?;
@@ -58,10 +91,10 @@ fn array(tree: &Tree, [shape, dtype, bytes]: [Id; 3], fortran: bool) -> Parsed<V
     else {
         return Ok(Value::Opaque);
     };
-    let storage = Storage { key: format!("@{start}"), element, len: len / element.width() };
+    let storage = Storage { key: format!("@{start}").into(), element, len: len / element.width() };
     let shape = tree.sizes(shape)?;
     if fortran { Tensor::fortran(storage, shape) } else { Tensor::whole(storage, shape) }
-        .map(Value::Tensor)
+        .map(|tensor| Value::Tensor(Box::new(tensor)))
 }
 
 fn element(code: &str) -> Option<Element> {

@@ -11,6 +11,7 @@ pub mod loss;
 pub mod optimizer;
 mod own;
 mod perceptual;
+pub(crate) mod plan;
 pub mod recipes;
 pub mod run;
 pub mod sections;

@@ -41,6 +41,9 @@ where
     if let Some(icc) = &image.metadata.icc {
         encoder.encoder().write_tag(Tag::IccProfile, icc.as_slice()).map_err(plain)?;
     }
+    if let Some(stamp) = &image.metadata.stamp {
+        encoder.encoder().write_tag(Tag::Software, stamp.as_str()).map_err(plain)?;
+    }
     let row = image.width * C::BITS_PER_SAMPLE.len();
     let mut bytes = Vec::new();
     while rows.left() > 0 {
