@@ -156,7 +156,7 @@ fn the_generator_of_srgan() {
 
 #[test]
 fn the_network_of_srdiff_and_its_encoder() {
-    let encoder = RrdbConfig { base: 8, blocks: 2, growth: 4, scale: 4 };
+    let encoder = RrdbConfig { base: 8, blocks: 2, growth: 4, ..Default::default() };
     check("rrdb", &ModelConfig::Rrdb(encoder));
     let config = SrdiffUNetConfig {
         base: 8,

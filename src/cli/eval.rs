@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::common::{self, DeviceChoice, Precision, Sampling};
-use crate::diffusion::system::System;
+use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling};
 use crate::error::{Error, Report, Result};
 use crate::evaluate::{self, Scores};
 use crate::imaging::{self, Image};
@@ -37,9 +36,8 @@ pub(super) struct Args {
     steps: Option<u32>,
     #[command(flatten)]
     sampling: Sampling,
-    /// A model of this binary, a weights file, or the folder of a training run
-    #[arg(short, long, default_value = "srk-x4")]
-    model: String,
+    #[command(flatten)]
+    model: ModelChoice,
     /// Pixels left out at every side [default: the scale]
     #[arg(long, value_name = "N")]
     border: Option<usize>,
@@ -91,7 +89,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 
 /// Degrades every picture of the folders, enlarges it and compares.
 fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
-    let mut system = System::open(&args.model)?;
+    let mut system = args.model.open()?;
     args.sampling.apply(&mut system)?;
     if system.scale() != args.scale {
         let what = format!("{} enlarges {} times", system.name, system.scale());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
+use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Stop};
 use crate::diffusion::system::System;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
@@ -31,9 +31,8 @@ pub(super) struct Args {
     /// The output file, or the folder of the outputs
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// A model of this binary, a weights file, or the folder of a training run
-    #[arg(short, long, visible_short_alias = 'n', default_value = "srk-x4")]
-    model: String,
+    #[command(flatten)]
+    model: ModelChoice,
     /// How many times as large; the model's 4x is resampled to any other factor
     #[arg(short, long, value_name = "FACTOR", value_parser = positive)]
     scale: Option<f64>,
@@ -118,7 +117,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     // Less than the tiles themselves: what is kept for reuse counts as memory, too.
     pool::limit(256 << 20);
     let jobs = args.request()?.jobs()?;
-    let mut system = System::open(&args.model)?;
+    let mut system = args.model.open()?;
     args.sampling.apply(&mut system)?;
     let upscaler = common::place(system, &args.device, args.precision)?;
     let system = upscaler.system();
@@ -129,6 +128,9 @@ pub(super) fn run(args: Args) -> Result<()> {
         "device": common::device_name(system), "precision": common::precision_name(system),
         "seed": args.seed}));
     out.say(&common::where_it_runs(system));
+    for note in common::notes_of_model(system) {
+        out.say(&format!("note: {note}"));
+    }
     let (mut done, mut skipped, mut failed) = (0, 0, vec![]);
     for job in &jobs {
         if job.skip {
@@ -230,6 +232,9 @@ fn one(args: &Args, upscaler: &Upscaler, job: &Job, stop: &Stop, out: &mut Outpu
     let steps = args.steps.map(|n| n as usize);
     let settings = Settings { steps, seed: args.seed, tile: args.tile, memory };
     let plan = upscale::plan(upscaler, image.width, image.height, &settings)?;
+    if let Some(note) = note_of_overlap(upscaler, &plan) {
+        out.say(&note);
+    }
     let bar = out.progress(&job.input, &plan);
     let (mut output, report) =
         upscale::upscale(upscaler, &image, &plan, args.seed, &mut |done, all| {
@@ -251,6 +256,18 @@ fn one(args: &Args, upscaler: &Upscaler, job: &Job, stop: &Stop, out: &mut Outpu
     out.finished(job, &image, &output, &plan, format, started.elapsed());
     out.incidents(job, report);
     Ok(())
+}
+
+/// That tiles are not exact, where they could be and are not.
+fn note_of_overlap(upscaler: &Upscaler, plan: &Plan) -> Option<String> {
+    let reach = upscaler.system().network.geometry().receptive_field?;
+    let (count, halo) = (plan.tiles.len(), plan.halo);
+    (plan.blended && count > 1).then(|| {
+        format!(
+            "note: the network sees {reach} pixels each way, its {count} tiles share {halo} and are blended; \
+             -t none is exact and takes more memory"
+        )
+    })
 }
 
 fn refuse_lost_alpha(image: &Image, format: Format, name: &str) -> Result<()> {

@@ -54,6 +54,18 @@ pub struct Diffusion {
 }
 
 impl Diffusion {
+    /// That of networks which enlarge in one call.
+    pub fn direct() -> Self {
+        Self {
+            process: Process::Direct {},
+            prediction: Prediction::X0,
+            sampler: Sampler::default(),
+            enlarge: Enlarge::default(),
+            space: Space::default(),
+            t_weights: Vec::new(),
+        }
+    }
+
     /// Refuses constants that make no chain or no distribution of t; exit code 2.
     pub fn check(&self) -> Result<()> {
         let wrong = |cause: String| Error::Usage(Report::new("wrong [diffusion]", cause));

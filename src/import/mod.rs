@@ -6,12 +6,16 @@
 //! ```
 mod archive;
 pub mod detect;
+mod folding;
 mod frozen;
+mod naming;
+pub mod open;
 mod pickle;
 mod resshift;
 mod schedule;
 mod state_dict;
 mod storage;
+mod upscalers;
 mod zip;
 
 use std::collections::BTreeMap;
@@ -80,7 +84,7 @@ pub struct Imported {
 pub type Array = (Vec<usize>, Vec<f32>);
 
 /// Ends of names that checkpoints hold beside what is trained, and that srk computes itself.
-const HARMLESS: [&str; 27] = [
+const HARMLESS: [&str; 31] = [
     "relative_position_index",
     "attn_mask",
     "num_batches_tracked",
@@ -109,10 +113,18 @@ const HARMLESS: [&str; 27] = [
     "g1_col",
     "g1_row",
     "inv_freq",
+    // SPAN's way to say that it sees colours as they are.
+    "no_norm",
+    // What wrappers that average count.
+    "n_averaged",
+    "initted",
+    "step",
 ];
 
 fn is_harmless(name: &str) -> bool {
-    HARMLESS.contains(&name.rsplit('.').next().unwrap_or(name))
+    // EDSR's shifts by the mean colour, which srk's network has as constants.
+    let shift = ["sub_mean.", "add_mean."].iter().any(|part| name.contains(part));
+    shift || HARMLESS.contains(&name.rsplit('.').next().unwrap_or(name))
 }
 
 /// Reads the checkpoint `path`.
@@ -157,6 +169,22 @@ pub fn tensors(bytes: Vec<u8>, key: Option<&str>) -> Result<BTreeMap<String, Arr
 
 fn refuse(name: &str, cause: String) -> Error {
     let help = match () {
+        () if cause.contains("Git LFS pointer") => {
+            "fetch the file itself: git lfs pull, or the hub's download link"
+        }
+        () if cause.contains("a web page") => {
+            "download the file itself: the raw or download link, not the page that shows it"
+        }
+        () if cause.contains("TorchScript") => {
+            "take its weights in Python: torch.save(torch.jit.load(FILE).state_dict(), OTHER)"
+        }
+        () if cause.contains("state of a training") => {
+            "the weights are in another file of that training, such as net_g_ITER.pth or NAME_gen.pth"
+        }
+        () if cause.contains("which srk does not read") => {
+            "convert it in Python: torch.save({k: v.float() for k, v in torch.load(FILE).items()}, OTHER)"
+        }
+        () if cause.contains("no weights") => "srk reads .pth, .pt, .ckpt and .safetensors",
         () if cause.contains("several state dicts") => "choose one with --weights KEY",
         () if cause.contains("no dict of tensors") => {
             "save it again: torch.save(model.state_dict(), FILE)"
@@ -220,7 +248,13 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
             Some(part) if p.name().starts_with(part.prefix) => &mut part.archive,
             _ => &mut archive,
         };
-        let values = from.read(tensor).map_err(|e| refuse(&name, format!("{}: {e}", p.name())))?;
+        let values = match state.ways_of(p.name()) {
+            Some((ways, is_bias)) => ways
+                .fold(&mut |t| from.read(t))
+                .map(|[weight, bias]| if is_bias { bias } else { weight }),
+            None => from.read(tensor),
+        };
+        let values = values.map_err(|e| refuse(&name, format!("{}: {e}", p.name())))?;
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             return Err(refuse(
                 &name,
@@ -231,6 +265,9 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     }
     let mut extra = vec![("srk.recipe", format!("imported from {file}"))];
     extra.extend(request.license.clone().map(|l| ("srk.license", l)));
+    if !known.assumed.is_empty() {
+        extra.push(("srk.assumed", known.assumed.to_owned()));
+    }
     let file = WeightsFile { metadata: config.metadata(&extra), tensors };
     // Refuse what could not be opened again; that the tensors fit was seen above.
     SystemConfig::of(&file, &name)?;
@@ -347,6 +384,9 @@ fn diffusion_of(
     let best = same.min_by_key(|(_, c)| usize::MAX - alike(&fields(&c.model)));
     if let Some((name, config)) = best {
         return Ok((config.diffusion, format!("the recipe {name}")));
+    }
+    if model.is_direct() {
+        return Ok((Diffusion::direct(), "networks that enlarge in one call".to_owned()));
     }
     let what = format!("no recipe tells the process of {}", known.name);
     let report = Report::new(what, "weights do not tell it either");

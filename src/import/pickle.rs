@@ -31,6 +31,8 @@ pub(super) enum Value {
     /// Numbers of a file: where they are, and how many.
     Storage(Storage),
     Tensor(Tensor),
+    /// Numbers of a type that is known by name alone, or a tensor of them.
+    Unread(String),
     /// What is not known and not looked into.
     Opaque,
 }
@@ -73,6 +75,14 @@ impl Tree {
     pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
         self.values.iter().filter_map(|value| match value {
             Value::Storage(storage) => Some(storage),
+            _ => None,
+        })
+    }
+
+    /// The name of a type that is known by name alone.
+    pub(super) fn unread(&self) -> Option<&str> {
+        self.values.iter().find_map(|value| match value {
+            Value::Unread(element) => Some(element.as_str()),
             _ => None,
         })
     }
@@ -346,6 +356,15 @@ impl<'a> Machine<'a> {
                 let tensor = self.tensor([*s, *o, *n, *d])?;
                 self.push(tensor)
             }
+            // Types without a class of storages: untyped bytes, and the type behind them.
+            ("torch._utils._rebuild_tensor_v3", all @ [_, _, _, _, ..]) => {
+                let named = |id: &Id| match self.tree.get(*id) {
+                    Value::Global(name) => name.strip_prefix("torch.").map(str::to_owned),
+                    _ => None,
+                };
+                let element = all.iter().rev().find_map(named).unwrap_or_else(|| "unknown".into());
+                self.push(Value::Unread(element))
+            }
             (
                 "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
                 &[tensor, ..],
@@ -368,7 +387,11 @@ impl<'a> Machine<'a> {
     }
 
     fn tensor(&self, [storage, offset, sizes, strides]: [Id; 4]) -> Parsed<Value> {
-        let Value::Storage(storage) = self.tree.get(storage) else { return Ok(Value::Opaque) };
+        let storage = match self.tree.get(storage) {
+            Value::Storage(storage) => storage,
+            Value::Unread(element) => return Ok(Value::Unread(element.clone())),
+            _ => return Ok(Value::Opaque),
+        };
         let (shape, strides) = (self.tree.sizes(sizes)?, self.tree.sizes(strides)?);
         let offset = self.tree.size(offset)?;
         Tensor::new(storage.clone(), offset, shape, strides).map(Value::Tensor)
@@ -392,7 +415,11 @@ impl<'a> Machine<'a> {
                             Storage { key: key.clone(), element, len: self.tree.size(len)? };
                         self.push(Value::Storage(storage))
                     }
-                    None => self.push(Value::Opaque),
+                    None => {
+                        let name = class.trim_start_matches("torch.").trim_end_matches("Storage");
+                        let name = name.to_owned();
+                        self.push(Value::Unread(name))
+                    }
                 }
             }
             _ => self.push(Value::Opaque),

@@ -101,6 +101,14 @@ pub struct Plan {
 /// Low-resolution pixels that neighbouring tiles share where the network sees the whole map.
 const BLEND_OVERLAP: usize = 16;
 
+/// The widest halo that tiles carry, in low-resolution pixels. A network that sees further (RRDBNet of 23 blocks
+/// sees 353 pixels each way) would spend almost all its work on halos: it gets the whole image at once where
+/// that fits, else tiles that overlap by [`WIDE_OVERLAP`] and are blended, as what lies that far away hardly counts.
+const WIDEST_HALO: usize = 128;
+
+/// Low-resolution pixels that the tiles of such a network share.
+const WIDE_OVERLAP: usize = 32;
+
 /// Plans the tiles for an image of `width` x `height`.
 ///
 /// # Errors
@@ -112,10 +120,21 @@ pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Setting
     let steps = settings.steps.unwrap_or_else(|| system.default_steps());
     let steps = steps.min(system.config.diffusion.process.steps());
     let padded = (width.next_multiple_of(align), height.next_multiple_of(align));
-    let blended = geometry.receptive_field.is_none();
-    let halo = geometry.receptive_field.map_or(BLEND_OVERLAP, |r| r * steps);
-    let halo = halo.next_multiple_of(align);
     let per_pixel = (system.network.dtype().size() * system.network.floats_per_pixel()) as u64;
+    let at_once = match settings.tile {
+        TileSize::None => true,
+        TileSize::Side(side) => side >= padded.0.max(padded.1),
+        TileSize::Auto => (padded.0 * padded.1) as u64 * per_pixel <= settings.memory,
+    };
+    let (halo, blended) = match geometry.receptive_field {
+        None => (BLEND_OVERLAP, true),
+        Some(reach) if reach * steps <= WIDEST_HALO => (reach * steps, false),
+        Some(reach) if system.config.model.is_direct() && !at_once => {
+            (WIDE_OVERLAP.min(reach), true)
+        }
+        Some(reach) => (reach * steps, false),
+    };
+    let halo = halo.next_multiple_of(align);
     let cut = |core: usize| tiles::plan(padded.0, padded.1, core, halo, align);
     let cost = |tiles: &[Tile]| {
         tiles.iter().map(|t| t.padded.area() as u64 * per_pixel).max().unwrap_or(0)
