@@ -40,6 +40,12 @@ const SYSTEMS: [(&str, &[&str], f64); 10] = [
     ("srddpm", &["model.base=8", "adversarial.after=1000"], 0.7),
     ("srgan", &["model.base=8", "model.blocks=2", "adversarial.after=1000"], 0.3),
     ("rrdb", &["model.base=8", "model.blocks=3", "model.growth=4"], 0.5),
+    (
+        "realesrgan",
+        &["model.base=8", "model.blocks=3", "model.growth=4", "adversarial.after=1000"],
+        0.5,
+    ),
+    ("span", &["model.channels=8", "model.blocks=2"], 0.5),
     ("laplacian", &["model.channels=8", "data.val.split=0.0"], 0.7),
 ];
 

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::import;
+use super::import as import_command;
 use crate::diffusion::system::System;
 use crate::engine::device::DType;
 use crate::error::{Error, Report, Result};
-use crate::import::open;
+use crate::import::{self, Request, open};
+use crate::models::ModelConfig;
+use crate::models::span::SpanConfig;
 use crate::models::weights::WeightsFile;
 
 /// Show and convert models.
@@ -39,7 +41,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    Import(import::Args),
+    Import(import_command::Args),
     /// Turn a checkpoint into a model file to share: f16, with licence and default steps
     Export {
         /// A weights file, such as runs/NAME/ckpt/STEP/ema.safetensors
@@ -63,10 +65,10 @@ pub(super) fn run(args: Args) -> Result<()> {
         Command::List { folder: None, json } => list(json),
         Command::List { folder: Some(folder), json } => list_folder(&folder, json),
         Command::Info { model, tensors, json } => info(&model, tensors, json),
-        Command::Import(args) => import::run(args),
+        Command::Import(args) => import_command::run(args),
         Command::Export { input, output, default_steps, license, f32 } => {
             let name = input.display().to_string();
-            let system = open::open(&name)?;
+            let system = folded(open::open(&name)?, &input)?;
             let metadata = system.metadata.clone();
             let file = WeightsFile::of(&system.network.state(), metadata)?;
             let mut config = system.config;
@@ -133,6 +135,23 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The system with one convolution in place of ways side by side, which only training needs.
+fn folded(system: System, input: &Path) -> Result<System> {
+    let ModelConfig::Span(SpanConfig { branches: true, range, mean, .. }) = system.config.model
+    else {
+        return Ok(system);
+    };
+    let overrides = vec![format!("model.range={range}"), format!("model.mean={mean:?}")];
+    let request = Request { overrides, ..Request::default() };
+    let mut imported = import::import(input, &request)?;
+    for key in ["srk.step", "srk.recipe", "srk.license"] {
+        let kept = system.metadata.get(key).map(|v| (key.to_owned(), v.clone()));
+        imported.file.metadata.extend(kept);
+    }
+    imported.file.metadata.remove("srk.assumed");
+    System::from_file(&imported.file, &system.name)
 }
 
 /// A line for each file of a folder: what it is, or why it cannot be used.

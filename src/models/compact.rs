@@ -9,7 +9,7 @@
 //! a factor of 4 with 64 channels and 16 convolutions.
 use serde::{Deserialize, Serialize};
 
-use super::direct::{Direct, Upscale};
+use super::direct::{BLOCK, Direct, Upscale};
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
@@ -108,9 +108,8 @@ impl Upscale for Compact {
         tape.pixel_shuffle(&y, self.config.scale)
     }
 
-    /// A pixel for each convolution.
     fn reach(&self) -> usize {
-        self.config.depth + 2
+        BLOCK * (self.config.depth + 2)
     }
 
     fn floats_per_pixel(&self) -> usize {

@@ -9,6 +9,11 @@ use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::nn::Init;
 
+/// How far the bits behind a 3x3 convolution depend on what is before it. It sees one pixel each way, but the
+/// fast path computes blocks of 4x4 pixels from windows that overlap by one, and what cancels in exact arithmetic
+/// leaves its rounding.
+pub const BLOCK: usize = 4;
+
 /// The layers of such a network.
 pub trait Upscale: Debug + Send + Sync {
     /// The image `[N, s h, s w, 3]` of `low` `[N, h, w, 3]`, both in `[0, 1]`; not clamped.
@@ -17,8 +22,8 @@ pub trait Upscale: Debug + Send + Sync {
     /// If `low` has another shape or memory is full.
     fn upscale(&self, tape: &mut Tape, low: &Var) -> Result<Var>;
 
-    /// How far an output sees in each direction, in low-resolution pixels: the sum of the paddings of the
-    /// convolutions on the longest way, those at a higher resolution rounded up.
+    /// How far the bits of an output depend on its surroundings in each direction, in low-resolution pixels: the
+    /// sum of [`BLOCK`] for each 3x3 convolution on the longest way, less for those at a higher resolution.
     fn reach(&self) -> usize;
 
     /// What the sides of `low` must be multiples of.
@@ -72,6 +77,10 @@ impl<L: Upscale> Network for Direct<L> {
         let align = self.layers.align();
         let reach = self.layers.reach().next_multiple_of(align);
         Geometry { align, receptive_field: Some(reach) }
+    }
+
+    fn tile_grid(&self) -> usize {
+        BLOCK * self.layers.align()
     }
 
     fn floats_per_pixel(&self) -> usize {

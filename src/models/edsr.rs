@@ -8,7 +8,7 @@
 //! Steps double, but for one that triples. 1,517,571 parameters for a factor of 4 with 64 channels and 16 blocks.
 use serde::{Deserialize, Serialize};
 
-use super::direct::{Direct, Upscale};
+use super::direct::{BLOCK, Direct, Upscale};
 use super::span::DIV2K_MEAN;
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
@@ -105,9 +105,10 @@ impl Upscale for Edsr {
         tape.affine_channels(&f, &mean.map(|m| [1.0 / range, m]))
     }
 
-    /// A pixel for each convolution; those behind a step are finer.
     fn reach(&self) -> usize {
-        2 + 2 * self.config.blocks + self.up.len() + 1
+        // Behind the first step pixels are finer by two or more.
+        let finer = self.up.len().max(2) * BLOCK / 2;
+        BLOCK * (2 + 2 * self.config.blocks + usize::from(!self.up.is_empty())) + finer
     }
 
     fn floats_per_pixel(&self) -> usize {

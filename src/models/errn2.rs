@@ -9,7 +9,7 @@
 //! All at the low resolution; leaky ReLU of slope 0.1. 245,968 parameters for a factor of 4.
 use serde::{Deserialize, Serialize};
 
-use super::direct::{Direct, Upscale};
+use super::direct::{BLOCK, Direct, Upscale};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 use crate::nn::{Conv2d, GatedBlock, Init};
@@ -76,9 +76,8 @@ impl Upscale for Errn2 {
         tape.pixel_shuffle(&y, self.config.scale)
     }
 
-    /// A pixel for each convolution.
     fn reach(&self) -> usize {
-        1 + self.config.depth * self.config.blocks + 2
+        BLOCK * (1 + self.config.depth * self.config.blocks + 2)
     }
 
     fn floats_per_pixel(&self) -> usize {

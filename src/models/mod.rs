@@ -209,6 +209,12 @@ pub trait Network: Send + Sync {
     /// What tiling and padding must respect.
     fn geometry(&self) -> Geometry;
 
+    /// What tiles start at multiples of, so that they are the bits of the whole image: the fast convolution
+    /// computes blocks of 4x4 pixels, and rounding depends on where in a block a pixel stands.
+    fn tile_grid(&self) -> usize {
+        self.geometry().align
+    }
+
     /// Floats that one call keeps alive at its peak, for each low-resolution pixel; tiles are sized
     /// by it.
     fn floats_per_pixel(&self) -> usize;

@@ -14,16 +14,19 @@
 //! outside; this one leaves that to whatever makes an image of it.
 use serde::{Deserialize, Serialize};
 
+use super::direct::BLOCK;
 use super::{Geometry, Network, doublings};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
-use crate::nn::discriminator::leaky;
 use crate::nn::{Conv2d, Init};
 
 /// What the outputs of blocks are multiplied by.
 const DAMPING: f64 = 0.2;
+
+/// Slope left of 0.
+const SLOPE: f64 = 0.2;
 
 /// The sizes of the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,8 +75,7 @@ impl Dense {
         let [inner @ .., last] = &self.conv;
         let mut all = x.clone();
         for conv in inner {
-            let y = conv.forward(tape, &all)?;
-            let y = leaky(tape, &y)?;
+            let y = conv.forward_leaky(tape, &all, SLOPE)?;
             all = tape.concat(&[&all, &y])?;
         }
         let y = last.forward(tape, &all)?;
@@ -143,11 +145,9 @@ impl Layers {
         };
         for conv in &self.up {
             f = tape.nearest2(&f)?;
-            f = conv.forward(tape, &f)?;
-            f = leaky(tape, &f)?;
+            f = conv.forward_leaky(tape, &f, SLOPE)?;
         }
-        f = self.last[0].forward(tape, &f)?;
-        f = leaky(tape, &f)?;
+        f = self.last[0].forward_leaky(tape, &f, SLOPE)?;
         f = self.last[1].forward(tape, &f)?;
         tape.to_signed(&f)
     }
@@ -184,12 +184,15 @@ impl Network for Rrdb {
         &self.parameters
     }
 
-    /// A pixel for each convolution, of which a block has fifteen.
+    /// Fifteen convolutions a block; those behind a doubling are finer.
     fn geometry(&self) -> Geometry {
         let (c, align) = (&self.config, self.config.unshuffle);
-        // Those behind a doubling are finer.
-        let reach = 2 + 15 * c.blocks + self.layers.up.len() + 2;
+        let reach = BLOCK * (2 + 15 * c.blocks) + BLOCK / 2 * (self.layers.up.len() + 2);
         Geometry { align, receptive_field: Some(reach * align) }
+    }
+
+    fn tile_grid(&self) -> usize {
+        BLOCK * self.config.unshuffle
     }
 
     fn floats_per_pixel(&self) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! f0 = conv3 (range (x - mean)),   f_i = Block f_(i-1) for six blocks
-//! Block x:   a = conv3 x,  o = conv3(silu(conv3(silu a)));   gives (x + o) (sigmoid(o) - 1/2)
+//! Block x:   a = silu(conv3 x),  o = conv3(silu(conv3 a));   gives (x + o) (sigmoid(o) - 1/2)
 //! y = shuffle(conv3(conv1 [f0, conv3 f_6, f_1, a of block 6]))
 //! ```
 //!
@@ -13,10 +13,11 @@
 //! are linear and fold into one 3x3 (`eval_conv`): see [`fold`].
 //!
 //! Files of equal size differ in the first line: most networks see `255 (x - mean)` with the mean colour of
-//! DIV2K, some see x as it is. Nothing but a tensor `no_norm` in some files tells.
+//! DIV2K, some see `x - mean` with another mean, some x as it is. Nothing tells, but for a tensor `no_norm` in
+//! some files of the last kind.
 use serde::{Deserialize, Serialize};
 
-use super::direct::{Direct, Upscale};
+use super::direct::{BLOCK, Direct, Upscale};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 use crate::nn::{Conv2d, Init};
@@ -134,13 +135,13 @@ impl Upscale for Span {
         let centred = tape.affine_channels(low, &mean.map(|m| [range, -range * m]))?;
         let first = self.first.forward(tape, &centred)?;
         drop(centred);
-        // Behind the first block, and the first convolution of the last one.
+        // Behind the first block, and the first activation of the last one: the published code activates in place.
         let (mut early, mut inner) = (first.clone(), first.clone());
         let mut y = first.clone();
         for (i, [a, b, c]) in self.blocks.iter().enumerate() {
             inner = a.forward(tape, &y)?;
-            let mut o = tape.silu(&inner)?;
-            o = b.forward(tape, &o)?;
+            inner = tape.silu(&inner)?;
+            let mut o = b.forward(tape, &inner)?;
             o = tape.silu(&o)?;
             o = c.forward(tape, &o)?;
             y = tape.parameter_free_attention(&y, &o)?;
@@ -156,9 +157,8 @@ impl Upscale for Span {
         tape.pixel_shuffle(&y, self.config.scale)
     }
 
-    /// A pixel for each 3x3 convolution.
     fn reach(&self) -> usize {
-        1 + 3 * self.config.blocks + 2
+        BLOCK * (1 + 3 * self.config.blocks + 2)
     }
 
     fn floats_per_pixel(&self) -> usize {

@@ -10,7 +10,7 @@
 //! a factor of 4.
 use serde::{Deserialize, Serialize};
 
-use super::direct::{Direct, Upscale};
+use super::direct::{BLOCK, Direct, Upscale};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 use crate::nn::{Conv2d, DepthwiseConv2d, Init};
@@ -110,9 +110,9 @@ impl Upscale for SpanV2 {
         tape.pixel_shuffle(&y, self.config.scale)
     }
 
-    /// A pixel for each 3x3 convolution.
     fn reach(&self) -> usize {
-        3 * self.config.blocks + 1
+        // Depthwise convolutions are plain sums.
+        BLOCK * 3 * self.config.blocks + 1
     }
 
     fn floats_per_pixel(&self) -> usize {

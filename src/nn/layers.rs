@@ -94,14 +94,24 @@ impl Conv2d {
 
     /// The layer's output, then leaky ReLU of this slope left of 0.
     pub fn forward_leaky(&self, tape: &mut Tape, x: &Var, slope: f64) -> Result<Var> {
-        let y = self.forward(tape, x)?;
-        tape.leaky_relu(&y, slope)
+        if tape.is_training() {
+            let y = self.forward(tape, x)?;
+            return tape.leaky_relu(&y, slope);
+        }
+        let weight = tape.parameter(&self.weight);
+        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        tape.conv2d_leaky(x, &weight, bias.as_ref(), slope, self.op)
     }
 
     /// The layer's output, then parametric ReLU.
     pub fn forward_prelu(&self, tape: &mut Tape, x: &Var, unit: &Prelu) -> Result<Var> {
-        let y = self.forward(tape, x)?;
-        unit.forward(tape, &y)
+        if tape.is_training() {
+            let y = self.forward(tape, x)?;
+            return unit.forward(tape, &y);
+        }
+        let (weight, slopes) = (tape.parameter(&self.weight), tape.parameter(&unit.weight));
+        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        tape.conv2d_prelu(x, &weight, bias.as_ref(), &slopes, self.op)
     }
 }
 

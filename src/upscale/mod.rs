@@ -101,10 +101,10 @@ pub struct Plan {
 /// Low-resolution pixels that neighbouring tiles share where the network sees the whole map.
 const BLEND_OVERLAP: usize = 16;
 
-/// The widest halo that tiles carry, in low-resolution pixels. A network that sees further (RRDBNet of 23 blocks
-/// sees 353 pixels each way) would spend almost all its work on halos: it gets the whole image at once where
+/// The widest halo that tiles carry, in low-resolution pixels. A network that sees further (the bits of RRDBNet of
+/// 23 blocks depend on 1,396 pixels each way) would spend almost all its work on halos: it gets the whole image at once where
 /// that fits, else tiles that overlap by [`WIDE_OVERLAP`] and are blended, as what lies that far away hardly counts.
-const WIDEST_HALO: usize = 128;
+const WIDEST_HALO: usize = 160;
 
 /// Low-resolution pixels that the tiles of such a network share.
 const WIDE_OVERLAP: usize = 32;
@@ -134,21 +134,22 @@ pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Setting
         }
         Some(reach) => (reach * steps, false),
     };
-    let halo = halo.next_multiple_of(align);
-    let cut = |core: usize| tiles::plan(padded.0, padded.1, core, halo, align);
+    let grid = system.network.tile_grid();
+    let halo = halo.next_multiple_of(grid);
+    let cut = |core: usize| tiles::plan(padded.0, padded.1, core, halo, grid);
     let cost = |tiles: &[Tile]| {
         tiles.iter().map(|t| t.padded.area() as u64 * per_pixel).max().unwrap_or(0)
     };
-    let whole = padded.0.max(padded.1);
+    let whole = padded.0.max(padded.1).next_multiple_of(grid);
     let tiles = match settings.tile {
         TileSize::None => cut(whole),
-        TileSize::Side(side) => cut(side.max(1).next_multiple_of(align)),
+        TileSize::Side(side) => cut(side.max(1).next_multiple_of(grid)),
         TileSize::Auto => {
             let mut core = whole;
-            while cost(&cut(core)) > settings.memory && core > align {
+            while cost(&cut(core)) > settings.memory && core > grid {
                 // Fewer, equal parts rather than a large tile and a sliver.
                 let parts = whole.div_ceil(core) + 1;
-                core = whole.div_ceil(parts).next_multiple_of(align).min(core - align);
+                core = whole.div_ceil(parts).next_multiple_of(grid).min(core - grid);
             }
             cut(core)
         }
@@ -187,11 +188,11 @@ fn equal(tiles: Vec<Tile>, (width, height): (usize, usize)) -> Vec<Tile> {
 }
 
 /// The tile as two, cut across its longer side; none if it cannot be cut.
-fn halves(tile: &Tile, plan: &Plan, align: usize) -> Option<[Tile; 2]> {
+fn halves(tile: &Tile, plan: &Plan, grid: usize) -> Option<[Tile; 2]> {
     let core = tile.core;
     let tall = core.height >= core.width;
     let side = if tall { core.height } else { core.width };
-    let first = (side / 2).next_multiple_of(align);
+    let first = (side / 2).next_multiple_of(grid);
     if first >= side {
         return None;
     }
@@ -331,10 +332,10 @@ impl Work<'_> {
             tiles.into_iter().rev().for_each(|tile| self.queue.push_front(tile));
             return Ok(());
         }
-        let align = self.upscaler.system().network.geometry().align;
+        let grid = self.upscaler.system().network.tile_grid();
         let all: Vec<Tile> = tiles.into_iter().chain(self.queue.drain(..)).collect();
         for tile in all {
-            match halves(&tile, self.plan, align) {
+            match halves(&tile, self.plan, grid) {
                 Some(parts) => self.queue.extend(parts),
                 None => return Err(full),
             }
