@@ -142,7 +142,7 @@ fn table() -> Vec<Wrong> {
         ),
         wrong(PadZero { bottom: 1, right: 1 }, [&[1, 0, 2, 3]], "at least one pixel"),
         wrong(ParameterFreeAttention, [x, &[4]], "got shape [4]"),
-        wrong(Prelu, [x, &[3]], "one a channel, [4], got shape [3]"),
+        wrong(Prelu, [x, &[3]], "one slope, [1], or 4 slopes, got shape [3]"),
         wrong(shuffle(false), [x], "C divisible by 9"),
         wrong(shuffle(true), [x], "H and W divisible by 3"),
         wrong(Reparameterise, [&[2, 3], &[2, 3], &[2, 4]], "got shape [2, 4]"),

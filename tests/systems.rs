@@ -14,7 +14,7 @@ use srk::training::recipes;
 use srk::upscale::{self, Settings, TileSize, Upscaler};
 
 /// A recipe, what makes it small, and the share of its first loss that it must come down to.
-const SYSTEMS: [(&str, &[&str], f64); 10] = [
+const SYSTEMS: [(&str, &[&str], f64); 12] = [
     (
         "sr3",
         &[

@@ -112,7 +112,9 @@ impl Stream {
             0 => self.plain(len),
             0x0130_6b47 => {
                 let values = (0..len).map(|_| f16::from_le_bytes(self.take()).to_f32()).collect();
-                (0..len % 2 * 2).for_each(|_| drop(self.take::<1>()));
+                if len % 2 == 1 {
+                    let _ = self.take::<2>();
+                }
                 values
             }
             other => panic!("tag {other:x}"),

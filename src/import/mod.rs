@@ -265,13 +265,14 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     }
     let mut extra = vec![("srk.recipe", format!("imported from {file}"))];
     extra.extend(request.license.clone().map(|l| ("srk.license", l)));
-    if !known.assumed.is_empty() {
-        extra.push(("srk.assumed", known.assumed.to_owned()));
+    let assumed = if upscalers::is_settled(&config.model) { "" } else { known.assumed };
+    if !assumed.is_empty() {
+        extra.push(("srk.assumed", assumed.to_owned()));
     }
     let file = WeightsFile { metadata: config.metadata(&extra), tensors };
     // Refuse what could not be opened again; that the tensors fit was seen above.
     SystemConfig::of(&file, &name)?;
-    let (parameters, assumed) = (network.parameter_count(), known.assumed);
+    let parameters = network.parameter_count();
     let (format, place) = (archive.format, [state.key, state.prefix]);
     Ok(Imported { file, config, parameters, format, place, process, assumed, ignored, notes })
 }

@@ -12,6 +12,16 @@ fn shuffle(s: &Shapes, name: &str) -> Option<usize> {
     (1..=16).find(|n| s.dim(name, 0) == Some(3 * n * n))
 }
 
+/// Whether nothing about this network is assumed after all.
+pub(super) fn is_settled(model: &ModelConfig) -> bool {
+    match model {
+        ModelConfig::Compact(c) => c.activation == Activation::Prelu,
+        // As told by `no_norm`, or by the user.
+        ModelConfig::Span(c) => (c.range, c.mean) != (255.0, DIV2K_MEAN),
+        _ => false,
+    }
+}
+
 pub(super) const ERRN2: Known = Known {
     name: "errn2",
     keys: &["conv_1.weight", "block_1.rep1.rep_conv.weight", "conv_2.weight", "upsampler.0.weight"],

@@ -79,7 +79,7 @@ impl<L: Upscale> Network for Direct<L> {
         Geometry { align, receptive_field: Some(reach) }
     }
 
-    fn tile_grid(&self) -> usize {
+    fn tile_align(&self) -> usize {
         BLOCK * self.layers.align()
     }
 

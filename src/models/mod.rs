@@ -209,10 +209,16 @@ pub trait Network: Send + Sync {
     /// What tiling and padding must respect.
     fn geometry(&self) -> Geometry;
 
-    /// What tiles start at multiples of, so that they are the bits of the whole image: the fast convolution
-    /// computes blocks of 4x4 pixels, and rounding depends on where in a block a pixel stands.
-    fn tile_grid(&self) -> usize {
+    /// What the origins of tiles must be multiples of, so that a tile computes what the whole would; sides
+    /// must be multiples of the alignment alone. The fast convolution computes blocks of 4x4 pixels, and rounding
+    /// depends on where in a block a pixel stands.
+    fn tile_align(&self) -> usize {
         self.geometry().align
+    }
+
+    /// How far blended tiles reach beyond their core, in low-resolution pixels.
+    fn overlap(&self) -> usize {
+        16
     }
 
     /// Floats that one call keeps alive at its peak, for each low-resolution pixel; tiles are sized

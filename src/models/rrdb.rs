@@ -191,7 +191,12 @@ impl Network for Rrdb {
         Geometry { align, receptive_field: Some(reach * align) }
     }
 
-    fn tile_grid(&self) -> usize {
+    /// Where exact tiles would be nearly all halo: what lies further away hardly counts.
+    fn overlap(&self) -> usize {
+        32
+    }
+
+    fn tile_align(&self) -> usize {
         BLOCK * self.config.unshuffle
     }
 

@@ -148,7 +148,7 @@ impl Network for Srgan {
         Geometry { align: 1, receptive_field: Some(reach) }
     }
 
-    fn tile_grid(&self) -> usize {
+    fn tile_align(&self) -> usize {
         BLOCK
     }
 

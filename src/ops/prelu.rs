@@ -1,11 +1,11 @@
 //! Parametric rectified linear unit with one slope for the whole map, or one for each channel (He et al. 2015).
 //!
-//! x: `[.., C]`, slope: `[1]` or `[C]`.
+//! x: any shape whose last axis is C, slope: `[1]` or `[C]`.
 //!
 //! ```text
-//! y      = x where x > 0, else slope x
-//! dx     = dy where x > 0, else slope dy
-//! dslope = sum of dy x where x <= 0, over everything or the channel
+//! y         = x where x > 0, else slope[c] x
+//! dx        = dy where x > 0, else slope[c] dy
+//! dslope[c] = sum of dy x where x <= 0, over the channel or all
 //! ```
 //!
 //! Summed in a fixed order: in double precision on the CPU, in single on a GPU.
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::on_device;
 
 impl Tape {
-    /// `x` `[.., C]`, multiplied by `slope`, `[1]` or `[C]`, where it is not positive.
+    /// `x`, multiplied by `slope`, `[1]` or one for each channel, where it is not positive.
     pub fn prelu(&mut self, x: &Var, slope: &Var) -> Result<Var> {
         self.apply(Prelu, &[x, slope])
     }
@@ -35,7 +35,7 @@ impl Op for Prelu {
         let [x, slope] = inputs else { unreachable!("prelu takes two inputs") };
         let channels = x.shape().last().copied().unwrap_or(1);
         if slope.shape() != [1] && slope.shape() != [channels] {
-            let wanted = format!("one slope, [1], or one a channel, [{channels}]");
+            let wanted = format!("one slope, [1], or {channels} slopes");
             return Err(Error::shape(self.name(), wanted, slope.shape()));
         }
         let mut y = Tensor::empty_as(x, x.shape())?;
@@ -73,16 +73,19 @@ impl Op for Prelu {
     }
 }
 
-/// An odd length, one element, a slope a channel, several blocks and a rest; a map of a generator.
+/// An odd length, one element, several blocks and a rest; the same with a slope for each channel; maps of
+/// generators.
 pub fn cases() -> Vec<OpCase> {
     vec![
         OpCase::new(|| Prelu, &[&[2, 3, 5, 7], &[1]]),
         OpCase::new(|| Prelu, &[&[1], &[1]]),
-        OpCase::new(|| Prelu, &[&[2, 3, 5, 7], &[7]]),
-        OpCase::new(|| Prelu, &[&[2, 3, 2, 16], &[16]]),
-        OpCase::new(|| Prelu, &[&[1, 33, 16, 264], &[264]]).kernel_only(),
         OpCase::new(|| Prelu, &[&[3, 31, 17, 5], &[1]]).kernel_only(),
+        OpCase::new(|| Prelu, &[&[2, 3, 5, 7], &[7]]),
+        OpCase::new(|| Prelu, &[&[1, 2, 3, 16], &[16]]),
+        OpCase::new(|| Prelu, &[&[3, 31, 17, 5], &[5]]).kernel_only(),
+        OpCase::new(|| Prelu, &[&[1, 33, 16, 264], &[264]]).kernel_only(),
         OpCase::new(|| Prelu, &[&[1, 96, 96, 64], &[1]]).timed_only(),
+        OpCase::new(|| Prelu, &[&[1, 96, 96, 64], &[64]]).timed_only(),
     ]
 }
 
@@ -99,15 +102,19 @@ mod cuda {
     }
 
     pub(super) fn by_input(gpu: &Gpu, [x, slope, dy]: [&Tensor; 3], dx: &mut Tensor) -> Result<()> {
-        let sizes = [x.len(), slope.len()].map(Into::into);
+        let sizes = [x.len().into(), slope.len().into()];
         let args = [&[x.into(), slope.into(), dy.into(), dx.into()], &sizes[..]].concat();
         gpu.launch("prelu_backward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)
     }
 
     pub(super) fn by_slope(gpu: &Gpu, x: &Tensor, dy: &Tensor, slope: &mut Tensor) -> Result<()> {
-        if slope.len() > 1 {
-            return by_slopes(gpu, x, dy, slope);
+        match slope.len() {
+            1 => by_one_slope(gpu, x, dy, slope),
+            _ => by_slopes(gpu, x, dy, slope),
         }
+    }
+
+    fn by_one_slope(gpu: &Gpu, x: &Tensor, dy: &Tensor, slope: &mut Tensor) -> Result<()> {
         // Enough blocks for any GPU, few enough for one block to add up.
         let blocks = x.len().div_ceil(2048).clamp(1, 1024);
         let partial = Tensor::empty_on(&x.device(), DType::F32, &[blocks])?;
@@ -119,8 +126,8 @@ mod cuda {
     }
 
     fn by_slopes(gpu: &Gpu, x: &Tensor, dy: &Tensor, slopes: &mut Tensor) -> Result<()> {
-        let c = slopes.len();
-        let (pixels, dtype) = (x.len() / c, x.dtype());
+        let (dtype, c) = (x.dtype(), slopes.len());
+        let pixels = x.len() / c;
         let ([across, splits], rows) = column_blocks(dtype, pixels, c);
         let mut partial = Tensor::empty_on(&x.device(), DType::F32, &[splits, c])?;
         let sizes = [pixels, c, rows].map(Into::into);
@@ -138,41 +145,40 @@ mod cpu {
 
     pub(super) fn forward<T: Real>(slopes: &[T], x: &[T], y: &mut [T]) {
         let zero = T::default();
-        if let [slope] = *slopes {
+        if let &[slope] = slopes {
             return zip2(y, x, |y, &x| *y = if x > zero { x } else { slope * x });
         }
         let c = slopes.len();
         rows(y, c, |pixel, y| {
-            for (y, (&x, &slope)) in y.iter_mut().zip(x[pixel * c..].iter().zip(slopes)) {
+            for ((y, &x), &slope) in y.iter_mut().zip(&x[pixel * c..]).zip(slopes) {
                 *y = if x > zero { x } else { slope * x };
             }
         });
     }
 
     pub(super) fn by_input<T: Real>(slopes: &[T], x: &[T], dy: &[T], dx: &mut [T]) {
-        let zero = T::default();
-        if let [slope] = *slopes {
+        let (zero, c) = (T::default(), slopes.len());
+        if let &[slope] = slopes {
             return zip3(dx, x, dy, |dx, &x, &dy| *dx = if x > zero { dy } else { slope * dy });
         }
-        let c = slopes.len();
         rows(dx, c, |pixel, dx| {
-            let inputs = x[pixel * c..].iter().zip(&dy[pixel * c..]).zip(slopes);
-            for (dx, ((&x, &dy), &slope)) in dx.iter_mut().zip(inputs) {
-                *dx = if x > zero { dy } else { slope * dy };
+            let (x, dy) = (&x[pixel * c..][..c], &dy[pixel * c..][..c]);
+            for (k, dx) in dx.iter_mut().enumerate() {
+                *dx = if x[k] > zero { dy[k] } else { slopes[k] * dy[k] };
             }
         });
     }
 
-    pub(super) fn by_slope<T: Real>(x: &[T], dy: &[T], dslope: &mut [T]) {
+    pub(super) fn by_slope<T: Real>(x: &[T], dy: &[T], dslopes: &mut [T]) {
         let zero = T::default();
-        if let [dslope] = dslope {
+        if let [dslope] = dslopes {
             let each = |i: usize| if x[i] > zero { 0.0 } else { x[i].to_f64() * dy[i].to_f64() };
             *dslope = T::from_f64(sum(x.len(), each));
             return;
         }
         let mut products = Buffer::<T>::new(x.len());
         zip3(&mut products, x, dy, |p, &x, &dy| *p = if x > zero { zero } else { x * dy });
-        let sums = column_sums(&products, dslope.len());
-        dslope.iter_mut().zip(sums).for_each(|(d, sum)| *d = T::from_f64(sum));
+        let sums = column_sums(&products, dslopes.len());
+        dslopes.iter_mut().zip(sums).for_each(|(d, sum)| *d = T::from_f64(sum));
     }
 }

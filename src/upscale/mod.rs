@@ -98,16 +98,10 @@ pub struct Plan {
     pub memory: u64,
 }
 
-/// Low-resolution pixels that neighbouring tiles share where the network sees the whole map.
-const BLEND_OVERLAP: usize = 16;
-
-/// The widest halo that tiles carry, in low-resolution pixels. A network that sees further (the bits of RRDBNet of
-/// 23 blocks depend on 1,396 pixels each way) would spend almost all its work on halos: it gets the whole image at once where
-/// that fits, else tiles that overlap by [`WIDE_OVERLAP`] and are blended, as what lies that far away hardly counts.
+/// The widest halo that tiles carry, in low-resolution pixels. A network that sees further (the bits of RRDBNet of 23
+/// blocks depend on 1,396 pixels each way) would spend almost all its work on halos: it gets the whole image at once
+/// where that fits, else tiles that overlap and are blended.
 const WIDEST_HALO: usize = 160;
-
-/// Low-resolution pixels that the tiles of such a network share.
-const WIDE_OVERLAP: usize = 32;
 
 /// Plans the tiles for an image of `width` x `height`.
 ///
@@ -127,14 +121,13 @@ pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Setting
         TileSize::Auto => (padded.0 * padded.1) as u64 * per_pixel <= settings.memory,
     };
     let (halo, blended) = match geometry.receptive_field {
-        None => (BLEND_OVERLAP, true),
+        None => (system.network.overlap(), true),
         Some(reach) if reach * steps <= WIDEST_HALO => (reach * steps, false),
-        Some(reach) if system.config.model.is_direct() && !at_once => {
-            (WIDE_OVERLAP.min(reach), true)
-        }
+        Some(_) if system.config.model.is_direct() && !at_once => (system.network.overlap(), true),
         Some(reach) => (reach * steps, false),
     };
-    let grid = system.network.tile_grid();
+    // From here on what matters is where tiles start.
+    let grid = system.network.tile_align();
     let halo = halo.next_multiple_of(grid);
     let cut = |core: usize| tiles::plan(padded.0, padded.1, core, halo, grid);
     let cost = |tiles: &[Tile]| {
@@ -332,7 +325,7 @@ impl Work<'_> {
             tiles.into_iter().rev().for_each(|tile| self.queue.push_front(tile));
             return Ok(());
         }
-        let grid = self.upscaler.system().network.tile_grid();
+        let grid = self.upscaler.system().network.tile_align();
         let all: Vec<Tile> = tiles.into_iter().chain(self.queue.drain(..)).collect();
         for tile in all {
             match halves(&tile, self.plan, grid) {
