@@ -185,7 +185,9 @@ fn refuse(name: &str, cause: String) -> Error {
             "convert it in Python: torch.save({k: v.float() for k, v in torch.load(FILE).items()}, OTHER)"
         }
         () if cause.contains("no weights") => "srk reads .pth, .pt, .ckpt and .safetensors",
-        () if cause.contains("several state dicts") => "choose one with --weights KEY",
+        () if cause.contains("several state dicts") => {
+            "choose one: srk models import FILE --weights KEY"
+        }
         () if cause.contains("no dict of tensors") => {
             "save it again: torch.save(model.state_dict(), FILE)"
         }
@@ -227,7 +229,9 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         let report =
             Report::new(format!("{name} is half of a system"), "its autoencoder is missing");
         return Err(Error::Usage(
-            report.help("--frozen FILE    names the autoencoder's checkpoint"),
+            report.help(
+                "srk models import FILE --frozen OTHER    names the autoencoder's checkpoint",
+            ),
         ));
     }
     let (diffusion, process) = diffusion_of(known, &model, request)?;
@@ -341,8 +345,10 @@ fn compare(
     let cause =
         format!("of the {} tensors of {}, {}", parameters.len(), known.name, parts.join(", "));
     let help = match missing.is_empty() && wrong.is_empty() {
-        true => "--ignore-unexpected    leaves the unexpected ones out",
-        false => "--arch NAME takes another network, --set model.KEY=VALUE another size",
+        true => "srk models import FILE --ignore-unexpected    leaves the unexpected ones out",
+        false => {
+            "srk models import FILE --arch NAME takes another network, --set model.KEY=VALUE another size"
+        }
     };
     Err(Error::Model(Report::new(format!("{name} does not fit the network"), cause).help(help)))
 }
@@ -391,7 +397,9 @@ fn diffusion_of(
     }
     let what = format!("no recipe tells the process of {}", known.name);
     let report = Report::new(what, "weights do not tell it either");
-    Err(Error::Usage(report.help("--recipe FILE    names a configuration with its [diffusion]")))
+    Err(Error::Usage(
+        report.help("srk models import FILE --recipe NAME    takes the [diffusion] of a recipe"),
+    ))
 }
 
 /// Applies `model.KEY=VALUE` and `diffusion.KEY=VALUE`.

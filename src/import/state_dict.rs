@@ -163,7 +163,7 @@ fn choose(archive: &Archive, key: Option<&str>) -> Parsed<(String, Id)> {
         false if names.iter().any(training) => {
             format!("it is the state of a training without weights: {}", names.join(", "))
         }
-        true => "it holds no dict of tensors; a whole module was saved, or TorchScript".to_owned(),
+        true => "it holds no dict of tensors; a whole module was saved, or nothing".to_owned(),
         false => format!("none of its entries holds tensors: {}", names.join(", ")),
     })
 }

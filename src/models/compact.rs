@@ -112,9 +112,13 @@ impl Upscale for Compact {
         BLOCK * (self.config.depth + 2)
     }
 
+    fn scale(&self) -> usize {
+        self.config.scale
+    }
+
     fn floats_per_pixel(&self) -> usize {
         // Before and behind a convolution and its activation; or the images around the shuffle.
         let (features, image) = (self.config.channels, 3 * self.config.scale * self.config.scale);
-        (3 * features).max(3 * image) + image + 6
+        (3 * features).max(3 * image)
     }
 }

@@ -31,7 +31,10 @@ pub trait Upscale: Debug + Send + Sync {
         1
     }
 
-    /// Floats that one call keeps alive at its peak, for each low-resolution pixel.
+    /// The factor between low and high resolution.
+    fn scale(&self) -> usize;
+
+    /// Floats that the layers keep alive at their peak, for each low-resolution pixel.
     fn floats_per_pixel(&self) -> usize;
 }
 
@@ -84,6 +87,7 @@ impl<L: Upscale> Network for Direct<L> {
     }
 
     fn floats_per_pixel(&self) -> usize {
-        self.layers.floats_per_pixel()
+        // Around them: the image twice, and its plain enlargement twice beside the state.
+        self.layers.floats_per_pixel() + 9 * self.layers.scale().pow(2) + 6
     }
 }

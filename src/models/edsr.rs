@@ -111,9 +111,13 @@ impl Upscale for Edsr {
         BLOCK * (2 + 2 * self.config.blocks + usize::from(!self.up.is_empty())) + finer
     }
 
+    fn scale(&self) -> usize {
+        self.config.scale
+    }
+
     fn floats_per_pixel(&self) -> usize {
         // The last shuffle, in and out; or a block.
         let (features, pixels) = (self.config.channels, self.config.scale * self.config.scale);
-        (2 * features * pixels).max(4 * features) + 3 * pixels + 6
+        (2 * features * pixels).max(4 * features)
     }
 }

@@ -80,10 +80,14 @@ impl Upscale for Errn2 {
         BLOCK * (1 + self.config.depth * self.config.blocks + 2)
     }
 
+    fn scale(&self) -> usize {
+        self.config.scale
+    }
+
     fn floats_per_pixel(&self) -> usize {
-        // The first features, those of a block and two within it; or the image before, in and behind the shuffle.
+        // The first features, those of a block and two within it; or the image around the shuffle.
         let (features, image) =
             (4 * self.config.channels, 3 * self.config.scale * self.config.scale);
-        features.max(3 * image) + image + 6
+        features.max(3 * image)
     }
 }

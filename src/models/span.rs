@@ -58,7 +58,7 @@ impl Default for SpanConfig {
 #[derive(Debug)]
 enum Conv3 {
     Folded(Conv2d),
-    Branches { skip: Conv2d, way: [Conv2d; 3] },
+    Branches(Box<[Conv2d; 4]>),
 }
 
 impl Conv3 {
@@ -71,19 +71,21 @@ impl Conv3 {
             let (wide, last) = (GAIN * inputs, GAIN * outputs);
             // The padding comes first, so that it goes through the 1x1 as well.
             let op = |pad| conv2d::Conv2d { stride: 1, pad, relu: false };
-            let way = [
+            let ways = [
+                skip,
                 Conv2d::new(init, "conv.0", [inputs, wide, 1], op(1)),
                 Conv2d::new(init, "conv.1", [wide, last, 3], op(0)),
                 Conv2d::new(init, "conv.2", [last, outputs, 1], op(0)),
             ];
-            Self::Branches { skip, way }
+            Self::Branches(Box::new(ways))
         })
     }
 
     fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         match self {
             Self::Folded(conv) => conv.forward(tape, x),
-            Self::Branches { skip, way } => {
+            Self::Branches(ways) => {
+                let [skip, way @ ..] = &**ways;
                 let mut y = x.clone();
                 for conv in way {
                     y = conv.forward(tape, &y)?;
@@ -161,9 +163,13 @@ impl Upscale for Span {
         BLOCK * (1 + 3 * self.config.blocks + 2)
     }
 
+    fn scale(&self) -> usize {
+        self.config.scale
+    }
+
     fn floats_per_pixel(&self) -> usize {
         // Four maps and their row; or the image before, in and behind the shuffle.
         let (features, image) = (self.config.channels, 3 * self.config.scale * self.config.scale);
-        (8 * features).max(3 * image) + image + 6
+        (8 * features).max(3 * image)
     }
 }

@@ -115,9 +115,13 @@ impl Upscale for SpanV2 {
         BLOCK * 3 * self.config.blocks + 1
     }
 
+    fn scale(&self) -> usize {
+        self.config.scale
+    }
+
     fn floats_per_pixel(&self) -> usize {
         // The row of both and its convolution.
         let (features, image) = (self.config.channels, 3 * self.config.scale * self.config.scale);
-        (2 * (features + image)).max(3 * image) + image + 6
+        (2 * (features + image)).max(3 * image)
     }
 }
