@@ -41,7 +41,7 @@ fn has_gradient(grads: &Grads, p: &Parameter) -> bool {
     gradient.is_some_and(|g| g.iter().all(|v| v.is_finite()) && g.iter().any(|&v| v != 0.0))
 }
 
-const ENCODER: RrdbConfig = RrdbConfig { base: 6, blocks: 5, growth: 3, scale: 4 };
+const ENCODER: RrdbConfig = RrdbConfig { base: 6, blocks: 5, growth: 3, scale: 4, unshuffle: 1 };
 
 fn srdiff(seed: u64) -> SrdiffUNet {
     let config = SrdiffUNetConfig {

@@ -8,10 +8,15 @@ use srk::engine::op_case::relative_l2;
 use srk::engine::rng::{Purpose, Stream};
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
+use srk::models::compact::CompactConfig;
 use srk::models::dual_domain_grid::DualDomainGridConfig;
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
+use srk::models::edsr::EdsrConfig;
+use srk::models::errn2::Errn2Config;
 use srk::models::residual_unet::ResidualUNetConfig;
 use srk::models::rrdb::RrdbConfig;
+use srk::models::span::SpanConfig;
+use srk::models::spanv2::SpanV2Config;
 use srk::models::sr3_unet::Sr3UNetConfig;
 use srk::models::srddpm_unet::SrddpmUNetConfig;
 use srk::models::srdiff_unet::SrdiffUNetConfig;
@@ -156,7 +161,7 @@ fn the_generator_of_srgan() {
 
 #[test]
 fn the_network_of_srdiff_and_its_encoder() {
-    let encoder = RrdbConfig { base: 8, blocks: 2, growth: 4, scale: 4 };
+    let encoder = RrdbConfig { base: 8, blocks: 2, growth: 4, ..Default::default() };
     check("rrdb", &ModelConfig::Rrdb(encoder));
     let config = SrdiffUNetConfig {
         base: 8,
@@ -167,4 +172,19 @@ fn the_network_of_srdiff_and_its_encoder() {
         scale: 4,
     };
     check("srdiff-unet", &ModelConfig::SrdiffUNet(config));
+}
+
+#[test]
+fn networks_that_enlarge_in_one_call() {
+    check("errn2", &ModelConfig::Errn2(Errn2Config { channels: 8, blocks: 2, depth: 2, scale: 4 }));
+    // Trained on a small range, or f16 has few digits left for what is far from 0.
+    let (range, mean) = (1.0, [0.4, 0.5, 0.6]);
+    let span = SpanConfig { channels: 8, blocks: 2, scale: 4, range, mean, branches: true };
+    check("span", &ModelConfig::Span(SpanConfig { branches: false, ..span.clone() }));
+    check("span in training", &ModelConfig::Span(span));
+    check("spanv2", &ModelConfig::SpanV2(SpanV2Config { channels: 8, blocks: 2, scale: 4 }));
+    let compact = CompactConfig { channels: 8, depth: 2, ..Default::default() };
+    check("compact", &ModelConfig::Compact(compact));
+    let edsr = EdsrConfig { channels: 8, blocks: 2, range, mean, ..Default::default() };
+    check("edsr", &ModelConfig::Edsr(edsr));
 }

@@ -14,7 +14,7 @@ use srk::training::recipes;
 use srk::upscale::{self, Settings, TileSize, Upscaler};
 
 /// A recipe, what makes it small, and the share of its first loss that it must come down to.
-const SYSTEMS: [(&str, &[&str], f64); 10] = [
+const SYSTEMS: [(&str, &[&str], f64); 12] = [
     (
         "sr3",
         &[
@@ -40,6 +40,12 @@ const SYSTEMS: [(&str, &[&str], f64); 10] = [
     ("srddpm", &["model.base=8", "adversarial.after=1000"], 0.7),
     ("srgan", &["model.base=8", "model.blocks=2", "adversarial.after=1000"], 0.3),
     ("rrdb", &["model.base=8", "model.blocks=3", "model.growth=4"], 0.5),
+    (
+        "realesrgan",
+        &["model.base=8", "model.blocks=3", "model.growth=4", "adversarial.after=1000"],
+        0.5,
+    ),
+    ("span", &["model.channels=8", "model.blocks=2"], 0.5),
     ("laplacian", &["model.channels=8", "data.val.split=0.0"], 0.7),
 ];
 

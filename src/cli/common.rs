@@ -12,6 +12,7 @@ use crate::engine::cuda;
 use crate::engine::device::{DType, Device};
 use crate::engine::memory;
 use crate::error::{Error, Report, Result};
+use crate::import::open;
 use crate::upscale::Upscaler;
 
 /// The number of the signal that asked to stop; 0 while none did.
@@ -169,6 +170,52 @@ impl Precision {
             (Self::Auto | Self::F16, _) => Ok(DType::F16),
         }
     }
+}
+
+/// Which model.
+#[derive(Debug, clap::Args)]
+pub(super) struct ModelChoice {
+    /// A model of this binary, a weights file (srk's own, .pth, .pt, .safetensors), the folder of a training run,
+    /// or with -n a folder of models [default: srk-x4]
+    #[arg(short, long, value_name = "MODEL")]
+    model: Option<String>,
+    /// The model's name in the folder -m; alone, the same as -m
+    #[arg(short, long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl std::fmt::Display for ModelChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.model, &self.name) {
+            (None, None) => f.write_str(System::embedded()[0]),
+            (Some(model), None) | (None, Some(model)) => f.write_str(model),
+            (Some(folder), Some(name)) => write!(f, "{name} of {folder}"),
+        }
+    }
+}
+
+impl ModelChoice {
+    /// Opens it.
+    pub(super) fn open(&self) -> Result<System> {
+        match (&self.model, &self.name) {
+            (None, None) => open::open(System::embedded()[0]),
+            (Some(model), None) | (None, Some(model)) => open::open(model),
+            (Some(folder), Some(name)) => {
+                let path = open::in_folder(folder.as_ref(), name)?;
+                open::open(&path.display().to_string())
+            }
+        }
+    }
+}
+
+/// What is worth knowing about a model that was imported on the fly.
+pub(super) fn notes_of_model(system: &System) -> Vec<String> {
+    let assumed = system.metadata.get("srk.assumed");
+    let note = |assumed: &String| {
+        let arch = system.metadata.get("srk.arch").map_or("", String::as_str);
+        format!("{arch}: assumed {assumed}; srk models import changes it")
+    };
+    assumed.map(note).into_iter().collect()
 }
 
 /// `system` on the device and in the precision asked for.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
+use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Stop};
 use super::print::{self, line as print};
 use crate::diffusion::system::System;
 use crate::engine::outputs::Outputs;
@@ -38,9 +38,8 @@ pub(super) struct Args {
     steps: Option<u32>,
     #[command(flatten)]
     sampling: Sampling,
-    /// A model of this binary, a weights file, or the folder of a training run
-    #[arg(short, long, default_value = "srk-x4")]
-    model: String,
+    #[command(flatten)]
+    model: ModelChoice,
     /// Pixels left out at every side [default: the scale]
     #[arg(long, value_name = "N")]
     border: Option<usize>,
@@ -144,7 +143,7 @@ fn tasks(args: &Args) -> Result<Vec<(&PathBuf, Vec<Task>)>> {
 
 /// Degrades every picture of the folders, enlarges it and compares.
 fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
-    let mut system = System::open(&args.model)?;
+    let mut system = args.model.open()?;
     args.sampling.apply(&mut system)?;
     system.notes.iter().for_each(|note| print::note(format_args!("warning: {note}")));
     if system.scale() != args.scale {

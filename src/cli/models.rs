@@ -1,14 +1,17 @@
 //! `srk models`.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::import;
+use super::import as import_command;
 use super::print::line as print;
-use crate::diffusion::system::{System, SystemConfig};
+use crate::diffusion::system::System;
 use crate::engine::device::DType;
 use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
+use crate::import::{self, Request, open};
+use crate::models::ModelConfig;
+use crate::models::span::SpanConfig;
 use crate::models::weights::WeightsFile;
 
 /// Show and convert models.
@@ -20,8 +23,10 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// The models that this binary carries
+    /// The models that this binary carries, or what the files of a folder are
     List {
+        /// A folder of weights files: srk's own, .pth, .pt, .ckpt, .safetensors
+        folder: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -37,10 +42,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    Import(import::Args),
-    /// Turn a checkpoint of srk into a model file to share: f16, with licence and default steps
+    Import(import_command::Args),
+    /// Turn a checkpoint into a model file to share: f16, with licence and default steps
     Export {
-        /// A weights file of a run, such as runs/NAME/ckpt/STEP/ema.safetensors
+        /// A weights file, such as runs/NAME/ckpt/STEP/ema.safetensors
         input: PathBuf,
         /// The file to write
         output: PathBuf,
@@ -61,18 +66,21 @@ enum Command {
 
 pub(super) fn run(args: Args) -> Result<()> {
     match args.command {
-        Command::List { json } => list(json),
+        Command::List { folder: None, json } => list(json),
+        Command::List { folder: Some(folder), json } => list_folder(&folder, json),
         Command::Info { model, tensors, json } => info(&model, tensors, json),
-        Command::Import(args) => import::run(args),
+        Command::Import(args) => import_command::run(args),
         Command::Export { input, output, default_steps, license, f32, overwrite } => {
             let mut outputs = Outputs::overwriting(overwrite);
             outputs.reads(&input);
             outputs.claim(&output, &input)?;
-            let file = WeightsFile::read(&input)?;
             let name = input.display().to_string();
-            let mut config = SystemConfig::of(&file, &name)?;
+            let system = folded(open::open(&name)?, &input)?;
+            let metadata = system.metadata.clone();
+            let file = WeightsFile::of(&system.network.state(), metadata)?;
+            let mut config = system.config;
             config.default_steps = default_steps;
-            let keep = ["srk.step", "srk.recipe", "srk.license"];
+            let keep = ["srk.step", "srk.recipe", "srk.license", "srk.assumed"];
             let mut extra: Vec<(&str, String)> =
                 keep.iter().filter_map(|k| Some((*k, file.metadata.get(*k)?.clone()))).collect();
             extra.extend(license.map(|l| ("srk.license", l)));
@@ -105,7 +113,7 @@ fn list(as_json: bool) -> Result<()> {
 }
 
 fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
-    let system = System::open(model).map_err(|e| with_contents(e, model))?;
+    let system = open::open(model).map_err(|e| with_contents(e, model))?;
     system.notes.iter().for_each(|note| crate::cli::print::note(format_args!("warning: {note}")));
     let d = Description::of(&system);
     if as_json {
@@ -122,10 +130,11 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         ("steps", format!("{} by default, {} trained", d.default_steps, d.steps)),
         ("receptive field", d.field.clone()),
         ("licence", d.license.clone()),
+        ("assumed", system.metadata.get("srk.assumed").cloned().unwrap_or_default()),
         ("config", system.metadata.get("srk.config").cloned().unwrap_or_default()),
         ("diffusion", system.metadata.get("srk.diffusion").cloned().unwrap_or_default()),
     ];
-    for (key, value) in rows {
+    for (key, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
         print(&format!("{key:<16} {value}"));
     }
     if tensors {
@@ -134,6 +143,56 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The system with one convolution in place of ways side by side, which only training needs.
+fn folded(system: System, input: &Path) -> Result<System> {
+    let ModelConfig::Span(SpanConfig { branches: true, range, mean, .. }) = system.config.model
+    else {
+        return Ok(system);
+    };
+    let overrides = vec![format!("model.range={range}"), format!("model.mean={mean:?}")];
+    let request = Request { overrides, ..Request::default() };
+    let mut imported = import::import(input, &request)?;
+    for key in ["srk.step", "srk.recipe", "srk.license"] {
+        let kept = system.metadata.get(key).map(|v| (key.to_owned(), v.clone()));
+        imported.file.metadata.extend(kept);
+    }
+    imported.file.metadata.remove("srk.assumed");
+    System::from_file(&imported.file, &system.name)
+}
+
+/// A line for each file of a folder: what it is, or why it cannot be used.
+fn list_folder(folder: &Path, as_json: bool) -> Result<()> {
+    let files = open::files(folder)?;
+    for file in &files {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let described = open::open(&file.display().to_string()).map(|s| Description::of(&s));
+        let line = match described {
+            Ok(d) if as_json => json!({"file": name, "arch": d.arch, "scale": d.scale,
+                "parameters": d.parameters, "license": d.license})
+            .to_string(),
+            Ok(d) => format!(
+                "{name:<40} {:<16} x{:<3} {:>11}  {}",
+                d.arch, d.scale, d.parameters, d.license
+            ),
+            Err(e) if as_json => json!({"file": name, "error": cause_of(&e)}).to_string(),
+            Err(e) => format!("{name:<40} {}", cause_of(&e)),
+        };
+        print(&line);
+    }
+    if files.is_empty() && !as_json {
+        print(&format!("{} holds no weights files", folder.display()));
+    }
+    Ok(())
+}
+
+/// Why a model cannot be used, in a line.
+fn cause_of(error: &Error) -> String {
+    match error {
+        Error::Model(report) | Error::Usage(report) => report.cause.clone(),
+        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+    }
 }
 
 /// Adds what a file holds to the error that it cannot be used.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
+use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Stop};
 use super::print;
 use crate::diffusion::system::System;
 use crate::engine::outputs::identity;
@@ -37,9 +37,8 @@ pub(super) struct Args {
     /// The output file, or the folder of the outputs
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// A model of this binary, a weights file, or the folder of a training run
-    #[arg(short, long, visible_short_alias = 'n', default_value = "srk-x4")]
-    model: String,
+    #[command(flatten)]
+    model: ModelChoice,
     /// How many times as large; the model's 4x is resampled to any other factor
     #[arg(short, long, value_name = "FACTOR", value_parser = positive)]
     scale: Option<f64>,
@@ -129,7 +128,7 @@ fn tile_size(text: &str) -> std::result::Result<TileSize, String> {
 pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
     let mut request = args.request()?;
-    let mut system = System::open(&args.model)?;
+    let mut system = args.model.open()?;
     args.sampling.apply(&mut system)?;
     request.suffix = format!("_x{}", args.scale.unwrap_or(system.scale() as f64));
     let Jobs { jobs, left_out } = request.jobs()?;
@@ -144,6 +143,9 @@ pub(super) fn run(args: Args) -> Result<()> {
     out.say(&common::where_it_runs(system));
     for note in &system.notes {
         out.say(&format!("warning: {note}"));
+    }
+    for note in common::notes_of_model(system) {
+        out.say(&format!("note: {note}"));
     }
     if let Some(first) = left_out.first() {
         let (n, first) = (left_out.len(), first.display());

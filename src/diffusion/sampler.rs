@@ -63,6 +63,19 @@ fn is_zero(v: &f64) -> bool {
 }
 
 impl Diffusion {
+    /// That of networks which enlarge in one call.
+    pub fn direct() -> Self {
+        Self {
+            process: Process::Direct {},
+            prediction: Prediction::X0,
+            sampler: Sampler::default(),
+            enlarge: Enlarge::default(),
+            space: Space::default(),
+            t_weights: Vec::new(),
+            own_states: 0.0,
+        }
+    }
+
     /// Refuses constants that make no chain or no distribution of t; exit code 2.
     pub fn check(&self) -> Result<()> {
         let wrong = |cause: String| Error::Usage(Report::new("wrong [diffusion]", cause));

@@ -33,8 +33,16 @@ const LEGACY: [u8; 14] =
 impl Archive {
     /// Reads what a file of `size` bytes holds, but none of its tensors.
     pub(super) fn open(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
-        let head = bytes_at(&mut *source, 0, size.min(16))?;
+        let head = bytes_at(&mut *source, 0, size.min(64))?;
+        let text = String::from_utf8_lossy(&head).trim_start().to_ascii_lowercase();
         match () {
+            () if size == 0 => Err("the file is empty".into()),
+            () if text.starts_with("version https://git-lfs") => {
+                Err("it is a Git LFS pointer: a few lines of text in place of the weights".into())
+            }
+            () if ["<!doctype", "<html", "<head", "<?xml"].iter().any(|t| text.starts_with(t)) => {
+                Err("it is a web page in place of the weights".into())
+            }
             () if head.starts_with(b"PK\x03\x04") => Self::of_zip(source, size),
             () if head.starts_with(&LEGACY) => Self::of_legacy(source, size),
             () if head.get(8) == Some(&b'{') => Self::of_safetensors(source, size),
@@ -61,6 +69,10 @@ impl Archive {
     fn of_zip(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
         let entries = zip::entries(&mut *source, size)?;
         let ends = |name: &str, part: &str| name == part || name.ends_with(&format!("/{part}"));
+        let script = |e: &zip::Entry| e.name.contains("/code/") || ends(&e.name, "constants.pkl");
+        if entries.iter().any(script) {
+            return Err("it is a TorchScript archive, a program with weights inside".into());
+        }
         let find = |part: &str| entries.iter().find(|e| ends(&e.name, part)).cloned();
         let pickled = find("data.pkl").ok_or("its zip container has no data.pkl")?;
         let order = match find("byteorder") {
@@ -110,7 +122,12 @@ impl Archive {
                 return Err(format!("it has two storages {key}"));
             }
             let length = bytes_at(&mut *source, at, 8)?.try_into().unwrap_or_default();
-            let width = widths.get(key.as_str()).ok_or("a storage is of no known type")?;
+            let width = widths.get(key.as_str()).ok_or_else(|| match tree.unread() {
+                Some(element) => {
+                    format!("it holds numbers of type {element}, which srk does not read")
+                }
+                None => "a storage is of no known type".to_owned(),
+            })?;
             let bytes = u64::from_le_bytes(length).checked_mul(*width as u64);
             let end = bytes.and_then(|b| b.checked_add(at + 8)).filter(|&end| end <= size);
             let end = end.ok_or_else(|| format!("storage {key} ends beyond the file"))?;
@@ -184,7 +201,7 @@ impl Archive {
                 axes.iter().map(|v| number(v).map(|n| usize::try_from(n).unwrap_or(usize::MAX)));
             let shape = shape.collect::<Parsed<Vec<usize>>>()?;
             let value = match element_of(entry["dtype"].as_str().unwrap_or_default()) {
-                None => Value::Opaque,
+                None => Value::Unread(entry["dtype"].as_str().unwrap_or("none").into()),
                 Some(element) => {
                     let len = usize::try_from(to - from).unwrap_or(0) / element.width();
                     let storage = Storage { key: name.as_str().into(), element, len };
@@ -206,9 +223,15 @@ impl Archive {
         // The last of equal names, once: what it costs to name them is bounded by their own bytes.
         let entries: BTreeMap<&str, Id> = self.tree.entries(id).into_iter().collect();
         for (name, id) in entries {
-            if let Value::Tensor(tensor) = self.tree.get(id) {
-                self.start(tensor).map_err(|e| format!("{name}: {e}"))?;
-                found.push((name.to_owned(), (**tensor).clone()));
+            match self.tree.get(id) {
+                Value::Tensor(tensor) => {
+                    self.start(tensor).map_err(|e| format!("{name}: {e}"))?;
+                    found.push((name.to_owned(), (**tensor).clone()));
+                }
+                Value::Unread(element) => {
+                    return Err(format!("{name} is of type {element}, which srk does not read"));
+                }
+                _ => {}
             }
         }
         Ok(found)
@@ -216,7 +239,8 @@ impl Archive {
 
     /// Whether a dict holds a tensor under a name.
     pub(super) fn has_tensors(&self, id: Id) -> bool {
-        let is_tensor = |(_, id): (&str, Id)| matches!(self.tree.get(id), Value::Tensor(_));
+        let is_tensor =
+            |(_, id): (&str, Id)| matches!(self.tree.get(id), Value::Tensor(_) | Value::Unread(_));
         let look = || self.tree.any_entry(id, is_tensor);
         // Many entries may be one dict.
         let known = self.with_tensors.borrow().get(&id).copied();

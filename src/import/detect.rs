@@ -5,7 +5,7 @@
 //! follow from shapes, and a narrow version, which `tests/import.rs` takes through the whole import.
 use std::collections::BTreeMap;
 
-use super::resshift;
+use super::{resshift, upscalers};
 use crate::models::ModelConfig;
 use crate::models::attention_unet::AttentionUNetConfig;
 use crate::models::biggan_unet::{BigGanUNetConfig, Injection};
@@ -24,9 +24,9 @@ pub struct Known {
     /// Its kind, as in a recipe's `[model]`.
     pub name: &'static str,
     /// Keys that every checkpoint of it has, and none of another.
-    keys: &'static [&'static str],
+    pub(super) keys: &'static [&'static str],
     /// Its sizes; none where the shapes fit no such network.
-    config: fn(&Shapes) -> Option<ModelConfig>,
+    pub(super) config: fn(&Shapes) -> Option<ModelConfig>,
     /// A narrow one, under the same names.
     pub narrow: fn() -> ModelConfig,
     /// What weights do not tell and is assumed; may be empty.
@@ -251,10 +251,16 @@ pub const KNOWN: &[Known] = &[
         config: |s| {
             let encoder = encoder(s, "")?;
             let doublings = s.count(|i| format!("upconv{}.weight", i + 1));
-            let scale = (doublings < 7).then(|| 1 << doublings)?;
-            Some(ModelConfig::Rrdb(RrdbConfig { scale, ..encoder }))
+            let finer = (doublings < 7).then(|| 1usize << doublings)?;
+            let inputs = s.dim("conv_first.weight", 1);
+            let unshuffle = [1, 2, 4].into_iter().find(|n| inputs == Some(3 * n * n))?;
+            let scale = finer / unshuffle;
+            Some(ModelConfig::Rrdb(RrdbConfig { scale, unshuffle, ..encoder }))
         },
-        narrow: || ModelConfig::Rrdb(RrdbConfig { base: 8, blocks: 3, growth: 4, scale: 4 }),
+        narrow: || {
+            let config = RrdbConfig { base: 8, blocks: 3, growth: 4, ..Default::default() };
+            ModelConfig::Rrdb(config)
+        },
         assumed: "",
     },
     Known {
@@ -304,6 +310,11 @@ pub const KNOWN: &[Known] = &[
         narrow: resshift::narrow,
         assumed: "nominal resolutions counted from latents of 64x64 (model.image_size)",
     },
+    upscalers::ERRN2,
+    upscalers::SPAN,
+    upscalers::SPANV2,
+    upscalers::COMPACT,
+    upscalers::EDSR,
 ];
 
 /// The sizes of an encoder of dense blocks whose names start with `prefix`.

@@ -7,14 +7,18 @@
 mod archive;
 pub mod detect;
 pub mod features;
+mod folding;
 mod frozen;
 mod mat;
+mod naming;
 mod numpy;
+pub mod open;
 mod pickle;
 mod resshift;
 mod schedule;
 mod state_dict;
 mod storage;
+mod upscalers;
 mod zip;
 
 use std::collections::BTreeMap;
@@ -83,7 +87,7 @@ pub struct Imported {
 pub type Array = (Vec<usize>, Vec<f32>);
 
 /// Ends of names that checkpoints hold beside what is trained, and that srk computes itself.
-const HARMLESS: [&str; 27] = [
+const HARMLESS: [&str; 31] = [
     "relative_position_index",
     "attn_mask",
     "num_batches_tracked",
@@ -112,10 +116,18 @@ const HARMLESS: [&str; 27] = [
     "g1_col",
     "g1_row",
     "inv_freq",
+    // SPAN's way to say that it sees colours as they are.
+    "no_norm",
+    // What wrappers that average count.
+    "n_averaged",
+    "initted",
+    "step",
 ];
 
 fn is_harmless(name: &str) -> bool {
-    HARMLESS.contains(&name.rsplit('.').next().unwrap_or(name))
+    // EDSR's shifts by the mean colour, which srk's network has as constants.
+    let shift = ["sub_mean.", "add_mean."].iter().any(|part| name.contains(part));
+    shift || HARMLESS.contains(&name.rsplit('.').next().unwrap_or(name))
 }
 
 /// Reads the checkpoint `path`.
@@ -160,7 +172,25 @@ pub fn tensors(bytes: Vec<u8>, key: Option<&str>) -> Result<BTreeMap<String, Arr
 
 fn refuse(name: &str, cause: String) -> Error {
     let help = match () {
-        () if cause.contains("several state dicts") => "choose one with --weights KEY",
+        () if cause.contains("Git LFS pointer") => {
+            "fetch the file itself: git lfs pull, or the hub's download link"
+        }
+        () if cause.contains("a web page") => {
+            "download the file itself: the raw or download link, not the page that shows it"
+        }
+        () if cause.contains("TorchScript") => {
+            "take its weights in Python: torch.save(torch.jit.load(FILE).state_dict(), OTHER)"
+        }
+        () if cause.contains("state of a training") => {
+            "the weights are in another file of that training, such as net_g_ITER.pth or NAME_gen.pth"
+        }
+        () if cause.contains("which srk does not read") => {
+            "convert it in Python: torch.save({k: v.float() for k, v in torch.load(FILE).items()}, OTHER)"
+        }
+        () if cause.contains("no weights") => "srk reads .pth, .pt, .ckpt and .safetensors",
+        () if cause.contains("several state dicts") => {
+            "choose one: srk models import FILE --weights KEY"
+        }
         () if cause.contains("no dict of tensors") => {
             "save it again: torch.save(model.state_dict(), FILE)"
         }
@@ -202,7 +232,9 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         let report =
             Report::new(format!("{name} is half of a system"), "its autoencoder is missing");
         return Err(Error::Usage(
-            report.help("--frozen FILE    names the autoencoder's checkpoint"),
+            report.help(
+                "srk models import FILE --frozen OTHER    names the autoencoder's checkpoint",
+            ),
         ));
     }
     let (diffusion, process) = diffusion_of(known, &model, request)?;
@@ -226,7 +258,13 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
             Some(part) if p.name().starts_with(part.prefix) => &mut part.archive,
             _ => &mut archive,
         };
-        let values = from.read(tensor).map_err(|e| refuse(&name, format!("{}: {e}", p.name())))?;
+        let values = match state.ways_of(p.name()) {
+            Some((ways, is_bias)) => ways
+                .fold(&mut |t| from.read(t))
+                .map(|[weight, bias]| if is_bias { bias } else { weight }),
+            None => from.read(tensor),
+        };
+        let values = values.map_err(|e| refuse(&name, format!("{}: {e}", p.name())))?;
         if let Some(i) = values.iter().position(|v| !v.is_finite()) {
             return Err(refuse(
                 &name,
@@ -237,10 +275,14 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     }
     let mut extra = vec![("srk.recipe", format!("imported from {file}"))];
     extra.extend(request.license.clone().map(|l| ("srk.license", l)));
+    let assumed = if upscalers::is_settled(&config.model) { "" } else { known.assumed };
+    if !assumed.is_empty() {
+        extra.push(("srk.assumed", assumed.to_owned()));
+    }
     let file = WeightsFile { metadata: config.metadata(&extra), tensors };
     // Refuse what could not be opened again; that the tensors fit was seen above.
     SystemConfig::of(&file, &name)?;
-    let (parameters, assumed) = (network.parameter_count(), known.assumed);
+    let parameters = network.parameter_count();
     let (format, place) = (archive.format, [state.key, state.prefix]);
     Ok(Imported { file, config, parameters, format, place, process, assumed, ignored, notes })
 }
@@ -309,8 +351,10 @@ fn compare(
     let cause =
         format!("of the {} tensors of {}, {}", parameters.len(), known.name, parts.join(", "));
     let help = match missing.is_empty() && wrong.is_empty() {
-        true => "--ignore-unexpected    leaves the unexpected ones out",
-        false => "--arch NAME takes another network, --set model.KEY=VALUE another size",
+        true => "srk models import FILE --ignore-unexpected    leaves the unexpected ones out",
+        false => {
+            "srk models import FILE --arch NAME takes another network, --set model.KEY=VALUE another size"
+        }
     };
     Err(Error::Model(Report::new(format!("{name} does not fit the network"), cause).help(help)))
 }
@@ -354,9 +398,14 @@ fn diffusion_of(
     if let Some((name, config)) = best {
         return Ok((config.diffusion, format!("the recipe {name}")));
     }
+    if model.is_direct() {
+        return Ok((Diffusion::direct(), "networks that enlarge in one call".to_owned()));
+    }
     let what = format!("no recipe tells the process of {}", known.name);
     let report = Report::new(what, "weights do not tell it either");
-    Err(Error::Usage(report.help("--recipe FILE    names a configuration with its [diffusion]")))
+    Err(Error::Usage(
+        report.help("srk models import FILE --recipe NAME    takes the [diffusion] of a recipe"),
+    ))
 }
 
 /// Applies `model.KEY=VALUE` and `diffusion.KEY=VALUE`.

@@ -52,6 +52,8 @@ pub(super) enum Value {
     Dtype(Option<Element>),
     /// An array of numpy before its state is known.
     Array,
+    /// Numbers of a type that is known by name alone, or a tensor of them.
+    Unread(Arc<str>),
     /// What is not known and not looked into.
     Opaque,
 }
@@ -64,8 +66,12 @@ pub(super) enum Global {
     /// What hands its first argument on.
     First,
     OrderedDict,
+    /// `torch._utils._rebuild_tensor_v3`: of types without a class of storages.
+    RebuildTyped,
     /// A class of storages.
     Storage(Element),
+    /// A type of numbers, or a class of storages, that is not read.
+    Unread(TypeName),
     /// What puts an array of numpy together.
     Numpy(numpy::Call),
     Other,
@@ -78,15 +84,40 @@ impl Global {
             (b"torch._utils", b"_rebuild_parameter" | b"_rebuild_parameter_with_state") => {
                 Self::First
             }
+            (b"torch._utils", b"_rebuild_tensor_v3") => Self::RebuildTyped,
             (b"torch", b"Size") => Self::First,
             (b"collections", b"OrderedDict") => Self::OrderedDict,
             (b"torch", class) => {
                 let class = std::str::from_utf8(class).ok().filter(|class| class.len() < 64);
                 let element = class.and_then(|class| Element::of_class(&format!("torch.{class}")));
-                element.map_or(Self::Other, Self::Storage)
+                let unread = || class.and_then(TypeName::of).map_or(Self::Other, Self::Unread);
+                element.map_or_else(unread, Self::Storage)
             }
             _ => numpy::Call::of(module, name).map_or(Self::Other, Self::Numpy),
         }
+    }
+}
+
+/// The name of a type of numbers: short, so that a pickle may repeat it at will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TypeName {
+    bytes: [u8; Self::LONGEST],
+    len: usize,
+}
+
+impl TypeName {
+    const LONGEST: usize = 24;
+
+    /// Of torch's `class`, such as `float8_e4m3fn` or `ComplexFloatStorage`; none if that is too long.
+    fn of(class: &str) -> Option<Self> {
+        let name = class.strip_suffix("Storage").unwrap_or(class);
+        let mut bytes = [0; Self::LONGEST];
+        bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        Some(Self { bytes, len: name.len() })
+    }
+
+    fn name(&self) -> &str {
+        self.bytes.get(..self.len).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
     }
 }
 
@@ -152,6 +183,14 @@ impl Tree {
     pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
         self.values.iter().filter_map(|value| match value {
             Value::Storage(storage) => Some(&**storage),
+            _ => None,
+        })
+    }
+
+    /// The name of a type that is known by name alone.
+    pub(super) fn unread(&self) -> Option<&str> {
+        self.values.iter().find_map(|value| match value {
+            Value::Unread(element) => Some(&**element),
             _ => None,
         })
     }
@@ -453,6 +492,15 @@ impl<'a> Machine<'a> {
                 let tensor = self.tensor([*s, *o, *n, *d])?;
                 self.push(tensor)
             }
+            // Types without a class of storages: untyped bytes, and the type behind them.
+            (Global::RebuildTyped, all @ [_, _, _, _, ..]) => {
+                let named = |id: &Id| match self.tree.get(*id) {
+                    Value::Global(Global::Unread(name)) => Some(Value::Unread(name.name().into())),
+                    _ => None,
+                };
+                let found = all.iter().rev().take(8).find_map(named);
+                self.push(found.unwrap_or_else(|| Value::Unread("unknown".into())))
+            }
             (Global::First, &[first, ..]) => {
                 self.stack.push(first);
                 Ok(())
@@ -499,7 +547,11 @@ impl<'a> Machine<'a> {
     }
 
     fn tensor(&self, [storage, offset, sizes, strides]: [Id; 4]) -> Parsed<Value> {
-        let Value::Storage(storage) = self.tree.get(storage) else { return Ok(Value::Opaque) };
+        let storage = match self.tree.get(storage) {
+            Value::Storage(storage) => storage,
+            Value::Unread(element) => return Ok(Value::Unread(element.clone())),
+            _ => return Ok(Value::Opaque),
+        };
         let (shape, strides) = (self.tree.sizes(sizes)?, self.tree.sizes(strides)?);
         let offset = self.tree.size(offset)?;
         let tensor = Tensor::new((**storage).clone(), offset, shape, strides)?;
@@ -517,6 +569,9 @@ impl<'a> Machine<'a> {
         // A view of another storage; written until 2017.
         let is_view = items.get(5).is_some_and(|&v| !matches!(self.tree.get(v), Value::None));
         match (self.tree.get(class), self.tree.get(key)) {
+            (&Value::Global(Global::Unread(name)), Value::Text(_)) if !is_view => {
+                self.push(Value::Unread(name.name().into()))
+            }
             (&Value::Global(Global::Storage(element)), Value::Text(key)) if !is_view => {
                 if key.len() > LONGEST_KEY {
                     return Err(format!("a storage has a name of {} bytes", key.len()));

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 
 use super::archive::Archive;
 use super::detect::{self, Shapes};
+use super::folding::{self, Ways};
+use super::naming;
 use super::pickle::{Id, Parsed};
 use super::storage::Tensor;
 
@@ -26,9 +28,10 @@ const CONTAINERS: [&str; 15] = [
 ];
 
 /// What wrappers put before the names of a network.
-const PREFIXES: [&str; 10] = [
+const PREFIXES: [&str; 11] = [
     "module.",
     "_orig_mod.",
+    "ema_model.",
     "model.",
     "netG.",
     "net_g.",
@@ -49,6 +52,8 @@ pub(super) struct StateDict {
     pub(super) tensors: BTreeMap<String, Tensor>,
     /// Tensors of the same dict that do not have the prefix.
     pub(super) beside: BTreeMap<String, Tensor>,
+    /// What some tensors are to be made of, under their names without `.weight` and `.bias`.
+    pub(super) folded: BTreeMap<String, Ways>,
 }
 
 impl StateDict {
@@ -77,9 +82,17 @@ impl StateDict {
         self.tensors.get(name).or_else(|| self.beside.get(name))
     }
 
+    /// What the tensor `name` is to be made of, and whether it is the bias of that.
+    pub(super) fn ways_of(&self, name: &str) -> Option<(&Ways, bool)> {
+        let (stem, end) = name.rsplit_once('.')?;
+        Some((self.folded.get(stem)?, end == "bias"))
+    }
+
     /// Cuts off what wrappers put before the names, until a network is recognised.
     pub(super) fn unwrap(&mut self, wanted: Option<&detect::Known>, file: &str) {
-        for _ in 0..4 {
+        for _ in 0..5 {
+            self.tensors = naming::translated(std::mem::take(&mut self.tensors));
+            self.folded.append(&mut folding::take(&mut self.tensors));
             let shapes = self.shapes(file);
             let is_known = match wanted {
                 Some(known) => known.config(&shapes).is_some(),
@@ -95,6 +108,10 @@ impl StateDict {
                 };
             }
             self.prefix.push_str(prefix);
+            // Beside the averages, what they are averages of.
+            if prefix == "ema_model." {
+                self.beside.retain(|name, _| !name.starts_with("online_model."));
+            }
         }
     }
 }
@@ -141,8 +158,12 @@ fn choose(archive: &Archive, key: Option<&str>) -> Parsed<(String, Id)> {
     }
     let entries = archive.tree.entries(at);
     let names: Vec<&str> = entries.iter().map(|e| e.0).take(20).collect();
+    let training = |n: &&str| n.contains("optim") || n.contains("sched") || *n == "param_groups";
     Err(match names.is_empty() {
-        true => "it holds no dict of tensors; a whole module was saved, or TorchScript".to_owned(),
+        false if names.iter().any(training) => {
+            format!("it is the state of a training without weights: {}", names.join(", "))
+        }
+        true => "it holds no dict of tensors; a whole module was saved, or nothing".to_owned(),
         false => format!("none of its entries holds tensors: {}", names.join(", ")),
     })
 }

@@ -84,8 +84,8 @@ impl Element {
 pub(super) struct Tensor {
     pub(super) storage: Storage,
     pub(super) shape: Vec<usize>,
-    offset: usize,
-    strides: Vec<usize>,
+    pub(super) offset: usize,
+    pub(super) strides: Vec<usize>,
 }
 
 impl Tensor {

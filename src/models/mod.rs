@@ -2,16 +2,22 @@
 pub mod attention_unet;
 pub mod attentive_grid;
 pub mod biggan_unet;
+pub mod compact;
 pub mod damage;
+pub mod direct;
 pub mod discriminator;
 pub mod dual_domain_grid;
 pub mod dual_domain_unet;
+pub mod edsr;
+pub mod errn2;
 pub mod laplacian;
 pub mod patch_discriminator;
 pub mod perceptual;
 pub mod residual_unet;
 pub mod rrdb;
 pub mod run_folder;
+pub mod span;
+pub mod spanv2;
 pub mod sr3_unet;
 pub mod srddpm_unet;
 pub mod srdiff_unet;
@@ -74,6 +80,17 @@ pub enum ModelConfig {
     /// SRDiff's network.
     #[serde(rename = "srdiff-unet")]
     SrdiffUNet(srdiff_unet::SrdiffUNetConfig),
+    /// ERRN2, from low resolution straight to high.
+    Errn2(errn2::Errn2Config),
+    /// SPAN, from low resolution straight to high.
+    Span(span::SpanConfig),
+    /// SPANV2, from low resolution straight to high.
+    #[serde(rename = "spanv2")]
+    SpanV2(spanv2::SpanV2Config),
+    /// SRVGGNetCompact, from low resolution straight to high.
+    Compact(compact::CompactConfig),
+    /// EDSR, from low resolution straight to high.
+    Edsr(edsr::EdsrConfig),
 }
 
 impl ModelConfig {
@@ -93,6 +110,11 @@ impl ModelConfig {
             Self::Srgan(c) => Box::new(srgan::Srgan::new(c, seed)),
             Self::Rrdb(c) => Box::new(rrdb::Rrdb::new(c, seed)),
             Self::SrdiffUNet(c) => Box::new(srdiff_unet::SrdiffUNet::new(c, seed)),
+            Self::Errn2(c) => Box::new(errn2::Errn2::network(c, seed)),
+            Self::Span(c) => Box::new(span::Span::network(c, seed)),
+            Self::SpanV2(c) => Box::new(spanv2::SpanV2::network(c, seed)),
+            Self::Compact(c) => Box::new(compact::Compact::network(c, seed)),
+            Self::Edsr(c) => Box::new(edsr::Edsr::network(c, seed)),
         }
     }
 
@@ -126,6 +148,11 @@ impl ModelConfig {
             Self::Srgan(c) => c.scale,
             Self::Rrdb(c) => c.scale,
             Self::SrdiffUNet(c) => c.scale,
+            Self::Errn2(c) => c.scale,
+            Self::Span(c) => c.scale,
+            Self::SpanV2(c) => c.scale,
+            Self::Compact(c) => c.scale,
+            Self::Edsr(c) => c.scale,
         }
     }
 }
@@ -217,6 +244,23 @@ fn refuse_huge(name: &str, sizes: &serde_json::Value) -> std::result::Result<(),
     }
 }
 
+impl ModelConfig {
+    /// Whether the network enlarges in one call, from low resolution straight to high, and knows no noise.
+    pub const fn is_direct(&self) -> bool {
+        matches!(
+            self,
+            Self::Laplacian(_)
+                | Self::Srgan(_)
+                | Self::Rrdb(_)
+                | Self::Errn2(_)
+                | Self::Span(_)
+                | Self::SpanV2(_)
+                | Self::Compact(_)
+                | Self::Edsr(_)
+        )
+    }
+}
+
 /// A network for super-resolution: a denoiser, or for the direct process one that enlarges in one call
 /// and ignores state and t. Images are NHWC in `[-1, 1]`, with C [`channels`](Self::channels).
 pub trait Network: Send + Sync {
@@ -299,6 +343,18 @@ pub trait Network: Send + Sync {
 
     /// What tiling and padding must respect.
     fn geometry(&self) -> Geometry;
+
+    /// What the origins of tiles must be multiples of, so that a tile computes what the whole would; sides
+    /// must be multiples of the alignment alone. The fast convolution computes blocks of 4x4 pixels, and rounding
+    /// depends on where in a block a pixel stands.
+    fn tile_align(&self) -> usize {
+        self.geometry().align
+    }
+
+    /// How far blended tiles reach beyond their core, in low-resolution pixels.
+    fn overlap(&self) -> usize {
+        16
+    }
 
     /// Floats that one call keeps alive at its peak, for each low-resolution pixel; tiles are sized
     /// by it.

@@ -1,5 +1,5 @@
-//! Residual in residual dense blocks (Wang et al. 2018), the encoder of SRDiff: no denoiser, but low
-//! resolution straight to high.
+//! Residual in residual dense blocks (Wang et al. 2018): RRDBNet of ESRGAN and Real-ESRGAN, and the encoder of
+//! SRDiff. No denoiser, but low resolution straight to high.
 //!
 //! ```text
 //! Dense x:   x1 = leaky(conv3 x), x2 = leaky(conv3 [x, x1]), .. x4;   gives x + conv3 [x, x1, .. x4] / 5
@@ -8,21 +8,25 @@
 //! for each doubling f = leaky(conv3(nearest2 f));   gives conv3(leaky(conv3 f))
 //! ```
 //!
-//! Leaky ReLU of slope 0.2. 1,478,755 parameters. It works on `[0, 1]` inside and takes and gives
+//! Leaky ReLU of slope 0.2. 1,478,755 parameters as SRDiff has it, 16,697,987 as Real-ESRGAN has it for a factor
+//! of 4. For smaller factors Real-ESRGAN first makes pixels channels (`unshuffle`). It works on `[0, 1]` inside and takes and gives
 //! `[-1, 1]`. The published one cuts its output to that range, which stops the gradients of what lies
 //! outside; this one leaves that to whatever makes an image of it.
 use serde::{Deserialize, Serialize};
 
+use super::direct::BLOCK;
 use super::{Geometry, Network, doublings};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
-use crate::nn::discriminator::leaky;
 use crate::nn::{Conv2d, Init};
 
 /// What the outputs of blocks are multiplied by.
 const DAMPING: f64 = 0.2;
+
+/// Slope left of 0.
+const SLOPE: f64 = 0.2;
 
 /// The sizes of the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,13 +38,22 @@ pub struct RrdbConfig {
     pub blocks: usize,
     /// Channels that each convolution of a dense block adds.
     pub growth: usize,
-    /// The factor between low and high resolution: 2, 4 or another power of 2.
+    /// The factor between low and high resolution: a power of 2.
     pub scale: usize,
+    /// What the sides are divided by, pixels becoming channels, before the first convolution; a power of 2.
+    pub unshuffle: usize,
+}
+
+impl RrdbConfig {
+    /// How often sides double behind the blocks.
+    fn ups(&self) -> u32 {
+        (self.scale * self.unshuffle).max(1).ilog2()
+    }
 }
 
 impl Default for RrdbConfig {
     fn default() -> Self {
-        Self { base: 32, blocks: 8, growth: 16, scale: 4 }
+        Self { base: 32, blocks: 8, growth: 16, scale: 4, unshuffle: 1 }
     }
 }
 
@@ -62,8 +75,7 @@ impl Dense {
         let [inner @ .., last] = &self.conv;
         let mut all = x.clone();
         for conv in inner {
-            let y = conv.forward(tape, &all)?;
-            let y = leaky(tape, &y)?;
+            let y = conv.forward_leaky(tape, &all, SLOPE)?;
             all = tape.concat(&[&all, &y])?;
         }
         let y = last.forward(tape, &all)?;
@@ -74,7 +86,7 @@ impl Dense {
 /// The layers, whosever parameters they are.
 #[derive(Debug)]
 pub(super) struct Layers {
-    scale: usize,
+    config: RrdbConfig,
     first: Conv2d,
     blocks: Vec<[Dense; 3]>,
     trunk: Conv2d,
@@ -85,27 +97,31 @@ pub(super) struct Layers {
 impl Layers {
     pub(super) fn new(init: &mut Init, config: &RrdbConfig) -> Self {
         let (base, growth) = (config.base, config.growth);
-        let first = Conv2d::same(init, "conv_first", 3, base, 3);
+        let inputs = 3 * config.unshuffle * config.unshuffle;
+        let first = Conv2d::same(init, "conv_first", inputs, base, 3);
         let mut dense = |i: usize, k: usize| {
             let name = format!("RRDB_trunk.{i}.RDB{}", k + 1);
             init.at(name, |init| Dense::new(init, base, growth))
         };
         let blocks = (0..config.blocks).map(|i| std::array::from_fn(|k| dense(i, k))).collect();
         let trunk = Conv2d::same(init, "trunk_conv", base, base, 3);
-        let up = (1..=config.scale.max(1).ilog2())
+        let up = (1..=config.ups())
             .map(|i| Conv2d::same(init, &format!("upconv{i}"), base, base, 3))
             .collect();
         let last = [
             Conv2d::same(init, "HRconv", base, base, 3),
             Conv2d::same(init, "conv_last", base, 3, 3),
         ];
-        Self { scale: config.scale, first, blocks, trunk, up, last }
+        Self { config: config.clone(), first, blocks, trunk, up, last }
     }
 
     /// The features `[N, h, w, base]` behind each block, and behind all of them, of `low` `[N, h, w, 3]` in
     /// `[-1, 1]`.
     pub(super) fn features(&self, tape: &mut Tape, low: &Var) -> Result<Vec<Var>> {
-        let x = tape.to_unit(low)?;
+        let mut x = tape.to_unit(low)?;
+        if self.config.unshuffle > 1 {
+            x = tape.pixel_unshuffle(&x, self.config.unshuffle)?;
+        }
         let first = self.first.forward(tape, &x)?;
         let mut all = Vec::with_capacity(self.blocks.len() + 1);
         let mut f = first.clone();
@@ -123,17 +139,15 @@ impl Layers {
     }
 
     fn upscale(&self, tape: &mut Tape, low: &Var) -> Result<Var> {
-        doublings("rrdb", self.scale)?;
+        doublings("rrdb", self.config.scale * self.config.unshuffle)?;
         let Some(mut f) = self.features(tape, low)?.pop() else {
             unreachable!("there are features behind all blocks");
         };
         for conv in &self.up {
             f = tape.nearest2(&f)?;
-            f = conv.forward(tape, &f)?;
-            f = leaky(tape, &f)?;
+            f = conv.forward_leaky(tape, &f, SLOPE)?;
         }
-        f = self.last[0].forward(tape, &f)?;
-        f = leaky(tape, &f)?;
+        f = self.last[0].forward_leaky(tape, &f, SLOPE)?;
         f = self.last[1].forward(tape, &f)?;
         tape.to_signed(&f)
     }
@@ -170,15 +184,26 @@ impl Network for Rrdb {
         &self.parameters
     }
 
-    /// A pixel for each convolution, of which a block has fifteen.
+    /// Fifteen convolutions a block; those behind a doubling are finer.
     fn geometry(&self) -> Geometry {
-        let reach = 2 + 15 * self.config.blocks + self.layers.up.len() + 2;
-        Geometry { align: 1, receptive_field: Some(reach) }
+        let (c, align) = (&self.config, self.config.unshuffle);
+        let reach = BLOCK * (2 + 15 * c.blocks) + BLOCK / 2 * (self.layers.up.len() + 2);
+        Geometry { align, receptive_field: Some(reach * align) }
+    }
+
+    /// Where exact tiles would be nearly all halo: what lies further away hardly counts.
+    fn overlap(&self) -> usize {
+        32
+    }
+
+    fn tile_align(&self) -> usize {
+        BLOCK * self.config.unshuffle
     }
 
     fn floats_per_pixel(&self) -> usize {
         // Either a dense block with its parts and all of them, or full resolution.
-        let c = &self.config;
-        (4 * c.base + 2 * (c.base + 4 * c.growth)).max(3 * c.base * c.scale * c.scale)
+        let (c, pixels) = (&self.config, self.config.scale * self.config.scale);
+        let block = (4 * c.base + 2 * (c.base + 4 * c.growth)).div_ceil(c.unshuffle * c.unshuffle);
+        block.max(2 * c.base * pixels) + 9 * pixels
     }
 }

@@ -70,6 +70,7 @@ impl SrdiffUNetConfig {
             blocks: self.encoder_blocks,
             growth: self.encoder_growth,
             scale: self.scale,
+            unshuffle: 1,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! [discriminator](super::srgan_discriminator).
 use serde::{Deserialize, Serialize};
 
+use super::direct::BLOCK;
 use super::{Geometry, Network, doublings};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -142,9 +143,13 @@ impl Network for Srgan {
 
     /// Trained norms are constants, so that an output sees its neighbourhood alone.
     fn geometry(&self) -> Geometry {
-        // Four for conv9, two a block, one for conv3 and for each finer convolution; at the end four finer ones.
-        let reach = 4 + 2 * self.config.blocks + 1 + self.up.len() + 4;
+        // Four for conv9, which is a plain sum, as at the end; two convolutions a block, one, and the finer ones.
+        let reach = 4 + BLOCK * (2 * self.config.blocks + 1 + self.up.len()) + 4;
         Geometry { align: 1, receptive_field: Some(reach) }
+    }
+
+    fn tile_align(&self) -> usize {
+        BLOCK
     }
 
     fn floats_per_pixel(&self) -> usize {

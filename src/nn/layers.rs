@@ -84,6 +84,28 @@ impl Conv2d {
         let bias = self.bias.as_ref().map(|b| tape.parameter(b));
         tape.conv2d(x, &weight, bias.as_ref(), self.op)
     }
+
+    /// The layer's output, then leaky ReLU of this slope left of 0.
+    pub fn forward_leaky(&self, tape: &mut Tape, x: &Var, slope: f64) -> Result<Var> {
+        if tape.is_training() {
+            let y = self.forward(tape, x)?;
+            return tape.leaky_relu(&y, slope);
+        }
+        let weight = tape.parameter(&self.weight);
+        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        tape.conv2d_leaky(x, &weight, bias.as_ref(), slope, self.op)
+    }
+
+    /// The layer's output, then parametric ReLU.
+    pub fn forward_prelu(&self, tape: &mut Tape, x: &Var, unit: &Prelu) -> Result<Var> {
+        if tape.is_training() {
+            let y = self.forward(tape, x)?;
+            return unit.forward(tape, &y);
+        }
+        let (weight, slopes) = (tape.parameter(&self.weight), tape.parameter(&unit.weight));
+        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        tape.conv2d_prelu(x, &weight, bias.as_ref(), &slopes, self.op)
+    }
 }
 
 /// Multiplies the initial values of `parameter` by `factor`.
@@ -159,7 +181,31 @@ impl Linear {
     }
 }
 
-/// A rectified linear unit whose one slope left of 0 is learnt.
+/// A depthwise convolution over `[N, H, W, Ci]` with weight `[Co, k, k, 1]`, without a bias: every channel by
+/// itself, Co a multiple of Ci.
+#[derive(Clone, Debug)]
+pub struct DepthwiseConv2d {
+    weight: Parameter,
+}
+
+impl DepthwiseConv2d {
+    /// Stride 1 and the padding that keeps the size, for an odd `kernel`.
+    pub fn same(init: &mut Init, name: &str, outputs: usize, kernel: usize) -> Self {
+        init.at(name, |init| {
+            let shape = [outputs, kernel, kernel, 1];
+            let bound = 1.0 / kernel as f64;
+            Self { weight: init.uniform("weight", Layout::Conv, &shape, bound) }
+        })
+    }
+
+    /// The layer's output `[N, H, W, Co]`.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let weight = tape.parameter(&self.weight);
+        tape.depthwise_conv2d(x, &weight, None)
+    }
+}
+
+/// A rectified linear unit whose slopes left of 0 are learnt: one, or one for each channel.
 #[derive(Clone, Debug)]
 pub struct Prelu {
     weight: Parameter,
@@ -168,7 +214,13 @@ pub struct Prelu {
 impl Prelu {
     /// A unit of slope 1/4, as PyTorch's.
     pub fn new(init: &mut Init, name: &str) -> Self {
-        init.at(name, |init| Self { weight: init.constant("weight", Layout::Plain, &[1], 0.25) })
+        Self::of(init, name, 1)
+    }
+
+    /// A unit with a slope for each of so many channels, 1/4 at the start.
+    pub fn of(init: &mut Init, name: &str, channels: usize) -> Self {
+        let slopes = [channels];
+        init.at(name, |init| Self { weight: init.constant("weight", Layout::Plain, &slopes, 0.25) })
     }
 
     /// The unit's output, of the shape of `x`.

@@ -2,6 +2,7 @@
 pub mod attention;
 pub mod discriminator;
 pub mod dual_domain;
+pub mod gated;
 pub mod init;
 pub mod layers;
 pub mod residual;
@@ -9,5 +10,6 @@ pub mod strips;
 pub mod swin;
 pub mod unet;
 
+pub use gated::GatedBlock;
 pub use init::Init;
-pub use layers::{BatchNorm, Conv2d, ConvTranspose2d, GroupNorm, Linear, Prelu};
+pub use layers::{BatchNorm, Conv2d, ConvTranspose2d, DepthwiseConv2d, GroupNorm, Linear, Prelu};

@@ -17,6 +17,7 @@ pub mod conv2d;
 pub mod conv_transpose2d;
 pub mod crop;
 pub mod dct2;
+pub mod depthwise_conv2d;
 pub mod dssim;
 pub mod ema;
 pub mod fourier_position;
@@ -39,11 +40,13 @@ pub mod mean_pixels;
 pub mod mish;
 pub mod mse_loss;
 pub mod multi_tensor;
+pub mod multiply;
 pub mod nearest2;
 pub mod noise;
 pub mod pad_reflect;
 pub mod pad_zero;
 pub(crate) mod parallel;
+pub mod parameter_free_attention;
 pub mod pixel_shuffle;
 pub mod prelu;
 pub(crate) mod product;
@@ -90,6 +93,7 @@ pub fn all() -> Vec<OpCase> {
         conv_transpose2d::cases(),
         crop::cases(),
         dct2::cases(),
+        depthwise_conv2d::cases(),
         dssim::cases(),
         gelu::cases(),
         gradient_penalty::cases(),
@@ -107,9 +111,11 @@ pub fn all() -> Vec<OpCase> {
         mean_pixels::cases(),
         mish::cases(),
         mse_loss::cases(),
+        multiply::cases(),
         nearest2::cases(),
         pad_reflect::cases(),
         pad_zero::cases(),
+        parameter_free_attention::cases(),
         pixel_shuffle::cases(),
         prelu::cases(),
         relu::cases(),

@@ -11,7 +11,7 @@ pub struct Recipe {
 }
 
 /// All recipes.
-pub const ALL: [Recipe; 19] = [
+pub const ALL: [Recipe; 21] = [
     Recipe { name: "srk-x4", text: include_str!("../../recipes/srk-x4.toml") },
     Recipe { name: "resshift-dual", text: include_str!("../../recipes/resshift-dual.toml") },
     Recipe { name: "resshift", text: include_str!("../../recipes/resshift.toml") },
@@ -28,6 +28,8 @@ pub const ALL: [Recipe; 19] = [
     Recipe { name: "srddpm", text: include_str!("../../recipes/srddpm.toml") },
     Recipe { name: "srgan", text: include_str!("../../recipes/srgan.toml") },
     Recipe { name: "rrdb", text: include_str!("../../recipes/rrdb.toml") },
+    Recipe { name: "realesrgan", text: include_str!("../../recipes/realesrgan.toml") },
+    Recipe { name: "span", text: include_str!("../../recipes/span.toml") },
     Recipe { name: "srdiff", text: include_str!("../../recipes/srdiff.toml") },
     Recipe { name: "gan", text: include_str!("../../recipes/gan.toml") },
     Recipe { name: "dcgan", text: include_str!("../../recipes/dcgan.toml") },

@@ -104,8 +104,10 @@ pub struct Plan {
     pub memory: u64,
 }
 
-/// Low-resolution pixels that neighbouring tiles share where the network sees the whole map.
-const BLEND_OVERLAP: usize = 16;
+/// The widest halo that tiles carry, in low-resolution pixels. A network that sees further (the bits of RRDBNet of 23
+/// blocks depend on 1,396 pixels each way) would spend almost all its work on halos: it gets the whole image at once
+/// where that fits, else tiles that overlap and are blended.
+const WIDEST_HALO: usize = 160;
 
 /// What the rows of a picture's output take until they are handed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,16 +146,31 @@ pub fn plan_bands(
     let steps = settings.steps.unwrap_or_else(|| system.default_steps());
     let steps = steps.min(system.config.diffusion.process.steps());
     let padded = (width.next_multiple_of(align), height.next_multiple_of(align));
-    let blended = geometry.receptive_field.is_none();
-    let halo = geometry.receptive_field.map_or(BLEND_OVERLAP, |r| r * steps);
-    let halo = halo.next_multiple_of(align);
     let on_gpu = system.network.device() != Device::Cpu;
     let per_pixel = (system.network.dtype().size() * system.network.floats_per_pixel()) as u64;
-    let cut = |core: usize| tiles::plan(padded.0, padded.1, core, halo, align);
-    let bytes = |tile: &Tile| match on_gpu {
-        true => tile.padded.area() as u64 * per_pixel,
-        false => system.network.bytes_on_cpu(tile.padded.width, tile.padded.height),
+    let of_size = |width: usize, height: usize| match on_gpu {
+        true => (width * height) as u64 * per_pixel,
+        false => system.network.bytes_on_cpu(width, height),
     };
+    let at_once = match settings.tile {
+        TileSize::None => true,
+        TileSize::Side(side) => side >= padded.0.max(padded.1),
+        TileSize::Auto => {
+            let rows = padded.1 as u64 * band.row;
+            of_size(padded.0, padded.1).saturating_add(rows) <= settings.memory
+        }
+    };
+    let (halo, blended) = match geometry.receptive_field {
+        None => (system.network.overlap(), true),
+        Some(reach) if reach * steps <= WIDEST_HALO => (reach * steps, false),
+        Some(_) if system.config.model.is_direct() && !at_once => (system.network.overlap(), true),
+        Some(reach) => (reach * steps, false),
+    };
+    // From here on what matters is where tiles start.
+    let grid = system.network.tile_align();
+    let halo = halo.next_multiple_of(grid);
+    let cut = |core: usize| tiles::plan(padded.0, padded.1, core, halo, grid);
+    let bytes = |tile: &Tile| of_size(tile.padded.width, tile.padded.height);
     let cost = |tiles: &[Tile]| tiles.iter().map(bytes).max().unwrap_or(0);
     // Rows that blended tiles share are held, too.
     let shared = if blended { 2 * halo } else { 0 };
@@ -165,16 +182,16 @@ pub fn plan_bands(
         true => cost(tiles) > settings.memory || held(tiles) > band.host,
         false => cost(tiles).saturating_add(held(tiles)) > settings.memory,
     };
-    let whole = padded.0.max(padded.1);
+    let whole = padded.0.max(padded.1).next_multiple_of(grid);
     let tiles = match settings.tile {
         TileSize::None => cut(whole),
-        TileSize::Side(side) => cut(side.max(1).next_multiple_of(align)),
+        TileSize::Side(side) => cut(side.max(1).next_multiple_of(grid)),
         TileSize::Auto => {
             let mut core = whole;
-            while core > align && too_large(&cut(core)) {
+            while core > grid && too_large(&cut(core)) {
                 // Fewer, equal parts rather than a large tile and a sliver.
                 let parts = whole.div_ceil(core) + 1;
-                core = whole.div_ceil(parts).next_multiple_of(align).min(core - align);
+                core = whole.div_ceil(parts).next_multiple_of(grid).min(core - grid);
             }
             cut(core)
         }
@@ -213,11 +230,11 @@ fn equal(tiles: Vec<Tile>, (width, height): (usize, usize)) -> Vec<Tile> {
 }
 
 /// The tile as two, cut across its longer side; none if it cannot be cut.
-fn halves(tile: &Tile, plan: &Plan, align: usize) -> Option<[Tile; 2]> {
+fn halves(tile: &Tile, plan: &Plan, grid: usize) -> Option<[Tile; 2]> {
     let core = tile.core;
     let tall = core.height >= core.width;
     let side = if tall { core.height } else { core.width };
-    let first = (side / 2).next_multiple_of(align);
+    let first = (side / 2).next_multiple_of(grid);
     if first >= side {
         return None;
     }
@@ -370,10 +387,10 @@ impl Work<'_> {
             tiles.into_iter().rev().for_each(|tile| self.queue.push_front(tile));
             return Ok(());
         }
-        let align = self.upscaler.system().network.geometry().align;
+        let grid = self.upscaler.system().network.tile_align();
         let all: Vec<Tile> = tiles.into_iter().chain(self.queue.drain(..)).collect();
         for tile in all {
-            match halves(&tile, self.plan, align) {
+            match halves(&tile, self.plan, grid) {
                 Some(parts) => self.queue.extend(parts),
                 None => return Err(full),
             }

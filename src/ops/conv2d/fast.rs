@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::Dims;
+use super::finish::{After, Finish};
 use super::simd::{self, CB, FAR, FAR2, NEAR, NEAR2};
 use crate::ops::simd::{Level, level as simd_level};
 
@@ -20,8 +21,11 @@ pub(super) struct Kernels {
     outer: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
     input: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
     gradient: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
-    output: unsafe fn(*const f32, usize, usize, *const f32, bool, *mut f32, usize, usize),
+    output: Output,
 }
+
+type Output =
+    unsafe fn(*const f32, usize, usize, *const f32, bool, *const f32, *mut f32, usize, usize);
 
 static AVX512: Kernels = Kernels {
     ocb: simd::avx512::OCB,
@@ -253,34 +257,25 @@ fn with_scratch(floats: usize, body: impl FnOnce(&mut [f32])) {
     });
 }
 
-/// `y = relu?(conv(x, packed) + bias)`; `x` has `packed.inputs` channels.
+/// `y = then(conv(x, packed) + bias)`; `x` has `packed.inputs` channels.
 pub(super) fn convolve(
     k: &Kernels,
     d: &Dims,
     x: &[f32],
     packed: &Packed,
     bias: Option<&[f32]>,
-    relu: bool,
+    then: After<'_, f32>,
     y: &mut [f32],
 ) {
-    let mut bias = bias.map_or_else(Vec::new, <[f32]>::to_vec);
-    bias.resize(padded(packed.outputs), 0.0);
+    let finish = Finish::new(bias, then, padded(packed.outputs));
     if d.kernel == 3 {
-        winograd(k, d, x, packed, &bias, relu, y);
+        winograd(k, d, x, packed, &finish, y);
     } else {
-        pointwise(k, x, packed, &bias, relu, y);
+        pointwise(k, x, packed, &finish, y);
     }
 }
 
-fn winograd(
-    k: &Kernels,
-    d: &Dims,
-    x: &[f32],
-    packed: &Packed,
-    bias: &[f32],
-    relu: bool,
-    y: &mut [f32],
-) {
+fn winograd(k: &Kernels, d: &Dims, x: &[f32], packed: &Packed, finish: &Finish, y: &mut [f32]) {
     let (ip, op) = (padded(packed.inputs), padded(packed.outputs));
     let positions = d.batch * d.height.div_ceil(4) * d.width.div_ceil(4);
     let block = block_len(36, ip, op, positions);
@@ -302,18 +297,8 @@ fn winograd(
                 }
             }
             for p in 0..t {
-                store_tile(
-                    k,
-                    d,
-                    packed.outputs,
-                    start + p,
-                    &m[p * op..],
-                    t,
-                    bias,
-                    relu,
-                    out,
-                    shared,
-                );
+                let (channels, m) = (packed.outputs, &m[p * op..]);
+                store_tile(k, d, channels, start + p, m, t, finish, out, shared);
             }
         });
     });
@@ -327,26 +312,27 @@ fn store_tile(
     position: usize,
     m: &[f32],
     t: usize,
-    bias: &[f32],
-    relu: bool,
+    finish: &Finish,
     out: &mut [f32],
     y: Shared,
 ) {
     let (n, oy, ox) = tile_at(d, position);
-    let op = bias.len();
+    let Finish { bias, relu, .. } = finish;
+    let (op, slopes) = (bias.len(), finish.slopes());
     let (rows, columns) = ((d.height - oy).min(4), (d.width - ox).min(4));
     let pixel = |row: usize| ((n * d.height + oy + row) * d.width + ox) * channels;
     if rows == 4 && columns == 4 && op == channels {
         // SAFETY: the tile lies inside image n and belongs to this task alone.
         unsafe {
             let y = y.get().add(pixel(0));
-            (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), relu, y, d.width * op, op);
+            (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), *relu, slopes, y, d.width * op, op);
         }
         return;
     }
     // SAFETY: `out` holds 4x4 pixels of op channels.
     unsafe {
-        (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), relu, out.as_mut_ptr(), 4 * op, op)
+        let out = out.as_mut_ptr();
+        (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), *relu, slopes, out, 4 * op, op)
     };
     for row in 0..rows {
         for column in 0..columns {
@@ -372,7 +358,7 @@ fn pack_pixels(x: &[f32], channels: usize, t: usize, v: &mut [f32]) {
     }
 }
 
-fn pointwise(k: &Kernels, x: &[f32], packed: &Packed, bias: &[f32], relu: bool, y: &mut [f32]) {
+fn pointwise(k: &Kernels, x: &[f32], packed: &Packed, finish: &Finish, y: &mut [f32]) {
     let (inputs, outputs) = (packed.inputs, packed.outputs);
     let (ip, op) = (padded(inputs), padded(outputs));
     let block = block_len(1, ip, op, y.len() / outputs);
@@ -386,10 +372,8 @@ fn pointwise(k: &Kernels, x: &[f32], packed: &Packed, bias: &[f32], relu: bool, 
                 (k.product)(v.as_ptr(), t, t, ip / CB, packed.u.as_ptr(), m.as_mut_ptr(), op);
             }
             for (y, m) in y.chunks_exact_mut(outputs).zip(m.chunks_exact(op)) {
-                for ((y, &m), &b) in y.iter_mut().zip(m).zip(bias) {
-                    let v = m + b;
-                    // Not `max`, which would turn NaN into 0.
-                    *y = if relu && v < 0.0 { 0.0 } else { v };
+                for (channel, (y, &m)) in y.iter_mut().zip(m).enumerate() {
+                    *y = finish.of(channel, m);
                 }
             }
         });
@@ -570,12 +554,12 @@ mod tests {
                 let label = |what: &str| format!("{level:?} {what} {d:?}");
 
                 let (mut y, mut expected) = (vec![f32::NAN; dy.len()], vec![0.0; dy.len()]);
-                convolve(k, &d, &x, &pack(k, &d, &w, false), Some(&b), false, &mut y);
+                convolve(k, &d, &x, &pack(k, &d, &w, false), Some(&b), After::Nothing, &mut y);
                 general::forward(&d, &x, &w, Some(&b), &mut expected);
                 close(&y, &expected, &label("forward"));
 
                 let (mut dx, mut expected) = (vec![f32::NAN; x.len()], vec![0.0; x.len()]);
-                convolve(k, &d, &dy, &pack(k, &d, &w, true), None, false, &mut dx);
+                convolve(k, &d, &dy, &pack(k, &d, &w, true), None, After::Nothing, &mut dx);
                 general::input_gradient(&d, &w, &dy, &mut expected);
                 close(&dx, &expected, &label("input gradient"));
 

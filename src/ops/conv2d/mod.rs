@@ -14,8 +14,10 @@
 //! better; `general` everything else. Both are tested against each other in every case.
 pub(in crate::ops) mod cuda;
 mod engines;
+mod finish;
 mod fused;
 pub(in crate::ops) mod general;
+mod sloped;
 
 #[cfg(target_arch = "x86_64")]
 mod fast;
@@ -23,6 +25,7 @@ mod fast;
 mod simd;
 
 use self::cuda::Epilogue;
+use self::finish::After;
 pub use self::fused::Then;
 use crate::engine::cuda::{Convolution, Pass};
 use crate::engine::device::{DType, Real};
@@ -152,7 +155,7 @@ impl Op for Conv2d {
         on_device!(x,
             cpu::<T> => {
                 let bias = inputs.get(2).map(|b| b.cpu::<T>()).transpose()?;
-                cpu::forward::<T>(&d, self.relu, x.cpu()?, w.cpu()?, bias, y.cpu_mut()?);
+                cpu::forward::<T>(&d, After::of(self.relu), x.cpu()?, w.cpu()?, bias, y.cpu_mut()?);
             },
             cuda(gpu) => {
                 let activation = if self.relu { Activation::Relu } else { Activation::None };
@@ -277,15 +280,17 @@ pub fn cases() -> Vec<OpCase> {
         same(1, [1, 128, 128, 64], 64, false).timed_only(),
     ];
     cases.extend(fused::cases());
+    cases.extend(sloped::cases());
     cases
 }
 
 mod cpu {
-    use super::{DType, Dims, Real, general};
+    use super::{After, DType, Dims, Real, general};
+    use crate::ops::parallel;
 
     pub(super) fn forward<T: Real>(
         d: &Dims,
-        relu: bool,
+        then: After<'_, T>,
         x: &[T],
         w: &[T],
         bias: Option<&[T]>,
@@ -295,12 +300,23 @@ mod cpu {
         if let Some(k) = fast_path::<T>(d) {
             let (x, w, y) = (as_f32(x), as_f32(w), as_f32_mut(y));
             let packed = super::fast::pack(k, d, w, false);
-            return super::fast::convolve(k, d, x, &packed, bias.map(as_f32), relu, y);
+            let then = match then {
+                After::Nothing => After::Nothing,
+                After::Relu => After::Relu,
+                After::Slopes(slopes) => After::Slopes(as_f32(slopes)),
+            };
+            return super::fast::convolve(k, d, x, &packed, bias.map(as_f32), then, y);
         }
         general::forward(d, x, w, bias, y);
-        if relu {
-            let zero = T::default();
-            y.iter_mut().filter(|v| **v < zero).for_each(|v| *v = zero);
+        let zero = T::default();
+        match then {
+            After::Nothing => {}
+            After::Relu => y.iter_mut().filter(|v| **v < zero).for_each(|v| *v = zero),
+            After::Slopes(slopes) => parallel::rows(y, d.co, |_, y| {
+                for (v, &slope) in y.iter_mut().zip(slopes.iter().cycle()) {
+                    *v = if *v > zero { *v } else { slope * *v };
+                }
+            }),
         }
     }
 
@@ -308,7 +324,8 @@ mod cpu {
         #[cfg(target_arch = "x86_64")]
         if let Some(k) = fast_path::<T>(d) {
             let packed = super::fast::pack(k, d, as_f32(w), true);
-            return super::fast::convolve(k, d, as_f32(dy), &packed, None, false, as_f32_mut(dx));
+            let dx = as_f32_mut(dx);
+            return super::fast::convolve(k, d, as_f32(dy), &packed, None, After::Nothing, dx);
         }
         general::input_gradient(d, w, dy, dx);
     }

@@ -290,11 +290,11 @@ macro_rules! isa {
             ///
             /// # Safety
             /// `m` is the position's first element of `[36][t][c]` with `xi` elements a frequency,
-            /// `bias` has `c` elements, `y` is writable at `[4][row / pixel][c]`.
+            /// `bias` has `c` elements, and so has `slopes` unless it is null; `y` is writable at `[4][row / pixel][c]`.
             #[target_feature(enable = $feat)]
             pub(in super::super) unsafe fn output(
-                m: *const f32, xi: usize, c: usize, bias: *const f32, relu: bool, y: *mut f32,
-                row: usize, pixel: usize,
+                m: *const f32, xi: usize, c: usize, bias: *const f32, relu: bool, slopes: *const f32,
+                y: *mut f32, row: usize, pixel: usize,
             ) {
                 for cc in (0..c).step_by(LANES) {
                     let mut t = [[$zero(); 6]; 4];
@@ -310,11 +310,20 @@ macro_rules! isa {
                     }
                     // SAFETY: the bias has c elements.
                     let b = unsafe { $load(bias.add(cc)) };
+                    // SAFETY: and so have the slopes, if there are any.
+                    let slope = (!slopes.is_null()).then(|| unsafe { $load(slopes.add(cc)) });
                     for (i, t) in t.iter().enumerate() {
                         for (j, r) in at(*t).into_iter().enumerate() {
                             let r = $add(r, b);
                             // Zero first: the maximum returns its second operand where one is NaN.
-                            let r = if relu { $max($zero(), r) } else { r };
+                            let r = match slope {
+                                Some(slope) => {
+                                    let above = $max($zero(), r);
+                                    $fma(slope, $sub(r, above), above)
+                                }
+                                None if relu => $max($zero(), r),
+                                None => r,
+                            };
                             // SAFETY: output pixel (i, j).
                             unsafe { $store(y.add(i * row + j * pixel + cc), r) };
                         }

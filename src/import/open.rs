@@ -1,0 +1,111 @@
+//! Any model a user has: a name, a file of srk, the folder of a run, or weights of others, which are imported in
+//! memory.
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use super::{Imported, Request, import};
+use crate::diffusion::system::System;
+use crate::error::{Error, Report, Result};
+
+/// Endings of files with weights, in the order in which a folder is searched for a name.
+pub const ENDINGS: [&str; 6] = ["safetensors", "pth", "pt", "ckpt", "param", "bin"];
+
+/// Opens a model by name, as a file of srk or of others, or as the folder of a training run.
+///
+/// # Errors
+/// [`Error::Model`] if there is none of that name, or the file is damaged or of no network that srk knows.
+pub fn open(model: &str) -> Result<System> {
+    let path = Path::new(model);
+    if System::embedded().contains(&model) || !path.is_file() || is_own(path) {
+        return System::open(model);
+    }
+    let imported = imported(path)?;
+    System::from_file(&imported.file, model)
+}
+
+/// A file of others as srk runs it.
+///
+/// # Errors
+/// As [`open`].
+pub fn imported(path: &Path) -> Result<Imported> {
+    let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    match ending.as_str() {
+        // The hook for graphs of ncnn.
+        "param" | "bin" => {
+            let what = format!("{} is a graph of ncnn", path.display());
+            let report = Report::new(what, "this version of srk runs none");
+            Err(Error::Model(report.help("use the .pth or .safetensors of the same model")))
+        }
+        _ => import(path, &Request::default()),
+    }
+}
+
+/// Whether a file says of itself that srk wrote it.
+fn is_own(path: &Path) -> bool {
+    let header = || -> Option<Json> {
+        let mut file = File::open(path).ok()?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length).ok()?;
+        let size = file.metadata().ok()?.len();
+        let length = u64::from_le_bytes(length);
+        let mut text = Vec::new();
+        file.take(length.min(size).min(100 << 20)).read_to_end(&mut text).ok()?;
+        serde_json::from_slice(&text).ok()
+    };
+    let metadata = header().map(|h| h["__metadata__"].clone()).unwrap_or_default();
+    metadata.as_object().is_some_and(|m| m.keys().any(|key| key.starts_with("srk.")))
+}
+
+/// The file of the model `name` in `folder`, as `-m FOLDER -n NAME` of ncnn's programs has it.
+///
+/// # Errors
+/// [`Error::Usage`] if there is none; the names that are there are in it.
+pub fn in_folder(folder: &Path, name: &str) -> Result<PathBuf> {
+    let candidate = |ending: &&str| folder.join(format!("{name}.{ending}"));
+    let with_ending = Some(folder.join(name)).filter(|p| p.is_file());
+    if let Some(path) =
+        with_ending.or_else(|| ENDINGS.iter().map(|e| candidate(e)).find(|p| p.is_file()))
+    {
+        return Ok(path);
+    }
+    let names: Vec<String> = files(folder)?.iter().filter_map(|p| stem(p)).collect();
+    let near = names.iter().min_by_key(|n| strsim::damerau_levenshtein(n, name));
+    let what = format!("there is no model {name} in {}", folder.display());
+    let cause = match names.is_empty() {
+        true => "no file in it is a model".to_owned(),
+        false => format!("it holds {}", super::first(&names)),
+    };
+    let report = Report::new(what, cause);
+    Err(Error::Usage(match near {
+        Some(near) => report.help(format!("did you mean -n {near}?")),
+        None => report.help("srk models list DIR    shows what a folder holds"),
+    }))
+}
+
+fn stem(path: &Path) -> Option<String> {
+    Some(path.file_stem()?.to_string_lossy().into_owned())
+}
+
+/// The files with weights in `folder`, by name; the `.bin` of a `.param` is not listed.
+///
+/// # Errors
+/// [`Error::Usage`] if the folder cannot be read.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let wrong =
+        |e| Error::Usage(Report::new(format!("cannot read the folder {}", folder.display()), e));
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(wrong)? {
+        let path = entry.map_err(wrong)?.path();
+        let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let listed = ENDINGS.contains(&ending.as_str())
+            && !(ending == "bin" && path.with_extension("param").is_file());
+        if listed && path.is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

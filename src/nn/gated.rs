@@ -1,0 +1,34 @@
+//! Blocks of convolutions whose sum with their input is weighed by parameter-free attention.
+use super::init::Init;
+use super::layers::Conv2d;
+use crate::engine::tape::{Tape, Var};
+use crate::error::Result;
+
+/// Slope left of 0 of the leaky ReLUs between the convolutions.
+const SLOPE: f64 = 0.1;
+
+/// ERRN2's block: 3x3 convolutions with leaky ReLU between two, then `(x + o) (sigmoid(o) - 1/2)` of input x
+/// and the last one's output o.
+#[derive(Clone, Debug)]
+pub struct GatedBlock {
+    convs: Vec<Conv2d>,
+}
+
+impl GatedBlock {
+    /// A block of `depth` convolutions of `channels` channels, `rep1.rep_conv` and so on.
+    pub fn new(init: &mut Init, channels: usize, depth: usize) -> Self {
+        let conv = |i| Conv2d::same(init, &format!("rep{i}.rep_conv"), channels, channels, 3);
+        Self { convs: (1..=depth).map(conv).collect() }
+    }
+
+    /// The block's output, of the shape of `x` `[N, H, W, C]`.
+    pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let Some((last, inner)) = self.convs.split_last() else { return Ok(x.clone()) };
+        let mut y = x.clone();
+        for conv in inner {
+            y = conv.forward_leaky(tape, &y, SLOPE)?;
+        }
+        y = last.forward(tape, &y)?;
+        tape.parameter_free_attention(x, &y)
+    }
+}

@@ -1,0 +1,117 @@
+//! Attention without parameters (Wan et al. 2023, "Swift Parameter-free Attention Network", section 3.2): a
+//! residual sum, weighed by how strongly the residual answers.
+//!
+//! ```text
+//! y  = (x + o) (s(o) - 1/2),        s(o) = 1 / (1 + exp(-o))
+//! dx = dy (s - 1/2)                 do = dx + dy (x + o) s (1 - s)
+//! ```
+use super::same_shape;
+use crate::engine::cuda::Grid;
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Call, Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::on_device;
+
+impl Tape {
+    /// `(x + o) * (sigmoid(o) - 1/2)`, elementwise.
+    pub fn parameter_free_attention(&mut self, x: &Var, o: &Var) -> Result<Var> {
+        self.apply(ParameterFreeAttention, &[x, o])
+    }
+}
+
+/// See the [module](self) for the formulas.
+#[derive(Debug)]
+pub struct ParameterFreeAttention;
+
+impl Op for ParameterFreeAttention {
+    fn name(&self) -> &'static str {
+        "parameter_free_attention"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let [x, o] = inputs else { unreachable!("parameter_free_attention takes two inputs") };
+        same_shape(self.name(), x, o)?;
+        let mut y = Tensor::empty_as(x, x.shape())?;
+        on_device!(x,
+            cpu::<T> => cpu::forward::<T>(x.cpu()?, o.cpu()?, y.cpu_mut()?),
+            cuda(gpu) => {
+                let (n, dtype) = (x.len(), x.dtype());
+                let args = [x.into(), o.into(), (&mut y).into(), n.into()];
+                let grid = Grid::packs(n, dtype);
+                gpu.launch("parameter_free_attention_forward", dtype, grid, &args)?;
+            }
+        );
+        Ok((y, Saved::new()))
+    }
+
+    fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
+        let [x, o] = call.inputs else { unreachable!("parameter_free_attention takes two inputs") };
+        let mut dx = Tensor::empty_as(x, x.shape())?;
+        let mut slope = Tensor::empty_as(x, x.shape())?;
+        on_device!(x,
+            cpu::<T> => cpu::backward::<T>(
+                [x.cpu()?, o.cpu()?, dy.cpu()?], dx.cpu_mut()?, slope.cpu_mut()?,
+            ),
+            cuda(gpu) => {
+                let (n, dtype) = (x.len(), x.dtype());
+                let to = [(&mut dx).into(), (&mut slope).into(), n.into()];
+                let args = [&[x.into(), o.into(), dy.into()], &to[..]].concat();
+                let grid = Grid::packs(n, dtype);
+                gpu.launch("parameter_free_attention_backward", dtype, grid, &args)?;
+            }
+        );
+        let gradients = [dx, slope].into_iter().zip(call.wants);
+        Ok(gradients.map(|(gradient, wanted)| wanted.then_some(gradient)).collect())
+    }
+}
+
+/// An odd length, inputs far from 0, several blocks, and the features of a small network.
+pub fn cases() -> Vec<OpCase> {
+    let case = |shape: &[usize]| OpCase::new(|| ParameterFreeAttention, &[shape, shape]);
+    vec![
+        case(&[2, 3, 5, 7]),
+        case(&[2, 2, 3, 4]).inputs(6.0, 0.0),
+        case(&[4099]).kernel_only(),
+        case(&[1, 128, 128, 32]).timed_only(),
+    ]
+}
+
+mod cpu {
+    use rayon::prelude::*;
+
+    use crate::ops::parallel::CHUNK;
+    use crate::ops::simd::{Lane, multiversion};
+
+    pub(super) fn forward<T: Lane>(x: &[T], o: &[T], y: &mut [T]) {
+        let inputs = x.par_chunks(CHUNK).zip(o.par_chunks(CHUNK));
+        y.par_chunks_mut(CHUNK).zip(inputs).for_each(|(y, (x, o))| weigh(x, o, y));
+    }
+
+    multiversion! {
+        fn weigh<T, FMA>(x: &[T], o: &[T], y: &mut [T]) {
+            let half = T::from_f64(0.5);
+            for (y, (&x, &o)) in y.iter_mut().zip(x.iter().zip(o)) {
+                *y = (x + o) * (o.sigmoid::<FMA>() - half);
+            }
+        }
+    }
+
+    pub(super) fn backward<T: Lane>([x, o, dy]: [&[T]; 3], dx: &mut [T], slope: &mut [T]) {
+        let inputs = x.par_chunks(CHUNK).zip(o.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
+        let outputs = dx.par_chunks_mut(CHUNK).zip(slope.par_chunks_mut(CHUNK));
+        outputs.zip(inputs).for_each(|((dx, slope), ((x, o), dy))| slopes(x, o, dy, dx, slope));
+    }
+
+    multiversion! {
+        fn slopes<T, FMA>(x: &[T], o: &[T], dy: &[T], dx: &mut [T], slope: &mut [T]) {
+            let (half, one) = (T::from_f64(0.5), T::from_f64(1.0));
+            let inputs = x.iter().zip(o).zip(dy);
+            for ((dx, slope), ((&x, &o), &dy)) in dx.iter_mut().zip(slope).zip(inputs) {
+                let s = o.sigmoid::<FMA>();
+                *dx = dy * (s - half);
+                *slope = *dx + dy * (x + o) * s * (one - s);
+            }
+        }
+    }
+}
