@@ -322,6 +322,17 @@ fn refuse_newcomer(args: &Args, output: &Path) -> Result<()> {
     Err(Error::Failed(report.help("--overwrite replaces it")))
 }
 
+fn note_of_overlap(upscaler: &Upscaler, plan: &Plan) -> Option<String> {
+    let reach = upscaler.system().network.geometry().receptive_field?;
+    let (count, halo) = (plan.tiles.len(), plan.halo);
+    (plan.blended && count > 1).then(|| {
+        format!(
+            "note: the network sees {reach} pixels each way, its {count} tiles share {halo} and are blended; \
+             -t none is exact and takes more memory"
+        )
+    })
+}
+
 /// What all pictures of a run share.
 struct Work<'a> {
     args: &'a Args,
@@ -457,6 +468,9 @@ impl Work<'_> {
                 Error::Failed(Report::new(format!("cannot create {}", folder.display()), e))
             })?;
         }
+        if let Some(note) = note_of_overlap(self.upscaler, &plan) {
+            out.say(&note);
+        }
         pool::budget(Budget::for_tiles(&plan));
         let bar = out.progress(&job.input, &plan);
         let writing =
@@ -554,7 +568,7 @@ impl Output {
         }
     }
 
-    fn say(&mut self, text: &str) {
+    fn say(&self, text: &str) {
         if !self.quiet {
             print::note(text);
         }

@@ -11,22 +11,23 @@
 //! ```text
 //! e  = mlp(embed t ++ damage)                                   [N, D]
 //! f  = conv3(low) + conv3'(unshuffle s of x_t)                  [N, h, w, C]; without the state at t = T
-//! y  = blocks of  (g + y) (sigmoid(g) - 1/2),  g = conv3 lrelu conv3 lrelu conv3 lrelu (conv3 y + linear e)
+//! y  = blocks of  (g + y) (sigmoid(g) - 1/2),  g = conv3 lrelu conv3 lrelu conv3 lrelu conv3 (y + linear e)
 //! x0 = shuffle s of conv3(conv3(y) + f)                         [N, H, W, 3]
 //! ```
 use serde::{Deserialize, Serialize};
 
 use super::damage::TOLD;
+use super::direct::BLOCK;
 use super::{Geometry, Network};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
-use crate::nn::{Conv2d, Init, Linear};
+use crate::nn::{Conv2d, GatedBlock, Init, Linear};
 use crate::ops::time_embedding::TimeEmbedding;
 
-/// Slope of the leaky ReLU left of 0.
-const SLOPE: f64 = 0.1;
+/// Convolutions of a block.
+const DEPTH: usize = 4;
 
 /// What the names of the parameters of later calls start with.
 pub const LATER: &str = "later";
@@ -51,37 +52,12 @@ impl Default for AttentiveGridConfig {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Block {
-    convs: [Conv2d; 4],
-}
-
-impl Block {
-    fn new(init: &mut Init, c: usize) -> Self {
-        let conv =
-            |i: usize| init.at(format!("rep{i}"), |init| Conv2d::same(init, "rep_conv", c, c, 3));
-        Self { convs: [1, 2, 3, 4].map(conv) }
-    }
-
-    /// The block's output for `x` `[N, h, w, C]`, its first layer shifted by `shift` `[N, C]`.
-    fn forward(&self, tape: &mut Tape, x: &Var, shift: &Var) -> Result<Var> {
-        let [first, others @ ..] = &self.convs;
-        let mut y = first.forward(tape, x)?;
-        y = tape.add_channels(&y, shift)?;
-        for conv in others {
-            y = tape.leaky_relu(&y, SLOPE)?;
-            y = conv.forward(tape, &y)?;
-        }
-        tape.swift_attention(&y, x)
-    }
-}
-
 /// All layers that work on images.
 #[derive(Debug)]
 struct Trunk {
     low: Conv2d,
     state: Option<Conv2d>,
-    blocks: Vec<(Block, Linear)>,
+    blocks: Vec<(GatedBlock, Linear)>,
     body: Conv2d,
     tail: Conv2d,
 }
@@ -94,7 +70,7 @@ impl Trunk {
             init.at(format!("block_{}", i + 1), |init| {
                 // Not told anything at first.
                 let told = Linear::new(init, "told", config.time_dim, c).scaled(0.0);
-                (Block::new(init, c), told)
+                (GatedBlock::new(init, c, DEPTH), told)
             })
         };
         let blocks = (0..config.blocks).map(block).collect();
@@ -117,7 +93,7 @@ impl Trunk {
             let shift = linear.forward(tape, told)?;
             // A clone shares the weights.
             let block = block.clone();
-            let run = move |tape: &mut Tape, v: &[Var]| block.forward(tape, &v[0], &v[1]);
+            let run = move |tape: &mut Tape, v: &[Var]| block.forward_told(tape, &v[0], &v[1]);
             features = tape.part(&[&features, &shift], run)?;
         }
         features = self.body.forward(tape, &features)?;
@@ -222,8 +198,13 @@ impl Network for AttentiveGrid {
     }
 
     fn geometry(&self) -> Geometry {
-        // A pixel for each convolution: the stem, four a block, two behind them.
-        Geometry { align: 1, receptive_field: Some(4 * self.config.blocks + 3) }
+        // A block of the fast convolution for each: the stem, those of the blocks, two behind them.
+        let reach = BLOCK * (DEPTH * self.config.blocks + 3);
+        Geometry { align: 1, receptive_field: Some(reach) }
+    }
+
+    fn tile_align(&self) -> usize {
+        BLOCK
     }
 
     fn floats_per_pixel(&self) -> usize {

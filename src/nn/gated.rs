@@ -23,8 +23,17 @@ impl GatedBlock {
 
     /// The block's output, of the shape of `x` `[N, H, W, C]`.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        self.layers(tape, x, x.clone())
+    }
+
+    /// As [`forward`](Self::forward), with `shift` `[N, C]` added to what the first convolution sees.
+    pub fn forward_told(&self, tape: &mut Tape, x: &Var, shift: &Var) -> Result<Var> {
+        let seen = tape.add_channels(x, shift)?;
+        self.layers(tape, x, seen)
+    }
+
+    fn layers(&self, tape: &mut Tape, x: &Var, mut y: Var) -> Result<Var> {
         let Some((last, inner)) = self.convs.split_last() else { return Ok(x.clone()) };
-        let mut y = x.clone();
         for conv in inner {
             y = conv.forward_leaky(tape, &y, SLOPE)?;
         }

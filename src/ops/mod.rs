@@ -62,7 +62,6 @@ pub mod sigmoid;
 pub mod silu;
 pub(crate) mod simd;
 pub mod slice_channels;
-pub mod swift_attention;
 pub mod tanh;
 pub mod texture_structure;
 pub mod time_embedding;
@@ -127,7 +126,6 @@ pub fn all() -> Vec<OpCase> {
         sigmoid::cases(),
         silu::cases(),
         slice_channels::cases(),
-        swift_attention::cases(),
         texture_structure::cases(),
         unit_distance::cases(),
         vq_nearest::cases(),
