@@ -3,7 +3,8 @@
 //!
 //! Golden outputs are in `../shared/golden/models` (or beside `SRK_GOLDEN`), checkpoints in `../shared/data/weights`,
 //! weights of ncnn where `tests/fetch_models.py` put them; where there are none, the tests say so.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_possible_truncation)]
+#![allow(clippy::cast_sign_loss)]
 mod common;
 
 use std::path::{Path, PathBuf};

@@ -66,8 +66,7 @@ fn is_own(path: &Path) -> bool {
 pub fn in_folder(folder: &Path, name: &str) -> Result<PathBuf> {
     let candidate = |ending: &&str| folder.join(format!("{name}.{ending}"));
     let with_ending = Some(folder.join(name)).filter(|p| p.is_file());
-    if let Some(path) =
-        with_ending.or_else(|| ENDINGS.iter().map(|e| candidate(e)).find(|p| p.is_file()))
+    if let Some(path) = with_ending.or_else(|| ENDINGS.iter().map(candidate).find(|p| p.is_file()))
     {
         return Ok(path);
     }
