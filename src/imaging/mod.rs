@@ -9,6 +9,7 @@
 //! alpha     [H, W], same depth as the samples, not premultiplied
 //! f32       [H, W, C] in [0, 1]: sample / 255 or sample / 65535
 //! ```
+pub mod artefacts;
 pub mod color;
 pub mod decode;
 pub mod encode;
@@ -16,6 +17,7 @@ mod exif;
 mod font;
 mod jpeg;
 pub mod metrics;
+pub mod niqe;
 pub mod resample;
 pub mod sheet;
 pub mod tiles;
