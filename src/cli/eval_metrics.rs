@@ -3,9 +3,6 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::engine::device::DType;
-use crate::engine::tape::Tape;
-use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::evaluate;
 use crate::imaging::niqe::Niqe;
@@ -78,13 +75,8 @@ impl Metrics {
         bicubic: Option<&Image>,
     ) -> Result<Values> {
         let mut values = Values::new();
-        if !self.distances.is_empty() {
-            let [a, b] = [unit(image)?, unit(truth)?];
-            for (kind, distance) in &self.distances {
-                let large = image.width.min(image.height) >= kind.least_side();
-                let value = if large { Some(between(distance, &a, &b)?) } else { None };
-                values.push((kind.name(), value));
-            }
+        for (kind, distance) in &self.distances {
+            values.push((kind.name(), evaluate::distance(distance, *kind, [image, truth])?));
         }
         if let Some(niqe) = &self.niqe {
             values.push(("niqe", niqe.of(image)?));
@@ -128,20 +120,6 @@ impl Metrics {
         let image = image.crop_to_multiple(self.scale)?;
         artefacts::flat_noise(&image, &pair.truth, &pair.bicubic)
     }
-}
-
-/// `[1, H, W, 3]` in `[0, 1]`.
-fn unit(image: &Image) -> Result<Tensor> {
-    let rgb = image.to_rgb();
-    let values: Vec<f32> = (0..rgb.width * rgb.height * 3).map(|i| rgb.samples.unit(i)).collect();
-    Ok(Tensor::from_vec(values, &[1, rgb.height, rgb.width, 3]))
-}
-
-fn between(distance: &Distance, a: &Tensor, b: &Tensor) -> Result<f64> {
-    debug_assert_eq!(a.dtype(), DType::F32);
-    let mut tape = Tape::inference();
-    let [a, b] = [tape.input(a.try_clone()?), tape.input(b.try_clone()?)];
-    Ok(distance.forward(&mut tape, &a, &b)?.value().to_f64_vec()?[0])
 }
 
 /// The mean of each value over the rows that have one.
