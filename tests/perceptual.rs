@@ -47,7 +47,8 @@ fn gradient_agrees(distance: &Distance, n: usize, side: usize) {
     let one = Tensor::from_f64(&vec![1.0; n], d.shape(), DType::F64);
     let gradient = tape.backward(&d, one).unwrap().of(&x).unwrap().to_f64_vec().unwrap();
     let size = gradient.iter().map(|g| g.abs()).sum::<f64>() / gradient.len() as f64;
-    for i in (0..5).map(|k| (k * 7919 + 5) % a.len()) {
+    let len = a.len();
+    for i in (0..5).map(|k| (k * 7919 + 5) % len) {
         let (at, step) = (a[i], 1e-5);
         let mut near = |v: f64| {
             a[i] = v;
@@ -176,9 +177,12 @@ fn flax_alexnet(of: &WeightsFile) -> Vec<u8> {
     }
     let paths: Vec<Vec<&str>> =
         arrays.iter().map(|a| a.0.iter().map(String::as_str).collect()).collect();
-    let entries: Vec<_> = arrays.iter().zip(&paths);
+    let entry = |(array, path): (&(Vec<String>, Vec<usize>, Vec<f32>), _)| {
+        (path, array.1.clone(), array.2.clone())
+    };
+    let slices = paths.iter().map(Vec::as_slice);
     let entries: Vec<(&[&str], Vec<usize>, Vec<f32>)> =
-        entries.into_iter().map(|(a, p)| (p.as_slice(), a.1.clone(), a.2.clone())).collect();
+        arrays.iter().zip(slices).map(entry).collect();
     pickle(&entries)
 }
 
