@@ -1,4 +1,4 @@
-// The similarity of two maps in texture and structure. Formulas and host side: src/ops/texture_structure.rs.
+// The difference of two maps in texture and structure. Formulas and host side: src/ops/texture_structure.rs.
 // Blocks sum ranges of the pixels of an image, first for the means, then about them; one block for each image
 // adds up its channels. Backward, a thread writes 16 bytes of channels of a pixel. Bound by memory.
 #include "columns.cuh"
@@ -83,14 +83,14 @@ __device__ void texture_structure_finish_kernel(const float *partial, float *mom
 
 // moments: [N, 5, c]; weight: [2, c]; y: [N], a block for each
 template <typename T>
-__device__ void texture_structure_similarity_kernel(const float *moments, const T *weight, T *y, int c) {
+__device__ void texture_structure_difference_kernel(const float *moments, const T *weight, T *y, int c) {
     SHARED(scratch, float[THREADS / WARP]);
     const float *m = moments + size_t(blockIdx.x) * MOMENTS * c;
     float sum = 0.0f;
     for (int k = threadIdx.x; k < c; k += blockDim.x) {
         const float ma = m[k], mb = m[c + k], va = m[2 * c + k], vb = m[3 * c + k], cab = m[4 * c + k];
-        sum += load(weight + k) * (2.0f * ma * mb + E) / (ma * ma + mb * mb + E);
-        sum += load(weight + c + k) * (2.0f * cab + E) / (va + vb + E);
+        sum += load(weight + k) * (ma - mb) * (ma - mb) / (ma * ma + mb * mb + E);
+        sum += load(weight + c + k) * (va + vb - 2.0f * cab) / (va + vb + E);
     }
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) store(y + blockIdx.x, sum);
@@ -105,7 +105,7 @@ __device__ void texture_structure_backward_kernel(const T *x, const T *other, co
     for_chunks<T>(n, in_packs<T>(c), [&](auto chunk, unsigned i) {
         const Place p = layout.place(i);
         const float *m = moments + size_t(p.n) * MOMENTS * c + p.c;
-        const float each = load(dy + p.n) / float(pixels);
+        const float each = -load(dy + p.n) / float(pixels);
         auto beside = chunk;
         fetch(chunk, x + i);
         fetch(beside, other + i);
@@ -132,7 +132,7 @@ FOR_DTYPES(texture_structure_products,
 FOR_DTYPES(texture_structure_finish,
            (const float *partial, float *moments, int n, int splits, int c, int pixels, int first, int count),
            (partial, moments, n, splits, c, pixels, first, count))
-FOR_DTYPES(texture_structure_similarity, (const float *moments, const T *weight, T *y, int c),
+FOR_DTYPES(texture_structure_difference, (const float *moments, const T *weight, T *y, int c),
            (moments, weight, y, c))
 FOR_DTYPES(texture_structure_backward,
            (const T *x, const T *other, const float *moments, const T *weight, const T *dy, T *dx, int n,

@@ -2,11 +2,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::engine::tape::Tape;
+use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::imaging::folder;
 use crate::imaging::metrics::{self, Channels};
 use crate::imaging::resample::{self, Shape};
 use crate::imaging::{Color, Depth, Image, Samples};
+use crate::models::perceptual::{Distance, Kind};
 
 /// PSNR in dB and SSIM, in RGB and Y. The conventions: 8-bit values, Y of BT.601 (16..235) not
 /// rounded, SSIM with a Gaussian window of 11 and sigma 1.5 over the valid region.
@@ -154,4 +157,25 @@ pub fn images_of(path: &Path) -> Result<Vec<PathBuf>> {
     }
     folder::pictures(path, false)
         .map_err(|e| Error::Failed(Report::new(format!("cannot list {}", path.display()), e)))
+}
+
+/// The perceptual distance of two images of one size; none if they are too small for it. It is computed over
+/// the whole images, gray ones as colours.
+pub fn distance(
+    distance: &Distance,
+    kind: Kind,
+    [image, truth]: [&Image; 2],
+) -> Result<Option<f64>> {
+    if image.width.min(image.height) < kind.least_side() {
+        return Ok(None);
+    }
+    let mut tape = Tape::inference();
+    let [a, b] = [image, truth].map(|image| {
+        let rgb = image.to_rgb();
+        let values: Vec<f32> =
+            (0..rgb.width * rgb.height * 3).map(|i| rgb.samples.unit(i)).collect();
+        tape.input(Tensor::from_vec(values, &[1, rgb.height, rgb.width, 3]))
+    });
+    let value = distance.forward(&mut tape, &a, &b)?.value().to_f64_vec()?[0];
+    Ok(Some(value))
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Stop};
+use super::eval_metrics::{self, Metric, Metrics, Values};
 use super::print::{self, line as print};
 use crate::diffusion::system::System;
 use crate::engine::outputs::Outputs;
@@ -12,10 +13,12 @@ use crate::evaluate::{self, Scores};
 use crate::imaging::{self, Image};
 use crate::upscale::{self, Settings, TileSize, Upscaler};
 
-/// Measure quality: PSNR and SSIM in RGB and Y.
+/// Measure quality: PSNR and SSIM in RGB and Y, and what --metrics names.
 ///
 /// Either of finished pictures against the truth (`srk eval RESULTS TRUTHS`), or of a model on
 /// pictures that are degraded first (`srk eval --hr DIR --degrade matlab-bicubic --scale 4`).
+///
+/// LPIPS, DISTS and NIQE take weights that packages ship; the error without them names the command to get them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Finished pictures: a file or a folder
@@ -40,7 +43,19 @@ pub(super) struct Args {
     sampling: Sampling,
     #[command(flatten)]
     model: ModelChoice,
-    /// Pixels left out at every side [default: the scale]
+    /// What is measured, separated by commas
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "LIST",
+        default_value = "psnr,ssim"
+    )]
+    metrics: Vec<Metric>,
+    /// The folder with the weights of lpips, dists and niqe [default: SRK_FEATURES, or ~/.cache/srk/features]
+    #[arg(long, value_name = "DIR")]
+    features: Option<PathBuf>,
+    /// Pixels left out at every side of PSNR and SSIM [default: the scale]
     #[arg(long, value_name = "N")]
     border: Option<usize>,
     /// The seed of the noise
@@ -78,12 +93,17 @@ struct Row {
     name: String,
     scores: Scores,
     bicubic: Option<Scores>,
+    /// Of `--metrics`: the picture's, and bicubic's.
+    more: [Values; 2],
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
     let border = args.border.unwrap_or(args.scale);
-    let mut table = Table { json: args.json, rows: Vec::new(), all: 0, failed: Vec::new() };
+    // Before anything is printed or enlarged: weights may be missing.
+    let metrics = Metrics::open(&args.metrics, args.features.as_deref(), args.scale)?;
+    let mut table =
+        Table { json: args.json, rows: Vec::new(), all: 0, failed: Vec::new(), metrics };
     match (&args.results, &args.truths) {
         (Some(results), Some(truths)) => {
             table.header(&args, border);
@@ -161,7 +181,8 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
         let first = table.rows.len();
         for task in &tasks {
             common::check(&stop)?;
-            table.measured(&task.truth, measured(args, &upscaler, task, border, &stop))?;
+            let row = measured(args, &upscaler, task, border, &stop, &table.metrics);
+            table.measured(&task.truth, row)?;
         }
         if several {
             let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy();
@@ -178,6 +199,7 @@ fn measured(
     Task { truth: file, save }: &Task,
     border: usize,
     stop: &Stop,
+    metrics: &Metrics,
 ) -> Result<Row> {
     let image = imaging::read(file)?;
     evaluate::check_size(image.width, image.height, args.scale, border)?;
@@ -194,7 +216,9 @@ fn measured(
     }
     let scores = Scores::of(&output, &pair.truth, border)?;
     let bicubic = Some(Scores::of(&pair.bicubic, &pair.truth, border)?);
-    Ok(Row { name, scores, bicubic })
+    let more = [&output, &pair.bicubic].map(|i| metrics.of(i, &pair.truth, Some(&pair.bicubic)));
+    let [of_output, of_bicubic] = more;
+    Ok(Row { name, scores, bicubic, more: [of_output?, of_bicubic?] })
 }
 
 fn stem(file: &Path) -> String {
@@ -234,13 +258,13 @@ fn finished(results: &Path, truths: &Path, border: usize, table: &mut Table) -> 
     let stop = common::stop_on_signals()?;
     for (result, truth) in pairs {
         common::check(&stop)?;
-        table.measured(&result, compared(&result, &truth, border))?;
+        table.measured(&result, compared(&result, &truth, border, &table.metrics))?;
     }
     table.summary(0, "");
     Ok(())
 }
 
-fn compared(result: &Path, truth: &Path, border: usize) -> Result<Row> {
+fn compared(result: &Path, truth: &Path, border: usize, metrics: &Metrics) -> Result<Row> {
     let (image, other) = evaluate::same_color(imaging::read(result)?, imaging::read(truth)?);
     if (image.width, image.height) != (other.width, other.height) {
         let what = format!("{} and {} differ in size", result.display(), truth.display());
@@ -250,7 +274,8 @@ fn compared(result: &Path, truth: &Path, border: usize) -> Result<Row> {
     }
     evaluate::check_size(image.width, image.height, 1, border)?;
     let scores = Scores::of(&image, &other, border)?;
-    Ok(Row { name: stem(result), scores, bicubic: None })
+    let more = [metrics.of(&image, &other, None)?, Values::new()];
+    Ok(Row { name: stem(result), scores, bicubic: None, more })
 }
 
 /// Prints rows as they come, and the means last.
@@ -261,6 +286,7 @@ struct Table {
     all: usize,
     /// Why some could not be measured.
     failed: Vec<Error>,
+    metrics: Metrics,
 }
 
 impl Table {
@@ -311,13 +337,19 @@ impl Table {
     fn row(&mut self, row: Row) {
         match self.json {
             true => {
-                let mut event = values(&row.scores, row.bicubic.as_ref());
+                let mut event = values(&row.scores, row.bicubic.as_ref(), &row.more);
                 event["event"] = "image".into();
                 event["name"] = row.name.as_str().into();
                 print(event);
             }
             false => {
-                print(line(&row.name, &row.scores, row.bicubic.as_ref()));
+                let heads = eval_metrics::heads(&row.more[0]);
+                if self.rows.is_empty() && !heads.is_empty() {
+                    let gap = if row.bicubic.is_some() { WIDTH } else { SHORT };
+                    print(format!("{:gap$}{heads}", ""));
+                }
+                let cells = eval_metrics::cells(&row.more[0]);
+                print(line(&row.name, &row.scores, row.bicubic.as_ref()) + &cells);
             }
         }
         self.rows.push(row);
@@ -330,8 +362,9 @@ impl Table {
         let baseline: Vec<Scores> = rows.iter().filter_map(|r| r.bicubic).collect();
         let mean = Scores::mean(&scores);
         let bicubic = (!baseline.is_empty()).then(|| Scores::mean(&baseline));
+        let more = [0, 1].map(|k| eval_metrics::mean(rows.iter().map(move |row| &row.more[k])));
         if self.json {
-            let mut event = values(&mean, bicubic.as_ref());
+            let mut event = values(&mean, bicubic.as_ref(), &more);
             event["event"] = if set.is_empty() { "summary" } else { "set" }.into();
             event["images"] = rows.len().into();
             if !set.is_empty() {
@@ -341,17 +374,29 @@ impl Table {
             return;
         }
         let of = if set.is_empty() { String::new() } else { format!(" in {set}") };
-        print(line(&format!("mean of {}{of}", rows.len()), &mean, bicubic.as_ref()));
+        let name = format!("mean of {}{of}", rows.len());
+        print(line(&name, &mean, bicubic.as_ref()) + &eval_metrics::cells(&more[0]));
+        // Only then is it a baseline: a column of zeros would be none.
+        if bicubic.is_some() && !more[1].is_empty() {
+            let cells = eval_metrics::cells(&more[1]);
+            print(format!("{:<WIDTH$}{cells}", "bicubic"));
+        }
     }
 }
 
-fn values(scores: &Scores, bicubic: Option<&Scores>) -> serde_json::Value {
+/// Columns before those of `--metrics`, with bicubic's and without.
+const WIDTH: usize = 77;
+const SHORT: usize = 58;
+
+fn values(scores: &Scores, bicubic: Option<&Scores>, more: &[Values; 2]) -> serde_json::Value {
     let mut event = json!({"psnr_y": scores.psnr_y, "ssim_y": scores.ssim_y,
         "psnr_rgb": scores.psnr_rgb, "ssim_rgb": scores.ssim_rgb});
     if let Some(b) = bicubic {
         event["bicubic"] = json!({"psnr_y": b.psnr_y, "ssim_y": b.ssim_y,
             "psnr_rgb": b.psnr_rgb, "ssim_rgb": b.ssim_rgb});
+        eval_metrics::extend(&mut event["bicubic"], &more[1]);
     }
+    eval_metrics::extend(&mut event, &more[0]);
     event
 }
 

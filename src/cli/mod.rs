@@ -4,6 +4,7 @@ mod common;
 mod data;
 mod doctor;
 mod eval;
+mod eval_metrics;
 mod import;
 mod models;
 mod print;

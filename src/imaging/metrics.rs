@@ -110,6 +110,13 @@ fn single(v: f64) -> f32 {
     v as f32
 }
 
+/// Y of a whole picture, 16..235 and not rounded, or a gray picture as it is; its width and height.
+pub(super) fn luma(image: &Image) -> Result<(Vec<f64>, usize, usize)> {
+    image.validate()?;
+    let mut planes = Planes::new(image, Channels::YFloat, 0)?;
+    Ok((planes.planes.swap_remove(0), planes.width, planes.height))
+}
+
 /// Planes `[H, W]` on the scale of 0..255.
 #[derive(Debug, Clone)]
 struct Planes {

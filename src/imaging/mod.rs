@@ -9,6 +9,7 @@
 //! alpha     [H, W], same depth as the samples, not premultiplied
 //! f32       [H, W, C] in [0, 1]: sample / 255 or sample / 65535
 //! ```
+pub mod artefacts;
 pub mod color;
 pub mod damage;
 pub mod decode;
@@ -20,6 +21,7 @@ pub mod header;
 mod jpeg;
 pub mod lossy;
 pub mod metrics;
+pub mod niqe;
 pub mod resample;
 pub mod sheet;
 pub mod stamp;

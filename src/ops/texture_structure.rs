@@ -1,16 +1,17 @@
-//! How alike the channels of two maps are in texture and structure: the similarity of DISTS at one layer (Ding
+//! How much the channels of two maps differ in texture and structure: the distance of DISTS at one layer (Ding
 //! et al. 2020, equations 4 to 6), of the means, variances and covariance over all pixels.
 //!
 //! ```text
 //! l = (2 ma mb + e) / (ma^2 + mb^2 + e)    s = (2 cab + e) / (va + vb + e)    e = 1e-6
-//! y[n] = sum over c of weight[0,c] l[n,c] + weight[1,c] s[n,c]
+//! y[n] = sum over c of weight[0,c] (1 - l[n,c]) + weight[1,c] (1 - s[n,c])
 //!
-//! da[p] = dy (slope + of_a (a[p] - ma) + of_b (b[p] - mb))
+//! da[p] = -dy (slope + of_a (a[p] - ma) + of_b (b[p] - mb))
 //! slope = weight[0] dl/dma / P,    of_a = -2 weight[1] s / (va + vb + e) / P,
 //! of_b = 2 weight[1] / (va + vb + e) / P,    P pixels;    db alike
 //! ```
 //!
-//! The moments are those of the population, in double precision on the CPU; a GPU takes the means first and
+//! `1 - l` is computed as `(ma - mb)^2 / (..)` and `1 - s` alike, so that maps that are nearly equal keep their
+//! digits. The moments are those of the population, in double precision on the CPU; a GPU takes the means first and
 //! what is about them in a second pass.
 use crate::engine::cuda::{Gpu, Grid};
 use crate::engine::device::DType;
@@ -22,7 +23,7 @@ use crate::on_device;
 use crate::ops::{column_blocks, same_shape};
 
 impl Tape {
-    /// The similarity `[N, 1, 1, 1]` of `a` and `b`, both `[N, H, W, C]`, with constant weights `[2, C]` of the
+    /// The difference `[N, 1, 1, 1]` of `a` and `b`, both `[N, H, W, C]`, with constant weights `[2, C]` of the
     /// channels' textures and structures.
     pub fn texture_structure(&mut self, a: &Var, b: &Var, weight: &Var) -> Result<Var> {
         self.apply(TextureStructure, &[a, b, weight])
@@ -112,7 +113,7 @@ fn forward_on_gpu(
         gpu.launch("texture_structure_finish", dtype, Grid::elements(n * count * c), &args)?;
     }
     let args = [(&moments).into(), weight.into(), y.into(), c.into()];
-    gpu.launch("texture_structure_similarity", dtype, Grid::new([n, 1, 1], 256), &args)?;
+    gpu.launch("texture_structure_difference", dtype, Grid::new([n, 1, 1], 256), &args)?;
     Ok(moments)
 }
 
@@ -152,7 +153,7 @@ mod cpu {
         let mut moments = Vec::with_capacity(n * MOMENTS * c);
         for (n, y) in y.iter_mut().enumerate() {
             let sums = sums([a, b].map(|x| &x[n * len..][..len]), c);
-            let mut similarity = 0.0;
+            let mut difference = 0.0;
             let all: Vec<[f64; MOMENTS]> = (0..c)
                 .map(|k| {
                     let [ma, mb, aa, bb, ab] = [0, 1, 2, 3, 4].map(|i| sums[i * c + k] / pixels);
@@ -161,10 +162,10 @@ mod cpu {
                 .collect();
             for (k, &[ma, mb, va, vb, cab]) in all.iter().enumerate() {
                 let [texture, structure] = [weight[k], weight[c + k]].map(|v| v.to_f64());
-                similarity += texture * (2.0 * ma * mb + E) / (ma * ma + mb * mb + E)
-                    + structure * (2.0 * cab + E) / (va + vb + E);
+                difference += texture * (ma - mb).powi(2) / (ma * ma + mb * mb + E)
+                    + structure * (va + vb - 2.0 * cab) / (va + vb + E);
             }
-            *y = T::from_f64(similarity);
+            *y = T::from_f64(difference);
             moments.extend((0..MOMENTS).flat_map(|i| all.iter().map(move |m| m[i])));
         }
         moments
@@ -220,7 +221,7 @@ mod cpu {
         let mut constants = vec![T::default(); n * MOMENTS * c];
         for (n, constants) in constants.chunks_exact_mut(MOMENTS * c).enumerate() {
             let of = |i: usize, k: usize| moments[(n * MOMENTS + i) * c + k].to_f64();
-            let dy = dy[n].to_f64() / pixels;
+            let dy = -dy[n].to_f64() / pixels;
             for k in 0..c {
                 let (mx, mo) = (of(second, k), of(1 - second, k));
                 let (below, down) = (mx * mx + mo * mo + E, of(2, k) + of(3, k) + E);

@@ -376,11 +376,23 @@ pub struct ValConfig {
     /// Validations without a better SSIM after which training ends; 0 goes on to the last step.
     #[serde(deserialize_with = "whole")]
     pub patience: u64,
+    /// Perceptual distances that are measured, with the weights in `loss.features`.
+    pub metrics: Vec<ValMetric>,
+}
+
+/// A perceptual distance in validation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ValMetric {
+    /// LPIPS with AlexNet and with VGG16.
+    Lpips,
+    /// DISTS.
+    Dists,
 }
 
 impl Default for ValConfig {
     fn default() -> Self {
-        Self { every: 1000, images: 5, steps: 0, sheet: 3, states: 0, patience: 0 }
+        Self { every: 1000, images: 5, steps: 0, sheet: 3, states: 0, patience: 0, metrics: vec![] }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::log::{Reporter, short};
-use super::sections::Config;
+use super::sections::{Config, ValMetric};
 use super::sheet::{self, Shown, States};
 use crate::data::crops::{self, Pair};
 use crate::data::degrade;
@@ -17,14 +17,19 @@ use crate::diffusion::sampler::{PixelNoise, Progress, Walk, condition};
 pub use crate::engine::tape::Stop;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
+use crate::evaluate;
 use crate::imaging::color::{luma_of, with_luma};
 use crate::imaging::{Color, Image, Rect, metrics};
 use crate::models::Network;
+use crate::models::perceptual::folder::Folder;
+use crate::models::perceptual::{Distance, Kind};
 
 /// The validation images, with their low-resolution versions.
 #[derive(Debug)]
 pub struct Validation {
     pairs: Vec<Pair>,
+    /// What `val.metrics` asks for.
+    distances: Vec<(Kind, Distance)>,
 }
 
 /// PSNR and SSIM of Y, in dB and 0..1.
@@ -43,6 +48,8 @@ pub struct Scores {
     pub output: Quality,
     /// Bicubic enlargement.
     pub bicubic: Quality,
+    /// The perceptual distances of the model's output, in the order of [`Kind::ALL`]; none where not measured.
+    pub distances: [Option<f64>; 3],
     images: usize,
     took: Duration,
 }
@@ -75,7 +82,7 @@ impl Validation {
             return Ok(None);
         }
         let pairs = crops::pairs(pictures, data.degrade, scale, pad)?;
-        Ok(Some(Self { pairs }))
+        Ok(Some(Self { pairs, distances: distances(config)? }))
     }
 
     /// Runs every image through `network`; none if `stop` was set meanwhile. Writes the comparison
@@ -89,6 +96,7 @@ impl Validation {
     ) -> Result<Option<Scores>> {
         let started = Instant::now();
         let mut sum = [Quality::default(); 2];
+        let mut far = self.distances.iter().map(|_| Vec::new()).collect::<Vec<Vec<f64>>>();
         let mut shown = Vec::new();
         for pair in &self.pairs {
             if stop.load(Ordering::Relaxed) != 0 {
@@ -102,6 +110,10 @@ impl Validation {
                 sum.psnr += quality.psnr;
                 sum.ssim += quality.ssim;
             }
+            for ((kind, distance), far) in self.distances.iter().zip(&mut far) {
+                let images = [&result.output, &result.truth];
+                far.extend(evaluate::distance(distance, *kind, images)?);
+            }
             if (shown.len() as u64) < config.val.sheet {
                 shown.push(result);
             }
@@ -111,8 +123,24 @@ impl Validation {
         if !shown.is_empty() {
             sheet::write(shown, config, folder)?;
         }
-        Ok(Some(Scores { output, bicubic, images: self.pairs.len(), took: started.elapsed() }))
+        let distances = Kind::ALL.map(|kind| {
+            let far = &far[self.distances.iter().position(|d| d.0 == kind)?];
+            (!far.is_empty()).then(|| far.iter().sum::<f64>() / far.len() as f64)
+        });
+        let (images, took) = (self.pairs.len(), started.elapsed());
+        Ok(Some(Scores { output, bicubic, distances, images, took }))
     }
+}
+
+/// The distances that `val.metrics` asks for.
+fn distances(config: &Config) -> Result<Vec<(Kind, Distance)>> {
+    let wanted = |kind: &Kind| {
+        let metric = if *kind == Kind::Dists { ValMetric::Dists } else { ValMetric::Lpips };
+        config.val.metrics.contains(&metric)
+    };
+    let folder = Folder::open(config.loss.features.as_deref());
+    let open = |kind| Ok((kind, Distance::open(kind, &folder)?));
+    Kind::ALL.into_iter().filter(wanted).map(open).collect()
 }
 
 /// `count` of `files`, evenly spread; all if `count` is 0 or more than there are.
@@ -215,14 +243,18 @@ fn measure(image: &Image, truth: &Image, border: usize) -> Result<Quality> {
 impl Scores {
     /// The measures under the names of `metrics.jsonl`.
     pub fn values(&self) -> Vec<(&'static str, Value)> {
-        vec![
+        let mut values = vec![
             ("val_psnr_y", self.output.psnr.into()),
             ("val_ssim_y", self.output.ssim.into()),
             ("val_bicubic_psnr_y", self.bicubic.psnr.into()),
             ("val_bicubic_ssim_y", self.bicubic.ssim.into()),
             ("val_images", self.images.into()),
             ("val_seconds", self.took.as_secs_f64().into()),
-        ]
+        ];
+        let names = ["val_lpips_alex", "val_lpips_vgg", "val_dists"];
+        let distances = names.into_iter().zip(self.distances);
+        values.extend(distances.filter_map(|(name, value)| Some((name, value?.into()))));
+        values
     }
 }
 
@@ -230,13 +262,14 @@ impl fmt::Display for Scores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "PSNR-Y {:.3} dB (bicubic {:.3})  SSIM {:.4} ({:.4})  {} images in {}",
-            self.output.psnr,
-            self.bicubic.psnr,
-            self.output.ssim,
-            self.bicubic.ssim,
-            self.images,
-            short(self.took)
-        )
+            "PSNR-Y {:.3} dB (bicubic {:.3})  SSIM {:.4} ({:.4})",
+            self.output.psnr, self.bicubic.psnr, self.output.ssim, self.bicubic.ssim,
+        )?;
+        for (kind, distance) in Kind::ALL.iter().zip(self.distances) {
+            if let Some(distance) = distance {
+                write!(f, "  {kind} {distance:.4}")?;
+            }
+        }
+        write!(f, "  {} images in {}", self.images, short(self.took))
     }
 }

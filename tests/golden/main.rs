@@ -12,6 +12,7 @@ mod images;
 mod layers;
 mod network;
 mod parameters;
+mod perceptual;
 mod tables;
 mod teaching;
 mod training;
@@ -49,6 +50,7 @@ fn run(file: &File) -> Outcome {
         "trajectories" => trajectories::run(file),
         "images" => images::run(file),
         "values" => values::run(file),
+        "perceptual metrics" => perceptual::run(file),
         other => Outcome::Unknown(format!("kind \"{other}\"")),
     }
 }

@@ -2,7 +2,7 @@
 //! features of VGG16 whose pools are L2.
 //!
 //! ```text
-//! d(a, b) = 1 - sum over stages and channels of alpha l + beta s,    sum of all alpha and beta is 1
+//! d(a, b) = sum over stages and channels of alpha (1 - l) + beta (1 - s),    sum of all alpha and beta is 1
 //! ```
 //!
 //! l and s compare means and variances ([`crate::ops::texture_structure`]); alpha and beta were learnt. The
@@ -62,16 +62,16 @@ impl Dists {
     /// # Errors
     /// If the images differ in shape.
     pub fn forward(&self, tape: &mut Tape, a: &Var, b: &Var) -> Result<Var> {
-        let mut alike = self.stage(tape, 0, [a, b])?;
+        let mut total = self.stage(tape, 0, [a, b])?;
         let mut a = tape.affine_channels(a, &COLOURS)?;
         let mut b = tape.affine_channels(b, &COLOURS)?;
         for stage in 0..self.backbone.stages() {
             a = self.backbone.stage(tape, stage, &a)?;
             b = self.backbone.stage(tape, stage, &b)?;
             let more = self.stage(tape, stage + 1, [&a, &b])?;
-            alike = tape.add(&alike, &more)?;
+            total = tape.add(&total, &more)?;
         }
-        tape.affine(&alike, -1.0, 1.0)
+        Ok(total)
     }
 
     fn stage(&self, tape: &mut Tape, i: usize, [a, b]: [&Var; 2]) -> Result<Var> {
