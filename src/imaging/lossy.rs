@@ -39,9 +39,7 @@ pub fn jpeg(
     // The package takes every second pixel unless told, which would move colours by half a pixel.
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     let (width, height) = (side(width)?, side(height)?);
-    encoder
-        .encode(pixels, width, height, ColorType::Rgb)
-        .map_err(|e: EncodingError| failed(&e))?;
+    encoder.encode(pixels, width, height, ColorType::Rgb).map_err(|e: EncodingError| failed(&e))?;
     Ok(bytes)
 }
 

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::kernels::KernelKind;
 use super::planes::Mode;
+use crate::error::{Error, Report};
 
 /// Sets of values to start from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +113,8 @@ pub struct DegradeConfig {
     /// Stage 2: the probability of compression.
     pub jpeg_prob2: f64,
     /// Stage 2: its qualities.
-    pub jpeg_range2: [f64; 2],    /// The probability of a sinc filter at the end.
+    pub jpeg_range2: [f64; 2],
+    /// The probability of a sinc filter at the end.
     pub final_sinc_prob: f64,
     /// The probability that the last compression comes after the last resizing and sinc filter, not before.
     pub jpeg_last_prob: f64,
@@ -191,6 +193,29 @@ impl DegradeConfig {
         }
     }
 
+    /// The preset called `preset` with every `key=value` of `settings`.
+    ///
+    /// # Errors
+    /// Exit code 2 if there is no such preset or key, or a value cannot be.
+    pub fn read(preset: &str, settings: &[String]) -> crate::error::Result<Self> {
+        let wrong = |cause: String| {
+            let report = Report::new("cannot read the damage", cause);
+            Error::Usage(report.help("presets are bicubic, photo, web and real-esrgan"))
+        };
+        let mut text = format!("preset = {preset:?}\n");
+        settings.iter().for_each(|setting| text.extend([setting.as_str(), "\n"]));
+        let given: Table = text.parse().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+        let config: Self = Value::Table(given.clone())
+            .try_into()
+            .map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+        let known = Table::try_from(&config).map_err(|e| wrong(e.to_string()))?;
+        if let Some(key) = given.keys().find(|key| !known.contains_key(*key)) {
+            return Err(wrong(format!("unknown key {key}")));
+        }
+        config.check().map_err(wrong)?;
+        Ok(config)
+    }
+
     /// What is wrong with the values, if anything.
     pub fn check(&self) -> Result<(), String> {
         let single = [
@@ -242,7 +267,10 @@ impl Stage<'_> {
         }
         if self.kernel_list.contains(&KernelKind::Sinc) {
             let key = named("kernel_list");
-            return Err(format!("degrade.{key} cannot hold sinc: degrade.{} is its share", named("sinc_prob")));
+            return Err(format!(
+                "degrade.{key} cannot hold sinc: degrade.{} is its share",
+                named("sinc_prob")
+            ));
         }
         if self.resize_modes.is_empty() {
             return Err(format!("degrade.{} is empty", named("resize_modes")));

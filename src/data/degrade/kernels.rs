@@ -167,9 +167,8 @@ fn second_moment(line: &[f64]) -> f64 {
 
 fn mean_second_moment(weights: &[f64], side: usize) -> f64 {
     let middle = (side / 2) as f64;
-    let square = |i: usize| {
-        ((i % side) as f64 - middle).powi(2) + ((i / side) as f64 - middle).powi(2)
-    };
+    let square =
+        |i: usize| ((i % side) as f64 - middle).powi(2) + ((i / side) as f64 - middle).powi(2);
     weights.iter().enumerate().map(|(i, w)| w * square(i)).sum::<f64>() / 2.0
 }
 

@@ -223,9 +223,7 @@ fn taps_of(o: usize, len: usize, scale: f64, mode: Mode, antialias: bool) -> (us
     for i in first..last {
         let weight = match mode {
             // How much of the pixel is covered.
-            Mode::Area => {
-                ((i + 1) as f64).min(center + reach) - (i as f64).max(center - reach)
-            }
+            Mode::Area => ((i + 1) as f64).min(center + reach) - (i as f64).max(center - reach),
             Mode::Bilinear => (1.0 - (offset(i, center) / stretch).abs()).max(0.0),
             Mode::Bicubic => {
                 cubic(offset(i, center) / stretch, if antialias { -0.5 } else { -0.75 })

@@ -113,13 +113,7 @@ impl State {
     }
 
     /// Applies a stage; its resizing is relative to `unit`.
-    fn stage(
-        &mut self,
-        stage: &Stage,
-        unit: (f64, f64),
-        draws: &Draws,
-        number: u32,
-    ) -> Result<()> {
+    fn stage(&mut self, stage: &Stage, unit: (f64, f64), draws: &Draws, number: u32) -> Result<()> {
         if let Some(blur) = stage.blur {
             self.blur(&blur.kernel());
         }
@@ -127,7 +121,7 @@ impl State {
             self.resize((side(unit.0 * factor), side(unit.1 * factor)), mode);
         }
         if let Some(noise) = stage.noise {
-            noise.add(&mut self.image, draws.field(number));
+            noise.add(&mut self.image, draws, number);
         }
         match stage.jpeg {
             Some(jpeg) => self.jpeg(jpeg).map(drop),
@@ -206,7 +200,8 @@ fn sharpened(image: &Rgb8) -> Rgb8 {
     let mut blurred = out.clone();
     blurred.blur(&wide);
     let mut mask = out.clone();
-    for (mask, (image, blurred)) in mask.planes.iter_mut().zip(out.planes.iter().zip(&blurred.planes))
+    for (mask, (image, blurred)) in
+        mask.planes.iter_mut().zip(out.planes.iter().zip(&blurred.planes))
     {
         let differs = |(v, b): (&f32, &f32)| if (v - b).abs() > 10.0 { 1.0 } else { 0.0 };
         *mask = image.iter().zip(blurred).map(differs).collect();
