@@ -1,13 +1,8 @@
 //! Damaged crops: every stage against its formula, and the whole as training sees it.
 #![allow(clippy::unwrap_used)]
-use std::f64::consts::PI;
-
 use srk::data::augment::Augment;
 use srk::data::crops::{CropBatch, CropPlan, Crops, Pair};
-use srk::data::degrade::{
-    self, Blur, Degrade, DegradeConfig, Drawn, Draws, KernelKind, Mode, NoiseKind, Planes, Preset,
-    Process,
-};
+use srk::data::degrade::{self, Degrade, DegradeConfig, Draws, Preset, Process};
 use srk::data::folder::Rgb8;
 use srk::diffusion::process::Enlarge;
 

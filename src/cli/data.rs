@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{common, print};
+use crate::data::degrade::{Degrade as Clean, DegradeConfig, Process};
+use crate::data::pairs;
 use crate::data::prep::{self, Method, Request};
 use crate::error::Result;
 use crate::imaging::resample::Filter;
@@ -19,6 +21,57 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Prep(Prep),
+    Degrade(Degrade),
+}
+
+/// Write pairs of truths and damaged low-resolution images, as training with [degrade] sees them.
+///
+/// Makes high/ and low/ in the output folder, and pairs.json with what was drawn for each. The pictures take
+/// turns in sorted order; where they are cut and how they are damaged follows from the seed alone.
+#[derive(Debug, clap::Args)]
+struct Degrade {
+    /// A picture, or a folder with all pictures below it
+    #[arg(value_name = "SRC")]
+    input: PathBuf,
+    /// The folder to write, new or empty
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+    /// The damage: bicubic (none), photo, web, or real-esrgan
+    #[arg(long, value_name = "NAME", default_value = "photo")]
+    preset: String,
+    /// A key of [degrade] with another value than the preset's
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Pairs to write
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    count: usize,
+    /// What all draws follow from
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The factor between the resolutions
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    scale: usize,
+    /// Side of a truth in pixels
+    #[arg(long, value_name = "N", default_value_t = 384)]
+    size: usize,
+    /// How low-resolution images are written
+    #[arg(long, value_enum, default_value_t)]
+    format: LowFormat,
+    /// Write into a folder that is not empty, replacing files of the same names
+    #[arg(long)]
+    force: bool,
+    /// Threads [default: all cores]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum LowFormat {
+    /// The pixels, of a part of a larger damaged picture
+    #[default]
+    Png,
+    /// The JPEG itself where that was the last damage; each truth is a whole picture then
+    Jpg,
 }
 
 /// Write pictures at a high and a low resolution, and enlarged from the low one.
@@ -76,7 +129,33 @@ enum Resample {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let Command::Prep(args) = args.command;
+    match args.command {
+        Command::Prep(args) => prepare(args),
+        Command::Degrade(args) => degrade(args),
+    }
+}
+
+fn degrade(args: Degrade) -> Result<()> {
+    common::set_threads(args.threads.map(|n| n as usize))?;
+    let stop = common::stop_on_signals()?;
+    let config = DegradeConfig::read(&args.preset, &args.set)?;
+    let request = pairs::Request {
+        inputs: vec![args.input],
+        out: args.out,
+        process: Process::new(config, Clean::default(), args.scale),
+        scale: args.scale,
+        count: args.count,
+        size: args.size,
+        seed: args.seed,
+        as_files: args.format == LowFormat::Jpg,
+        force: args.force,
+    };
+    let written = pairs::write(&request, &|| common::check(&stop))?;
+    println!("{} pairs in {}", written.len(), request.out.display());
+    Ok(())
+}
+
+fn prepare(args: Prep) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
     let stop = common::stop_on_signals()?;
     let request = Request {

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use super::augment::{Augment, cut_turned};
-use super::degrade::{self, Damage, Degrade, Draws, Process};
+use super::degrade::{self, Context, Damage, Degrade, Draws, Process};
 use super::folder::{Picture, Rgb8};
 use crate::diffusion::process::Enlarge;
 use crate::engine::rng::{Purpose, Stream};
@@ -229,18 +229,12 @@ impl Crops {
         let ([order, a, b, c], [d, turn, ..]) =
             (stream.bits(index as u32, 1), stream.bits(index as u32, 2));
         let mut draws = Draws::new(seed, step, index as u32);
-        // The blocks of a JPEG start anywhere.
-        let mut margin = || match &self.process {
-            Some(_) => DAMAGE_MARGIN + draws.below(8),
-            None => MARGIN,
+        let (at, whole) = ([place.x, place.y], [pair.low.width, pair.low.height]);
+        let context = match &self.process {
+            Some(_) => Context::around(at, small, whole, &mut draws),
+            None => margin(at, small, whole),
         };
-        let mut span = |at: usize, side: usize| {
-            let first = at.saturating_sub(margin());
-            (first, (at + small + margin()).min(side) - first)
-        };
-        let (x, width) = span(place.x, pair.low.width);
-        let (y, height) = span(place.y, pair.low.height);
-        let wanted = [x, y, width, height].map(|v| v * scale);
+        let wanted = context.scaled(scale);
         let changes = augment.changes();
         let mut high = match changes.angle(turn) {
             0.0 => pair.high.cut(wanted[0], wanted[1], wanted[2], wanted[3]),
@@ -249,7 +243,7 @@ impl Crops {
         if changes.changes_pixels() {
             changes.recolor(&mut high, [order, a, b, c, d]);
         }
-        let place = Place { x: place.x - x, y: place.y - y, ..place };
+        let place = Place { x: place.x - context.x, y: place.y - context.y, ..place };
         let (high, low, damage) = match &self.process {
             Some(process) => {
                 let made = process.apply(high, draws)?;
@@ -264,11 +258,15 @@ impl Crops {
     }
 }
 
-/// Low-resolution pixels around a crop that damage looks at; what lies beyond is mirrored.
-const DAMAGE_MARGIN: usize = 8;
-
 /// Low-resolution pixels around a crop that resampling looks at.
 const MARGIN: usize = 4;
+
+/// The crop of `side` pixels at `at` with that many on each side, as far as the `whole` reaches.
+fn margin(at: [usize; 2], side: usize, whole: [usize; 2]) -> Context {
+    let [x, y] = at.map(|v| v.saturating_sub(MARGIN));
+    let end = |i: usize| (at[i] + side + MARGIN).min(whole[i]);
+    Context { x, y, width: end(0) - x, height: end(1) - y }
+}
 
 fn fits(pair: &Pair, side: usize) -> bool {
     pair.high.width >= side && pair.high.height >= side

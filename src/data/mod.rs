@@ -6,4 +6,5 @@ pub mod crops;
 pub mod degrade;
 pub mod folder;
 pub mod idx;
+pub mod pairs;
 pub mod prep;

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 
 use super::kernels::KernelKind;
 use super::planes::Mode;
+use crate::error::{Error, Report};
 
 /// Sets of values to start from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +191,29 @@ impl DegradeConfig {
             jpeg_prob: self.jpeg_prob2,
             jpeg_range: self.jpeg_range2,
         }
+    }
+
+    /// The preset called `preset` with every `key=value` of `settings`.
+    ///
+    /// # Errors
+    /// Exit code 2 if there is no such preset or key, or a value cannot be.
+    pub fn read(preset: &str, settings: &[String]) -> crate::error::Result<Self> {
+        let wrong = |cause: String| {
+            let report = Report::new("cannot read the damage", cause);
+            Error::Usage(report.help("presets are bicubic, photo, web and real-esrgan"))
+        };
+        let mut text = format!("preset = {preset:?}\n");
+        settings.iter().for_each(|setting| text.extend([setting.as_str(), "\n"]));
+        let given: Table = text.parse().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+        let config: Self = Value::Table(given.clone())
+            .try_into()
+            .map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+        let known = Table::try_from(&config).map_err(|e| wrong(e.to_string()))?;
+        if let Some(key) = given.keys().find(|key| !known.contains_key(*key)) {
+            return Err(wrong(format!("unknown key {key}")));
+        }
+        config.check().map_err(wrong)?;
+        Ok(config)
     }
 
     /// What is wrong with the values, if anything.

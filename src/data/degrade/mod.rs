@@ -9,6 +9,7 @@
 //! end       [resize to the low resolution, sinc], JPEG     in one order or the other
 //! ```
 mod config;
+mod context;
 mod drawn;
 mod draws;
 mod kernels;
@@ -20,6 +21,7 @@ mod process;
 use serde::{Deserialize, Serialize};
 
 pub use config::{DegradeConfig, Preset};
+pub use context::Context;
 pub use drawn::{Drawn, Jpeg, Stage};
 pub use draws::Draws;
 pub use kernels::{Blur, Kernel, KernelKind};

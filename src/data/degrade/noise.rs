@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 
-use super::draws::Field;
+use super::draws::{Draws, Field};
 use super::planes::Planes;
 
 /// What noise is added.
@@ -36,8 +36,10 @@ pub enum NoiseKind {
 
 impl Noise {
     /// Adds the noise to the first three planes, which are clamped to `0..=255`, and what it added to
-    /// the second one (green), before that, to the fourth, which is made if it is not there.
-    pub(super) fn add(&self, image: &mut Planes, field: Field) {
+    /// the second one (green), before that, to the fourth, which is made if it is not there. `number`
+    /// (1..=15) tells the fields of noise of one sample apart.
+    pub fn add(&self, image: &mut Planes, draws: &Draws, number: u32) {
+        let field = draws.field(number);
         if image.planes.len() < 4 {
             image.planes.push(vec![0.0; image.width * image.height]);
         }
@@ -159,7 +161,7 @@ fn quantile(above: f64) -> f32 {
 
 /// A standard normal number from 32 random bits: by a table of quantiles, straight between its entries,
 /// exact in the last ones, where the law's tail is not straight.
-pub(super) fn normal(bits: u32) -> f32 {
+fn normal(bits: u32) -> f32 {
     let (at, part) = ((bits >> 19 & 0xFFF) as usize, bits & 0x7_FFFF);
     let part = (part as f32 + 0.5) / (1u32 << 19) as f32;
     let size = if at + 2 < SEGMENTS {

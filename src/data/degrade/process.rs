@@ -121,7 +121,7 @@ impl State {
             self.resize((side(unit.0 * factor), side(unit.1 * factor)), mode);
         }
         if let Some(noise) = stage.noise {
-            noise.add(&mut self.image, draws.field(number));
+            noise.add(&mut self.image, draws, number);
         }
         match stage.jpeg {
             Some(jpeg) => self.jpeg(jpeg).map(drop),

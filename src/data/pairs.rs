@@ -1,0 +1,154 @@
+//! Writes damaged pairs as training makes them, to look at or to test with.
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::degrade::{self, Damage, Degraded, Drawn, Draws, Process};
+use super::folder::{self, Rgb8, Source};
+use crate::engine::files::atomic_write;
+use crate::error::{Error, Report, Result};
+use crate::imaging::{self, Color, EncodeOptions, Image};
+
+/// What to write.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Files, idx files, and folders with all pictures below them.
+    pub inputs: Vec<PathBuf>,
+    /// Where to: `high/`, `low/` and `pairs.json`; new or empty unless `force`.
+    pub out: PathBuf,
+    /// The damage.
+    pub process: Process,
+    /// The factor between the resolutions.
+    pub scale: usize,
+    /// Pairs; the pictures take turns in sorted order.
+    pub count: usize,
+    /// Side of a truth, a multiple of the scale.
+    pub size: usize,
+    /// Of all draws.
+    pub seed: u64,
+    /// Whether low-resolution images are the files that compression made, where it came last. Each truth
+    /// then is a whole photograph, not a part of a larger one.
+    pub as_files: bool,
+    /// Whether `out` may hold something.
+    pub force: bool,
+}
+
+/// A pair, as `pairs.json` tells of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pair {
+    /// The truth, below the folder.
+    pub high: String,
+    /// The low-resolution image.
+    pub low: String,
+    /// The picture it is cut out of.
+    pub source: String,
+    /// The left column and the top row of the truth there.
+    pub place: [usize; 2],
+    /// What was done to it.
+    pub drawn: Drawn,
+    /// In numbers.
+    pub damage: Damage,
+}
+
+/// Writes all pairs; `done` hears of each and may stop the work.
+///
+/// # Errors
+/// Exit code 2 if sizes or folders are wrong or nothing is found; 1 if a picture cannot be read or is
+/// smaller than a truth, or a file cannot be written; what `done` says.
+pub fn write(request: &Request, done: &(dyn Fn() -> Result<()> + Sync)) -> Result<Vec<Pair>> {
+    request.check()?;
+    let sources = folder::find(&request.inputs)?;
+    for part in ["high", "low"] {
+        let path = request.out.join(part);
+        std::fs::create_dir_all(&path).map_err(|e| {
+            Error::Usage(Report::new(format!("cannot create {}", path.display()), e))
+        })?;
+    }
+    let digits = request.count.to_string().len().max(3);
+    let one = |i: usize| -> Result<Pair> {
+        done()?;
+        request.pair(&sources[i % sources.len()], i, &format!("{i:0digits$}"))
+    };
+    let pairs = (0..request.count).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
+    let lines = pairs.iter().map(serde_json::to_string).collect::<serde_json::Result<Vec<_>>>();
+    let lines = lines.map_err(|e| Error::Failed(Report::new("cannot write pairs.json", e)))?;
+    let text = format!("[\n{}\n]\n", lines.join(",\n"));
+    atomic_write(&request.out.join("pairs.json"), |file| file.write_all(text.as_bytes()))?;
+    Ok(pairs)
+}
+
+impl Request {
+    fn check(&self) -> Result<()> {
+        let wrong = |what: String, help: &str| Err(Error::Usage(Report::new(what, "").help(help)));
+        if self.scale == 0 || self.size == 0 || self.size % self.scale != 0 {
+            let what = format!("{} is no multiple of the scale {}", self.size, self.scale);
+            return wrong(what, "--size 384 --scale 4    fit together");
+        }
+        if self.count == 0 {
+            return wrong("there are no pairs to write".into(), "--count 50");
+        }
+        let holds = std::fs::read_dir(&self.out).is_ok_and(|mut entries| entries.next().is_some());
+        if holds && !self.force {
+            let what = format!("{} is not empty", self.out.display());
+            return wrong(what, "name a new folder, or replace files in it with --force");
+        }
+        Ok(())
+    }
+
+    /// Pair `index`, under `name`, of a picture.
+    fn pair(&self, source: &Source, index: usize, name: &str) -> Result<Pair> {
+        let picture = source.decode()?;
+        let (scale, small) = (self.scale, self.size / self.scale);
+        let (columns, rows) = (picture.width / scale, picture.height / scale);
+        if columns < small || rows < small {
+            let what = format!("{} is smaller than a truth", source.name().display());
+            let size = self.size;
+            let cause = format!("{}x{}, not {size}x{size}", picture.width, picture.height);
+            let report = Report::new(what, cause);
+            return Err(Error::Failed(report.help("--size N    cuts smaller ones")));
+        }
+        let mut draws = Draws::new(self.seed, 0, u32::try_from(index).unwrap_or(u32::MAX));
+        let place = [draws.below(columns - small + 1), draws.below(rows - small + 1)];
+        let context = match self.as_files {
+            true => degrade::Context { x: place[0], y: place[1], width: small, height: small },
+            false => degrade::Context::around(place, small, [columns, rows], &mut draws),
+        };
+        let [x, y, width, height] = context.scaled(scale);
+        let made = self.process.apply(picture.cut(x, y, width, height), draws)?;
+        let low = self.write(&made, [place[0] - context.x, place[1] - context.y], name)?;
+        Ok(Pair {
+            high: format!("high/{name}.png"),
+            low,
+            source: source.name().display().to_string(),
+            place: place.map(|v| v * scale),
+            drawn: made.drawn,
+            damage: made.damage,
+        })
+    }
+
+    /// Writes both images, of which the pair begins at low-resolution pixel `at`; the name of the low one.
+    fn write(&self, made: &Degraded, [x, y]: [usize; 2], name: &str) -> Result<String> {
+        let (scale, small) = (self.scale, self.size / self.scale);
+        let high = made.high.cut(x * scale, y * scale, self.size, self.size);
+        write_png(&self.out.join(format!("high/{name}.png")), high)?;
+        let low = match (&made.file, self.as_files) {
+            (Some(bytes), true) => {
+                let low = format!("low/{name}.jpg");
+                atomic_write(&self.out.join(&low), |file| file.write_all(bytes))?;
+                low
+            }
+            _ => {
+                let low = format!("low/{name}.png");
+                write_png(&self.out.join(&low), made.low.cut(x, y, small, small))?;
+                low
+            }
+        };
+        Ok(low)
+    }
+}
+
+fn write_png(path: &Path, image: Rgb8) -> Result<()> {
+    let image = Image::from_u8(image.width, image.height, Color::Rgb, image.pixels)?;
+    imaging::write(path, &image, EncodeOptions::default())
+}
