@@ -2,11 +2,10 @@
 //!
 //! The low-resolution image is made once of each whole image, and crops are cut from both on its
 //! grid: a crop then shows what the network meets in a whole image, also at its edges.
-use rayon::prelude::*;
-
 use super::augment::{Augment, cut_turned};
 use super::degrade::{self, Degrade};
-use super::folder::{Picture, Rgb8};
+use super::folder::Rgb8;
+use super::store::Pairs;
 use crate::diffusion::process::Enlarge;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tensor::Tensor;
@@ -23,22 +22,6 @@ pub struct Pair {
     pub high: Rgb8,
     /// The same at `1 / scale`.
     pub low: Rgb8,
-}
-
-/// Pairs of `pictures`: padded with black to `pad` where they are smaller; what is beyond the last
-/// whole low-resolution pixel is cut off.
-pub fn pairs(
-    pictures: Vec<Picture>,
-    method: Degrade,
-    scale: usize,
-    pad: usize,
-) -> Result<Vec<Pair>> {
-    let pair = |picture: Picture| {
-        let high = picture.image.padded(pad).cut_to_multiple(scale);
-        let low = degrade::shrink(&high, method, scale)?;
-        Ok(Pair { name: picture.path.display().to_string(), high, low })
-    };
-    pictures.into_par_iter().map(pair).collect()
 }
 
 /// Which crops are drawn.
@@ -76,7 +59,7 @@ pub struct CropBatch {
 /// Random crops: batch `step` is a function of the seed and `step` alone.
 #[derive(Debug)]
 pub struct Crops {
-    pairs: Vec<Pair>,
+    pairs: Pairs,
     plan: CropPlan,
 }
 
@@ -92,10 +75,16 @@ struct Place {
 impl Crops {
     /// Crops of those `pairs` that are large enough; `warn` hears how many are not. Exit code 2 if
     /// none is.
-    pub fn new(mut pairs: Vec<Pair>, plan: CropPlan, warn: &mut dyn FnMut(&str)) -> Result<Self> {
+    pub fn new(
+        pairs: impl Into<Pairs>,
+        plan: CropPlan,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
+        let mut pairs: Pairs = pairs.into();
         let all = pairs.len();
-        let first_small = pairs.iter().find(|p| !fits(p, plan.size)).map(|p| p.name.clone());
-        pairs.retain(|p| fits(p, plan.size));
+        let is_small = |&i: &usize| !fits(pairs.high(i), plan.size);
+        let first_small = (0..all).find(is_small).map(|i| pairs.name(i).to_owned());
+        pairs.retain(|size| fits(size, plan.size));
         let side = plan.size;
         match first_small {
             Some(name) if pairs.is_empty() => {
@@ -122,7 +111,12 @@ impl Crops {
 
     /// The pixels that crops are drawn from.
     pub fn pixels(&self) -> usize {
-        self.pairs.iter().map(|p| p.high.width * p.high.height).sum()
+        self.pairs.pixels()
+    }
+
+    /// How many of the images are in memory.
+    pub fn held(&self) -> usize {
+        self.pairs.held()
     }
 
     /// The crops of batch `step`.
@@ -134,7 +128,8 @@ impl Crops {
         let mut x0 = Vec::with_capacity(n * side * side * 3);
         for index in 0..n {
             let mut place = self.place(step, index);
-            let mut pair = &self.pairs[place.pair];
+            let held = self.pairs.get(place.pair)?;
+            let mut pair = &*held;
             let varied;
             if self.plan.augment.changes().changes_pixels() {
                 (varied, place) = self.varied(pair, place, step, index)?;
@@ -164,12 +159,12 @@ impl Crops {
         let stream = Stream::new(self.plan.seed, Purpose::Crops, step);
         let [image, x, y, symmetry] = stream.bits(index as u32, 0);
         let pair = below(image, self.pairs.len());
-        let low = &self.pairs[pair].low;
+        let (width, height) = self.pairs.low(pair);
         let small = self.plan.size / self.plan.scale;
         Place {
             pair,
-            x: below(x, low.width - small + 1),
-            y: below(y, low.height - small + 1),
+            x: below(x, width - small + 1),
+            y: below(y, height - small + 1),
             symmetry: self.plan.augment.changes().symmetry(symmetry),
         }
     }
@@ -205,8 +200,8 @@ impl Crops {
 /// Low-resolution pixels around a crop that resampling looks at.
 const MARGIN: usize = 4;
 
-fn fits(pair: &Pair, side: usize) -> bool {
-    pair.high.width >= side && pair.high.height >= side
+fn fits((width, height): (usize, usize), side: usize) -> bool {
+    width >= side && height >= side
 }
 
 /// A number below `n` from 32 random bits.

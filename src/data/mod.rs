@@ -7,3 +7,4 @@ pub mod degrade;
 pub mod folder;
 pub mod idx;
 pub mod prep;
+pub mod store;

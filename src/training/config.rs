@@ -1,6 +1,7 @@
 //! The configuration of a training of super-resolution, and every check of it that needs no image.
 pub use super::sections::*;
 use super::settings::{self, Settings};
+use crate::engine::memory;
 use crate::error::{Error, Report, Result};
 
 impl Config {
@@ -34,6 +35,7 @@ impl Settings for Config {
         let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
         let wrong = |cause: String| Error::Usage(Report::new("wrong configuration", cause));
         self.data.train.augment.check().map_err(wrong)?;
+        memory::parse(&self.data.cache).map_err(|e| wrong(format!("data.cache: {e}")))?;
         let rules = [
             (plain, "run.name must be the name of one folder".to_owned()),
             (self.run.steps > 0, "run.steps must be at least 1".to_owned()),

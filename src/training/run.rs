@@ -17,8 +17,9 @@ use super::sections::Config;
 use super::settings;
 use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
-use crate::data::crops::{self, CropPlan, Crops};
+use crate::data::crops::{CropPlan, Crops};
 use crate::data::folder;
+use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::system::{self, SystemConfig};
 use crate::engine::cuda::Gpu;
@@ -402,8 +403,8 @@ fn load_crops(
     let data = &config.data.train;
     let scale = config.model.scale();
     let warn = &mut |text: &str| reporter.warn(text);
-    let pictures = folder::decode_all(sources, data.on_broken, warn)?;
-    let pairs = crops::pairs(pictures, data.degrade, scale, config.data.pad)?;
+    let recipe = Recipe { degrade: data.degrade, scale, pad: config.data.pad };
+    let pairs = Pairs::load(sources, recipe, config.data.cache_bytes(), data.on_broken, warn)?;
     let plan = CropPlan {
         size: data.crop,
         batch: data.batch,
@@ -416,6 +417,11 @@ fn load_crops(
     };
     let crops = Crops::new(pairs, plan, warn)?;
     let pixels = crops.pixels() as f64 / 1e6;
-    reporter.line(&format!("{} training images, {pixels:.1} Mpx", crops.images()));
+    let (images, held) = (crops.images(), crops.held());
+    let kept = match held == images {
+        true => String::new(),
+        false => format!(", {held} of them in memory, the others read as they are drawn"),
+    };
+    reporter.line(&format!("{images} training images, {pixels:.1} Mpx{kept}"));
     Ok(crops)
 }

@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::log::{Reporter, short};
 use super::sections::Config;
 use super::sheet::{self, Shown, States};
-use crate::data::crops::{self, Pair};
+use crate::data::crops::Pair;
 use crate::data::degrade;
 use crate::data::folder::{self, OnBroken, Rgb8, Source};
+use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::sampler::{PixelNoise, Progress, condition, sample};
 use crate::engine::tensor::Tensor;
@@ -27,7 +28,7 @@ pub type Stop = Arc<AtomicUsize>;
 /// The validation images, with their low-resolution versions.
 #[derive(Debug)]
 pub struct Validation {
-    pairs: Vec<Pair>,
+    pairs: Pairs,
 }
 
 /// PSNR and SSIM of Y, in dB and 0..1.
@@ -68,8 +69,11 @@ impl Validation {
         }
         let files = spread(files, config.val.images);
         let warn = &mut |text: &str| reporter.warn(text);
-        let pictures = folder::decode_all(&files, OnBroken::Skip, warn)?;
-        let pairs = crops::pairs(pictures, data.degrade, config.model.scale(), config.data.pad)?;
+        let recipe =
+            Recipe { degrade: data.degrade, scale: config.model.scale(), pad: config.data.pad };
+        // Each is used once, in order: nothing is gained by many of them in memory.
+        let cache = config.data.cache_bytes() / 8;
+        let pairs = Pairs::load(&files, recipe, cache, OnBroken::Skip, warn)?;
         Ok(Some(Self { pairs }))
     }
 
@@ -85,11 +89,11 @@ impl Validation {
         let started = Instant::now();
         let mut sum = [Quality::default(); 2];
         let mut shown = Vec::new();
-        for pair in &self.pairs {
+        for index in 0..self.pairs.len() {
             if stop.load(Ordering::Relaxed) != 0 {
                 return Ok(None);
             }
-            let result = enlarge(network, config, pair)?;
+            let result = enlarge(network, config, &*self.pairs.get(index)?)?;
             for (sum, quality) in sum.iter_mut().zip(result.quality) {
                 sum.psnr += quality.psnr;
                 sum.ssim += quality.ssim;
