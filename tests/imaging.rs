@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{SafeTensors, tensor::TensorView};
 use srk::error::Error;
+use srk::imaging::encode::Outline;
 use srk::imaging::resample::{self, Filter, Shape};
 use srk::imaging::{Color, Depth, EncodeOptions, Format, Image, Samples, metrics};
 use srk::imaging::{check_output, decode, encode};

@@ -286,30 +286,7 @@ pub(super) fn set_threads(threads: Option<usize>) -> Result<()> {
 /// Bytes from `512M`, `2GiB`, `1.5G`, a plain number of bytes, or a share such as `50%` of what is
 /// free.
 pub(super) fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
-    let text = text.trim();
-    if let Some(percent) = text.strip_suffix('%') {
-        let percent: f64 = percent.trim().parse().map_err(|_| format!("\"{text}\" is no share"))?;
-        return if (1.0..=100.0).contains(&percent) {
-            Ok(share(available_memory(), percent / 100.0))
-        } else {
-            Err("a share is from 1% to 100%".into())
-        };
-    }
-    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
-    let number: f64 = text[..digits].parse().map_err(|_| format!("\"{text}\" is no size"))?;
-    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kb" | "kib" => 1024.0,
-        "m" | "mb" | "mib" => 1024.0 * 1024.0,
-        "g" | "gb" | "gib" => 1024.0 * 1024.0 * 1024.0,
-        other => return Err(format!("unknown unit \"{other}\"; use M or G")),
-    };
-    Ok(share(u64::MAX, (number * unit) / u64::MAX as f64))
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Between 0 and `of`.
-fn share(of: u64, part: f64) -> u64 {
-    (of as f64 * part) as u64
+    memory::parse(text)
 }
 
 /// Bytes that the process can take more than it has.

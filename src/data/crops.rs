@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::augment::{Augment, cut_turned};
 use super::degrade::{self, Context, Damage, Degrade, Draws, Process};
-use super::folder::{Picture, Rgb8};
+use super::folder::Rgb8;
+use super::store::Pairs;
 use crate::diffusion::process::Enlarge;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tensor::Tensor;
@@ -23,43 +24,6 @@ pub struct Pair {
     pub high: Rgb8,
     /// The same at `1 / scale`.
     pub low: Rgb8,
-}
-
-/// Pairs of `pictures`: padded with black to `pad` where they are smaller; what is beyond the last
-/// whole low-resolution pixel is cut off.
-pub fn pairs(
-    pictures: Vec<Picture>,
-    method: Degrade,
-    scale: usize,
-    pad: usize,
-) -> Result<Vec<Pair>> {
-    let pair = |picture: Picture| {
-        let high = picture.image.padded(pad).cut_to_multiple(scale);
-        let low = degrade::shrink(&high, method, scale)?;
-        Ok(Pair { name: picture.path.display().to_string(), high, low })
-    };
-    pictures.into_par_iter().map(pair).collect()
-}
-
-/// Those of `pictures` whose sides, padded to `pad` and cut to multiples of `scale`, have at least `least` pixels;
-/// `warn` hears of the others, all by name, that they are `why`.
-pub fn of_at_least(
-    pictures: Vec<Picture>,
-    [pad, scale, least]: [usize; 3],
-    why: &str,
-    warn: &mut dyn FnMut(&str),
-) -> Vec<Picture> {
-    let all = pictures.len();
-    let side = |side: usize| side.max(pad) / scale * scale;
-    let is_large = |p: &Picture| side(p.image.width).min(side(p.image.height)) >= least;
-    let (large, small): (Vec<_>, Vec<_>) = pictures.into_iter().partition(is_large);
-    if !small.is_empty() {
-        let name =
-            |p: &Picture| format!("{} ({}x{})", p.path.display(), p.image.width, p.image.height);
-        let names = small.iter().map(name).collect::<Vec<_>>().join(", ");
-        warn(&format!("{} of {all} images are left out, {why}: {names}", small.len()));
-    }
-    large
 }
 
 /// Which crops are drawn.
@@ -99,7 +63,7 @@ pub struct CropBatch {
 /// Random crops: batch `step` is a function of the seed and `step` alone.
 #[derive(Debug)]
 pub struct Crops {
-    pairs: Vec<Pair>,
+    pairs: Pairs,
     plan: CropPlan,
     process: Option<Process>,
 }
@@ -122,25 +86,30 @@ struct Place {
 impl Crops {
     /// Crops of those `pairs` that are large enough; `warn` hears how many are not. Exit code 2 if
     /// none is.
-    pub fn new(mut pairs: Vec<Pair>, plan: CropPlan, warn: &mut dyn FnMut(&str)) -> Result<Self> {
+    pub fn new(
+        pairs: impl Into<Pairs>,
+        plan: CropPlan,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
+        let mut pairs: Pairs = pairs.into();
         let all = pairs.len();
-        let first_small = pairs.iter().find(|p| !fits(p, plan.size)).map(|p| p.name.clone());
-        pairs.retain(|p| fits(p, plan.size));
+        let is_small = |&i: &usize| !fits(pairs.high(i), plan.size);
+        let first_small = (0..all).find(is_small).map(|i| pairs.name(i).to_owned());
+        pairs.retain(|size| fits(size, plan.size));
         let side = plan.size;
-        match first_small {
-            Some(name) if pairs.is_empty() => {
-                let what = format!("none of {all} images is as large as a crop");
-                let report = Report::new(what, format!("crops are {side} x {side}; first: {name}"));
-                return Err(Error::Usage(
-                    report.help("--set data.train.crop=N    makes them smaller"),
-                ));
-            }
-            Some(name) => warn(&format!(
+        if pairs.is_empty() {
+            let what = format!("none of {all} images is as large as a crop");
+            let first = first_small.map_or_else(String::new, |name| format!("; first: {name}"));
+            let report = Report::new(what, format!("crops are {side} x {side}{first}"));
+            let help = "--set data.train.crop=N    makes them smaller";
+            return Err(Error::Usage(report.help(help)));
+        }
+        if let Some(name) = first_small {
+            warn(&format!(
                 "{} of {all} images are smaller than a crop of {side} x {side} and are left out \
                  (first: {name})",
                 all - pairs.len()
-            )),
-            None => {}
+            ));
         }
         Ok(Self { pairs, plan, process: None })
     }
@@ -152,7 +121,12 @@ impl Crops {
 
     /// The pixels that crops are drawn from.
     pub fn pixels(&self) -> usize {
-        self.pairs.iter().map(|p| p.high.width * p.high.height).sum()
+        self.pairs.pixels()
+    }
+
+    /// How many of the images are in memory.
+    pub fn held(&self) -> usize {
+        self.pairs.held()
     }
 
     /// The same, their low-resolution sides damaged by `process`.
@@ -182,7 +156,8 @@ impl Crops {
         let CropPlan { size: side, scale, augment, enlarge, .. } = self.plan;
         let small = side / scale;
         let mut place = self.place(step, index);
-        let mut pair = &self.pairs[place.pair];
+        let held = self.pairs.get(place.pair)?;
+        let mut pair = &*held;
         let mut damage = Damage::default();
         let varied;
         if self.process.is_some() || augment.changes().changes_pixels() {
@@ -203,12 +178,12 @@ impl Crops {
         let stream = Stream::new(self.plan.seed, Purpose::Crops, step);
         let [image, x, y, symmetry] = stream.bits(index as u32, 0);
         let pair = below(image, self.pairs.len());
-        let low = &self.pairs[pair].low;
+        let (width, height) = self.pairs.low(pair);
         let small = self.plan.size / self.plan.scale;
         Place {
             pair,
-            x: below(x, low.width - small + 1),
-            y: below(y, low.height - small + 1),
+            x: below(x, width - small + 1),
+            y: below(y, height - small + 1),
             symmetry: self.plan.augment.changes().symmetry(symmetry),
         }
     }
@@ -268,8 +243,8 @@ fn margin(at: [usize; 2], side: usize, whole: [usize; 2]) -> Context {
     Context { x, y, width: end(0) - x, height: end(1) - y }
 }
 
-fn fits(pair: &Pair, side: usize) -> bool {
-    pair.high.width >= side && pair.high.height >= side
+fn fits((width, height): (usize, usize), side: usize) -> bool {
+    width >= side && height >= side
 }
 
 /// A number below `n` from 32 random bits.

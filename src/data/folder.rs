@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::idx::{self, Images};
 use crate::engine::rng::{Purpose, Stream};
 use crate::error::{Error, Report, Result};
-use crate::imaging::{self, Depth, Samples, folder as names};
+use crate::imaging::header::header;
+use crate::imaging::{self, Color, Depth, Samples, folder as names};
 
 /// An 8-bit RGB image in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,16 +134,28 @@ pub fn decode_all(
             Err(e) => broken.push((source.name(), e)),
         }
     }
+    report_broken(&broken, sources.len(), on_broken, warn)?;
+    Ok(pictures)
+}
+
+/// Names the `broken` ones of `all` images in one warning, or fails: if they should be an error, or none
+/// is left.
+pub(super) fn report_broken(
+    broken: &[(PathBuf, Error)],
+    all: usize,
+    on_broken: OnBroken,
+    warn: &mut dyn FnMut(&str),
+) -> Result<()> {
     let list = broken.iter().map(|(path, e)| describe(path, e)).collect::<Vec<_>>().join("; ");
-    let what = format!("{} of {} images cannot be read", broken.len(), sources.len());
-    if pictures.is_empty() || (on_broken == OnBroken::Error && !broken.is_empty()) {
+    let what = format!("{} of {all} images cannot be read", broken.len());
+    if broken.len() == all || (on_broken == OnBroken::Error && !broken.is_empty()) {
         let help = "repair or remove them, or: --set data.train.on_broken=skip";
         return Err(Error::Usage(Report::new(what, list).help(help)));
     }
     if !broken.is_empty() {
         warn(&format!("{what} and are left out: {list}"));
     }
-    Ok(pictures)
+    Ok(())
 }
 
 /// One line about a file that cannot be read.
@@ -170,15 +183,28 @@ impl Source {
     }
 
     pub(super) fn decode(&self) -> Result<Rgb8> {
+        self.decode_if(&|_| Ok(()))
+    }
+
+    /// Decodes it, unless `fits`, which is told about how many bytes that takes, says otherwise.
+    pub(super) fn decode_if(&self, fits: &dyn Fn(u64) -> Result<()>) -> Result<Rgb8> {
         match self {
-            Self::File(path) => decode(path),
+            Self::File(path) => decode(path, fits),
             Self::Idx(images, index) => Ok(images.image(*index)),
         }
     }
 }
 
-fn decode(path: &Path) -> Result<Rgb8> {
-    let image = imaging::read(path)?.to_rgb().to_depth(Depth::Eight);
+fn decode(path: &Path, fits: &dyn Fn(u64) -> Result<()>) -> Result<Rgb8> {
+    let bytes = imaging::decode::read_bytes(path)?;
+    if let Some(header) = header(&bytes) {
+        fits(header.decoding)?;
+    }
+    let image = imaging::decode(&bytes, &path.display().to_string())?;
+    drop(bytes);
+    // Only what is not of this kind is copied.
+    let image = if image.color == Color::Rgb { image } else { image.to_rgb() };
+    let image = image.to_depth(Depth::Eight);
     match image.samples {
         Samples::U8(pixels) => Ok(Rgb8 { width: image.width, height: image.height, pixels }),
         Samples::U16(_) => unreachable!("to_depth narrows"),
@@ -208,7 +234,11 @@ impl Rgb8 {
     }
 
     /// The largest part from the top left whose sides are multiples of `factor`.
-    pub fn cut_to_multiple(&self, factor: usize) -> Self {
-        self.cut(0, 0, self.width / factor * factor, self.height / factor * factor)
+    pub fn cut_to_multiple(self, factor: usize) -> Self {
+        let (width, height) = (self.width / factor * factor, self.height / factor * factor);
+        match (width, height) == (self.width, self.height) {
+            true => self,
+            false => self.cut(0, 0, width, height),
+        }
     }
 }

@@ -8,3 +8,4 @@ pub mod folder;
 pub mod idx;
 pub mod pairs;
 pub mod prep;
+pub mod store;

@@ -25,6 +25,38 @@ pub fn in_words(bytes: u64) -> String {
     }
 }
 
+/// Bytes from `512M`, `2GiB`, `1.5G`, a plain number of bytes, or a share such as `50%` of what is
+/// free.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: f64 = percent.trim().parse().map_err(|_| format!("\"{text}\" is no share"))?;
+        return if (1.0..=100.0).contains(&percent) {
+            Ok(share(available(), percent / 100.0))
+        } else {
+            Err("a share is from 1% to 100%".into())
+        };
+    }
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| format!("\"{text}\" is no size"))?;
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" | "kib" => 1024.0,
+        "m" | "mb" | "mib" => 1024.0 * 1024.0,
+        "g" | "gb" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        other => return Err(format!("unknown unit \"{other}\"; use M or G")),
+    };
+    Ok(share(u64::MAX, (number * unit) / u64::MAX as f64))
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Between 0 and `of`.
+fn share(of: u64, part: f64) -> u64 {
+    (of as f64 * part) as u64
+}
+
 fn read(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok()
 }

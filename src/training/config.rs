@@ -3,6 +3,7 @@ use super::plan::{LARGEST_CROP, MOST_CROPS};
 pub use super::sections::*;
 use super::settings::{self, Settings};
 use crate::data::degrade::DegradeConfig;
+use crate::engine::memory;
 use crate::error::{Error, Report, Result};
 
 impl Config {
@@ -37,6 +38,7 @@ impl Settings for Config {
         let wrong = |cause: String| Error::Usage(Report::new("wrong configuration", cause));
         self.data.train.augment.check().map_err(wrong)?;
         self.degrade.as_ref().map_or(Ok(()), DegradeConfig::check).map_err(wrong)?;
+        memory::parse(&self.data.cache).map_err(|e| wrong(format!("data.cache: {e}")))?;
         let rules = [
             (plain, "run.name must be the name of one folder".to_owned()),
             (self.run.steps > 0, "run.steps must be at least 1".to_owned()),

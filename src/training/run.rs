@@ -21,9 +21,10 @@ use super::sections::Config;
 use super::settings;
 use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
-use crate::data::crops::{self, CropPlan, Crops};
+use crate::data::crops::{CropPlan, Crops};
 use crate::data::degrade::Process;
 use crate::data::folder;
+use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::sampler::condition;
 use crate::diffusion::system::{self, SystemConfig};
@@ -500,16 +501,9 @@ fn load_crops(
     let data = &config.data.train;
     let scale = config.model.scale();
     let warn = &mut |text: &str| reporter.warn(text);
-    let pictures = folder::decode_all(sources, data.on_broken, warn)?;
-    let all = pictures.len();
-    let why = format!("smaller than the factor {scale}");
-    let pictures = crops::of_at_least(pictures, [config.data.pad, scale, scale], &why, warn);
-    if pictures.is_empty() {
-        let what = format!("none of {all} images is as large as a crop");
-        let report = Report::new(what, format!("crops are {0} x {0}", data.crop));
-        return Err(Error::Usage(report.help("--set data.train.crop=N    makes them smaller")));
-    }
-    let pairs = crops::pairs(pictures, data.degrade, scale, config.data.pad)?;
+    let small = (scale, format!("smaller than the factor {scale}"));
+    let recipe = Recipe { degrade: data.degrade, scale, pad: config.data.pad, small };
+    let pairs = Pairs::load(sources, recipe, config.data.cache_bytes(), data.on_broken, warn)?;
     let plan = CropPlan {
         size: data.crop,
         batch: data.batch,
@@ -523,6 +517,11 @@ fn load_crops(
     let process = config.degrade.clone().map(|d| Process::new(d, data.degrade, scale));
     let crops = Crops::new(pairs, plan, warn)?.damaged(process);
     let pixels = crops.pixels() as f64 / 1e6;
-    reporter.line(&format!("{} training images, {pixels:.1} Mpx", crops.images()));
+    let (images, held) = (crops.images(), crops.held());
+    let kept = match held == images {
+        true => String::new(),
+        false => format!(", {held} of them in memory, the others read as they are drawn"),
+    };
+    reporter.line(&format!("{images} training images, {pixels:.1} Mpx{kept}"));
     Ok(crops)
 }

@@ -7,6 +7,7 @@ use crate::data::augment::Augment;
 use crate::data::degrade::{Degrade, DegradeConfig};
 use crate::data::folder::OnBroken;
 use crate::diffusion::sampler::Diffusion;
+use crate::engine::memory;
 use crate::models::ModelConfig;
 use crate::models::discriminator::DiscriminatorConfig;
 
@@ -73,11 +74,26 @@ pub struct DataConfig {
     /// Sides that images have at least: smaller ones are padded with black around; 0 pads none.
     #[serde(default)]
     pub pad: usize,
+    /// How much memory decoded images may take, such as `2G`, or a share of what is free at the start;
+    /// those beyond are read as they are drawn. Batches do not depend on it.
+    #[serde(default = "half")]
+    pub cache: String,
     /// Images to learn from.
     pub train: TrainData,
     /// Images to validate on.
     #[serde(default)]
     pub val: ValData,
+}
+
+fn half() -> String {
+    "50%".into()
+}
+
+impl DataConfig {
+    /// [`cache`](Self::cache) in bytes.
+    pub fn cache_bytes(&self) -> u64 {
+        memory::parse(&self.cache).unwrap_or(0)
+    }
 }
 
 /// `[data.train]`.

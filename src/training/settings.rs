@@ -23,7 +23,7 @@ const MAY_CHANGE: [&str; 5] =
 const ONLY_AT_START: &str = "run.init";
 
 /// Sections that do not change the weights.
-const FREE: [&str; 5] = ["log.", "ckpt.", "val.", "sample.", "data.val."];
+const FREE: [&str; 6] = ["log.", "ckpt.", "val.", "sample.", "data.val.", "data.cache"];
 
 /// Reads `text`, called `name` in messages, with every `a.b=v` of `overrides` applied to it.
 ///
@@ -69,7 +69,7 @@ fn to_table(config: &impl Settings) -> Table {
 }
 
 /// The dotted keys in which two configurations differ, with both values, leaving out what does not
-/// change the weights: `log`, `ckpt`, `val`, `sample`, and `data.val` but for its split.
+/// change the weights: `log`, `ckpt`, `val`, `sample`, `data.cache`, and `data.val` but for its split.
 pub fn differences<C: Settings>(one: &C, other: &C) -> Vec<String> {
     let free = |key: &str| key != "data.val.split" && FREE.iter().any(|p| key.starts_with(p));
     let all = all_differences(one, other).into_iter().filter(|(key, _)| !free(key));

@@ -9,9 +9,10 @@ use serde_json::Value;
 use super::log::{Reporter, short};
 use super::sections::{Config, ValMetric};
 use super::sheet::{self, Shown, States};
-use crate::data::crops::{self, Pair};
+use crate::data::crops::Pair;
 use crate::data::degrade;
 use crate::data::folder::{self, OnBroken, Rgb8, Source};
+use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::sampler::{PixelNoise, Progress, Walk, condition};
 pub use crate::engine::tape::Stop;
@@ -27,7 +28,7 @@ use crate::models::perceptual::{Distance, Kind};
 /// The validation images, with their low-resolution versions.
 #[derive(Debug)]
 pub struct Validation {
-    pairs: Vec<Pair>,
+    pairs: Pairs,
     /// What `val.metrics` asks for.
     distances: Vec<(Kind, Distance)>,
 }
@@ -72,16 +73,17 @@ impl Validation {
         }
         let files = spread(files, config.val.images);
         let warn = &mut |text: &str| reporter.warn(text);
-        let pictures = folder::decode_all(&files, OnBroken::Skip, warn)?;
         let (scale, pad) = (config.model.scale(), config.data.pad);
         // As `evaluate::check_size`: less cannot be measured.
         let least = metrics::SSIM_WINDOW + 2 * scale;
         let why = format!("too small for SSIM, which needs {least} pixels a side at this factor");
-        let pictures = crops::of_at_least(pictures, [pad, scale, least], &why, warn);
-        if pictures.is_empty() {
+        let recipe = Recipe { degrade: data.degrade, scale, pad, small: (least, why) };
+        // Each is used once, in order: nothing is gained by many of them in memory.
+        let cache = config.data.cache_bytes() / 8;
+        let pairs = Pairs::load(&files, recipe, cache, OnBroken::Skip, warn)?;
+        if pairs.is_empty() {
             return Ok(None);
         }
-        let pairs = crops::pairs(pictures, data.degrade, scale, pad)?;
         Ok(Some(Self { pairs, distances: distances(config)? }))
     }
 
@@ -98,11 +100,11 @@ impl Validation {
         let mut sum = [Quality::default(); 2];
         let mut far = self.distances.iter().map(|_| Vec::new()).collect::<Vec<Vec<f64>>>();
         let mut shown = Vec::new();
-        for pair in &self.pairs {
+        for index in 0..self.pairs.len() {
             if stop.load(Ordering::Relaxed) != 0 {
                 return Ok(None);
             }
-            let result = match enlarge(network, config, pair, stop) {
+            let result = match enlarge(network, config, &*self.pairs.get(index)?, stop) {
                 Err(Error::Interrupted { .. }) => return Ok(None),
                 result => result?,
             };

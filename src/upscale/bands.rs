@@ -24,15 +24,41 @@ pub(super) struct Bands<'a> {
     scale: usize,
     /// Size of the output.
     size: (usize, usize),
-    /// Rows of tiles that are still to come, the current one first: where they start and end.
-    rows: std::iter::Peekable<std::vec::IntoIter<(usize, usize)>>,
+    /// Rows of tiles that are still to come, the current one first.
+    rows: std::iter::Peekable<std::vec::IntoIter<Row>>,
     /// Low-resolution pixels of the current row that are there.
     there: usize,
     /// Columns of the image after padding.
     columns: usize,
-    halo: usize,
     held: Held,
     alpha: Option<Alpha<'a>>,
+}
+
+/// A row of tiles, in low-resolution pixels.
+#[derive(Clone, Copy)]
+struct Row {
+    start: usize,
+    end: usize,
+    /// The first row that its tiles, or those after it, reach.
+    top: usize,
+}
+
+fn rows_of(plan: &Plan) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for tile in &plan.tiles {
+        // A tile that is halved later reaches a halo beyond its core, again.
+        let top = tile.padded.y.min(tile.core.y.saturating_sub(plan.halo));
+        match rows.last_mut().filter(|row| row.start == tile.core.y) {
+            Some(row) => row.top = row.top.min(top),
+            None => rows.push(Row { start: tile.core.y, end: tile.core.bottom(), top }),
+        }
+    }
+    let mut top = usize::MAX;
+    for row in rows.iter_mut().rev() {
+        top = top.min(row.top);
+        row.top = top;
+    }
+    rows
 }
 
 enum Held {
@@ -44,8 +70,6 @@ enum Held {
 impl<'a> Bands<'a> {
     pub(super) fn new(image: &'a Image, plan: &Plan, scale: usize) -> Result<Self> {
         let size = (image.width * scale, image.height * scale);
-        let mut rows: Vec<_> = plan.tiles.iter().map(|t| (t.core.y, t.core.bottom())).collect();
-        rows.dedup();
         let held = match plan.blended {
             true => Held::Blended(Blend::new(size)),
             false => Held::Exact(Vec::new(), 0),
@@ -54,10 +78,9 @@ impl<'a> Bands<'a> {
             image,
             scale,
             size,
-            rows: rows.into_iter().peekable(),
+            rows: rows_of(plan).into_iter().peekable(),
             there: 0,
             columns: plan.padded.0,
-            halo: plan.halo,
             held,
             alpha: image.alpha.as_ref().map(|a| Alpha::new(a, image, size)).transpose()?,
         })
@@ -66,7 +89,7 @@ impl<'a> Bands<'a> {
     /// Takes the pixels `[H, W, 3]` of a tile, halo included, and hands on what is complete. Tiles come
     /// row by row; within a row in any order and in pieces.
     pub(super) fn add(&mut self, tile: &Tile, pixels: &[f32], sink: &mut Sink<'_>) -> Result<()> {
-        let Some(&(start, end)) = self.rows.peek() else {
+        let Some(&Row { start, end, .. }) = self.rows.peek() else {
             return Err(Error::shape("upscale", "no more tiles", &[tile.core.y]));
         };
         let held = tile.padded.scaled(self.scale);
@@ -90,8 +113,7 @@ impl<'a> Bands<'a> {
     }
 
     fn hand_on(&mut self, sink: &mut Sink<'_>) -> Result<()> {
-        let below =
-            self.rows.peek().map(|&(start, _)| start.saturating_sub(self.halo) * self.scale);
+        let below = self.rows.peek().map(|row| row.top * self.scale);
         let strips = match &mut self.held {
             Held::Exact(strips, _) => std::mem::take(strips),
             Held::Blended(blend) => {

@@ -227,7 +227,8 @@ impl Budget {
     }
 
     fn more(&self, needed: u64) -> String {
-        let mib = needed.div_ceil(1 << 20);
+        // What the process takes before any work is not the same every time.
+        let mib = (needed + needed / 16).div_ceil(1 << 20);
         match self.ram {
             Some(_) if needed <= self.most => format!("--ram {mib}M is enough"),
             _ => format!(

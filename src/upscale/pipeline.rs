@@ -18,7 +18,7 @@ use crate::imaging::{self, Image};
 
 /// Decodes files in their order, small ones ahead of their use.
 pub struct Reader {
-    pictures: Receiver<Picture>,
+    pictures: Receiver<(PathBuf, Picture)>,
 }
 
 enum Picture {
@@ -38,7 +38,8 @@ impl Reader {
         std::thread::spawn(move || {
             for file in files {
                 // The other end is gone when the work was interrupted.
-                if send.send(ahead(&file)).is_err() {
+                let picture = ahead(&file);
+                if send.send((file, picture)).is_err() {
                     return;
                 }
             }
@@ -46,22 +47,24 @@ impl Reader {
         Self { pictures }
     }
 
-    /// The next picture, which is that of `file`.
+    /// The picture of `file`, one of the files and behind those that were asked for.
     ///
     /// # Errors
     /// If it cannot be read, and what `admit` says of one that is not small.
     pub fn next(&self, file: &Path, admit: &Admit<'_>) -> Result<Image> {
-        match self.pictures.recv() {
-            Ok(Picture::Decoded(image)) => image,
+        // A file that was given up before it was asked for is passed over.
+        let found = self.pictures.iter().find(|(path, _)| path == file);
+        match found.map(|(_, picture)| picture) {
+            Some(Picture::Decoded(image)) => image,
             // Nothing else is held now.
-            Ok(Picture::Large) => {
+            Some(Picture::Large) => {
                 let bytes = imaging::decode::read_bytes(file)?;
                 if let Some(header) = header(&bytes) {
                     admit(bytes.len() as u64, &header)?;
                 }
                 imaging::decode(&bytes, &file.display().to_string())
             }
-            Err(_) => Err(gone("read", file)),
+            None => Err(gone("read", file)),
         }
     }
 }
