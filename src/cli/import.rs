@@ -137,10 +137,10 @@ fn summary(imported: &Imported, output: &Path) {
         ("written", output.display().to_string()),
     ];
     for (key, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-        print(&format!("{key:<12} {value}"));
+        print(format_args!("{key:<12} {value}"));
     }
     for note in &imported.notes {
-        print(&format!("note: {note}"));
+        print(format_args!("note: {note}"));
     }
-    print(&format!("next: srk upscale -m {} in.png out.png", output.display()));
+    print(format_args!("next: srk upscale -m {} in.png out.png", output.display()));
 }

@@ -98,9 +98,9 @@ fn list(as_json: bool) -> Result<()> {
         let system = System::open(name)?;
         let d = Description::of(&system);
         if as_json {
-            print(&d.json().to_string());
+            print(d.json());
         } else {
-            print(&format!(
+            print(format_args!(
                 "{name}  x{}  {}  {} parameters  {} of {} steps  {}  in this binary",
                 d.scale, d.arch, d.parameters, d.default_steps, d.steps, d.license
             ));
@@ -118,7 +118,7 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
     let d = Description::of(&system);
     if as_json {
         return {
-            print(&d.json().to_string());
+            print(d.json());
             Ok(())
         };
     }
@@ -135,11 +135,11 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         ("diffusion", system.metadata.get("srk.diffusion").cloned().unwrap_or_default()),
     ];
     for (key, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-        print(&format!("{key:<16} {value}"));
+        print(format_args!("{key:<16} {value}"));
     }
     if tensors {
         for p in system.network.state() {
-            print(&format!("{:<48} {:?}", p.name(), p.value().shape()));
+            print(format_args!("{:<48} {:?}", p.name(), p.value().shape()));
         }
     }
     Ok(())

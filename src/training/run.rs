@@ -224,7 +224,7 @@ impl<'a> Run<'a> {
             if (stale || signal != 0) && !saves {
                 self.save_and_say(true, reporter)?;
             }
-            if signal != 0 && !(step == self.config.run.steps && !self.validation_is_due()) {
+            if signal != 0 && (step != self.config.run.steps || self.validation_is_due()) {
                 return Err(self.interrupted(signal));
             }
         }

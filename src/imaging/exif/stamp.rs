@@ -51,7 +51,7 @@ pub(in crate::imaging) fn stamped(block: Option<Vec<u8>>, new: Option<&str>) -> 
     let Some((order, first)) = Tiff::directory(&block) else { return Some(block) };
     let count = usize::from(order.u16(&block, first)?);
     let Some(entries) = block.get(first + 2..first + 2 + 12 * count) else { return Some(block) };
-    let ours = |entry: &&[u8; 12]| !is_entry_of_stamp(order, &block, *entry);
+    let ours = |entry: &&[u8; 12]| !is_entry_of_stamp(order, &block, entry);
     let mut entries: Vec<[u8; 12]> = entries.as_chunks().0.iter().filter(ours).copied().collect();
     let next = order.u32(&block, first + 2 + 12 * count).unwrap_or(0);
     let end = block.len().next_multiple_of(2);
