@@ -1,4 +1,5 @@
 //! What several subcommands share: signals, sizes, devices, opening a model.
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -11,7 +12,16 @@ use crate::diffusion::system::System;
 use crate::engine::cuda;
 use crate::engine::device::{DType, Device};
 use crate::error::{Error, Report, Result};
+use crate::import::ncnn;
 use crate::upscale::Upscaler;
+
+/// Opens a model as [`System::open`] does, or the layers and weights of another program.
+pub(super) fn open(model: &str) -> Result<System> {
+    match Path::new(model) {
+        path if ncnn::is_param(path) => ncnn::open(path),
+        _ => System::open(model),
+    }
+}
 
 /// The number of the signal that asked to stop; 0 while none did.
 pub(super) type Stop = Arc<AtomicUsize>;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::common::{self, DeviceChoice, Precision, Sampling};
-use crate::diffusion::system::System;
 use crate::error::{Error, Report, Result};
 use crate::evaluate::{self, Scores};
 use crate::imaging::{self, Image};
@@ -91,7 +90,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 
 /// Degrades every picture of the folders, enlarges it and compares.
 fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
-    let mut system = System::open(&args.model)?;
+    let mut system = common::open(&args.model)?;
     args.sampling.apply(&mut system)?;
     if system.scale() != args.scale {
         let what = format!("{} enlarges {} times", system.name, system.scale());

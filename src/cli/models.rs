@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::import;
+use super::{common, import};
 use crate::diffusion::system::{System, SystemConfig};
 use crate::engine::device::DType;
 use crate::error::{Error, Report, Result};
@@ -98,7 +98,7 @@ fn list(as_json: bool) -> Result<()> {
 }
 
 fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
-    let system = System::open(model).map_err(|e| with_contents(e, model))?;
+    let system = common::open(model).map_err(|e| with_contents(e, model))?;
     let d = Description::of(&system);
     if as_json {
         return {
@@ -114,10 +114,11 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         ("steps", format!("{} by default, {} trained", d.default_steps, d.steps)),
         ("receptive field", d.field.clone()),
         ("licence", d.license.clone()),
-        ("config", system.metadata.get("srk.config").cloned().unwrap_or_default()),
+        ("source", system.metadata.get("srk.source").cloned().unwrap_or_default()),
+        ("config", brief(system.metadata.get("srk.config").cloned().unwrap_or_default())),
         ("diffusion", system.metadata.get("srk.diffusion").cloned().unwrap_or_default()),
     ];
-    for (key, value) in rows {
+    for (key, value) in rows.into_iter().filter(|(_, value)| !value.is_empty()) {
         print(&format!("{key:<16} {value}"));
     }
     if tensors {
@@ -126,6 +127,17 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The beginning of a text that fills pages, such as the layers of a graph.
+pub(super) fn brief(text: String) -> String {
+    match text.char_indices().nth(1000) {
+        None => text,
+        Some(_) => {
+            let begin: String = text.chars().take(200).collect();
+            format!("{begin} ... ({} characters; --json shows the model's numbers)", text.len())
+        }
+    }
 }
 
 /// Adds what a file holds to the error that it cannot be used.

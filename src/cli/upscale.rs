@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// The output file, or the folder of the outputs
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
-    /// A model of this binary, a weights file, or the folder of a training run
+    /// A model of this binary, a weights file, the folder of a training run, or a .param of ncnn
     #[arg(short, long, visible_short_alias = 'n', default_value = "srk-x4")]
     model: String,
     /// How many times as large; the model's 4x is resampled to any other factor
@@ -118,7 +118,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     // Less than the tiles themselves: what is kept for reuse counts as memory, too.
     pool::limit(256 << 20);
     let jobs = args.request()?.jobs()?;
-    let mut system = System::open(&args.model)?;
+    let mut system = common::open(&args.model)?;
     args.sampling.apply(&mut system)?;
     let upscaler = common::place(system, &args.device, args.precision)?;
     let system = upscaler.system();

@@ -4,6 +4,7 @@ pub mod biggan_unet;
 pub mod discriminator;
 pub mod dual_domain_grid;
 pub mod dual_domain_unet;
+pub mod graph;
 pub mod laplacian;
 pub mod patch_discriminator;
 pub mod residual_unet;
@@ -66,6 +67,9 @@ pub enum ModelConfig {
     /// SRDiff's network.
     #[serde(rename = "srdiff-unet")]
     SrdiffUNet(srdiff_unet::SrdiffUNetConfig),
+    /// The layers of an ncnn file, from low resolution straight to high.
+    #[serde(rename = "ncnn-graph")]
+    Graph(graph::GraphConfig),
 }
 
 impl ModelConfig {
@@ -84,6 +88,7 @@ impl ModelConfig {
             Self::Srgan(c) => Box::new(srgan::Srgan::new(c, seed)),
             Self::Rrdb(c) => Box::new(rrdb::Rrdb::new(c, seed)),
             Self::SrdiffUNet(c) => Box::new(srdiff_unet::SrdiffUNet::new(c, seed)),
+            Self::Graph(c) => Box::new(graph::Graph::new(c)),
         }
     }
 
@@ -102,6 +107,7 @@ impl ModelConfig {
             Self::Srgan(c) => c.scale,
             Self::Rrdb(c) => c.scale,
             Self::SrdiffUNet(c) => c.scale,
+            Self::Graph(c) => c.scale,
         }
     }
 }
@@ -164,6 +170,17 @@ pub trait Network: Send + Sync {
 
     /// What tiling and padding must respect.
     fn geometry(&self) -> Geometry;
+
+    /// What the origins of tiles must be multiples of, so that a tile computes what the whole would; sides
+    /// must be multiples of the alignment alone.
+    fn tile_align(&self) -> usize {
+        self.geometry().align
+    }
+
+    /// How far blended tiles reach beyond their core, in low-resolution pixels.
+    fn overlap(&self) -> usize {
+        16
+    }
 
     /// Floats that one call keeps alive at its peak, for each low-resolution pixel; tiles are sized
     /// by it.

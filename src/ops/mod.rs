@@ -37,6 +37,7 @@ pub mod mean_pixels;
 pub mod mish;
 pub mod mse_loss;
 pub mod multi_tensor;
+pub mod multiply;
 pub mod nearest2;
 pub mod noise;
 pub mod pad_reflect;
@@ -48,6 +49,7 @@ pub(crate) mod product;
 pub mod q_sample;
 pub mod relu;
 pub mod reparameterise;
+pub mod resample;
 pub mod reshape;
 pub mod sampler_step;
 pub mod scale;
@@ -100,6 +102,7 @@ pub fn all() -> Vec<OpCase> {
         mean_pixels::cases(),
         mish::cases(),
         mse_loss::cases(),
+        multiply::cases(),
         nearest2::cases(),
         pad_reflect::cases(),
         pad_zero::cases(),
@@ -107,6 +110,7 @@ pub fn all() -> Vec<OpCase> {
         prelu::cases(),
         relu::cases(),
         reparameterise::cases(),
+        resample::cases(),
         reshape::cases(),
         scale::cases(),
         scale_images::cases(),

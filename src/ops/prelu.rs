@@ -1,11 +1,11 @@
-//! Parametric rectified linear unit with one slope for the whole map (He et al. 2015).
+//! Parametric rectified linear unit with one slope for the whole map, or one for each channel (He et al. 2015).
 //!
-//! x: any shape, slope: `[1]`.
+//! x: any shape whose last axis is C, slope: `[1]` or `[C]`.
 //!
 //! ```text
-//! y      = x where x > 0, else slope x
-//! dx     = dy where x > 0, else slope dy
-//! dslope = sum of dy x where x <= 0
+//! y         = x where x > 0, else slope[c] x
+//! dx        = dy where x > 0, else slope[c] dy
+//! dslope[c] = sum of dy x where x <= 0, over the channel or all
 //! ```
 //!
 //! Summed in a fixed order: in double precision on the CPU, in single on a GPU.
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::on_device;
 
 impl Tape {
-    /// `x`, multiplied by `slope` `[1]` where it is not positive.
+    /// `x`, multiplied by `slope`, `[1]` or one for each channel, where it is not positive.
     pub fn prelu(&mut self, x: &Var, slope: &Var) -> Result<Var> {
         self.apply(Prelu, &[x, slope])
     }
@@ -33,12 +33,14 @@ impl Op for Prelu {
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [x, slope] = inputs else { unreachable!("prelu takes two inputs") };
-        if slope.shape() != [1] {
-            return Err(Error::shape(self.name(), "one slope, [1]", slope.shape()));
+        let channels = x.shape().last().copied().unwrap_or(1);
+        if slope.shape() != [1] && slope.shape() != [channels] {
+            let wanted = format!("one slope, [1], or {channels} slopes");
+            return Err(Error::shape(self.name(), wanted, slope.shape()));
         }
         let mut y = Tensor::empty_as(x, x.shape())?;
         on_device!(x,
-            cpu::<T> => cpu::forward::<T>(slope.cpu()?[0], x.cpu()?, y.cpu_mut()?),
+            cpu::<T> => cpu::forward::<T>(slope.cpu()?, x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => cuda::forward(&gpu, x, slope, &mut y)?,
         );
         Ok((y, Saved::new()))
@@ -52,10 +54,10 @@ impl Op for Prelu {
             cpu::<T> => {
                 let (x, dy) = (x.cpu::<T>()?, dy.cpu()?);
                 if let Some(dx) = dx {
-                    cpu::by_input(slope.cpu()?[0], x, dy, dx.cpu_mut()?);
+                    cpu::by_input(slope.cpu()?, x, dy, dx.cpu_mut()?);
                 }
                 if let Some(dslope) = dslope {
-                    dslope.cpu_mut()?[0] = cpu::by_slope(x, dy);
+                    cpu::by_slope(x, dy, dslope.cpu_mut()?);
                 }
             },
             cuda(gpu) => {
@@ -71,13 +73,19 @@ impl Op for Prelu {
     }
 }
 
-/// An odd length, one element, several blocks and a rest; a map of a generator.
+/// An odd length, one element, several blocks and a rest; the same with a slope for each channel; maps of
+/// generators.
 pub fn cases() -> Vec<OpCase> {
     vec![
         OpCase::new(|| Prelu, &[&[2, 3, 5, 7], &[1]]),
         OpCase::new(|| Prelu, &[&[1], &[1]]),
         OpCase::new(|| Prelu, &[&[3, 31, 17, 5], &[1]]).kernel_only(),
+        OpCase::new(|| Prelu, &[&[2, 3, 5, 7], &[7]]),
+        OpCase::new(|| Prelu, &[&[1, 2, 3, 16], &[16]]),
+        OpCase::new(|| Prelu, &[&[3, 31, 17, 5], &[5]]).kernel_only(),
+        OpCase::new(|| Prelu, &[&[1, 33, 16, 264], &[264]]).kernel_only(),
         OpCase::new(|| Prelu, &[&[1, 96, 96, 64], &[1]]).timed_only(),
+        OpCase::new(|| Prelu, &[&[1, 96, 96, 64], &[64]]).timed_only(),
     ]
 }
 
@@ -86,18 +94,27 @@ mod cuda {
     use crate::engine::device::DType;
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
+    use crate::ops::column_blocks;
 
     pub(super) fn forward(gpu: &Gpu, x: &Tensor, slope: &Tensor, y: &mut Tensor) -> Result<()> {
-        let args = [x.into(), slope.into(), y.into(), x.len().into()];
+        let args = [x.into(), slope.into(), y.into(), x.len().into(), slope.len().into()];
         gpu.launch("prelu_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)
     }
 
     pub(super) fn by_input(gpu: &Gpu, [x, slope, dy]: [&Tensor; 3], dx: &mut Tensor) -> Result<()> {
-        let args = [x.into(), slope.into(), dy.into(), dx.into(), x.len().into()];
+        let sizes = [x.len().into(), slope.len().into()];
+        let args = [&[x.into(), slope.into(), dy.into(), dx.into()], &sizes[..]].concat();
         gpu.launch("prelu_backward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)
     }
 
     pub(super) fn by_slope(gpu: &Gpu, x: &Tensor, dy: &Tensor, slope: &mut Tensor) -> Result<()> {
+        match slope.len() {
+            1 => by_one_slope(gpu, x, dy, slope),
+            _ => by_slopes(gpu, x, dy, slope),
+        }
+    }
+
+    fn by_one_slope(gpu: &Gpu, x: &Tensor, dy: &Tensor, slope: &mut Tensor) -> Result<()> {
         // Enough blocks for any GPU, few enough for one block to add up.
         let blocks = x.len().div_ceil(2048).clamp(1, 1024);
         let partial = Tensor::empty_on(&x.device(), DType::F32, &[blocks])?;
@@ -107,25 +124,61 @@ mod cuda {
         let args = [(&partial).into(), slope.into(), blocks.into(), 1usize.into()];
         gpu.launch("mean_loss_finish", x.dtype(), Grid::new([1, 1, 1], 256), &args)
     }
+
+    fn by_slopes(gpu: &Gpu, x: &Tensor, dy: &Tensor, slopes: &mut Tensor) -> Result<()> {
+        let (dtype, c) = (x.dtype(), slopes.len());
+        let pixels = x.len() / c;
+        let ([across, splits], rows) = column_blocks(dtype, pixels, c);
+        let mut partial = Tensor::empty_on(&x.device(), DType::F32, &[splits, c])?;
+        let sizes = [pixels, c, rows].map(Into::into);
+        let args = [&[x.into(), dy.into(), (&mut partial).into()], &sizes[..]].concat();
+        gpu.launch("prelu_channel_sums", dtype, Grid::new([across, splits, 1], 256), &args)?;
+        let args = [(&partial).into(), slopes.into(), c.into(), splits.into()];
+        gpu.launch("prelu_channel_finish", dtype, Grid::elements(c), &args)
+    }
 }
 
 mod cpu {
     use crate::engine::device::Real;
-    use crate::ops::parallel::{sum, zip2, zip3};
+    use crate::engine::pool::Buffer;
+    use crate::ops::parallel::{column_sums, rows, sum, zip2, zip3};
 
-    pub(super) fn forward<T: Real>(slope: T, x: &[T], y: &mut [T]) {
+    pub(super) fn forward<T: Real>(slopes: &[T], x: &[T], y: &mut [T]) {
         let zero = T::default();
-        zip2(y, x, |y, &x| *y = if x > zero { x } else { slope * x });
+        if let &[slope] = slopes {
+            return zip2(y, x, |y, &x| *y = if x > zero { x } else { slope * x });
+        }
+        let c = slopes.len();
+        rows(y, c, |pixel, y| {
+            for ((y, &x), &slope) in y.iter_mut().zip(&x[pixel * c..]).zip(slopes) {
+                *y = if x > zero { x } else { slope * x };
+            }
+        });
     }
 
-    pub(super) fn by_input<T: Real>(slope: T, x: &[T], dy: &[T], dx: &mut [T]) {
-        let zero = T::default();
-        zip3(dx, x, dy, |dx, &x, &dy| *dx = if x > zero { dy } else { slope * dy });
+    pub(super) fn by_input<T: Real>(slopes: &[T], x: &[T], dy: &[T], dx: &mut [T]) {
+        let (zero, c) = (T::default(), slopes.len());
+        if let &[slope] = slopes {
+            return zip3(dx, x, dy, |dx, &x, &dy| *dx = if x > zero { dy } else { slope * dy });
+        }
+        rows(dx, c, |pixel, dx| {
+            let (x, dy) = (&x[pixel * c..][..c], &dy[pixel * c..][..c]);
+            for (k, dx) in dx.iter_mut().enumerate() {
+                *dx = if x[k] > zero { dy[k] } else { slopes[k] * dy[k] };
+            }
+        });
     }
 
-    pub(super) fn by_slope<T: Real>(x: &[T], dy: &[T]) -> T {
+    pub(super) fn by_slope<T: Real>(x: &[T], dy: &[T], dslopes: &mut [T]) {
         let zero = T::default();
-        let each = |i: usize| if x[i] > zero { 0.0 } else { x[i].to_f64() * dy[i].to_f64() };
-        T::from_f64(sum(x.len(), each))
+        if let [dslope] = dslopes {
+            let each = |i: usize| if x[i] > zero { 0.0 } else { x[i].to_f64() * dy[i].to_f64() };
+            *dslope = T::from_f64(sum(x.len(), each));
+            return;
+        }
+        let mut products = Buffer::<T>::new(x.len());
+        zip3(&mut products, x, dy, |p, &x, &dy| *p = if x > zero { zero } else { x * dy });
+        let sums = column_sums(&products, dslopes.len());
+        dslopes.iter_mut().zip(sums).for_each(|(d, sum)| *d = T::from_f64(sum));
     }
 }

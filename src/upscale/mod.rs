@@ -98,9 +98,6 @@ pub struct Plan {
     pub memory: u64,
 }
 
-/// Low-resolution pixels that neighbouring tiles share where the network sees the whole map.
-const BLEND_OVERLAP: usize = 16;
-
 /// Plans the tiles for an image of `width` x `height`.
 ///
 /// # Errors
@@ -113,14 +110,16 @@ pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Setting
     let steps = steps.min(system.config.diffusion.process.steps());
     let padded = (width.next_multiple_of(align), height.next_multiple_of(align));
     let blended = geometry.receptive_field.is_none();
-    let halo = geometry.receptive_field.map_or(BLEND_OVERLAP, |r| r * steps);
+    let halo = geometry.receptive_field.map_or_else(|| system.network.overlap(), |r| r * steps);
+    // From here on what matters is where tiles start.
+    let align = system.network.tile_align();
     let halo = halo.next_multiple_of(align);
     let per_pixel = (system.network.dtype().size() * system.network.floats_per_pixel()) as u64;
     let cut = |core: usize| tiles::plan(padded.0, padded.1, core, halo, align);
     let cost = |tiles: &[Tile]| {
         tiles.iter().map(|t| t.padded.area() as u64 * per_pixel).max().unwrap_or(0)
     };
-    let whole = padded.0.max(padded.1);
+    let whole = padded.0.max(padded.1).next_multiple_of(align);
     let tiles = match settings.tile {
         TileSize::None => cut(whole),
         TileSize::Side(side) => cut(side.max(1).next_multiple_of(align)),
@@ -312,7 +311,7 @@ impl Work<'_> {
             tiles.into_iter().rev().for_each(|tile| self.queue.push_front(tile));
             return Ok(());
         }
-        let align = self.upscaler.system().network.geometry().align;
+        let align = self.upscaler.system().network.tile_align();
         let all: Vec<Tile> = tiles.into_iter().chain(self.queue.drain(..)).collect();
         for tile in all {
             match halves(&tile, self.plan, align) {
