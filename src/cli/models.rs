@@ -130,8 +130,9 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         ("steps", format!("{} by default, {} trained", d.default_steps, d.steps)),
         ("receptive field", d.field.clone()),
         ("licence", d.license.clone()),
+        ("source", system.metadata.get("srk.source").cloned().unwrap_or_default()),
         ("assumed", system.metadata.get("srk.assumed").cloned().unwrap_or_default()),
-        ("config", system.metadata.get("srk.config").cloned().unwrap_or_default()),
+        ("config", brief(system.metadata.get("srk.config").cloned().unwrap_or_default())),
         ("diffusion", system.metadata.get("srk.diffusion").cloned().unwrap_or_default()),
     ];
     for (key, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
@@ -143,6 +144,17 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The beginning of a text that fills pages, such as the layers of a graph.
+pub(super) fn brief(text: String) -> String {
+    match text.char_indices().nth(1000) {
+        None => text,
+        Some(_) => {
+            let begin: String = text.chars().take(200).collect();
+            format!("{begin} ... ({} characters; --json shows the model's numbers)", text.len())
+        }
+    }
 }
 
 /// The system with one convolution in place of ways side by side, which only training needs.

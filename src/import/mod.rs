@@ -11,6 +11,7 @@ mod folding;
 mod frozen;
 mod mat;
 mod naming;
+pub mod ncnn;
 mod numpy;
 pub mod open;
 mod pickle;
@@ -136,6 +137,9 @@ fn is_harmless(name: &str) -> bool {
 /// [`Error::Model`] if it is damaged, of no network that srk knows, or does not fit it;
 /// [`Error::Usage`] if `request` asks for what there is not.
 pub fn import(path: &Path, request: &Request) -> Result<Imported> {
+    if ncnn::is_param(path) {
+        return ncnn::import(path, request);
+    }
     let name = path.display().to_string();
     let refuse = |cause: String| refuse(&name, cause);
     let file = File::open(path).map_err(|e| refuse(e.to_string()))?;

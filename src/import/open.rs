@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::{Imported, Request, import};
+use super::{Imported, Request, import, ncnn};
 use crate::diffusion::system::System;
 use crate::error::{Error, Report, Result};
 
@@ -33,11 +33,9 @@ pub fn open(model: &str) -> Result<System> {
 pub fn imported(path: &Path) -> Result<Imported> {
     let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     match ending.as_str() {
-        // The hook for graphs of ncnn.
-        "param" | "bin" => {
-            let what = format!("{} is a graph of ncnn", path.display());
-            let report = Report::new(what, "this version of srk runs none");
-            Err(Error::Model(report.help("use the .pth or .safetensors of the same model")))
+        "param" => ncnn::import(path, &Request::default()),
+        "bin" if path.with_extension("param").is_file() => {
+            ncnn::import(&path.with_extension("param"), &Request::default())
         }
         _ => import(path, &Request::default()),
     }

@@ -10,6 +10,7 @@ pub mod dual_domain_grid;
 pub mod dual_domain_unet;
 pub mod edsr;
 pub mod errn2;
+pub mod graph;
 pub mod laplacian;
 pub mod patch_discriminator;
 pub mod perceptual;
@@ -91,6 +92,9 @@ pub enum ModelConfig {
     Compact(compact::CompactConfig),
     /// EDSR, from low resolution straight to high.
     Edsr(edsr::EdsrConfig),
+    /// The layers of an ncnn file, from low resolution straight to high.
+    #[serde(rename = "ncnn-graph")]
+    Graph(graph::GraphConfig),
 }
 
 impl ModelConfig {
@@ -115,6 +119,7 @@ impl ModelConfig {
             Self::SpanV2(c) => Box::new(spanv2::SpanV2::network(c, seed)),
             Self::Compact(c) => Box::new(compact::Compact::network(c, seed)),
             Self::Edsr(c) => Box::new(edsr::Edsr::network(c, seed)),
+            Self::Graph(c) => Box::new(graph::Graph::new(c)),
         }
     }
 
@@ -153,6 +158,7 @@ impl ModelConfig {
             Self::SpanV2(c) => c.scale,
             Self::Compact(c) => c.scale,
             Self::Edsr(c) => c.scale,
+            Self::Graph(c) => c.scale,
         }
     }
 }
@@ -257,6 +263,7 @@ impl ModelConfig {
                 | Self::SpanV2(_)
                 | Self::Compact(_)
                 | Self::Edsr(_)
+                | Self::Graph(_)
         )
     }
 }

@@ -53,6 +53,7 @@ pub(crate) mod product;
 pub mod q_sample;
 pub mod relu;
 pub mod reparameterise;
+pub mod resample;
 pub mod reshape;
 pub mod sampler_step;
 pub mod scale;
@@ -119,6 +120,7 @@ pub fn all() -> Vec<OpCase> {
         prelu::cases(),
         relu::cases(),
         reparameterise::cases(),
+        resample::cases(),
         reshape::cases(),
         scale::cases(),
         scale_images::cases(),
