@@ -288,3 +288,17 @@ fn terms_refuse_what_they_cannot_compare() {
     assert!(small.to_string().contains("31 x 31"), "{small}");
     assert!(place.try_config(&["loss.dists=-1"]).is_err());
 }
+
+#[test]
+fn validation_reports_what_is_asked_for() {
+    let place = Place::new();
+    let folder = tempfile::tempdir().unwrap();
+    write_features(folder.path(), 1);
+    let features = format!("loss.features={}", folder.path().display());
+    let images = format!("data.val.paths=[\"{}\"]", place.images().display());
+    let refused = place.config(&["val.metrics=[\"dists\"]", &features, &images, "run.steps=1"]);
+    // VGG16 is not there; nothing was begun.
+    let error = go(&refused, &place.runs("a"), None).0.unwrap_err();
+    assert_eq!(error.exit_code(), 3, "{error}");
+    assert!(!place.runs("a").join("tiny").exists());
+}

@@ -94,7 +94,7 @@ impl Perceptual {
             return None;
         }
         let [y, x, ..] = Stream::new(self.seed, Purpose::PerceptualCrop, number).bits(0, 0);
-        let below = |bits: u32, n: usize| (u64::from(bits) * n as u64 >> 32) as usize;
+        let below = |bits: u32, n: usize| ((u64::from(bits) * n as u64) >> 32) as usize;
         let at = [below(y, height - self.side + 1), below(x, width - self.side + 1)];
         Some([at, [self.side; 2]])
     }
