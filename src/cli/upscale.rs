@@ -10,8 +10,9 @@ use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
 use crate::diffusion::system::System;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
-use crate::imaging::{self, EncodeOptions, Format, Image, resample};
+use crate::imaging::{self, EncodeOptions, Format, Image};
 use crate::upscale::jobs::{Existing, Job, Request};
+use crate::upscale::wrap::{Wrap, Wrapped};
 use crate::upscale::{self, Plan, Settings, TileSize, Upscaler};
 
 const EXAMPLES: &str = "Examples:
@@ -69,6 +70,9 @@ pub(super) struct Args {
     /// What to do with transparency
     #[arg(long, value_enum, default_value_t)]
     alpha: Alpha,
+    /// Sides that continue at the opposite side, for textures that tile: none, x, y or both
+    #[arg(long, value_name = "SIDES", default_value = "none", value_parser = wrap)]
+    wrap: Wrap,
     /// Search folders to any depth; the outputs keep the tree
     #[arg(short, long)]
     recursive: bool,
@@ -99,6 +103,16 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(v) if v.is_finite() && v > 0.0 => Ok(v),
         _ => Err("a factor is a number above 0".into()),
+    }
+}
+
+fn wrap(text: &str) -> std::result::Result<Wrap, String> {
+    match text {
+        "none" => Ok(Wrap::default()),
+        "x" => Ok(Wrap { x: true, y: false }),
+        "y" => Ok(Wrap { x: false, y: true }),
+        "both" => Ok(Wrap { x: true, y: true }),
+        _ => Err("none, x, y or both".into()),
     }
 }
 
@@ -229,17 +243,17 @@ fn one(args: &Args, upscaler: &Upscaler, job: &Job, stop: &Stop, out: &mut Outpu
     };
     let steps = args.steps.map(|n| n as usize);
     let settings = Settings { steps, seed: args.seed, tile: args.tile, memory };
-    let plan = upscale::plan(upscaler, image.width, image.height, &settings)?;
-    let bar = out.progress(&job.input, &plan);
-    let (mut output, report) =
-        upscale::upscale(upscaler, &image, &plan, args.seed, &mut |done, all| {
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
-            common::check(stop)
-        })?;
+    let wrapped = Wrapped::new(upscaler, &image, args.wrap, &settings)?;
+    let plan = &wrapped.plan;
+    let bar = out.progress(&job.input, plan);
+    let (mut output, report) = wrapped.upscale(upscaler, args.seed, &mut |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        common::check(stop)
+    })?;
     bar.finish_and_clear();
     if (output.width, output.height) != (width, height) {
-        output = resample::resize(&output, width, height)?;
+        output = upscale::wrap::resize(&output, args.wrap, width, height)?;
     }
     if let Some(folder) = job.output.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|e| {
@@ -248,7 +262,7 @@ fn one(args: &Args, upscaler: &Upscaler, job: &Job, stop: &Stop, out: &mut Outpu
     }
     let options = EncodeOptions { quality: args.quality, ..EncodeOptions::default() };
     imaging::write(&job.output, &output, options)?;
-    out.finished(job, &image, &output, &plan, format, started.elapsed());
+    out.finished(job, &image, &output, plan, format, started.elapsed());
     out.incidents(job, report);
     Ok(())
 }

@@ -4,8 +4,10 @@
 //! other, on a GPU in batches, the next of which is prepared while one runs. A network with a bounded receptive field gets tiles with a halo as wide as it can see over
 //! all steps, so that the tiled result equals the untiled one bit for bit; other networks get
 //! overlapping tiles that are blended.
+pub mod alpha;
 pub mod jobs;
 mod runner;
+pub mod wrap;
 
 use std::collections::VecDeque;
 
@@ -13,7 +15,7 @@ use crate::diffusion::system::System;
 use crate::engine::device::{DType, Device};
 use crate::error::{self, Error, Result};
 use crate::imaging::tiles::{self, Tile};
-use crate::imaging::{Image, Rect, Samples, resample};
+use crate::imaging::{Image, Rect};
 use runner::{Inputs, Runner, crop};
 
 /// How large tiles are.
@@ -201,6 +203,8 @@ pub fn upscale(
     seed: u64,
     on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<(Image, Report)> {
+    let bled = alpha::bled(image);
+    let image = bled.as_ref().unwrap_or(image);
     let scale = upscaler.system().scale();
     let (width, height) = (image.width * scale, image.height * scale);
     let mut output = Image::new(width, height, image.color, image.depth());
@@ -229,7 +233,7 @@ pub fn upscale(
         store(&mut output, whole, whole, &blend.finish())?;
     }
     output.alpha = match &image.alpha {
-        Some(alpha) => Some(enlarge_alpha(alpha, image, width, height)?),
+        Some(alpha) => Some(alpha::enlarge(alpha, (image.width, image.height), scale)?),
         None => None,
     };
     Ok((output, work.report))
@@ -347,28 +351,6 @@ impl Work<'_> {
             return Err(Error::Check(error::Report::new(what, cause).help(help)));
         }
         Ok(pixels)
-    }
-}
-
-/// Alpha by a Lanczos filter; where it is the same everywhere it stays that exactly.
-fn enlarge_alpha(alpha: &Samples, image: &Image, width: usize, height: usize) -> Result<Samples> {
-    let constant = match alpha {
-        Samples::U8(v) => v
-            .windows(2)
-            .all(|w| w[0] == w[1])
-            .then(|| v.first())
-            .flatten()
-            .map(|&a| Samples::U8(vec![a; width * height])),
-        Samples::U16(v) => v
-            .windows(2)
-            .all(|w| w[0] == w[1])
-            .then(|| v.first())
-            .flatten()
-            .map(|&a| Samples::U16(vec![a; width * height])),
-    };
-    match constant {
-        Some(constant) => Ok(constant),
-        None => resample::resize_samples(alpha, image.width, image.height, 1, width, height),
     }
 }
 

@@ -18,6 +18,7 @@
 //! bilinear_up           (enlarges only)  clamped                none
 //! ```
 //! The results do not depend on the number of threads: every output value has its own fixed sum.
+mod premultiplied;
 mod resize;
 mod separable;
 mod upsample;
@@ -28,7 +29,7 @@ use separable::{clamp, floor, mirror, pass, real, signed, signed_real, whole};
 use super::{Depth, Image, Samples};
 use crate::error::{Error, Result};
 
-pub use resize::{resize, resize_samples};
+pub use resize::{resize, resize_part, resize_samples};
 pub use upsample::{bicubic_footprint, bicubic_up, bilinear_up, torch_bicubic_up};
 
 /// The shape `[H, W, C]` of interleaved samples.
