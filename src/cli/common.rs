@@ -10,6 +10,7 @@ use crate::diffusion::sampler::Rule;
 use crate::diffusion::system::System;
 use crate::engine::cuda;
 use crate::engine::device::{DType, Device};
+use crate::engine::interrupt;
 use crate::error::{Error, Report, Result};
 use crate::upscale::Upscaler;
 
@@ -27,6 +28,7 @@ pub(super) fn stop_on_signals() -> Result<Stop> {
             .and_then(|_| flag::register_usize(signal, Arc::clone(&stop), number))
             .map_err(|e| Error::Failed(Report::new("cannot listen for Ctrl-C", e)))?;
     }
+    interrupt::listen(Arc::clone(&stop));
     Ok(stop)
 }
 
@@ -256,11 +258,7 @@ fn share(of: u64, part: f64) -> u64 {
     (of as f64 * part) as u64
 }
 
-/// Bytes that programs can take without swapping; 4 GiB where the system does not say.
+/// Bytes that the process can take more than it has.
 pub(super) fn available_memory() -> u64 {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    kib.map_or(4 << 30, |kib| kib * 1024)
+    crate::engine::memory::available()
 }

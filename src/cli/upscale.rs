@@ -1,7 +1,8 @@
 //! `srk upscale`.
+use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -10,9 +11,13 @@ use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
 use crate::diffusion::system::System;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
-use crate::imaging::{self, EncodeOptions, Format, Image};
+use crate::imaging::encode::{EncodeOptions, Format, Outline};
+use crate::imaging::{self, Image, Metadata};
+use crate::upscale::bands::Sink;
+use crate::upscale::budget::{self, Budget, Wanted};
 use crate::upscale::jobs::{Existing, Job, Request};
-use crate::upscale::wrap::{Wrap, Wrapped};
+use crate::upscale::pipeline::{Reader, Writer, Written};
+use crate::upscale::wrap::{self, Continued, Wrap};
 use crate::upscale::{self, Plan, Settings, TileSize, Upscaler};
 
 const EXAMPLES: &str = "Examples:
@@ -49,7 +54,8 @@ pub(super) struct Args {
     /// Tile size in input pixels: auto, none, or a number
     #[arg(short, long, default_value = "auto", value_parser = tile_size)]
     tile: TileSize,
-    /// Memory for the tiles in flight, such as 2G or 50% [default: 30% of what is free, at most 1G]
+    /// Memory for the whole process, such as 2G or 50%; large outputs are written as they are made
+    /// [default: the picture and about 0.6G]
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     ram: Option<u64>,
     /// Where to run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
@@ -64,15 +70,21 @@ pub(super) struct Args {
     /// The format of outputs whose name is not given: png, jpg, webp, tiff, bmp
     #[arg(short, long, default_value = "png")]
     format: String,
-    /// JPEG quality, 1 to 100
-    #[arg(long, default_value_t = 95, value_parser = clap::value_parser!(u8).range(1..=100))]
-    quality: u8,
+    /// JPEG quality, 1 to 100 [default: 95]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    quality: Option<u8>,
+    /// PNG effort: 0 stores, 1 is fast, 9 is smallest [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
+    png_level: Option<u8>,
     /// What to do with transparency
     #[arg(long, value_enum, default_value_t)]
     alpha: Alpha,
     /// Sides that continue at the opposite side, for textures that tile: none, x, y or both
-    #[arg(long, value_name = "SIDES", default_value = "none", value_parser = wrap)]
+    #[arg(long, value_name = "SIDES", default_value = "none", value_parser = wrap_sides)]
     wrap: Wrap,
+    /// What to write of what a file says beside its pixels: keep, icc (the colour profile), strip (nothing)
+    #[arg(long, value_enum, default_value_t)]
+    metadata: Kept,
     /// Search folders to any depth; the outputs keep the tree
     #[arg(short, long)]
     recursive: bool,
@@ -106,7 +118,19 @@ fn positive(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
-fn wrap(text: &str) -> std::result::Result<Wrap, String> {
+/// What of the metadata is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Kept {
+    /// All that the format can hold
+    #[default]
+    Keep,
+    /// What colours mean: the profile, or a PNG's chunks in its place
+    Icc,
+    /// Nothing
+    Strip,
+}
+
+fn wrap_sides(text: &str) -> std::result::Result<Wrap, String> {
     match text {
         "none" => Ok(Wrap::default()),
         "x" => Ok(Wrap { x: true, y: false }),
@@ -129,8 +153,6 @@ fn tile_size(text: &str) -> std::result::Result<TileSize, String> {
 
 pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
-    // Less than the tiles themselves: what is kept for reuse counts as memory, too.
-    pool::limit(256 << 20);
     let jobs = args.request()?.jobs()?;
     let mut system = System::open(&args.model)?;
     args.sampling.apply(&mut system)?;
@@ -143,27 +165,37 @@ pub(super) fn run(args: Args) -> Result<()> {
         "device": common::device_name(system), "precision": common::precision_name(system),
         "seed": args.seed}));
     out.say(&common::where_it_runs(system));
-    let (mut done, mut skipped, mut failed) = (0, 0, vec![]);
+    let mut tally = Tally::default();
+    let to_do: Vec<&Job> = jobs.iter().filter(|job| !job.skip).collect();
+    let work = Work {
+        args: &args,
+        upscaler: &upscaler,
+        budget: Budget::new(args.ram, to_do.len() > 1),
+        reader: Reader::start(to_do.iter().map(|job| job.input.clone()).collect()),
+        writer: Writer::start(),
+        stop: &stop,
+    };
+    let (mut pending, mut interrupted) = (VecDeque::new(), None);
     for job in &jobs {
-        if job.skip {
-            skipped += 1;
-            out.event(json!({"event": "file", "input": job.input, "output": job.output,
-                "status": "skipped"}));
-            continue;
-        }
-        match one(&args, &upscaler, job, &stop, &mut out) {
-            Ok(()) => done += 1,
-            Err(error @ Error::Interrupted { .. }) => return Err(error),
+        match work.begin(job, &out) {
+            Ok(outcome) => pending.push_back((job, outcome)),
             Err(error) => {
-                out.event(json!({"event": "file", "input": job.input, "output": job.output,
-                    "status": "failed", "code": error.exit_code(), "error": error.to_string()}));
-                if jobs.len() > 1 {
-                    eprintln!("error: {error}");
-                }
-                failed.push(error);
+                interrupted = Some(error);
+                break;
             }
         }
+        while let Some(outcome) = first_done(&mut pending) {
+            tally.add(outcome, jobs.len(), &mut out);
+        }
     }
+    for (job, outcome) in pending {
+        tally.add((job, outcome.wait()), jobs.len(), &mut out);
+    }
+    drop(work);
+    if let Some(error) = interrupted {
+        return Err(error);
+    }
+    let Tally { done, skipped, mut failed } = tally;
     for note in common::notes_of_libraries(system) {
         out.say(&format!("note: {note}"));
     }
@@ -215,70 +247,303 @@ impl Args {
         })
     }
 
-    /// The size of the output for an input of `width` x `height`.
-    fn target(&self, system: &System, image: &Image) -> (usize, usize) {
+    /// The output of a picture of `size` (width, height) like `like`, without its metadata.
+    fn outline(&self, system: &System, size: (usize, usize), like: Outline) -> Outline {
         let scale = self.scale.unwrap_or(system.scale() as f64);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A size, at least 1.
-        let side = |v: usize| ((v as f64 * scale).round() as usize).max(1);
-        (side(image.width), side(image.height))
+        let (width, height) = budget::target(size, scale);
+        let alpha = like.alpha && self.alpha == Alpha::Keep;
+        Outline { width, height, alpha, ..like }
+    }
+
+    fn encode_options(&self) -> EncodeOptions {
+        let default = EncodeOptions::default();
+        EncodeOptions {
+            quality: self.quality.unwrap_or(default.quality),
+            png_level: self.png_level.unwrap_or(default.png_level),
+        }
+    }
+
+    /// What is to be written of the metadata.
+    fn kept(&self, metadata: Metadata) -> Metadata {
+        match self.metadata {
+            Kept::Keep => metadata,
+            Kept::Icc => metadata.colors_only(),
+            Kept::Strip => Metadata::default(),
+        }
+    }
+
+    /// What was asked for and does nothing in `format`.
+    fn without_effect(&self, format: Format) -> Option<String> {
+        let quality = self.quality.is_some() && format != Format::Jpeg;
+        let level = self.png_level.is_some() && format != Format::Png;
+        let name = format.name();
+        match (quality, level) {
+            (true, _) => Some(format!("--quality does nothing in a {name}, which loses nothing")),
+            (_, true) => Some(format!("--png-level does nothing in a {name}")),
+            _ => None,
+        }
+    }
+
+    fn settings(&self, memory: u64) -> Settings {
+        let steps = self.steps.map(|n| n as usize);
+        Settings { steps, seed: self.seed, tile: self.tile, memory }
     }
 }
 
-/// Upscales one picture and reports it.
-fn one(args: &Args, upscaler: &Upscaler, job: &Job, stop: &Stop, out: &mut Output) -> Result<()> {
-    common::check(stop)?;
-    let started = Instant::now();
-    let mut image = imaging::read(&job.input)?;
-    if args.alpha == Alpha::Drop {
-        image.alpha = None;
+/// What all pictures of a run share.
+struct Work<'a> {
+    args: &'a Args,
+    upscaler: &'a Upscaler,
+    budget: Budget,
+    reader: Reader,
+    writer: Writer,
+    stop: &'a Stop,
+}
+
+/// A picture that the network is done with.
+enum Outcome {
+    Skipped,
+    Failed(Error),
+    Written(Box<Summary>, Written),
+}
+
+/// What became of a picture.
+struct Summary {
+    from: (usize, usize),
+    output: Outline,
+    format: Format,
+    tiles: usize,
+    steps: usize,
+    started: Instant,
+    report: upscale::Report,
+    note: Option<String>,
+}
+
+impl Outcome {
+    /// Waits for the file.
+    fn wait(self) -> Finished {
+        match self {
+            Self::Skipped => Finished::Skipped,
+            Self::Failed(error) => Finished::Failed(error),
+            Self::Written(summary, written) => match written.wait() {
+                Ok(()) => Finished::Done(summary),
+                Err(error) => Finished::Failed(error),
+            },
+        }
     }
-    let (width, height) = args.target(upscaler.system(), &image);
-    let name = job.output.display().to_string();
-    let format = Format::from_path(&job.output)?;
-    imaging::check_output(&name, format, width, height, image.bytes_per_pixel())?;
-    refuse_lost_alpha(&image, format, &name)?;
-    let memory = match args.ram {
-        Some(bytes) => bytes,
-        None => common::memory_for(upscaler, default_memory())?,
+}
+
+enum Finished {
+    Skipped,
+    Failed(Error),
+    Done(Box<Summary>),
+}
+
+/// The first of the pictures in work, if its file is there; so that they are reported in their order.
+fn first_done<'j>(pending: &mut VecDeque<(&'j Job, Outcome)>) -> Option<(&'j Job, Finished)> {
+    let ready = match pending.front()? {
+        (_, Outcome::Skipped | Outcome::Failed(_)) => None,
+        (_, Outcome::Written(_, written)) => Some(written.poll()?),
     };
-    let steps = args.steps.map(|n| n as usize);
-    let settings = Settings { steps, seed: args.seed, tile: args.tile, memory };
-    let wrapped = Wrapped::new(upscaler, &image, args.wrap, &settings)?;
-    let plan = &wrapped.plan;
-    let bar = out.progress(&job.input, plan);
-    let (mut output, report) = wrapped.upscale(upscaler, args.seed, &mut |done, all| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-        common::check(stop)
-    })?;
-    bar.finish_and_clear();
-    if (output.width, output.height) != (width, height) {
-        output = upscale::wrap::resize(&output, args.wrap, width, height)?;
-    }
-    if let Some(folder) = job.output.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|e| {
-            Error::Failed(Report::new(format!("cannot create {}", folder.display()), e))
-        })?;
-    }
-    let options = EncodeOptions { quality: args.quality, ..EncodeOptions::default() };
-    imaging::write(&job.output, &output, options)?;
-    out.finished(job, &image, &output, plan, format, started.elapsed());
-    out.incidents(job, report);
-    Ok(())
+    let (job, outcome) = pending.pop_front()?;
+    let finished = match (outcome, ready) {
+        (Outcome::Written(summary, _), Some(Ok(()))) => Finished::Done(summary),
+        (_, Some(Err(error))) => Finished::Failed(error),
+        (other, _) => other.wait(),
+    };
+    Some((job, finished))
 }
 
-fn refuse_lost_alpha(image: &Image, format: Format, name: &str) -> Result<()> {
-    if image.alpha.is_none() || format.has_alpha() {
+/// How many pictures ended how.
+#[derive(Default)]
+struct Tally {
+    done: usize,
+    skipped: usize,
+    failed: Vec<Error>,
+}
+
+impl Tally {
+    /// Counts and reports a picture, one of `all`.
+    fn add(&mut self, (job, finished): (&Job, Finished), all: usize, out: &mut Output) {
+        match finished {
+            Finished::Skipped => {
+                self.skipped += 1;
+                out.event(json!({"event": "file", "input": job.input, "output": job.output,
+                    "status": "skipped"}));
+            }
+            Finished::Done(summary) => {
+                self.done += 1;
+                out.finished(job, &summary);
+                out.incidents(job, summary.report);
+            }
+            Finished::Failed(error) => {
+                out.event(json!({"event": "file", "input": job.input, "output": job.output,
+                    "status": "failed", "code": error.exit_code(), "error": error.to_string()}));
+                if all > 1 {
+                    eprintln!("error: {error}");
+                }
+                self.failed.push(error);
+            }
+        }
+    }
+}
+
+impl Work<'_> {
+    /// Takes a picture through the network; its file may still be written then.
+    ///
+    /// # Errors
+    /// If the work is to stop.
+    fn begin(&self, job: &Job, out: &Output) -> Result<Outcome> {
+        if job.skip {
+            return Ok(Outcome::Skipped);
+        }
+        match self.upscale(job, out) {
+            Ok((summary, written)) => Ok(Outcome::Written(Box::new(summary), written)),
+            Err(error @ Error::Interrupted { .. }) => Err(error),
+            Err(error) => Ok(Outcome::Failed(error)),
+        }
+    }
+
+    fn upscale(&self, job: &Job, out: &Output) -> Result<(Summary, Written)> {
+        common::check(self.stop)?;
+        let (args, system, started) = (self.args, self.upscaler.system(), Instant::now());
+        let format = Format::from_path(&job.output)?;
+        // A picture that was not decoded ahead is not small: nothing is done before it is known to fit.
+        let mut image = self.reader.next(&job.input, &|file, header| {
+            self.budget.check_decoding(&job.input.display().to_string(), file, header)?;
+            self.plan(job, format, (header.width, header.height), header.outline()).map(|_| ())
+        })?;
+        if args.alpha == Alpha::Drop {
+            image.alpha = None;
+        }
+        image.metadata = args.kept(std::mem::take(&mut image.metadata));
+        let (plan, output) =
+            self.plan(job, format, (image.width, image.height), Outline::of(&image))?;
+        if let Some(folder) = job.output.parent().filter(|p| !p.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|e| {
+                Error::Failed(Report::new(format!("cannot create {}", folder.display()), e))
+            })?;
+        }
+        pool::budget(Budget::for_tiles(&plan));
+        let bar = out.progress(&job.input, &plan);
+        let writing =
+            self.writer.begin(&job.output, output.clone(), format, args.encode_options())?;
+        let mut on_call = |done: usize, all: usize| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+            common::check(self.stop)
+        };
+        let put = &mut |strip| {
+            common::check(self.stop)?;
+            writing.put(strip)
+        };
+        let to = (output.width, output.height);
+        let done = match args.wrap == Wrap::default() {
+            true => self.strips(&image, &plan, to, &mut on_call, put),
+            false => self.texture(&image, &plan, to, &mut on_call, put),
+        };
+        bar.finish_and_clear();
+        let report = match done {
+            Ok(report) => report,
+            Err(error) => {
+                writing.abandon();
+                return Err(error);
+            }
+        };
+        let summary = Summary {
+            from: (image.width, image.height),
+            output,
+            format,
+            tiles: plan.tiles.len(),
+            steps: plan.steps,
+            started,
+            report,
+            note: args.without_effect(format),
+        };
+        Ok((summary, writing.end()))
+    }
+
+    fn strips(
+        &self,
+        image: &Image,
+        plan: &Plan,
+        to: (usize, usize),
+        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+        put: &mut Sink<'_>,
+    ) -> Result<upscale::Report> {
+        let mut resampler = budget::resampler(image, self.upscaler.system().scale(), to)?;
+        let seed = self.args.seed;
+        upscale::upscale_strips(self.upscaler, image, plan, seed, on_call, &mut |strip| {
+            match &mut resampler {
+                Some(resampler) => resampler.add(&strip, put),
+                None => put(strip),
+            }
+        })
+    }
+
+    /// A texture is made as a whole: its end fades into its beginning.
+    fn texture(
+        &self,
+        image: &Image,
+        plan: &Plan,
+        to: (usize, usize),
+        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+        put: &mut Sink<'_>,
+    ) -> Result<upscale::Report> {
+        let (args, size) = (self.args, (image.width, image.height));
+        let steps = args.steps.map(|n| n as usize);
+        let (mut output, report) = Continued::new(self.upscaler, size, args.wrap, steps).upscale(
+            self.upscaler,
+            image,
+            plan,
+            args.seed,
+            on_call,
+        )?;
+        if (output.width, output.height) != to {
+            output = wrap::resize(&output, args.wrap, to.0, to.1)?;
+        }
+        output.metadata = Metadata::default();
+        put(output)?;
+        Ok(report)
+    }
+
+    /// The tiles and the output of a picture of `size` (width, height) like `like`, if all that fits.
+    fn plan(
+        &self,
+        job: &Job,
+        format: Format,
+        size: (usize, usize),
+        like: Outline,
+    ) -> Result<(Plan, Outline)> {
+        let (args, system) = (self.args, self.upscaler.system());
+        let (input, name) = (job.input.display().to_string(), job.output.display().to_string());
+        let pixel = like.bytes_per_pixel() as u64;
+        let output = args.outline(system, size, like);
+        imaging::check_output(
+            &name,
+            format,
+            output.width,
+            output.height,
+            output.bytes_per_pixel(),
+        )?;
+        refuse_lost_alpha(&output, format, &name)?;
+        let picture = (size.0 * size.1) as u64 * pixel;
+        let steps = args.steps.map(|n| n as usize);
+        let from = Continued::new(self.upscaler, size, args.wrap, steps).size();
+        let wanted = Wanted { name: &input, from, picture, output: &output, format };
+        let settings = args.settings(common::memory_for(self.upscaler, 0)?);
+        let plan = self.budget.plan(self.upscaler, &wanted, &settings)?;
+        Ok((plan, output))
+    }
+}
+
+fn refuse_lost_alpha(output: &Outline, format: Format, name: &str) -> Result<()> {
+    if !output.alpha || format.has_alpha() {
         return Ok(());
     }
     let cause = format!("{} cannot hold transparency", format.name());
     let report = Report::new(format!("cannot write {name}"), cause);
     Err(Error::Failed(report.help("write a .png, or leave transparency out with --alpha drop")))
-}
-
-/// 30 % of what is free, at most 1 GiB: larger tiles gain little.
-fn default_memory() -> u64 {
-    (common::available_memory() / 10 * 3).min(1 << 30)
 }
 
 /// What the user sees: lines for people on standard error, JSON for programs on standard output.
@@ -331,33 +596,30 @@ impl Output {
         }
     }
 
-    fn finished(
-        &mut self,
-        job: &Job,
-        image: &Image,
-        output: &Image,
-        plan: &Plan,
-        format: Format,
-        took: Duration,
-    ) {
-        let losses = imaging::encode::losses(output, format);
-        let (tiles, steps, seconds) = (plan.tiles.len(), plan.steps, took.as_secs_f64());
+    fn finished(&mut self, job: &Job, summary: &Summary) {
+        let Summary { from, output, format, tiles, steps, started, .. } = summary;
+        let losses = imaging::encode::losses(output, *format);
+        let seconds = started.elapsed().as_secs_f64();
         self.event(json!({"event": "file", "input": job.input, "output": job.output,
-            "status": "ok", "from": [image.width, image.height], "to": [output.width, output.height],
-            "tiles": tiles, "steps": steps, "seconds": seconds, "lost": losses}));
+            "status": "ok", "from": [from.0, from.1], "to": [output.width, output.height],
+            "tiles": tiles, "steps": steps, "seconds": seconds, "lost": losses,
+            "note": summary.note}));
         self.say(&format!(
             "{} -> {}  {}x{} -> {}x{}  {tiles} tile{} x {steps} step{}  {seconds:.1} s",
             job.input.display(),
             job.output.display(),
-            image.width,
-            image.height,
+            from.0,
+            from.1,
             output.width,
             output.height,
-            if tiles == 1 { "" } else { "s" },
-            if steps == 1 { "" } else { "s" },
+            if *tiles == 1 { "" } else { "s" },
+            if *steps == 1 { "" } else { "s" },
         ));
         for loss in losses {
             self.say(&format!("note: {} cannot hold the {loss}", format.name()));
+        }
+        if let Some(note) = &summary.note {
+            self.say(&format!("note: {note}"));
         }
     }
 }

@@ -325,6 +325,8 @@ pub struct Walk {
     start: Tensor,
     /// The same in the first input of the network, where it is not the state.
     first_input: Option<Tensor>,
+    /// Whether some input of the network is not the state.
+    scaled: bool,
 }
 
 #[derive(Debug)]
@@ -367,6 +369,7 @@ impl Walk {
         };
         Ok(Self {
             steps: t.iter().enumerate().map(step).collect::<Result<_>>()?,
+            scaled: t.iter().any(|&at| chain.input_scale(at) != 1.0),
             start: of_images(1.0)?,
             first_input: match chain.input_scale(chain.steps()) {
                 1.0 => None,
@@ -388,41 +391,87 @@ impl Walk {
         noise: &PixelNoise,
         on_step: &mut dyn FnMut(Progress<'_>) -> Result<()>,
     ) -> Result<Tensor> {
+        let mut x0_hat = Tensor::empty_as(y0, y0.shape())?;
+        let calls = self.steps.len();
+        self.walk(network, &condition, y0, noise, &mut |k, state, step| {
+            step(Some(&mut x0_hat), state)?;
+            let at = self.steps[k].to;
+            on_step(Progress { done: k + 1, calls, x0_hat: &x0_hat, state, at })
+        })
+    }
+
+    /// As [`run`](Self::run), but for `on_call`, which is told how many calls were made, and the memory of
+    /// what nobody looks at.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn run_unseen(
+        &self,
+        network: &dyn Network,
+        condition: Arc<Tensor>,
+        y0: &Tensor,
+        noise: &PixelNoise,
+        on_call: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Tensor> {
+        self.walk(network, &condition, y0, noise, &mut |k, state, step| {
+            step(None, state)?;
+            on_call(k + 1)
+        })
+    }
+
+    /// The walk; `on_step` is given the number of the step, the state, and what takes it one step on and
+    /// writes the predicted clean image where that is wanted.
+    fn walk(
+        &self,
+        network: &dyn Network,
+        condition: &Arc<Tensor>,
+        y0: &Tensor,
+        noise: &PixelNoise,
+        on_step: &mut dyn FnMut(usize, &mut Tensor, &mut TakeStep<'_>) -> Result<()>,
+    ) -> Result<Tensor> {
         let mut x = Tensor::empty_as(y0, y0.shape())?;
         q_sample(&self.start, [y0, y0], &noise.draw(0), &mut x, None)?;
+        // The state itself is the input where the network wants it neither scaled nor narrowed.
+        let same = !self.scaled && condition.dtype() == x.dtype();
         let mut input = match &self.first_input {
-            None => x.cast(condition.dtype())?,
+            _ if same => None,
+            None => Some(x.cast(condition.dtype())?),
             Some(factors) => {
                 let mut input = Tensor::empty_on(&y0.device(), condition.dtype(), y0.shape())?;
                 q_sample(factors, [y0, y0], &noise.draw(0), &mut input, None)?;
-                input
+                Some(input)
             }
         };
-        let mut x0_hat = Tensor::empty_as(y0, y0.shape())?;
         for (k, step) in self.steps.iter().enumerate() {
             let mut tape = Tape::inference();
-            let state = Arc::new(input);
-            let (seen, shown) =
-                (tape.input(Arc::clone(&state)), tape.input(Arc::clone(&condition)));
+            let (mut kept, state) = match input.take() {
+                Some(input) => (Some(x), Arc::new(input)),
+                None => (None, Arc::new(x)),
+            };
+            let (seen, shown) = (tape.input(Arc::clone(&state)), tape.input(Arc::clone(condition)));
             let output = network.forward(&mut tape, &seen, &shown, &step.time)?;
             drop((seen, shown, tape));
             // The next input takes the place of this one, which nothing else holds any more.
-            input = Arc::try_unwrap(state).or_else(|state| state.try_clone())?;
+            let state = Arc::try_unwrap(state).or_else(|state| state.try_clone())?;
+            (x, input) = match kept.take() {
+                Some(x) => (x, Some(state)),
+                None => (state, None),
+            };
             let last = k + 1 == self.steps.len();
-            sampler_step(
-                &step.factors,
-                [output.value(), y0],
-                &noise.draw(k + 1),
-                &mut x,
-                Some(&mut x0_hat),
-                (!last).then_some(&mut input),
-            )?;
-            let calls = self.steps.len();
-            on_step(Progress { done: k + 1, calls, x0_hat: &x0_hat, state: &x, at: step.to })?;
+            let next = input.as_mut().filter(|_| !last);
+            let draw = noise.draw(k + 1);
+            let mut next = Some(next);
+            on_step(k, &mut x, &mut |x0_hat, x| {
+                let next = next.take().flatten();
+                sampler_step(&step.factors, [output.value(), y0], &draw, x, x0_hat, next)
+            })?;
         }
         Ok(x)
     }
 }
+
+/// Takes a state one step on, and writes the predicted clean image where it is wanted.
+type TakeStep<'a> = dyn FnMut(Option<&mut Tensor>, &mut Tensor) -> Result<()> + 'a;
 
 /// The step from t to `next`, or to the clean image if there is no next.
 fn factors(diffusion: &Diffusion, chain: &Chain, t: usize, next: Option<&usize>) -> Factors {

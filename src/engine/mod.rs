@@ -2,6 +2,8 @@
 pub mod cuda;
 pub mod device;
 pub mod files;
+pub mod interrupt;
+pub mod memory;
 pub mod op_case;
 pub mod parameter;
 pub mod pool;

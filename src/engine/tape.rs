@@ -161,6 +161,11 @@ impl Tape {
         Self::new(false)
     }
 
+    /// Whether this tape keeps nothing.
+    pub fn is_inference(&self) -> bool {
+        !self.recording
+    }
+
     /// A training tape that keeps only the inputs of each [`part`](Self::part) and runs it again on
     /// the way back (Chen et al. 2016): less memory, a third more work.
     pub fn recomputing() -> Self {

@@ -3,13 +3,23 @@
 //! [`check_output`] tells before any work whether the format can hold the picture; `write` is atomic
 //! (see `engine::files`). 16 bits become 8 where the format has no more; [`losses`] lists what a
 //! format does not carry.
-use std::io::{self, Write};
+mod jpeg;
+mod png;
+mod rows;
+mod tiff;
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::io;
 use std::path::Path;
 
-use image::codecs::{bmp::BmpEncoder, jpeg::JpegEncoder, tiff::TiffEncoder, webp::WebPEncoder};
-use image::{ExtendedColorType, ImageEncoder, ImageError};
+use image::codecs::{bmp::BmpEncoder, jpeg::JpegEncoder};
+use image::{ImageEncoder, ImageError};
 
-use super::{Color, Depth, Image, Samples, exif, narrow};
+pub use rows::{Outline, Strips};
+use rows::{Packing, Rows};
+
+use super::{Color, Depth, Image, metadata};
 use crate::engine::files::{WriteSeek, atomic_write};
 use crate::error::{Error, Report, Result};
 
@@ -24,7 +34,7 @@ pub enum Format {
     WebP,
     /// 8 and 16 bits.
     Tiff,
-    /// 8 bits, no metadata.
+    /// 8 bits, no metadata but the density.
     Bmp,
 }
 
@@ -87,6 +97,13 @@ impl Format {
         self != Self::Jpeg
     }
 
+    /// Whether its file of such a picture has one channel of colour: WebP has none of that kind, TIFF and
+    /// BMP have none beside alpha.
+    pub(super) fn keeps_gray(self, image: &Outline) -> bool {
+        let alone = !image.alpha || matches!(self, Self::Png | Self::Jpeg);
+        image.color == Color::Gray && alone && self != Self::WebP
+    }
+
     /// The longest side in pixels.
     pub fn max_side(self) -> usize {
         match self {
@@ -117,7 +134,7 @@ pub struct EncodeOptions {
 
 impl Default for EncodeOptions {
     fn default() -> Self {
-        Self { quality: 95, png_level: 6 }
+        Self { quality: 95, png_level: 4 }
     }
 }
 
@@ -156,21 +173,12 @@ pub fn check_output(
 
 /// What of `image` would not survive in `format`, in words for a note; alpha in JPEG is an error
 /// instead.
-pub fn losses(image: &Image, format: Format) -> Vec<&'static str> {
+pub fn losses(image: &Outline, format: Format) -> Vec<&'static str> {
     let mut lost = Vec::new();
-    let metadata = &image.metadata;
-    if image.depth() == Depth::Sixteen && !format.has_sixteen_bits() {
+    if image.depth == Depth::Sixteen && !format.has_sixteen_bits() {
         lost.push("16-bit depth (becomes 8)");
     }
-    if metadata.icc.is_some() && format == Format::Bmp {
-        lost.push("colour profile");
-    }
-    if metadata.exif.is_some() && matches!(format, Format::Bmp | Format::Tiff) {
-        lost.push("EXIF");
-    }
-    if !metadata.text.is_empty() && format != Format::Png {
-        lost.push("text");
-    }
+    lost.extend(metadata::fitted(image, format).1);
     lost
 }
 
@@ -181,9 +189,27 @@ pub fn write(path: &Path, image: &Image, options: EncodeOptions) -> Result<()> {
 
 /// Writes `image` to `path` atomically, in `format` whatever the name says.
 pub fn write_as(path: &Path, image: &Image, format: Format, options: EncodeOptions) -> Result<()> {
-    let name = path.display().to_string();
-    check_image(&name, image, format)?;
-    atomic_write(path, |writer| encode_to(writer, image, format, options))
+    image.validate()?;
+    let mut whole = || Ok(Cow::Borrowed(image));
+    write_strips(path, &Outline::of(image), format, options, &mut whole)
+}
+
+/// Writes a picture to `path` atomically, strip by strip as `strips` gives them; an error of `strips`
+/// leaves nothing behind. PNG, JPEG and TIFF are written as the strips come, WebP and BMP hold the
+/// whole picture ([`memory`]).
+///
+/// # Errors
+/// [`Error::Failed`] if the format cannot hold the picture, a strip is not to be had or does not
+/// fit, or the file cannot be written.
+pub fn write_strips(
+    path: &Path,
+    image: &Outline,
+    format: Format,
+    options: EncodeOptions,
+    strips: &mut Strips<'_>,
+) -> Result<()> {
+    check_image(&path.display().to_string(), image, format)?;
+    atomic_write(path, |writer| encode_to(writer, image, format, options, strips))
 }
 
 /// The bytes of `image` as a file of `format`; `name` is what messages call it.
@@ -193,16 +219,33 @@ pub fn encode(
     format: Format,
     options: EncodeOptions,
 ) -> Result<Vec<u8>> {
-    check_image(name, image, format)?;
+    image.validate()?;
+    let outline = Outline::of(image);
+    check_image(name, &outline, format)?;
     let mut content = io::Cursor::new(Vec::new());
-    encode_to(&mut content, image, format, options)
+    let mut whole = || Ok(Cow::Borrowed(image));
+    encode_to(&mut content, &outline, format, options, &mut whole)
         .map_err(|e| Error::Failed(Report::new(format!("cannot write {name}"), e)))?;
     Ok(content.into_inner())
 }
 
-fn check_image(name: &str, image: &Image, format: Format) -> Result<()> {
-    image.validate()?;
-    if image.alpha.is_some() && !format.has_alpha() {
+/// Bytes that writing a picture in `format` takes beside its strips.
+pub fn memory(image: &Outline, format: Format) -> u64 {
+    let packing = Packing::of(image, format);
+    let row = (image.width * packing.bytes()) as u64;
+    match format {
+        // Groups of strips: raw, filtered and packed; JPEG some rows, TIFF a strip twice.
+        Format::Png => png::memory(row),
+        Format::Jpeg => 16 * row,
+        Format::Tiff => 3 * row.max(1 << 20),
+        Format::Bmp => row * image.height as u64,
+        // Beside the bytes it works on four channels and what it finds in them.
+        Format::WebP => 5 * row * image.height as u64,
+    }
+}
+
+fn check_image(name: &str, image: &Outline, format: Format) -> Result<()> {
+    if image.alpha && !format.has_alpha() {
         let help = "write a .png instead, or give --alpha drop";
         let cause = format!("the image has transparency and {} has none", format.name());
         return Err(Error::Failed(Report::new(format!("cannot write {name}"), cause).help(help)));
@@ -212,23 +255,84 @@ fn check_image(name: &str, image: &Image, format: Format) -> Result<()> {
 
 fn encode_to(
     mut writer: &mut dyn WriteSeek,
-    image: &Image,
+    image: &Outline,
     format: Format,
     options: EncodeOptions,
+    strips: &mut Strips<'_>,
 ) -> io::Result<()> {
+    let image = &Outline { metadata: metadata::fitted(image, format).0, ..image.clone() };
+    let packing = Packing::of(image, format);
+    let mut rows = Rows::new(image, strips, packing);
     match format {
-        Format::Png => encode_png(writer, image, options),
+        Format::Png => encode_png(writer, image, options, packing, &mut rows),
         Format::Jpeg => {
+            let failed = Cell::new(false);
+            let writer = jpeg::Failing { writer, failed: &failed };
+            let segment = image.metadata.xmp.as_deref().map(jpeg::xmp_segment);
+            let writer = jpeg::Inserting::new(writer, segment.unwrap_or_default());
             let mut encoder = JpegEncoder::new_with_quality(writer, options.quality.clamp(1, 100));
             if let Some(density) = image.metadata.density.and_then(jpeg_density) {
                 encoder.set_pixel_density(density);
             }
-            encode_with(encoder, image, format)
+            set_metadata(&mut encoder, image);
+            let size = (size(image.width)?, size(image.height)?);
+            jpeg::encode(&mut encoder, size, image.color == Color::Gray, rows, &failed)
         }
-        Format::WebP => encode_with(WebPEncoder::new_lossless(writer), image, format),
-        Format::Tiff => encode_with(TiffEncoder::new(writer), image, format),
-        Format::Bmp => encode_with(BmpEncoder::new(&mut writer), image, format),
+        Format::Tiff => tiff::encode(writer, image, packing.color(), &mut rows),
+        Format::WebP => encode_webp(writer, image, rows),
+        Format::Bmp => {
+            let mut bytes = Vec::new();
+            rows.read(image.height, &mut bytes)?;
+            let encoder = BmpEncoder::new(&mut writer);
+            let size = (size(image.width)?, size(image.height)?);
+            encoder.write_image(&bytes, size.0, size.1, packing.color()).map_err(plain)?;
+            bmp_density(writer, image.metadata.density)
+        }
     }
+}
+
+fn plain(error: ImageError) -> io::Error {
+    match error {
+        ImageError::IoError(e) => e,
+        e => io::Error::other(e),
+    }
+}
+
+/// Writes pixels per metre into the header, which the encoder leaves at a value of its own.
+fn bmp_density(writer: &mut dyn WriteSeek, density: Option<(u32, u32)>) -> io::Result<()> {
+    let Some((x, y)) = density else { return Ok(()) };
+    writer.seek(io::SeekFrom::Start(38))?;
+    writer.write_all(&[x.to_le_bytes(), y.to_le_bytes()].concat())?;
+    writer.seek(io::SeekFrom::End(0)).map(drop)
+}
+
+fn encode_webp(
+    writer: &mut dyn WriteSeek,
+    image: &Outline,
+    mut rows: Rows<'_, '_>,
+) -> io::Result<()> {
+    let mut encoder = image_webp::WebPEncoder::new(writer);
+    let metadata = image.metadata.clone();
+    metadata.icc.into_iter().for_each(|icc| encoder.set_icc_profile(icc));
+    metadata.exif.into_iter().for_each(|exif| encoder.set_exif_metadata(exif));
+    metadata.xmp.into_iter().for_each(|xmp| encoder.set_xmp_metadata(xmp));
+    let mut bytes = Vec::new();
+    rows.read(image.height, &mut bytes)?;
+    let color = match (image.color, image.alpha) {
+        (Color::Gray, false) => image_webp::ColorType::L8,
+        (Color::Gray, true) => image_webp::ColorType::La8,
+        (Color::Rgb, false) => image_webp::ColorType::Rgb8,
+        (Color::Rgb, true) => image_webp::ColorType::Rgba8,
+    };
+    let (width, height) = (size(image.width)?, size(image.height)?);
+    encoder.encode(&bytes, width, height, color).map_err(|e| match e {
+        image_webp::EncodingError::IoError(e) => e,
+        e => io::Error::other(e),
+    })
+}
+
+fn size(side: usize) -> io::Result<u32> {
+    u32::try_from(side).map_err(io::Error::other)
 }
 
 /// Pixels per metre as the dots per inch of a JFIF header.
@@ -240,167 +344,65 @@ fn jpeg_density((x, y): (u32, u32)) -> Option<image::codecs::jpeg::PixelDensity>
     })
 }
 
-/// The longest EXIF block that fits the one segment a JPEG may use for it.
-const JPEG_EXIF_BYTES: usize = 65_533 - 6;
-
-fn encode_with(mut encoder: impl ImageEncoder, image: &Image, format: Format) -> io::Result<()> {
+fn set_metadata(encoder: &mut impl ImageEncoder, image: &Outline) {
     let metadata = &image.metadata;
-    // A format that cannot carry them says so here; `losses` told the user.
+    // What does not fit is not there any more, and the user was told.
     if let Some(icc) = &metadata.icc {
         let _ = encoder.set_icc_profile(icc.clone());
     }
-    if let Some(block) = upright_exif(image)
-        && (format != Format::Jpeg || block.len() <= JPEG_EXIF_BYTES)
-    {
-        let _ = encoder.set_exif_metadata(block);
-    }
-    let pixels = Interleaved::new(image, format);
-    let size = |v: usize| u32::try_from(v).map_err(io::Error::other);
-    encoder
-        .write_image(pixels.bytes(), size(image.width)?, size(image.height)?, pixels.color)
-        .map_err(|e| match e {
-            ImageError::IoError(e) => e,
-            e => io::Error::other(e),
-        })
-}
-
-/// The EXIF block with the size the image has now.
-fn upright_exif(image: &Image) -> Option<Vec<u8>> {
-    let mut block = image.metadata.exif.clone()?;
-    exif::update(&mut block, image.width, image.height);
-    Some(block)
-}
-
-/// Samples with alpha woven in, in the depth and colours that the format takes.
-struct Interleaved<'a> {
-    samples: std::borrow::Cow<'a, Samples>,
-    color: ExtendedColorType,
-}
-
-impl<'a> Interleaved<'a> {
-    fn new(image: &'a Image, format: Format) -> Self {
-        use std::borrow::Cow;
-        let depth = if format.has_sixteen_bits() { image.depth() } else { Depth::Eight };
-        // TIFF and BMP encoders have no gray with alpha.
-        let widen = image.color == Color::Gray
-            && image.alpha.is_some()
-            && matches!(format, Format::Tiff | Format::Bmp);
-        let channels = if widen { 3 } else { image.channels() };
-        let color = match (channels, image.alpha.is_some(), depth) {
-            (1, false, Depth::Eight) => ExtendedColorType::L8,
-            (1, false, Depth::Sixteen) => ExtendedColorType::L16,
-            (1, true, Depth::Eight) => ExtendedColorType::La8,
-            (1, true, Depth::Sixteen) => ExtendedColorType::La16,
-            (_, false, Depth::Eight) => ExtendedColorType::Rgb8,
-            (_, false, Depth::Sixteen) => ExtendedColorType::Rgb16,
-            (_, true, Depth::Eight) => ExtendedColorType::Rgba8,
-            (_, true, Depth::Sixteen) => ExtendedColorType::Rgba16,
-        };
-        let samples = match (&image.samples, &image.alpha) {
-            (samples, None) if samples.depth() == depth => Cow::Borrowed(samples),
-            (samples, None) => Cow::Owned(samples.to_depth(depth)),
-            (Samples::U8(s), Some(Samples::U8(a))) => {
-                Cow::Owned(Samples::U8(weave(s, a, image.channels(), channels, |v| v)))
-            }
-            (Samples::U16(s), Some(Samples::U16(a))) if depth == Depth::Sixteen => {
-                Cow::Owned(Samples::U16(weave(s, a, image.channels(), channels, |v| v)))
-            }
-            (Samples::U16(s), Some(Samples::U16(a))) => {
-                Cow::Owned(Samples::U8(weave(s, a, image.channels(), channels, narrow)))
-            }
-            _ => unreachable!("validate made alpha the depth of the samples"),
-        };
-        Self { samples, color }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self.samples.as_ref() {
-            Samples::U8(v) => v,
-            Samples::U16(v) => bytemuck::cast_slice(v),
-        }
+    if let Some(block) = &metadata.exif {
+        let _ = encoder.set_exif_metadata(block.clone());
     }
 }
 
-fn weave<T: Copy, U>(
-    samples: &[T],
-    alpha: &[T],
-    from: usize,
-    to: usize,
-    convert: impl Fn(T) -> U,
-) -> Vec<U> {
-    let mut out = Vec::with_capacity(alpha.len() * (to + 1));
-    for (pixel, &a) in samples.chunks_exact(from).zip(alpha) {
-        out.extend((0..to).map(|c| convert(pixel[c.min(from - 1)])));
-        out.push(convert(a));
-    }
-    out
-}
-
-/// PNG goes row by row, so that a large image is not copied.
-fn encode_png(writer: &mut dyn WriteSeek, image: &Image, options: EncodeOptions) -> io::Result<()> {
-    let size = |v: usize| u32::try_from(v).map_err(io::Error::other);
+fn encode_png(
+    writer: &mut dyn WriteSeek,
+    image: &Outline,
+    options: EncodeOptions,
+    packing: Packing,
+    rows: &mut Rows<'_, '_>,
+) -> io::Result<()> {
     let metadata = &image.metadata;
-    let mut info = png::Info::with_size(size(image.width)?, size(image.height)?);
-    info.color_type = match (image.color, image.alpha.is_some()) {
-        (Color::Gray, false) => png::ColorType::Grayscale,
-        (Color::Gray, true) => png::ColorType::GrayscaleAlpha,
-        (Color::Rgb, false) => png::ColorType::Rgb,
-        (Color::Rgb, true) => png::ColorType::Rgba,
+    let mut info = ::png::Info::with_size(size(image.width)?, size(image.height)?);
+    info.color_type = match (image.color, image.alpha) {
+        (Color::Gray, false) => ::png::ColorType::Grayscale,
+        (Color::Gray, true) => ::png::ColorType::GrayscaleAlpha,
+        (Color::Rgb, false) => ::png::ColorType::Rgb,
+        (Color::Rgb, true) => ::png::ColorType::Rgba,
     };
-    info.bit_depth = match image.depth() {
-        Depth::Eight => png::BitDepth::Eight,
-        Depth::Sixteen => png::BitDepth::Sixteen,
+    info.bit_depth = match image.depth {
+        Depth::Eight => ::png::BitDepth::Eight,
+        Depth::Sixteen => ::png::BitDepth::Sixteen,
     };
     info.icc_profile = metadata.icc.as_deref().map(Into::into);
-    info.exif_metadata = upright_exif(image).map(Into::into);
-    info.pixel_dims = metadata.density.map(|(xppu, yppu)| png::PixelDimensions {
+    info.exif_metadata = metadata.exif.as_deref().map(Into::into);
+    info.pixel_dims = metadata.density.map(|(xppu, yppu)| ::png::PixelDimensions {
         xppu,
         yppu,
-        unit: png::Unit::Meter,
+        unit: ::png::Unit::Meter,
     });
-    let mut encoder = png::Encoder::with_info(writer, info).map_err(png_error)?;
+    let mut encoder = ::png::Encoder::with_info(writer, info).map_err(png_error)?;
     for (keyword, text) in &metadata.text {
         encoder.add_itxt_chunk(keyword.clone(), text.clone()).map_err(png_error)?;
     }
-    match options.png_level {
-        0 => encoder.set_deflate_compression(png::DeflateCompression::NoCompression),
-        level => encoder.set_deflate_compression(png::DeflateCompression::Level(level.min(9))),
+    if let Some(xmp) = metadata.xmp.as_ref().and_then(|x| std::str::from_utf8(x).ok()) {
+        let keyword = metadata::XMP_KEYWORD.to_owned();
+        encoder.add_itxt_chunk(keyword, xmp.to_owned()).map_err(png_error)?;
     }
-    encoder.set_filter(png::Filter::Adaptive);
     let mut file = encoder.write_header().map_err(png_error)?;
-    let mut stream = file.stream_writer_with_size(1 << 16).map_err(png_error)?;
-    let mut row = Vec::new();
-    for y in 0..image.height {
-        row.clear();
-        png_row(image, y, &mut row);
-        stream.write_all(&row)?;
+    for (name, data) in &metadata.png_colors {
+        file.write_chunk(::png::chunk::ChunkType(*name), data).map_err(png_error)?;
     }
-    stream.finish().map_err(png_error)?;
+    let bytes = png::RowBytes { row: image.width * packing.bytes(), pixel: packing.bytes() };
+    png::deflate(rows, bytes, options.png_level, &mut |piece| {
+        file.write_chunk(::png::chunk::IDAT, piece).map_err(png_error)
+    })?;
     file.finish().map_err(png_error)
 }
 
-/// Row `y` with alpha woven in, 16 bits big-endian.
-fn png_row(image: &Image, y: usize, row: &mut Vec<u8>) {
-    let channels = image.channels();
-    for x in 0..image.width {
-        let pixel = y * image.width + x;
-        match &image.samples {
-            Samples::U8(v) => row.extend_from_slice(&v[pixel * channels..][..channels]),
-            Samples::U16(v) => {
-                row.extend(v[pixel * channels..][..channels].iter().flat_map(|s| s.to_be_bytes()));
-            }
-        }
-        match &image.alpha {
-            Some(Samples::U8(a)) => row.push(a[pixel]),
-            Some(Samples::U16(a)) => row.extend_from_slice(&a[pixel].to_be_bytes()),
-            None => {}
-        }
-    }
-}
-
-fn png_error(error: png::EncodingError) -> io::Error {
+fn png_error(error: ::png::EncodingError) -> io::Error {
     match error {
-        png::EncodingError::IoError(e) => e,
+        ::png::EncodingError::IoError(e) => e,
         e => io::Error::other(e),
     }
 }

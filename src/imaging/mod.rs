@@ -9,12 +9,17 @@
 //! alpha     [H, W], same depth as the samples, not premultiplied
 //! f32       [H, W, C] in [0, 1]: sample / 255 or sample / 65535
 //! ```
+mod cmyk;
 pub mod color;
+mod containers;
 pub mod decode;
 pub mod encode;
 mod exif;
 mod font;
+pub mod header;
+mod input;
 mod jpeg;
+mod metadata;
 pub mod metrics;
 pub mod resample;
 pub mod sheet;
@@ -24,6 +29,7 @@ use crate::error::{Error, Result};
 
 pub use decode::{decode, read};
 pub use encode::{EncodeOptions, Format, check_output, encode, write};
+pub use metadata::Metadata;
 
 /// An image in memory; [`validate`](Self::validate) tells whether the lengths fit together.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,19 +93,6 @@ pub enum Samples {
     U8(Vec<u8>),
     /// 0..=65535.
     U16(Vec<u16>),
-}
-
-/// What a file carries beside its pixels.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Metadata {
-    /// The colour profile, unchanged.
-    pub icc: Option<Vec<u8>>,
-    /// EXIF as a TIFF block (no `Exif` prefix); orientation 1, since it was applied to the pixels.
-    pub exif: Option<Vec<u8>>,
-    /// Pixels per metre, x then y.
-    pub density: Option<(u32, u32)>,
-    /// Keyword and text, stored in PNG only.
-    pub text: Vec<(String, String)>,
 }
 
 /// A rectangle of pixels: columns `x..x + width`, rows `y..y + height`.
@@ -182,6 +175,53 @@ impl Samples {
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The samples of the range.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        match self {
+            Self::U8(v) => Self::U8(v[range].to_vec()),
+            Self::U16(v) => Self::U16(v[range].to_vec()),
+        }
+    }
+
+    /// Makes room for `more` samples.
+    pub fn reserve(&mut self, more: usize) {
+        match self {
+            Self::U8(v) => v.reserve_exact(more),
+            Self::U16(v) => v.reserve_exact(more),
+        }
+    }
+
+    /// Adds `more` at the end, in this depth.
+    pub fn append(&mut self, more: &Self) {
+        match (self, more) {
+            (Self::U8(v), Self::U8(more)) => v.extend_from_slice(more),
+            (Self::U16(v), Self::U16(more)) => v.extend_from_slice(more),
+            (own, more) => {
+                let more = more.to_depth(own.depth());
+                own.append(&more);
+            }
+        }
+    }
+
+    /// The samples of 8 bits.
+    pub fn as_u8(&self) -> Option<&[u8]> {
+        match self {
+            Self::U8(v) => Some(v),
+            Self::U16(_) => None,
+        }
+    }
+
+    /// The samples of 16 bits.
+    pub fn as_u16(&self) -> Option<&[u16]> {
+        match self {
+            Self::U8(_) => None,
+            Self::U16(v) => Some(v),
+        }
     }
 
     /// Bits per sample.

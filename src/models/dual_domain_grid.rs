@@ -17,7 +17,7 @@ use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::nn::dual_domain::{DCT_BLOCK, GridBlock};
-use crate::nn::{Conv2d, Init, Linear};
+use crate::nn::{Conv2d, Init, Linear, strips};
 use crate::ops::time_embedding::TimeEmbedding;
 
 /// The sizes of the network.
@@ -115,13 +115,23 @@ impl Network for DualDomainGrid {
         let mut features = stem.clone();
         for (block, linear) in &self.blocks {
             let shift = linear.forward(tape, &time)?;
+            if tape.is_inference() {
+                features = strips::in_strips(tape, features, |tape, x, strip| {
+                    block.rows(tape, x, strip.rows, &shift)
+                })?;
+                continue;
+            }
             // A clone shares the weights.
             let block = block.clone();
             let run = move |tape: &mut Tape, v: &[Var]| block.forward(tape, &v[0], &v[1]);
             features = tape.part(&[&features, &shift], run)?;
         }
-        features = self.body.forward(tape, &features)?;
-        features = tape.add(&features, &stem)?;
+        features = strips::in_strips(tape, features, |tape, x, strip| {
+            let y = self.body.forward(tape, x)?;
+            let (y, stem) =
+                (strips::part(tape, &y, strip.rows)?, strips::part(tape, &stem, strip.of_map)?);
+            tape.add(&y, &stem)
+        })?;
         drop(stem);
         let image = self.tail.forward(tape, &features)?;
         drop(features);
@@ -141,6 +151,17 @@ impl Network for DualDomainGrid {
             reach = (reach + 2).max(reach.next_multiple_of(align));
         }
         Geometry { align, receptive_field: Some((reach + 1).next_multiple_of(align)) }
+    }
+
+    fn bytes_on_cpu(&self, width: usize, height: usize) -> u64 {
+        let c = &self.config;
+        let streams = c.frequency_channels + c.wavelet_channels;
+        // Two maps and two images of the sampler; at the end of a step more images and one map. Beside
+        // them a strip at its concatenation.
+        let image = 3 * c.scale * c.scale;
+        let per_pixel = (2 * image + 2 * c.channels + 6).max(3 * image + c.channels + 6);
+        let in_strip = width * strips::tallest(width, height) * (4 * c.channels + 2 * streams);
+        4 * (width * height * per_pixel + in_strip) as u64
     }
 
     fn floats_per_pixel(&self) -> usize {

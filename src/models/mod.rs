@@ -169,6 +169,12 @@ pub trait Network: Send + Sync {
     /// by it.
     fn floats_per_pixel(&self) -> usize;
 
+    /// Bytes that one call on the CPU keeps alive at its peak, for an image of `width` x `height`
+    /// low-resolution pixels.
+    fn bytes_on_cpu(&self, width: usize, height: usize) -> u64 {
+        4 * (self.floats_per_pixel() * width * height) as u64
+    }
+
     /// How many numbers training changes.
     fn parameter_count(&self) -> usize {
         self.parameters().iter().map(|p| p.value().len()).sum()

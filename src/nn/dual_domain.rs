@@ -1,6 +1,9 @@
 //! Dual-domain residual blocks: a spatial, a DCT and a wavelet stream side by side.
+use std::ops::Range;
+
 use super::init::Init;
 use super::layers::Conv2d;
+use super::strips;
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 
@@ -127,6 +130,13 @@ impl GridBlock {
     /// The block's output, of the same shape; height and width are multiples of [`DCT_BLOCK`].
     /// `shift` `[N, C]` is added to it: what the step t has to say.
     pub fn forward(&self, tape: &mut Tape, x: &Var, shift: &Var) -> Result<Var> {
+        self.rows(tape, x, 0..x.shape()[1], shift)
+    }
+
+    /// The rows `rows` of the output, whole blocks of the DCT: all that the spatial stream sees of `x`
+    /// around them is looked at.
+    pub fn rows(&self, tape: &mut Tape, all: &Var, rows: Range<usize>, shift: &Var) -> Result<Var> {
+        let x = &strips::part(tape, all, rows.clone())?;
         let (f, w) = (self.frequency_channels, self.wavelet_channels);
         // Assigned, not shadowed: a shadowed value would live, and keep its memory, to the end.
         let reduced = self.reduce.forward(tape, x)?;
@@ -139,11 +149,12 @@ impl GridBlock {
         wavelet = tape.haar(&wavelet)?;
         wavelet = self.bands.forward(tape, &wavelet)?;
         wavelet = tape.haar_inverse(&wavelet)?;
-        let spatial = self.spatial.forward(tape, x)?;
-        let all = tape.concat(&[&spatial, &frequency, &wavelet])?;
+        let mut spatial = self.spatial.forward(tape, all)?;
+        spatial = strips::part(tape, &spatial, rows)?;
+        let streams = tape.concat(&[&spatial, &frequency, &wavelet])?;
         drop((spatial, frequency, wavelet));
-        let mut y = self.fusion.forward(tape, &all)?;
-        drop(all);
+        let mut y = self.fusion.forward(tape, &streams)?;
+        drop(streams);
         y = tape.add(x, &y)?;
         tape.add_channels(&y, shift)
     }

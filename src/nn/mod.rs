@@ -5,6 +5,7 @@ pub mod dual_domain;
 pub mod init;
 pub mod layers;
 pub mod residual;
+pub mod strips;
 pub mod swin;
 pub mod unet;
 

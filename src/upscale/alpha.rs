@@ -121,29 +121,8 @@ fn neighbours(i: usize, (width, height): (usize, usize)) -> impl Iterator<Item =
     })
 }
 
-/// Rows that are enlarged at once: bounds the memory for floats.
-const ROWS: usize = 64;
-
-/// The alpha of an image of `size` (width, height) enlarged `scale` times.
-///
-/// # Errors
-/// If `alpha` is not of that size.
-pub fn enlarge(alpha: &Samples, size: (usize, usize), scale: usize) -> Result<Samples> {
-    let (width, height) = (size.0 * scale, size.1 * scale);
-    let mut out = Samples::zeros(alpha.depth(), 0);
-    for y in (0..height).step_by(ROWS) {
-        let wanted = Rect::new(0, y, width, ROWS.min(height - y));
-        let part = enlarge_part(alpha, size, scale, wanted)?;
-        match (&mut out, part) {
-            (Samples::U8(out), Samples::U8(mut part)) => out.append(&mut part),
-            (Samples::U16(out), Samples::U16(mut part)) => out.append(&mut part),
-            _ => {}
-        }
-    }
-    Ok(out)
-}
-
-/// The part `wanted` of [`enlarge`]d alpha, the same values whatever part is asked for.
+/// The part `wanted` of the alpha of an image of `size` (width, height) enlarged `scale` times, the same
+/// values whatever part is asked for.
 ///
 /// # Errors
 /// If `alpha` is not of `size` or `wanted` does not lie in its enlargement.
@@ -232,7 +211,9 @@ mod tests {
         let alpha: Vec<u8> = (0..35u8).map(|i| if i % 7 < 3 { 0 } else { 255 - i }).collect();
         let alpha = Samples::U8(alpha);
         for scale in [2, 3, 4] {
-            let Samples::U8(whole) = enlarge(&alpha, size, scale).unwrap() else { panic!() };
+            let all = Rect::whole(7, 5).scaled(scale);
+            let whole = enlarge_part(&alpha, size, scale, all).unwrap();
+            let Samples::U8(whole) = whole else { panic!() };
             let width = 7 * scale;
             for (i, &v) in whole.iter().enumerate() {
                 let x = i % width;

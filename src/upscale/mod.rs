@@ -1,11 +1,15 @@
 //! The upscaling pipeline: an image in, an image out, tile by tile.
 //!
 //! The image stays in memory as it was decoded; tiles of it run through the sampler one after the
-//! other, on a GPU in batches, the next of which is prepared while one runs. A network with a bounded receptive field gets tiles with a halo as wide as it can see over
+//! other, on a GPU in batches, the next of which is prepared while one runs. The output is handed on
+//! in strips as soon as a row of tiles is complete ([`bands`]), so that it is never held whole. A network with a bounded receptive field gets tiles with a halo as wide as it can see over
 //! all steps, so that the tiled result equals the untiled one bit for bit; other networks get
 //! overlapping tiles that are blended.
 pub mod alpha;
+pub mod bands;
+pub mod budget;
 pub mod jobs;
+pub mod pipeline;
 mod runner;
 pub mod wrap;
 
@@ -13,10 +17,12 @@ use std::collections::VecDeque;
 
 use crate::diffusion::system::System;
 use crate::engine::device::{DType, Device};
+use crate::engine::memory;
 use crate::error::{self, Error, Result};
 use crate::imaging::tiles::{self, Tile};
-use crate::imaging::{Image, Rect};
-use runner::{Inputs, Runner, crop};
+use crate::imaging::{Image, Rect, Samples};
+use bands::{Bands, Sink};
+use runner::{Inputs, Runner};
 
 /// How large tiles are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,18 +102,44 @@ pub struct Plan {
     pub halo: usize,
     /// Whether neighbouring tiles are blended rather than cut.
     pub blended: bool,
-    /// Estimated peak of memory for the tiles, in bytes.
+    /// Estimated peak of memory for the tiles and the band of the output, in bytes.
     pub memory: u64,
 }
 
 /// Low-resolution pixels that neighbouring tiles share where the network sees the whole map.
 const BLEND_OVERLAP: usize = 16;
 
-/// Plans the tiles for an image of `width` x `height`.
+/// What the rows of a picture's output take until they are handed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BandCost {
+    /// Bytes for each low-resolution row of a tile.
+    pub row: u64,
+    /// Bytes that bands may take on a GPU, where they are in other memory than tiles; on the CPU both
+    /// share [`Settings::memory`].
+    pub host: u64,
+}
+
+/// Plans the tiles for an image of `width` x `height` whose output is collected by the caller.
 ///
 /// # Errors
 /// [`Error::Memory`] if not even the smallest tile fits the budget.
 pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Settings) -> Result<Plan> {
+    let free = BandCost { row: 0, host: u64::MAX };
+    plan_bands(upscaler, width, height, settings, free)
+}
+
+/// Plans the tiles for an image of `width` x `height` whose output goes on band by band at the cost of
+/// `band`.
+///
+/// # Errors
+/// [`Error::Memory`] if not even the smallest tile fits the budget.
+pub fn plan_bands(
+    upscaler: &Upscaler,
+    width: usize,
+    height: usize,
+    settings: &Settings,
+    band: BandCost,
+) -> Result<Plan> {
     let system = upscaler.system();
     let geometry = system.network.geometry();
     let align = geometry.align;
@@ -117,10 +149,23 @@ pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Setting
     let blended = geometry.receptive_field.is_none();
     let halo = geometry.receptive_field.map_or(BLEND_OVERLAP, |r| r * steps);
     let halo = halo.next_multiple_of(align);
+    let on_gpu = system.network.device() != Device::Cpu;
     let per_pixel = (system.network.dtype().size() * system.network.floats_per_pixel()) as u64;
     let cut = |core: usize| tiles::plan(padded.0, padded.1, core, halo, align);
-    let cost = |tiles: &[Tile]| {
-        tiles.iter().map(|t| t.padded.area() as u64 * per_pixel).max().unwrap_or(0)
+    let bytes = |tile: &Tile| match on_gpu {
+        true => tile.padded.area() as u64 * per_pixel,
+        false => system.network.bytes_on_cpu(tile.padded.width, tile.padded.height),
+    };
+    let cost = |tiles: &[Tile]| tiles.iter().map(bytes).max().unwrap_or(0);
+    // Rows that blended tiles share are held, too.
+    let shared = if blended { 2 * halo } else { 0 };
+    let held = |tiles: &[Tile]| {
+        let rows = tiles.iter().map(|t| t.core.height + shared).max().unwrap_or(0);
+        rows as u64 * band.row
+    };
+    let too_large = |tiles: &[Tile]| match on_gpu {
+        true => cost(tiles) > settings.memory || held(tiles) > band.host,
+        false => cost(tiles).saturating_add(held(tiles)) > settings.memory,
     };
     let whole = padded.0.max(padded.1);
     let tiles = match settings.tile {
@@ -128,7 +173,7 @@ pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Setting
         TileSize::Side(side) => cut(side.max(1).next_multiple_of(align)),
         TileSize::Auto => {
             let mut core = whole;
-            while cost(&cut(core)) > settings.memory && core > align {
+            while core > align && too_large(&cut(core)) {
                 // Fewer, equal parts rather than a large tile and a sliver.
                 let parts = whole.div_ceil(core) + 1;
                 core = whole.div_ceil(parts).next_multiple_of(align).min(core - align);
@@ -137,24 +182,24 @@ pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Setting
         }
     };
     let memory = cost(&tiles);
-    let on_gpu = system.network.device() != Device::Cpu;
+    if settings.tile == TileSize::Auto && too_large(&tiles) {
+        return Err(does_not_fit((width, height), memory + held(&tiles), settings.memory));
+    }
+    let held = if on_gpu { 0 } else { held(&tiles) };
     let tiles = if on_gpu && tiles.len() > 1 { equal(tiles, padded) } else { tiles };
     let memory = memory.max(cost(&tiles));
-    if settings.tile == TileSize::Auto && memory > settings.memory {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        let cause = format!(
-            "the smallest tile needs {} MiB, the budget is {} MiB",
-            mib(memory),
-            mib(settings.memory)
-        );
-        let report = error::Report::new(format!("{width}x{height} does not fit in memory"), cause);
-        return Err(Error::Memory(report.help("give more with --ram, or use fewer --steps")));
-    }
     // The CPU gains nothing from batches.
     let fitting = usize::try_from(settings.memory / memory.max(1)).unwrap_or(usize::MAX);
     let batch = if on_gpu { fitting.clamp(1, tiles.len().max(1)) } else { 1 };
-    let memory = memory * batch as u64;
+    let memory = memory * batch as u64 + held;
     Ok(Plan { padded, tiles, batch, steps, halo, blended, memory })
+}
+
+fn does_not_fit((width, height): (usize, usize), needed: u64, budget: u64) -> Error {
+    let (needed, budget) = (memory::in_words(needed), memory::in_words(budget));
+    let cause = format!("the smallest tile needs {needed}, the budget is {budget}");
+    let report = error::Report::new(format!("{width}x{height} does not fit in memory"), cause);
+    Error::Memory(report.help("give more with --ram, or use fewer --steps"))
 }
 
 /// The tiles, read from regions of one size, so that they can run in batches: regions at the edges of
@@ -203,40 +248,42 @@ pub fn upscale(
     seed: u64,
     on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<(Image, Report)> {
-    let bled = alpha::bled(image);
-    let image = bled.as_ref().unwrap_or(image);
     let scale = upscaler.system().scale();
     let (width, height) = (image.width * scale, image.height * scale);
-    let mut output = Image::new(width, height, image.color, image.depth());
+    let mut output = Image::new(width, 0, image.color, image.depth());
     output.metadata = image.metadata.clone();
-    let mut work = Work {
-        upscaler,
-        image,
-        plan,
-        seed,
-        queue: plan.tiles.iter().copied().collect(),
-        batch: plan.batch,
-        done: 0,
-        precise: None,
-        report: Report::default(),
-    };
-    let mut blend = plan.blended.then(|| Blend::new(width, height));
-    work.run(on_call, &mut |tile, pixels| match &mut blend {
-        Some(blend) => {
-            blend.add(tile, scale, pixels);
-            Ok(())
+    output.alpha = image.alpha.as_ref().map(|a| Samples::zeros(a.depth(), 0));
+    output.samples.reserve(width * height * image.channels());
+    let report = upscale_strips(upscaler, image, plan, seed, on_call, &mut |strip| {
+        output.height += strip.height;
+        output.samples.append(&strip.samples);
+        if let (Some(all), Some(alpha)) = (&mut output.alpha, &strip.alpha) {
+            all.append(alpha);
         }
-        None => store(&mut output, tile.core.scaled(scale), tile.padded.scaled(scale), pixels),
+        Ok(())
     })?;
-    if let Some(blend) = blend {
-        let whole = Rect::whole(width, height);
-        store(&mut output, whole, whole, &blend.finish())?;
-    }
-    output.alpha = match &image.alpha {
-        Some(alpha) => Some(alpha::enlarge(alpha, (image.width, image.height), scale)?),
-        None => None,
-    };
-    Ok((output, work.report))
+    Ok((output, report))
+}
+
+/// As [`upscale`], but the output goes to `sink` in strips of its whole width, from the top down,
+/// without metadata. Its errors end the work.
+///
+/// # Errors
+/// Those of `upscale` and of `sink`.
+pub fn upscale_strips(
+    upscaler: &Upscaler,
+    image: &Image,
+    plan: &Plan,
+    seed: u64,
+    on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+    sink: &mut Sink<'_>,
+) -> Result<Report> {
+    let bled = alpha::bled(image);
+    let image = bled.as_ref().unwrap_or(image);
+    let mut work = Work::new(upscaler, image, plan, seed);
+    let mut bands = Bands::new(image, plan, upscaler.system().scale());
+    work.run(on_call, &mut |tile, pixels| bands.add(tile, pixels, sink))?;
+    Ok(work.report)
 }
 
 /// The tiles of an image that are still to be computed.
@@ -254,7 +301,21 @@ struct Work<'a> {
     report: Report,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(upscaler: &'a Upscaler, image: &'a Image, plan: &'a Plan, seed: u64) -> Self {
+        Self {
+            upscaler,
+            image,
+            plan,
+            seed,
+            queue: plan.tiles.iter().copied().collect(),
+            batch: plan.batch,
+            done: 0,
+            precise: None,
+            report: Report::default(),
+        }
+    }
+
     /// Computes all tiles, each handed to `store` with its pixels `[H, W, 3]` in [0, 1], halo included.
     fn run(
         &mut self,
@@ -264,12 +325,13 @@ impl Work<'_> {
         let system = self.upscaler.system();
         let mut runner = Runner::new(system, self.plan.steps, self.seed);
         let mut prepared = self.prepare()?;
-        while let Some(inputs) = prepared.take() {
+        while let Some(mut inputs) = prepared.take() {
             let calls = inputs.tiles.len() * self.plan.steps;
             let total = self.done + calls + self.queue.len() * self.plan.steps;
             let before = self.done;
-            let mut told = |k: usize| on_call(before + k * inputs.tiles.len(), total);
-            match runner.start(&inputs, &mut told) {
+            let count = inputs.tiles.len();
+            let mut told = |k: usize| on_call(before + k * count, total);
+            match runner.start(&mut inputs, &mut told) {
                 Ok(()) => {}
                 Err(full @ Error::Memory(_)) => {
                     // What the runner holds would stay on the device beside the smaller tiles.
@@ -330,7 +392,7 @@ impl Work<'_> {
     /// One tile again in single precision.
     fn again(&mut self, tile: &Tile) -> Result<Vec<f32>> {
         let system = self.upscaler.system();
-        let inputs = Inputs::of(self.image, self.plan, system, vec![*tile])?;
+        let mut inputs = Inputs::of(self.image, self.plan, system, vec![*tile])?;
         let mut pixels = vec![f32::NAN];
         if system.network.dtype() != DType::F32 {
             self.report.redone += 1;
@@ -339,7 +401,7 @@ impl Work<'_> {
                 None => self.upscaler.precise()?,
             };
             let mut runner = Runner::new(&precise, self.plan.steps, self.seed);
-            runner.start(&inputs, &mut |_| Ok(()))?;
+            runner.start(&mut inputs, &mut |_| Ok(()))?;
             pixels = inputs.colored(runner.finish()?);
             self.precise = Some(precise);
         }
@@ -352,64 +414,4 @@ impl Work<'_> {
         }
         Ok(pixels)
     }
-}
-
-/// Writes the part of `core` that lies in the image, out of `pixels` of the region `held`.
-fn store(output: &mut Image, core: Rect, held: Rect, pixels: &[f32]) -> Result<()> {
-    let width = core.width.min(output.width.saturating_sub(core.x));
-    let height = core.height.min(output.height.saturating_sub(core.y));
-    let core = Rect::new(core.x, core.y, width, height);
-    if core.area() == 0 {
-        return Ok(());
-    }
-    output.store(core, &crop(pixels, held, core))
-}
-
-/// Weighted sums of overlapping tiles.
-struct Blend {
-    width: usize,
-    height: usize,
-    sums: Vec<f32>,
-    weights: Vec<f32>,
-}
-
-impl Blend {
-    fn new(width: usize, height: usize) -> Self {
-        let pixels = width * height;
-        Self { width, height, sums: vec![0.0; 3 * pixels], weights: vec![0.0; pixels] }
-    }
-
-    /// Adds a tile with weights that fall off towards its edges: raised cosines, half a pixel inside
-    /// the edge so that none is zero.
-    fn add(&mut self, tile: &Tile, scale: usize, pixels: &[f32]) {
-        let held = tile.padded.scaled(scale);
-        let (rows, columns) = (window(held.height), window(held.width));
-        for y in 0..held.height.min(self.height.saturating_sub(held.y)) {
-            for x in 0..held.width.min(self.width.saturating_sub(held.x)) {
-                let (at, from) = ((held.y + y) * self.width + held.x + x, y * held.width + x);
-                let weight = rows[y] * columns[x];
-                self.weights[at] += weight;
-                for c in 0..3 {
-                    self.sums[3 * at + c] += weight * pixels[3 * from + c];
-                }
-            }
-        }
-    }
-
-    fn finish(mut self) -> Vec<f32> {
-        for (pixel, weight) in self.sums.chunks_exact_mut(3).zip(&self.weights) {
-            pixel.iter_mut().for_each(|v| *v /= weight);
-        }
-        self.sums
-    }
-}
-
-/// A Hann window of `len` weights, sampled between the zeros.
-fn window(len: usize) -> Vec<f32> {
-    let weight = |i: usize| {
-        let phase = (i as f64 + 0.5) / len as f64 * std::f64::consts::TAU;
-        0.5 - 0.5 * phase.cos()
-    };
-    #[allow(clippy::cast_possible_truncation)] // Weights are stored as f32.
-    (0..len).map(|i| weight(i).max(1e-4) as f32).collect()
 }

@@ -5,6 +5,7 @@ use crate::diffusion::sampler::{PixelNoise, Walk, condition};
 use crate::diffusion::system::System;
 use crate::engine::cuda::Graph;
 use crate::engine::device::Device;
+use crate::engine::pool;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::imaging::color::{luma_of, with_luma};
@@ -51,8 +52,8 @@ impl Inputs {
             let high = tile.padded.scaled(scale);
             let held = resample::bicubic_footprint(high, plan.padded, scale);
             let wider = padded_region(image, held)?;
-            y0.append(&mut enlarge(&wider, held, plan.padded, 3, scale, high)?);
-            low.append(&mut crop(&wider, held, tile.padded));
+            join(&mut y0, enlarge(&wider, held, plan.padded, 3, scale, high)?);
+            join(&mut low, crop(&wider, held, tile.padded));
             places.push([high.y / factor, high.x / factor]);
         }
         let mut colors = None;
@@ -108,27 +109,34 @@ impl<'a> Runner<'a> {
     /// were made or issued.
     pub(super) fn start(
         &mut self,
-        inputs: &Inputs,
+        inputs: &mut Inputs,
         on_step: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<()> {
         let device = self.system.network.device();
         let [low, high] = inputs.shapes();
-        let mut batch = match self.batch.take().filter(|b| b.low.shape() == low) {
+        let before = self.batch.take();
+        let mut batch = match before.filter(|b| b.low.shape() == low) {
             Some(mut batch) => {
                 batch.low.write(&inputs.low)?;
                 batch.y0.write(&inputs.y0)?;
                 batch.noise.move_to(&inputs.places)?;
                 batch
             }
-            None => Batch {
-                walk: Walk::new(&self.system.config.diffusion, low[0], self.steps, &device)?,
-                low: Tensor::from_slice_on(&device, &inputs.low, &low)?,
-                y0: Tensor::from_slice_on(&device, &inputs.y0, &high)?,
-                noise: PixelNoise::new(&device, self.seed, &inputs.places)?,
-                runs: 0,
-                graph: None,
-            },
+            None => {
+                // Buffers of tiles of another size will not be asked for again.
+                pool::clear();
+                Batch {
+                    walk: Walk::new(&self.system.config.diffusion, low[0], self.steps, &device)?,
+                    low: Tensor::from_slice_on(&device, &inputs.low, &low)?,
+                    y0: Tensor::from_slice_on(&device, &inputs.y0, &high)?,
+                    noise: PixelNoise::new(&device, self.seed, &inputs.places)?,
+                    runs: 0,
+                    graph: None,
+                }
+            }
         };
+        // They are on the device now.
+        (inputs.low, inputs.y0) = (Vec::new(), Vec::new());
         if let (1, Device::Cuda(gpu)) = (batch.runs, &device) {
             batch.graph = match gpu.capture(|| batch.run(self.system, &mut |_| Ok(()))) {
                 Ok(recorded) => Some(recorded),
@@ -164,12 +172,11 @@ impl Batch {
     fn run(&self, system: &System, on_step: &mut dyn FnMut(usize) -> Result<()>) -> Result<Tensor> {
         let network = &*system.network;
         let seen = condition(network, &self.low, &self.y0)?;
-        let told = &mut |p: crate::diffusion::sampler::Progress<'_>| on_step(p.done);
         let Some(first_stage) = network.first_stage() else {
-            return self.walk.run(network, seen, &self.y0, &self.noise, told);
+            return self.walk.run_unseen(network, seen, &self.y0, &self.noise, on_step);
         };
         let y0 = latent::encode(Some(first_stage), &self.y0)?;
-        let clean = self.walk.run(network, seen, &y0, &self.noise, told)?;
+        let clean = self.walk.run_unseen(network, seen, &y0, &self.noise, on_step)?;
         latent::decode(Some(first_stage), clean)
     }
 }
@@ -209,6 +216,14 @@ fn reflected(start: usize, len: usize, size: usize) -> Vec<usize> {
         if i < size { i } else { period - i }
     };
     (start..start + len).map(fold).collect()
+}
+
+/// Adds `more` to the end; the first is not copied.
+fn join(all: &mut Vec<f32>, more: Vec<f32>) {
+    match all.is_empty() {
+        true => *all = more,
+        false => all.extend(more),
+    }
 }
 
 /// The part `wanted` of `pixels`, which are the region `held` `[H, W, 3]`.

@@ -9,7 +9,8 @@
 //!              | x = fade(x', x) for x < FADE, as it is behind |      result
 //! ```
 //! so that W-1 is followed by what the network put there, as inside the picture. Tiles stay exact.
-use super::{Plan, Report, Settings, Upscaler, plan, upscale};
+use super::runner::crop;
+use super::{BLEND_OVERLAP, Plan, Report, Upscaler, Work, alpha, upscale};
 use crate::error::Result;
 use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, Samples, resample};
@@ -26,46 +27,43 @@ pub struct Wrap {
     pub y: bool,
 }
 
-/// An image with what surrounds it, and the plan for that.
-pub struct Wrapped {
-    /// The tiles that the result needs.
-    pub plan: Plan,
-    image: Image,
+/// How an image is continued.
+#[derive(Clone, Copy, Debug)]
+pub struct Continued {
+    /// Width and height of the image.
     size: (usize, usize),
-    /// Where the image lies in its continuation.
+    /// What lies before it, and at least as much behind.
     margin: (usize, usize),
     fade: (usize, usize),
 }
 
-impl Wrapped {
-    /// Continues `image` and plans its tiles.
-    ///
-    /// # Errors
-    /// As [`plan`].
+impl Continued {
+    /// How an image of `size` (width, height) is continued for `steps` calls of the network.
     pub fn new(
         upscaler: &Upscaler,
-        image: &Image,
+        size: (usize, usize),
         wrap: Wrap,
-        settings: &Settings,
-    ) -> Result<Self> {
-        let align = upscaler.system().network.geometry().align;
-        let size = (image.width, image.height);
-        let tiny = Settings { tile: super::TileSize::Side(align), ..*settings };
-        let halo = plan(upscaler, size.0.min(align), size.1.min(align), &tiny)?.halo;
-        // One more than the halo: enlarging reads two pixels beyond it.
-        let margin = halo + 2usize.next_multiple_of(align);
+        steps: Option<usize>,
+    ) -> Self {
+        let system = upscaler.system();
+        let geometry = system.network.geometry();
+        let steps = steps.unwrap_or_else(|| system.default_steps());
+        let steps = steps.min(system.config.diffusion.process.steps());
+        let halo = geometry.receptive_field.map_or(BLEND_OVERLAP, |r| r * steps);
+        // Enlarging reads two pixels beyond what the network sees.
+        let margin = (halo + 2).next_multiple_of(geometry.align);
         let sides = |on: bool, side: usize| if on { (margin, FADE.min(side)) } else { (0, 0) };
         let (x, y) = (sides(wrap.x, size.0), sides(wrap.y, size.1));
-        let image = continued(image, [x.0, x.0 + x.1], [y.0, y.0 + y.1])?;
-        let mut wrapped = Self {
-            plan: plan(upscaler, image.width, image.height, settings)?,
-            image,
-            size,
-            margin: (x.0, y.0),
-            fade: (x.1, y.1),
-        };
-        wrapped.leave_out_margins();
-        Ok(wrapped)
+        Self { size, margin: (x.0, y.0), fade: (x.1, y.1) }
+    }
+
+    /// Width and height of the continued image.
+    pub fn size(&self) -> (usize, usize) {
+        let side = |size, margin, fade| size + 2 * margin + fade;
+        (
+            side(self.size.0, self.margin.0, self.fade.0),
+            side(self.size.1, self.margin.1, self.fade.1),
+        )
     }
 
     /// The part of the continued image that the result is made of.
@@ -74,35 +72,71 @@ impl Wrapped {
         Rect::new(self.margin.0, self.margin.1, width, height)
     }
 
-    fn leave_out_margins(&mut self) {
+    /// The part of a plan for the continued image that the result needs.
+    fn needed(&self, plan: &Plan) -> Plan {
         let wanted = self.wanted();
-        let Plan { tiles, halo, padded, blended, .. } = &mut self.plan;
-        // Blended tiles count as far as they reach.
-        tiles.retain(|t| overlap(if *blended { t.padded } else { t.core }, wanted).is_some());
-        for tile in tiles.iter_mut().filter(|_| !*blended) {
-            let core = overlap(tile.core, wanted).unwrap_or(tile.core);
-            *tile = Tile { core, padded: core.grown(*halo, *padded) };
-        }
+        let cut = |tile: &Tile| {
+            let core = overlap(tile.core, wanted)?;
+            Some(Tile { core, padded: core.grown(plan.halo, plan.padded) })
+        };
+        Plan { tiles: plan.tiles.iter().filter_map(cut).collect(), ..plan.clone() }
     }
 
-    /// The texture enlarged by the model's factor; see [`upscale`].
+    /// The texture `image` enlarged by the model's factor along `plan`, which is for the continued image;
+    /// see [`upscale`].
     ///
     /// # Errors
     /// As [`upscale`].
     pub fn upscale(
         &self,
         upscaler: &Upscaler,
+        image: &Image,
+        plan: &Plan,
         seed: u64,
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<(Image, Report)> {
-        let (all, report) = upscale(upscaler, &self.image, &self.plan, seed, on_call)?;
+        let (columns, rows) = ((self.margin.0, self.fade.0), (self.margin.1, self.fade.1));
+        let around = |(margin, fade)| [margin, margin + fade];
+        let image = continued(image, around(columns), around(rows))?;
         let scale = upscaler.system().scale();
-        let mut output = all.crop(self.wanted().scaled(scale))?;
-        drop(all);
+        let (mut output, report) = match plan.blended {
+            true => {
+                let (all, report) = upscale(upscaler, &image, plan, seed, on_call)?;
+                (all.crop(self.wanted().scaled(scale))?, report)
+            }
+            false => self.exactly(upscaler, &image, &self.needed(plan), seed, on_call)?,
+        };
         let (width, height) = (self.size.0 * scale, self.size.1 * scale);
-        let fade = (self.fade.0 * scale, self.fade.1 * scale);
-        fade_in(&mut output, (width, height), fade);
+        fade_in(&mut output, (width, height), (self.fade.0 * scale, self.fade.1 * scale));
         Ok((output.crop(Rect::whole(width, height))?, report))
+    }
+
+    /// The wanted part, without what only its margins would need.
+    fn exactly(
+        &self,
+        upscaler: &Upscaler,
+        image: &Image,
+        plan: &Plan,
+        seed: u64,
+        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<(Image, Report)> {
+        let scale = upscaler.system().scale();
+        let wanted = self.wanted().scaled(scale);
+        let mut output = Image::new(wanted.width, wanted.height, image.color, image.depth());
+        output.metadata = image.metadata.clone();
+        let size = (image.width, image.height);
+        let alpha = image.alpha.as_ref();
+        output.alpha = alpha.map(|a| alpha::enlarge_part(a, size, scale, wanted)).transpose()?;
+        let bled = alpha::bled(image);
+        let image = bled.as_ref().unwrap_or(image);
+        let mut work = Work::new(upscaler, image, plan, seed);
+        work.run(on_call, &mut |tile, pixels| {
+            let core = tile.core.scaled(scale);
+            let place = Rect { x: core.x - wanted.x, y: core.y - wanted.y, ..core };
+            output.store(place, &crop(pixels, tile.padded.scaled(scale), core))
+        })?;
+        let report = work.report;
+        Ok((output, report))
     }
 }
 

@@ -12,6 +12,7 @@ mod images;
 mod layers;
 mod network;
 mod parameters;
+mod spec;
 mod tables;
 mod teaching;
 mod training;

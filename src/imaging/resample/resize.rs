@@ -1,33 +1,40 @@
 //! Resizing to any size, for output sizes that are no model's and for alpha.
-use fast_image_resize as fir;
-
-use crate::error::{Error, Report, Result};
-use super::separable::real;
-use crate::imaging::{Image, Rect, Samples};
+use super::premultiplied;
+use super::strips::Strips;
+use crate::error::{Error, Result};
+use crate::imaging::{Depth, Image, Rect, Samples};
 
 /// Resizes an image to `width` x `height` with Lanczos3 (antialiased), keeping depth, colour and
-/// metadata. Under transparency colours count by their alpha: see [`premultiplied`](super::premultiplied).
+/// metadata. Under transparency colours count by their alpha ([`Premultiplied`](super::Premultiplied)).
 pub fn resize(image: &Image, width: usize, height: usize) -> Result<Image> {
-    resize_part(image, image.rect(), width, height)
-}
-
-/// As [`resize`], but of the part `from` of the image; near its sides the filter sees what lies beyond.
-pub fn resize_part(image: &Image, from: Rect, width: usize, height: usize) -> Result<Image> {
     image.validate()?;
     if width == 0 || height == 0 {
         return Err(Error::shape("resize", "a size of at least 1x1", &[width, height]));
     }
-    if from.area() == 0 || !image.rect().contains(&from) {
-        let sides = [from.x, from.y, from.width, from.height];
-        return Err(Error::shape("resize", format!("a part of {}", image.size_text()), &sides));
-    }
     if image.alpha.is_some() {
-        return super::premultiplied::resize(image, from, width, height);
+        return premultiplied::resize(image, image.rect(), (width, height));
     }
-    let size = (image.width, image.height);
-    let samples = lanczos(&image.samples, size, from, image.channels(), (width, height))?;
+    let channels = image.channels();
+    let samples =
+        resize_samples(&image.samples, image.width, image.height, channels, width, height)?;
     let metadata = image.metadata.clone();
     Ok(Image { width, height, color: image.color, samples, alpha: None, metadata })
+}
+
+/// As [`resize`], in f32, but of the part `part` of the image; near its sides the filter sees what lies
+/// beyond.
+pub fn resize_part(image: &Image, part: Rect, width: usize, height: usize) -> Result<Image> {
+    image.validate()?;
+    if image.alpha.is_some() {
+        return premultiplied::resize(image, part, (width, height));
+    }
+    let opaque = match image.depth() {
+        Depth::Eight => Samples::U8(vec![u8::MAX; image.width * image.height]),
+        Depth::Sixteen => Samples::U16(vec![u16::MAX; image.width * image.height]),
+    };
+    let image = Image { alpha: Some(opaque), ..image.clone() };
+    let resized = premultiplied::resize(&image, part, (width, height))?;
+    Ok(Image { alpha: None, ..resized })
 }
 
 /// Resizes samples of 1 or 3 channels to `width` x `height` with Lanczos3.
@@ -39,52 +46,11 @@ pub fn resize_samples(
     width: usize,
     height: usize,
 ) -> Result<Samples> {
-    let from = Rect::whole(from_width, from_height);
-    lanczos(samples, (from_width, from_height), from, channels, (width, height))
-}
-
-pub(super) fn fail(error: String) -> Error {
-    Error::Failed(Report::new("cannot resize the image", error))
-}
-
-/// A side as the resizer takes it.
-pub(super) fn side(v: usize) -> Result<u32> {
-    u32::try_from(v).map_err(|e| fail(e.to_string()))
-}
-
-fn lanczos(
-    samples: &Samples,
-    (from_width, from_height): (usize, usize),
-    from: Rect,
-    channels: usize,
-    (width, height): (usize, usize),
-) -> Result<Samples> {
-    use fir::PixelType;
-    let pixel = match (samples, channels) {
-        (Samples::U8(_), 1) => PixelType::U8,
-        (Samples::U8(_), _) => PixelType::U8x3,
-        (Samples::U16(_), 1) => PixelType::U16,
-        (Samples::U16(_), _) => PixelType::U16x3,
-    };
-    let bytes: &[u8] = match samples {
-        Samples::U8(v) => v,
-        Samples::U16(v) => bytemuck::cast_slice(v),
-    };
-    let src = fir::images::ImageRef::new(side(from_width)?, side(from_height)?, bytes, pixel)
-        .map_err(|e| fail(e.to_string()))?;
-    let mut out = Samples::zeros(samples.depth(), width * height * channels);
-    let buffer: &mut [u8] = match &mut out {
-        Samples::U8(v) => v,
-        Samples::U16(v) => bytemuck::cast_slice_mut(v),
-    };
-    let mut dst = fir::images::Image::from_slice_u8(side(width)?, side(height)?, buffer, pixel)
-        .map_err(|e| fail(e.to_string()))?;
-    let options = fir::ResizeOptions::new()
-        .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3))
-        .crop(real(from.x), real(from.y), real(from.width), real(from.height))
-        .use_alpha(false);
-    fir::Resizer::new().resize(&src, &mut dst, &options).map_err(|e| fail(e.to_string()))?;
-    Ok(out)
+    let (from, to) = ((from_width, from_height), (width, height));
+    let mut strips = Strips::new(from, to, channels, samples.depth())?;
+    strips.give(samples)?;
+    let made = strips.take(height)?;
+    made.ok_or_else(|| Error::shape("resize", "all rows of the picture", &[samples.len()]))
 }
 
 #[cfg(test)]

@@ -1,0 +1,94 @@
+//! How much memory the process has and may take.
+//!
+//! What the system calls available is no promise: limits of the address space (`ulimit -v`) and of
+//! control groups end a process that exceeds them, so the smallest counts.
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Bytes that the process can take more than it has, without swapping and within its limits; 4 GiB
+/// where the system does not say.
+pub fn available() -> u64 {
+    let limits = [meminfo(), address_space(), control_groups()];
+    limits.into_iter().flatten().min().unwrap_or(4 << 30)
+}
+
+/// Bytes of the process that are in memory now; 32 MiB where the system does not say.
+pub fn resident() -> u64 {
+    statm(1).unwrap_or(32 << 20)
+}
+
+/// `bytes` in words: MiB, or GiB from 10 GiB on.
+pub fn in_words(bytes: u64) -> String {
+    match bytes >> 30 {
+        0..10 => format!("{} MiB", bytes.div_ceil(1 << 20)),
+        gib => format!("{gib} GiB"),
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+fn meminfo() -> Option<u64> {
+    let text = read("/proc/meminfo")?;
+    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Field `i` of `/proc/self/statm`, which counts pages: 0 is the address space, 1 what is resident.
+fn statm(i: usize) -> Option<u64> {
+    const PAGE: u64 = 4096;
+    read("/proc/self/statm")?.split_whitespace().nth(i)?.parse::<u64>().ok().map(|v| v * PAGE)
+}
+
+/// What `ulimit -v` leaves. Threads to come and the allocator's reserve need address space, too.
+fn address_space() -> Option<u64> {
+    const RESERVE: u64 = 128 << 20;
+    let limit = soft_limit(&read("/proc/self/limits")?)?;
+    Some(limit.saturating_sub(statm(0)?).saturating_sub(RESERVE))
+}
+
+fn soft_limit(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|l| l.strip_prefix("Max address space"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// What the control group of the process, and those above it, leave.
+fn control_groups() -> Option<u64> {
+    let groups = read("/proc/self/cgroup")?;
+    let left = groups.lines().flat_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (kinds, path) = (fields.next().unwrap_or(""), fields.next().unwrap_or("/"));
+        let [root, limit, usage] = match kinds {
+            "" => ["/sys/fs/cgroup", "memory.max", "memory.current"],
+            _ => ["/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"],
+        };
+        let counts = kinds.is_empty() || kinds.split(',').any(|k| k == "memory");
+        let groups = Path::new(path).ancestors().filter(move |_| counts);
+        groups
+            .map(|group| Path::new(root).join(group.strip_prefix("/").unwrap_or(group)))
+            .filter_map(move |group: PathBuf| {
+                let number = |name: &str| read(group.join(name))?.trim().parse::<u64>().ok();
+                Some(number(limit)?.saturating_sub(number(usage)?))
+            })
+            .collect::<Vec<_>>()
+    });
+    left.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_and_unlimited_is_none() {
+        let line =
+            "Limit   Soft Limit  Hard Limit  Units\nMax address space  4096000  unlimited  bytes\n";
+        assert_eq!(soft_limit(line), Some(4_096_000));
+        assert_eq!(soft_limit("Max address space  unlimited  unlimited  bytes\n"), None);
+        assert_eq!(soft_limit(""), None);
+        assert!(available() > 0 && resident() > 0);
+        assert_eq!(in_words((3 << 20) + 1), "4 MiB");
+        assert_eq!(in_words(12 << 30), "12 GiB");
+    }
+}

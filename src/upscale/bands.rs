@@ -1,0 +1,277 @@
+//! From tiles to strips of the output: what lies between the network and the encoder.
+//!
+//! ```text
+//! tiles of a row -> band, as high as they are -> strips -> (Lanczos to another size) -> encoder
+//! ```
+//! A band goes on as soon as its last tile is there, so that no more than one is held; where tiles
+//! are blended, the rows that no later tile reaches. Alpha is enlarged beside it.
+use super::runner::crop;
+use super::{Plan, alpha};
+use crate::error::{Error, Result};
+use crate::imaging::resample::{Premultiplied, Strips};
+use crate::imaging::tiles::Tile;
+use crate::imaging::{Image, Rect, Samples};
+
+/// Bytes of a strip, about.
+const STRIP_BYTES: usize = 4 << 20;
+
+/// Where strips of the output go, from the top down.
+pub type Sink<'a> = dyn FnMut(Image) -> Result<()> + 'a;
+
+/// Collects tiles and hands strips on.
+pub(super) struct Bands<'a> {
+    image: &'a Image,
+    scale: usize,
+    /// Size of the output.
+    size: (usize, usize),
+    /// Rows of tiles that are still to come, the current one first: where they start and end.
+    rows: std::iter::Peekable<std::vec::IntoIter<(usize, usize)>>,
+    /// Low-resolution pixels of the current row that are there.
+    there: usize,
+    /// Columns of the image after padding.
+    columns: usize,
+    halo: usize,
+    held: Held,
+    alpha: Option<Alpha<'a>>,
+}
+
+enum Held {
+    /// The current band, cut into strips, and its first row.
+    Exact(Vec<Image>, usize),
+    Blended(Blend),
+}
+
+impl<'a> Bands<'a> {
+    pub(super) fn new(image: &'a Image, plan: &Plan, scale: usize) -> Self {
+        let size = (image.width * scale, image.height * scale);
+        let mut rows: Vec<_> = plan.tiles.iter().map(|t| (t.core.y, t.core.bottom())).collect();
+        rows.dedup();
+        let held = match plan.blended {
+            true => Held::Blended(Blend::new(size)),
+            false => Held::Exact(Vec::new(), 0),
+        };
+        Self {
+            image,
+            scale,
+            size,
+            rows: rows.into_iter().peekable(),
+            there: 0,
+            columns: plan.padded.0,
+            halo: plan.halo,
+            held,
+            alpha: image.alpha.as_ref().map(|alpha| {
+                let size = (image.width, image.height);
+                Alpha { alpha, size, scale, made: 0 }
+            }),
+        }
+    }
+
+    /// Takes the pixels `[H, W, 3]` of a tile, halo included, and hands on what is complete. Tiles come
+    /// row by row; within a row in any order and in pieces.
+    pub(super) fn add(&mut self, tile: &Tile, pixels: &[f32], sink: &mut Sink<'_>) -> Result<()> {
+        let Some(&(start, end)) = self.rows.peek() else {
+            return Err(Error::shape("upscale", "no more tiles", &[tile.core.y]));
+        };
+        let held = tile.padded.scaled(self.scale);
+        let band = [start, end].map(|y| (y * self.scale).min(self.size.1));
+        if matches!(&self.held, Held::Exact(strips, _) if strips.is_empty()) {
+            self.held = Held::Exact(self.blank(band[1] - band[0]), band[0]);
+        }
+        match &mut self.held {
+            Held::Exact(strips, first) => {
+                store(strips, *first, tile.core.scaled(self.scale), held, pixels)?;
+            }
+            Held::Blended(blend) => blend.add(held, pixels),
+        }
+        self.there += tile.core.area();
+        if self.there < (end - start) * self.columns {
+            return Ok(());
+        }
+        self.there = 0;
+        self.rows.next();
+        self.hand_on(sink)
+    }
+
+    fn hand_on(&mut self, sink: &mut Sink<'_>) -> Result<()> {
+        let below =
+            self.rows.peek().map(|&(start, _)| start.saturating_sub(self.halo) * self.scale);
+        let strips = match &mut self.held {
+            Held::Exact(strips, _) => std::mem::take(strips),
+            Held::Blended(blend) => {
+                let count = blend.complete(below.unwrap_or(self.size.1));
+                let mut strips = self.blank(count);
+                let Held::Blended(blend) = &mut self.held else { return Ok(()) };
+                for strip in &mut strips {
+                    strip.store(strip.rect(), &blend.take(strip.height))?;
+                }
+                strips
+            }
+        };
+        for mut strip in strips {
+            if let Some(alpha) = &mut self.alpha {
+                strip.alpha = Some(alpha.next(strip.height)?);
+            }
+            sink(strip)?;
+        }
+        Ok(())
+    }
+
+    /// Strips for `rows` rows of the output.
+    fn blank(&self, rows: usize) -> Vec<Image> {
+        let per_strip = strip_rows(self.size.0, self.image.bytes_per_pixel());
+        let part = |start: usize| {
+            let height = per_strip.min(rows - start);
+            Image::new(self.size.0, height, self.image.color, self.image.depth())
+        };
+        (0..rows).step_by(per_strip).map(part).collect()
+    }
+}
+
+/// Rows of a strip of `width` pixels.
+pub(super) fn strip_rows(width: usize, bytes_per_pixel: usize) -> usize {
+    (STRIP_BYTES / (width * bytes_per_pixel).max(1)).max(1)
+}
+
+/// Writes the part of `core` that lies in the strips, the first of which begins with row `first`, out
+/// of `pixels` of the region `held`.
+fn store(strips: &mut [Image], first: usize, core: Rect, held: Rect, pixels: &[f32]) -> Result<()> {
+    let mut top = first;
+    for strip in strips {
+        let (start, end) = (core.y.max(top), core.bottom().min(top + strip.height));
+        let width = core.width.min(strip.width.saturating_sub(core.x));
+        if start < end && width > 0 {
+            let part = Rect::new(core.x, start, width, end - start);
+            let place = Rect { y: start - top, ..part };
+            strip.store(place, &crop(pixels, held, part))?;
+        }
+        top += strip.height;
+    }
+    Ok(())
+}
+
+/// Weighted sums of overlapping tiles, of the rows that are not complete yet.
+struct Blend {
+    width: usize,
+    height: usize,
+    first: usize,
+    /// Three colours and the weight of each pixel.
+    sums: Vec<[f32; 4]>,
+}
+
+impl Blend {
+    fn new((width, height): (usize, usize)) -> Self {
+        Self { width, height, first: 0, sums: Vec::new() }
+    }
+
+    /// Adds a tile with weights that fall off towards its edges: raised cosines, half a pixel inside
+    /// the edge so that none is zero.
+    fn add(&mut self, held: Rect, pixels: &[f32]) {
+        let (rows, columns) = (window(held.height), window(held.width));
+        let bottom = held.bottom().min(self.height);
+        let wanted = (bottom - self.first) * self.width;
+        self.sums.resize(self.sums.len().max(wanted), [0.0; 4]);
+        for y in 0..bottom.saturating_sub(held.y) {
+            let line = (held.y + y - self.first) * self.width;
+            for x in 0..held.width.min(self.width.saturating_sub(held.x)) {
+                let from = 3 * (y * held.width + x);
+                let weight = rows[y] * columns[x];
+                let sum = &mut self.sums[line + held.x + x];
+                sum[3] += weight;
+                for c in 0..3 {
+                    sum[c] += weight * pixels[from + c];
+                }
+            }
+        }
+    }
+
+    /// How many rows no tile adds to any more, if the next ones begin at row `below`.
+    fn complete(&self, below: usize) -> usize {
+        below.min(self.height).saturating_sub(self.first)
+    }
+
+    /// The means of the next `rows` rows, `[H, W, 3]`, which are then forgotten.
+    fn take(&mut self, rows: usize) -> Vec<f32> {
+        self.first += rows;
+        let means = self.sums.drain(..rows * self.width).map(|[r, g, b, w]| [r / w, g / w, b / w]);
+        means.flatten().collect()
+    }
+}
+
+/// A Hann window of `len` weights, sampled between the zeros.
+fn window(len: usize) -> Vec<f32> {
+    let weight = |i: usize| {
+        let phase = (i as f64 + 0.5) / len as f64 * std::f64::consts::TAU;
+        0.5 - 0.5 * phase.cos()
+    };
+    #[allow(clippy::cast_possible_truncation)] // Weights are stored as f32.
+    (0..len).map(|i| weight(i).max(1e-4) as f32).collect()
+}
+
+/// Alpha on its way to the size of the output.
+struct Alpha<'a> {
+    alpha: &'a Samples,
+    /// Width and height of the image.
+    size: (usize, usize),
+    scale: usize,
+    made: usize,
+}
+
+impl Alpha<'_> {
+    /// The next `rows` rows.
+    fn next(&mut self, rows: usize) -> Result<Samples> {
+        let wanted = Rect::new(0, self.made, self.size.0 * self.scale, rows);
+        self.made += rows;
+        alpha::enlarge_part(self.alpha, self.size, self.scale, wanted)
+    }
+}
+
+/// Strips resampled to another size; with alpha, colours count by it.
+pub struct Resampled {
+    strips: Resampling,
+    width: usize,
+    like: Image,
+}
+
+enum Resampling {
+    Opaque(Strips),
+    Transparent(Premultiplied),
+}
+
+impl Resampled {
+    /// From `from` (width, height) to `to`, for strips like those of `image`.
+    ///
+    /// # Errors
+    /// If a side is 0.
+    pub fn new(image: &Image, from: (usize, usize), to: (usize, usize)) -> Result<Self> {
+        let whole = Rect::whole(from.0, from.1);
+        let strips = match image.alpha {
+            Some(_) => Resampling::Transparent(Premultiplied::new(image, from, whole, to)?),
+            None => Resampling::Opaque(Strips::new(from, to, image.channels(), image.depth())?),
+        };
+        Ok(Self { strips, width: to.0, like: Image::new(0, 0, image.color, image.depth()) })
+    }
+
+    /// Takes a strip of the original and hands on what can be made.
+    ///
+    /// # Errors
+    /// If it does not fit, and those of `sink`.
+    pub fn add(&mut self, strip: &Image, sink: &mut Sink<'_>) -> Result<()> {
+        let strips = match &mut self.strips {
+            Resampling::Opaque(strips) => strips,
+            Resampling::Transparent(strips) => {
+                strips.give(strip)?;
+                while let Some(made) = strips.take()? {
+                    sink(made)?;
+                }
+                return Ok(());
+            }
+        };
+        strips.give(&strip.samples)?;
+        let most = strip_rows(self.width, strip.bytes_per_pixel());
+        while let Some(samples) = strips.take(most)? {
+            let height = samples.len() / (self.width * self.like.channels());
+            sink(Image { width: self.width, height, samples, ..self.like.clone() })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,279 @@
+//! How much memory the work on a picture may take: the process as a whole is meant, with the decoded
+//! picture, the tiles, the output on its way and what the encoder holds.
+use super::bands::{Resampled, strip_rows};
+use super::{BandCost, Plan, Settings, TileSize, Upscaler, plan_bands};
+use crate::engine::device::Device;
+use crate::engine::memory::{self, in_words};
+use crate::error::{Error, Report, Result};
+use crate::imaging::encode::{self, Format, Outline};
+use crate::imaging::header::Header;
+use crate::imaging::resample::Strips;
+
+/// Bytes for tiles and the rows of the output on their way, unless `--ram` says otherwise: larger
+/// tiles gain little.
+const WORKING: u64 = 512 << 20;
+/// Pictures and outputs of at most so many bytes wait for their turn, so that decoding, the network
+/// and encoding overlap.
+const SMALL: u64 = 16 << 20;
+/// The most pixels of an output, 2^36: beyond it a factor is a mistake.
+const MOST_PIXELS: u64 = 1 << 36;
+/// Strips on their way to the encoder, where not the whole output is.
+const STRIPS: u64 = 4;
+
+/// What the process may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// What it took before the first picture.
+    base: u64,
+    /// What it may take, if that was said.
+    ram: Option<u64>,
+    /// What it can take.
+    most: u64,
+    /// Whether pictures wait for each other.
+    several: bool,
+}
+
+/// A picture and what is to become of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The name for messages.
+    pub name: &'a str,
+    /// The picture's size.
+    pub from: (usize, usize),
+    /// Bytes of the picture as decoded.
+    pub picture: u64,
+    /// The file to write.
+    pub output: &'a Outline,
+    /// Its format.
+    pub format: Format,
+}
+
+impl Budget {
+    /// A budget for a process that takes now what it takes before any picture. `ram` bounds it, or
+    /// what the system has free; `several` pictures overlap.
+    pub fn new(ram: Option<u64>, several: bool) -> Self {
+        let base = memory::resident();
+        // The rest is for what cannot be foreseen.
+        let most = base + memory::available() / 10 * 8;
+        Self { base, ram, most, several }
+    }
+
+    /// Bytes that freed buffers of the network and those in use may take together.
+    pub fn for_tiles(plan: &Plan) -> usize {
+        usize::try_from(plan.memory + plan.memory / 8).unwrap_or(usize::MAX)
+    }
+
+    /// Whether a picture is small enough to be decoded while another is in work.
+    pub fn is_small(header: &Header) -> bool {
+        header.decoding <= SMALL
+    }
+
+    /// How many strips of the output may wait for the encoder.
+    pub fn waiting(output: &Outline) -> usize {
+        let strip = strip_bytes(output);
+        let all = bytes_of(output);
+        let count = if all <= SMALL { all.div_ceil(strip) + 1 } else { STRIPS - 2 };
+        usize::try_from(count).unwrap_or(1)
+    }
+
+    fn limit(&self) -> u64 {
+        self.ram.unwrap_or(self.most)
+    }
+
+    /// Checks that the picture can be decoded at all.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if it takes more than there is.
+    pub fn check_decoding(&self, name: &str, file: u64, header: &Header) -> Result<()> {
+        let needed = self.base.saturating_add(file).saturating_add(header.decoding);
+        match needed > self.limit() {
+            true => {
+                let what = format!("{}x{} pixels to decode", header.width, header.height);
+                Err(self.refuse(name, needed, &what, &self.more(needed)))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// The tiles for a picture, so that all fits.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if it does not; the message says what would.
+    pub fn plan(
+        &self,
+        upscaler: &Upscaler,
+        wanted: &Wanted<'_>,
+        settings: &Settings,
+    ) -> Result<Plan> {
+        self.check_size(wanted)?;
+        let fixed =
+            self.base.saturating_add(wanted.picture).saturating_add(self.beside(upscaler, wanted));
+        let left = self.limit().saturating_sub(fixed);
+        let work = if self.ram.is_some() { left } else { left.min(WORKING) };
+        let first = self.plan_in(upscaler, wanted, settings, work);
+        let plan = match (first, self.ram) {
+            // More than usual, but it is there.
+            (Err(Error::Memory(_)), None) if left > work => {
+                self.plan_in(upscaler, wanted, settings, left)
+            }
+            (first, _) => first,
+        };
+        let on_gpu = upscaler.system().network.device() != Device::Cpu;
+        match plan {
+            Ok(plan) if on_gpu || plan.memory <= left => Ok(plan),
+            Ok(plan) => Err(self.too_large(upscaler, wanted, settings, fixed, plan.memory)),
+            Err(Error::Memory(_)) if !on_gpu => {
+                let least = self.least(upscaler, wanted, settings)?;
+                Err(self.too_large(upscaler, wanted, settings, fixed, least))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn plan_in(
+        &self,
+        upscaler: &Upscaler,
+        wanted: &Wanted<'_>,
+        settings: &Settings,
+        work: u64,
+    ) -> Result<Plan> {
+        let on_gpu = upscaler.system().network.device() != Device::Cpu;
+        let row = self.band_row(upscaler, wanted);
+        let settings =
+            Settings { memory: if on_gpu { settings.memory } else { work }, ..*settings };
+        let band = BandCost { row, host: work };
+        plan_bands(upscaler, wanted.from.0, wanted.from.1, &settings, band)
+    }
+
+    /// What the smallest tile takes.
+    fn least(&self, upscaler: &Upscaler, wanted: &Wanted<'_>, settings: &Settings) -> Result<u64> {
+        let settings = Settings { tile: TileSize::Side(1), ..*settings };
+        Ok(self.plan_in(upscaler, wanted, &settings, u64::MAX)?.memory)
+    }
+
+    /// Bytes of the output for a low-resolution row of a band, before it is resampled.
+    fn band_row(&self, upscaler: &Upscaler, wanted: &Wanted<'_>) -> u64 {
+        let scale = upscaler.system().scale() as u64;
+        let blended = upscaler.system().network.geometry().receptive_field.is_none();
+        let pixel = wanted.output.bytes_per_pixel() as u64;
+        // Sums of three colours and a weight, and then their means.
+        let pixel = if blended { 16 + 12 + pixel } else { pixel };
+        (wanted.from.0 as u64 * scale * scale).saturating_mul(pixel)
+    }
+
+    /// What is held beside the picture and the tiles with their band.
+    fn beside(&self, upscaler: &Upscaler, wanted: &Wanted<'_>) -> u64 {
+        let output = wanted.output;
+        let scale = upscaler.system().scale();
+        let large = (wanted.from.0 * scale, wanted.from.1 * scale);
+        let to = (output.width, output.height);
+        let resampling = match large == to {
+            true => 0,
+            false => Strips::bytes(large, to, output.bytes_per_pixel()),
+        };
+        let waiting = match bytes_of(output) <= SMALL {
+            true => bytes_of(output) * if self.several { 3 } else { 1 },
+            false => STRIPS * strip_bytes(output),
+        };
+        let next = if self.several { 2 * SMALL } else { 0 };
+        let encoder = encode::memory(output, wanted.format);
+        resampling.saturating_add(waiting).saturating_add(next).saturating_add(encoder)
+    }
+
+    fn check_size(&self, wanted: &Wanted<'_>) -> Result<()> {
+        let (width, height) = (wanted.output.width, wanted.output.height);
+        let pixels = (width as u64).saturating_mul(height as u64);
+        if pixels <= MOST_PIXELS {
+            return Ok(());
+        }
+        let area = wanted.from.0 as f64 * wanted.from.1 as f64;
+        let factor = (MOST_PIXELS as f64 / area).sqrt().floor();
+        let what = format!("cannot enlarge {} to {width}x{height}", wanted.name);
+        let (has, most) = (pixels / 1_000_000, MOST_PIXELS / 1_000_000);
+        let cause = format!("that is {has} megapixels; the most is {most}");
+        Err(Error::Memory(
+            Report::new(what, cause).help(format!("-s {factor} is the largest factor")),
+        ))
+    }
+
+    fn too_large(
+        &self,
+        upscaler: &Upscaler,
+        wanted: &Wanted<'_>,
+        settings: &Settings,
+        fixed: u64,
+        tiles: u64,
+    ) -> Error {
+        let needed = fixed.saturating_add(tiles);
+        let beside = self.beside(upscaler, wanted);
+        let what = format!(
+            "{} for the picture, {} for tiles, {} for the output",
+            in_words(wanted.picture),
+            in_words(tiles),
+            in_words(beside)
+        );
+        let whole = matches!(wanted.format, Format::WebP | Format::Bmp) && beside > tiles;
+        let help = match settings.tile {
+            _ if whole => {
+                let name = wanted.format.name();
+                format!(
+                    "write a .png, which needs no more than a part at a time; {name} is held whole"
+                )
+            }
+            TileSize::Auto => self.more(needed),
+            TileSize::None | TileSize::Side(_) => "leave -t out, for tiles that fit".into(),
+        };
+        self.refuse(wanted.name, needed, &what, &help)
+    }
+
+    fn more(&self, needed: u64) -> String {
+        let mib = needed.div_ceil(1 << 20);
+        match self.ram {
+            Some(_) if needed <= self.most => format!("--ram {mib}M is enough"),
+            _ => format!(
+                "it takes {mib} MiB of free memory; fewer --steps or smaller pictures take less"
+            ),
+        }
+    }
+
+    fn refuse(&self, name: &str, needed: u64, what: &str, help: &str) -> Error {
+        let (needed, limit) = (in_words(needed), in_words(self.limit()));
+        let of = if self.ram.is_some() { "--ram is" } else { "there are" };
+        let cause = format!("it needs {needed} ({what}); {of} {limit}");
+        Error::Memory(Report::new(format!("{name} does not fit in memory"), cause).help(help))
+    }
+}
+
+/// Bytes of the whole output.
+fn bytes_of(output: &Outline) -> u64 {
+    let pixels = (output.width as u64).saturating_mul(output.height as u64);
+    pixels.saturating_mul(output.bytes_per_pixel() as u64)
+}
+
+fn strip_bytes(output: &Outline) -> u64 {
+    let (row, rows) = (
+        (output.width * output.bytes_per_pixel()) as u64,
+        strip_rows(output.width, output.bytes_per_pixel()),
+    );
+    (row * rows as u64).max(1)
+}
+
+/// The size of an image times `scale`, at least 1.
+pub fn target((width, height): (usize, usize), scale: f64) -> (usize, usize) {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A size, at least 1.
+    let side = |v: usize| ((v as f64 * scale).round() as usize).max(1);
+    (side(width), side(height))
+}
+
+/// What takes strips of the model's output to the size wanted, if that is another.
+///
+/// # Errors
+/// If a side is 0.
+pub fn resampler(
+    image: &crate::imaging::Image,
+    scale: usize,
+    to: (usize, usize),
+) -> Result<Option<Resampled>> {
+    let large = (image.width * scale, image.height * scale);
+    (large != to).then(|| Resampled::new(image, large, to)).transpose()
+}

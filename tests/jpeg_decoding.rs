@@ -1,0 +1,54 @@
+//! JPEG pixels are those of libjpeg-turbo: small files of each kind against Pillow 12.3.0 (libjpeg-turbo 3.1.4.1).
+#![allow(clippy::unwrap_used)]
+use srk::imaging::{Samples, decode};
+
+/// Names of files in `tests/jpeg` and FNV-1a of the samples that Pillow decodes.
+const FILES: &[(&str, u64)] = &[
+    ("420", 0xff5b_1904_e98a_1aa4),
+    ("420_progressive", 0xff5b_1904_e98a_1aa4),
+    ("420_restart", 0xff5b_1904_e98a_1aa4),
+    ("422", 0xf716_13df_8cc2_de5a),
+    ("440", 0x047f_b913_5b21_adc6),
+    ("444", 0x888f_37ae_3037_8d62),
+    ("gray", 0x790c_b723_ba95_0f93),
+];
+
+fn file(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/jpeg/{name}.jpg", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+}
+
+#[test]
+fn every_kind_decodes_to_the_bits_of_libjpeg_turbo() {
+    for &(name, want) in FILES {
+        let image = decode(&file(name), name).unwrap();
+        assert_eq!((image.width, image.height), (33, 21), "{name}");
+        assert_eq!(image.channels(), if name == "gray" { 1 } else { 3 }, "{name}");
+        let Samples::U8(samples) = image.samples else { panic!("8 bits") };
+        assert_eq!(hash(&samples), want, "{name}");
+    }
+}
+
+#[test]
+fn damage_is_an_error_and_not_a_gray_area() {
+    for &(name, _) in FILES {
+        let whole = file(name);
+        // Cut off, also where an end marker was put behind the cut.
+        for part in [4, 3, 2] {
+            let cut = whole.len() - whole.len() / part / 2;
+            let error = decode(&whole[..cut], name).unwrap_err().to_string();
+            assert!(error.contains("ends too early"), "{name}: {error}");
+            let ended = [&whole[..cut], &[0xFF, 0xD9]].concat();
+            let error = decode(&ended, name).unwrap_err().to_string();
+            assert!(error.contains("damaged"), "{name}: {error}");
+        }
+    }
+    // What follows the picture is no damage.
+    let more = [&file("420")[..], b"something of the camera"].concat();
+    assert!(decode(&more, "420").is_ok());
+}
