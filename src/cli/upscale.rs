@@ -1,4 +1,6 @@
 //! `srk upscale`.
+mod options;
+
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -6,6 +8,8 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
+
+use options::{Alpha, Kept, positive, tile_size, wrap_sides};
 
 use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
 use crate::diffusion::system::System;
@@ -100,55 +104,6 @@ pub(super) struct Args {
     /// Print errors only
     #[arg(short, long)]
     quiet: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Alpha {
-    /// Enlarge it beside the colours
-    #[default]
-    Keep,
-    /// Leave it out
-    Drop,
-}
-
-fn positive(text: &str) -> std::result::Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(v) if v.is_finite() && v > 0.0 => Ok(v),
-        _ => Err("a factor is a number above 0".into()),
-    }
-}
-
-/// What of the metadata is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Kept {
-    /// All that the format can hold
-    #[default]
-    Keep,
-    /// What colours mean: the profile, or a PNG's chunks in its place
-    Icc,
-    /// Nothing
-    Strip,
-}
-
-fn wrap_sides(text: &str) -> std::result::Result<Wrap, String> {
-    match text {
-        "none" => Ok(Wrap::default()),
-        "x" => Ok(Wrap { x: true, y: false }),
-        "y" => Ok(Wrap { x: false, y: true }),
-        "both" => Ok(Wrap { x: true, y: true }),
-        _ => Err("none, x, y or both".into()),
-    }
-}
-
-fn tile_size(text: &str) -> std::result::Result<TileSize, String> {
-    match text {
-        "auto" | "0" => Ok(TileSize::Auto),
-        "none" => Ok(TileSize::None),
-        _ => match text.parse() {
-            Ok(side) if side >= 8 => Ok(TileSize::Side(side)),
-            _ => Err("auto, none, or a number of at least 8".into()),
-        },
-    }
 }
 
 pub(super) fn run(args: Args) -> Result<()> {

@@ -24,9 +24,13 @@ pub fn bled(image: &Image) -> Option<Image> {
     let alpha = image.alpha.as_ref()?;
     let mut out = image.clone();
     let size = (image.width, image.height);
-    let changed = match (&mut out.samples, alpha) {
-        (Samples::U8(s), Samples::U8(a)) => bleed(s, a, size, 255.0, |v| round(v, 255.0)),
-        (Samples::U16(s), Samples::U16(a)) => bleed(s, a, size, 65535.0, |v| round(v, 65535.0)),
+    let changed = match (&mut out.samples, &image.samples, alpha) {
+        (Samples::U8(out), Samples::U8(own), Samples::U8(a)) => {
+            bleed(out, own, a, size, 255.0, |v| round(v, 255.0))
+        }
+        (Samples::U16(out), Samples::U16(own), Samples::U16(a)) => {
+            bleed(out, own, a, size, 65535.0, |v| round(v, 65535.0))
+        }
         _ => false,
     };
     changed.then_some(out)
@@ -37,9 +41,11 @@ fn round<T: TryFrom<u32> + Default>(v: f32, max: f32) -> T {
     T::try_from((v + 0.5).clamp(0.0, max) as u32).unwrap_or_default()
 }
 
-/// Bleeds in place; false if there is nothing to replace or nothing to replace it with.
+/// Bleeds in `samples`, which are like `own`; false if there is nothing to replace or nothing to replace it
+/// with.
 fn bleed<T: Copy + Into<f32>>(
     samples: &mut [T],
+    own: &[T],
     alpha: &[T],
     size: (usize, usize),
     max: f32,
@@ -52,16 +58,12 @@ fn bleed<T: Copy + Into<f32>>(
         return false;
     }
     let channels = samples.len() / alpha.len();
-    // What faint pixels are mixed with their surroundings from.
-    let own: Vec<(usize, Vec<T>)> = (0..alpha.len())
-        .filter(|&i| faint(i) && alpha[i].into() > 0.0)
-        .map(|i| (i, samples[i * channels..][..channels].to_vec()))
-        .collect();
     spread(samples, (0..alpha.len()).map(|i| !faint(i)).collect(), size, &back);
-    for (i, own) in own {
+    for i in (0..alpha.len()).filter(|&i| faint(i) && alpha[i].into() > 0.0) {
         let share = alpha[i].into() / least;
-        for (fill, own) in samples[i * channels..].iter_mut().zip(own) {
-            *fill = back(share * own.into() + (1.0 - share) * (*fill).into());
+        let pixel = i * channels..(i + 1) * channels;
+        for (fill, own) in samples[pixel.clone()].iter_mut().zip(&own[pixel]) {
+            *fill = back(share * (*own).into() + (1.0 - share) * (*fill).into());
         }
     }
     true
