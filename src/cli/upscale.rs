@@ -361,7 +361,7 @@ impl Work<'_> {
 
     fn upscale(&self, job: &Job, out: &Output) -> Result<(Summary, Written)> {
         common::check(self.stop)?;
-        let (args, system, started) = (self.args, self.upscaler.system(), Instant::now());
+        let (args, started) = (self.args, Instant::now());
         let format = Format::from_path(&job.output)?;
         // A picture that was not decoded ahead is not small: nothing is done before it is known to fit.
         let mut image = self.reader.next(&job.input, &|file, header| {
