@@ -110,8 +110,9 @@ fn profile_fits(icc: &[u8], gray: bool) -> bool {
     match icc.get(16..20) {
         Some(b"GRAY") => gray,
         Some(b"RGB ") => !gray,
-        // Of Lab, XYZ or CMYK are no pixels that are written.
-        _ => false,
+        // No pixels of these kinds are written. Of a head that says none, nothing is known.
+        Some(b"CMYK" | b"Lab " | b"XYZ ") => false,
+        _ => true,
     }
 }
 
