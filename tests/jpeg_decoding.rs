@@ -53,3 +53,26 @@ fn damage_is_an_error_and_not_a_gray_area() {
     let more = [&file("420")[..], b"something of the camera"].concat();
     assert!(decode(&more, "420").is_ok());
 }
+
+/// CMYK with a profile (a made-up press of 6 x 6 x 6 x 6 mixtures), against Little CMS in Pillow 12.3.0, relative
+/// colorimetric: two ways between the points of a table differ by some levels.
+#[test]
+fn cmyk_becomes_srgb_by_its_profile() {
+    let bytes = file("cmyk");
+    let image = decode(&bytes, "cmyk").unwrap();
+    assert_eq!((image.width, image.height, image.channels()), (16, 12, 3));
+    assert!(image.metadata.icc.is_none(), "the profile is not that of the pixels any more");
+    let Samples::U8(samples) = image.samples else { panic!("8 bits") };
+    let folder = env!("CARGO_MANIFEST_DIR");
+    let want = std::fs::read(format!("{folder}/tests/jpeg/cmyk.rgb")).unwrap();
+    assert_eq!(samples.len(), want.len());
+    let apart: Vec<u32> = samples.iter().zip(&want).map(|(a, b)| a.abs_diff(*b).into()).collect();
+    let mean = f64::from(apart.iter().sum::<u32>()) / apart.len() as f64;
+    assert!(mean <= 3.0 && apart.iter().all(|&d| d <= 16), "{mean} in the mean");
+    // Without the profile nothing is guessed.
+    let bare = bytes.windows(4).position(|w| w == b"ICC_").unwrap();
+    let mut bare_bytes = bytes.clone();
+    bare_bytes[bare] = b'X';
+    let error = decode(&bare_bytes, "cmyk").unwrap_err().to_string();
+    assert!(error.contains("without a profile"), "{error}");
+}
