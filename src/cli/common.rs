@@ -10,6 +10,7 @@ use crate::diffusion::sampler::Rule;
 use crate::diffusion::system::System;
 use crate::engine::cuda;
 use crate::engine::device::{DType, Device};
+use crate::engine::interrupt;
 use crate::engine::memory;
 use crate::error::{Error, Report, Result};
 use crate::import::open;
@@ -29,6 +30,7 @@ pub(super) fn stop_on_signals() -> Result<Stop> {
             .and_then(|_| flag::register_usize(signal, Arc::clone(&stop), number))
             .map_err(|e| Error::Failed(Report::new("cannot listen for Ctrl-C", e)))?;
     }
+    interrupt::listen(Arc::clone(&stop));
     Ok(stop)
 }
 

@@ -96,7 +96,7 @@ struct Prep {
     /// How pictures become squares
     #[arg(long, value_enum, default_value_t)]
     method: Square,
-    /// How they are resampled, as Pillow does
+    /// How they are resampled, as Pillow 13 does
     #[arg(long, value_enum, default_value_t)]
     resample: Resample,
     /// The share of the pictures, in sorted order, that goes to train
@@ -126,6 +126,12 @@ enum Resample {
     Bicubic,
     /// Linear, antialiased
     Bilinear,
+    /// Cubic, as Pillow up to version 12 makes it of tall pictures
+    #[value(name = "pillow-12-bicubic")]
+    Bicubic12,
+    /// Linear, as Pillow up to version 12 makes it of tall pictures
+    #[value(name = "pillow-12-bilinear")]
+    Bilinear12,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -170,6 +176,8 @@ fn prepare(args: Prep) -> Result<()> {
         filter: match args.resample {
             Resample::Bicubic => Filter::Bicubic,
             Resample::Bilinear => Filter::Bilinear,
+            Resample::Bicubic12 => Filter::Bicubic12,
+            Resample::Bilinear12 => Filter::Bilinear12,
         },
         split: args.split,
         force: args.force,

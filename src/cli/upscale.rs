@@ -1,4 +1,6 @@
 //! `srk upscale`.
+mod options;
+
 use std::collections::VecDeque;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,8 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
+use options::{Alpha, Kept, positive, tile_size, wrap_sides};
+
 use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Stop};
 use super::print;
 use crate::diffusion::system::System;
@@ -14,10 +18,12 @@ use crate::engine::outputs::identity;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
 use crate::imaging::encode::{EncodeOptions, Format, Outline};
-use crate::imaging::{self, folder};
+use crate::imaging::{self, Image, Metadata, folder};
+use crate::upscale::bands::Sink;
 use crate::upscale::budget::{self, Budget, Wanted};
 use crate::upscale::jobs::{Existing, Job, Jobs, Request};
 use crate::upscale::pipeline::{Reader, Writer, Written};
+use crate::upscale::wrap::{self, Continued, Wrap};
 use crate::upscale::{self, Plan, Settings, TileSize, Upscaler};
 
 const EXAMPLES: &str = "Examples:
@@ -78,6 +84,12 @@ pub(super) struct Args {
     /// What to do with transparency
     #[arg(long, value_enum, default_value_t)]
     alpha: Alpha,
+    /// Sides that continue at the opposite side, for textures that tile: none, x, y or both
+    #[arg(long, value_name = "SIDES", default_value = "none", value_parser = wrap_sides)]
+    wrap: Wrap,
+    /// What to write of what a file says beside its pixels: keep, icc (the colour profile), strip (nothing)
+    #[arg(long, value_enum, default_value_t)]
+    metadata: Kept,
     /// Search folders to any depth; the outputs keep the tree
     #[arg(short, long)]
     recursive: bool,
@@ -96,33 +108,6 @@ pub(super) struct Args {
     /// Print errors only
     #[arg(short, long)]
     quiet: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Alpha {
-    /// Enlarge it beside the colours
-    #[default]
-    Keep,
-    /// Leave it out
-    Drop,
-}
-
-fn positive(text: &str) -> std::result::Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(v) if v.is_finite() && v > 0.0 => Ok(v),
-        _ => Err("a factor is a number above 0".into()),
-    }
-}
-
-fn tile_size(text: &str) -> std::result::Result<TileSize, String> {
-    match text {
-        "auto" | "0" => Ok(TileSize::Auto),
-        "none" => Ok(TileSize::None),
-        _ => match text.parse() {
-            Ok(side) if side >= 8 => Ok(TileSize::Side(side)),
-            _ => Err("auto, none, or a number of at least 8".into()),
-        },
-    }
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -250,6 +235,15 @@ impl Args {
         EncodeOptions {
             quality: self.quality.unwrap_or(default.quality),
             png_level: self.png_level.unwrap_or(default.png_level),
+        }
+    }
+
+    /// What is to be written of the metadata.
+    fn kept(&self, metadata: Metadata) -> Metadata {
+        match self.metadata {
+            Kept::Keep => metadata,
+            Kept::Icc => metadata.colors_only(),
+            Kept::Strip => Metadata::default(),
         }
     }
 
@@ -449,7 +443,7 @@ impl Work<'_> {
 
     fn upscale(&self, job: &Job, out: &Output) -> Result<(Summary, Written)> {
         common::check(self.stop)?;
-        let (args, system, started) = (self.args, self.upscaler.system(), Instant::now());
+        let (args, started) = (self.args, Instant::now());
         let format = Format::from_path(&job.output)?;
         // A picture that was not decoded ahead is not small: nothing is done before it is known to fit.
         let mut image = self.reader.next(&job.input, &|file, header| {
@@ -459,9 +453,11 @@ impl Work<'_> {
         if args.alpha == Alpha::Drop {
             image.alpha = None;
         }
+        image.metadata = args.kept(std::mem::take(&mut image.metadata));
         let (plan, mut output) =
             self.plan(job, format, (image.width, image.height), Outline::of(&image))?;
-        output.metadata.stamp = (!args.no_stamp).then(|| stamp(args, system, plan.steps));
+        output.metadata.stamp =
+            (!args.no_stamp).then(|| stamp(args, self.upscaler.system(), plan.steps));
         refuse_newcomer(args, &job.output)?;
         if let Some(folder) = job.output.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| {
@@ -475,8 +471,6 @@ impl Work<'_> {
         let bar = out.progress(&job.input, &plan);
         let writing =
             self.writer.begin(&job.output, output.clone(), format, args.encode_options())?;
-        let to = (output.width, output.height);
-        let mut resampler = budget::resampler(&image, system.scale(), to)?;
         let mut on_call = |done: usize, all: usize| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
@@ -486,17 +480,11 @@ impl Work<'_> {
             common::check(self.stop)?;
             writing.put(strip)
         };
-        let done = upscale::upscale_strips(
-            self.upscaler,
-            &image,
-            &plan,
-            args.seed,
-            &mut on_call,
-            &mut |strip| match &mut resampler {
-                Some(resampler) => resampler.add(&strip, put),
-                None => put(strip),
-            },
-        );
+        let to = (output.width, output.height);
+        let done = match args.wrap == Wrap::default() {
+            true => self.strips(&image, &plan, to, &mut on_call, put),
+            false => self.texture(&image, &plan, to, &mut on_call, put),
+        };
         bar.finish_and_clear();
         let report = match done {
             Ok(report) => report,
@@ -516,6 +504,50 @@ impl Work<'_> {
             note: args.without_effect(format),
         };
         Ok((summary, writing.end()))
+    }
+
+    fn strips(
+        &self,
+        image: &Image,
+        plan: &Plan,
+        to: (usize, usize),
+        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+        put: &mut Sink<'_>,
+    ) -> Result<upscale::Report> {
+        let mut resampler = budget::resampler(image, self.upscaler.system().scale(), to)?;
+        let seed = self.args.seed;
+        upscale::upscale_strips(self.upscaler, image, plan, seed, on_call, &mut |strip| {
+            match &mut resampler {
+                Some(resampler) => resampler.add(&strip, put),
+                None => put(strip),
+            }
+        })
+    }
+
+    /// A texture is made as a whole: its end fades into its beginning.
+    fn texture(
+        &self,
+        image: &Image,
+        plan: &Plan,
+        to: (usize, usize),
+        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+        put: &mut Sink<'_>,
+    ) -> Result<upscale::Report> {
+        let (args, size) = (self.args, (image.width, image.height));
+        let steps = args.steps.map(|n| n as usize);
+        let (mut output, report) = Continued::new(self.upscaler, size, args.wrap, steps).upscale(
+            self.upscaler,
+            image,
+            plan,
+            args.seed,
+            on_call,
+        )?;
+        if (output.width, output.height) != to {
+            output = wrap::resize(&output, args.wrap, to.0, to.1)?;
+        }
+        output.metadata = Metadata::default();
+        put(output)?;
+        Ok(report)
     }
 
     /// The tiles and the output of a picture of `size` (width, height) like `like`, if all that fits.
@@ -539,7 +571,9 @@ impl Work<'_> {
         )?;
         refuse_lost_alpha(&output, format, &name)?;
         let picture = (size.0 * size.1) as u64 * pixel;
-        let wanted = Wanted { name: &input, from: size, picture, output: &output, format };
+        let steps = args.steps.map(|n| n as usize);
+        let from = Continued::new(self.upscaler, size, args.wrap, steps).size();
+        let wanted = Wanted { name: &input, from, picture, output: &output, format };
         let settings = args.settings(common::memory_for(self.upscaler, 0)?);
         let plan = self.budget.plan(self.upscaler, &wanted, &settings)?;
         Ok((plan, output))

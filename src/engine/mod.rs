@@ -2,6 +2,7 @@
 pub mod cuda;
 pub mod device;
 pub mod files;
+pub mod interrupt;
 pub mod lock;
 pub mod memory;
 pub mod op_case;

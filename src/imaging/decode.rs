@@ -1,23 +1,29 @@
 //! Reading images: PNG, JPEG, WebP, TIFF, BMP, PNM and GIF, told apart by content.
 //!
 //! Pixels come out upright (EXIF orientation applied), in the depth and colour of the file: gray
-//! stays gray, 16 bits stay 16, alpha is kept apart. What would be silently wrong is refused:
-//! animations, CMYK, floating point, files cut short, and sizes above [`MAX_PIXELS`].
+//! stays gray, 16 bits stay 16, alpha is kept apart. CMYK becomes sRGB by its profile. What would be
+//! silently wrong is refused: animations, CMYK without a profile, floating point, files cut short, and
+//! sizes above [`MAX_PIXELS`].
 use std::fs;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
-use image::codecs::{bmp, gif, jpeg, png, pnm, tiff, webp};
+use image::codecs::{bmp, gif, png, pnm, tiff, webp};
 use image::{
     AnimationDecoder, ColorType, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, Limits,
 };
 
-use super::{Color, Image, Metadata, Samples, exif, jpeg as jpeg_file};
+use super::exif::{self, fields};
+use super::{Color, Depth, Image, Metadata, Samples};
+use super::{cmyk, containers, input, jpeg as jpeg_file, metadata};
 use crate::engine::shield::shielded;
 use crate::error::{Error, Report, Result};
 
 /// The most pixels that a file may declare: 2^28, for example 16384 x 16384.
 pub const MAX_PIXELS: u64 = 1 << 28;
+
+/// The most bytes of a file: so many pixels uncompressed, with four channels of 16 bits, and 64 MiB more.
+pub const MAX_BYTES: u64 = MAX_PIXELS * 8 + (64 << 20);
 
 const FORMATS: &str = "srk reads PNG, JPEG, WebP, TIFF, BMP, PNM and GIF";
 
@@ -27,16 +33,32 @@ pub fn read(path: &Path) -> Result<Image> {
     decode(&bytes, &path.display().to_string())
 }
 
-/// The bytes of an image file, to be decoded.
+/// The bytes of an image file, to be decoded: at most [`MAX_BYTES`], and of a pipe or device only as long as
+/// they can be an image.
+///
+/// # Errors
+/// [`Error::Failed`] if it cannot be read; [`Error::Interrupted`] if a signal came while a pipe was waited
+/// for.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| {
-        let help = match error.kind() {
-            io::ErrorKind::NotFound => "check the path and its spelling",
-            io::ErrorKind::IsADirectory => "name a file in it, or give the folder with -r",
-            io::ErrorKind::PermissionDenied => "check the permissions of the file",
-            _ => "",
-        };
-        Error::Failed(Report::new(format!("cannot read {}", path.display()), error).help(help))
+    let name = path.display().to_string();
+    let known = |head: &[u8]| Source { bytes: head, name: &name }.format().map(drop);
+    input::read(path, MAX_BYTES, &known).map_err(|error| match error {
+        input::Failure::Io(error) => {
+            let help = match error.kind() {
+                io::ErrorKind::NotFound => "check the path and its spelling",
+                io::ErrorKind::IsADirectory => "name a file in it, or give the folder with -r",
+                io::ErrorKind::PermissionDenied => "check the permissions of the file",
+                _ => "",
+            };
+            Error::Failed(Report::new(format!("cannot read {name}"), error).help(help))
+        }
+        input::Failure::TooLong => {
+            let cause =
+                format!("it has more than {} MiB, the most that srk reads", MAX_BYTES >> 20);
+            let help = "cut it into parts if it is really that large";
+            Error::Failed(Report::new(format!("cannot read {name}"), cause).help(help))
+        }
+        input::Failure::Other(error) => error,
     })
 }
 
@@ -90,6 +112,9 @@ impl<'a> Source<'a> {
         if let (None, Ok(format)) = (foreign, image::guess_format(self.bytes)) {
             return Ok(format);
         }
+        if head.starts_with(b"II+\0") || head.starts_with(b"MM\0+") {
+            return Ok(ImageFormat::Tiff);
+        }
         let cause = match foreign {
             Some(format) => format!("this is {format}"),
             None if is_text(head) => "the content is text, not an image".to_owned(),
@@ -119,26 +144,73 @@ impl<'a> Source<'a> {
             }
         }
         let mut image = self.finish(self.open(png::PngDecoder::new)?, density)?;
+        let is_xmp = |(keyword, _): &(String, String)| keyword == metadata::XMP_KEYWORD;
+        if let Some(at) = text.iter().position(is_xmp) {
+            image.metadata.xmp = Some(text.remove(at).1.into_bytes());
+        }
         image.metadata.text = text;
+        image.metadata.png_colors = metadata::png_colors(self.bytes);
         Ok(image)
     }
 
     fn jpeg(&self) -> Result<Image> {
         let file = jpeg_file::structure(self.bytes);
-        if file.components == 4 {
-            let help = format!(
-                "convert it first, with its colour profile: \
-                 magick '{}' -profile sRGB.icc -colorspace sRGB out.png",
-                self.name
-            );
-            return Err(self.refuse("the JPEG is CMYK; guessed colours would be wrong", &help));
+        if file.components == 0 {
+            return Err(match file.complete {
+                true => self.refuse("it holds no picture", "copy or download it again"),
+                false => self.truncated(),
+            });
         }
-        if file.components != 0 && !file.complete {
+        if file.precision != 8 || file.components == 2 {
+            let cause = format!("it has {} channels of {} bits", file.components, file.precision);
+            return Err(self.refuse(cause, "save it again as PNG"));
+        }
+        if !file.complete {
             return Err(self.truncated());
         }
-        let mut image = self.finish(self.open(jpeg::JpegDecoder::new)?, file.density)?;
+        self.check_size(file.size)?;
+        if file.components == 4 && file.icc.is_none() {
+            return Err(self.cmyk("JPEG"));
+        }
+        let (width, height) = (file.size.0 as usize, file.size.1 as usize);
+        let mut pixels = jpeg_file::pixels(self.bytes, &file).map_err(|e| self.damaged(e))?;
+        let color = if file.components == 1 { Color::Gray } else { Color::Rgb };
+        if let (4, Some(profile)) = (file.components, &file.icc) {
+            if file.adobe {
+                pixels.iter_mut().for_each(|v| *v = !*v);
+            }
+            let rgb = cmyk::to_srgb(Samples::U8(pixels), profile);
+            let rgb = rgb.map_err(|e| self.bad_profile(&e))?;
+            let image = Image { samples: rgb, ..Image::new(width, 0, color, Depth::Eight) };
+            let seen =
+                Seen { icc: None, exif: file.exif, turn: 1, density: file.density, xmp: file.xmp };
+            return Ok(seen.on(Image { height, ..image }));
+        }
+        let image = Image::from_u8(width, height, color, pixels).map_err(|e| self.damaged(e))?;
+        let (icc, exif, xmp) = (file.icc, file.exif, file.xmp);
+        let mut image = Seen { icc, exif, turn: 1, density: file.density, xmp }.on(image);
         image.metadata.jpeg_quality = file.quality;
         Ok(image)
+    }
+
+    fn cmyk(&self, format: &str) -> Error {
+        let help = format!(
+            "convert it first, with its colour profile: \
+             magick '{}' -profile sRGB.icc -colorspace sRGB out.png",
+            self.name
+        );
+        let cause = "is CMYK without a profile; guessed colours would be wrong";
+        self.refuse(format!("the {format} {cause}"), &help)
+    }
+
+    fn bad_profile(&self, error: &str) -> Error {
+        let help = "convert it to RGB in a program that knows its colours";
+        self.refuse(format!("it is CMYK and its profile cannot be used: {error}"), help)
+    }
+
+    fn damaged(&self, error: impl std::fmt::Display) -> Error {
+        let help = "open it in a viewer; if it shows there, save it again as PNG";
+        self.refuse(format!("the content is damaged: {error}"), help)
     }
 
     fn webp(&self) -> Result<Image> {
@@ -147,11 +219,17 @@ impl<'a> Source<'a> {
         if declared.is_some_and(|len| u64::from(len) + 8 > self.bytes.len() as u64) {
             return Err(self.truncated());
         }
-        let decoder = self.open(webp::WebPDecoder::new)?;
+        if let Some((name, len)) = containers::overlong_webp_chunk(self.bytes) {
+            return Err(self.damaged(format!("its part {name} claims {len} bytes")));
+        }
+        let mut decoder = self.open(webp::WebPDecoder::new)?;
         if decoder.has_animation() {
             return Err(self.animated("WebP", "several frames"));
         }
-        self.finish(decoder, None)
+        let xmp = decoder.xmp_metadata().ok().flatten();
+        let mut image = self.finish(decoder, None)?;
+        image.metadata.xmp = xmp;
+        Ok(image)
     }
 
     fn tiff(&self) -> Result<Image> {
@@ -160,11 +238,52 @@ impl<'a> Source<'a> {
             let help = format!("split it first: tiffsplit '{}'", self.name);
             return Err(self.refuse(format!("the TIFF holds {pages} pages"), &help));
         }
-        self.finish(self.open(tiff::TiffDecoder::new)?, None)
+        let words = fields::storage(self.bytes);
+        let refused = |cause: String| {
+            let help = "save it as gray or RGB with 8 or 16 bits per channel, uncompressed or LZW";
+            self.refuse(format!("it is a kind of TIFF that srk does not read: {cause}"), help)
+        };
+        let decoder = match (tiff::TiffDecoder::new(self.cursor()), words) {
+            (Ok(decoder), _) => decoder,
+            (Err(ImageError::Unsupported(_)), Some(words)) => return Err(refused(words)),
+            (Err(error), _) => return Err(self.decode_error(error)),
+        };
+        let (width, height) = decoder.dimensions();
+        self.check_size((width, height))?;
+        let original = decoder.original_color_type();
+        if matches!(original, ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16) {
+            return self.cmyk_tiff(decoder);
+        }
+        let mut image = self.finish(decoder, fields::density(self.bytes))?;
+        image.metadata.xmp = fields::xmp(self.bytes);
+        // The decoder gives no EXIF: it is what the file's own fields say.
+        let described = fields::Fields::of(self.bytes).filter(|f| !f.is_empty());
+        image.metadata.exif = described.map(|f| f.block(image.metadata.density));
+        Ok(image)
+    }
+
+    /// A CMYK TIFF that has a profile.
+    fn cmyk_tiff(&self, mut decoder: impl ImageDecoder) -> Result<Image> {
+        let Some(profile) = decoder.icc_profile().ok().flatten() else {
+            return Err(self.cmyk("TIFF"));
+        };
+        let (width, height) = decoder.dimensions();
+        let turn = decoder.orientation().map_or(1, image::metadata::Orientation::to_exif);
+        drop(decoder);
+        let samples = containers::tiff_samples(self.bytes, MAX_PIXELS * 32);
+        let samples = samples.map_err(|e| self.damaged(e))?;
+        let samples = cmyk::to_srgb(samples, &profile).map_err(|e| self.bad_profile(&e))?;
+        let (width, height) = (width as usize, height as usize);
+        let like = Image::new(0, 0, Color::Rgb, samples.depth());
+        let image = Image { width, height, samples, ..like };
+        image.validate().map_err(|e| self.damaged(e))?;
+        let (density, xmp) = (fields::density(self.bytes), fields::xmp(self.bytes));
+        Ok(Seen { icc: None, exif: None, turn, density, xmp }.on(image))
     }
 
     fn bmp(&self) -> Result<Image> {
-        let image = self.finish(self.open(bmp::BmpDecoder::new)?, None)?;
+        let density = metadata::bmp_density(self.bytes);
+        let image = self.finish(self.open(bmp::BmpDecoder::new)?, density)?;
         // A gray BMP is a palette of grays; bits per pixel stand at byte 28 of every header but the
         // oldest.
         let bits = self.bytes.get(28).copied().unwrap_or(0);
@@ -173,7 +292,15 @@ impl<'a> Source<'a> {
 
     fn gif(&self) -> Result<Image> {
         let decoder = self.open(gif::GifDecoder::new)?;
-        self.check_size(decoder.dimensions())?;
+        let screen = decoder.dimensions();
+        self.check_size(screen)?;
+        if let Some((width, height)) = containers::gif_frame_beyond(self.bytes, screen) {
+            let cause = format!(
+                "a frame of {width}x{height} does not fit the picture of {}x{}",
+                screen.0, screen.1
+            );
+            return Err(self.damaged(cause));
+        }
         let frames = decoder.into_frames().take(2).filter(|f| f.is_ok()).count();
         if frames > 1 {
             return Err(self.animated("GIF", "several frames"));
@@ -198,11 +325,6 @@ impl<'a> Source<'a> {
     fn finish(&self, mut decoder: impl ImageDecoder, density: Option<(u32, u32)>) -> Result<Image> {
         let (width, height) = decoder.dimensions();
         self.check_size((width, height))?;
-        let original = decoder.original_color_type();
-        if matches!(original, ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16) {
-            let help = "convert it to RGB first, with its colour profile";
-            return Err(self.refuse("the file is CMYK; guessed colours would be wrong", help));
-        }
         let color = decoder.color_type();
         if matches!(color, ColorType::Rgb32F | ColorType::Rgba32F) {
             let help = "save it with 8 or 16 bits per channel first";
@@ -212,21 +334,13 @@ impl<'a> Source<'a> {
         let icc = decoder.icc_profile().ok().flatten();
         let block = decoder.exif_metadata().ok().flatten();
         let turn = decoder.orientation().map_or(1, image::metadata::Orientation::to_exif);
-        let mut exif = block.as_deref().and_then(exif::normalise);
-        let turn = exif.as_deref().map_or(turn, exif::orientation);
         // After the metadata: under limits, TIFF refuses a profile larger than the picture.
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(MAX_PIXELS * 32);
         decoder.set_limits(limits).map_err(|e| self.decode_error(e))?;
 
-        let mut image = self.pixels(decoder, width as usize, height as usize, color)?;
-        exif::apply_orientation(&mut image, turn);
-        if let Some(block) = &mut exif {
-            exif::update(block, image.width, image.height);
-        }
-        let density = density.map(|(x, y)| if turn >= 5 { (y, x) } else { (x, y) });
-        image.metadata = Metadata { icc, exif, density, ..Metadata::default() };
-        Ok(image)
+        let image = self.pixels(decoder, width as usize, height as usize, color)?;
+        Ok(Seen { icc, exif: block, turn, density, xmp: None }.on(image))
     }
 
     fn pixels(
@@ -305,6 +419,34 @@ impl<'a> Source<'a> {
     fn refuse(&self, cause: impl std::fmt::Display, help: &str) -> Error {
         let what = format!("cannot read {}", self.name);
         Error::Failed(Report::new(what, cause).help(help))
+    }
+}
+
+/// What a file says beside its pixels, as it stands there.
+struct Seen {
+    icc: Option<Vec<u8>>,
+    /// With or without its prefix.
+    exif: Option<Vec<u8>>,
+    /// The orientation, if the EXIF block is not to be had.
+    turn: u8,
+    density: Option<(u32, u32)>,
+    xmp: Option<Vec<u8>>,
+}
+
+impl Seen {
+    /// The image upright, with all that.
+    fn on(self, mut image: Image) -> Image {
+        let mut exif = self.exif.as_deref().and_then(exif::normalise);
+        let turn = exif.as_deref().map_or(self.turn, exif::orientation);
+        let density = self.density.or_else(|| exif.as_deref().and_then(fields::density));
+        exif::apply_orientation(&mut image, turn);
+        if let Some(block) = &mut exif {
+            exif::update(block, image.width, image.height);
+        }
+        let density = density.map(|(x, y)| if turn >= 5 { (y, x) } else { (x, y) });
+        let (icc, xmp) = (self.icc, self.xmp);
+        image.metadata = Metadata { icc, exif, xmp, density, ..Metadata::default() };
+        image
     }
 }
 

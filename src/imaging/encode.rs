@@ -13,13 +13,13 @@ use std::cell::Cell;
 use std::io;
 use std::path::Path;
 
-use image::codecs::{bmp::BmpEncoder, jpeg::JpegEncoder, webp::WebPEncoder};
+use image::codecs::{bmp::BmpEncoder, jpeg::JpegEncoder};
 use image::{ImageEncoder, ImageError};
 
 pub use rows::{Outline, Strips};
 use rows::{Packing, Rows};
 
-use super::{Color, Depth, Image, exif, stamp};
+use super::{Color, Depth, Image, metadata, stamp};
 use crate::engine::files::{WriteSeek, atomic_write};
 use crate::error::{Error, Report, Result};
 
@@ -34,7 +34,7 @@ pub enum Format {
     WebP,
     /// 8 and 16 bits.
     Tiff,
-    /// 8 bits, no metadata.
+    /// 8 bits, no metadata but the density.
     Bmp,
 }
 
@@ -95,6 +95,13 @@ impl Format {
     /// Whether it holds transparency.
     pub fn has_alpha(self) -> bool {
         self != Self::Jpeg
+    }
+
+    /// Whether its file of such a picture has one channel of colour: WebP has none of that kind, TIFF and
+    /// BMP have none beside alpha.
+    pub(super) fn keeps_gray(self, image: &Outline) -> bool {
+        let alone = !image.alpha || matches!(self, Self::Png | Self::Jpeg);
+        image.color == Color::Gray && alone && self != Self::WebP
     }
 
     /// The longest side in pixels.
@@ -168,20 +175,10 @@ pub fn check_output(
 /// instead.
 pub fn losses(image: &Outline, format: Format) -> Vec<&'static str> {
     let mut lost = Vec::new();
-    let metadata = &image.metadata;
     if image.depth == Depth::Sixteen && !format.has_sixteen_bits() {
         lost.push("16-bit depth (becomes 8)");
     }
-    if metadata.icc.is_some() && format == Format::Bmp {
-        lost.push("colour profile");
-    }
-    if metadata.exif.is_some() && matches!(format, Format::Bmp | Format::Tiff) {
-        lost.push("EXIF");
-    }
-    let is_text = |(_, text): &(String, String)| !stamp::is_stamp(text);
-    if metadata.text.iter().any(is_text) && format != Format::Png {
-        lost.push("text");
-    }
+    lost.extend(metadata::fitted(image, format).1);
     lost
 }
 
@@ -263,6 +260,7 @@ fn encode_to(
     options: EncodeOptions,
     strips: &mut Strips<'_>,
 ) -> io::Result<()> {
+    let image = &Outline { metadata: metadata::fitted(image, format).0, ..image.clone() };
     let packing = Packing::of(image, format);
     let mut rows = Rows::new(image, strips, packing);
     match format {
@@ -270,18 +268,67 @@ fn encode_to(
         Format::Jpeg => {
             let failed = Cell::new(false);
             let writer = jpeg::Failing { writer, failed: &failed };
+            let segment = image.metadata.xmp.as_deref().map(jpeg::xmp_segment);
+            let writer = jpeg::Inserting::new(writer, segment.unwrap_or_default());
             let mut encoder = JpegEncoder::new_with_quality(writer, options.quality.clamp(1, 100));
             if let Some(density) = image.metadata.density.and_then(jpeg_density) {
                 encoder.set_pixel_density(density);
             }
-            set_metadata(&mut encoder, image, format);
+            set_metadata(&mut encoder, image);
             let size = (size(image.width)?, size(image.height)?);
             jpeg::encode(&mut encoder, size, image.color == Color::Gray, rows, &failed)
         }
         Format::Tiff => tiff::encode(writer, image, packing.color(), &mut rows),
-        Format::WebP => encode_whole(WebPEncoder::new_lossless(writer), image, format, rows),
-        Format::Bmp => encode_whole(BmpEncoder::new(&mut writer), image, format, rows),
+        Format::WebP => encode_webp(writer, image, rows),
+        Format::Bmp => {
+            let mut bytes = Vec::new();
+            rows.read(image.height, &mut bytes)?;
+            let encoder = BmpEncoder::new(&mut writer);
+            let size = (size(image.width)?, size(image.height)?);
+            encoder.write_image(&bytes, size.0, size.1, packing.color()).map_err(plain)?;
+            bmp_density(writer, image.metadata.density)
+        }
     }
+}
+
+fn plain(error: ImageError) -> io::Error {
+    match error {
+        ImageError::IoError(e) => e,
+        e => io::Error::other(e),
+    }
+}
+
+/// Writes pixels per metre into the header, which the encoder leaves at a value of its own.
+fn bmp_density(writer: &mut dyn WriteSeek, density: Option<(u32, u32)>) -> io::Result<()> {
+    let Some((x, y)) = density else { return Ok(()) };
+    writer.seek(io::SeekFrom::Start(38))?;
+    writer.write_all(&[x.to_le_bytes(), y.to_le_bytes()].concat())?;
+    writer.seek(io::SeekFrom::End(0)).map(drop)
+}
+
+fn encode_webp(
+    writer: &mut dyn WriteSeek,
+    image: &Outline,
+    mut rows: Rows<'_, '_>,
+) -> io::Result<()> {
+    let mut encoder = image_webp::WebPEncoder::new(writer);
+    let metadata = image.metadata.clone();
+    metadata.icc.into_iter().for_each(|icc| encoder.set_icc_profile(icc));
+    metadata.exif.into_iter().for_each(|exif| encoder.set_exif_metadata(exif));
+    metadata.xmp.into_iter().for_each(|xmp| encoder.set_xmp_metadata(xmp));
+    let mut bytes = Vec::new();
+    rows.read(image.height, &mut bytes)?;
+    let color = match (image.color, image.alpha) {
+        (Color::Gray, false) => image_webp::ColorType::L8,
+        (Color::Gray, true) => image_webp::ColorType::La8,
+        (Color::Rgb, false) => image_webp::ColorType::Rgb8,
+        (Color::Rgb, true) => image_webp::ColorType::Rgba8,
+    };
+    let (width, height) = (size(image.width)?, size(image.height)?);
+    encoder.encode(&bytes, width, height, color).map_err(|e| match e {
+        image_webp::EncodingError::IoError(e) => e,
+        e => io::Error::other(e),
+    })
 }
 
 fn size(side: usize) -> io::Result<u32> {
@@ -297,48 +344,15 @@ fn jpeg_density((x, y): (u32, u32)) -> Option<image::codecs::jpeg::PixelDensity>
     })
 }
 
-/// The longest EXIF block that fits the one segment a JPEG may use for it.
-const JPEG_EXIF_BYTES: usize = 65_533 - 6;
-
-fn set_metadata(encoder: &mut impl ImageEncoder, image: &Outline, format: Format) {
+fn set_metadata(encoder: &mut impl ImageEncoder, image: &Outline) {
     let metadata = &image.metadata;
-    // A format that cannot carry them says so here; `losses` told the user.
+    // What does not fit is not there any more, and the user was told.
     if let Some(icc) = &metadata.icc {
         let _ = encoder.set_icc_profile(icc.clone());
     }
-    // A block that is just short enough for a JPEG goes without the stamp.
-    let fits = |block: &Vec<u8>| format != Format::Jpeg || block.len() <= JPEG_EXIF_BYTES;
-    let block = upright_exif(image, metadata.stamp.as_deref()).filter(fits);
-    if let Some(block) = block.or_else(|| upright_exif(image, None)).filter(fits) {
-        let _ = encoder.set_exif_metadata(block);
+    if let Some(block) = &metadata.exif {
+        let _ = encoder.set_exif_metadata(block.clone());
     }
-}
-
-/// Encodes a picture that the encoder takes as a whole.
-fn encode_whole(
-    mut encoder: impl ImageEncoder,
-    image: &Outline,
-    format: Format,
-    mut rows: Rows<'_, '_>,
-) -> io::Result<()> {
-    set_metadata(&mut encoder, image, format);
-    let mut bytes = Vec::new();
-    rows.read(image.height, &mut bytes)?;
-    let color = Packing::of(image, format).color();
-    encoder.write_image(&bytes, size(image.width)?, size(image.height)?, color).map_err(|e| match e
-    {
-        ImageError::IoError(e) => e,
-        e => io::Error::other(e),
-    })
-}
-
-/// The EXIF block with the size the image has now, and with `stamp` in place of an older one.
-fn upright_exif(image: &Outline, stamp: Option<&str>) -> Option<Vec<u8>> {
-    let mut block = image.metadata.exif.clone();
-    if let Some(block) = &mut block {
-        exif::update(block, image.width, image.height);
-    }
-    exif::stamped(block, stamp)
 }
 
 fn encode_png(
@@ -361,7 +375,7 @@ fn encode_png(
         Depth::Sixteen => ::png::BitDepth::Sixteen,
     };
     info.icc_profile = metadata.icc.as_deref().map(Into::into);
-    info.exif_metadata = upright_exif(image, None).map(Into::into);
+    info.exif_metadata = metadata.exif.as_deref().map(Into::into);
     info.pixel_dims = metadata.density.map(|(xppu, yppu)| ::png::PixelDimensions {
         xppu,
         yppu,
@@ -371,7 +385,14 @@ fn encode_png(
     for (keyword, text) in stamp::texts(&metadata.text, metadata.stamp.as_deref()) {
         encoder.add_itxt_chunk(keyword, text).map_err(png_error)?;
     }
+    if let Some(xmp) = metadata.xmp.as_ref().and_then(|x| std::str::from_utf8(x).ok()) {
+        let keyword = metadata::XMP_KEYWORD.to_owned();
+        encoder.add_itxt_chunk(keyword, xmp.to_owned()).map_err(png_error)?;
+    }
     let mut file = encoder.write_header().map_err(png_error)?;
+    for (name, data) in &metadata.png_colors {
+        file.write_chunk(::png::chunk::ChunkType(*name), data).map_err(png_error)?;
+    }
     let bytes = png::RowBytes { row: image.width * packing.bytes(), pixel: packing.bytes() };
     png::deflate(rows, bytes, options.png_level, &mut |piece| {
         file.write_chunk(::png::chunk::IDAT, piece).map_err(png_error)

@@ -3,6 +3,7 @@
 //! EXIF is a TIFF block: `II` or `MM`, 42, the offset of the first directory (IFD0). A directory is
 //! a count, entries of 12 bytes (tag, type, count, value or offset) and the offset of the next one.
 //! Values are changed in place, so everything else, maker notes included, keeps its offset.
+pub(super) mod fields;
 mod stamp;
 
 use super::{Image, Samples};

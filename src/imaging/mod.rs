@@ -10,7 +10,9 @@
 //! f32       [H, W, C] in [0, 1]: sample / 255 or sample / 65535
 //! ```
 pub mod artefacts;
+mod cmyk;
 pub mod color;
+mod containers;
 pub mod damage;
 pub mod decode;
 pub mod encode;
@@ -18,8 +20,10 @@ mod exif;
 pub mod folder;
 mod font;
 pub mod header;
+mod input;
 mod jpeg;
 pub mod lossy;
+mod metadata;
 pub mod metrics;
 pub mod niqe;
 pub mod resample;
@@ -31,6 +35,7 @@ use crate::error::{Error, Result};
 
 pub use decode::{decode, read};
 pub use encode::{EncodeOptions, Format, check_output, encode, write};
+pub use metadata::Metadata;
 
 /// An image in memory; [`validate`](Self::validate) tells whether the lengths fit together.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,23 +99,6 @@ pub enum Samples {
     U8(Vec<u8>),
     /// 0..=65535.
     U16(Vec<u16>),
-}
-
-/// What a file carries beside its pixels.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Metadata {
-    /// The colour profile, unchanged.
-    pub icc: Option<Vec<u8>>,
-    /// EXIF as a TIFF block (no `Exif` prefix); orientation 1, since it was applied to the pixels.
-    pub exif: Option<Vec<u8>>,
-    /// Pixels per metre, x then y.
-    pub density: Option<(u32, u32)>,
-    /// Keyword and text, stored in PNG only.
-    pub text: Vec<(String, String)>,
-    /// The quality of a JPEG file, 1..=100, by its quantisation tables; none of other files.
-    pub jpeg_quality: Option<f32>,
-    /// What srk says of an output of its own ([`stamp`]); not set by reading.
-    pub stamp: Option<String>,
 }
 
 /// A rectangle of pixels: columns `x..x + width`, rows `y..y + height`.

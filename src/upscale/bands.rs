@@ -5,12 +5,12 @@
 //! ```
 //! A band goes on as soon as its last tile is there, so that no more than one is held; where tiles
 //! are blended, the rows that no later tile reaches. Alpha is enlarged beside it.
-use super::Plan;
 use super::runner::crop;
+use super::{Plan, alpha};
 use crate::error::{Error, Result};
-use crate::imaging::resample::Strips;
+use crate::imaging::resample::{Premultiplied, Strips};
 use crate::imaging::tiles::Tile;
-use crate::imaging::{Depth, Image, Rect, Samples};
+use crate::imaging::{Image, Rect, Samples};
 
 /// Bytes of a strip, about.
 const STRIP_BYTES: usize = 4 << 20;
@@ -68,13 +68,13 @@ enum Held {
 }
 
 impl<'a> Bands<'a> {
-    pub(super) fn new(image: &'a Image, plan: &Plan, scale: usize) -> Result<Self> {
+    pub(super) fn new(image: &'a Image, plan: &Plan, scale: usize) -> Self {
         let size = (image.width * scale, image.height * scale);
         let held = match plan.blended {
             true => Held::Blended(Blend::new(size)),
             false => Held::Exact(Vec::new(), 0),
         };
-        Ok(Self {
+        Self {
             image,
             scale,
             size,
@@ -82,8 +82,11 @@ impl<'a> Bands<'a> {
             there: 0,
             columns: plan.padded.0,
             held,
-            alpha: image.alpha.as_ref().map(|a| Alpha::new(a, image, size)).transpose()?,
-        })
+            alpha: image.alpha.as_ref().map(|alpha| {
+                let size = (image.width, image.height);
+                Alpha { alpha, size, scale, made: 0 }
+            }),
+        }
     }
 
     /// Takes the pixels `[H, W, 3]` of a tile, halo included, and hands on what is complete. Tiles come
@@ -229,79 +232,31 @@ fn window(len: usize) -> Vec<f32> {
 /// Alpha on its way to the size of the output.
 struct Alpha<'a> {
     alpha: &'a Samples,
-    width: usize,
-    large: usize,
-    made: Made,
-    /// Rows of `alpha` that were given.
-    given: usize,
+    /// Width and height of the image.
+    size: (usize, usize),
+    scale: usize,
+    made: usize,
 }
 
-/// The one value of `alpha`, if it is the same everywhere.
-fn constant(alpha: &Samples) -> Option<Samples> {
-    let same = match alpha {
-        Samples::U8(v) => v.windows(2).all(|w| w[0] == w[1]),
-        Samples::U16(v) => v.windows(2).all(|w| w[0] == w[1]),
-    };
-    (same && !alpha.is_empty()).then(|| alpha.part(0..1))
-}
-
-/// Rows of alpha that are given at a time.
-const ALPHA_ROWS: usize = 64;
-
-enum Made {
-    /// Where it is the same everywhere it stays that exactly.
-    Constant(Samples),
-    Strips(Strips),
-}
-
-impl<'a> Alpha<'a> {
-    fn new(alpha: &'a Samples, image: &Image, size: (usize, usize)) -> Result<Self> {
-        let made = match constant(alpha) {
-            Some(one) => Made::Constant(one),
-            None => {
-                let from = (image.width, image.height);
-                Made::Strips(Strips::new(from, size, 1, alpha.depth())?)
-            }
-        };
-        Ok(Self { alpha, width: image.width, large: size.0, made, given: 0 })
-    }
-
+impl Alpha<'_> {
     /// The next `rows` rows.
     fn next(&mut self, rows: usize) -> Result<Samples> {
-        let strips = match &mut self.made {
-            Made::Constant(Samples::U8(v)) => {
-                return Ok(Samples::U8(vec![v[0]; rows * self.large]));
-            }
-            Made::Constant(Samples::U16(v)) => {
-                return Ok(Samples::U16(vec![v[0]; rows * self.large]));
-            }
-            Made::Strips(strips) => strips,
-        };
-        let mut all = Samples::zeros(self.alpha.depth(), 0);
-        while all.len() < rows * self.large {
-            match strips.take(rows - all.len() / self.large)? {
-                Some(made) => all.append(&made),
-                None => {
-                    let more = ALPHA_ROWS.min(self.alpha.len() / self.width - self.given);
-                    if more == 0 {
-                        return Err(Error::shape("alpha", "a row of the picture", &[self.given]));
-                    }
-                    let lines = self.given * self.width..(self.given + more) * self.width;
-                    strips.give(&self.alpha.part(lines))?;
-                    self.given += more;
-                }
-            }
-        }
-        Ok(all)
+        let wanted = Rect::new(0, self.made, self.size.0 * self.scale, rows);
+        self.made += rows;
+        alpha::enlarge_part(self.alpha, self.size, self.scale, wanted)
     }
 }
 
-/// Strips resampled to another size: colours and alpha apart, so that constant alpha stays constant.
+/// Strips resampled to another size; with alpha, colours count by it.
 pub struct Resampled {
-    colors: Strips,
-    alpha: Option<Strips>,
+    strips: Resampling,
     width: usize,
     like: Image,
+}
+
+enum Resampling {
+    Opaque(Strips),
+    Transparent(Premultiplied),
 }
 
 impl Resampled {
@@ -310,14 +265,12 @@ impl Resampled {
     /// # Errors
     /// If a side is 0.
     pub fn new(image: &Image, from: (usize, usize), to: (usize, usize)) -> Result<Self> {
-        let depth: Depth = image.depth();
-        let alpha = image.alpha.as_ref().map(|_| Strips::new(from, to, 1, depth)).transpose()?;
-        Ok(Self {
-            colors: Strips::new(from, to, image.channels(), depth)?,
-            alpha,
-            width: to.0,
-            like: Image::new(0, 0, image.color, depth),
-        })
+        let whole = Rect::whole(from.0, from.1);
+        let strips = match image.alpha {
+            Some(_) => Resampling::Transparent(Premultiplied::new(image, from, whole, to)?),
+            None => Resampling::Opaque(Strips::new(from, to, image.channels(), image.depth())?),
+        };
+        Ok(Self { strips, width: to.0, like: Image::new(0, 0, image.color, image.depth()) })
     }
 
     /// Takes a strip of the original and hands on what can be made.
@@ -325,20 +278,21 @@ impl Resampled {
     /// # Errors
     /// If it does not fit, and those of `sink`.
     pub fn add(&mut self, strip: &Image, sink: &mut Sink<'_>) -> Result<()> {
-        self.colors.give(&strip.samples)?;
-        if let (Some(strips), Some(alpha)) = (&mut self.alpha, &strip.alpha) {
-            strips.give(alpha)?;
-        }
-        let channels = self.like.channels();
+        let strips = match &mut self.strips {
+            Resampling::Opaque(strips) => strips,
+            Resampling::Transparent(strips) => {
+                strips.give(strip)?;
+                while let Some(made) = strips.take()? {
+                    sink(made)?;
+                }
+                return Ok(());
+            }
+        };
+        strips.give(&strip.samples)?;
         let most = strip_rows(self.width, strip.bytes_per_pixel());
-        while let Some(samples) = self.colors.take(most)? {
-            let height = samples.len() / (self.width * channels);
-            let alpha = match &mut self.alpha {
-                None => None,
-                Some(strips) => strips.take(height)?,
-            };
-            let like = self.like.clone();
-            sink(Image { width: self.width, height, samples, alpha, ..like })?;
+        while let Some(samples) = strips.take(most)? {
+            let height = samples.len() / (self.width * self.like.channels());
+            sink(Image { width: self.width, height, samples, ..self.like.clone() })?;
         }
         Ok(())
     }

@@ -177,6 +177,9 @@ impl Budget {
         };
         let next = if self.several { 2 * SMALL } else { 0 };
         let encoder = encode::memory(output, wanted.format);
+        // Transparent pixels get other colours in a copy.
+        let bled = if output.alpha { wanted.picture } else { 0 };
+        let encoder = encoder.saturating_add(bled);
         resampling.saturating_add(waiting).saturating_add(next).saturating_add(encoder)
     }
 

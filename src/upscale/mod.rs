@@ -5,11 +5,13 @@
 //! in strips as soon as a row of tiles is complete ([`bands`]), so that it is never held whole. A network with a bounded receptive field gets tiles with a halo as wide as it can see over
 //! all steps, so that the tiled result equals the untiled one bit for bit; other networks get
 //! overlapping tiles that are blended.
+pub mod alpha;
 pub mod bands;
 pub mod budget;
 pub mod jobs;
 pub mod pipeline;
 mod runner;
+pub mod wrap;
 
 use std::collections::VecDeque;
 
@@ -293,18 +295,10 @@ pub fn upscale_strips(
     on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
     sink: &mut Sink<'_>,
 ) -> Result<Report> {
-    let mut work = Work {
-        upscaler,
-        image,
-        plan,
-        seed,
-        queue: plan.tiles.iter().copied().collect(),
-        batch: plan.batch,
-        done: 0,
-        precise: None,
-        report: Report::default(),
-    };
-    let mut bands = Bands::new(image, plan, upscaler.system().scale())?;
+    let bled = alpha::bled(image);
+    let image = bled.as_ref().unwrap_or(image);
+    let mut work = Work::new(upscaler, image, plan, seed);
+    let mut bands = Bands::new(image, plan, upscaler.system().scale());
     work.run(on_call, &mut |tile, pixels| bands.add(tile, pixels, sink))?;
     Ok(work.report)
 }
@@ -324,7 +318,21 @@ struct Work<'a> {
     report: Report,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(upscaler: &'a Upscaler, image: &'a Image, plan: &'a Plan, seed: u64) -> Self {
+        Self {
+            upscaler,
+            image,
+            plan,
+            seed,
+            queue: plan.tiles.iter().copied().collect(),
+            batch: plan.batch,
+            done: 0,
+            precise: None,
+            report: Report::default(),
+        }
+    }
+
     /// Computes all tiles, each handed to `store` with its pixels `[H, W, 3]` in [0, 1], halo included.
     fn run(
         &mut self,

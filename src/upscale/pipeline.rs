@@ -23,8 +23,8 @@ pub struct Reader {
 
 enum Picture {
     Decoded(Result<Image>),
-    /// Too large to be held beside another.
-    Large,
+    /// Too large to be held beside another; with the bytes of what can be read but once.
+    Large(Option<Vec<u8>>),
 }
 
 /// Is told the bytes of a file and what its head announces, and refuses what would not fit.
@@ -57,8 +57,11 @@ impl Reader {
         match found.map(|(_, picture)| picture) {
             Some(Picture::Decoded(image)) => image,
             // Nothing else is held now.
-            Some(Picture::Large) => {
-                let bytes = imaging::decode::read_bytes(file)?;
+            Some(Picture::Large(kept)) => {
+                let bytes = match kept {
+                    Some(bytes) => bytes,
+                    None => imaging::decode::read_bytes(file)?,
+                };
                 if let Some(header) = header(&bytes) {
                     admit(bytes.len() as u64, &header)?;
                 }
@@ -73,7 +76,9 @@ fn ahead(file: &Path) -> Picture {
     let decoded = || {
         let bytes = imaging::decode::read_bytes(file)?;
         if header(&bytes).is_some_and(|header| !Budget::is_small(&header)) {
-            return Ok(Picture::Large);
+            // A pipe is empty when it is read again.
+            let again = std::fs::metadata(file).is_ok_and(|file| file.is_file());
+            return Ok(Picture::Large((!again).then_some(bytes)));
         }
         imaging::decode(&bytes, &file.display().to_string())
             .map(|image| Picture::Decoded(Ok(image)))

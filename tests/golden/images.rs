@@ -19,7 +19,8 @@ pub fn run(file: &File) -> Outcome {
         let of = |key: &str| file.array(&format!("{case}.{key}"));
         let stored = file.array(name);
         if let Some(kind) = key.strip_prefix("pillow_") {
-            pillow(name, kind, of("image_u8"), stored, &mut failed);
+            let names = [name, kind, file.text("pillow")];
+            pillow(names, of("image_u8"), stored, &mut failed);
         } else if key.ends_with(".grad") {
             gradient(name, key, of, stored, &mut failed);
         } else if let Some(got) = float(key, &of) {
@@ -33,10 +34,20 @@ pub fn run(file: &File) -> Outcome {
 }
 
 /// The 8-bit results: equal, or one grey level off on at most 0.1 % of the values.
-fn pillow(name: &str, kind: &str, image: &Array, stored: &Array, failed: &mut Vec<String>) {
-    let (filter, what) = match kind.split_once('_').unwrap() {
-        ("bicubic", what) => (Filter::Bicubic, what),
-        (_, what) => (Filter::Bilinear, what),
+fn pillow(
+    [name, kind, version]: [&str; 3],
+    image: &Array,
+    stored: &Array,
+    failed: &mut Vec<String>,
+) {
+    // Files say of which version they are.
+    let old = version.split('.').next().and_then(|v| v.parse::<u32>().ok()).is_some_and(|v| v < 13);
+    let (name_of, what) = kind.split_once('_').unwrap();
+    let filter = match (name_of, old) {
+        ("bicubic", false) => Filter::Bicubic,
+        ("bicubic", true) => Filter::Bicubic12,
+        (_, false) => Filter::Bilinear,
+        (_, true) => Filter::Bilinear12,
     };
     let src: Vec<u8> = image.data.iter().map(|&v| v as u8).collect();
     let from = Shape::new(image.shape[0], image.shape[1], 3);
@@ -66,28 +77,29 @@ fn hwc(a: &Array) -> (Vec<f32>, Shape) {
 /// The floating point result that `key` names, in the order of the file.
 fn float<'a>(key: &str, of: &impl Fn(&str) -> &'a Array) -> Option<Vec<f64>> {
     let (src, from) = match key {
-        _ if key.contains("up2") || key.contains("up4") => hwc(of("small")),
+        _ if key.contains("_up") => hwc(of("small")),
         _ => hwc(of("float")),
     };
     let (h, w) = (from.height, from.width);
+    // `torch_bicubic_up4`: the last number is the factor.
+    let factor = || crate::spec::numbers(&key.replace(['_', 'p', 'n'], " ")).first().copied();
+    let enlarged = |factor: f64| {
+        let factor = factor as usize;
+        (factor * h, factor * w, Shape::new(factor * h, factor * w, 3))
+    };
     let (values, to) = match key {
-        "torch_bicubic_up2" => (
-            resample::torch_bicubic(&src, from, 2 * h, 2 * w).unwrap(),
-            Shape::new(2 * h, 2 * w, 3),
-        ),
-        "torch_bicubic_up4" => (
-            resample::torch_bicubic(&src, from, 4 * h, 4 * w).unwrap(),
-            Shape::new(4 * h, 4 * w, 3),
-        ),
         "torch_bilinear_half" => resample::torch_bilinear(&src, from, 0.5).unwrap(),
         "torch_bilinear_quarter" => resample::torch_bilinear(&src, from, 0.25).unwrap(),
-        "torch_bilinear_up2_ac" => {
-            let values = resample::torch_bilinear_aligned(&src, from, 2 * h, 2 * w).unwrap();
-            (values, Shape::new(2 * h, 2 * w, 3))
+        k if k.starts_with("torch_bicubic_up") => {
+            let (h, w, to) = enlarged(factor()?);
+            (resample::torch_bicubic(&src, from, h, w).unwrap(), to)
         }
-        "matlab_down2" => resample::matlab(&src, from, 0.5).unwrap(),
-        "matlab_down4" => resample::matlab(&src, from, 0.25).unwrap(),
-        "matlab_up4" => resample::matlab(&src, from, 4.0).unwrap(),
+        k if k.starts_with("torch_bilinear_up") && k.ends_with("_ac") => {
+            let (h, w, to) = enlarged(factor()?);
+            (resample::torch_bilinear_aligned(&src, from, h, w).unwrap(), to)
+        }
+        k if k.starts_with("matlab_down") => resample::matlab(&src, from, 1.0 / factor()?).unwrap(),
+        k if k.starts_with("matlab_up") => resample::matlab(&src, from, factor()?).unwrap(),
         _ => return None,
     };
     let (h, w, c) = (to.height, to.width, to.channels);

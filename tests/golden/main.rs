@@ -13,6 +13,7 @@ mod layers;
 mod network;
 mod parameters;
 mod perceptual;
+mod spec;
 mod tables;
 mod teaching;
 mod training;

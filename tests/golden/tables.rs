@@ -42,7 +42,10 @@ fn schedules(file: &File) -> Outcome {
             "warmup10" => ddpm(Betas::Warmup10 { start, end }, steps),
             "warmup50" => ddpm(Betas::Warmup50 { start, end }, steps),
             "jsd" => ddpm(Betas::Jsd, steps),
-            "cosine" => ddpm(Betas::Cosine { offset: 0.008 }, steps),
+            "cosine" => {
+                let offset = ["s", "offset"].iter().find_map(|key| table[*key].as_f64());
+                ddpm(Betas::Cosine { offset: offset.unwrap_or(0.008) }, steps)
+            }
             "official exponential" => {
                 let (min_noise_level, power) = (number("min_noise_level"), number("power"));
                 let end = number("etas_end");

@@ -29,6 +29,7 @@ struct Run<'a> {
 /// What the sentence in the metadata says.
 struct Optimizer {
     lr: f64,
+    betas: [f64; 2],
     eps: f64,
     decay: f64,
     clip: f64,
@@ -44,7 +45,16 @@ impl Optimizer {
         // "clipped to 1.0"; elsewhere "no clipping".
         let clip = if words.contains(&"clipped") { after("to")? } else { 0.0 };
         let decay = if words[0] == "AdamW" { after("decay")? } else { 0.0 };
-        Some(Self { lr: after("lr")?, eps: after("eps")?, decay, clip })
+        // "betas (0.9,0.999)"
+        let betas = file.text("optimizer").split_once("betas").map(|(_, rest)| rest);
+        let betas = betas.and_then(|rest| crate::spec::numbers(rest).first_chunk().copied());
+        Some(Self {
+            lr: after("lr")?,
+            betas: betas.unwrap_or([0.9, 0.999]),
+            eps: after("eps")?,
+            decay,
+            clip,
+        })
     }
 }
 
@@ -75,7 +85,8 @@ impl Run<'_> {
         let before: Vec<Vec<f32>> = parameters.iter().map(flat).collect();
         let mut moments: Vec<[Vec<f32>; 2]> =
             before.iter().map(|v| [vec![0.0; v.len()], vec![0.0; v.len()]]).collect();
-        for k in 0..3 {
+        let count = self.file.array("grad_norm").data.len();
+        for k in 0..count {
             let (value, mut grads) = self.loss(k);
             self.near(&format!("loss {k}"), value, self.file.array("loss").data[k]);
             let norm = self.norm(&grads);
@@ -88,7 +99,7 @@ impl Run<'_> {
             }
             let constants = adam::Adam {
                 lr: self.optimizer.lr,
-                betas: [0.9, 0.999],
+                betas: self.optimizer.betas,
                 eps: self.optimizer.eps,
                 decay: self.optimizer.decay,
                 step: k as u64 + 1,
@@ -102,7 +113,7 @@ impl Run<'_> {
             }
         }
         let (last, _) = self.loss(0);
-        self.near("loss after", last, self.file.array("loss").data[3]);
+        self.near("loss after", last, self.file.array("loss").data[count]);
         check_parameters(self.file, &parameters, "param_after", TOLS[1], &mut self.failed, |p| {
             Some(weights::to_file_layout(p.layout(), &p.value()).unwrap())
         });
@@ -163,10 +174,13 @@ impl Run<'_> {
         let each = len / batch;
         let values = |t: &Tensor| t.to_f64_vec().unwrap();
         let (x, y, z) = (values(&x0), values(&y0), values(&noise));
+        // "... + 2*sqrt(eta)*noise"
+        let text = self.file.text("inputs").split("*sqrt(eta)").next().unwrap_or_default();
+        let kappa = crate::spec::numbers(text).last().copied().unwrap_or(2.0);
         let state: Vec<f64> = (0..len)
             .map(|i| {
                 let eta = eta[i / each];
-                (1.0 - eta) * x[i] + eta * y[i] + 2.0 * eta.sqrt() * z[i]
+                (1.0 - eta) * x[i] + eta * y[i] + kappa * eta.sqrt() * z[i]
             })
             .collect();
         let target: Vec<f64> = x.iter().zip(&y).map(|(x, y)| x - y).collect();

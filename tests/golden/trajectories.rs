@@ -2,11 +2,12 @@
 use srk::diffusion::process::{InputScale, Process};
 use srk::diffusion::sampler::{Step, Variance, ddim, ddpm_ancestral};
 use srk::diffusion::sampler::{resshift_deterministic, resshift_posterior, resshift_seed001};
-use srk::diffusion::schedule::{Betas, DdpmTable, EtaSchedule};
+use srk::diffusion::schedule::DdpmTable;
 
 use crate::Outcome;
 use crate::file::File;
 use crate::network::compare;
+use crate::spec::Spec;
 
 const TOL: f64 = 1e-5;
 
@@ -16,13 +17,13 @@ pub fn run(file: &File) -> Outcome {
     for (name, case) in cases.as_object().unwrap() {
         // Forward cases are described by a sentence, the others by an object.
         let kind = case["kind"].as_str().or(case.as_str()).unwrap_or_default();
-        let case = Case { file, name, json: case };
+        let case = Case { file, name, json: case, spec: Spec(case) };
         match kind {
             k if k.starts_with("DDPM") => case.ddpm(&mut failed),
             k if k.starts_with("DDIM") => case.ddim(&mut failed),
             k if k.starts_with("SR3") => case.sr3(&mut failed),
-            "ResShift" => case.resshift(&mut failed),
-            "ResShift official sampler" => case.official(&mut failed),
+            k if k.starts_with("ResShift official") => case.official(&mut failed),
+            k if k.starts_with("ResShift") => case.resshift(&mut failed),
             k if k.starts_with("forward process") => case.forward(&mut failed),
             k => failed.push(format!("{name}: unknown kind \"{k}\"")),
         }
@@ -35,21 +36,7 @@ struct Case<'a> {
     file: &'a File,
     name: &'a str,
     json: &'a serde_json::Value,
-}
-
-/// `linear A..B, T=N`
-fn linear(text: &str) -> DdpmTable {
-    let numbers: Vec<f64> = text
-        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == '-'))
-        .flat_map(|word| word.split(".."))
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    let (start, end) = (numbers[0], numbers[1]);
-    DdpmTable::new(Betas::Linear { start, end }.betas(numbers[2] as usize))
-}
-
-fn before(table: &DdpmTable, t: usize) -> f64 {
-    if t == 0 { 1.0 } else { table.alpha_bar[t - 1] }
+    spec: Spec<'a>,
 }
 
 impl Case<'_> {
@@ -96,13 +83,31 @@ impl Case<'_> {
         }
     }
 
-    /// x0 from the noise predicted by `0.1 sin(3 x + angle)` and the rest of the file's formula.
+    /// The schedule, and the steps in their order with alpha_bar of the next one: those of `<case>.t`, or
+    /// all.
+    fn steps(&self, failed: &mut Vec<String>) -> Option<(DdpmTable, Vec<(usize, f64)>)> {
+        let Some(table) = self.spec.table() else {
+            failed.push(format!("{}: its schedule \"{}\"", self.name, self.spec.words()));
+            return None;
+        };
+        let listed = self.file.get(&format!("{}.t", self.name)).is_some();
+        let t: Vec<usize> = match listed {
+            true => self.values("t").iter().map(|&t| t as usize).collect(),
+            false => (0..table.beta.len()).rev().collect(),
+        };
+        let next = |i: usize| t.get(i + 1).map_or(1.0, |&s| table.alpha_bar[s]);
+        let steps = t.iter().enumerate().map(|(i, &t)| (t, next(i))).collect();
+        Some((table, steps))
+    }
+
+    /// x0 from the noise predicted by `a sin(b x + angle) + e c` and the rest of the file's formula, for
+    /// the numbers a, b, e.
     fn eps_walk(
         &self,
         table: &DdpmTable,
         steps: &[(usize, Step)],
+        [a, b, e]: [f64; 3],
         angle: &dyn Fn(usize) -> f64,
-        clamp: &str,
         failed: &mut Vec<String>,
     ) {
         let c = self.values("c");
@@ -110,8 +115,7 @@ impl Case<'_> {
             let ab = table.alpha_bar[t];
             let clean = |(&x, &c): (&f32, &f32)| {
                 let x = f64::from(x);
-                let eps =
-                    (1.0 - ab).sqrt() * x + 0.1 * (3.0 * x + angle(t)).sin() + 0.05 * f64::from(c);
+                let eps = (1.0 - ab).sqrt() * x + a * (b * x + angle(t)).sin() + e * f64::from(c);
                 ((x - (1.0 - ab).sqrt() * eps) / ab.sqrt()) as f32
             };
             x.iter().zip(&c).map(clean).collect()
@@ -121,83 +125,95 @@ impl Case<'_> {
             Some(all) => all[k * c.len()..(k + 1) * c.len()].to_vec(),
             None => vec![0.0; c.len()],
         };
-        self.walk(steps, &noise, &c, clamp, &x0_hat, failed);
+        self.walk(steps, &noise, &c, self.spec.clamp(), &x0_hat, failed);
+    }
+
+    /// The walk of a chain whose denoiser is told t.
+    fn told_t(&self, rule: &dyn Fn(f64, f64) -> Step, failed: &mut Vec<String>) {
+        let Some((table, steps)) = self.steps(failed) else { return };
+        let [a, b, d, e] = self.spec.formula("*x +", [0.1, 3.0, 0.01, 0.05]);
+        let step = |&(t, next): &(usize, f64)| (t, rule(table.alpha_bar[t], next));
+        let steps: Vec<_> = steps.iter().map(step).collect();
+        self.eps_walk(&table, &steps, [a, b, e], &|t| d * t as f64, failed);
     }
 
     fn ddpm(&self, failed: &mut Vec<String>) {
-        let table = linear(self.text("schedule"));
         let variance = match self.text("variance") {
             "beta" => Variance::Beta,
             _ => Variance::BetaTilde,
         };
-        let step = |t| (t, ddpm_ancestral(table.alpha_bar[t], before(&table, t), variance));
-        let steps: Vec<_> = (0..table.beta.len()).rev().map(step).collect();
-        self.eps_walk(&table, &steps, &|t| 0.01 * t as f64, self.text("clamp"), failed);
+        self.told_t(&|ab, next| ddpm_ancestral(ab, next, variance), failed);
     }
 
     fn ddim(&self, failed: &mut Vec<String>) {
-        let table = linear(self.text("schedule"));
-        let t: Vec<usize> = self.values("t").iter().map(|&t| t as usize).collect();
-        let next = |i: usize| t.get(i + 1).map_or(1.0, |&s| table.alpha_bar[s]);
-        let step = |(i, &t): (usize, &usize)| (t, ddim(table.alpha_bar[t], next(i), 0.0));
-        let steps: Vec<_> = t.iter().enumerate().map(step).collect();
-        self.eps_walk(&table, &steps, &|t| 0.01 * t as f64, self.text("clamp"), failed);
+        let eta = self.spec.number("eta").unwrap_or(0.0);
+        self.told_t(&|ab, next| ddim(ab, next, eta), failed);
     }
 
     fn sr3(&self, failed: &mut Vec<String>) {
-        let table = linear(self.text("schedule"));
-        let step =
-            |t| (t, ddpm_ancestral(table.alpha_bar[t], before(&table, t), Variance::BetaTilde));
-        let steps: Vec<_> = (0..table.beta.len()).rev().map(step).collect();
-        self.eps_walk(&table, &steps, &|t| 5.0 * table.alpha_bar[t].sqrt(), "x0", failed);
+        let Some((table, steps)) = self.steps(failed) else { return };
+        let rule = |ab, next| ddpm_ancestral(ab, next, Variance::BetaTilde);
+        let step = |&(t, next): &(usize, f64)| (t, rule(table.alpha_bar[t], next));
+        let steps: Vec<_> = steps.iter().map(step).collect();
+        let [a, b, d, e] = self.spec.formula("*x +", [0.1, 3.0, 5.0, 0.05]);
+        self.eps_walk(&table, &steps, [a, b, e], &|t| d * table.alpha_bar[t].sqrt(), failed);
+    }
+
+    /// Steps of a shift: what the file says, or as many as it holds.
+    fn shifts(&self) -> usize {
+        let held = self.file.array(&format!("{}.x", self.name)).shape[0] - 1;
+        self.spec.number("T").map_or(held, |steps| steps as usize)
+    }
+
+    fn kappa(&self) -> f64 {
+        self.spec.number("kappa").unwrap_or(2.0)
     }
 
     fn resshift(&self, failed: &mut Vec<String>) {
-        let kappa = self.json["kappa"].as_f64().unwrap();
-        let eta = EtaSchedule::Paper { first: 0.008, last: 0.999, power: 0.3 }.etas(15, kappa);
+        let (kappa, count) = (self.kappa(), self.shifts());
+        let eta = self.spec.etas().etas(count, kappa);
         let rule = |t: usize| match self.text("mean") {
             m if m.starts_with("posterior") => resshift_posterior(kappa, eta[t], eta[t - 1]),
             m if m.starts_with("deterministic") => resshift_deterministic(eta[t], eta[t - 1]),
             _ => resshift_seed001(kappa, eta[t], eta[t - 1]),
         };
-        let steps: Vec<_> = (1..=15).rev().map(|t| (t, rule(t))).collect();
+        let steps: Vec<_> = (1..=count).rev().map(|t| (t, rule(t))).collect();
         let y0 = self.values("y0");
+        let [a, b, d, e, f] = self.spec.formula("r(x,t) =", [0.3, 2.0, 0.2, -0.1, 0.2]);
         let x0_hat = |x: &[f32], t: usize| -> Vec<f32> {
             let clean = |(&x, &y): (&f32, &f32)| {
                 let (x, y) = (f64::from(x), f64::from(y));
-                (y + 0.3 * (2.0 * x + 0.2 * t as f64).sin() - 0.1 * x + 0.2 * y) as f32
+                (y + a * (b * x + d * t as f64).sin() + e * x + f * y) as f32
             };
             x.iter().zip(&y0).map(clean).collect()
         };
-        let clamp = if self.text("clamp") == "none" { "none" } else { "x0" };
         let all = self.values("noise");
         let noise = |k: usize| all[(k + 1) * y0.len()..(k + 2) * y0.len()].to_vec();
-        self.walk(&steps, &noise, &y0, clamp, &x0_hat, failed);
+        self.walk(&steps, &noise, &y0, self.spec.clamp(), &x0_hat, failed);
     }
 
     fn official(&self, failed: &mut Vec<String>) {
-        let number = |key: &str| self.json[key].as_f64().unwrap();
-        let (steps, kappa) = (number("T") as usize, number("kappa"));
-        let pixel = self.text("input_scaling").starts_with("pixel");
-        let eta = EtaSchedule::Official {
-            min_noise_level: number("min_noise_level"),
-            end: number("etas_end"),
-            power: number("power"),
+        let (steps, kappa) = (self.shifts(), self.kappa());
+        let input_scale = match self.text("input_scaling") {
+            s if s.starts_with("pixel") => InputScale::Pixel,
+            s if s.starts_with("none") => InputScale::None,
+            _ => InputScale::Latent,
         };
-        let input_scale = if pixel { InputScale::Pixel } else { InputScale::Latent };
+        let eta = self.spec.etas();
         let chain = Process::ResShift { steps, kappa, eta, input_scale, first_t: 0 }.chain();
         let eta = eta.etas(steps, kappa);
         let y0 = self.values("y0");
+        let residual = self.text("predicts").starts_with("RESIDUAL");
+        let [a, b, c, d, e] = match residual {
+            false => self.spec.formula("START_X:", [0.7, 0.2, 3.0, 0.1, 0.3]),
+            true => self.spec.formula("y0 - output):", [0.2, 0.2, 3.0, 0.1, 0.1]),
+        };
         let x0_hat = |x: &[f32], t: usize| -> Vec<f32> {
             let (scale, told) = (chain.input_scale(t), chain.time(t));
             let clean = |(&x, &y): (&f32, &f32)| {
                 let (x, y) = (f64::from(x) * scale, f64::from(y));
-                let wave = 0.2 * (3.0 * x + 0.1 * told).sin();
-                let x0 = match self.text("predicts") {
-                    "START_X" => 0.7 * x + wave + 0.3 * y,
-                    _ => y - (0.2 * x + wave + 0.1 * y),
-                };
-                x0 as f32
+                let output = a * x + b * (c * x + d * told).sin() + e * y;
+                (if residual { y - output } else { output }) as f32
             };
             x.iter().zip(&y0).map(clean).collect()
         };
@@ -211,23 +227,28 @@ impl Case<'_> {
 
     /// `x_t` of the marginals, at one t for each entry of the batch.
     fn forward(&self, failed: &mut Vec<String>) {
-        let get =
-            |key: &str| self.file.array(key).data.iter().map(|&v| v as f32).collect::<Vec<_>>();
-        let (x0, y0, noise) = (get("q.x0"), get("q.y0"), get("q.noise"));
-        let shift = self.name.ends_with("resshift");
-        let process = match shift {
-            true => Process::ResShift {
-                steps: 15,
-                kappa: 2.0,
-                eta: EtaSchedule::Paper { first: 0.008, last: 0.999, power: 0.3 },
+        // Cases share their inputs, or have their own.
+        let get = |key: &str| {
+            let own = self.file.get(&format!("{}.{key}", self.name));
+            let array = own.unwrap_or_else(|| self.file.array(&format!("q.{key}")));
+            array.data.iter().map(|&v| v as f32).collect::<Vec<_>>()
+        };
+        let (x0, y0, noise) = (get("x0"), get("y0"), get("noise"));
+        let words = self.spec.words();
+        let word = |w: &str| matches!(w, "eta" | "etas" | "exponential" | "ResShift" | "seed001");
+        let shift = words.split(|c: char| !c.is_alphanumeric()).any(word);
+        let steps = self.spec.number("T").unwrap_or(if shift { 15.0 } else { 1000.0 }) as usize;
+        let official = self.spec.number("min_noise_level").is_some();
+        let process = match (shift, self.spec.table()) {
+            (true, _) => Process::ResShift {
+                steps,
+                kappa: self.kappa(),
+                eta: self.spec.etas(),
                 input_scale: InputScale::None,
                 first_t: 1,
             },
-            false => Process::Ddpm {
-                steps: 1000,
-                beta: Betas::Linear { start: 1e-4, end: 0.02 },
-                time: Default::default(),
-            },
+            (false, Some(table)) => return self.marginals(&table, [&x0, &noise], failed),
+            (false, None) => return failed.push(format!("{}: schedule \"{words}\"", self.name)),
         };
         let chain = process.chain();
         let times = self.values("t");
@@ -235,11 +256,24 @@ impl Case<'_> {
         let mut got = noise;
         for (i, &t) in times.iter().enumerate() {
             let at = i * each..(i + 1) * each;
-            // DDPM's tables count from 0.
-            let t = t as usize + usize::from(!shift);
+            // The official code counts from 0.
+            let t = t as usize + usize::from(official);
             chain.marginal(t).apply(&x0[at.clone()], &y0[at.clone()], &mut got[at]);
         }
         let got: Vec<f64> = got.iter().map(|&v| v.into()).collect();
+        let stored = &self.file.array(&format!("{}.xt", self.name)).data;
+        compare(self.name, &got, stored, TOL, failed);
+    }
+
+    /// `x_t` of DDPM, whose t counts from 0.
+    fn marginals(&self, table: &DdpmTable, [x0, noise]: [&[f32]; 2], failed: &mut Vec<String>) {
+        let times = self.values("t");
+        let each = x0.len() / times.len();
+        let value = |i: usize| {
+            let alpha_bar = table.alpha_bar[times[i / each] as usize];
+            alpha_bar.sqrt() * f64::from(x0[i]) + (1.0 - alpha_bar).sqrt() * f64::from(noise[i])
+        };
+        let got: Vec<f64> = (0..x0.len()).map(value).collect();
         let stored = &self.file.array(&format!("{}.xt", self.name)).data;
         compare(self.name, &got, stored, TOL, failed);
     }

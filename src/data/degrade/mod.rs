@@ -42,10 +42,16 @@ pub enum Degrade {
     /// MATLAB's antialiased bicubic: what papers measure on.
     #[default]
     MatlabBicubic,
-    /// Pillow's antialiased bicubic.
+    /// Pillow's antialiased bicubic, as version 13 makes it.
     PillowBicubic,
-    /// Pillow's antialiased bilinear.
+    /// The same as versions up to 12 make it.
+    #[serde(rename = "pillow-12-bicubic")]
+    Pillow12Bicubic,
+    /// Pillow's antialiased bilinear, as version 13 makes it.
     Bilinear,
+    /// The same as versions up to 12 make it.
+    #[serde(rename = "pillow-12-bilinear")]
+    Pillow12Bilinear,
 }
 
 /// `high` at `1 / scale` of its size; its sides must be multiples of `scale`.
@@ -56,7 +62,9 @@ pub fn shrink(high: &Rgb8, method: Degrade, scale: usize) -> Result<Rgb8> {
     let pixels = match method {
         Degrade::MatlabBicubic => resample::matlab_8bit(&high.pixels, from, 1.0 / scale as f64)?.0,
         Degrade::PillowBicubic => pillow(Filter::Bicubic)?,
+        Degrade::Pillow12Bicubic => pillow(Filter::Bicubic12)?,
         Degrade::Bilinear => pillow(Filter::Bilinear)?,
+        Degrade::Pillow12Bilinear => pillow(Filter::Bilinear12)?,
     };
     Ok(Rgb8 { width, height, pixels })
 }

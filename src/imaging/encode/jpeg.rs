@@ -100,3 +100,43 @@ impl<W: Write> Write for Failing<'_, W> {
         self.writer.flush()
     }
 }
+
+/// A segment with XMP, marker and length included.
+pub(super) fn xmp_segment(xmp: &[u8]) -> Vec<u8> {
+    let name = crate::imaging::jpeg::XMP_NAME;
+    let length = u16::try_from(2 + name.len() + xmp.len()).unwrap_or(u16::MAX);
+    [&[0xFF, 0xE1][..], &length.to_be_bytes(), name, xmp].concat()
+}
+
+/// Bytes of a file before the first segment that may follow its JFIF header.
+const HEAD: usize = 2 + 18;
+
+/// Puts a segment behind the JFIF header, which the encoder writes first.
+pub(super) struct Inserting<W> {
+    writer: W,
+    segment: Vec<u8>,
+    /// Bytes that are still to come before it.
+    before: usize,
+}
+
+impl<W> Inserting<W> {
+    pub(super) fn new(writer: W, segment: Vec<u8>) -> Self {
+        Self { writer, segment, before: HEAD }
+    }
+}
+
+impl<W: Write> Write for Inserting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.before == 0 && !self.segment.is_empty() {
+            self.writer.write_all(&std::mem::take(&mut self.segment))?;
+        }
+        let most = if self.before > 0 { bytes.len().min(self.before) } else { bytes.len() };
+        let written = self.writer.write(&bytes[..most])?;
+        self.before = self.before.saturating_sub(written);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}

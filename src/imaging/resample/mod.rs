@@ -8,7 +8,7 @@
 //!                          a|x|^3 - 5a|x|^2 + 8a|x| - 4a        1 < |x| < 2
 //!
 //!                a      when shrinking   beyond the edge        rounding after each pass
-//! pillow         -0.5   support times s  taps dropped           8 bits, width first
+//! pillow         -0.5   support times s  taps dropped           8 bits, columns first or not
 //! torch bicubic  -0.75  4 taps           clamped                none
 //! torch bilinear        2 taps           clamped                none
 //! matlab         -0.5   support times s  mirrored               none
@@ -18,6 +18,7 @@
 //! bilinear_up           (enlarges only)  clamped                none
 //! ```
 //! The results do not depend on the number of threads: every output value has its own fixed sum.
+mod premultiplied;
 mod resize;
 mod separable;
 mod strips;
@@ -29,7 +30,8 @@ use separable::{clamp, floor, mirror, pass, real, signed, signed_real, whole};
 use super::{Depth, Image, Samples};
 use crate::error::{Error, Result};
 
-pub use resize::{resize, resize_samples};
+pub use premultiplied::Premultiplied;
+pub use resize::{resize, resize_part, resize_samples};
 pub use strips::Strips;
 pub use upsample::{bicubic_footprint, bicubic_up, bilinear_up, torch_bicubic_up};
 
@@ -96,21 +98,33 @@ pub enum Filter {
     Bilinear,
     /// Cubic with a = -0.5, support 2.
     Bicubic,
+    /// [`Bilinear`](Self::Bilinear) as Pillow had it up to version 12.
+    Bilinear12,
+    /// [`Bicubic`](Self::Bicubic) as Pillow had it up to version 12.
+    Bicubic12,
 }
 
 impl Filter {
     fn support(self) -> f64 {
         match self {
-            Self::Bilinear => 1.0,
-            Self::Bicubic => 2.0,
+            Self::Bilinear | Self::Bilinear12 => 1.0,
+            Self::Bicubic | Self::Bicubic12 => 2.0,
         }
     }
 
     fn at(self, x: f64) -> f64 {
         match self {
-            Self::Bilinear => (1.0 - x.abs()).max(0.0),
-            Self::Bicubic => cubic(x, -0.5),
+            Self::Bilinear | Self::Bilinear12 => (1.0 - x.abs()).max(0.0),
+            Self::Bicubic | Self::Bicubic12 => cubic(x, -0.5),
         }
+    }
+
+    /// Whether rows are made before columns.
+    fn rows_first(self, from: Shape, to: Shape) -> bool {
+        let old = matches!(self, Self::Bilinear12 | Self::Bicubic12);
+        let [w, h] = [(from.width, to.width), (from.height, to.height)]
+            .map(|(from, to)| signed(from) - signed(to));
+        !old && h > 0 && w.saturating_mul(2) < h
     }
 }
 
@@ -125,7 +139,9 @@ fn cubic(x: f64, a: f64) -> f64 {
     }
 }
 
-/// Resizes 8-bit samples to `height` x `width` as Pillow's `Image.resize` does, bit for bit.
+/// Resizes 8-bit samples to `height` x `width` as Pillow's `Image.resize` does, bit for bit: that of version
+/// 13, or of 12 where the filter says so. They differ in the order of the passes, each of which rounds to 8
+/// bits: 13 makes the rows first where the height shrinks and 2 (W - w) < H - h, 12 never does.
 pub fn pillow(
     src: &[u8],
     from: Shape,
@@ -134,15 +150,25 @@ pub fn pillow(
     filter: Filter,
 ) -> Result<Vec<u8>> {
     from.check("pillow", src.len())?;
-    from.resized("pillow", height, width)?;
-    let middle = Shape { width, ..from };
-    let mut out = src.to_vec();
-    if width != from.width {
-        out = pass::<Fixed>(&out, from, Axis::Width, &pillow_taps(from.width, width, filter));
-    }
-    if height != from.height {
-        let taps = pillow_taps(from.height, height, filter);
-        out = pass::<Fixed>(&out, middle, Axis::Height, &taps);
+    let to = from.resized("pillow", height, width)?;
+    let (mut out, mut shape) = (src.to_vec(), from);
+    let axes = if filter.rows_first(from, to) {
+        [Axis::Height, Axis::Width]
+    } else {
+        [Axis::Width, Axis::Height]
+    };
+    for axis in axes {
+        let (taps, next) = match axis {
+            Axis::Width if width != from.width => {
+                (pillow_taps(from.width, width, filter), Shape { width, ..shape })
+            }
+            Axis::Height if height != from.height => {
+                (pillow_taps(from.height, height, filter), Shape { height, ..shape })
+            }
+            _ => continue,
+        };
+        out = pass::<Fixed>(&out, shape, axis, &taps);
+        shape = next;
     }
     Ok(out)
 }

@@ -1,24 +1,40 @@
 //! Resizing to any size, for output sizes that are no model's and for alpha.
+use super::premultiplied;
 use super::strips::Strips;
 use crate::error::{Error, Result};
-use crate::imaging::{Image, Samples};
+use crate::imaging::{Depth, Image, Rect, Samples};
 
 /// Resizes an image to `width` x `height` with Lanczos3 (antialiased), keeping depth, colour and
-/// metadata. Colours and alpha are resized apart: constant alpha stays constant.
+/// metadata. Under transparency colours count by their alpha ([`Premultiplied`](super::Premultiplied)).
 pub fn resize(image: &Image, width: usize, height: usize) -> Result<Image> {
     image.validate()?;
     if width == 0 || height == 0 {
         return Err(Error::shape("resize", "a size of at least 1x1", &[width, height]));
     }
+    if image.alpha.is_some() {
+        return premultiplied::resize(image, image.rect(), (width, height));
+    }
     let channels = image.channels();
     let samples =
         resize_samples(&image.samples, image.width, image.height, channels, width, height)?;
-    let alpha = match &image.alpha {
-        Some(a) => Some(resize_samples(a, image.width, image.height, 1, width, height)?),
-        None => None,
-    };
     let metadata = image.metadata.clone();
-    Ok(Image { width, height, color: image.color, samples, alpha, metadata })
+    Ok(Image { width, height, color: image.color, samples, alpha: None, metadata })
+}
+
+/// As [`resize`], in f32, but of the part `part` of the image; near its sides the filter sees what lies
+/// beyond.
+pub fn resize_part(image: &Image, part: Rect, width: usize, height: usize) -> Result<Image> {
+    image.validate()?;
+    if image.alpha.is_some() {
+        return premultiplied::resize(image, part, (width, height));
+    }
+    let opaque = match image.depth() {
+        Depth::Eight => Samples::U8(vec![u8::MAX; image.width * image.height]),
+        Depth::Sixteen => Samples::U16(vec![u16::MAX; image.width * image.height]),
+    };
+    let image = Image { alpha: Some(opaque), ..image.clone() };
+    let resized = premultiplied::resize(&image, part, (width, height))?;
+    Ok(Image { alpha: None, ..resized })
 }
 
 /// Resizes samples of 1 or 3 channels to `width` x `height` with Lanczos3.

@@ -1,0 +1,52 @@
+//! What options of `srk upscale` take.
+use crate::upscale::TileSize;
+use crate::upscale::wrap::Wrap;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Alpha {
+    /// Enlarge it beside the colours
+    #[default]
+    Keep,
+    /// Leave it out
+    Drop,
+}
+
+pub(super) fn positive(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(v) if v.is_finite() && v > 0.0 => Ok(v),
+        _ => Err("a factor is a number above 0".into()),
+    }
+}
+
+/// What of the metadata is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Kept {
+    /// All that the format can hold
+    #[default]
+    Keep,
+    /// What colours mean: the profile, or a PNG's chunks in its place
+    Icc,
+    /// Nothing
+    Strip,
+}
+
+pub(super) fn wrap_sides(text: &str) -> std::result::Result<Wrap, String> {
+    match text {
+        "none" => Ok(Wrap::default()),
+        "x" => Ok(Wrap { x: true, y: false }),
+        "y" => Ok(Wrap { x: false, y: true }),
+        "both" => Ok(Wrap { x: true, y: true }),
+        _ => Err("none, x, y or both".into()),
+    }
+}
+
+pub(super) fn tile_size(text: &str) -> std::result::Result<TileSize, String> {
+    match text {
+        "auto" | "0" => Ok(TileSize::Auto),
+        "none" => Ok(TileSize::None),
+        _ => match text.parse() {
+            Ok(side) if side >= 8 => Ok(TileSize::Side(side)),
+            _ => Err("auto, none, or a number of at least 8".into()),
+        },
+    }
+}

@@ -1,0 +1,22 @@
+//! Whether a signal asked to stop: for what waits without anyone to ask, as reading from a pipe does.
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::error::{Error, Result};
+
+static SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+
+/// Makes `signal`, the number of the signal that came or 0, what [`check`] looks at; the first call counts.
+pub fn listen(signal: Arc<AtomicUsize>) {
+    let _ = SIGNAL.set(signal);
+}
+
+/// # Errors
+/// [`Error::Interrupted`] if a signal asked to stop.
+pub fn check() -> Result<()> {
+    let signal = SIGNAL.get().map_or(0, |signal| signal.load(Ordering::Relaxed));
+    match i32::try_from(signal).unwrap_or(2) {
+        0 => Ok(()),
+        signal => Err(Error::Interrupted { signal, what: "nothing half-written was left".into() }),
+    }
+}
