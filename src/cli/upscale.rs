@@ -19,6 +19,7 @@ use crate::engine::pool;
 use crate::error::{Error, Report, Result};
 use crate::imaging::encode::{EncodeOptions, Format, Outline};
 use crate::imaging::{self, Image, Metadata, folder};
+use crate::models::damage::Damage;
 use crate::upscale::bands::Sink;
 use crate::upscale::budget::{self, Budget, Wanted};
 use crate::upscale::jobs::{Existing, Job, Jobs, Request};
@@ -453,9 +454,14 @@ impl Work<'_> {
         if args.alpha == Alpha::Drop {
             image.alpha = None;
         }
+        let damage = match self.upscaler.system().network.takes_damage() {
+            true => imaging::damage::seen(&image)?,
+            false => Damage::default(),
+        };
         image.metadata = args.kept(std::mem::take(&mut image.metadata));
-        let (plan, mut output) =
+        let (mut plan, mut output) =
             self.plan(job, format, (image.width, image.height), Outline::of(&image))?;
+        plan.damage = damage;
         output.metadata.stamp =
             (!args.no_stamp).then(|| stamp(args, self.upscaler.system(), plan.steps));
         refuse_newcomer(args, &job.output)?;

@@ -21,6 +21,7 @@ use crate::engine::memory;
 use crate::error::{self, Error, Result};
 use crate::imaging::tiles::{self, Tile};
 use crate::imaging::{Image, Rect, Samples};
+use crate::models::damage::Damage;
 use bands::{Bands, Sink};
 use runner::{Inputs, Runner};
 
@@ -104,6 +105,8 @@ pub struct Plan {
     pub blended: bool,
     /// Estimated peak of memory for the tiles and the band of the output, in bytes.
     pub memory: u64,
+    /// What is known of the damage to the image, for networks that can be told.
+    pub damage: Damage,
 }
 
 /// The widest halo that tiles carry, in low-resolution pixels. A network that sees further (the bits of RRDBNet of 23
@@ -209,7 +212,8 @@ pub fn plan_bands(
     let fitting = usize::try_from(settings.memory / memory.max(1)).unwrap_or(usize::MAX);
     let batch = if on_gpu { fitting.clamp(1, tiles.len().max(1)) } else { 1 };
     let memory = memory * batch as u64 + held;
-    Ok(Plan { padded, tiles, batch, steps, halo, blended, memory })
+    let damage = Damage::default();
+    Ok(Plan { padded, tiles, batch, steps, halo, blended, memory, damage })
 }
 
 fn does_not_fit((width, height): (usize, usize), needed: u64, budget: u64) -> Error {

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::imaging::color::{luma_of, with_luma};
 use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, resample};
+use crate::models::damage::{Damage, TOLD};
 
 use super::Plan;
 
@@ -28,6 +29,7 @@ pub(super) struct Inputs {
     /// Low-resolution height and width of a tile.
     size: [usize; 2],
     scale: usize,
+    damage: Damage,
 }
 
 impl Inputs {
@@ -62,7 +64,8 @@ impl Inputs {
             (low, y0) = (luma_of(&low), luma_of(&y0));
         }
         let size = [first.height, first.width];
-        Ok(Self { tiles, low, y0, colors, channels, places, size, scale })
+        let damage = plan.damage;
+        Ok(Self { tiles, low, y0, colors, channels, places, size, scale, damage })
     }
 
     /// The network's `pixels` `[N, H, W, C]` in colour, `[N, H, W, 3]`, both in [0, 1]: luma takes the
@@ -72,6 +75,12 @@ impl Inputs {
             Some(colors) => with_luma(colors, &pixels),
             None => pixels,
         }
+    }
+
+    /// What the network is told of the damage to each tile, `[N, TOLD]`.
+    fn told(&self, device: &Device) -> Result<Tensor> {
+        let values = self.damage.told().repeat(self.tiles.len());
+        Tensor::from_slice_on(device, &values, &[self.tiles.len(), TOLD])
     }
 
     fn shapes(&self) -> [[usize; 4]; 2] {
@@ -95,6 +104,7 @@ struct Batch {
     walk: Walk,
     low: Tensor,
     y0: Tensor,
+    told: Tensor,
     noise: PixelNoise,
     runs: usize,
     graph: Option<(Graph, Tensor)>,
@@ -129,6 +139,7 @@ impl<'a> Runner<'a> {
                     walk: Walk::new(&self.system.config.diffusion, low[0], self.steps, &device)?,
                     low: Tensor::from_slice_on(&device, &inputs.low, &low)?,
                     y0: Tensor::from_slice_on(&device, &inputs.y0, &high)?,
+                    told: inputs.told(&device)?,
                     noise: PixelNoise::new(&device, self.seed, &inputs.places)?,
                     runs: 0,
                     graph: None,
@@ -171,7 +182,7 @@ impl Batch {
     /// The clean images of the batch, in [-1, 1].
     fn run(&self, system: &System, on_step: &mut dyn FnMut(usize) -> Result<()>) -> Result<Tensor> {
         let network = &*system.network;
-        let seen = condition(network, &self.low, &self.y0, None)?;
+        let seen = condition(network, &self.low, &self.y0, Some(&self.told))?;
         let Some(first_stage) = network.first_stage() else {
             return self.walk.run_unseen(network, seen, &self.y0, &self.noise, on_step);
         };
