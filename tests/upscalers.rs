@@ -425,12 +425,10 @@ fn tiles_are_the_bits_of_the_whole() {
     ] {
         let upscaler = Upscaler::new(system(model.clone()), &Device::Cpu, DType::F32).unwrap();
         let (whole, _) = upscaled(&upscaler, &image, TileSize::None);
-        for side in [10, 33] {
-            let (tiled, blended) = upscaled(&upscaler, &image, TileSize::Side(side));
-            assert!(!blended, "{model:?}");
-            let off = whole.iter().zip(&tiled).filter(|(a, b)| a != b).count();
-            assert!(off == 0, "{model:?}: {off} samples differ in tiles of {side}");
-        }
+        let (tiled, blended) = upscaled(&upscaler, &image, TileSize::Side(10));
+        assert!(!blended, "{model:?}");
+        let off = whole.iter().zip(&tiled).filter(|(a, b)| a != b).count();
+        assert!(off == 0, "{model:?}: {off} samples differ");
     }
 }
 
