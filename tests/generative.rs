@@ -315,7 +315,7 @@ fn what_cannot_be_is_refused() {
     let paths = format!("data.paths=[{large:?}]");
     refused("gan", &[&paths], "it has 40 x 20 pixels, the network draws 28 x 28");
     place.train("refused", "gan", &["run.steps=1"], None).unwrap();
-    refused("gan", &["run.steps=1", "optim.lr=1.0"], "another configuration");
+    refused("gan", &["run.steps=1", "model.latent=3"], "another configuration");
 
     let data = format!("data.paths=[{:?}]", place.data());
     let (code, text) = srk(&["train", "--recipe", "gan", "--device", "cuda", "--set", &data]);
