@@ -1,9 +1,9 @@
 //! Quality measures of whole images, alone or against the bicubic baseline.
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Report, Result};
+use crate::imaging::folder;
 use crate::imaging::metrics::{self, Channels};
 use crate::imaging::resample::{self, Shape};
 use crate::imaging::{Color, Depth, Image, Samples};
@@ -45,6 +45,25 @@ impl Scores {
             ssim_y: mean(|s| s.ssim_y),
         }
     }
+}
+
+/// Refuses pictures that are too small to be measured: of what is left when both sides are cut to multiples of
+/// `scale` and `border` pixels are taken off each side, one window of SSIM must fit in.
+///
+/// # Errors
+/// [`Error::Failed`] with the size that is needed.
+pub fn check_size(width: usize, height: usize, scale: usize, border: usize) -> Result<()> {
+    let needed = metrics::SSIM_WINDOW + 2 * border;
+    let left = |side: usize| side / scale.max(1) * scale.max(1);
+    if left(width).min(left(height)) >= needed {
+        return Ok(());
+    }
+    let what = format!("{width}x{height} is too small to be measured");
+    let cause = format!(
+        "SSIM needs {} pixels a side inside a border of {border}, so {needed} in multiples of {scale}",
+        metrics::SSIM_WINDOW
+    );
+    Err(Error::Failed(Report::new(what, cause)))
 }
 
 /// A ground truth with what a model starts from and what it is compared to.
@@ -128,21 +147,11 @@ fn stems(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(found)
 }
 
-/// The image files in `folder`, sorted by name; a file stands for itself.
-pub fn images_of(folder: &Path) -> Result<Vec<PathBuf>> {
-    if folder.is_file() {
-        return Ok(vec![folder.to_owned()]);
+/// The image files in the folder `path`, sorted by name; a file stands for itself.
+pub fn images_of(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.to_owned()]);
     }
-    let failed = |e: std::io::Error| {
-        Error::Failed(Report::new(format!("cannot list {}", folder.display()), e))
-    };
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_file() && crate::upscale::jobs::is_image_name(&path) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
+    folder::pictures(path, false)
+        .map_err(|e| Error::Failed(Report::new(format!("cannot list {}", path.display()), e)))
 }

@@ -353,7 +353,7 @@ fn eval_measures_models_and_pairs() {
     let gray = image::GrayImage::from_fn(51, 66, |x, y| Luma([(x * y % 256) as u8]));
     gray.save(b.path("hr/two.png")).unwrap();
     let run =
-        b.srk(&["eval", "--hr", "hr", "--scale", "4", "--steps", "1", "--json", "--save", "hr"]);
+        b.srk(&["eval", "--hr", "hr", "--scale", "4", "--steps", "1", "--json", "--save", "out"]);
     assert_eq!(run.code, 0, "{}", run.err);
     let last: serde_json::Value = serde_json::from_str(run.out.lines().last().unwrap()).unwrap();
     assert_eq!(last["event"], "summary");

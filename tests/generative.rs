@@ -118,7 +118,7 @@ fn distance(place: &Place, run: &Path, count: usize) -> f64 {
     for image in images {
         image.iter().zip(&mut wanted).for_each(|(&v, w)| *w += (f64::from(v) / 127.5 - 1.0) / n);
     }
-    let system = grid::open(run, None).unwrap();
+    let system = grid::open(run, None, &mut vec![]).unwrap();
     let drawn = system.sample(grid::noise(1), count).unwrap().to_f64_vec().unwrap();
     let mut found = vec![0.0; SIDE * SIDE];
     for image in drawn.chunks_exact(SIDE * SIDE) {
@@ -231,7 +231,7 @@ fn samples_take_the_running_statistics_of_norms() {
         // Of the generator's own step, and of what it draws for each step of its judge.
         let passes = if kind == "dcgan" { 4.0 } else { 12.0 };
         assert_eq!(file.tensors["gen.0.1.num_batches_tracked"].1, [passes], "{kind}");
-        let system = grid::open(&run, None).unwrap();
+        let system = grid::open(&run, None, &mut vec![]).unwrap();
         let noise = Stream::new(3, Purpose::Sampling, 0);
         let one = system.sample(noise, 1).unwrap().to_f32_vec().unwrap();
         let four = system.sample(noise, 4).unwrap().to_f32_vec().unwrap();
@@ -315,7 +315,7 @@ fn what_cannot_be_is_refused() {
     let paths = format!("data.paths=[{large:?}]");
     refused("gan", &[&paths], "it has 40 x 20 pixels, the network draws 28 x 28");
     place.train("refused", "gan", &["run.steps=1"], None).unwrap();
-    refused("gan", &["run.steps=1", "optim.lr=1.0"], "another configuration");
+    refused("gan", &["run.steps=1", "model.latent=3"], "another configuration");
 
     let data = format!("data.paths=[{:?}]", place.data());
     let (code, text) = srk(&["train", "--recipe", "gan", "--device", "cuda", "--set", &data]);

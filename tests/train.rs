@@ -124,8 +124,8 @@ fn another_configuration_is_not_mixed_into_a_run() {
     let place = Place::new();
     let out = place.runs("runs");
     finish(&place.config(&[]), &out, Some(1));
-    let text = usage(go(&place.config(&["optim.lr=2e-3", "data.train.batch=1"]), &out, None).0);
-    for expected in ["optim.lr = 0.001, now 0.002", "data.train.batch = 2, now 1", "run.name"] {
+    let text = usage(go(&place.config(&["optim.clip=2.0", "data.train.batch=1"]), &out, None).0);
+    for expected in ["optim.clip = 1.0, now 2.0", "data.train.batch = 2, now 1", "run.name"] {
         assert!(text.contains(expected), "{text}");
     }
     // What does not change the weights may change.

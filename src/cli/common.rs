@@ -10,6 +10,7 @@ use crate::diffusion::sampler::Rule;
 use crate::diffusion::system::System;
 use crate::engine::cuda;
 use crate::engine::device::{DType, Device};
+use crate::engine::memory;
 use crate::error::{Error, Report, Result};
 use crate::upscale::Upscaler;
 
@@ -98,6 +99,14 @@ fn not_negative(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl Sampling {
+    /// What was asked for, for the stamp of an output.
+    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+        let sampler = self.sampler.as_ref().and_then(clap::ValueEnum::to_possible_value);
+        let sampler = sampler.map(|value| ("sampler", value.get_name().to_owned()));
+        let kappa = self.kappa.map(|kappa| ("kappa", kappa.to_string()));
+        sampler.into_iter().chain(kappa).collect()
+    }
+
     /// Changes how `system` samples.
     ///
     /// # Errors
@@ -256,11 +265,7 @@ fn share(of: u64, part: f64) -> u64 {
     (of as f64 * part) as u64
 }
 
-/// Bytes that programs can take without swapping; 4 GiB where the system does not say.
+/// Bytes that programs can take without swapping.
 pub(super) fn available_memory() -> u64 {
-    let kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    kib.map_or(4 << 30, |kib| kib * 1024)
+    memory::available()
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::common;
+use super::{common, print};
 use crate::data::prep::{self, Method, Request};
 use crate::error::Result;
 use crate::imaging::resample::Filter;
@@ -111,12 +111,12 @@ pub(super) fn run(args: Args) -> Result<()> {
     bar.finish_and_clear();
     let prepared = prepared?;
     for skipped in &prepared.skipped {
-        eprintln!("warning: {skipped} cannot be read and is left out");
+        print::note(format_args!("warning: {skipped} cannot be read and is left out"));
     }
     let (train, test, out) = (prepared.train, prepared.test, request.out.display());
-    println!(
+    print::line(format_args!(
         "{train} pictures in {out}/train, {test} in {out}/test, {} left out",
         prepared.skipped.len()
-    );
+    ));
     Ok(())
 }

@@ -1,9 +1,7 @@
 //! `srk doctor`.
-use std::io::Write;
-
 use serde_json::json;
 
-use super::common;
+use super::{common, print};
 use crate::diffusion::system::System;
 use crate::engine::cuda::{self, images};
 use crate::error::{Error, Report, Result};
@@ -45,14 +43,13 @@ pub(super) fn run(args: Args) -> Result<()> {
             ),
         ),
     ];
-    let mut out = std::io::stdout();
     if args.json {
         let map: serde_json::Map<String, serde_json::Value> =
             lines.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
-        let _ = writeln!(out, "{}", serde_json::Value::Object(map));
+        print::line(serde_json::Value::Object(map));
     } else {
         for (key, value) in &lines {
-            let _ = writeln!(out, "{key:<10} {value}");
+            print::line(format_args!("{key:<10} {value}"));
         }
     }
     if passed {

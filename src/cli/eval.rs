@@ -1,11 +1,12 @@
 //! `srk eval`.
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::common::{self, DeviceChoice, Precision, Sampling};
+use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
+use super::print::{self, line as print};
 use crate::diffusion::system::System;
+use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 use crate::evaluate::{self, Scores};
 use crate::imaging::{self, Image};
@@ -55,9 +56,12 @@ pub(super) struct Args {
     /// Threads [default: all cores]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
-    /// Also write the enlarged pictures into this folder
+    /// Also write the enlarged pictures into this folder, those of several sets into a folder each
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
+    /// Replace pictures in that folder
+    #[arg(long)]
+    overwrite: bool,
     /// One JSON line a picture, a summary last
     #[arg(long)]
     json: bool,
@@ -80,24 +84,34 @@ struct Row {
 pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
     let border = args.border.unwrap_or(args.scale);
-    let mut table = Table { json: args.json, rows: Vec::new() };
-    table.header(&args, border);
+    let mut table = Table { json: args.json, rows: Vec::new(), all: 0, failed: Vec::new() };
     match (&args.results, &args.truths) {
-        (Some(results), Some(truths)) => finished(results, truths, border, &mut table)?,
+        (Some(results), Some(truths)) => {
+            table.header(&args, border);
+            finished(results, truths, border, &mut table)?;
+        }
         _ => degraded(&args, border, &mut table)?,
     }
-    Ok(())
+    match (table.all, table.failed.pop()) {
+        (_, None) => Ok(()),
+        (1, Some(error)) => Err(error),
+        (all, Some(_)) => {
+            let what =
+                format!("{} of {all} pictures could not be measured", all - table.rows.len());
+            let cause = "each was reported above; the means are of the rest";
+            Err(Error::Failed(Report::new(what, cause)))
+        }
+    }
 }
 
-/// Degrades every picture of the folders, enlarges it and compares.
-fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
-    let mut system = System::open(&args.model)?;
-    args.sampling.apply(&mut system)?;
-    if system.scale() != args.scale {
-        let what = format!("{} enlarges {} times", system.name, system.scale());
-        let report = Report::new(what, format!("--scale is {}", args.scale));
-        return Err(Error::Usage(report.help(format!("--scale {}", system.scale()))));
-    }
+/// A ground truth, and where its enlargement is written.
+struct Task {
+    truth: PathBuf,
+    save: Option<PathBuf>,
+}
+
+/// The pictures of each folder. Nothing is measured if something of theirs cannot be saved.
+fn tasks(args: &Args) -> Result<Vec<(&PathBuf, Vec<Task>)>> {
     let mut sets = Vec::new();
     for folder in &args.hr {
         let files = evaluate::images_of(folder)?;
@@ -106,16 +120,49 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
             let report = Report::new(what, "nothing to measure");
             return Err(Error::Usage(report.help("name folders of pictures with --hr")));
         }
-        sets.push((folder, files));
+        let save = |truth: PathBuf| {
+            let below = if args.hr.len() > 1 { folder.file_name() } else { None };
+            let place = args.save.as_ref().map(|save| save.join(below.unwrap_or_default()));
+            let name = truth.file_stem().unwrap_or_default().to_os_string();
+            // Not with_extension: the stem may hold points.
+            let mut file = name;
+            file.push(".png");
+            Task { save: place.map(|place| place.join(&file)), truth }
+        };
+        sets.push((folder, files.into_iter().map(save).collect::<Vec<_>>()));
     }
+    let mut outputs = Outputs::overwriting(args.overwrite);
+    let all = || sets.iter().flat_map(|(_, tasks)| tasks);
+    all().for_each(|task| outputs.reads(&task.truth));
+    for task in all() {
+        if let Some(save) = &task.save {
+            outputs.claim(save, &task.truth)?;
+        }
+    }
+    Ok(sets)
+}
+
+/// Degrades every picture of the folders, enlarges it and compares.
+fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
+    let mut system = System::open(&args.model)?;
+    args.sampling.apply(&mut system)?;
+    system.notes.iter().for_each(|note| print::note(format_args!("warning: {note}")));
+    if system.scale() != args.scale {
+        let what = format!("{} enlarges {} times", system.name, system.scale());
+        let report = Report::new(what, format!("--scale is {}", args.scale));
+        return Err(Error::Usage(report.help(format!("--scale {}", system.scale()))));
+    }
+    let sets = tasks(args)?;
+    table.header(args, border);
+    table.all = sets.iter().map(|(_, tasks)| tasks.len()).sum();
     let upscaler = common::place(system, &args.device, args.precision)?;
     let stop = common::stop_on_signals()?;
     let several = sets.len() > 1;
-    for (folder, files) in sets {
+    for (folder, tasks) in sets {
         let first = table.rows.len();
-        for file in &files {
+        for task in &tasks {
             common::check(&stop)?;
-            table.row(measured(args, &upscaler, file, border)?);
+            table.measured(&task.truth, measured(args, &upscaler, task, border, &stop))?;
         }
         if several {
             let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy();
@@ -126,25 +173,56 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-fn measured(args: &Args, upscaler: &Upscaler, file: &Path, border: usize) -> Result<Row> {
-    let pair = evaluate::degrade_matlab(&imaging::read(file)?, args.scale)?;
-    let output = enlarge(upscaler, &pair.low, args)?;
-    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    if let Some(folder) = &args.save {
-        let path = folder.join(format!("{name}.png"));
-        imaging::write(&path, &output, imaging::EncodeOptions::default())?;
+fn measured(
+    args: &Args,
+    upscaler: &Upscaler,
+    Task { truth: file, save }: &Task,
+    border: usize,
+    stop: &Stop,
+) -> Result<Row> {
+    let image = imaging::read(file)?;
+    evaluate::check_size(image.width, image.height, args.scale, border)?;
+    let pair = evaluate::degrade_matlab(&image, args.scale)?;
+    let mut output = enlarge(upscaler, &pair.low, args, stop)?;
+    let name = stem(file);
+    if let Some(path) = save {
+        output.metadata.stamp = Some(stamp(args, upscaler.system()));
+        let folder = path.parent().unwrap_or(Path::new(""));
+        std::fs::create_dir_all(folder).map_err(|e| {
+            Error::Failed(Report::new(format!("cannot create {}", folder.display()), e))
+        })?;
+        imaging::write(path, &output, imaging::EncodeOptions::default())?;
     }
     let scores = Scores::of(&output, &pair.truth, border)?;
     let bicubic = Some(Scores::of(&pair.bicubic, &pair.truth, border)?);
     Ok(Row { name, scores, bicubic })
 }
 
-fn enlarge(upscaler: &Upscaler, low: &Image, args: &Args) -> Result<Image> {
+fn stem(file: &Path) -> String {
+    file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The settings that made an output, for its stamp.
+fn stamp(args: &Args, system: &System) -> String {
+    let name = Path::new(&system.name).file_name().unwrap_or_default().to_string_lossy();
+    let trained = system.config.diffusion.process.steps();
+    let steps = args.steps.map_or(system.default_steps(), |n| (n as usize).min(trained));
+    let settings = [
+        ("model", name.into_owned()),
+        ("scale", args.scale.to_string()),
+        ("seed", args.seed.to_string()),
+        ("steps", steps.to_string()),
+    ];
+    imaging::stamp::stamp(&[&settings[..], &args.sampling.settings()].concat())
+}
+
+fn enlarge(upscaler: &Upscaler, low: &Image, args: &Args, stop: &Stop) -> Result<Image> {
     let memory = common::memory_for(upscaler, common::available_memory() / 2)?;
     let steps = args.steps.map(|n| n as usize);
     let settings = Settings { steps, seed: args.seed, tile: TileSize::Auto, memory };
     let plan = upscale::plan(upscaler, low.width, low.height, &settings)?;
-    Ok(upscale::upscale(upscaler, low, &plan, args.seed, &mut |_, _| Ok(()))?.0)
+    let told = &mut |_, _| common::check(stop);
+    Ok(upscale::upscale(upscaler, low, &plan, args.seed, told)?.0)
 }
 
 /// Compares pictures that exist.
@@ -153,25 +231,37 @@ fn finished(results: &Path, truths: &Path, border: usize, table: &mut Table) -> 
         true => vec![(results.to_owned(), truths.to_owned())],
         false => evaluate::pairs(results, truths)?,
     };
+    table.all = pairs.len();
+    let stop = common::stop_on_signals()?;
     for (result, truth) in pairs {
-        let (image, other) = evaluate::same_color(imaging::read(&result)?, imaging::read(&truth)?);
-        if (image.width, image.height) != (other.width, other.height) {
-            let what = format!("{} and {} differ in size", result.display(), truth.display());
-            let cause = format!("{} and {}", image.size_text(), other.size_text());
-            let report = Report::new(what, cause).help("srk eval never resizes what it measures");
-            return Err(Error::Failed(report));
-        }
-        let name = result.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        table.row(Row { name, scores: Scores::of(&image, &other, border)?, bicubic: None });
+        common::check(&stop)?;
+        table.measured(&result, compared(&result, &truth, border))?;
     }
     table.summary(0, "");
     Ok(())
+}
+
+fn compared(result: &Path, truth: &Path, border: usize) -> Result<Row> {
+    let (image, other) = evaluate::same_color(imaging::read(result)?, imaging::read(truth)?);
+    if (image.width, image.height) != (other.width, other.height) {
+        let what = format!("{} and {} differ in size", result.display(), truth.display());
+        let cause = format!("{} and {}", image.size_text(), other.size_text());
+        let report = Report::new(what, cause).help("srk eval never resizes what it measures");
+        return Err(Error::Failed(report));
+    }
+    evaluate::check_size(image.width, image.height, 1, border)?;
+    let scores = Scores::of(&image, &other, border)?;
+    Ok(Row { name: stem(result), scores, bicubic: None })
 }
 
 /// Prints rows as they come, and the means last.
 struct Table {
     json: bool,
     rows: Vec<Row>,
+    /// How many pictures there are.
+    all: usize,
+    /// Why some could not be measured.
+    failed: Vec<Error>,
 }
 
 impl Table {
@@ -181,20 +271,42 @@ impl Table {
             true => "pairs by name".to_owned(),
         };
         if self.json {
-            return print(
-                &json!({"event": "start", "source": source, "border": border,
-                "y": "BT.601 16..235, not rounded", "ssim": "Gaussian 11, sigma 1.5, valid region"})
-                .to_string(),
-            );
+            print(json!({"event": "start", "source": source, "border": border,
+                "y": "BT.601 16..235, not rounded", "ssim": "Gaussian 11, sigma 1.5, valid region"}));
+            return;
         }
-        print(&format!(
+        print(format_args!(
             "{source}; border {border}; 8 bits; Y of BT.601 (16..235), not rounded; SSIM Gaussian 11x11 \
              sigma 1.5, valid region; higher is better"
         ));
-        print(&format!(
+        print(format_args!(
             "{:<24} {:>8} {:>7} {:>8} {:>7}   {:>8} {:>7}",
             "", "PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM", "bicubic", "SSIM-Y"
         ));
+    }
+
+    /// The row of `file`, or why there is none: one picture that cannot be measured costs only its own row.
+    fn measured(&mut self, file: &Path, row: Result<Row>) -> Result<()> {
+        match row {
+            Ok(row) => self.row(row),
+            Err(error @ (Error::Interrupted { .. } | Error::Memory(_) | Error::Device(_))) => {
+                return Err(error);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.json {
+                    print(json!({"event": "image", "name": stem(file), "input": file,
+                        "status": "failed", "code": error.exit_code(), "error": text}));
+                }
+                let named = text.contains(&file.display().to_string());
+                let before = if named { String::new() } else { format!("{}: ", file.display()) };
+                if self.all > 1 {
+                    print::note(format_args!("error: {before}{text}"));
+                }
+                self.failed.push(error);
+            }
+        }
+        Ok(())
     }
 
     fn row(&mut self, row: Row) {
@@ -203,9 +315,11 @@ impl Table {
                 let mut event = values(&row.scores, row.bicubic.as_ref());
                 event["event"] = "image".into();
                 event["name"] = row.name.as_str().into();
-                print(&event.to_string());
+                print(event);
             }
-            false => print(&line(&row.name, &row.scores, row.bicubic.as_ref())),
+            false => {
+                print(line(&row.name, &row.scores, row.bicubic.as_ref()));
+            }
         }
         self.rows.push(row);
     }
@@ -224,10 +338,11 @@ impl Table {
             if !set.is_empty() {
                 event["name"] = set.into();
             }
-            return print(&event.to_string());
+            print(event);
+            return;
         }
         let of = if set.is_empty() { String::new() } else { format!(" in {set}") };
-        print(&line(&format!("mean of {}{of}", rows.len()), &mean, bicubic.as_ref()));
+        print(line(&format!("mean of {}{of}", rows.len()), &mean, bicubic.as_ref()));
     }
 }
 
@@ -250,9 +365,4 @@ fn line(name: &str, s: &Scores, bicubic: Option<&Scores>) -> String {
         line.push_str(&format!("   {:>8.3} {:>7.4}", b.psnr_y, b.ssim_y));
     }
     line
-}
-
-/// A line on standard output; a reader that went away is no error.
-fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,9 +1,10 @@
 //! `srk models import`.
 use std::path::{Path, PathBuf};
 
-use super::models::print;
+use super::print::line as print;
 use crate::engine::device::DType;
-use crate::error::{Error, Report, Result};
+use crate::engine::outputs::Outputs;
+use crate::error::Result;
 use crate::import::{self, Imported, Request};
 
 /// Turn a checkpoint of an original implementation into a model file.
@@ -54,10 +55,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     let output = args.output.clone().unwrap_or_else(|| beside(&args.input));
-    if output.exists() && !args.overwrite {
-        let report = Report::new(format!("{} is there already", output.display()), "");
-        return Err(Error::Usage(report.help("--overwrite replaces it, -o FILE writes another")));
-    }
+    let mut outputs = Outputs::overwriting(args.overwrite);
+    outputs.reads(&args.input);
+    args.frozen.iter().for_each(|frozen| outputs.reads(frozen));
+    outputs.claim(&output, &args.input)?;
     let mut overrides = args.overrides;
     overrides.extend(args.scale.map(|scale| format!("model.scale={scale}")));
     let request = Request {
@@ -108,10 +109,10 @@ fn summary(imported: &Imported, output: &Path) {
         ("written", output.display().to_string()),
     ];
     for (key, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-        print(&format!("{key:<12} {value}"));
+        print(format_args!("{key:<12} {value}"));
     }
     for note in &imported.notes {
-        print(&format!("note: {note}"));
+        print(format_args!("note: {note}"));
     }
-    print(&format!("next: srk upscale -m {} in.png out.png", output.display()));
+    print(format_args!("next: srk upscale -m {} in.png out.png", output.display()));
 }

@@ -6,6 +6,7 @@ mod doctor;
 mod eval;
 mod import;
 mod models;
+mod print;
 mod sample;
 mod train;
 mod upscale;
@@ -14,7 +15,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::Result;
+use crate::engine::shield::located;
+use crate::error::{Error, Report, Result};
 
 /// Super-resolution with diffusion models on an engine of its own.
 #[derive(Debug, Parser)]
@@ -47,7 +49,21 @@ const EXIT_CODES: &str = "Exit codes:
 
 /// Parses the arguments of the process, runs what they ask for and prints the error if it fails.
 pub fn main() -> ExitCode {
-    let result: Result<()> = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let result = located(|| run(command)).unwrap_or_else(|panic| Err(mistake(&panic)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print::note(format_args!("error: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    // A log that is not read costs no training: that has said so itself.
+    let trains = matches!(command, Command::Train(_));
+    match command {
         Command::Upscale(args) => upscale::run(args),
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(&args),
@@ -55,12 +71,12 @@ pub fn main() -> ExitCode {
         Command::Data(args) => data::run(args),
         Command::Models(args) => models::run(args),
         Command::Doctor(args) => doctor::run(args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    }?;
+    if trains { Ok(()) } else { print::check() }
+}
+
+/// The error that a panic, a mistake in srk, is for its user.
+fn mistake(panic: &str) -> Error {
+    let report = Report::new("srk made a mistake", panic);
+    Error::Failed(report.help("report it with the command and the lines above"))
 }

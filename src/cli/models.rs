@@ -1,12 +1,13 @@
 //! `srk models`.
-use std::io::Write;
 use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::import;
+use super::print::line as print;
 use crate::diffusion::system::{System, SystemConfig};
 use crate::engine::device::DType;
+use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 use crate::models::weights::WeightsFile;
 
@@ -52,6 +53,9 @@ enum Command {
         /// Store 32 bits a number
         #[arg(long)]
         f32: bool,
+        /// Replace the output if it is there
+        #[arg(long)]
+        overwrite: bool,
     },
 }
 
@@ -60,7 +64,10 @@ pub(super) fn run(args: Args) -> Result<()> {
         Command::List { json } => list(json),
         Command::Info { model, tensors, json } => info(&model, tensors, json),
         Command::Import(args) => import::run(args),
-        Command::Export { input, output, default_steps, license, f32 } => {
+        Command::Export { input, output, default_steps, license, f32, overwrite } => {
+            let mut outputs = Outputs::overwriting(overwrite);
+            outputs.reads(&input);
+            outputs.claim(&output, &input)?;
             let file = WeightsFile::read(&input)?;
             let name = input.display().to_string();
             let mut config = SystemConfig::of(&file, &name)?;
@@ -83,9 +90,9 @@ fn list(as_json: bool) -> Result<()> {
         let system = System::open(name)?;
         let d = Description::of(&system);
         if as_json {
-            print(&d.json().to_string());
+            print(d.json());
         } else {
-            print(&format!(
+            print(format_args!(
                 "{name}  x{}  {}  {} parameters  {} of {} steps  {}  in this binary",
                 d.scale, d.arch, d.parameters, d.default_steps, d.steps, d.license
             ));
@@ -99,10 +106,11 @@ fn list(as_json: bool) -> Result<()> {
 
 fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
     let system = System::open(model).map_err(|e| with_contents(e, model))?;
+    system.notes.iter().for_each(|note| crate::cli::print::note(format_args!("warning: {note}")));
     let d = Description::of(&system);
     if as_json {
         return {
-            print(&d.json().to_string());
+            print(d.json());
             Ok(())
         };
     }
@@ -118,11 +126,11 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         ("diffusion", system.metadata.get("srk.diffusion").cloned().unwrap_or_default()),
     ];
     for (key, value) in rows {
-        print(&format!("{key:<16} {value}"));
+        print(format_args!("{key:<16} {value}"));
     }
     if tensors {
         for p in system.network.state() {
-            print(&format!("{:<48} {:?}", p.name(), p.value().shape()));
+            print(format_args!("{:<48} {:?}", p.name(), p.value().shape()));
         }
     }
     Ok(())
@@ -174,9 +182,4 @@ impl Description {
             "parameters": self.parameters, "steps": self.steps,
             "default_steps": self.default_steps, "license": self.license})
     }
-}
-
-/// A line on standard output; a reader that went away is no error.
-pub(super) fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,8 +1,9 @@
 //! `srk sample`.
 use std::path::PathBuf;
 
-use super::common;
-use crate::error::{Error, Report, Result};
+use super::{common, print};
+use crate::engine::outputs::Outputs;
+use crate::error::Result;
 use crate::generative::grid;
 use crate::imaging::{self, EncodeOptions};
 
@@ -40,13 +41,17 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
-    if args.output.exists() && !args.overwrite {
-        let what = format!("{} exists", args.output.display());
-        let report = Report::new(what, "nothing was written");
-        return Err(Error::Usage(report.help("--overwrite    writes over it")));
-    }
-    let system = grid::open(&args.model, args.steps.map(|n| n as usize))?;
+    let mut outputs = Outputs::overwriting(args.overwrite);
+    outputs.reads(&args.model);
+    outputs.claim(&args.output, &args.model)?;
+    let mut notes = Vec::new();
+    let system = grid::open(&args.model, args.steps.map(|n| n as usize), &mut notes)?;
+    notes.iter().for_each(|note| print::note(format_args!("warning: {note}")));
     let images = system.sample(grid::noise(args.seed), args.count as usize)?;
-    let picture = grid::grid(&images, args.zoom as usize)?;
+    let mut picture = grid::grid(&images, args.zoom as usize)?;
+    let model = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut settings = vec![("model", model), ("seed", args.seed.to_string())];
+    settings.extend(args.steps.map(|steps| ("steps", steps.to_string())));
+    picture.metadata.stamp = Some(imaging::stamp::stamp(&settings));
     imaging::write(&args.output, &picture, EncodeOptions::default())
 }

@@ -1,8 +1,8 @@
 //! `srk train`.
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use super::common::{self, DeviceChoice, Precision};
+use super::print;
 use crate::engine::device::{DType, Device};
 use crate::error::{Error, Report, Result};
 use crate::generative;
@@ -14,7 +14,8 @@ use crate::training::settings;
 
 /// Train a model from a recipe or a configuration file.
 ///
-/// A run lives in OUT/NAME and continues by itself when the same command is given again. Ctrl-C
+/// A run lives in OUT/NAME and continues by itself when the same command is given again, also with more
+/// steps, another rate or its data elsewhere. Ctrl-C
 /// finishes the step, saves and exits with 130; a second Ctrl-C leaves at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -27,6 +28,9 @@ pub(super) struct Args {
     /// Change a value, for example optim.lr=2e-4; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+    /// Start a new run from these weights: a weights file, or the folder of a run (run.init)
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
     /// Stop after this step, as if the run went on
     #[arg(long, value_name = "STEP")]
     until: Option<u64>,
@@ -47,9 +51,9 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     if args.list_recipes {
         for recipe in recipes::ALL {
-            println!("{:<22}{}", recipe.name, recipe.summary());
+            print::line(format_args!("{:<22}{}", recipe.name, recipe.summary()));
         }
-        return Ok(());
+        return print::check();
     }
     let (text, name) = match (&args.recipe, &args.file) {
         (Some(name), _) => (recipes::find(name)?.text.to_owned(), format!("the recipe {name}")),
@@ -62,6 +66,10 @@ pub(super) fn run(args: Args) -> Result<()> {
             (text, file.display().to_string())
         }
     };
+    let mut args = args;
+    if let Some(from) = &args.from {
+        args.overrides.push(format!("run.init={:?}", from.display().to_string()));
+    }
     let kind = settings::text_at(&text, "model.kind").unwrap_or_default();
     if generative::config::KINDS.contains(&kind.as_str()) {
         return train_generative(&args, &text, &name, &kind);
@@ -73,7 +81,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         (precision, device) => precision.on(device)?,
     };
     let stop = common::stop_on_signals()?;
-    train(&config, &args.out, args.until, (&device, dtype), &stop, &mut Terminal)
+    train(&config, &args.out, args.until, (&device, dtype), &stop, &mut Terminal::default())
 }
 
 /// Trains a GAN, VAE or DDPM: small, and on the CPU.
@@ -85,22 +93,28 @@ fn train_generative(args: &Args, text: &str, name: &str, kind: &str) -> Result<(
     }
     args.precision.on(&Device::Cpu)?;
     let stop = common::stop_on_signals()?;
-    generative::run::train(&config, &args.out, args.until, &stop, &mut Terminal)
+    generative::run::train(&config, &args.out, args.until, &stop, &mut Terminal::default())
 }
 
 /// Lines on standard output, warnings on standard error.
-struct Terminal;
+#[derive(Default)]
+struct Terminal {
+    /// Whether it was said that standard output takes no more.
+    told: bool,
+}
 
 impl Reporter for Terminal {
     fn line(&mut self, text: &str) {
-        println!("{text}");
-        if !std::io::stdout().is_terminal() {
-            // A log in a file is read while the run goes on.
-            let _ = std::io::stdout().flush();
+        if print::line(text) || std::mem::replace(&mut self.told, true) {
+            return;
         }
+        let cause = print::refused().map_or_else(String::new, |error| format!(" ({error})"));
+        self.warn(&format!(
+            "standard output takes no more lines{cause}; training goes on, metrics.jsonl has its values"
+        ));
     }
 
     fn warn(&mut self, text: &str) {
-        eprintln!("warning: {text}");
+        print::note(format_args!("warning: {text}"));
     }
 }

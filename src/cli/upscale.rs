@@ -1,5 +1,5 @@
 //! `srk upscale`.
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::common::{self, DeviceChoice, Precision, Sampling, Stop};
+use super::print;
 use crate::diffusion::system::System;
+use crate::engine::outputs::identity;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
-use crate::imaging::{self, EncodeOptions, Format, Image, resample};
-use crate::upscale::jobs::{Existing, Job, Request};
+use crate::imaging::{self, EncodeOptions, Format, Image, folder, resample};
+use crate::upscale::jobs::{Existing, Job, Jobs, Request};
 use crate::upscale::{self, Plan, Settings, TileSize, Upscaler};
 
 const EXAMPLES: &str = "Examples:
@@ -25,7 +27,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Pictures or folders; of two names, the second is the output
+    /// Pictures or folders; of two names, the second is the output, unless it is a picture that exists
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// The output file, or the folder of the outputs
@@ -78,6 +80,9 @@ pub(super) struct Args {
     /// Leave out inputs whose output exists
     #[arg(long)]
     skip_existing: bool,
+    /// Do not say in the output that srk made it, with which model, seed and steps
+    #[arg(long)]
+    no_stamp: bool,
     /// Report as JSON lines on standard output
     #[arg(long)]
     json: bool,
@@ -117,9 +122,11 @@ pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
     // Less than the tiles themselves: what is kept for reuse counts as memory, too.
     pool::limit(256 << 20);
-    let jobs = args.request()?.jobs()?;
+    let mut request = args.request()?;
     let mut system = System::open(&args.model)?;
     args.sampling.apply(&mut system)?;
+    request.suffix = format!("_x{}", args.scale.unwrap_or(system.scale() as f64));
+    let Jobs { jobs, left_out } = request.jobs()?;
     let upscaler = common::place(system, &args.device, args.precision)?;
     let system = upscaler.system();
     let stop = common::stop_on_signals()?;
@@ -127,8 +134,15 @@ pub(super) fn run(args: Args) -> Result<()> {
     let mut out = Output { json: args.json, quiet: args.quiet };
     out.event(json!({"event": "start", "model": system.name, "files": jobs.len(),
         "device": common::device_name(system), "precision": common::precision_name(system),
-        "seed": args.seed}));
+        "seed": args.seed, "left_out": left_out}));
     out.say(&common::where_it_runs(system));
+    for note in &system.notes {
+        out.say(&format!("warning: {note}"));
+    }
+    if let Some(first) = left_out.first() {
+        let (n, first) = (left_out.len(), first.display());
+        out.say(&format!("note: {n} results of srk in the inputs are left out, first {first}"));
+    }
     let (mut done, mut skipped, mut failed) = (0, 0, vec![]);
     for job in &jobs {
         if job.skip {
@@ -144,11 +158,14 @@ pub(super) fn run(args: Args) -> Result<()> {
                 out.event(json!({"event": "file", "input": job.input, "output": job.output,
                     "status": "failed", "code": error.exit_code(), "error": error.to_string()}));
                 if jobs.len() > 1 {
-                    eprintln!("error: {error}");
+                    print::note(format_args!("error: {error}"));
                 }
                 failed.push(error);
             }
         }
+    }
+    if skipped > 0 {
+        out.say(&format!("{skipped} of {} left out: their outputs exist", jobs.len()));
     }
     for note in common::notes_of_libraries(system) {
         out.say(&format!("note: {note}"));
@@ -172,6 +189,7 @@ impl Args {
         let mut output = self.output.clone();
         if output.is_none() && inputs.len() == 2 {
             output = inputs.pop();
+            refuse_second_input(inputs.first().map(PathBuf::as_path), output.as_deref())?;
         } else if output.is_none() && inputs.len() > 2 {
             return Err(usage("several pictures need a folder to go to", "name it with -o FOLDER"));
         }
@@ -185,14 +203,14 @@ impl Args {
         if let Some(file) = output.as_ref().filter(|o| !into_folder && !o.is_dir()) {
             Format::from_path(file)?;
         }
-        let scale = self.scale.map_or_else(|| "4".to_owned(), |s| s.to_string());
         Ok(Request {
             inputs,
             output,
             into_folder,
             recursive: self.recursive,
             extension: format.extension().to_owned(),
-            suffix: format!("_x{scale}"),
+            // That of the model, which is not open yet.
+            suffix: String::new(),
             existing: match (self.overwrite, self.skip_existing) {
                 (true, _) => Existing::Overwrite,
                 (_, true) => Existing::Skip,
@@ -208,6 +226,57 @@ impl Args {
         let side = |v: usize| ((v as f64 * scale).round() as usize).max(1);
         (side(image.width), side(image.height))
     }
+}
+
+/// Refuses a second name that may be an input: a pattern such as `*.png` may have become two pictures. Results of
+/// srk, and what is no picture, are none.
+fn refuse_second_input(first: Option<&Path>, second: Option<&Path>) -> Result<()> {
+    let (Some(first), Some(second)) = (first, second) else { return Ok(()) };
+    let is_input =
+        |path: &Path| imaging::decode::is_picture(path) && imaging::stamp::of_file(path).is_none();
+    let held =
+        if second.is_dir() { folder::pictures(second, false).unwrap_or_default() } else { vec![] };
+    let may_be_input = match second.is_dir() {
+        true => held.iter().any(|file| is_input(file)),
+        false => second.is_file() && is_input(second),
+    };
+    // That no picture becomes its own result is said later, and better.
+    if !may_be_input || identity(first) == identity(second) {
+        return Ok(());
+    }
+    let name = second.display();
+    let (kind, replace) = match second.is_dir() {
+        true => ("a folder with pictures", ""),
+        false => ("a picture that exists", " --overwrite"),
+    };
+    let what = format!("cannot tell whether {name} is to be enlarged or written");
+    let report = Report::new(what, format!("it is {kind}"));
+    let help =
+        format!("-o {name}{replace}    writes to it; -o FOLDER    enlarges both into a folder");
+    Err(Error::Usage(report.help(help)))
+}
+
+/// The settings that made an output, for its stamp.
+fn stamp(args: &Args, system: &System, steps: usize, from: &Image, to: (usize, usize)) -> String {
+    let name = Path::new(&system.name).file_name().unwrap_or_default().to_string_lossy();
+    let scale = args.scale.unwrap_or(to.0 as f64 / from.width.max(1) as f64);
+    let settings = [
+        ("model", name.into_owned()),
+        ("scale", scale.to_string()),
+        ("seed", args.seed.to_string()),
+        ("steps", steps.to_string()),
+    ];
+    imaging::stamp::stamp(&[&settings[..], &args.sampling.settings()].concat())
+}
+
+/// Refuses to write over a file that was not there when the work began.
+fn refuse_newcomer(args: &Args, output: &Path) -> Result<()> {
+    if args.overwrite || !output.is_file() {
+        return Ok(());
+    }
+    let what = format!("{} was not written", output.display());
+    let report = Report::new(what, "a file of that name appeared while the picture was enlarged");
+    Err(Error::Failed(report.help("--overwrite replaces it")))
 }
 
 /// Upscales one picture and reports it.
@@ -246,6 +315,11 @@ fn one(args: &Args, upscaler: &Upscaler, job: &Job, stop: &Stop, out: &mut Outpu
             Error::Failed(Report::new(format!("cannot create {}", folder.display()), e))
         })?;
     }
+    output.metadata.stamp = match args.no_stamp {
+        true => None,
+        false => Some(stamp(args, upscaler.system(), plan.steps, &image, (width, height))),
+    };
+    refuse_newcomer(args, &job.output)?;
     let options = EncodeOptions { quality: args.quality, ..EncodeOptions::default() };
     imaging::write(&job.output, &output, options)?;
     out.finished(job, &image, &output, &plan, format, started.elapsed());
@@ -276,14 +350,13 @@ struct Output {
 impl Output {
     fn event(&mut self, event: serde_json::Value) {
         if self.json {
-            // A reader that went away is no error of the work.
-            let _ = writeln!(std::io::stdout(), "{event}");
+            print::line(event);
         }
     }
 
     fn say(&mut self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            print::note(text);
         }
     }
 

@@ -41,6 +41,27 @@ pub fn pairs(
     pictures.into_par_iter().map(pair).collect()
 }
 
+/// Those of `pictures` whose sides, padded to `pad` and cut to multiples of `scale`, have at least `least` pixels;
+/// `warn` hears of the others, all by name, that they are `why`.
+pub fn of_at_least(
+    pictures: Vec<Picture>,
+    [pad, scale, least]: [usize; 3],
+    why: &str,
+    warn: &mut dyn FnMut(&str),
+) -> Vec<Picture> {
+    let all = pictures.len();
+    let side = |side: usize| side.max(pad) / scale * scale;
+    let is_large = |p: &Picture| side(p.image.width).min(side(p.image.height)) >= least;
+    let (large, small): (Vec<_>, Vec<_>) = pictures.into_iter().partition(is_large);
+    if !small.is_empty() {
+        let name =
+            |p: &Picture| format!("{} ({}x{})", p.path.display(), p.image.width, p.image.height);
+        let names = small.iter().map(name).collect::<Vec<_>>().join(", ");
+        warn(&format!("{} of {all} images are left out, {why}: {names}", small.len()));
+    }
+    large
+}
+
 /// Which crops are drawn.
 #[derive(Clone, Copy, Debug)]
 pub struct CropPlan {

@@ -8,11 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::idx::{self, Images};
 use crate::engine::rng::{Purpose, Stream};
 use crate::error::{Error, Report, Result};
-use crate::imaging::{self, Depth, Samples};
-
-/// File endings that count as images, lower case.
-const ENDINGS: [&str; 12] =
-    ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "ppm", "pgm", "pnm", "pam", "gif"];
+use crate::imaging::{self, Depth, Samples, folder as names};
 
 /// An 8-bit RGB image in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +97,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         })?;
         if found.len() == before {
             let what = format!("no images in {}", path.display());
-            let cause = format!("no file below it ends in {}", ENDINGS.join(", "));
+            let cause = format!("no file below it ends in {}", names::ENDINGS.join(", "));
             let help = "--set 'data.train.paths=[\"FOLDER\"]'    names another folder";
             return Err(Error::Usage(Report::new(what, cause).help(help)));
         }
@@ -115,19 +111,9 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 fn walk(path: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    if !std::fs::metadata(path)?.is_dir() {
-        found.push(path.to_owned());
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(path)? {
-        let path = entry?.path();
-        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-        // A link into nowhere is not an image; metadata follows links.
-        match std::fs::metadata(&path) {
-            Ok(m) if m.is_dir() => walk(&path, found)?,
-            Ok(_) if ENDINGS.contains(&ending.as_str()) => found.push(path),
-            _ => {}
-        }
+    match std::fs::metadata(path)?.is_dir() {
+        true => found.extend(names::pictures(path, true)?),
+        false => found.push(path.to_owned()),
     }
     Ok(())
 }
@@ -172,6 +158,14 @@ impl Source {
         match self {
             Self::File(path) => path.clone(),
             Self::Idx(images, index) => images.name(*index),
+        }
+    }
+
+    /// The file it is in.
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Idx(images, _) => images.path(),
         }
     }
 

@@ -110,6 +110,11 @@ impl Images {
         self.pixels.is_empty()
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What messages call image `index`: `FILE#index`.
     pub fn name(&self, index: usize) -> PathBuf {
         PathBuf::from(format!("{}#{index}", self.path.display()))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::folder::{self, Rgb8, Source};
+use crate::engine::outputs::{Existing, Outputs};
 use crate::error::{Error, Report, Result};
 use crate::imaging::resample::{self, Filter, Shape};
 use crate::imaging::{self, Color, EncodeOptions, Image};
@@ -66,6 +67,7 @@ pub fn prep(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> R
     request.check()?;
     let sources = folder::find(&request.inputs)?;
     let names = names(&sources);
+    request.check_outputs(&sources, &names)?;
     for folder in FOLDERS.iter().flatten() {
         let path = request.out.join(folder);
         std::fs::create_dir_all(&path).map_err(|e| {
@@ -86,7 +88,7 @@ pub fn prep(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> R
         };
         let folders = FOLDERS[usize::from(i >= train)];
         for (folder, image) in folders.into_iter().zip(request.versions(&image)?) {
-            let path = request.out.join(folder).join(format!("{}.png", names[i]));
+            let path = request.output(folder, &names[i]);
             let image = Image::from_u8(image.width, image.height, Color::Rgb, image.pixels)?;
             imaging::write(&path, &image, EncodeOptions::default())?;
         }
@@ -149,6 +151,24 @@ impl Request {
         if holds && !self.force {
             let what = format!("{} is not empty", self.out.display());
             return Err(wrong(what, "name a new folder, or replace files in it with --force"));
+        }
+        Ok(())
+    }
+
+    fn output(&self, folder: &str, name: &str) -> PathBuf {
+        self.out.join(folder).join(format!("{name}.png"))
+    }
+
+    /// Nothing that is read may be written, and without `force` nothing that is there.
+    fn check_outputs(&self, sources: &[Source], names: &[String]) -> Result<()> {
+        let existing = if self.force { Existing::Overwrite } else { Existing::Refuse };
+        let mut outputs = Outputs::new(existing, "--force replaces it");
+        let inputs = || sources.iter().map(Source::file);
+        inputs().for_each(|input| outputs.reads(input));
+        for (input, name) in inputs().zip(names) {
+            for folder in FOLDERS.iter().flatten() {
+                outputs.claim(&self.output(folder, name), input)?;
+            }
         }
         Ok(())
     }

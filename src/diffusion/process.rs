@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::schedule::{Betas, DdpmTable, EtaSchedule};
 pub(crate) use crate::ops::sampler_step::combine;
 
+/// No chain is longer: published ones have at most 4000 steps, and tables grow with them.
+pub const MOST_STEPS: usize = 100_000;
+
 /// How y0 is made of the low-resolution image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -214,6 +217,12 @@ impl Process {
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         if self.steps() == 0 {
             return Err("diffusion.process.steps must be at least 1".into());
+        }
+        if self.steps() > MOST_STEPS {
+            return Err(format!(
+                "diffusion.process.steps = {} is above {MOST_STEPS}",
+                self.steps()
+            ));
         }
         let chain = self.chain();
         let finite = |m: &Marginal| m.x0.is_finite() && m.y0.is_finite() && m.noise.is_finite();

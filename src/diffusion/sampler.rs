@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::process::{Chain, Enlarge, Family, Marginal, Prediction, Process};
 use crate::engine::device::{Device, Real};
 use crate::engine::rng::{Purpose, Stream};
-use crate::engine::tape::Tape;
+use crate::engine::tape::{Stop, Tape};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
@@ -325,6 +325,8 @@ pub struct Walk {
     start: Tensor,
     /// The same in the first input of the network, where it is not the state.
     first_input: Option<Tensor>,
+    /// What ends the walk before its end.
+    stop: Option<Stop>,
 }
 
 #[derive(Debug)]
@@ -372,7 +374,14 @@ impl Walk {
                 1.0 => None,
                 scale => Some(of_images(scale)?),
             },
+            stop: None,
         })
+    }
+
+    /// The same walk, which ends with [`Error::Interrupted`] once `stop` is set, also within a call of the network.
+    #[must_use]
+    pub fn until(self, stop: &Stop) -> Self {
+        Self { stop: Some(Arc::clone(stop)), ..self }
     }
 
     /// Draws the clean image `[N, H, W, C]`, F32 in `[-1, 1]`, that `network` believes in, or its latent.
@@ -400,7 +409,7 @@ impl Walk {
         };
         let mut x0_hat = Tensor::empty_as(y0, y0.shape())?;
         for (k, step) in self.steps.iter().enumerate() {
-            let mut tape = Tape::inference();
+            let mut tape = Tape::inference().until(self.stop.as_ref());
             let state = Arc::new(input);
             let (seen, shown) =
                 (tape.input(Arc::clone(&state)), tape.input(Arc::clone(&condition)));

@@ -1,6 +1,6 @@
 //! A system: a network with the process it was trained for, as one weights file holds it.
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
@@ -9,7 +9,7 @@ use super::sampler::Diffusion;
 use crate::engine::device::{DType, Device};
 use crate::error::{Error, Report, Result};
 use crate::models::weights::WeightsFile;
-use crate::models::{ModelConfig, Network};
+use crate::models::{ModelConfig, Network, most_numbers, run_folder};
 
 /// The model that the binary carries, and the name it goes by.
 const EMBEDDED: (&str, &[u8]) =
@@ -37,6 +37,8 @@ pub struct System {
     pub config: SystemConfig,
     /// The metadata of its file.
     pub metadata: BTreeMap<String, String>,
+    /// What its users should know of how it was found.
+    pub notes: Vec<String>,
 }
 
 impl System {
@@ -61,17 +63,20 @@ impl System {
                 report.help("srk models list    shows the models that are there"),
             ));
         }
-        Self::from_file(&read(Path::new(model))?, model)
+        let mut notes = Vec::new();
+        let file = read_noting(Path::new(model), &mut notes)?;
+        Ok(Self { notes, ..Self::from_file(&file, model)? })
     }
 
     /// The system that `file` describes; messages call it `name`.
     pub fn from_file(file: &WeightsFile, name: &str) -> Result<Self> {
         let config = SystemConfig::of(file, name)?;
-        let network = config.model.build(0);
+        let built = config.model.build_within(0, most_numbers(file));
+        let network = built.map_err(|unbuilt| unbuilt.of_file(name))?;
         latent::check(&*network, &config.diffusion)?;
         file.apply(&network.state(), name)?;
         let metadata = file.metadata.clone();
-        Ok(Self { name: name.to_owned(), network, config, metadata })
+        Ok(Self { name: name.to_owned(), network, config, metadata, notes: Vec::new() })
     }
 
     /// The same system with its weights on `device`, as `dtype` there.
@@ -85,7 +90,8 @@ impl System {
         }
         network.to_device(device, dtype)?;
         let (config, metadata) = (self.config.clone(), self.metadata.clone());
-        Ok(Self { name: self.name.clone(), network, config, metadata })
+        let (name, notes) = (self.name.clone(), self.notes.clone());
+        Ok(Self { name, network, config, metadata, notes })
     }
 
     /// The factor between low and high resolution.
@@ -105,22 +111,14 @@ impl System {
 /// # Errors
 /// [`Error::Model`] if there are none, or the file is damaged.
 pub fn read(path: &Path) -> Result<WeightsFile> {
-    match path.is_dir() {
-        true => WeightsFile::read(&newest(path)?),
-        false => WeightsFile::read(path),
-    }
+    read_noting(path, &mut Vec::new())
 }
 
-/// The averaged weights of a training run.
-fn newest(run: &Path) -> Result<PathBuf> {
-    let folder = run.join("ckpt");
-    let named = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-    let step = named("best").or_else(|| named("latest")).ok_or_else(|| {
-        let what = format!("{} is not a training run with checkpoints", run.display());
-        let report = Report::new(what, "it has no ckpt/latest");
-        Error::Model(report.help("name a weights file, or a folder that srk train made"))
-    })?;
-    Ok(folder.join(step.trim()).join("ema.safetensors"))
+fn read_noting(path: &Path, notes: &mut Vec<String>) -> Result<WeightsFile> {
+    match path.is_dir() {
+        true => Ok(run_folder::averages(path, notes)?.0),
+        false => WeightsFile::read(path),
+    }
 }
 
 impl SystemConfig {

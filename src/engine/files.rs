@@ -1,7 +1,11 @@
 //! Writing files so that a crash, a full disk or an interrupt never leaves half a file.
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Cursor, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, Report, Result};
 
@@ -35,12 +39,8 @@ where
     F: FnOnce(&mut dyn WriteSeek) -> io::Result<()>,
 {
     let folder = folder_of(target);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".srk-").suffix(".tmp");
-    // The default of 0600 would hide the result from other users; the umask applies to this one.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(&folder)?;
+    remove_leftovers_once(&folder);
+    let mut temporary = temporary_in(&folder)?;
     let mut writer = BufWriter::with_capacity(1 << 18, temporary.as_file_mut());
     fill(&mut writer)?;
     writer.flush()?;
@@ -56,6 +56,59 @@ where
         let _ = folder.sync_all();
     }
     Ok(())
+}
+
+/// How the names of temporary files begin and end.
+const TEMPORARY: [&str; 2] = [".srk-", ".tmp"];
+
+/// A new file that is locked as long as it is written, so that [`remove_leftovers`] knows it from those of
+/// processes that are no more.
+fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY[0]).suffix(TEMPORARY[1]);
+    // The default of 0600 would hide the result from other users; the umask applies to this one.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut temporary = builder.tempfile_in(folder)?;
+    // Between its making and its locking it may be taken for a leftover. Not for ever.
+    for _ in 0..16 {
+        // Not every file system has locks; where it has none, nothing is removed either.
+        if temporary.as_file().lock().is_err() || temporary.path().exists() {
+            break;
+        }
+        temporary = builder.tempfile_in(folder)?;
+    }
+    Ok(temporary)
+}
+
+/// Calls [`remove_leftovers`] for the first file that this process writes into `folder`.
+fn remove_leftovers_once(folder: &Path) {
+    static DONE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if done.insert(folder.to_owned()) {
+        drop(done);
+        remove_leftovers(folder);
+    }
+}
+
+/// Removes the temporary files of processes that were killed while they wrote into `folder`; those of living
+/// processes are locked and stay.
+fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_temporary = name.starts_with(TEMPORARY[0]) && name.ends_with(TEMPORARY[1]);
+        if !is_temporary || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let file = File::options().read(true).write(true).open(entry.path());
+        // Removed under the lock: its maker, if it lives, then finds it gone and makes another.
+        if let Ok(file) = file
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn write_directly<F>(target: &Path, fill: F) -> io::Result<()>
@@ -125,6 +178,22 @@ mod tests {
         assert!(missing.to_string().contains("mkdir -p"), "{missing}");
         assert!(atomic_write(folder.path(), |w| w.write_all(b"x")).is_err());
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn leftovers_of_the_dead_are_removed_and_those_of_the_living_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(".srk-dead.tmp"), "half").unwrap();
+        fs::write(folder.path().join(".srk-notes"), "of the user").unwrap();
+        let living = temporary_in(folder.path()).unwrap();
+        atomic_write(&folder.path().join("a"), |w| w.write_all(b"x")).unwrap();
+        assert!(living.path().exists());
+        let mut left = names(folder.path());
+        left.sort();
+        let mine = living.path().file_name().unwrap().to_string_lossy().into_owned();
+        let mut expected = vec![".srk-notes".to_owned(), mine, "a".to_owned()];
+        expected.sort();
+        assert_eq!(left, expected);
     }
 
     #[cfg(unix)]

@@ -2,9 +2,13 @@
 pub mod cuda;
 pub mod device;
 pub mod files;
+pub mod lock;
+pub mod memory;
 pub mod op_case;
+pub mod outputs;
 pub mod parameter;
 pub mod pool;
 pub mod rng;
+pub mod shield;
 pub mod tape;
 pub mod tensor;

@@ -10,6 +10,7 @@ use crate::diffusion::sampler::Diffusion;
 use crate::error::{Error, Report, Result};
 use crate::models::teaching::ddpm::DdpmUNetConfig;
 use crate::models::weights::WeightsFile;
+use crate::training::plan::MOST_CROPS;
 use crate::training::sections::{
     CkptConfig, EmaConfig, LogConfig, OptimConfig, RunConfig, Schedule, whole,
 };
@@ -234,6 +235,7 @@ impl Settings for Config {
             (plain, "run.name must be the name of one folder"),
             (self.run.steps > 0, "run.steps must be at least 1"),
             (self.data.batch > 0, "data.batch must be at least 1"),
+            (self.data.batch <= MOST_CROPS, "data.batch must be at most 65536"),
             (positive(o.lr), "optim.lr must be above 0"),
             (o.min_lr >= 0.0 && o.min_lr <= o.lr, "optim.min_lr must lie in 0..=lr"),
             (o.betas.iter().all(|&b| unit(b)), "optim.betas must lie in 0..1"),

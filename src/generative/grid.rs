@@ -1,5 +1,5 @@
 //! Pictures of many samples, and drawing them from weights.
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::config::ModelConfig;
 use super::system::{self, System};
@@ -9,6 +9,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::imaging::{Color, Image};
 use crate::models::weights::WeightsFile;
+use crate::models::{build_within, most_numbers, run_folder};
 
 /// Pixels between images.
 const GAP: usize = 2;
@@ -48,15 +49,18 @@ fn byte(v: f32) -> u8 {
 }
 
 /// The system in `path`, with its weights: a weights file, or the newest averages of a run's folder. `steps`
-/// replaces the calls of a diffusion network for a sample, and is refused for others.
+/// replaces the calls of a diffusion network for a sample, and is refused for others. `notes` hear of a damaged
+/// checkpoint that was passed over.
 ///
 /// # Errors
 /// [`Error::Model`] if there is no such file, or it holds none of these systems; exit code 2 for `steps` that it
 /// does not take.
-pub fn open(path: &Path, steps: Option<usize>) -> Result<Box<dyn System>> {
-    let path = if path.is_dir() { newest(path)? } else { path.to_owned() };
+pub fn open(path: &Path, steps: Option<usize>, notes: &mut Vec<String>) -> Result<Box<dyn System>> {
+    let (file, path) = match path.is_dir() {
+        true => run_folder::averages(path, notes)?,
+        false => (WeightsFile::read(path)?, path.to_owned()),
+    };
     let name = path.display().to_string();
-    let file = WeightsFile::read(&path)?;
     let mut model = ModelConfig::of(&file, &name)?;
     match (steps, &mut model) {
         (Some(steps), ModelConfig::Ddpm(c)) => c.sample_steps = steps,
@@ -66,7 +70,8 @@ pub fn open(path: &Path, steps: Option<usize>) -> Result<Box<dyn System>> {
         }
         (None, _) => {}
     }
-    let system = system::build(&model, 0);
+    let built = build_within(&model, most_numbers(&file), || system::build(&model, 0));
+    let system = built.map_err(|unbuilt| unbuilt.of_file(&name))?;
     let all: Vec<Parameter> = system
         .parts()
         .iter()
@@ -74,19 +79,6 @@ pub fn open(path: &Path, steps: Option<usize>) -> Result<Box<dyn System>> {
         .collect();
     file.apply(&all, &name)?;
     Ok(system)
-}
-
-/// The averages of the newest checkpoint of `run`.
-fn newest(run: &Path) -> Result<PathBuf> {
-    let latest = run.join("ckpt/latest");
-    let text = std::fs::read_to_string(&latest).map_err(|e| {
-        let report = Report::new(
-            format!("{} is no folder of a run", run.display()),
-            format!("{}: {e}", latest.display()),
-        );
-        Error::Model(report.help("srk sample RUN or FILE    takes runs/NAME, or weights"))
-    })?;
-    Ok(run.join("ckpt").join(text.trim()).join("ema.safetensors"))
 }
 
 /// The noise of `srk sample --seed`.

@@ -8,13 +8,16 @@ use super::digits::Digits;
 use super::grid::grid;
 use super::system::{Measured, Moved, Trainable, build_to_train};
 use crate::engine::files::atomic_write;
+use crate::engine::lock::FolderLock;
 use crate::engine::parameter::Parameter;
 use crate::engine::rng::{Purpose, Stream};
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, EncodeOptions};
+use crate::models::build_within;
 use crate::training::checkpoint::{Checkpoints, Part, Trained};
 use crate::training::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use crate::training::optimizer::Optimizer;
+use crate::training::plan::most_parameters;
 use crate::training::settings;
 use crate::training::validate::Stop;
 
@@ -31,14 +34,24 @@ pub fn train(
     stop: &Stop,
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
+    if config.run.init.is_some() {
+        let report =
+            Report::new("cannot start from given weights", "run.init is for super-resolution");
+        return Err(Error::Usage(report.help("leave run.init and --from out")));
+    }
     let folder = out.join(&config.run.name);
-    settings::compare_with_existing(config, &folder)?;
-    let system = build_to_train(&config.model, config.run.seed);
+    let lock = folder.is_dir().then(|| FolderLock::take(&folder)).transpose()?;
+    let changes = settings::compare_with_existing(config, &folder)?;
+    let most = most_parameters();
+    let build = || build_to_train(&config.model, config.run.seed);
+    let system = build_within(&config.model, most, build).map_err(|e| e.of_config(most))?;
     let warn = &mut |text: &str| reporter.warn(text);
     let data = Digits::load(&config.data, system.side(), config.run.seed, warn)?;
     reporter.line(&format!("{} training images", grouped(data.len() as u64)));
     let last = until.unwrap_or(config.run.steps).min(config.run.steps);
-    Run::open(config, folder, system.as_ref(), reporter)?.train(&data, last, stop, reporter)
+    let run = Run::open(config, folder, (lock, system.as_ref()), reporter)?;
+    changes.iter().for_each(|change| reporter.line(&format!("changed: {change}")));
+    run.train(&data, last, stop, reporter)
 }
 
 /// A run in progress.
@@ -50,6 +63,8 @@ struct Run<'a> {
     metrics: Metrics,
     folder: PathBuf,
     step: u64,
+    /// No other process works here meanwhile.
+    _lock: FolderLock,
 }
 
 /// A part of a system as a checkpoint holds it.
@@ -62,21 +77,22 @@ impl<'a> Run<'a> {
     fn open(
         config: &'a Config,
         folder: PathBuf,
-        system: &'a dyn Trainable,
+        (lock, system): (Option<FolderLock>, &'a dyn Trainable),
         reporter: &mut dyn Reporter,
     ) -> Result<Self> {
         fs::create_dir_all(&folder).map_err(|e| {
             Error::Failed(Report::new(format!("cannot make the folder {}", folder.display()), e))
         })?;
-        let toml = settings::to_toml(config);
-        atomic_write(&folder.join("config.toml"), |file| file.write_all(toml.as_bytes()))?;
+        let lock = lock.map_or_else(|| FolderLock::take(&folder), Ok)?;
         let checkpoints = Checkpoints::new(&folder, config.ckpt.keep);
         let parts = system.parts();
-        let (step, mut optimizers): (u64, Vec<Optimizer>) = match checkpoints.latest() {
-            Some(step) => {
-                let saved: Vec<Part> = parts.iter().copied().map(saved).collect();
-                (step, checkpoints.load(step, &saved)?)
-            }
+        let in_file: Vec<Part> = parts.iter().copied().map(saved).collect();
+        let newest = checkpoints.load_newest(&in_file, &mut |text| reporter.warn(text))?;
+        // After the checkpoint: what the run goes on with is written only once it does.
+        let toml = settings::to_toml(config);
+        atomic_write(&folder.join("config.toml"), |file| file.write_all(toml.as_bytes()))?;
+        let (step, mut optimizers): (u64, Vec<Optimizer>) = match newest {
+            Some(newest) => newest,
             None => (0, parts.iter().map(|(p, _)| Optimizer::new(p)).collect::<Result<_>>()?),
         };
         for (part, optimizer) in optimizers.iter_mut().enumerate() {
@@ -93,7 +109,7 @@ impl<'a> Run<'a> {
         ));
         let metrics = Metrics::open(&folder, step)?;
         let moved = Moved { config, optimizers };
-        Ok(Self { config, system, moved, checkpoints, metrics, folder, step })
+        Ok(Self { config, system, moved, checkpoints, metrics, folder, step, _lock: lock })
     }
 
     /// Steps up to `last`, with everything that is due in between.
@@ -106,6 +122,9 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let mut meter = Meter::new(self.step);
         let mut sums = Measured::new();
+        // One that was due when the run was interrupted.
+        self.draw_if_due(stop, reporter)?;
+        meter.rest();
         while self.step < last {
             let measured = self
                 .system
@@ -115,29 +134,47 @@ impl<'a> Run<'a> {
             let step = self.step;
             meter.add(measured.first().map_or(0.0, |m| m.1));
             add(&mut sums, &measured);
-            let signal = stop.load(Ordering::Relaxed);
-            let ends = step == last || signal != 0;
+            let ends = step == last || stop.load(Ordering::Relaxed) != 0;
+            let mut logged = Ok(());
             if due(step, self.config.log.every) || ends {
-                self.log(&mut sums, meter.read(step, last), reporter)?;
+                logged = self.log(&mut sums, meter.read(step, last), reporter);
             }
-            if signal == 0 && (due(step, self.config.sample.every) || step == self.config.run.steps)
-            {
-                self.draw(reporter)?;
-                meter.rest();
-            }
-            if due(step, self.config.ckpt.every) || ends {
+            if due(step, self.config.ckpt.every) || ends || logged.is_err() {
                 let saved = self.save()?;
                 if ends {
                     reporter.line(&format!("saved {}", saved.display()));
                 }
             }
-            if signal != 0 {
+            logged?;
+            if self.drawing_is_due() {
+                self.draw_if_due(stop, reporter)?;
+                meter.rest();
+            }
+            let signal = stop.load(Ordering::Relaxed);
+            if signal != 0 && (step < self.config.run.steps || self.drawing_is_due()) {
+                self.save()?;
                 let what = format!("saved step {step} in {}", self.checkpoints.at(step).display());
                 let signal = i32::try_from(signal).unwrap_or(2);
                 return Err(Error::Interrupted { signal, what });
             }
         }
         Ok(())
+    }
+
+    /// Whether a grid belongs to the step that was reached and there is none of it yet.
+    fn drawing_is_due(&self) -> bool {
+        let belongs =
+            due(self.step, self.config.sample.every) || self.step == self.config.run.steps;
+        let wanted = self.step > 0 && self.config.sample.count > 0;
+        wanted && belongs && !self.folder.join(format!("samples/{}.png", self.step)).exists()
+    }
+
+    /// Draws a grid where that is due and nothing asks to stop.
+    fn draw_if_due(&self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
+        match self.drawing_is_due() && stop.load(Ordering::Relaxed) == 0 {
+            true => self.draw(reporter),
+            false => Ok(()),
+        }
     }
 
     /// Writes a line and a record of the steps since the last one.

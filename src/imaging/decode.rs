@@ -4,7 +4,7 @@
 //! stays gray, 16 bits stay 16, alpha is kept apart. What would be silently wrong is refused:
 //! animations, CMYK, floating point, files cut short, and sizes above [`MAX_PIXELS`].
 use std::fs;
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use image::codecs::{bmp, gif, jpeg, png, pnm, tiff, webp};
@@ -13,6 +13,7 @@ use image::{
 };
 
 use super::{Color, Image, Metadata, Samples, exif, jpeg as jpeg_file};
+use crate::engine::shield::shielded;
 use crate::error::{Error, Report, Result};
 
 /// The most pixels that a file may declare: 2^28, for example 16384 x 16384.
@@ -35,9 +36,21 @@ pub fn read(path: &Path) -> Result<Image> {
     decode(&bytes, &name)
 }
 
-/// Decodes a whole image file in memory; `name` is what messages call it.
+/// Decodes a whole image file in memory; `name` is what messages call it. A decoder that panics has failed like
+/// one that returns an error.
 pub fn decode(bytes: &[u8], name: &str) -> Result<Image> {
-    Source { bytes, name }.decode()
+    let source = Source { bytes, name };
+    shielded(|| source.decode()).unwrap_or_else(|panic| {
+        let help = "open it in a viewer; if it shows there, save it again as PNG";
+        Err(source.refuse(format!("its decoder failed: {panic}"), help))
+    })
+}
+
+/// Whether the file at `path` begins like a picture of a format that srk reads.
+pub fn is_picture(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
+    read.is_ok() && Source { bytes: &head, name: "" }.format().is_ok()
 }
 
 struct Source<'a> {
@@ -206,7 +219,7 @@ impl<'a> Source<'a> {
             exif::update(block, image.width, image.height);
         }
         let density = density.map(|(x, y)| if turn >= 5 { (y, x) } else { (x, y) });
-        image.metadata = Metadata { icc, exif, density, text: Vec::new() };
+        image.metadata = Metadata { icc, exif, density, ..Metadata::default() };
         Ok(image)
     }
 

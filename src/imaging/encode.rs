@@ -9,7 +9,7 @@ use std::path::Path;
 use image::codecs::{bmp::BmpEncoder, jpeg::JpegEncoder, tiff::TiffEncoder, webp::WebPEncoder};
 use image::{ExtendedColorType, ImageEncoder, ImageError};
 
-use super::{Color, Depth, Image, Samples, exif, narrow};
+use super::{Color, Depth, Image, Samples, exif, narrow, stamp};
 use crate::engine::files::{WriteSeek, atomic_write};
 use crate::error::{Error, Report, Result};
 
@@ -168,7 +168,8 @@ pub fn losses(image: &Image, format: Format) -> Vec<&'static str> {
     if metadata.exif.is_some() && matches!(format, Format::Bmp | Format::Tiff) {
         lost.push("EXIF");
     }
-    if !metadata.text.is_empty() && format != Format::Png {
+    let is_text = |(_, text): &(String, String)| !stamp::is_stamp(text);
+    if metadata.text.iter().any(is_text) && format != Format::Png {
         lost.push("text");
     }
     lost
@@ -226,7 +227,16 @@ fn encode_to(
             encode_with(encoder, image, format)
         }
         Format::WebP => encode_with(WebPEncoder::new_lossless(writer), image, format),
-        Format::Tiff => encode_with(TiffEncoder::new(writer), image, format),
+        Format::Tiff => match image.metadata.stamp.as_deref() {
+            None => encode_with(TiffEncoder::new(writer), image, format),
+            // A TIFF file is built as an EXIF block is.
+            Some(stamp) => {
+                let mut file = io::Cursor::new(Vec::new());
+                encode_with(TiffEncoder::new(&mut file), image, format)?;
+                let file = exif::stamped(Some(file.into_inner()), Some(stamp));
+                writer.write_all(&file.unwrap_or_default())
+            }
+        },
         Format::Bmp => encode_with(BmpEncoder::new(&mut writer), image, format),
     }
 }
@@ -249,9 +259,10 @@ fn encode_with(mut encoder: impl ImageEncoder, image: &Image, format: Format) ->
     if let Some(icc) = &metadata.icc {
         let _ = encoder.set_icc_profile(icc.clone());
     }
-    if let Some(block) = upright_exif(image)
-        && (format != Format::Jpeg || block.len() <= JPEG_EXIF_BYTES)
-    {
+    // A block that is just short enough for a JPEG goes without the stamp.
+    let fits = |block: &Vec<u8>| format != Format::Jpeg || block.len() <= JPEG_EXIF_BYTES;
+    let block = upright_exif(image, metadata.stamp.as_deref()).filter(fits);
+    if let Some(block) = block.or_else(|| upright_exif(image, None)).filter(fits) {
         let _ = encoder.set_exif_metadata(block);
     }
     let pixels = Interleaved::new(image, format);
@@ -264,11 +275,13 @@ fn encode_with(mut encoder: impl ImageEncoder, image: &Image, format: Format) ->
         })
 }
 
-/// The EXIF block with the size the image has now.
-fn upright_exif(image: &Image) -> Option<Vec<u8>> {
-    let mut block = image.metadata.exif.clone()?;
-    exif::update(&mut block, image.width, image.height);
-    Some(block)
+/// The EXIF block with the size the image has now, and with `stamp` in place of an older one.
+fn upright_exif(image: &Image, stamp: Option<&str>) -> Option<Vec<u8>> {
+    let mut block = image.metadata.exif.clone();
+    if let Some(block) = &mut block {
+        exif::update(block, image.width, image.height);
+    }
+    exif::stamped(block, stamp)
 }
 
 /// Samples with alpha woven in, in the depth and colours that the format takes.
@@ -352,15 +365,15 @@ fn encode_png(writer: &mut dyn WriteSeek, image: &Image, options: EncodeOptions)
         Depth::Sixteen => png::BitDepth::Sixteen,
     };
     info.icc_profile = metadata.icc.as_deref().map(Into::into);
-    info.exif_metadata = upright_exif(image).map(Into::into);
+    info.exif_metadata = upright_exif(image, None).map(Into::into);
     info.pixel_dims = metadata.density.map(|(xppu, yppu)| png::PixelDimensions {
         xppu,
         yppu,
         unit: png::Unit::Meter,
     });
     let mut encoder = png::Encoder::with_info(writer, info).map_err(png_error)?;
-    for (keyword, text) in &metadata.text {
-        encoder.add_itxt_chunk(keyword.clone(), text.clone()).map_err(png_error)?;
+    for (keyword, text) in stamp::texts(&metadata.text, metadata.stamp.as_deref()) {
+        encoder.add_itxt_chunk(keyword, text).map_err(png_error)?;
     }
     match options.png_level {
         0 => encoder.set_deflate_compression(png::DeflateCompression::NoCompression),

@@ -3,7 +3,11 @@
 //! EXIF is a TIFF block: `II` or `MM`, 42, the offset of the first directory (IFD0). A directory is
 //! a count, entries of 12 bytes (tag, type, count, value or offset) and the offset of the next one.
 //! Values are changed in place, so everything else, maker notes included, keeps its offset.
+mod stamp;
+
 use super::{Image, Samples};
+
+pub(super) use stamp::{stamp, stamp_in, stamped};
 
 const NEW_SUBFILE_TYPE: u16 = 0x00FE;
 const ORIENTATION: u16 = 0x0112;

@@ -41,6 +41,9 @@ pub fn psnr_y_rounded(a: &Image, b: &Image, border: usize) -> Result<f64> {
     psnr(a, b, Channels::YRounded, border)
 }
 
+/// The side of the window of SSIM-G11: images are at least as large.
+pub const SSIM_WINDOW: usize = 11;
+
 /// SSIM-G11, mean over the RGB channels.
 pub fn ssim_rgb(a: &Image, b: &Image, border: usize) -> Result<f64> {
     ssim(a, b, Channels::Rgb, border)
@@ -79,7 +82,7 @@ pub fn psnr(a: &Image, b: &Image, channels: Channels, border: usize) -> Result<f
 /// SSIM-G11 of the chosen channels, L = 255.
 pub fn ssim(a: &Image, b: &Image, channels: Channels, border: usize) -> Result<f64> {
     let (a, b) = pair(a, b, channels, border)?;
-    mean_ssim(&a, &b, &Window::gaussian(11, 1.5), 255.0)
+    mean_ssim(&a, &b, &Window::gaussian(SSIM_WINDOW, 1.5), 255.0)
 }
 
 /// (1 - SSIM-G11) / 2 of values in [0, 1] over the whole image, padded by 5 with reflection.
@@ -98,7 +101,7 @@ fn dssim(a: &Image, b: &Image, prepare: impl Fn(&Planes) -> Result<Planes>) -> R
         // The loss sees f32 values, so the metric does too.
         plane.iter_mut().for_each(|v| *v = f64::from(single(*v) / 255.0));
     }
-    let value = mean_ssim(&prepare(&a)?, &prepare(&b)?, &Window::gaussian(11, 1.5), 1.0)?;
+    let value = mean_ssim(&prepare(&a)?, &prepare(&b)?, &Window::gaussian(SSIM_WINDOW, 1.5), 1.0)?;
     Ok((1.0 - value) / 2.0)
 }
 

@@ -13,11 +13,13 @@ pub mod color;
 pub mod decode;
 pub mod encode;
 mod exif;
+pub mod folder;
 mod font;
 mod jpeg;
 pub mod metrics;
 pub mod resample;
 pub mod sheet;
+pub mod stamp;
 pub mod tiles;
 
 use crate::error::{Error, Result};
@@ -100,6 +102,8 @@ pub struct Metadata {
     pub density: Option<(u32, u32)>,
     /// Keyword and text, stored in PNG only.
     pub text: Vec<(String, String)>,
+    /// What srk says of an output of its own ([`stamp`]); not set by reading.
+    pub stamp: Option<String>,
 }
 
 /// A rectangle of pixels: columns `x..x + width`, rows `y..y + height`.

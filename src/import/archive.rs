@@ -1,5 +1,6 @@
 //! A checkpoint file: zip or legacy of `torch.save`, or safetensors, told apart by their first bytes.
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 
 use serde_json::Value as Json;
@@ -18,6 +19,9 @@ pub(super) struct Archive {
     storages: HashMap<String, (u64, u64)>,
     /// `zip`, `legacy` or `safetensors`.
     pub(super) format: &'static str,
+    /// What was found out of dicts: whether they hold tensors, or dicts that do.
+    with_tensors: RefCell<HashMap<Id, bool>>,
+    with_nested: RefCell<HashMap<Id, bool>>,
 }
 
 /// The pickle of the number 0x1950a86a20f9469cfc6c that legacy files start with, and of the version.
@@ -37,6 +41,17 @@ impl Archive {
                 &head[..head.len().min(4)]
             )),
         }
+    }
+
+    fn new(
+        source: Box<dyn Source>,
+        size: u64,
+        (tree, root): (Tree, Id),
+        storages: HashMap<String, (u64, u64)>,
+        format: &'static str,
+    ) -> Self {
+        let (with_tensors, with_nested) = Default::default();
+        Self { source, size, tree, root, storages, format, with_tensors, with_nested }
     }
 
     fn of_zip(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
@@ -59,7 +74,7 @@ impl Archive {
         let storage =
             |e: zip::Entry| Some((e.name.strip_prefix(&folder)?.to_owned(), (e.start, e.len)));
         let storages = entries.into_iter().filter_map(storage).collect();
-        Ok(Self { source, size, tree, root, storages, format: "torch" })
+        Ok(Self::new(source, size, (tree, root), storages, "torch"))
     }
 
     /// Pickles of a number, a version, the machine, the object and the names of storages; then each
@@ -77,7 +92,7 @@ impl Archive {
             return Err(BIG_ENDIAN.into());
         }
         let widths: HashMap<&str, usize> =
-            tree.storages().map(|s| (s.key.as_str(), s.element.width())).collect();
+            tree.storages().map(|s| (&*s.key, s.element.width())).collect();
         let Value::Items(keys) = tree.get(roots[4]) else {
             return Err("it does not name its storages".into());
         };
@@ -87,6 +102,9 @@ impl Archive {
             let Value::Text(key) = tree.get(key) else {
                 return Err("a storage has no name".into());
             };
+            if storages.contains_key(key) {
+                return Err(format!("it has two storages {key}"));
+            }
             let length = bytes_at(&mut *source, at, 8)?.try_into().unwrap_or_default();
             let width = widths.get(key.as_str()).ok_or("a storage is of no known type")?;
             let bytes = u64::from_le_bytes(length).checked_mul(*width as u64);
@@ -95,7 +113,7 @@ impl Archive {
             storages.insert(key.clone(), (at + 8, end - at - 8));
             at = end;
         }
-        Ok(Self { source, size, tree, root: roots[3], storages, format: "torch, legacy" })
+        Ok(Self::new(source, size, (tree, roots[3]), storages, "torch, legacy"))
     }
 
     fn of_safetensors(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
@@ -127,26 +145,28 @@ impl Archive {
                 None => Value::Opaque,
                 Some(element) => {
                     let len = usize::try_from(to - from).unwrap_or(0) / element.width();
-                    let storage = Storage { key: name.clone(), element, len };
+                    let storage = Storage { key: name.as_str().into(), element, len };
                     let tensor =
                         Tensor::whole(storage, shape).map_err(|e| format!("{name}: {e}"))?;
-                    Value::Tensor(tensor)
+                    Value::Tensor(Box::new(tensor))
                 }
             };
             storages.insert(name.clone(), (start + from, to - from));
             entries.push((key, tree.push(value)));
         }
         let root = tree.push(Value::Dict(entries));
-        Ok(Self { source, size, tree, root, storages, format: "safetensors" })
+        Ok(Self::new(source, size, (tree, root), storages, "safetensors"))
     }
 
     /// The tensors of a dict under their names; an error if one's numbers are not all in the file.
     pub(super) fn tensors(&self, id: Id) -> Parsed<Vec<(String, Tensor)>> {
         let mut found = Vec::new();
-        for (name, id) in self.tree.entries(id) {
+        // The last of equal names, once: what it costs to name them is bounded by their own bytes.
+        let entries: BTreeMap<&str, Id> = self.tree.entries(id).into_iter().collect();
+        for (name, id) in entries {
             if let Value::Tensor(tensor) = self.tree.get(id) {
                 self.start(tensor).map_err(|e| format!("{name}: {e}"))?;
-                found.push((name.to_owned(), tensor.clone()));
+                found.push((name.to_owned(), (**tensor).clone()));
             }
         }
         Ok(found)
@@ -155,7 +175,21 @@ impl Archive {
     /// Whether a dict holds a tensor under a name.
     pub(super) fn has_tensors(&self, id: Id) -> bool {
         let is_tensor = |(_, id): (&str, Id)| matches!(self.tree.get(id), Value::Tensor(_));
-        self.tree.entries(id).into_iter().any(is_tensor)
+        let look = || self.tree.any_entry(id, is_tensor);
+        // Many entries may be one dict.
+        let known = self.with_tensors.borrow().get(&id).copied();
+        let has = known.unwrap_or_else(look);
+        self.with_tensors.borrow_mut().insert(id, has);
+        has
+    }
+
+    /// Whether a dict holds one under one of `names` that holds a tensor.
+    pub(super) fn has_nested(&self, id: Id, names: &[&str]) -> bool {
+        let is_wanted = |(name, id): (&str, Id)| names.contains(&name) && self.has_tensors(id);
+        let known = self.with_nested.borrow().get(&id).copied();
+        let has = known.unwrap_or_else(|| self.tree.any_entry(id, is_wanted));
+        self.with_nested.borrow_mut().insert(id, has);
+        has
     }
 
     /// The numbers of a tensor, in order.
@@ -167,7 +201,8 @@ impl Archive {
     /// Where the storage of a tensor starts.
     fn start(&self, tensor: &Tensor) -> Parsed<u64> {
         let Storage { key, element, len } = &tensor.storage;
-        let (start, bytes) = self.storages.get(key).ok_or_else(|| format!("no storage {key}"))?;
+        let (start, bytes) =
+            self.storages.get(&**key).ok_or_else(|| format!("no storage {key}"))?;
         match (*len as u64).checked_mul(element.width() as u64) {
             Some(wanted) if wanted <= *bytes => Ok(*start),
             _ => Err(format!("storage {key} has {bytes} bytes for {len} numbers")),

@@ -210,7 +210,10 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         notes.extend(schedule::adopt(&mut config.diffusion, &betas));
     }
     overridden(&mut config, &request.overrides)?;
-    let network = config.model.build(0);
+    let held: usize =
+        state.shapes(&file).shapes.values().map(|s| s.iter().product::<usize>()).sum();
+    let built = config.model.build_within(0, held + held / 4 + (1 << 20));
+    let network = built.map_err(|unbuilt| unbuilt.of_file(&name))?;
     let ignored = compare(&network.state(), &state, &name, known, request)?;
     let mut tensors = BTreeMap::new();
     for p in network.state() {

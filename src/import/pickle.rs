@@ -3,7 +3,10 @@
 //! It knows the opcodes that `torch.save` writes and of all functions only those that put a tensor
 //! together; calls of any other make [`Value::Opaque`], which can be carried but not used. Values lie in
 //! one list and refer to each other by number: a pickle may share and nest them at will, and neither
-//! costs more than its own bytes.
+//! costs more than a small multiple of its own bytes, in memory or in time: there are at most [`MOST_VALUES`],
+//! texts are not copied, names that matter are short, and lists are copied no more often than they are written.
+use std::sync::Arc;
+
 use super::storage::{Element, Tensor};
 
 /// The place of a value in a [`Tree`].
@@ -14,6 +17,15 @@ pub(super) type Parsed<T> = std::result::Result<T, String>;
 
 /// No pickle is longer: a state dict takes some hundred bytes a tensor.
 pub(super) const MOST_BYTES: usize = 16 << 20;
+
+/// No pickles together make more values, and none remembers more: a tensor takes some twenty.
+const MOST_VALUES: usize = 4 << 20;
+
+/// No name of a tensor is longer.
+const LONGEST_NAME: usize = 1024;
+
+/// No name of a storage is longer.
+const LONGEST_KEY: usize = 256;
 
 /// One value.
 #[derive(Clone, Debug)]
@@ -26,19 +38,51 @@ pub(super) enum Value {
     /// A list, tuple or set.
     Items(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    /// A function or class, `module.name`.
-    Global(String),
+    /// A function or class.
+    Global(Global),
     /// Numbers of a file: where they are, and how many.
-    Storage(Storage),
-    Tensor(Tensor),
+    Storage(Box<Storage>),
+    Tensor(Box<Tensor>),
     /// What is not known and not looked into.
     Opaque,
+}
+
+/// The functions and classes that put a tensor together, and the dicts that hold them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Global {
+    /// `torch._utils._rebuild_tensor_v2` and its elder.
+    RebuildTensor,
+    /// What hands its first argument on.
+    First,
+    OrderedDict,
+    /// A class of storages.
+    Storage(Element),
+    Other,
+}
+
+impl Global {
+    fn of(module: &[u8], name: &[u8]) -> Self {
+        match (module, name) {
+            (b"torch._utils", b"_rebuild_tensor_v2" | b"_rebuild_tensor") => Self::RebuildTensor,
+            (b"torch._utils", b"_rebuild_parameter" | b"_rebuild_parameter_with_state") => {
+                Self::First
+            }
+            (b"torch", b"Size") => Self::First,
+            (b"collections", b"OrderedDict") => Self::OrderedDict,
+            (b"torch", class) => {
+                let class = std::str::from_utf8(class).ok().filter(|class| class.len() < 64);
+                let element = class.and_then(|class| Element::of_class(&format!("torch.{class}")));
+                element.map_or(Self::Other, Self::Storage)
+            }
+            _ => Self::Other,
+        }
+    }
 }
 
 /// The numbers that tensors share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Storage {
-    pub(super) key: String,
+    pub(super) key: Arc<str>,
     pub(super) element: Element,
     pub(super) len: usize,
 }
@@ -59,20 +103,31 @@ impl Tree {
         self.values.len() - 1
     }
 
+    /// Whether the dict `id` has an entry, named by a text, of a kind.
+    pub(super) fn any_entry(&self, id: Id, is_wanted: impl Fn((&str, Id)) -> bool) -> bool {
+        let Value::Dict(entries) = self.get(id) else { return false };
+        entries.iter().any(|&(key, value)| self.name(key).is_some_and(|n| is_wanted((n, value))))
+    }
+
+    /// A text that may be the name of something: many entries may share one, so that long ones cost too much.
+    fn name(&self, id: Id) -> Option<&str> {
+        match self.get(id) {
+            Value::Text(name) if name.len() <= LONGEST_NAME => Some(name),
+            _ => None,
+        }
+    }
+
     /// The entries of a dict that texts name.
     pub(super) fn entries(&self, id: Id) -> Vec<(&str, Id)> {
         let Value::Dict(entries) = self.get(id) else { return Vec::new() };
-        let entry = |&(key, value): &(Id, Id)| match self.get(key) {
-            Value::Text(name) => Some((name.as_str(), value)),
-            _ => None,
-        };
+        let entry = |&(key, value): &(Id, Id)| Some((self.name(key)?, value));
         entries.iter().filter_map(entry).collect()
     }
 
     /// Every storage that a pickle named.
     pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
         self.values.iter().filter_map(|value| match value {
-            Value::Storage(storage) => Some(storage),
+            Value::Storage(storage) => Some(&**storage),
             _ => None,
         })
     }
@@ -87,12 +142,16 @@ impl Tree {
     fn size(&self, id: Id) -> Parsed<usize> {
         match self.get(id) {
             Value::Int(v) => usize::try_from(*v).map_err(|_| format!("a size is {v}")),
-            other => Err(format!("a size is no number: {other:.40?}")),
+            _ => Err("a size is no number".to_owned()),
         }
     }
 
     fn sizes(&self, id: Id) -> Parsed<Vec<usize>> {
-        self.items(id).iter().map(|&id| self.size(id)).collect()
+        let items = self.items(id);
+        if items.len() > Tensor::MOST_AXES {
+            return Err(format!("a tensor has {} axes", items.len()));
+        }
+        items.iter().map(|&id| self.size(id)).collect()
     }
 }
 
@@ -100,7 +159,8 @@ impl Tree {
 pub(super) fn run(tree: &mut Tree, bytes: &[u8], at: usize) -> Parsed<(Id, usize)> {
     let input = bytes.get(..bytes.len().min(MOST_BYTES)).unwrap_or_default();
     let (stack, marks, memo) = Default::default();
-    let mut machine = Machine { tree, input, at, stack, marks, memo };
+    let copies_left = input.len();
+    let mut machine = Machine { tree, input, at, stack, marks, memo, copies_left };
     let value =
         machine.run().map_err(|e| format!("its pickle is damaged at byte {}: {e}", machine.at))?;
     Ok((value, machine.at))
@@ -114,6 +174,8 @@ struct Machine<'a> {
     /// Where on the stack marks are.
     marks: Vec<usize>,
     memo: std::collections::HashMap<u32, Id>,
+    /// Entries of lists that calls may still copy: as many as there can be in the pickle.
+    copies_left: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -180,13 +242,13 @@ impl<'a> Machine<'a> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push(Value::Global(format!("{module}.{name}")))
+                self.push(Value::Global(Global::of(module, name)))
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (self.tree.get(module), self.tree.get(name)) {
                     (Value::Text(m), Value::Text(n)) => {
-                        let global = format!("{m}.{n}");
+                        let global = Global::of(m.as_bytes(), n.as_bytes());
                         self.push(Value::Global(global))
                     }
                     _ => Err("a global has no name".into()),
@@ -225,15 +287,17 @@ impl<'a> Machine<'a> {
         usize::try_from(u64::from_le_bytes(bytes)).map_err(|e| e.to_string())
     }
 
-    fn line(&mut self) -> Parsed<String> {
+    fn line(&mut self) -> Parsed<&'a [u8]> {
         let rest = self.input.get(self.at..).unwrap_or_default();
         let end = rest.iter().position(|&b| b == b'\n').ok_or("it ends too early")?;
-        let text = String::from_utf8_lossy(&rest[..end]).into_owned();
         self.at += end + 1;
-        Ok(text)
+        Ok(&rest[..end])
     }
 
     fn push(&mut self, value: Value) -> Parsed<()> {
+        if self.tree.values.len() >= MOST_VALUES {
+            return Err(format!("it makes more than {MOST_VALUES} values"));
+        }
         let id = self.tree.push(value);
         self.stack.push(id);
         Ok(())
@@ -280,6 +344,9 @@ impl<'a> Machine<'a> {
         } else {
             let top = self.top()?;
             self.memo.insert(key, top);
+            if self.memo.len() > MOST_VALUES {
+                return Err(format!("it remembers more than {MOST_VALUES} values"));
+            }
         }
         Ok(())
     }
@@ -336,42 +403,43 @@ impl<'a> Machine<'a> {
     /// A call of what lies below its arguments; here lies the list of what is known.
     fn call(&mut self) -> Parsed<()> {
         let (arguments, function) = (self.pop()?, self.pop()?);
-        let Value::Global(name) = self.tree.get(function) else { return self.push(Value::Opaque) };
-        let arguments = self.tree.items(arguments);
-        match (name.as_str(), arguments) {
-            (
-                "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor",
-                [s, o, n, d, ..],
-            ) => {
+        let &Value::Global(name) = self.tree.get(function) else { return self.push(Value::Opaque) };
+        match (name, self.tree.items(arguments)) {
+            (Global::RebuildTensor, [s, o, n, d, ..]) => {
                 let tensor = self.tensor([*s, *o, *n, *d])?;
                 self.push(tensor)
             }
-            (
-                "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
-                &[tensor, ..],
-            )
-            | ("torch.Size", &[tensor]) => {
-                self.stack.push(tensor);
+            (Global::First, &[first, ..]) => {
+                self.stack.push(first);
                 Ok(())
             }
-            ("collections.OrderedDict", []) => self.push(Value::Dict(Vec::new())),
-            ("collections.OrderedDict", &[list]) => {
-                let pair = |&id: &Id| match self.tree.items(id) {
-                    &[key, value] => Some((key, value)),
-                    _ => None,
-                };
-                let entries = self.tree.items(list).iter().filter_map(pair).collect();
+            (Global::OrderedDict, []) => self.push(Value::Dict(Vec::new())),
+            (Global::OrderedDict, &[list]) => {
+                let entries = self.entries_of(list)?;
                 self.push(Value::Dict(entries))
             }
             _ => self.push(Value::Opaque),
         }
     }
 
+    /// The pairs in a list, copied.
+    fn entries_of(&mut self, list: Id) -> Parsed<Vec<(Id, Id)>> {
+        let items = self.tree.items(list);
+        let left = self.copies_left.checked_sub(items.len());
+        self.copies_left = left.ok_or("it copies its lists again and again")?;
+        let pair = |&id: &Id| match self.tree.items(id) {
+            &[key, value] => Some((key, value)),
+            _ => None,
+        };
+        Ok(items.iter().filter_map(pair).collect())
+    }
+
     fn tensor(&self, [storage, offset, sizes, strides]: [Id; 4]) -> Parsed<Value> {
         let Value::Storage(storage) = self.tree.get(storage) else { return Ok(Value::Opaque) };
         let (shape, strides) = (self.tree.sizes(sizes)?, self.tree.sizes(strides)?);
         let offset = self.tree.size(offset)?;
-        Tensor::new(storage.clone(), offset, shape, strides).map(Value::Tensor)
+        let tensor = Tensor::new((**storage).clone(), offset, shape, strides)?;
+        Ok(Value::Tensor(Box::new(tensor)))
     }
 
     /// `("storage", torch.FloatStorage, key, device, length)`.
@@ -385,15 +453,12 @@ impl<'a> Machine<'a> {
         // A view of another storage; written until 2017.
         let is_view = items.get(5).is_some_and(|&v| !matches!(self.tree.get(v), Value::None));
         match (self.tree.get(class), self.tree.get(key)) {
-            (Value::Global(class), Value::Text(key)) if !is_view => {
-                match Element::of_class(class) {
-                    Some(element) => {
-                        let storage =
-                            Storage { key: key.clone(), element, len: self.tree.size(len)? };
-                        self.push(Value::Storage(storage))
-                    }
-                    None => self.push(Value::Opaque),
+            (&Value::Global(Global::Storage(element)), Value::Text(key)) if !is_view => {
+                if key.len() > LONGEST_KEY {
+                    return Err(format!("a storage has a name of {} bytes", key.len()));
                 }
+                let (key, len) = (key.as_str().into(), self.tree.size(len)?);
+                self.push(Value::Storage(Box::new(Storage { key, element, len })))
             }
             _ => self.push(Value::Opaque),
         }

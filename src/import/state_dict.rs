@@ -149,6 +149,5 @@ fn choose(archive: &Archive, key: Option<&str>) -> Parsed<(String, Id)> {
 
 /// Whether a container lies in the dict.
 fn nested(archive: &Archive, id: Id) -> bool {
-    let entries = archive.tree.entries(id);
-    entries.iter().any(|e| CONTAINERS.contains(&e.0) && archive.has_tensors(e.1))
+    archive.has_nested(id, &CONTAINERS)
 }

@@ -89,6 +89,9 @@ pub(super) struct Tensor {
 }
 
 impl Tensor {
+    /// No tensor of a network has more axes.
+    pub(super) const MOST_AXES: usize = 8;
+
     /// A view that lies within its storage and is no larger: one that repeats numbers is refused, since
     /// its size is bounded by nothing.
     pub(super) fn new(
@@ -99,7 +102,7 @@ impl Tensor {
     ) -> Parsed<Self> {
         let len = storage.len;
         let outside = || format!("a tensor of shape {shape:?} leaves its storage of {len} numbers");
-        if shape.len() != strides.len() || shape.len() > 8 {
+        if shape.len() != strides.len() || shape.len() > Self::MOST_AXES {
             return Err(format!("a tensor has shape {shape:?} and strides {strides:?}"));
         }
         let mut all = 1usize;

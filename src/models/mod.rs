@@ -8,6 +8,7 @@ pub mod laplacian;
 pub mod patch_discriminator;
 pub mod residual_unet;
 pub mod rrdb;
+pub mod run_folder;
 pub mod sr3_unet;
 pub mod srddpm_unet;
 pub mod srdiff_unet;
@@ -25,9 +26,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
+use crate::engine::shield::shielded;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
+use crate::nn::init;
 use weights::WeightsFile;
 
 /// Which network, and its sizes: the `[model]` section of a recipe and the `srk.config` of a file.
@@ -87,6 +90,20 @@ impl ModelConfig {
         }
     }
 
+    /// As [`build`](Self::build), of sizes that come from elsewhere: nothing is allocated beyond `most` numbers in all
+    /// parameters and buffers.
+    ///
+    /// # Errors
+    /// [`TooLarge`](Unbuilt::TooLarge) if there are more; [`Unfit`](Unbuilt::Unfit) if sizes are beyond all reason
+    /// or do not go together.
+    pub fn build_within(
+        &self,
+        seed: u64,
+        most: usize,
+    ) -> std::result::Result<Box<dyn Network>, Unbuilt> {
+        build_within(self, most, || self.build(seed))
+    }
+
     /// The factor between low and high resolution.
     pub const fn scale(&self) -> usize {
         match self {
@@ -103,6 +120,93 @@ impl ModelConfig {
             Self::Rrdb(c) => c.scale,
             Self::SrdiffUNet(c) => c.scale,
         }
+    }
+}
+
+/// Why a network cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unbuilt {
+    /// It has more parameters than it may.
+    TooLarge,
+    /// Its sizes make no network, in words.
+    Unfit(String),
+}
+
+/// The numbers that a network may have whose weights are in `file`: some more, so that one that misses little is
+/// told which tensors those are.
+pub fn most_numbers(file: &WeightsFile) -> usize {
+    let held: usize = file.tensors.values().map(|(_, values)| values.len()).sum();
+    held + held / 4 + (1 << 20)
+}
+
+impl Unbuilt {
+    /// The error of the model file `name`.
+    pub fn of_file(self, name: &str) -> Error {
+        let cause = match self {
+            Self::TooLarge => {
+                "its srk.config asks for a network of more numbers than its tensors hold".to_owned()
+            }
+            Self::Unfit(cause) => format!("its srk.config is wrong: {cause}"),
+        };
+        let report = Report::new(format!("cannot load the model {name}"), cause);
+        Error::Model(report.help("srk models info FILE    shows what a file holds"))
+    }
+
+    /// The error of a configuration, where `most` numbers were what the memory holds.
+    pub fn of_config(self, most: usize) -> Error {
+        match self {
+            Self::TooLarge => {
+                let cause = format!(
+                    "{} million parameters are what the free memory holds",
+                    most / 1_000_000
+                );
+                let report = Report::new("the network does not fit in memory", cause);
+                Error::Memory(report.help("make the sizes in [model] smaller"))
+            }
+            Self::Unfit(cause) => {
+                let report = Report::new("wrong configuration", cause);
+                Error::Usage(
+                    report.help("srk train --list-recipes    shows configurations that work"),
+                )
+            }
+        }
+    }
+}
+
+/// What `build` makes of the sizes in `config`, with the limits of [`ModelConfig::build_within`].
+///
+/// # Errors
+/// As there.
+pub fn build_within<R>(
+    config: &impl Serialize,
+    most: usize,
+    build: impl FnOnce() -> R,
+) -> std::result::Result<R, Unbuilt> {
+    let sizes = serde_json::to_value(config).map_err(|e| Unbuilt::Unfit(e.to_string()))?;
+    refuse_huge("model", &sizes).map_err(Unbuilt::Unfit)?;
+    let built = shielded(|| init::within(most, build));
+    let unfit = |panic| Unbuilt::Unfit(format!("the sizes do not go together: {panic}"));
+    built.map_err(unfit)?.ok_or(Unbuilt::TooLarge)
+}
+
+/// No size of a network is larger: the largest that are published are a quarter of it.
+const MOST: u64 = 1 << 16;
+
+/// Refuses numbers that no size has, before products of them overflow; `name` is the key of `sizes`.
+fn refuse_huge(name: &str, sizes: &serde_json::Value) -> std::result::Result<(), String> {
+    use serde_json::Value;
+    match sizes {
+        Value::Number(n) if n.as_u64().is_some_and(|n| n > MOST) => {
+            Err(format!("{name} = {n} is above {MOST}"))
+        }
+        Value::Array(all) if all.len() > 64 => {
+            Err(format!("{name} is a list of {}, which is more than 64", all.len()))
+        }
+        Value::Array(all) => all.iter().try_for_each(|one| refuse_huge(name, one)),
+        Value::Object(all) => {
+            all.iter().try_for_each(|(key, one)| refuse_huge(&format!("{name}.{key}"), one))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,8 +1,48 @@
 //! Names and initial values of parameters while a network is built.
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+
 use crate::engine::device::DType;
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::rng::{Purpose, Sequence, Stream};
 use crate::engine::tensor::Tensor;
+
+thread_local! {
+    /// How many numbers may still be allocated; none if that is not limited.
+    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// What ends the construction of a network that is too large.
+struct TooLarge;
+
+/// What `build` makes, or none if its parameters and buffers have more than `most` numbers together: then it is
+/// left before the one too many is allocated.
+pub fn within<R>(most: usize, build: impl FnOnce() -> R) -> Option<R> {
+    let outer = LEFT.replace(Some(most));
+    // Constructors return networks, not results: a panic that nobody sees is the way out of them.
+    let built = panic::catch_unwind(AssertUnwindSafe(build));
+    LEFT.set(outer);
+    match built {
+        Ok(built) => Some(built),
+        Err(payload) if payload.is::<TooLarge>() => None,
+        Err(payload) => panic::resume_unwind(payload),
+    }
+}
+
+/// The numbers in a tensor of `shape`, which are about to be allocated.
+fn count(shape: &[usize]) -> usize {
+    let numbers = shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n));
+    if let Some(left) = LEFT.get() {
+        if numbers == Some(0) {
+            panic::resume_unwind(Box::new(format!("a tensor of shape {shape:?} holds nothing")));
+        }
+        match left.checked_sub(numbers.unwrap_or(usize::MAX)) {
+            Some(rest) => LEFT.set(Some(rest)),
+            None => panic::resume_unwind(Box::new(TooLarge)),
+        }
+    }
+    numbers.unwrap_or(usize::MAX)
+}
 
 /// Hands out parameters in construction order and remembers them, under the names of the original
 /// state dict.
@@ -44,7 +84,7 @@ impl Init {
         shape: &[usize],
         bound: f64,
     ) -> Parameter {
-        let len = shape.iter().product();
+        let len = count(shape);
         let values: Vec<f64> =
             (0..len).map(|_| (self.random.uniform() * 2.0 - 1.0) * bound).collect();
         self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
@@ -58,7 +98,7 @@ impl Init {
         shape: &[usize],
         deviation: f64,
     ) -> Parameter {
-        let len = shape.iter().product();
+        let len = count(shape);
         let values: Vec<f64> =
             (0..len).map(|_| f64::from(self.random.normal()) * deviation).collect();
         self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
@@ -72,7 +112,7 @@ impl Init {
         shape: &[usize],
         value: f64,
     ) -> Parameter {
-        let values = vec![value; shape.iter().product()];
+        let values = vec![value; count(shape)];
         self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
     }
 
@@ -91,7 +131,7 @@ impl Init {
     /// A tensor that files hold but training does not change by gradients, such as a running mean; its
     /// elements all start as `value`.
     pub fn buffer(&mut self, name: &str, shape: &[usize], value: f64) -> Parameter {
-        let values = vec![value; shape.iter().product()];
+        let values = vec![value; count(shape)];
         let value = Tensor::from_f64(&values, shape, DType::F32);
         let buffer = Parameter::new(self.path(name), Layout::Plain, value);
         self.buffers.push(buffer.clone());
@@ -119,5 +159,26 @@ impl Init {
         let mut path = self.prefix.clone();
         path.push(name.to_owned());
         path.join(".")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_left_before_it_is_allocated() {
+        let build = |side: usize| {
+            within(1000, || {
+                let mut init = Init::new(0);
+                init.constant("a", Layout::Plain, &[30, 30], 0.0);
+                init.uniform("b", Layout::Plain, &[side, side], 1.0);
+                init.finish().len()
+            })
+        };
+        assert_eq!(build(10), Some(2));
+        assert_eq!(build(11), None);
+        assert_eq!(build(usize::MAX), None);
+        assert_eq!(LEFT.get(), None);
     }
 }

@@ -14,6 +14,7 @@
 //! at the weights from before it.
 use super::batch::Batch;
 use super::optimizer::{self, Gradients, Optimizer, Plan};
+use super::plan;
 use super::sections::{AdversarialConfig, Config, OptimConfig, Schedule, Verdict, Weighting};
 use crate::diffusion::process::{Chain, Prediction, Process, TimeInput};
 use crate::diffusion::sampler::Space;
@@ -55,7 +56,7 @@ impl Adversary {
             (_, false) => None,
         };
         // A stream of its own: the network's weights are those of the seed itself.
-        let critic = adversarial.discriminator.build(config.run.seed ^ 1 << 63);
+        let critic = plan::build_critic(&adversarial.discriminator, config.run.seed ^ 1 << 63)?;
         let optimizer = Optimizer::new(critic.parameters())?;
         let optim = OptimConfig {
             lr: adversarial.lr,

@@ -13,6 +13,7 @@ use crate::engine::files::atomic_write;
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
+use crate::models::run_folder;
 use crate::models::weights::{WeightsFile, file_shape, from_file_layout, to_file_layout};
 
 /// Networks that one optimizer moves.
@@ -61,13 +62,9 @@ impl Checkpoints {
         self.folder.join(step.to_string())
     }
 
-    /// Steps of all checkpoints, ascending. What is still being written has a name that is no number.
+    /// Steps of all checkpoints, ascending.
     fn steps(&self) -> Vec<u64> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut steps: Vec<u64> =
-            entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
-        steps.sort_unstable();
-        steps
+        run_folder::steps(&self.folder)
     }
 
     /// Writes the checkpoint of the step of the first optimizer, points `latest` at it and removes old
@@ -78,10 +75,18 @@ impl Checkpoints {
         if !target.exists() {
             self.write(&target, metadata, trained)?;
         }
-        let line = format!("{step}\n");
-        atomic_write(&self.folder.join("latest"), |file| file.write_all(line.as_bytes()))?;
+        self.point("latest", step)?;
         self.remove_old()?;
         Ok(target)
+    }
+
+    /// Makes `latest` or `best` name `step`.
+    fn point(&self, name: &str, step: u64) -> Result<()> {
+        if run_folder::named(&self.folder, name) == Some(step) {
+            return Ok(());
+        }
+        let line = format!("{step}\n");
+        atomic_write(&self.folder.join(name), |file| file.write_all(line.as_bytes()))
     }
 
     fn write(
@@ -134,6 +139,51 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// Loads the newest checkpoint that is whole, as [`load`](Self::load) does, with its step; none if there is no
+    /// checkpoint. Newer ones that are damaged are renamed, so that their steps can be taken again, and `warn`
+    /// hears of them. For the one process that works in this run.
+    ///
+    /// # Errors
+    /// Exit code 3 if all are damaged.
+    pub fn load_newest(
+        &self,
+        parts: &[Part],
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Option<(u64, Vec<Optimizer>)>> {
+        self.remove_unfinished();
+        let mut damaged: Vec<(u64, Error)> = Vec::new();
+        for step in self.steps().into_iter().rev() {
+            match self.load(step, parts) {
+                Ok(optimizers) => {
+                    for (of, error) in damaged {
+                        let aside = self.set_aside(of)?.display().to_string();
+                        let text = error.to_string();
+                        let text = text.lines().take(2).collect::<Vec<_>>().join(", ");
+                        warn(&format!("{text}; it is {aside} now, going on from step {step}"));
+                    }
+                    self.point("latest", step)?;
+                    return Ok(Some((step, optimizers)));
+                }
+                Err(error @ Error::Model(_)) => damaged.push((step, error)),
+                Err(other) => return Err(other),
+            }
+        }
+        match damaged.into_iter().next() {
+            Some((_, error)) => Err(run_folder::of_a_run(error, "no other checkpoint is whole")),
+            None => Ok(None),
+        }
+    }
+
+    /// Renames a damaged checkpoint, so that none is found under its step; where it is now.
+    fn set_aside(&self, step: u64) -> Result<PathBuf> {
+        let (from, to) = (self.at(step), self.folder.join(format!("damaged-{step}")));
+        let _ = fs::remove_dir_all(&to);
+        fs::rename(&from, &to).map_err(|e| {
+            Error::Failed(Report::new(format!("cannot rename {}", from.display()), e))
+        })?;
+        Ok(to)
+    }
+
     /// Loads the checkpoint of `step` into the parameters and buffers of `parts`, whose optimizers it
     /// returns, each at `step`; a damaged one is an error, exit code 3.
     pub fn load(&self, step: u64, parts: &[Part]) -> Result<Vec<Optimizer>> {
@@ -164,18 +214,30 @@ impl Checkpoints {
         parts.iter().map(optimizer).collect()
     }
 
-    /// Keeps the checkpoint of `step` as the best so far.
+    /// Keeps the checkpoint of `step` as the best so far, and the one before no longer.
     pub fn mark_best(&self, step: u64) -> Result<()> {
-        let line = format!("{step}\n");
-        atomic_write(&self.folder.join("best"), |file| file.write_all(line.as_bytes()))
+        self.point("best", step)?;
+        self.remove_old()
     }
 
-    fn best(&self) -> Option<u64> {
-        fs::read_to_string(self.folder.join("best")).ok()?.trim().parse().ok()
+    /// Makes `best` name the first of `steps`, the best before the others, whose checkpoint is there, and nothing
+    /// if there is none: a process that was killed may not have come to that.
+    pub fn correct_best(&self, steps: &[u64]) -> Result<()> {
+        let held = self.steps();
+        match steps.iter().find(|step| held.contains(step)) {
+            Some(&best) => self.point("best", best),
+            None => match fs::remove_file(self.folder.join("best")) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    let what = format!("cannot remove {}", self.folder.join("best").display());
+                    Err(Error::Failed(Report::new(what, e)))
+                }
+                _ => Ok(()),
+            },
+        }
     }
 
     fn remove_old(&self) -> Result<()> {
-        let best = self.best();
+        let best = run_folder::named(&self.folder, "best");
         let steps: Vec<u64> = self.steps().into_iter().filter(|&s| Some(s) != best).collect();
         let keep = usize::try_from(self.keep).unwrap_or(usize::MAX);
         if keep == 0 || steps.len() <= keep {

@@ -1,4 +1,5 @@
 //! The configuration of a training of super-resolution, and every check of it that needs no image.
+use super::plan::{LARGEST_CROP, MOST_CROPS};
 pub use super::sections::*;
 use super::settings::{self, Settings};
 use crate::error::{Error, Report, Result};
@@ -41,7 +42,13 @@ impl Settings for Config {
                 crop > 0 && crop.is_multiple_of(scale),
                 format!("data.train.crop = {crop} must be a multiple of the scale {scale}"),
             ),
+            (crop <= LARGEST_CROP, format!("data.train.crop = {crop} is above {LARGEST_CROP}")),
             (self.data.train.batch > 0, "data.train.batch must be at least 1".to_owned()),
+            (
+                self.data.train.batch <= MOST_CROPS,
+                format!("data.train.batch = {} is above {MOST_CROPS}", self.data.train.batch),
+            ),
+            (scale > 0, "model.scale must be at least 1".to_owned()),
             (positive(o.lr), format!("optim.lr = {} must be above 0", o.lr)),
             (o.min_lr >= 0.0 && o.min_lr <= o.lr, "optim.min_lr must lie in 0..=lr".to_owned()),
             (o.betas.iter().all(|&b| unit(b)), "optim.betas must lie in 0..1".to_owned()),

@@ -38,6 +38,18 @@ impl Metrics {
         Ok(Self { path })
     }
 
+    /// Whether there is something under `key` of `step`.
+    pub fn has(&self, step: u64, key: &str) -> bool {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let found = |line: &str| {
+            let value: Option<Value> = serde_json::from_str(line).ok();
+            value.is_some_and(|v| {
+                v.get("step").and_then(Value::as_u64) == Some(step) && v.get(key).is_some()
+            })
+        };
+        text.lines().any(found)
+    }
+
     /// The numbers under `key` so far, with their steps.
     pub fn read(&self, key: &str) -> Vec<(u64, f64)> {
         let text = fs::read_to_string(&self.path).unwrap_or_default();

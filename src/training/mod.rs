@@ -7,6 +7,7 @@ mod gpu;
 pub mod log;
 pub mod loss;
 pub mod optimizer;
+pub(crate) mod plan;
 pub mod recipes;
 pub mod run;
 pub mod sections;

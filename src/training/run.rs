@@ -13,6 +13,7 @@ use super::gpu::GpuTrainer;
 use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use super::loss;
 use super::optimizer::{self, Done, Gradients, Optimizer, Plan};
+use super::plan;
 use super::sections::Config;
 use super::settings;
 use super::validate::{Stop, Validation};
@@ -24,6 +25,7 @@ use crate::diffusion::system::{self, SystemConfig};
 use crate::engine::cuda::Gpu;
 use crate::engine::device::{DType, Device};
 use crate::engine::files::atomic_write;
+use crate::engine::lock::FolderLock;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
@@ -43,16 +45,19 @@ pub fn train(
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
     loss::check(&config.loss, &config.diffusion)?;
-    let network = config.model.build(config.run.seed);
-    latent::check(&*network, &config.diffusion)?;
     let folder = out.join(&config.run.name);
-    settings::compare_with_existing(config, &folder)?;
+    let lock = folder.is_dir().then(|| FolderLock::take(&folder)).transpose()?;
+    let changes = settings::compare_with_existing(config, &folder)?;
+    let network = plan::build(config)?;
+    latent::check(&*network, &config.diffusion)?;
+    plan::check_memory(config, &*network, *device == Device::Cpu)?;
     let sources = folder::find(&config.data.train.paths)?;
     let share = if config.data.val.paths.is_empty() { config.data.val.split } else { 0.0 };
     let [sources, held_out] = folder::hold_out(sources, share, config.run.seed);
     let data = load_crops(config, &sources, network.channels(), reporter)?;
     let validation = Validation::load(config, held_out, reporter)?;
-    let mut run = Run::open(config, &folder, network.as_ref(), validation, reporter)?;
+    let mut run = Run::open(config, &folder, (lock, &*network, validation), reporter)?;
+    changes.iter().for_each(|change| reporter.line(&format!("changed: {change}")));
     if let Device::Cuda(gpu) = device {
         run.move_to(gpu, dtype, reporter)?;
     }
@@ -72,6 +77,8 @@ struct Run<'a> {
     metrics: Metrics,
     validation: Option<Validation>,
     folder: PathBuf,
+    /// No other process works here meanwhile.
+    _lock: FolderLock,
 }
 
 impl<'a> Run<'a> {
@@ -79,25 +86,28 @@ impl<'a> Run<'a> {
     fn open(
         config: &'a Config,
         folder: &Path,
-        network: &'a dyn Network,
-        validation: Option<Validation>,
+        (lock, network, validation): (Option<FolderLock>, &'a dyn Network, Option<Validation>),
         reporter: &mut dyn Reporter,
     ) -> Result<Self> {
         let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
         // Before anything is written: a run that cannot start leaves no folder.
         if checkpoints.latest().is_none() {
+            load_initial(config, network, reporter)?;
             load_frozen(config, network)?;
         }
         let mut adversary = Adversary::open(config, &mut |text| reporter.warn(text))?;
         fs::create_dir_all(folder).map_err(|e| {
             Error::Failed(Report::new(format!("cannot make the folder {}", folder.display()), e))
         })?;
+        let lock = lock.map_or_else(|| FolderLock::take(folder), Ok)?;
+        let mut optimizer = Optimizer::new(network.parameters())?;
+        let warn = &mut |text: &str| reporter.warn(text);
+        let newest = checkpoints.load_newest(&parts(network, adversary.as_ref()), warn)?;
+        // After the checkpoint: what the run goes on with is written only once it does.
         let toml = config.to_toml();
         atomic_write(&folder.join("config.toml"), |file| file.write_all(toml.as_bytes()))?;
-        let mut optimizer = Optimizer::new(network.parameters())?;
-        if let Some(step) = checkpoints.latest() {
-            let mut loaded =
-                checkpoints.load(step, &parts(network, adversary.as_ref()))?.into_iter();
+        if let Some((_, loaded)) = newest {
+            let mut loaded = loaded.into_iter();
             let mut take = |to: &mut Optimizer| loaded.next().map(|found| *to = found);
             take(&mut optimizer);
             adversary.iter_mut().for_each(|a| _ = take(&mut a.optimizer));
@@ -113,7 +123,7 @@ impl<'a> Run<'a> {
         let metrics = Metrics::open(folder, optimizer.step)?;
         let folder = folder.to_owned();
         let gpu = None;
-        Ok(Self {
+        let run = Self {
             config,
             network,
             optimizer,
@@ -123,7 +133,12 @@ impl<'a> Run<'a> {
             metrics,
             validation,
             folder,
-        })
+            _lock: lock,
+        };
+        if run.optimizer.step > 0 {
+            run.checkpoints.correct_best(&run.ranked())?;
+        }
+        Ok(run)
     }
 
     /// Goes on on `gpu`.
@@ -153,6 +168,9 @@ impl<'a> Run<'a> {
         let numbers = self.optimizer.step * parts..last * parts;
         let mut batches = Ahead::start(numbers, 2, move |number| source.batch(number));
         let mut meter = Meter::new(self.optimizer.step);
+        // One that was due when the run was interrupted; the checkpoint is there.
+        self.validate_if_due(stop, reporter)?;
+        meter.rest();
         let mut stale = self.is_stale();
         if stale {
             reporter.line(&self.end_of_patience());
@@ -161,33 +179,70 @@ impl<'a> Run<'a> {
             let done = self.step(&mut batches)?;
             let step = self.optimizer.step;
             meter.add(done.loss);
-            let signal = stop.load(Ordering::Relaxed);
-            let mut ends = step == last || signal != 0;
+            let ends = step == last || stop.load(Ordering::Relaxed) != 0;
             if due(step, self.config.log.every) || ends {
                 let warnings = self.gpu.iter().flat_map(GpuTrainer::warnings);
                 warnings.for_each(|text| reporter.warn(&text));
-                self.log(&done, &mut meter, batches.take_waited(), last, reporter)?;
+                let logged = self.log(&done, &mut meter, batches.take_waited(), last, reporter);
+                self.saving_first(logged)?;
             }
-            if signal == 0 && (due(step, self.config.val.every) || step == self.config.run.steps) {
-                self.validate(stop, reporter)?;
-                stale = self.is_stale();
-                if stale {
-                    reporter.line(&self.end_of_patience());
-                    ends = true;
-                }
+            // Before validation, which may take longer than a container has to stop.
+            let saves = due(step, self.config.ckpt.every) || ends;
+            if saves {
+                self.save_and_say(ends, reporter)?;
+            }
+            if self.validation_is_due() {
+                let validated = self.validate_if_due(stop, reporter);
+                stale = self.saving_first(validated).map(|()| self.is_stale())?;
                 meter.rest();
             }
-            if due(step, self.config.ckpt.every) || ends {
-                let saved = self.save()?;
-                if ends {
-                    reporter.line(&format!("saved {}", saved.display()));
-                }
+            if stale {
+                reporter.line(&self.end_of_patience());
             }
-            if signal != 0 {
+            let signal = stop.load(Ordering::Relaxed);
+            if (stale || signal != 0) && !saves {
+                self.save_and_say(true, reporter)?;
+            }
+            if signal != 0 && (step != self.config.run.steps || self.validation_is_due()) {
                 return Err(self.interrupted(signal));
             }
         }
+        match stop.load(Ordering::Relaxed) {
+            signal if signal != 0 && self.validation_is_due() => Err(self.interrupted(signal)),
+            _ => Ok(()),
+        }
+    }
+
+    fn save_and_say(&mut self, says: bool, reporter: &mut dyn Reporter) -> Result<()> {
+        let saved = self.save()?;
+        if says {
+            reporter.line(&format!("saved {}", saved.display()));
+        }
         Ok(())
+    }
+
+    /// `result`, and where it is an error, such as that of a full disk, with the steps so far saved if that can
+    /// be done.
+    fn saving_first(&mut self, result: Result<()>) -> Result<()> {
+        if result.is_err() {
+            let _ = self.save();
+        }
+        result
+    }
+
+    /// Whether validation belongs to the step that was reached and there is none of it yet.
+    fn validation_is_due(&self) -> bool {
+        let step = self.optimizer.step;
+        let belongs = step == self.config.run.steps || due(step, self.config.val.every);
+        step > 0 && belongs && self.validation.is_some() && !self.metrics.has(step, "val_psnr_y")
+    }
+
+    /// Validates where that is due; an interrupt leaves it due.
+    fn validate_if_due(&mut self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
+        match self.validation_is_due() && stop.load(Ordering::Relaxed) == 0 {
+            true => self.validate(stop, reporter),
+            false => Ok(()),
+        }
     }
 
     /// One optimizer step: the gradients of some batches, averaged, clipped and applied.
@@ -330,6 +385,16 @@ impl<'a> Run<'a> {
         Some((all[best].0, all.len() - 1 - best))
     }
 
+    /// The steps that were validated, the best SSIM first, where the best is kept.
+    fn ranked(&self) -> Vec<u64> {
+        if self.config.val.patience == 0 {
+            return Vec::new();
+        }
+        let mut all = self.metrics.read("val_ssim_y");
+        all.sort_by(|a, b| b.1.total_cmp(&a.1));
+        all.into_iter().map(|(step, _)| step).collect()
+    }
+
     /// Whether validation has not become better for as long as the configuration is patient.
     fn is_stale(&self) -> bool {
         let patience = usize::try_from(self.config.val.patience).unwrap_or(usize::MAX);
@@ -365,6 +430,35 @@ fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
     let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
     let system = SystemConfig { model, diffusion, default_steps: None };
     system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
+}
+
+/// Gives a network the weights that a new run is to start from.
+fn load_initial(config: &Config, network: &dyn Network, reporter: &mut dyn Reporter) -> Result<()> {
+    let Some(path) = &config.run.init else { return Ok(()) };
+    let name = path.display();
+    let file = system::read(path)?;
+    let state = network.state();
+    let missing = file.apply_matching(&state)?;
+    let taken = state.len() - missing.len();
+    if taken == 0 {
+        let what = format!("nothing of the weights {name} fits the network");
+        let cause = format!(
+            "none of its {} tensors has name and shape of one of {}",
+            file.tensors.len(),
+            state.len()
+        );
+        let help = "srk models info FILE    shows what a file holds; srk models import reads checkpoints of others";
+        return Err(Error::Usage(Report::new(what, cause).help(help)));
+    }
+    reporter.line(&format!("starting from {name}: {taken} of {} tensors", state.len()));
+    if !missing.is_empty() {
+        let first = missing.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        reporter.warn(&format!(
+            "{} tensors are not in {name} and start at random: {first}",
+            missing.len()
+        ));
+    }
+    Ok(())
 }
 
 /// Gives a network the weights of the part that is not trained.
@@ -403,6 +497,14 @@ fn load_crops(
     let scale = config.model.scale();
     let warn = &mut |text: &str| reporter.warn(text);
     let pictures = folder::decode_all(sources, data.on_broken, warn)?;
+    let all = pictures.len();
+    let why = format!("smaller than the factor {scale}");
+    let pictures = crops::of_at_least(pictures, [config.data.pad, scale, scale], &why, warn);
+    if pictures.is_empty() {
+        let what = format!("none of {all} images is as large as a crop");
+        let report = Report::new(what, format!("crops are {0} x {0}", data.crop));
+        return Err(Error::Usage(report.help("--set data.train.crop=N    makes them smaller")));
+    }
     let pairs = crops::pairs(pictures, data.degrade, scale, config.data.pad)?;
     let plan = CropPlan {
         size: data.crop,

@@ -58,6 +58,9 @@ pub struct RunConfig {
     /// Weights of the part that is not trained: a file, or the folder of a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<PathBuf>,
+    /// Weights to start from: a file, or the folder of a run. Those of the same names and shapes are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
 }
 
 /// `[data]`.

@@ -15,6 +15,13 @@ pub trait Settings: Serialize + DeserializeOwned {
     fn check(&self) -> Result<()>;
 }
 
+/// What a run may go on with when it is different: more steps, data elsewhere, another rate.
+const MAY_CHANGE: [&str; 5] =
+    ["run.steps", "data.train.paths", "data.val.paths", "data.paths", "optim.lr"];
+
+/// What counts at the start of a run alone.
+const ONLY_AT_START: &str = "run.init";
+
 /// Sections that do not change the weights.
 const FREE: [&str; 5] = ["log.", "ckpt.", "val.", "sample.", "data.val."];
 
@@ -64,8 +71,14 @@ fn to_table(config: &impl Settings) -> Table {
 /// The dotted keys in which two configurations differ, with both values, leaving out what does not
 /// change the weights: `log`, `ckpt`, `val`, `sample`, and `data.val` but for its split.
 pub fn differences<C: Settings>(one: &C, other: &C) -> Vec<String> {
-    let (a, b) = (flat(&to_table(one)), flat(&to_table(other)));
     let free = |key: &str| key != "data.val.split" && FREE.iter().any(|p| key.starts_with(p));
+    let all = all_differences(one, other).into_iter().filter(|(key, _)| !free(key));
+    all.map(|(_, text)| text).collect()
+}
+
+/// Every dotted key in which two configurations differ, with a text that has both values.
+fn all_differences<C: Settings>(one: &C, other: &C) -> Vec<(String, String)> {
+    let (a, b) = (flat(&to_table(one)), flat(&to_table(other)));
     let find = |list: &[(String, Value)], key: &str| {
         list.iter().find(|(k, _)| k == key).map_or("absent".to_owned(), |(_, v)| v.to_string())
     };
@@ -73,26 +86,39 @@ pub fn differences<C: Settings>(one: &C, other: &C) -> Vec<String> {
     keys.sort();
     keys.dedup();
     keys.into_iter()
-        .filter(|key| !free(key))
         .map(|key| (key, find(&a, key), find(&b, key)))
         .filter(|(_, old, new)| old != new)
-        .map(|(key, old, new)| format!("{key} = {old}, now {new}"))
+        .map(|(key, old, new)| (key.clone(), format!("{key} = {old}, now {new}")))
         .collect()
 }
 
-/// Refuses to continue the run in `folder` under another configuration; exit code 2 with the keys that
-/// differ.
-pub fn compare_with_existing<C: Settings>(config: &C, folder: &Path) -> Result<()> {
+/// What is different from the configuration that the run in `folder` was started with, or went on with last, and
+/// may be: `run.steps`, the paths of data, `optim.lr`, and what does not change the weights.
+///
+/// # Errors
+/// Exit code 2 with the keys that differ and may not.
+pub fn compare_with_existing<C: Settings>(config: &C, folder: &Path) -> Result<Vec<String>> {
     let path = folder.join("config.toml");
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+    let Ok(text) = fs::read_to_string(&path) else { return Ok(Vec::new()) };
     let before: C = read(&text, &path.display().to_string(), &[])?;
-    let differences = differences(&before, config);
-    if differences.is_empty() {
-        return Ok(());
+    let may = |key: &str| {
+        let of_data = key != "data.val.split" && FREE.iter().any(|p| key.starts_with(p));
+        of_data || MAY_CHANGE.contains(&key) || key == ONLY_AT_START
+    };
+    let (allowed, refused): (Vec<_>, Vec<_>) =
+        all_differences(&before, config).into_iter().partition(|(key, _)| may(key));
+    let texts = |all: Vec<(String, String)>| all.into_iter().map(|(_, text)| text);
+    if refused.is_empty() {
+        let silent = |key: &str| {
+            key == ONLY_AT_START || ["log.", "ckpt."].iter().any(|p| key.starts_with(p))
+        };
+        let told = allowed.into_iter().filter(|(key, _)| !silent(key));
+        return Ok(texts(told.collect()).collect());
     }
     let what = format!("{} was started with another configuration", folder.display());
-    let report = Report::new(what, differences.join("; "));
-    let help = "--set run.name=OTHER    starts a new run; the old values continue this one";
+    let report = Report::new(what, texts(refused).collect::<Vec<_>>().join("; "));
+    let help = "--set run.name=OTHER --from RUN    starts a new run from the weights of this one; the old \
+                values continue it";
     Err(Error::Usage(report.help(help)))
 }
 

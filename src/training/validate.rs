@@ -1,8 +1,7 @@
 //! Validation: whole images through the whole chain, measured as papers do.
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,15 +13,13 @@ use crate::data::crops::{self, Pair};
 use crate::data::degrade;
 use crate::data::folder::{self, OnBroken, Rgb8, Source};
 use crate::diffusion::latent;
-use crate::diffusion::sampler::{PixelNoise, Progress, condition, sample};
+use crate::diffusion::sampler::{PixelNoise, Progress, Walk, condition};
+pub use crate::engine::tape::Stop;
 use crate::engine::tensor::Tensor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::imaging::color::{luma_of, with_luma};
 use crate::imaging::{Color, Image, Rect, metrics};
 use crate::models::Network;
-
-/// The number of the signal that asked to stop, 0 while none has.
-pub type Stop = Arc<AtomicUsize>;
 
 /// The validation images, with their low-resolution versions.
 #[derive(Debug)]
@@ -69,7 +66,15 @@ impl Validation {
         let files = spread(files, config.val.images);
         let warn = &mut |text: &str| reporter.warn(text);
         let pictures = folder::decode_all(&files, OnBroken::Skip, warn)?;
-        let pairs = crops::pairs(pictures, data.degrade, config.model.scale(), config.data.pad)?;
+        let (scale, pad) = (config.model.scale(), config.data.pad);
+        // As `evaluate::check_size`: less cannot be measured.
+        let least = metrics::SSIM_WINDOW + 2 * scale;
+        let why = format!("too small for SSIM, which needs {least} pixels a side at this factor");
+        let pictures = crops::of_at_least(pictures, [pad, scale, least], &why, warn);
+        if pictures.is_empty() {
+            return Ok(None);
+        }
+        let pairs = crops::pairs(pictures, data.degrade, scale, pad)?;
         Ok(Some(Self { pairs }))
     }
 
@@ -89,7 +94,10 @@ impl Validation {
             if stop.load(Ordering::Relaxed) != 0 {
                 return Ok(None);
             }
-            let result = enlarge(network, config, pair)?;
+            let result = match enlarge(network, config, pair, stop) {
+                Err(Error::Interrupted { .. }) => return Ok(None),
+                result => result?,
+            };
             for (sum, quality) in sum.iter_mut().zip(result.quality) {
                 sum.psnr += quality.psnr;
                 sum.ssim += quality.ssim;
@@ -119,7 +127,7 @@ fn spread<T>(files: Vec<T>, count: u64) -> Vec<T> {
 }
 
 /// One image through the whole chain, and its measures.
-fn enlarge(network: &dyn Network, config: &Config, pair: &Pair) -> Result<Shown> {
+fn enlarge(network: &dyn Network, config: &Config, pair: &Pair, stop: &Stop) -> Result<Shown> {
     let scale = config.model.scale();
     let align = network.geometry().align;
     let low = pad(&pair.low, align);
@@ -144,7 +152,8 @@ fn enlarge(network: &dyn Network, config: &Config, pair: &Pair) -> Result<Shown>
     let watch = &mut |p: Progress<'_>| states.see(&p);
     let first_stage = network.first_stage().map(|vq| &**vq);
     let start = latent::encode(first_stage, &y0)?;
-    let output = sample(network, &config.diffusion, seen, &start, &noise, steps, watch)?;
+    let walk = Walk::new(&config.diffusion, start.shape()[0], steps, &device)?.until(stop);
+    let output = walk.run(network, seen, &start, &noise, watch)?;
     let truth = to_image(&pair.high)?;
     let image = |state: &Tensor| {
         let pixels = match first_stage {

@@ -1,20 +1,12 @@
 //! Which file becomes which file, decided before any work starts.
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub use crate::engine::outputs::Existing;
+use crate::engine::outputs::{Identity, Outputs, identity};
 use crate::error::{Error, Report, Result};
-
-/// What to do with an output that exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// Nothing is done.
-    Refuse,
-    /// It is replaced.
-    Overwrite,
-    /// Its input is left out.
-    Skip,
-}
+use crate::imaging::{folder, stamp};
 
 /// One image to upscale.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,36 +38,66 @@ pub struct Request {
     pub existing: Existing,
 }
 
-const EXTENSIONS: &[&str] =
-    &["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "pnm", "ppm", "pgm", "gif"];
+/// What is to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Jobs {
+    /// In the order of the inputs; files of a folder in the order of their names.
+    pub jobs: Vec<Job>,
+    /// Pictures in folders that are results of earlier runs.
+    pub left_out: Vec<PathBuf>,
+}
 
 impl Request {
-    /// The jobs, in the order of the inputs; files of a folder in the order of their names.
+    /// The jobs. Results of srk that lie in an input folder are left out: those that say so themselves, those in
+    /// the output folder, and `NAME_x4.png` beside `NAME.jpg`.
     ///
     /// # Errors
-    /// [`Error::Usage`] if two inputs have one output, an output is its own input, or outputs exist
+    /// [`Error::Usage`] if two inputs have one output, an output is an input, or outputs exist
     /// and nothing was said about that; [`Error::Failed`] if an input or folder is not there.
-    pub fn jobs(&self) -> Result<Vec<Job>> {
-        let mut jobs = Vec::new();
+    pub fn jobs(&self) -> Result<Jobs> {
+        let mut found = Jobs::default();
         for input in &self.inputs {
-            if input.is_dir() {
-                let mut files = Vec::new();
-                list(input, self.recursive, &mut files)?;
-                if files.is_empty() {
-                    let report = Report::new(format!("{} holds no image", input.display()), "");
-                    return Err(Error::Failed(report.help("-r searches the folders in it, too")));
-                }
-                for file in files {
-                    let below = file.strip_prefix(input).unwrap_or(&file).to_owned();
-                    jobs.push(self.job(&file, &below)?);
-                }
-            } else {
+            if !input.is_dir() {
                 let name = input.file_name().map_or_else(PathBuf::new, PathBuf::from);
-                jobs.push(self.job(input, &name)?);
+                found.jobs.push(self.job(input, &name)?);
+                continue;
+            }
+            let files = folder::pictures(input, self.recursive).map_err(|e| {
+                Error::Failed(Report::new(format!("cannot list {}", input.display()), e))
+            })?;
+            let all = files.len();
+            let (results, files) = self.split_results(input, files);
+            found.left_out.extend(results);
+            if files.is_empty() {
+                let (cause, help) = match all {
+                    0 => (String::new(), "-r searches the folders in it, too"),
+                    _ => (format!("but {all} results of srk"), "name them to enlarge them again"),
+                };
+                let report = Report::new(format!("{} holds no image", input.display()), cause);
+                return Err(Error::Failed(report.help(help)));
+            }
+            for file in files {
+                let below = file.strip_prefix(input).unwrap_or(&file).to_owned();
+                found.jobs.push(self.job(&file, &below)?);
             }
         }
-        self.check(&mut jobs)?;
-        Ok(jobs)
+        self.check(&mut found.jobs)?;
+        Ok(found)
+    }
+
+    /// Those of `files` in the folder `input` that are results of srk, and the others.
+    fn split_results(&self, input: &Path, files: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        let goal = self.output.as_deref().and_then(real).filter(|_| self.into_folder);
+        let goal = goal.filter(|goal| real(input).as_ref() != Some(goal));
+        let names: HashSet<PathBuf> = files.iter().map(|file| file.with_extension("")).collect();
+        let is_result = |file: &PathBuf| {
+            let in_goal =
+                goal.as_ref().is_some_and(|g| real(file).is_some_and(|f| f.starts_with(g)));
+            let of = unscaled(file);
+            in_goal || of.is_some_and(|of| names.contains(&of)) || stamp::of_file(file).is_some()
+        };
+        files.into_iter().partition(is_result)
     }
 
     /// The job of `input`, which `below` names inside the folder it was found in.
@@ -99,66 +121,63 @@ impl Request {
     }
 
     fn check(&self, jobs: &mut [Job]) -> Result<()> {
-        let mut taken: HashMap<PathBuf, PathBuf> = HashMap::new();
+        refuse_collisions(jobs)?;
+        let mut outputs = Outputs::new(self.existing, "--overwrite or --skip-existing");
+        jobs.iter().for_each(|job| outputs.reads(&job.input));
         for job in jobs {
-            if let Some(other) = taken.insert(job.output.clone(), job.input.clone()) {
-                let (a, b) = (other.display(), job.input.display());
-                let what = format!("two inputs would be written to {}", job.output.display());
-                let report = Report::new(what, format!("{a} and {b}"));
-                return Err(Error::Usage(report.help("upscale them into different folders")));
-            }
-            if same_file(&job.input, &job.output) {
-                let what =
-                    format!("{} would be overwritten by its own result", job.input.display());
-                let report = Report::new(what, "output and input are one file");
-                return Err(Error::Usage(report.help("name another output")));
-            }
-            if job.output.exists() {
-                match self.existing {
-                    Existing::Overwrite => {}
-                    Existing::Skip => job.skip = true,
-                    Existing::Refuse => {
-                        let what = format!("{} exists", job.output.display());
-                        let report = Report::new(what, "nothing was done");
-                        return Err(Error::Usage(report.help("--overwrite or --skip-existing")));
-                    }
-                }
-            }
+            job.skip = !outputs.claim(&job.output, &job.input)?;
         }
         Ok(())
     }
 }
 
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
-}
-
-/// Image files in `folder`, by their extension, sorted by name.
-fn list(folder: &Path, recursive: bool, files: &mut Vec<PathBuf>) -> Result<()> {
-    let failed = |e: std::io::Error| {
-        Error::Failed(Report::new(format!("cannot list {}", folder.display()), e))
+/// Names every output that several inputs would have, with those inputs.
+fn refuse_collisions(jobs: &[Job]) -> Result<()> {
+    let mut inputs: HashMap<Identity, Vec<&Path>> = HashMap::new();
+    for job in jobs {
+        inputs.entry(identity(&job.output)).or_default().push(&job.input);
+    }
+    let mut lines = Vec::new();
+    for job in jobs {
+        let together = inputs.remove(&identity(&job.output)).unwrap_or_default();
+        if together.len() > 1 {
+            let names: Vec<String> = together.iter().map(|p| p.display().to_string()).collect();
+            lines.push(format!("{} -> {}", names.join(" and "), job.output.display()));
+        }
+    }
+    let what = match lines.len() {
+        0 => return Ok(()),
+        1 => "two inputs would be written to one file".to_owned(),
+        n => format!("{n} times two inputs would be written to one file"),
     };
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        entries.push(entry.map_err(failed)?.path());
-    }
-    entries.sort();
-    for path in entries {
-        if path.is_dir() {
-            if recursive {
-                list(&path, recursive, files)?;
-            }
-            continue;
-        }
-        if is_image_name(&path) {
-            files.push(path);
-        }
-    }
-    Ok(())
+    let report = Report::new(what, lines.join("\n       "));
+    Err(Error::Usage(report.help("upscale them into different folders")))
 }
 
-/// Whether the extension is that of a format srk reads.
-pub fn is_image_name(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    EXTENSIONS.contains(&extension.as_str())
+/// `NAME` of a result's name `NAME_x4.png`, in its folder.
+fn unscaled(file: &Path) -> Option<PathBuf> {
+    let stem = file.file_stem()?.to_str()?;
+    let (name, factor) = stem.rsplit_once("_x")?;
+    let is_number = factor.starts_with(|c: char| c.is_ascii_digit())
+        && factor.parse::<f64>().is_ok_and(|f| f > 0.0);
+    (is_number && !name.is_empty()).then(|| file.with_file_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_results_are_known() {
+        for (name, of) in
+            [("a_x4.png", Some("a")), ("a_x2.5.png", Some("a")), ("a_b_x8.jpg", Some("a_b"))]
+        {
+            assert_eq!(unscaled(Path::new(name)), of.map(PathBuf::from), "{name}");
+        }
+        for name in
+            ["a.png", "_x4.png", "a_x.png", "a_xray.png", "a_x-1.png", "ax4.png", "a_xinf.png"]
+        {
+            assert_eq!(unscaled(Path::new(name)), None, "{name}");
+        }
+    }
 }

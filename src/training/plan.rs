@@ -1,0 +1,71 @@
+//! What a run will take, known before it takes it.
+use super::sections::Config;
+use crate::engine::memory;
+use crate::error::{Error, Report, Result};
+use crate::models::discriminator::{Discriminator, DiscriminatorConfig};
+use crate::models::{Network, build_within};
+
+/// Copies of every parameter on the CPU while a network is built and trained: weights, gradients, two moments and
+/// the average, in f32.
+const COPIES: u64 = 5;
+const F32: u64 = 4;
+
+/// Images in a batch; what is above is a slip of the pen.
+pub(crate) const MOST_CROPS: usize = 1 << 16;
+/// The same of the side of a crop.
+pub(super) const LARGEST_CROP: usize = 1 << 14;
+
+/// How many parameters fit in what is free.
+pub(crate) fn most_parameters() -> usize {
+    usize::try_from(memory::available() / (COPIES * F32)).unwrap_or(usize::MAX)
+}
+
+/// The network of `config`, its initial weights a function of the seed.
+///
+/// # Errors
+/// Exit code 2 if its sizes make no network, 5 if there is no memory to train it.
+pub(super) fn build(config: &Config) -> Result<Box<dyn Network>> {
+    let most = most_parameters();
+    config.model.build_within(config.run.seed, most).map_err(|unbuilt| unbuilt.of_config(most))
+}
+
+/// The discriminator of `config`, its initial weights a function of `seed`.
+///
+/// # Errors
+/// As [`build`].
+pub(super) fn build_critic(
+    config: &DiscriminatorConfig,
+    seed: u64,
+) -> Result<Box<dyn Discriminator>> {
+    let most = most_parameters();
+    build_within(config, most, || config.build(seed)).map_err(|unbuilt| unbuilt.of_config(most))
+}
+
+/// Refuses batches that certainly do not fit in what is free, exit code 5. The estimate is what one call of the
+/// network keeps at its peak `on_cpu`, of which training takes several times as much.
+pub(super) fn check_memory(config: &Config, network: &dyn Network, on_cpu: bool) -> Result<()> {
+    let data = &config.data.train;
+    let scale = config.model.scale().max(1) as u64;
+    let high =
+        (data.batch as u64).saturating_mul(data.crop as u64).saturating_mul(data.crop as u64);
+    // Low, y0, x0, state and target; batches are prepared two ahead.
+    let crops = high.saturating_mul(network.channels() as u64 * F32 * 4).saturating_mul(3);
+    let held = match on_cpu {
+        true => (high / (scale * scale)).saturating_mul(network.floats_per_pixel() as u64 * F32),
+        false => 0,
+    };
+    let weights = network.parameter_count() as u64 * F32 * (COPIES - 1);
+    let (needed, free) = (crops.saturating_add(held).saturating_add(weights), memory::available());
+    if needed <= free {
+        return Ok(());
+    }
+    let what = format!(
+        "{} crops of {} x {} do not fit in memory with this network",
+        data.batch, data.crop, data.crop
+    );
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let cause = format!("a step takes at least {} MiB, {} MiB are free", mib(needed), mib(free));
+    let help =
+        "--set data.train.batch=N    makes it smaller; optim.accumulate sums several batches";
+    Err(Error::Memory(Report::new(what, cause).help(help)))
+}
