@@ -105,11 +105,13 @@ fn of_features(features: &Features, output: &Path) {
         ("written", output.display().to_string()),
     ];
     for (key, value) in rows {
-        print(&format!("{key:<12} {value}"));
+        print(format_args!("{key:<12} {value}"));
     }
     let folder = output.parent().filter(|p| !p.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new(".")).display();
-    print(&format!("next: srk eval RESULTS TRUTHS --metrics lpips,dists,niqe --features {folder}"));
+    print(format_args!(
+        "next: srk eval RESULTS TRUTHS --metrics lpips,dists,niqe --features {folder}"
+    ));
 }
 
 fn summary(imported: &Imported, output: &Path) {

@@ -194,7 +194,7 @@ fn list_folder(folder: &Path, as_json: bool) -> Result<()> {
         print(&line);
     }
     if files.is_empty() && !as_json {
-        print(&format!("{} holds no weights files", folder.display()));
+        print(format_args!("{} holds no weights files", folder.display()));
     }
     Ok(())
 }

@@ -81,7 +81,7 @@ pub fn write(request: &Request, done: &(dyn Fn() -> Result<()> + Sync)) -> Resul
 impl Request {
     fn check(&self) -> Result<()> {
         let wrong = |what: String, help: &str| Err(Error::Usage(Report::new(what, "").help(help)));
-        if self.scale == 0 || self.size == 0 || self.size % self.scale != 0 {
+        if self.scale == 0 || self.size == 0 || !self.size.is_multiple_of(self.scale) {
             let what = format!("{} is no multiple of the scale {}", self.size, self.scale);
             return wrong(what, "--size 384 --scale 4    fit together");
         }

@@ -256,7 +256,7 @@ pub struct Resampled {
 
 enum Resampling {
     Opaque(Strips),
-    Transparent(Premultiplied),
+    Transparent(Box<Premultiplied>),
 }
 
 impl Resampled {
@@ -267,7 +267,9 @@ impl Resampled {
     pub fn new(image: &Image, from: (usize, usize), to: (usize, usize)) -> Result<Self> {
         let whole = Rect::whole(from.0, from.1);
         let strips = match image.alpha {
-            Some(_) => Resampling::Transparent(Premultiplied::new(image, from, whole, to)?),
+            Some(_) => {
+                Resampling::Transparent(Box::new(Premultiplied::new(image, from, whole, to)?))
+            }
             None => Resampling::Opaque(Strips::new(from, to, image.channels(), image.depth())?),
         };
         Ok(Self { strips, width: to.0, like: Image::new(0, 0, image.color, image.depth()) })

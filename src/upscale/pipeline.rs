@@ -22,7 +22,7 @@ pub struct Reader {
 }
 
 enum Picture {
-    Decoded(Result<Image>),
+    Decoded(Box<Result<Image>>),
     /// Too large to be held beside another; with the bytes of what can be read but once.
     Large(Option<Vec<u8>>),
 }
@@ -55,7 +55,7 @@ impl Reader {
         // A file that was given up before it was asked for is passed over.
         let found = self.pictures.iter().find(|(path, _)| path == file);
         match found.map(|(_, picture)| picture) {
-            Some(Picture::Decoded(image)) => image,
+            Some(Picture::Decoded(image)) => *image,
             // Nothing else is held now.
             Some(Picture::Large(kept)) => {
                 let bytes = match kept {
@@ -81,9 +81,9 @@ fn ahead(file: &Path) -> Picture {
             return Ok(Picture::Large((!again).then_some(bytes)));
         }
         imaging::decode(&bytes, &file.display().to_string())
-            .map(|image| Picture::Decoded(Ok(image)))
+            .map(|image| Picture::Decoded(Box::new(Ok(image))))
     };
-    decoded().unwrap_or_else(|error| Picture::Decoded(Err(error)))
+    decoded().unwrap_or_else(|error| Picture::Decoded(Box::new(Err(error))))
 }
 
 fn gone(what: &str, file: &Path) -> Error {

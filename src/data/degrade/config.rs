@@ -256,7 +256,7 @@ impl Stage<'_> {
         ];
         ranges.into_iter().try_for_each(|(key, r, within)| range(&named(key), r, within))?;
         let size = self.blur_kernel_size;
-        if size % 2 == 0 || !(7..=63).contains(&size) {
+        if size.is_multiple_of(2) || !(7..=63).contains(&size) {
             let key = named("blur_kernel_size");
             return Err(format!("degrade.{key} = {size} must be odd and lie in 7..=63"));
         }

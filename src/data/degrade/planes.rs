@@ -165,7 +165,7 @@ multiversion! {
                 for (j, &w) in weights.iter().enumerate() {
                     let from = &rows[i * stride + n * LANES + j..][..LANES];
                     for (sum, &v) in sums.iter_mut().zip(from) {
-                        *sum = *sum + w * v;
+                        *sum += w * v;
                     }
                 }
             }
@@ -176,7 +176,7 @@ multiversion! {
             for (i, weights) in weights.chunks_exact(taps).enumerate() {
                 let from = &rows[i * stride + done + x..][..taps];
                 for (&v, &w) in from.iter().zip(weights) {
-                    sum = sum + w * v;
+                    sum += w * v;
                 }
             }
             *out = sum;

@@ -65,7 +65,7 @@ impl Strips {
     pub fn give(&mut self, rows: &Samples) -> Result<()> {
         let line = self.from.0 * self.channels;
         let count = rows.len() / line;
-        if rows.len() % line != 0
+        if !rows.len().is_multiple_of(line)
             || rows.depth() != self.down.depth
             || self.given + count > self.from.1
         {
@@ -229,10 +229,11 @@ impl Down {
         if self.from == self.to {
             return (row, vec![1.0]);
         }
-        let (mut first, last, center, shrink) = self.bounds(row);
-        let mut weights = Vec::with_capacity(last - first);
+        let (begin, last, center, shrink) = self.bounds(row);
+        let mut first = begin;
+        let mut weights = Vec::with_capacity(last - begin);
         let mut sum = 0.0;
-        for y in first..last {
+        for y in begin..last {
             let weight = lanczos((real(y) - center) * shrink);
             if y == first && weight == 0.0 {
                 first += 1;
