@@ -310,7 +310,7 @@ fn training_is_the_same_whatever_the_cache_holds() {
 #[test]
 fn training_holds_no_more_images_than_the_cache() {
     let place = Place::new();
-    for i in 0..16 {
+    for i in 0..16u8 {
         let color = Rgb([i * 3, 80, 200 - i]);
         let path = place.images().join(format!("large{i}.bmp"));
         ImageBuffer::from_pixel(1000, 800, color).save(path).unwrap();

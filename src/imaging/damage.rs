@@ -107,6 +107,7 @@ fn of_patch(luma: &[f64], width: usize, left: usize) -> Option<f64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Made-up pixels.
 mod tests {
     use super::*;
     use crate::engine::rng::{Purpose, Stream};

@@ -330,6 +330,7 @@ impl Sample for u16 {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Made-up pixels.
 mod tests {
     use super::*;
     use fir::PixelType;
