@@ -1,5 +1,5 @@
 //! Stages of damage against their formulas.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unwrap_used)]
 use std::f64::consts::PI;
 
 use srk::data::degrade::{
@@ -169,7 +169,7 @@ fn resizings_keep_the_mean_and_lose_what_they_should() {
     assert!((small.planes[0][0] - block).abs() < 1e-4);
     // Pixels that alternate: area and antialiased filters see gray, a bilinear one between two pixels
     // too, but one that falls on pixels does not.
-    let stripes = planes(60, 60, |x, _| if x as usize % 2 == 0 { 200.0 } else { 0.0 });
+    let stripes = planes(60, 60, |x, _| if (x as usize).is_multiple_of(2) { 200.0 } else { 0.0 });
     for mode in [Mode::Area, Mode::Bilinear, Mode::Bicubic, Mode::Lanczos] {
         let (gray, _) = stripes.resized((15, 15), mode, true);
         let inner = (5..10).map(|x| gray.planes[0][7 * 15 + x]);

@@ -34,7 +34,8 @@ fn the_grid_shows_where_blocks_differ() {
     let plain = artefacts::grid(&picture(|_, _| 0.0), 4).unwrap().unwrap();
     assert!((0.9..1.1).contains(&plain), "{plain}");
     // Blocks of 8x8 at a quarter of the size, of two levels.
-    let blocks = |x: usize, y: usize| if (x / 32 + y / 32) % 2 == 0 { 20.0 } else { -20.0 };
+    let blocks =
+        |x: usize, y: usize| if (x / 32 + y / 32).is_multiple_of(2) { 20.0 } else { -20.0 };
     let seen = artefacts::grid(&picture(blocks), 4).unwrap().unwrap();
     assert!(seen > 2.0, "{seen}");
     // The same steps off the grid are none.
@@ -47,11 +48,12 @@ fn the_grid_shows_where_blocks_differ() {
 fn the_weave_is_seen_at_its_periods_and_blur_does_not_hide_it() {
     let truth = artefacts::weave(&picture(|_, _| 0.0)).unwrap().unwrap();
     assert!((0.7..1.4).contains(&truth.prominence), "{truth:?}");
-    let four = |x: usize, y: usize| if x % 4 == 0 && y % 4 == 0 { 16.0 } else { 0.0 };
+    let four =
+        |x: usize, y: usize| if x.is_multiple_of(4) && y.is_multiple_of(4) { 16.0 } else { 0.0 };
     let woven = artefacts::weave(&picture(four)).unwrap().unwrap();
     assert!(woven.prominence > 3.0 * truth.prominence, "{woven:?} and {truth:?}");
     assert!(woven.period4 > 2.0 * truth.period4, "{woven:?} and {truth:?}");
-    let two = |x: usize, _| if x % 2 == 0 { 6.0 } else { -6.0 };
+    let two = |x: usize, _| if x.is_multiple_of(2) { 6.0 } else { -6.0 };
     let woven = artefacts::weave(&picture(two)).unwrap().unwrap();
     assert!(woven.period2 > 3.0 * truth.period2, "{woven:?} and {truth:?}");
     assert!((woven.period4 / truth.period4 - 1.0).abs() < 0.2, "{woven:?} and {truth:?}");

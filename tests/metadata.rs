@@ -59,6 +59,7 @@ fn every_format_keeps_or_names() {
         density: Some((11811, 5906)),
         text: vec![("Comment".into(), "words".into())],
         png_colors: vec![(*b"gAMA", vec![0, 1, 134, 160]), (*b"cICP", vec![9, 16, 0, 1])],
+        ..Metadata::default()
     };
     for format in FORMATS {
         let (back, lost) = (through(&full, format).metadata, lost(&full, format));

@@ -2,7 +2,12 @@
 //!
 //! Files made here need nothing. Published ones are compared with what ncnn makes of them, where the packages
 //! lie unpacked in `$SRK_CACHE/models/PACKAGE-VERSION` (`~/.cache/srk` unless set), and the golden files are there.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    clippy::print_stdout
+)]
 mod common;
 mod ncnn_files;
 

@@ -184,25 +184,6 @@ impl WeightsFile {
         Ok(())
     }
 
-    /// Gives those parameters their values whose name and shape the file has; the names of the others.
-    ///
-    /// # Errors
-    /// If the memory of a GPU is full.
-    pub fn apply_matching(&self, parameters: &[Parameter]) -> Result<Vec<String>> {
-        let mut missing = Vec::new();
-        for p in parameters {
-            let old = p.value();
-            match self.tensors.get(p.name()) {
-                Some((shape, values)) if *shape == file_shape(p.layout(), old.shape()) => {
-                    let new = from_file_layout(p.layout(), shape, values);
-                    p.set(new.to_device(&old.device())?.cast(old.dtype())?);
-                }
-                _ => missing.push(p.name().to_owned()),
-            }
-        }
-        Ok(missing)
-    }
-
     /// The file's bytes, values stored as `dtype` (`F32` or `F16`). Names and metadata are sorted, so
     /// that equal content is equal bytes.
     pub fn to_bytes(&self, dtype: DType) -> Vec<u8> {

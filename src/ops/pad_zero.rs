@@ -90,7 +90,7 @@ mod cuda {
     ) -> Result<()> {
         let (n, dtype) = (to.len(), to.dtype());
         let [height, width, c, h, w] = [h + op.bottom, w + op.right, c, h, w].map(Into::into);
-        let args = [from.into(), to.into(), n.into(), height, width, c, h, w];
+        let args = [from.into(), to.into(), n.into(), height, width, c, 0.into(), 0.into(), h, w];
         gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
     }
 }

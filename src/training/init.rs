@@ -1,6 +1,7 @@
 //! Weights to start from: `run.init`, the tensors of another model that fit this one.
 use std::path::Path;
 
+use super::log::Reporter;
 use crate::diffusion::system;
 use crate::engine::parameter::Parameter;
 use crate::error::{Error, Report, Result};
@@ -9,11 +10,11 @@ use crate::models::attentive_grid::LATER;
 use crate::models::weights::{WeightsFile, file_shape, from_file_layout};
 
 /// Gives `network` every tensor of the weights file (or run folder) `path` that has the name and shape of one of
-/// its own, and says in a line which those were.
+/// its own, and reports how many those were, and which start anew.
 ///
 /// # Errors
 /// [`Error::Model`] if the file cannot be read, [`Error::Usage`] if none of its tensors fits.
-pub(super) fn load(network: &dyn Network, path: &Path) -> Result<String> {
+pub(super) fn load(network: &dyn Network, path: &Path, reporter: &mut dyn Reporter) -> Result<()> {
     let file = system::read(path)?;
     let state = network.state();
     let (taken, new): (Vec<_>, Vec<_>) = state.iter().partition(|p| take(p, &file));
@@ -24,16 +25,22 @@ pub(super) fn load(network: &dyn Network, path: &Path) -> Result<String> {
         let report = Report::new(what, format!("{cause} has the name and shape of one of its own"));
         return Err(Error::Usage(report.help("srk models info FILE    shows what it is")));
     }
-    let used = |name: &String| taken.iter().any(|p| p.name().ends_with(name.as_str()));
-    let unused = file.tensors.keys().filter(|name| !used(name)).count();
-    let mut line = format!("{} of {} tensors from {}", taken.len(), state.len(), path.display());
-    if let Some(first) = new.first() {
-        line += &format!("; {} start anew (first: {})", new.len(), first.name());
+    reporter.line(&format!(
+        "starting from {}: {} of {} tensors",
+        path.display(),
+        taken.len(),
+        state.len()
+    ));
+    if !new.is_empty() {
+        let first: Vec<&str> = new.iter().take(5).map(|p| p.name()).collect();
+        reporter.warn(&format!(
+            "{} tensors are not in {} and start at random: {}",
+            new.len(),
+            path.display(),
+            first.join(", ")
+        ));
     }
-    if unused > 0 {
-        line += &format!("; {unused} in the file are not used");
-    }
-    Ok(line)
+    Ok(())
 }
 
 /// Whether `file` holds the tensor of `parameter`, which then has its values. Where a file knows of no later calls,

@@ -101,7 +101,7 @@ impl<'a> Run<'a> {
         if checkpoints.latest().is_none() {
             load_frozen(config, network)?;
             if let Some(path) = &config.run.init {
-                reporter.line(&init::load(network, path)?);
+                init::load(network, path, reporter)?;
             }
         }
         let mut adversary = Adversary::open(config, &mut |text| reporter.warn(text))?;

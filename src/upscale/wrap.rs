@@ -276,7 +276,8 @@ mod tests {
             let Samples::U8(out) = resize(&image, wrap, to, 12).unwrap().samples else { panic!() };
             let step = |a: usize, b: usize| out[a].abs_diff(out[b]);
             let inside = (1..to).map(|x| step(x - 1, x)).max().unwrap();
-            assert!(step(to - 1, 0) <= inside, "{to}: {} {inside}", step(to - 1, 0));
+            // Steepest across the border; both samples are rounded.
+            assert!(step(to - 1, 0) <= inside + 1, "{to}: {} {inside}", step(to - 1, 0));
         }
     }
 }
