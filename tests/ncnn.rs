@@ -430,7 +430,8 @@ fn the_binary_takes_a_param_for_a_model() {
     let (code, _, error) = srk(&["models", "import", "net.param", "--f16"]);
     assert_eq!(code, Some(0), "{error}");
     for (model, output) in [("net.param", "a.png"), ("net.safetensors", "b.png")] {
-        let (code, _, error) = srk(&["upscale", "--device", "cpu", "-m", model, "in.png", output]);
+        let (code, _, error) =
+            srk(&["upscale", "--no-stamp", "--device", "cpu", "-m", model, "in.png", output]);
         assert_eq!(code, Some(0), "{error}");
     }
     let [a, b] =

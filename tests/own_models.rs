@@ -69,7 +69,7 @@ fn any_weights_file_works_where_a_model_is_named() {
     .enumerate()
     {
         let out = format!("{i}.png");
-        let arguments = [&["upscale", "in.png", &out, "-j", "1"], model].concat();
+        let arguments = [&["upscale", "in.png", &out, "-j", "1", "--no-stamp"], model].concat();
         let (code, _, err) = srk(folder.path(), &arguments);
         assert_eq!(code, 0, "{model:?}: {err}");
         assert!(err.contains("14x11 -> 28x22"), "{err}");

@@ -186,6 +186,11 @@ pub(super) fn run(args: Args) -> Result<()> {
 }
 
 impl Args {
+    /// Whether outputs say what made them.
+    fn stamps(&self) -> bool {
+        !self.no_stamp && self.metadata == Kept::Keep
+    }
+
     fn request(&self) -> Result<Request> {
         let usage = |what: &str, help: &str| Error::Usage(Report::new(what, "").help(help));
         let mut inputs = self.inputs.clone();
@@ -374,7 +379,7 @@ impl Work<'_> {
             self.plan(job, format, (image.width, image.height), Outline::of(&image))?;
         plan.damage = damage;
         output.metadata.stamp =
-            (!args.no_stamp).then(|| stamp(args, self.upscaler.system(), plan.steps));
+            args.stamps().then(|| stamp(args, self.upscaler.system(), plan.steps));
         refuse_newcomer(args, &job.output)?;
         if let Some(folder) = job.output.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use super::numpy;
-use super::storage::{Element, Tensor};
+use super::storage::{Element, Tensor, TypeName};
 
 /// The place of a value in a [`Tree`].
 pub(super) type Id = usize;
@@ -95,29 +95,6 @@ impl Global {
             }
             _ => numpy::Call::of(module, name).map_or(Self::Other, Self::Numpy),
         }
-    }
-}
-
-/// The name of a type of numbers: short, so that a pickle may repeat it at will.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TypeName {
-    bytes: [u8; Self::LONGEST],
-    len: usize,
-}
-
-impl TypeName {
-    const LONGEST: usize = 24;
-
-    /// Of torch's `class`, such as `float8_e4m3fn` or `ComplexFloatStorage`; none if that is too long.
-    fn of(class: &str) -> Option<Self> {
-        let name = class.strip_suffix("Storage").unwrap_or(class);
-        let mut bytes = [0; Self::LONGEST];
-        bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
-        Some(Self { bytes, len: name.len() })
-    }
-
-    fn name(&self) -> &str {
-        self.bytes.get(..self.len).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
     }
 }
 
