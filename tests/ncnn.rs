@@ -427,7 +427,7 @@ fn the_binary_takes_a_param_for_a_model() {
     assert_eq!(code, Some(0), "{error}");
     assert!(info.contains("ncnn-graph") && info.contains("squeeze and excitation"), "{info}");
     assert!(info.lines().all(|line| line.len() < 1500), "{info}");
-    let (code, _, error) = srk(&["models", "import", "net.param", "--f16"]);
+    let (code, _, error) = srk(&["models", "import", "net.param"]);
     assert_eq!(code, Some(0), "{error}");
     for (model, output) in [("net.param", "a.png"), ("net.safetensors", "b.png")] {
         let (code, _, error) =
