@@ -10,7 +10,7 @@
 //!
 //! While it is trained, a 3x3 convolution may be two ways side by side (`branches`): 1x1 (`sk`), and 1x1, 3x3,
 //! 1x1 through twice the channels (`conv.0`, `conv.1`, `conv.2`) on a map with a border of zeros, so that both
-//! are linear and fold into one 3x3 (`eval_conv`): see [`fold`].
+//! are linear and fold into one 3x3 (`eval_conv`): done when a file is imported.
 //!
 //! Files of equal size differ in the first line: most networks see `255 (x - mean)` with the mean colour of
 //! DIV2K, some see `x - mean` with another mean, some x as it is. Nothing tells, but for a tensor `no_norm` in

@@ -2,7 +2,7 @@
 //!
 //! The image is continued periodically as far as the network sees over all steps, and what the middle of
 //! that becomes is cut out again. Noise belongs to pixels and is not periodic, so the result goes on a few
-//! pixels ([`FADE`]) beyond the border and fades there into its beginning:
+//! pixels (`FADE`) beyond the border and fades there into its beginning:
 //!
 //! ```text
 //! |   margin   | 0 ........ W-1 | 0' ... FADE-1' |   margin   |      network

@@ -6,7 +6,7 @@
 //! image enlarged by repeating pixels
 //! ```
 //!
-//! What follows from the layers is computed once ([`plan`]): the factor, how wide a border the network eats, so
+//! What follows from the layers is computed once (`plan`): the factor, how wide a border the network eats, so
 //! that the result has exactly `scale` times the image's size; how far an output sees, so that tiles are exact;
 //! and the floats alive at the peak. A value is dropped after the last layer that reads it.
 mod layer;
