@@ -59,7 +59,7 @@ pub(super) struct Args {
     /// Tile size in input pixels: auto, none, or a number
     #[arg(short, long, default_value = "auto", value_parser = tile_size)]
     tile: TileSize,
-    /// Memory for the whole process, such as 2G or 50%; large outputs are written as they are made
+    /// Memory to plan with, such as 2G or 50%; large outputs are written as they are made
     /// [default: the picture and about 0.6G]
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     ram: Option<u64>,
