@@ -392,7 +392,8 @@ fn training_refuses_what_it_cannot_use() {
     let b = Bench::new();
     let train = |more: &[&str]| {
         let small = ["model.channels=16", "model.blocks=1", "run.steps=2", "data.train.crop=32"];
-        let mut arguments = vec!["train", "--recipe", "srk-x4", "--set", "data.val.paths=[]"];
+        let mut arguments =
+            vec!["train", "--recipe", "dual-domain-grid", "--set", "data.val.paths=[]"];
         for setting in small.iter().chain(&["data.train.paths=[\"photos\"]"]).chain(more) {
             arguments.extend(["--set", setting]);
         }
@@ -413,5 +414,53 @@ fn training_refuses_what_it_cannot_use() {
     fs::write(b.path("photos/broken.png"), "no picture").unwrap();
     let run = train(&[]).worked();
     assert!(run.err.contains("broken.png"), "{}", run.err);
-    assert!(b.path("runs/srk-x4/ckpt/2/ema.safetensors").exists());
+    assert!(b.path("runs/dual-domain-grid/ckpt/2/ema.safetensors").exists());
+}
+
+/// The last event of a picture.
+fn file_event(out: &str) -> serde_json::Value {
+    let events =
+        out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    events.filter(|e| e["event"] == "file").last().expect("an event of a file")
+}
+
+/// A JPEG goes to the model for pictures as they are, which is told its quality; a clean PNG to the other.
+#[test]
+fn the_model_is_chosen_by_what_a_picture_shows() {
+    let b = Bench::new();
+    let smooth = |x: u32, y: u32| {
+        let wave = |v: f32| 120.0 + 60.0 * (v / 17.0).sin();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let levels = [wave(x as f32), wave(y as f32), wave((x + y) as f32)].map(|v| v as u8);
+        image::Rgb(levels)
+    };
+    let picture = image::RgbImage::from_fn(64, 48, smooth);
+    picture.save(b.path("clean.png")).unwrap();
+    let mut jpeg = fs::File::create(b.path("web.jpg")).unwrap();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 40);
+    picture.write_with_encoder(encoder).unwrap();
+    let run = |input: &str, output: &str, more: &[&str]| {
+        let arguments = [&["upscale", input, output, "--steps", "1", "--json"], more].concat();
+        file_event(&b.srk(&arguments).worked().out)
+    };
+    let web = run("web.jpg", "1.png", &[]);
+    assert_eq!(web["model"], "srk-photo-x4");
+    let quality = web["damage"]["found"]["jpeg_quality"].as_f64().unwrap();
+    assert!((quality - 40.0).abs() < 2.0, "{web}");
+    assert_eq!(web["damage"]["found"]["jpeg_quality_from"], "tables");
+    assert_eq!(web["damage"]["told"]["jpeg_quality"], web["damage"]["found"]["jpeg_quality"]);
+    assert_eq!(run("clean.png", "2.png", &[])["model"], "srk-x4");
+    // What was asked for counts more than what is seen.
+    assert_eq!(run("web.jpg", "3.png", &["--denoise", "0"])["model"], "srk-x4");
+    assert_eq!(run("clean.png", "4.png", &["--denoise", "1"])["model"], "srk-photo-x4");
+    let half = run("web.jpg", "5.png", &["--denoise", "0.5", "-m", "srk-photo-x4"]);
+    let told = half["damage"]["told"]["jpeg_quality"].as_f64().unwrap();
+    assert!((told - (50.0 + quality / 2.0)).abs() < 1e-3, "{half}");
+    let none = run("web.jpg", "6.png", &["--denoise", "0", "-m", "srk-photo-x4"]);
+    assert_eq!(none["damage"]["told"]["jpeg_quality"], 100.0);
+    let said = b.srk(&["upscale", "web.jpg", "7.png", "--steps", "1"]).worked().err;
+    assert!(said.contains("JPEG of quality 40") && said.contains("srk-photo-x4"), "{said}");
+    b.srk(&["upscale", "web.jpg", "8.png", "--denoise", "2"]).failed(2, &["auto", "0", "1"]);
+    b.srk(&["upscale", "web.jpg", "8.png", "--denoise", "1", "-m", "srk-x4"])
+        .failed(2, &["--denoise", "srk-photo-x4"]);
 }

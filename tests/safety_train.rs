@@ -291,6 +291,14 @@ fn a_run_starts_from_given_weights() {
         let near = values.iter().zip(&new[name].1).all(|(a, b)| (a - b).abs() < 1e-6);
         assert!(near, "{name} does not come from the weights given");
     }
+    // Under other names: the second convolution of the time's network starts as the first.
+    let names = r#"run.init_names={ "time.2." = "time.0." }"#;
+    let named = [&settings[1..], &["run.name=named", names]].concat();
+    let run = place.run(&out, &named);
+    assert_eq!(run.code, 0, "{}", run.err);
+    let named = read("named/ckpt/1/model.safetensors");
+    let (from, to) = (&old["time.0.bias"], &named["time.2.bias"]);
+    assert!(from.0 == to.0 && from.1.iter().zip(&to.1).all(|(a, b)| (a - b).abs() < 1e-6));
     // Another width: what fits is taken, the rest is named. Nothing fits: an error.
     let wider = [&settings[1..], &["run.name=wide", "model.time_dim=16"]].concat();
     let run = place.run(&out, &wider);

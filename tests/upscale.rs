@@ -9,6 +9,7 @@ use srk::engine::rng::{Purpose, Stream};
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
 use srk::imaging::{Color, Image, Samples};
+use srk::models::attentive_grid::AttentiveGridConfig;
 use srk::models::dual_domain_grid::DualDomainGridConfig;
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
 use srk::models::{ModelConfig, Network};
@@ -103,6 +104,42 @@ fn tiles_of_any_size_equal_the_whole() {
     let whole = run(&system, &image, TileSize::None);
     for side in [16, 64] {
         assert!(whole == run(&system, &image, TileSize::Side(side)), "tiles of {side} differ");
+    }
+}
+
+/// The default network with weights of which none is zero.
+fn rolling_system() -> Upscaler {
+    let mut system = System::open("srk-x4").unwrap();
+    let config = AttentiveGridConfig { channels: 16, blocks: 2, ..Default::default() };
+    system.config.model = ModelConfig::AttentiveGrid(config);
+    system.network = system.config.model.build(1);
+    for (i, parameter) in system.network.parameters().iter().enumerate() {
+        let shape = parameter.value().shape().to_vec();
+        let values: Vec<f32> = random(&shape, 100 + i as u64).iter().map(|v| 0.1 * v).collect();
+        parameter.set(Tensor::from_vec(values, &shape));
+    }
+    on_cpu(system)
+}
+
+/// Rows of every height, and heights that no block divides.
+#[test]
+fn pictures_that_roll_through_the_network_equal_the_whole() {
+    let system = rolling_system();
+    for (height, steps) in [(203, 1), (64, 2), (130, 2), (101, 4), (17, 3)] {
+        let image = picture(37, height);
+        let made = |tile: TileSize, memory: u64| {
+            let settings = Settings { steps: Some(steps), seed: 9, tile, memory };
+            let plan = plan(&system, 37, height, &settings).unwrap();
+            let (output, _) = upscale(&system, &image, &plan, 9, &mut |_, _| Ok(())).unwrap();
+            (plan, output)
+        };
+        let whole = made(TileSize::None, 1 << 30).1;
+        for rows in [16, 20, 28] {
+            let memory = system.system().network.rolling_bytes(37, rows, steps).unwrap();
+            let (plan, output) = made(TileSize::Auto, memory);
+            assert_eq!(plan.rolled, height > 16, "{height} rows");
+            assert!(output.samples == whole.samples, "{height} rows, {rows} at a time");
+        }
     }
 }
 

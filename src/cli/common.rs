@@ -174,11 +174,14 @@ impl Precision {
     }
 }
 
+/// What `-m` calls the choice by what a picture shows.
+pub(super) const AUTO: &str = "auto";
+
 /// Which model.
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelChoice {
-    /// A model of this binary, a weights file (srk's own, .pth, .pt, .safetensors), the folder of a training run,
-    /// or with -n a folder of models [default: srk-x4]
+    /// A model of this binary (srk models list), a weights file (srk's own, .pth, .pt, .safetensors), the folder of a
+    /// training run, or with -n a folder of models [default: auto, by what each picture shows]
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
     /// The model's name in the folder -m; alone, the same as -m
@@ -189,7 +192,7 @@ pub(super) struct ModelChoice {
 impl std::fmt::Display for ModelChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.model, &self.name) {
-            (None, None) => f.write_str(System::embedded()[0]),
+            (None, None) => f.write_str(AUTO),
             (Some(model), None) | (None, Some(model)) => f.write_str(model),
             (Some(folder), Some(name)) => write!(f, "{name} of {folder}"),
         }
@@ -197,10 +200,17 @@ impl std::fmt::Display for ModelChoice {
 }
 
 impl ModelChoice {
-    /// Opens it.
+    /// Whether each picture is to choose.
+    pub(super) fn is_auto(&self) -> bool {
+        let named = self.model.as_deref().or(self.name.as_deref());
+        !(self.model.is_some() && self.name.is_some()) && named.is_none_or(|name| name == AUTO)
+    }
+
+    /// Opens it; where each picture is to choose, what clean ones take.
     pub(super) fn open(&self) -> Result<System> {
         match (&self.model, &self.name) {
-            (None, None) => open::open(System::embedded()[0]),
+            _ if self.is_auto() => System::open(System::CLEAN),
+            (None, None) => unreachable!("that is auto"),
             (Some(model), None) | (None, Some(model)) => open::open(model),
             (Some(folder), Some(name)) => {
                 let path = open::in_folder(folder.as_ref(), name)?;
@@ -266,8 +276,8 @@ pub(super) fn precision_name(system: &System) -> &'static str {
 }
 
 /// Model, device and precision for people.
-pub(super) fn where_it_runs(system: &System) -> String {
-    let (name, precision) = (&system.name, precision_name(system));
+pub(super) fn where_it_runs(name: &str, system: &System) -> String {
+    let precision = precision_name(system);
     match system.network.device() {
         Device::Cpu => {
             format!("{name} on the CPU in {precision}, {} threads", rayon::current_num_threads())

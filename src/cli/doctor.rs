@@ -19,7 +19,11 @@ const TOLERANCE: f64 = 1e-4;
 
 pub(super) fn run(args: Args) -> Result<()> {
     let (cases, worst) = self_test()?;
-    let model = System::open(System::embedded()[0])?;
+    let models = System::embedded().map(|name| {
+        let parameters = System::open(name)?.network.parameter_count();
+        Ok(format!("{name}, {parameters} parameters"))
+    });
+    let models = models.into_iter().collect::<Result<Vec<_>>>()?.join("; ");
     let memory_mib = common::available_memory() >> 20;
     let threads = rayon::current_num_threads();
     let passed = worst <= TOLERANCE;
@@ -34,7 +38,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         ("libraries", libraries()),
         ("reads", "PNG JPEG WebP TIFF BMP PNM GIF".to_owned()),
         ("writes", "PNG JPEG WebP TIFF BMP".to_owned()),
-        ("model", format!("{}, {} parameters", model.name, model.network.parameter_count())),
+        ("models", models),
         (
             "self-test",
             format!(

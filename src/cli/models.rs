@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::import as import_command;
 use super::print::line as print;
-use crate::diffusion::system::System;
+use crate::diffusion::system::{DEGRADE, System};
 use crate::engine::device::DType;
 use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
@@ -80,7 +80,7 @@ pub(super) fn run(args: Args) -> Result<()> {
             let file = WeightsFile::of(&system.network.state(), metadata)?;
             let mut config = system.config;
             config.default_steps = default_steps;
-            let keep = ["srk.step", "srk.recipe", "srk.license", "srk.assumed"];
+            let keep = ["srk.step", "srk.recipe", "srk.license", "srk.assumed", DEGRADE];
             let mut extra: Vec<(&str, String)> =
                 keep.iter().filter_map(|k| Some((*k, file.metadata.get(*k)?.clone()))).collect();
             extra.extend(license.map(|l| ("srk.license", l)));

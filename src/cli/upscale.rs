@@ -1,4 +1,5 @@
 //! `srk upscale`.
+mod choice;
 mod options;
 mod report;
 
@@ -8,6 +9,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use choice::{Denoise, Models};
 use options::{Alpha, Kept, positive, tile_size, wrap_sides};
 use report::{Outcome, Output, Summary, Tally, first_done};
 
@@ -16,9 +18,9 @@ use crate::diffusion::system::System;
 use crate::engine::outputs::identity;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
+use crate::imaging::damage::Findings;
 use crate::imaging::encode::{EncodeOptions, Format, Outline};
 use crate::imaging::{self, Image, Metadata, folder};
-use crate::models::damage::Damage;
 use crate::upscale::bands::Sink;
 use crate::upscale::budget::{self, Budget, Wanted};
 use crate::upscale::jobs::{Existing, Job, Jobs, Request};
@@ -53,6 +55,9 @@ pub(super) struct Args {
     steps: Option<u32>,
     #[command(flatten)]
     sampling: Sampling,
+    /// How much noise and compression is taken away: auto (what the picture shows), or from 0 (none) to 1
+    #[arg(long, default_value = "auto", value_name = "AMOUNT", value_parser = choice::denoise)]
+    denoise: Denoise,
     /// The seed of the noise; the same seed gives the same bytes
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -113,19 +118,18 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
     let mut request = args.request()?;
-    let mut system = args.model.open()?;
-    args.sampling.apply(&mut system)?;
+    let models = Models::open(&args.model, &args.sampling, &args.device, args.precision)?;
+    models.check(args.denoise)?;
+    let system = models.any().system();
     request.suffix = format!("_x{}", args.scale.unwrap_or(system.scale() as f64));
     let Jobs { jobs, left_out } = request.jobs()?;
-    let upscaler = common::place(system, &args.device, args.precision)?;
-    let system = upscaler.system();
     let stop = common::stop_on_signals()?;
     let started = Instant::now();
     let mut out = Output { json: args.json, quiet: args.quiet };
-    out.event(json!({"event": "start", "model": system.name, "files": jobs.len(),
+    out.event(json!({"event": "start", "model": models.name(), "files": jobs.len(),
         "device": common::device_name(system), "precision": common::precision_name(system),
         "seed": args.seed, "left_out": left_out}));
-    out.say(&common::where_it_runs(system));
+    out.say(&common::where_it_runs(models.name(), system));
     for note in &system.notes {
         out.say(&format!("warning: {note}"));
     }
@@ -140,7 +144,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let to_do: Vec<&Job> = jobs.iter().filter(|job| !job.skip).collect();
     let work = Work {
         args: &args,
-        upscaler: &upscaler,
+        models: &models,
         budget: Budget::new(args.ram, to_do.len() > 1),
         reader: Reader::start(to_do.iter().map(|job| job.input.clone()).collect()),
         writer: Writer::start(),
@@ -335,7 +339,7 @@ fn note_of_overlap(upscaler: &Upscaler, plan: &Plan) -> Option<String> {
 /// What all pictures of a run share.
 struct Work<'a> {
     args: &'a Args,
-    upscaler: &'a Upscaler,
+    models: &'a Models,
     budget: Budget,
     reader: Reader,
     writer: Writer,
@@ -365,28 +369,31 @@ impl Work<'_> {
         // A picture that was not decoded ahead is not small: nothing is done before it is known to fit.
         let mut image = self.reader.next(&job.input, &|file, header| {
             self.budget.check_decoding(&job.input.display().to_string(), file, header)?;
-            self.plan(job, format, (header.width, header.height), header.outline()).map(|_| ())
+            let size = (header.width, header.height);
+            self.plan(job, self.models.any(), format, size, header.outline()).map(|_| ())
         })?;
         if args.alpha == Alpha::Drop {
             image.alpha = None;
         }
-        let damage = match self.upscaler.system().network.takes_damage() {
-            true => imaging::damage::seen(&image)?,
-            false => Damage::default(),
-        };
+        let findings = self.findings(&image)?;
+        let upscaler = self.models.of(&findings, args.denoise);
+        let system = upscaler.system();
+        if self.looks() {
+            let (name, model) = (job.input.display(), &system.name);
+            out.say(&format!("{name}: {findings}; enlarged by {model}"));
+        }
         image.metadata = args.kept(std::mem::take(&mut image.metadata));
         let (mut plan, mut output) =
-            self.plan(job, format, (image.width, image.height), Outline::of(&image))?;
-        plan.damage = damage;
-        output.metadata.stamp =
-            args.stamps().then(|| stamp(args, self.upscaler.system(), plan.steps));
+            self.plan(job, upscaler, format, (image.width, image.height), Outline::of(&image))?;
+        plan.damage = choice::told(system, &findings, args.denoise);
+        output.metadata.stamp = args.stamps().then(|| stamp(args, system, plan.steps));
         refuse_newcomer(args, &job.output)?;
         if let Some(folder) = job.output.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| {
                 Error::Failed(Report::new(format!("cannot create {}", folder.display()), e))
             })?;
         }
-        if let Some(note) = note_of_overlap(self.upscaler, &plan) {
+        if let Some(note) = note_of_overlap(upscaler, &plan) {
             out.say(&note);
         }
         pool::budget(Budget::for_tiles(&plan));
@@ -404,8 +411,8 @@ impl Work<'_> {
         };
         let to = (output.width, output.height);
         let done = match args.wrap == Wrap::default() {
-            true => self.strips(&image, &plan, to, &mut on_call, put),
-            false => self.texture(&image, &plan, to, &mut on_call, put),
+            true => self.strips(upscaler, &image, &plan, to, &mut on_call, put),
+            false => self.texture(upscaler, &image, &plan, to, &mut on_call, put),
         };
         bar.finish_and_clear();
         let report = match done {
@@ -424,21 +431,39 @@ impl Work<'_> {
             started,
             report,
             note: args.without_effect(format),
+            model: system.name.clone(),
+            damage: self.looks().then(|| choice::json(&findings, &plan.damage, args.denoise)),
         };
         Ok((summary, writing.end()))
     }
 
+    /// Whether pictures are looked at for damage.
+    fn looks(&self) -> bool {
+        match self.models {
+            Models::One(upscaler) => upscaler.system().knows_damage(),
+            Models::Auto { .. } => true,
+        }
+    }
+
+    fn findings(&self, image: &Image) -> Result<Findings> {
+        match self.looks() {
+            true => imaging::damage::seen(image),
+            false => Ok(Findings::default()),
+        }
+    }
+
     fn strips(
         &self,
+        upscaler: &Upscaler,
         image: &Image,
         plan: &Plan,
         to: (usize, usize),
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
         put: &mut Sink<'_>,
     ) -> Result<upscale::Report> {
-        let mut resampler = budget::resampler(image, self.upscaler.system().scale(), to)?;
+        let mut resampler = budget::resampler(image, upscaler.system().scale(), to)?;
         let seed = self.args.seed;
-        upscale::upscale_strips(self.upscaler, image, plan, seed, on_call, &mut |strip| {
+        upscale::upscale_strips(upscaler, image, plan, seed, on_call, &mut |strip| {
             match &mut resampler {
                 Some(resampler) => resampler.add(&strip, put),
                 None => put(strip),
@@ -449,6 +474,7 @@ impl Work<'_> {
     /// A texture is made as a whole: its end fades into its beginning.
     fn texture(
         &self,
+        upscaler: &Upscaler,
         image: &Image,
         plan: &Plan,
         to: (usize, usize),
@@ -457,13 +483,8 @@ impl Work<'_> {
     ) -> Result<upscale::Report> {
         let (args, size) = (self.args, (image.width, image.height));
         let steps = args.steps.map(|n| n as usize);
-        let (mut output, report) = Continued::new(self.upscaler, size, args.wrap, steps).upscale(
-            self.upscaler,
-            image,
-            plan,
-            args.seed,
-            on_call,
-        )?;
+        let (mut output, report) = Continued::new(upscaler, size, args.wrap, steps)
+            .upscale(upscaler, image, plan, args.seed, on_call)?;
         if (output.width, output.height) != to {
             output = wrap::resize(&output, args.wrap, to.0, to.1)?;
         }
@@ -476,11 +497,12 @@ impl Work<'_> {
     fn plan(
         &self,
         job: &Job,
+        upscaler: &Upscaler,
         format: Format,
         size: (usize, usize),
         like: Outline,
     ) -> Result<(Plan, Outline)> {
-        let (args, system) = (self.args, self.upscaler.system());
+        let (args, system) = (self.args, upscaler.system());
         let (input, name) = (job.input.display().to_string(), job.output.display().to_string());
         let pixel = like.bytes_per_pixel() as u64;
         let output = args.outline(system, size, like);
@@ -494,10 +516,10 @@ impl Work<'_> {
         refuse_lost_alpha(&output, format, &name)?;
         let picture = (size.0 * size.1) as u64 * pixel;
         let steps = args.steps.map(|n| n as usize);
-        let from = Continued::new(self.upscaler, size, args.wrap, steps).size();
+        let from = Continued::new(upscaler, size, args.wrap, steps).size();
         let wanted = Wanted { name: &input, from, picture, output: &output, format };
-        let settings = args.settings(common::memory_for(self.upscaler, 0)?);
-        let plan = self.budget.plan(self.upscaler, &wanted, &settings)?;
+        let settings = args.settings(common::memory_for(upscaler, 0)?);
+        let plan = self.budget.plan(upscaler, &wanted, &settings)?;
         Ok((plan, output))
     }
 }

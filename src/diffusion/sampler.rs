@@ -396,10 +396,7 @@ impl Walk {
     ) -> Result<Self> {
         let chain = diffusion.process.chain();
         let t = respaced(chain.steps(), steps);
-        let start = match diffusion.sampler.start {
-            Start::Noise => Marginal { x0: 0.0, y0: 0.0, noise: 1.0 },
-            Start::Marginal => chain.marginal(chain.steps()),
-        };
+        let start = start(diffusion, &chain);
         let of_images = |scale: f64| {
             let row = [start.x0, start.y0, start.noise].map(|v| f32::from_f64(v * scale));
             Tensor::from_slice_on(device, &row.repeat(images), &[images, 3])
@@ -528,8 +525,21 @@ impl Walk {
 /// Takes a state one step on, and writes the predicted clean image where it is wanted.
 type TakeStep<'a> = dyn FnMut(Option<&mut Tensor>, &mut Tensor) -> Result<()> + 'a;
 
+/// What the state at T is made of.
+pub(super) fn start(diffusion: &Diffusion, chain: &Chain) -> Marginal {
+    match diffusion.sampler.start {
+        Start::Noise => Marginal { x0: 0.0, y0: 0.0, noise: 1.0 },
+        Start::Marginal => chain.marginal(chain.steps()),
+    }
+}
+
 /// The step from t to `next`, or to the clean image if there is no next.
-fn factors(diffusion: &Diffusion, chain: &Chain, t: usize, next: Option<&usize>) -> Factors {
+pub(super) fn factors(
+    diffusion: &Diffusion,
+    chain: &Chain,
+    t: usize,
+    next: Option<&usize>,
+) -> Factors {
     // Latents have no bounds.
     let clamp = match diffusion.space {
         Space::Pixel => diffusion.sampler.clamp,

@@ -11,9 +11,14 @@ use crate::error::{Error, Report, Result};
 use crate::models::weights::WeightsFile;
 use crate::models::{ModelConfig, Network, most_numbers, run_folder};
 
-/// The model that the binary carries, and the name it goes by.
-const EMBEDDED: (&str, &[u8]) =
-    ("srk-x4", include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/srk-x4.safetensors")));
+/// The models that the binary carries, and the names they go by.
+const EMBEDDED: [(&str, &[u8]); 2] = [
+    ("srk-photo-x4", include_bytes!("../../weights/srk-photo-x4.safetensors")),
+    (System::CLEAN, include_bytes!("../../weights/srk-x4.safetensors")),
+];
+
+/// The key of the metadata with the preset of damage that a model was trained on.
+pub const DEGRADE: &str = "srk.degrade";
 
 /// What a weights file says about itself: JSON under `srk.config` and `srk.diffusion` and a number
 /// under `srk.default_steps` in its metadata.
@@ -42,9 +47,12 @@ pub struct System {
 }
 
 impl System {
-    /// The names of the models that the binary carries.
-    pub const fn embedded() -> [&'static str; 1] {
-        [EMBEDDED.0]
+    /// The embedded model for pictures without noise or compression.
+    pub const CLEAN: &str = "srk-x4";
+
+    /// The names of the models that the binary carries: for pictures as they are, and for clean ones.
+    pub fn embedded() -> [&'static str; 2] {
+        EMBEDDED.map(|(name, _)| name)
     }
 
     /// Opens a model by the name of an embedded one, as a file, or as the folder of a training run: its
@@ -53,11 +61,12 @@ impl System {
     /// # Errors
     /// [`Error::Model`] if there is none of that name, or the file is damaged or does not fit.
     pub fn open(model: &str) -> Result<Self> {
-        if model == EMBEDDED.0 {
-            return Self::from_file(&WeightsFile::parse(EMBEDDED.1, EMBEDDED.0)?, model);
+        if let Some((name, bytes)) = EMBEDDED.iter().find(|(name, _)| *name == model) {
+            return Self::from_file(&WeightsFile::parse(bytes, name)?, model);
         }
         if !Path::new(model).exists() {
-            let cause = format!("it is neither a model of this binary ({}) nor a file", EMBEDDED.0);
+            let names = Self::embedded().join(", ");
+            let cause = format!("it is neither a model of this binary ({names}) nor a file");
             let report = Report::new(format!("there is no model {model}"), cause);
             return Err(Error::Model(
                 report.help("srk models list    shows the models that are there"),
@@ -97,6 +106,12 @@ impl System {
     /// The factor between low and high resolution.
     pub const fn scale(&self) -> usize {
         self.config.model.scale()
+    }
+
+    /// Whether the network was trained on damaged pictures and told how damaged they are.
+    pub fn knows_damage(&self) -> bool {
+        let clean = self.metadata.get(DEGRADE).is_some_and(|preset| preset == "bicubic");
+        self.network.takes_damage() && !clean
     }
 
     /// Calls of the network a picture takes unless the user says otherwise.

@@ -32,23 +32,146 @@ pub fn quality_of_table(table: &[u16; 64]) -> f32 {
     quality.clamp(1.0, 100.0)
 }
 
-/// The damage that can be seen of `image`: what its file said of JPEG, and the noise where no compression has
-/// taken part of it away.
+/// The last JPEG compression of a picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Jpeg {
+    /// Its quality, 1..=100 on the scale of the Independent JPEG Group.
+    pub quality: f32,
+    /// Whether the file states it by its quantisation tables; else it is estimated from the blocks that are seen.
+    pub stated: bool,
+}
+
+/// What a picture shows of its damage.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Findings {
+    /// Of JPEG compression; none where neither the file nor the pixels show any.
+    pub jpeg: Option<Jpeg>,
+    /// The standard deviation of its noise, in levels of 0..=255; none where compression hides it, or the picture is
+    /// too small to tell noise from texture.
+    pub noise: Option<f32>,
+}
+
+impl Findings {
+    /// As a network is told.
+    pub fn damage(&self) -> Damage {
+        Damage { jpeg_quality: self.jpeg.map(|j| j.quality), noise: self.noise, blur: None }
+    }
+
+    /// Whether a network for clean pictures would sharpen what does not belong to the picture.
+    pub fn is_damaged(&self) -> bool {
+        self.jpeg.is_some_and(|j| j.quality < CLEAN_QUALITY)
+            || self.noise.is_some_and(|n| n > CLEAN_NOISE)
+    }
+}
+
+impl std::fmt::Display for Findings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.jpeg {
+            Some(Jpeg { quality, stated: true }) => write!(f, "JPEG of quality {quality:.0}")?,
+            Some(Jpeg { quality, .. }) => write!(f, "blocks as of JPEG quality {quality:.0}")?,
+            None => f.write_str("no compression")?,
+        }
+        match self.noise {
+            Some(noise) => write!(f, ", noise {noise:.1}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What can be seen of the damage to `image`: what its file said of JPEG or else the steps between its blocks, and
+/// the noise where no compression has taken part of it away.
 ///
 /// # Errors
 /// If the lengths in the image do not fit together.
-pub fn seen(image: &Image) -> Result<Damage> {
-    let jpeg_quality = image.metadata.jpeg_quality;
-    let hidden = jpeg_quality.is_some_and(|q| q < HONEST_QUALITY);
+pub fn seen(image: &Image) -> Result<Findings> {
+    let stated = image.metadata.jpeg_quality.map(|quality| Jpeg { quality, stated: true });
+    let jpeg = match stated {
+        Some(jpeg) => Some(jpeg),
+        None => blocks(image)?.map(|quality| Jpeg { quality, stated: false }),
+    };
+    let hidden = jpeg.is_some_and(|j| j.quality < HONEST_QUALITY);
     let noise = if hidden { None } else { noise(image)? };
-    Ok(Damage { jpeg_quality, noise, blur: None })
+    Ok(Findings { jpeg, noise })
 }
+
+/// From this quality on a JPEG is as good as none.
+const CLEAN_QUALITY: f32 = 97.0;
+
+/// More noise than this, in levels, is not the texture of a clean picture's flattest parts.
+const CLEAN_NOISE: f32 = 5.0;
 
 /// From this quality on compression leaves noise nearly as it is.
 const HONEST_QUALITY: f32 = 90.0;
 
+/// How large the steps between the 8x8 blocks of JPEG are, over those within blocks, at some qualities: medians over
+/// 61 pictures of 85 to 768 pixels a side, of which without compression none had more than 1.21.
+const STEPS: [(f32, f32); 4] = [(1.25, 80.0), (1.5, 60.0), (1.87, 40.0), (2.4, 25.0)];
+
+/// The quality that steps between blocks of 8x8 pixels speak of; none if there are no more steps than elsewhere, or
+/// the picture has fewer than two blocks a side.
+///
+/// # Errors
+/// If the lengths in the image do not fit together.
+pub fn blocks(image: &Image) -> Result<Option<f32>> {
+    let (width, height) = (image.width, image.height);
+    if width < 3 * PATCH || height < 3 * PATCH {
+        return Ok(None);
+    }
+    // Sums and counts of steps [within, between] across columns, and across rows.
+    let mut sums = [[0.0f64; 2]; 2];
+    let mut counts = [[0u64; 2]; 2];
+    let mut add = |axis: usize, at: usize, [a, b, c, d]: [f64; 4]| {
+        let between = usize::from(at.is_multiple_of(PATCH));
+        // What is left of the step from b to c where a slope would go on.
+        sums[axis][between] += (1.5 * (b - c) - 0.5 * (a - d)).abs();
+        counts[axis][between] += 1;
+    };
+    for top in (0..height).step_by(PATCH) {
+        let first = top.saturating_sub(2);
+        let rows = (top + PATCH + 1).min(height) - first;
+        let luma = luma(image, Rect::new(0, first, width, rows))?;
+        let at = |x: usize, y: usize| luma[(y - first) * width + x];
+        for y in top..(top + PATCH).min(height) {
+            for x in 2..width - 1 {
+                add(0, x, [at(x - 2, y), at(x - 1, y), at(x, y), at(x + 1, y)]);
+            }
+            if y >= 2 && y + 1 < height {
+                for x in 0..width {
+                    add(1, y, [at(x, y - 2), at(x, y - 1), at(x, y), at(x, y + 1)]);
+                }
+            }
+        }
+    }
+    let ratio = |axis: usize| {
+        let mean = |between: usize| sums[axis][between] / counts[axis][between].max(1) as f64;
+        if mean(0) > 0.0 { mean(1) / mean(0) } else { 1.0 }
+    };
+    #[allow(clippy::cast_possible_truncation)] // An estimate.
+    let step = f64::midpoint(ratio(0), ratio(1)) as f32;
+    let (least, most) = (STEPS[0], STEPS[STEPS.len() - 1]);
+    if step < least.0 {
+        return Ok(None);
+    }
+    let between = STEPS.windows(2).find(|pair| step < pair[1].0);
+    Ok(Some(between.map_or(most.1, |pair| {
+        let share = (step - pair[0].0) / (pair[1].0 - pair[0].0);
+        pair[0].1 + share * (pair[1].1 - pair[0].1)
+    })))
+}
+
+/// Luma of a part of `image`, in levels of 0..=255.
+fn luma(image: &Image, part: Rect) -> Result<Vec<f64>> {
+    let levels = |p: &[f32]| {
+        255.0 * (0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2]))
+    };
+    Ok(image.rgb_f32(part)?.chunks_exact(3).map(levels).collect())
+}
+
 /// Side of the patches that are compared.
 const PATCH: usize = 8;
+
+/// In fewer patches there may be none without texture.
+const LEAST_PATCHES: usize = 200;
 
 /// How much the mean of the flattest tenth lies below the mean of all patches of pure noise.
 const FLATTEST: f64 = 0.85;
@@ -61,20 +184,13 @@ const FLATTEST: f64 = 0.85;
 pub fn noise(image: &Image) -> Result<Option<f32>> {
     let (columns, rows) =
         (image.width.saturating_sub(2) / PATCH, image.height.saturating_sub(2) / PATCH);
-    if columns * rows < 16 {
+    if columns * rows < LEAST_PATCHES {
         return Ok(None);
     }
     let mut patches = Vec::with_capacity(columns * rows);
     for row in 0..rows {
         let band = Rect::new(0, row * PATCH, image.width, PATCH + 2);
-        let luma: Vec<f64> = image
-            .rgb_f32(band)?
-            .chunks_exact(3)
-            .map(|p| {
-                255.0
-                    * (0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2]))
-            })
-            .collect();
+        let luma = luma(image, band)?;
         patches
             .extend((0..columns).filter_map(|column| of_patch(&luma, image.width, column * PATCH)));
     }
@@ -111,7 +227,7 @@ fn of_patch(luma: &[f64], width: usize, left: usize) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::engine::rng::{Purpose, Stream};
-    use crate::imaging::Color;
+    use crate::imaging::{Color, lossy};
 
     #[test]
     fn tables_of_libjpeg_are_recognised() {
@@ -141,5 +257,31 @@ mod tests {
             let found = noise(&image).unwrap().unwrap();
             assert!((found - sigma).abs() < 0.35 + 0.12 * sigma, "{sigma} is measured as {found}");
         }
+    }
+    #[test]
+    fn blocks_are_seen_where_the_file_does_not_say() {
+        let mut draws = Stream::new(1, Purpose::Weights, 0).sequence();
+        let waves: Vec<[f32; 3]> =
+            (0..24).map(|_| [0.9, 0.9, 6.3].map(|k| k * draws.uniform() as f32)).collect();
+        let mut pixels = vec![];
+        for y in 0..96 {
+            for x in 0..128 {
+                let sum: f32 =
+                    waves.iter().map(|[a, b, c]| (a * x as f32 + b * y as f32 + c).sin()).sum();
+                pixels.extend([(128.0 + 10.0 * sum).clamp(0.0, 255.0) as u8; 3]);
+            }
+        }
+        let found = |pixels: Vec<u8>| {
+            blocks(&Image::from_u8(128, 96, Color::Rgb, pixels).unwrap()).unwrap()
+        };
+        let compressed = |quality: u8| {
+            let file = lossy::jpeg(&pixels, 128, 96, quality, lossy::Chroma::Full).unwrap();
+            found(lossy::pixels(&file).unwrap())
+        };
+        assert_eq!(found(pixels.clone()), None);
+        let (coarse, fine) = (compressed(20).unwrap(), compressed(50));
+        assert!(coarse < 50.0, "{coarse}");
+        assert!(fine.is_none_or(|fine| fine > coarse), "{fine:?} and {coarse}");
+        assert_eq!(compressed(95), None);
     }
 }

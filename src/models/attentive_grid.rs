@@ -14,6 +14,8 @@
 //! y  = blocks of  (g + y) (sigmoid(g) - 1/2),  g = conv3 lrelu conv3 lrelu conv3 lrelu conv3 (y + linear e)
 //! x0 = shuffle s of conv3(conv3(y) + f)                         [N, H, W, 3]
 //! ```
+mod rolling;
+
 use serde::{Deserialize, Serialize};
 
 use super::damage::TOLD;
@@ -23,6 +25,7 @@ use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
+use crate::nn::rolling::RollingCall;
 use crate::nn::{Conv2d, GatedBlock, Init, Linear};
 use crate::ops::time_embedding::TimeEmbedding;
 
@@ -52,9 +55,11 @@ impl Default for AttentiveGridConfig {
     }
 }
 
-/// All layers that work on images.
+/// All layers of an expert.
 #[derive(Debug)]
 struct Trunk {
+    time_dim: usize,
+    embedding: [Linear; 2],
     low: Conv2d,
     state: Option<Conv2d>,
     blocks: Vec<(GatedBlock, Linear)>,
@@ -64,12 +69,15 @@ struct Trunk {
 
 impl Trunk {
     fn new(init: &mut Init, config: &AttentiveGridConfig, sees_state: bool) -> Self {
-        let (c, image) = (config.channels, 3 * config.scale * config.scale);
+        let (c, image, dim) = (config.channels, 3 * config.scale * config.scale, config.time_dim);
+        let embedding = init.at("told", |init| {
+            [Linear::new(init, "0", dim + TOLD, dim), Linear::new(init, "2", dim, dim)]
+        });
         let low = Conv2d::same(init, "conv_1", 3, c, 3);
         let block = |i: usize| {
             init.at(format!("block_{}", i + 1), |init| {
                 // Not told anything at first.
-                let told = Linear::new(init, "told", config.time_dim, c).scaled(0.0);
+                let told = Linear::new(init, "told", dim, c).scaled(0.0);
                 (GatedBlock::new(init, c, DEPTH), told)
             })
         };
@@ -77,7 +85,22 @@ impl Trunk {
         let body = Conv2d::same(init, "conv_2", c, c, 3);
         let tail = Conv2d::same(init, "upsampler.0", c, image, 3);
         let state = |init: &mut Init| Conv2d::unbiased(init, "state", image, c, 3).scaled(0.0);
-        Self { low, state: sees_state.then(|| state(init)), blocks, body, tail }
+        let state = sees_state.then(|| state(init));
+        Self { time_dim: dim, embedding, low, state, blocks, body, tail }
+    }
+
+    /// What the blocks are told, `[N, time_dim]`, by t `[N]` and `damage` `[N, 1, 1, TOLD]`.
+    fn told(&self, tape: &mut Tape, t: &Tensor, damage: &Var) -> Result<Var> {
+        let (n, dim) = (damage.shape()[0], self.time_dim);
+        let time = TimeEmbedding::SinCosToEnd.of_tensor(t, dim, damage.value().dtype())?;
+        let time = tape.input(time);
+        let time = tape.reshape(&time, &[n, 1, 1, dim])?;
+        let all = tape.concat(&[&time, damage])?;
+        let all = tape.reshape(&all, &[n, dim + TOLD])?;
+        let told = self.embedding[0].forward(tape, &all)?;
+        let told = tape.silu(&told)?;
+        let told = self.embedding[1].forward(tape, &told)?;
+        tape.silu(&told)
     }
 
     /// x0 `[N, H, W, 3]` in `[0, 1]` for `low` `[N, h, w, 3]` in `[0, 1]` and the state `x`.
@@ -109,7 +132,6 @@ impl Trunk {
 #[derive(Debug)]
 pub struct AttentiveGrid {
     config: AttentiveGridConfig,
-    embedding: [Linear; 2],
     /// Of the call that starts the chain, whose state holds nothing that the low resolution does not.
     first: Trunk,
     /// Of all others.
@@ -121,38 +143,25 @@ impl AttentiveGrid {
     /// A network whose initial weights are a function of `seed`.
     pub fn new(config: &AttentiveGridConfig, seed: u64) -> Self {
         let mut init = Init::new(seed);
-        let dim = config.time_dim;
         let first = Trunk::new(&mut init, config, false);
         let later = init.at(LATER, |init| Trunk::new(init, config, true));
-        let embedding = init.at("told", |init| {
-            [Linear::new(init, "0", dim + TOLD, dim), Linear::new(init, "2", dim, dim)]
-        });
         let parameters = init.finish();
-        Self { config: config.clone(), embedding, first, later, parameters }
+        Self { config: config.clone(), first, later, parameters }
     }
 
-    /// What the blocks are told, `[N, time_dim]`, by t `[N]` and `damage` `[N, 1, 1, TOLD]`.
-    fn told(&self, tape: &mut Tape, t: &Tensor, damage: &Var) -> Result<Var> {
-        let (n, dim) = (damage.shape()[0], self.config.time_dim);
-        let time = TimeEmbedding::SinCosToEnd.of_tensor(t, dim, damage.value().dtype())?;
-        let time = tape.input(time);
-        let time = tape.reshape(&time, &[n, 1, 1, dim])?;
-        let all = tape.concat(&[&time, damage])?;
-        let all = tape.reshape(&all, &[n, dim + TOLD])?;
-        let told = self.embedding[0].forward(tape, &all)?;
-        let told = tape.silu(&told)?;
-        let told = self.embedding[1].forward(tape, &told)?;
-        tape.silu(&told)
+    /// What the blocks of `trunk` are told, `[N, time_dim]`.
+    fn told_of(&self, tape: &mut Tape, trunk: &Trunk, condition: &Var, t: &Tensor) -> Result<Var> {
+        let damage = tape.slice_channels(condition, 3, TOLD)?;
+        // The same at every pixel.
+        let damage = tape.crop(&damage, 1, 1)?;
+        trunk.told(tape, t, &damage)
     }
 
     fn run(&self, tape: &mut Tape, trunk: &Trunk, seen: [&Var; 2], t: &Tensor) -> Result<Var> {
         let [x, condition] = seen;
         let low = tape.slice_channels(condition, 0, 3)?;
         let low = tape.to_unit(&low)?;
-        let damage = tape.slice_channels(condition, 3, TOLD)?;
-        // The same at every pixel.
-        let damage = tape.crop(&damage, 1, 1)?;
-        let told = self.told(tape, t, &damage)?;
+        let told = self.told_of(tape, trunk, condition, t)?;
         let image = trunk.forward(tape, self.config.scale, [x, &low, &told])?;
         tape.to_signed(&image)
     }
@@ -189,8 +198,29 @@ impl Network for AttentiveGrid {
         true
     }
 
+    fn rolling(&self, first: bool, t: &Tensor) -> Result<Option<Box<dyn RollingCall + '_>>> {
+        let trunk = if first { &self.first } else { &self.later };
+        Ok(Some(Box::new(rolling::Rolling::new(self, trunk, t.try_clone()?))))
+    }
+
     fn forward_first(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {
         self.run(tape, &self.first, [x, condition], t)
+    }
+
+    fn rolling_bytes(&self, width: usize, rows: usize, steps: usize) -> Option<u64> {
+        let (c, blocks) = (self.config.channels, self.config.blocks);
+        let image = 3 * self.config.scale * self.config.scale;
+        // Queues let go of whole pieces, which have a block above and one below.
+        let (kept, piece) = (BLOCK + 1, rows + 2 * BLOCK);
+        let convolutions = DEPTH * blocks + 3;
+        let windows = kept * (c * (convolutions - 1) + image);
+        let block_inputs = blocks * c * (BLOCK * DEPTH + 2 * piece);
+        let skip = c * (BLOCK * (convolutions - 2) + 2 * piece);
+        let state = image * (BLOCK * convolutions + 2 * piece);
+        // A layer's input and output beside the tail's three images, or the step's four.
+        let passing = piece * (2 * c + 4 * image);
+        let floats = steps * (windows + block_inputs + skip + state) - state + passing;
+        Some(4 * (floats * width) as u64)
     }
 
     fn parameters(&self) -> &[Parameter] {

@@ -20,6 +20,9 @@ pub struct Damage {
 }
 
 impl Damage {
+    /// None at all.
+    pub const CLEAN: Self = Self { jpeg_quality: Some(100.0), noise: Some(0.0), blur: None };
+
     /// As the network is told.
     pub fn told(&self) -> [f32; TOLD] {
         let pair = |value: Option<f32>| value.map_or([0.0, 0.0], |v| [1.0, v]);

@@ -41,6 +41,7 @@ use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::nn::init;
+use crate::nn::rolling::RollingCall;
 use weights::WeightsFile;
 
 /// Which network, and its sizes: the `[model]` section of a recipe and the `srk.config` of a file.
@@ -298,6 +299,23 @@ pub trait Network: Send + Sync {
     /// Whether the call at t = T, where a chain starts, is one of its own: [`forward_first`](Self::forward_first).
     fn has_first_call(&self) -> bool {
         false
+    }
+
+    /// A call at `t` `[1]` (the `first` of a chain or a later one) that goes over one image from top to bottom, with
+    /// the bits of [`forward`](Self::forward); none where the network cannot. The first call is given no state.
+    ///
+    /// # Errors
+    /// If memory is full.
+    fn rolling(&self, first: bool, t: &Tensor) -> Result<Option<Box<dyn RollingCall + '_>>> {
+        let (_, _) = (first, t);
+        Ok(None)
+    }
+
+    /// Bytes that a walk of `steps` such calls holds at its peak, for images of `width` columns that come in pieces
+    /// of `rows` rows, both of the low resolution; none where the network cannot.
+    fn rolling_bytes(&self, width: usize, rows: usize, steps: usize) -> Option<u64> {
+        let (_, _, _) = (width, rows, steps);
+        None
     }
 
     /// As [`forward`](Self::forward), where all `t` are T.

@@ -32,12 +32,23 @@ impl GatedBlock {
         self.layers(tape, x, seen)
     }
 
-    fn layers(&self, tape: &mut Tape, x: &Var, mut y: Var) -> Result<Var> {
-        let Some((last, inner)) = self.convs.split_last() else { return Ok(x.clone()) };
-        for conv in inner {
-            y = conv.forward_leaky(tape, &y, SLOPE)?;
+    /// How many convolutions it has.
+    pub fn depth(&self) -> usize {
+        self.convs.len()
+    }
+
+    /// Convolution `i` of `y`, with the leaky ReLU behind it unless it is the last.
+    pub fn convolve(&self, tape: &mut Tape, i: usize, y: &Var) -> Result<Var> {
+        match i + 1 == self.convs.len() {
+            false => self.convs[i].forward_leaky(tape, y, SLOPE),
+            true => self.convs[i].forward(tape, y),
         }
-        y = last.forward(tape, &y)?;
+    }
+
+    fn layers(&self, tape: &mut Tape, x: &Var, mut y: Var) -> Result<Var> {
+        for i in 0..self.convs.len() {
+            y = self.convolve(tape, i, &y)?;
+        }
         tape.parameter_free_attention(x, &y)
     }
 }

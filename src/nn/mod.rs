@@ -6,6 +6,7 @@ pub mod gated;
 pub mod init;
 pub mod layers;
 pub mod residual;
+pub mod rolling;
 pub mod strips;
 pub mod swin;
 pub mod unet;

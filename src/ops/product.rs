@@ -1,8 +1,8 @@
 //! Matrix products on the CPU: one thread each, spread over chunks that depend on the shapes alone.
-use gemm::Parallelism;
+use gemm_common::Parallelism;
 use rayon::prelude::*;
 
-use crate::engine::device::Real;
+use crate::engine::device::{DType, Real};
 
 /// Rows (of a tall product) or columns (of a wide one) that a task computes.
 const ROWS: usize = 64;
@@ -117,32 +117,98 @@ unsafe fn multiply_into<T: Real>(y: *mut T, stride: usize, a: Matrix<T>, b: Matr
     let empty = |m: &Matrix<T>| m.rows * m.columns == 0;
     assert!(empty(&a) || last(&a) < a.data.len(), "a is too short");
     assert!(empty(&b) || last(&b) < b.data.len(), "b is too short");
-    let one = T::from_f64(1.0);
     // No stride exceeds a slice, and those end at isize::MAX.
-    let stride_of = |s: usize| s as isize;
-    // SAFETY: the reads were checked above, the writes are the caller's promise.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.columns,
-            a.columns,
-            y,
-            1,
-            stride_of(stride),
+    let strides = |m: &Matrix<T>| [m.row_stride as isize, m.column_stride as isize];
+    let ([a_row, a_column], [b_row, b_column]) = (strides(&a), strides(&b));
+    let (left, right) = (a.data.as_ptr(), b.data.as_ptr());
+    // The kernels want the result by columns: that of `y^T = b^T a^T`, unless a row is one element long.
+    let call = match stride > 1 {
+        true => Call {
+            sizes: [b.columns, a.rows, a.columns],
+            result: (y, [stride as isize, 1]),
+            left: (right, [b_row, b_column]),
+            right: (left, [a_row, a_column]),
             add,
-            a.data.as_ptr(),
-            stride_of(a.column_stride),
-            stride_of(a.row_stride),
-            b.data.as_ptr(),
-            stride_of(b.column_stride),
-            stride_of(b.row_stride),
-            one,
-            one,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+        },
+        false => Call {
+            sizes: [a.rows, b.columns, a.columns],
+            result: (y, [1, stride as isize]),
+            left: (left, [a_column, a_row]),
+            right: (right, [b_column, b_row]),
+            add,
+        },
+    };
+    // SAFETY: the reads were checked above, the writes are the caller's promise; the pointers are of the type that
+    // the function of that element type takes.
+    unsafe {
+        match T::DTYPE {
+            DType::F64 => call.cast().run(gemm_f64::gemm::f64::get_gemm_fn(), 1.0),
+            _ => call.cast().run(gemm_f32::gemm::f32::get_gemm_fn(), 1.0),
+        }
+    }
+}
+
+/// What the kernels are given; strides are those from column to column and from row to row.
+struct Call<T> {
+    /// Rows and columns of the result, and the inner size.
+    sizes: [usize; 3],
+    result: (*mut T, [isize; 2]),
+    left: (*const T, [isize; 2]),
+    right: (*const T, [isize; 2]),
+    add: bool,
+}
+
+/// A product: rows, columns, inner size, result, whether to add, left, right, two factors, what to conjugate, threads.
+type Kernel<T> = unsafe fn(
+    usize,
+    usize,
+    usize,
+    *mut T,
+    isize,
+    isize,
+    bool,
+    *const T,
+    isize,
+    isize,
+    *const T,
+    isize,
+    isize,
+    T,
+    T,
+    bool,
+    bool,
+    bool,
+    Parallelism,
+);
+
+impl<T> Call<T> {
+    /// The same of another name for the same type.
+    fn cast<U>(self) -> Call<U> {
+        let Self { sizes, result, left, right, add } = self;
+        Call {
+            sizes,
+            result: (result.0.cast(), result.1),
+            left: (left.0.cast(), left.1),
+            right: (right.0.cast(), right.1),
+            add,
+        }
+    }
+
+    /// # Safety
+    /// All that is read and written lies in allocations of `T`; no one else touches the result meanwhile.
+    unsafe fn run(self, kernel: Kernel<T>, one: T)
+    where
+        T: Copy,
+    {
+        let Self { sizes: [m, n, k], result: (y, of_y), left: (a, of_a), right: (b, of_b), add } = self;
+        let none = Parallelism::None;
+        // SAFETY: the caller's promise.
+        unsafe {
+            kernel(
+                m, n, k, y, of_y[0], of_y[1], add, a, of_a[0], of_a[1], b, of_b[0], of_b[1], one, one, false,
+                false, false, none,
+            );
+        }
     }
 }
 

@@ -62,6 +62,11 @@ impl StepFactors {
 }
 
 impl Factors {
+    /// Whether y0 counts.
+    pub fn looks_at_y0(&self) -> bool {
+        self.x0_hat[2] != 0.0 || self.next.is_some_and(|next| next[2] != 0.0)
+    }
+
     fn table(&self) -> [f32; 11] {
         let ([a, b, c], [x, x0, y0, noise]) =
             (self.x0_hat, self.next.unwrap_or([0.0, 1.0, 0.0, 0.0]));

@@ -16,7 +16,7 @@ use super::batch::Batch;
 use super::clean::Clean;
 use super::optimizer::{self, Gradients, Optimizer, Plan};
 use super::plan;
-use super::sections::{AdversarialConfig, Config, OptimConfig, Schedule, Verdict, Weighting};
+use super::sections::{AdversarialConfig, Config, OptimConfig, Verdict, Weighting};
 use crate::diffusion::process::{Chain, Prediction, Process, TimeInput};
 use crate::diffusion::sampler::Space;
 use crate::engine::tape::{Tape, Var};
@@ -62,7 +62,7 @@ impl Adversary {
         let optim = OptimConfig {
             lr: adversarial.lr,
             warmup: 0,
-            schedule: Schedule::Constant,
+            schedule: adversarial.schedule,
             ..config.optim.clone()
         };
         let gradients = critic.parameters().iter().map(|_| None).collect();
@@ -205,6 +205,7 @@ fn check(config: &Config, adversarial: &AdversarialConfig) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sections::Schedule;
     use super::*;
     use crate::data::crops::CropBatch;
     use crate::diffusion::schedule::Betas;
@@ -250,6 +251,7 @@ mod tests {
             discriminator: DiscriminatorConfig::Patch(PatchDiscriminatorConfig { base: 4 }),
             after: 0,
             lr: 0.1,
+            schedule: Schedule::Constant,
             verdict,
             weight: 0.5,
             pixels: 2.0,

@@ -1,4 +1,5 @@
 //! Weights to start from: `run.init`, the tensors of another model that fit this one.
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::log::Reporter;
@@ -14,10 +15,15 @@ use crate::models::weights::{WeightsFile, file_shape, from_file_layout};
 ///
 /// # Errors
 /// [`Error::Model`] if the file cannot be read, [`Error::Usage`] if none of its tensors fits.
-pub(super) fn load(network: &dyn Network, path: &Path, reporter: &mut dyn Reporter) -> Result<()> {
+pub(super) fn load(
+    network: &dyn Network,
+    path: &Path,
+    names: &BTreeMap<String, String>,
+    reporter: &mut dyn Reporter,
+) -> Result<()> {
     let file = system::read(path)?;
     let state = network.state();
-    let (taken, new): (Vec<_>, Vec<_>) = state.iter().partition(|p| take(p, &file));
+    let (taken, new): (Vec<_>, Vec<_>) = state.iter().partition(|p| take(p, &file, names));
     if taken.is_empty() {
         let what = format!("nothing in {} fits the network", path.display());
         let first = file.tensors.keys().next().map_or("none", String::as_str);
@@ -34,8 +40,9 @@ pub(super) fn load(network: &dyn Network, path: &Path, reporter: &mut dyn Report
     if !new.is_empty() {
         let first: Vec<&str> = new.iter().take(5).map(|p| p.name()).collect();
         reporter.warn(&format!(
-            "{} tensors are not in {} and start at random: {}",
+            "{} of {} tensors are not in {} and start at random: {}",
             new.len(),
+            state.len(),
             path.display(),
             first.join(", ")
         ));
@@ -43,12 +50,15 @@ pub(super) fn load(network: &dyn Network, path: &Path, reporter: &mut dyn Report
     Ok(())
 }
 
-/// Whether `file` holds the tensor of `parameter`, which then has its values. Where a file knows of no later calls,
-/// they start as the first one.
-fn take(parameter: &Parameter, file: &WeightsFile) -> bool {
+/// Whether `file` holds the tensor of `parameter`, under its own name or the one that `names` gives it, which then has
+/// its values. Where a file knows of no later calls, they start as the first one.
+fn take(parameter: &Parameter, file: &WeightsFile, names: &BTreeMap<String, String>) -> bool {
+    let renamed = names.iter().find_map(|(here, there)| {
+        parameter.name().strip_prefix(here.as_str()).map(|rest| format!("{there}{rest}"))
+    });
     let plain = parameter.name().strip_prefix(LATER).and_then(|name| name.strip_prefix('.'));
-    let held = file.tensors.get(parameter.name());
-    let found = held.or_else(|| plain.and_then(|name| file.tensors.get(name)));
+    let tried = [renamed.as_deref(), Some(parameter.name()), plain];
+    let found = tried.into_iter().flatten().find_map(|name| file.tensors.get(name));
     let Some((shape, values)) = found else { return false };
     if *shape != file_shape(parameter.layout(), parameter.value().shape()) {
         return false;

@@ -6,7 +6,8 @@
 //!
 //! Images are taken to `[0, 1]` and kept within it, luma alone as gray. w, for a network that predicts noise,
 //! is alpha_bar_t, else 1. With `loss.perceptual_crop` a random part of all crops is compared, another one for
-//! each batch, which bounds the cost.
+//! each batch, which bounds the cost. With `loss.perceptual_turns` a batch has one of the terms, weighted by their
+//! number, so that the loss is the same in the mean.
 use super::batch::Batch;
 use super::clean::Clean;
 use super::sections::{Config, LossConfig};
@@ -25,6 +26,7 @@ pub(super) struct Perceptual {
     prediction: Prediction,
     /// The side of what is compared; 0 compares all.
     side: usize,
+    turns: bool,
     seed: u64,
 }
 
@@ -56,6 +58,7 @@ impl Perceptual {
             chain: config.diffusion.process.chain(),
             prediction: config.diffusion.prediction,
             side: config.loss.perceptual_crop,
+            turns: config.loss.perceptual_turns,
             seed: config.run.seed,
         }))
     }
@@ -75,13 +78,20 @@ impl Perceptual {
         let x0 = seen(tape, &x0, place)?;
         let weights = clean.weights(&batch.steps);
         let mut total: Option<Var> = None;
-        for (weight, distance) in &self.terms {
+        #[allow(clippy::cast_possible_truncation)] // Below the number of terms.
+        let turn = (batch.number % self.terms.len() as u64) as usize;
+        let (terms, times) = match self.turns {
+            true => (&self.terms[turn..=turn], self.terms.len() as f64),
+            false => (&self.terms[..], 1.0),
+        };
+        for (weight, distance) in terms {
+            let weight = weight * times;
             let distances = distance.forward(tape, &x0_hat, &x0)?;
             let distances = tape.scale_images(&distances, weights.clone())?;
             let mean = tape.mean(&distances)?;
             total = Some(match total {
-                None => tape.scale(&mean, *weight)?,
-                Some(sum) => tape.scaled_add(&sum, 1.0, &mean, *weight)?,
+                None => tape.scale(&mean, weight)?,
+                Some(sum) => tape.scaled_add(&sum, 1.0, &mean, weight)?,
             });
         }
         total.ok_or_else(|| unreachable!("there is at least one term"))

@@ -11,8 +11,14 @@ pub struct Recipe {
 }
 
 /// All recipes.
-pub const ALL: [Recipe; 21] = [
+pub const ALL: [Recipe; 24] = [
     Recipe { name: "srk-x4", text: include_str!("../../recipes/srk-x4.toml") },
+    Recipe { name: "srk-photo-x4", text: include_str!("../../recipes/srk-photo-x4.toml") },
+    Recipe {
+        name: "srk-photo-x4-first",
+        text: include_str!("../../recipes/srk-photo-x4-first.toml"),
+    },
+    Recipe { name: "dual-domain-grid", text: include_str!("../../recipes/dual-domain-grid.toml") },
     Recipe { name: "resshift-dual", text: include_str!("../../recipes/resshift-dual.toml") },
     Recipe { name: "resshift", text: include_str!("../../recipes/resshift.toml") },
     Recipe { name: "resshift-4", text: include_str!("../../recipes/resshift-4.toml") },

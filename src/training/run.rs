@@ -22,12 +22,12 @@ use super::settings;
 use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{CropPlan, Crops};
-use crate::data::degrade::Process;
+use crate::data::degrade::{Preset, Process};
 use crate::data::folder;
 use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::sampler::condition;
-use crate::diffusion::system::{self, SystemConfig};
+use crate::diffusion::system::{self, DEGRADE, SystemConfig};
 use crate::engine::cuda::Gpu;
 use crate::engine::device::{DType, Device};
 use crate::engine::files::atomic_write;
@@ -101,7 +101,7 @@ impl<'a> Run<'a> {
         if checkpoints.latest().is_none() {
             load_frozen(config, network)?;
             if let Some(path) = &config.run.init {
-                init::load(network, path, reporter)?;
+                init::load(network, path, &config.run.init_names, reporter)?;
             }
         }
         let mut adversary = Adversary::open(config, &mut |text| reporter.warn(text))?;
@@ -463,7 +463,12 @@ impl<'a> Run<'a> {
 fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
     let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
     let system = SystemConfig { model, diffusion, default_steps: None };
-    system.metadata(&[("srk.step", step.to_string()), ("srk.run", config.run.name.clone())])
+    let preset = config.degrade.as_ref().map_or(Preset::Bicubic, |degrade| degrade.preset);
+    system.metadata(&[
+        ("srk.step", step.to_string()),
+        ("srk.run", config.run.name.clone()),
+        (DEGRADE, preset.name()),
+    ])
 }
 
 /// Gives a network the weights of the part that is not trained.

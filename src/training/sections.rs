@@ -1,4 +1,5 @@
 //! The sections of a training configuration.
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -66,6 +67,10 @@ pub struct RunConfig {
     /// does not hold starts anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
+    /// Under which other names parameters are looked for in that file: the beginning of a name here, and what stands
+    /// there in its place. `{ "later." = "" }` starts an expert for later calls as that of the first one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub init_names: BTreeMap<String, String>,
 }
 
 /// `[data]`.
@@ -253,6 +258,8 @@ pub struct LossConfig {
     pub features: Option<PathBuf>,
     /// The side of the part of a crop that these compare; 0 compares all.
     pub perceptual_crop: usize,
+    /// Whether these take turns, one in each batch with its weight times their number, which costs a fraction.
+    pub perceptual_turns: bool,
 }
 
 impl Default for LossConfig {
@@ -265,6 +272,7 @@ impl Default for LossConfig {
             dists: 0.0,
             features: None,
             perceptual_crop: 0,
+            perceptual_turns: false,
         }
     }
 }
@@ -294,6 +302,9 @@ pub struct AdversarialConfig {
     pub after: u64,
     /// The learning rate of both networks in this stage.
     pub lr: f64,
+    /// How it falls over the stage; `cosine` falls to `optim.min_lr`.
+    #[serde(default = "constant")]
+    pub schedule: Schedule,
     /// How verdicts become losses.
     #[serde(default)]
     pub verdict: Verdict,
@@ -321,6 +332,10 @@ pub struct AdversarialConfig {
 
 const fn yes() -> bool {
     true
+}
+
+const fn constant() -> Schedule {
+    Schedule::Constant
 }
 
 const fn last_relu() -> usize {

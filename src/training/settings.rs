@@ -19,7 +19,7 @@ pub trait Settings: Serialize + DeserializeOwned {
 const MAY_CHANGE: [&str; 5] =
     ["run.steps", "data.train.paths", "data.val.paths", "data.paths", "optim.lr"];
 
-/// What counts at the start of a run alone.
+/// What keys that count at the start of a run alone begin with.
 const ONLY_AT_START: &str = "run.init";
 
 /// Sections that do not change the weights.
@@ -103,14 +103,14 @@ pub fn compare_with_existing<C: Settings>(config: &C, folder: &Path) -> Result<V
     let before: C = read(&text, &path.display().to_string(), &[])?;
     let may = |key: &str| {
         let of_data = key != "data.val.split" && FREE.iter().any(|p| key.starts_with(p));
-        of_data || MAY_CHANGE.contains(&key) || key == ONLY_AT_START
+        of_data || MAY_CHANGE.contains(&key) || key.starts_with(ONLY_AT_START)
     };
     let (allowed, refused): (Vec<_>, Vec<_>) =
         all_differences(&before, config).into_iter().partition(|(key, _)| may(key));
     let texts = |all: Vec<(String, String)>| all.into_iter().map(|(_, text)| text);
     if refused.is_empty() {
         let silent = |key: &str| {
-            key == ONLY_AT_START || ["log.", "ckpt."].iter().any(|p| key.starts_with(p))
+            key.starts_with(ONLY_AT_START) || ["log.", "ckpt."].iter().any(|p| key.starts_with(p))
         };
         let told = allowed.into_iter().filter(|(key, _)| !silent(key));
         return Ok(texts(told.collect()).collect());

@@ -10,6 +10,7 @@ pub mod bands;
 pub mod budget;
 pub mod jobs;
 pub mod pipeline;
+mod rolled;
 mod runner;
 pub mod wrap;
 
@@ -107,6 +108,9 @@ pub struct Plan {
     pub memory: u64,
     /// What is known of the damage to the image, for networks that can be told.
     pub damage: Damage,
+    /// Whether tiles, which are rows as wide as the image then, go through the network as one image that is never
+    /// held whole.
+    pub rolled: bool,
 }
 
 /// The widest halo that tiles carry, in low-resolution pixels. A network that sees further (the bits of RRDBNet of 23
@@ -165,6 +169,12 @@ pub fn plan_bands(
             of_size(padded.0, padded.1).saturating_add(rows) <= settings.memory
         }
     };
+    if settings.tile == TileSize::Auto
+        && !on_gpu
+        && let Some(plan) = rolled::plan(system, padded, steps, settings.memory, band)
+    {
+        return Ok(plan);
+    }
     let (halo, blended) = match geometry.receptive_field {
         None => (system.network.overlap(), true),
         Some(reach) if reach * steps <= WIDEST_HALO => (reach * steps, false),
@@ -213,7 +223,7 @@ pub fn plan_bands(
     let batch = if on_gpu { fitting.clamp(1, tiles.len().max(1)) } else { 1 };
     let memory = memory * batch as u64 + held;
     let damage = Damage::default();
-    Ok(Plan { padded, tiles, batch, steps, halo, blended, memory, damage })
+    Ok(Plan { padded, tiles, batch, steps, halo, blended, memory, damage, rolled: false })
 }
 
 fn does_not_fit((width, height): (usize, usize), needed: u64, budget: u64) -> Error {
@@ -344,6 +354,9 @@ impl<'a> Work<'a> {
         store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
     ) -> Result<()> {
         let system = self.upscaler.system();
+        if self.plan.rolled {
+            return rolled::run(system, self.image, self.plan, self.seed, on_call, store);
+        }
         let mut runner = Runner::new(system, self.plan.steps, self.seed);
         let mut prepared = self.prepare()?;
         while let Some(mut inputs) = prepared.take() {
@@ -426,13 +439,17 @@ impl<'a> Work<'a> {
             pixels = inputs.colored(runner.finish()?);
             self.precise = Some(precise);
         }
-        if let Some(bad) = pixels.iter().find(|v| !v.is_finite()) {
-            let (name, at) = (&system.name, tile.padded.scaled(system.scale()));
-            let what = format!("the model {name} gave {bad} in place of a pixel");
-            let cause = format!("in the tile at {}, {}", at.x, at.y);
-            let help = "the weights are damaged or the model diverged";
-            return Err(Error::Check(error::Report::new(what, cause).help(help)));
-        }
+        check_finite(system, tile, &pixels)?;
         Ok(pixels)
     }
+}
+
+/// Refuses pixels of a tile that are no numbers.
+fn check_finite(system: &System, tile: &Tile, pixels: &[f32]) -> Result<()> {
+    let Some(bad) = pixels.iter().find(|v| !v.is_finite()) else { return Ok(()) };
+    let (name, at) = (&system.name, tile.padded.scaled(system.scale()));
+    let what = format!("the model {name} gave {bad} in place of a pixel");
+    let cause = format!("in the tile at {}, {}", at.x, at.y);
+    let help = "the weights are damaged or the model diverged";
+    Err(Error::Check(error::Report::new(what, cause).help(help)))
 }

@@ -41,21 +41,15 @@ impl Inputs {
         tiles: Vec<Tile>,
     ) -> Result<Self> {
         let (scale, channels) = (system.scale(), system.network.channels());
-        let enlarge = match system.config.diffusion.enlarge {
-            Enlarge::Bilinear => resample::bilinear_up,
-            Enlarge::TorchBicubic => resample::torch_bicubic_up,
-            Enlarge::Bicubic | Enlarge::Pillow => resample::bicubic_up,
-        };
         // Noise is drawn by the pixel of the state.
         let factor = system.network.first_stage().map_or(1, |vq| vq.config().factor());
         let first = tiles.first().map_or(Rect::new(0, 0, 0, 0), |t| t.padded);
         let (mut low, mut y0, mut places) = (vec![], vec![], vec![]);
         for tile in &tiles {
             let high = tile.padded.scaled(scale);
-            let held = resample::bicubic_footprint(high, plan.padded, scale);
-            let wider = padded_region(image, held)?;
-            join(&mut y0, enlarge(&wider, held, plan.padded, 3, scale, high)?);
-            join(&mut low, crop(&wider, held, tile.padded));
+            let (enlarged, lows) = enlarged(image, plan, system, tile.padded)?;
+            join(&mut y0, enlarged);
+            join(&mut low, lows);
             places.push([high.y / factor, high.x / factor]);
         }
         let mut colors = None;
@@ -192,8 +186,28 @@ impl Batch {
     }
 }
 
+/// A low-resolution region of the padded image enlarged, `[H, W, 3]`, and as it is, `[h, w, 3]`, in [-1, 1].
+pub(super) fn enlarged(
+    image: &Image,
+    plan: &Plan,
+    system: &System,
+    region: Rect,
+) -> Result<(Vec<f32>, Vec<f32>)> {
+    let scale = system.scale();
+    let enlarge = match system.config.diffusion.enlarge {
+        Enlarge::Bilinear => resample::bilinear_up,
+        Enlarge::TorchBicubic => resample::torch_bicubic_up,
+        Enlarge::Bicubic | Enlarge::Pillow => resample::bicubic_up,
+    };
+    let high = region.scaled(scale);
+    let held = resample::bicubic_footprint(high, plan.padded, scale);
+    let wider = padded_region(image, held)?;
+    let y0 = enlarge(&wider, held, plan.padded, 3, scale, high)?;
+    Ok((y0, crop(&wider, held, region)))
+}
+
 /// The region `[H, W, 3]` of the image padded by reflection on the right and below, in [-1, 1].
-fn padded_region(image: &Image, region: Rect) -> Result<Vec<f32>> {
+pub(super) fn padded_region(image: &Image, region: Rect) -> Result<Vec<f32>> {
     let inside = Rect::new(
         region.x,
         region.y,

@@ -32,6 +32,9 @@ pub(super) struct Summary {
     pub(super) started: Instant,
     pub(super) report: upscale::Report,
     pub(super) note: Option<String>,
+    pub(super) model: String,
+    /// What was found in the picture and what the model was told, where it is looked at.
+    pub(super) damage: Option<serde_json::Value>,
 }
 
 impl Outcome {
@@ -161,7 +164,7 @@ impl Output {
         self.event(json!({"event": "file", "input": job.input, "output": job.output,
             "status": "ok", "from": [from.0, from.1], "to": [output.width, output.height],
             "tiles": tiles, "steps": steps, "seconds": seconds, "lost": losses,
-            "note": summary.note}));
+            "note": summary.note, "model": summary.model, "damage": summary.damage}));
         self.say(&format!(
             "{} -> {}  {}x{} -> {}x{}  {tiles} tile{} x {steps} step{}  {seconds:.1} s",
             job.input.display(),

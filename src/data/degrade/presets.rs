@@ -14,6 +14,12 @@ const KERNELS: [KernelKind; 6] = [
 ];
 
 impl Preset {
+    /// As configurations call it.
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).unwrap_or_default();
+        name.as_str().unwrap_or_default().to_owned()
+    }
+
     /// Its values.
     pub fn config(self) -> DegradeConfig {
         match self {

@@ -72,6 +72,28 @@ pub(super) fn precisely<R>(body: impl FnOnce() -> R) -> R {
     result
 }
 
+thread_local! {
+    /// The output rows that are wanted of convolutions that this thread starts.
+    static WANTED: std::cell::Cell<Option<[usize; 2]>> = const { std::cell::Cell::new(None) };
+}
+
+/// See [`super::rows_alone`].
+pub(super) fn rows_alone<R>(rows: [usize; 2], body: impl FnOnce() -> R) -> R {
+    let before = WANTED.replace(Some(rows));
+    let result = body();
+    WANTED.set(before);
+    result
+}
+
+/// The rows of blocks to compute, of all or those that are wanted.
+fn wanted_blocks(d: &Dims) -> (usize, usize) {
+    let all = d.height.div_ceil(4);
+    match WANTED.get() {
+        Some([start, end]) if d.batch == 1 => ((start / 4).min(all), end.div_ceil(4).min(all)),
+        _ => (0, d.batch * all),
+    }
+}
+
 /// Transformed weights, see [`simd`] for their layout.
 pub(super) struct Packed {
     u: Vec<f32>,
@@ -277,11 +299,12 @@ pub(super) fn convolve(
 
 fn winograd(k: &Kernels, d: &Dims, x: &[f32], packed: &Packed, finish: &Finish, y: &mut [f32]) {
     let (ip, op) = (padded(packed.inputs), padded(packed.outputs));
-    let positions = d.batch * d.height.div_ceil(4) * d.width.div_ceil(4);
-    let block = block_len(36, ip, op, positions);
+    let (top, bottom) = wanted_blocks(d);
+    let (skipped, positions) = (top * d.width.div_ceil(4), bottom * d.width.div_ceil(4));
+    let block = block_len(36, ip, op, positions - skipped);
     let shared = Shared(y.as_mut_ptr());
-    (0..positions.div_ceil(block)).into_par_iter().for_each(|b| {
-        let start = b * block;
+    (0..(positions - skipped).div_ceil(block)).into_par_iter().for_each(|b| {
+        let start = skipped + b * block;
         let t = block.min(positions - start);
         with_scratch(36 * t * (ip + op) + 36 * ip + 16 * op, |scratch| {
             let (v, rest) = scratch.split_at_mut(36 * t * ip);

@@ -1,0 +1,122 @@
+//! A walk that goes over its image from top to bottom, all calls of the network close behind each other, so that
+//! what is held does not grow with the height; the same bits as [`Walk`](super::sampler::Walk).
+use std::ops::Range;
+
+use super::sampler::{Diffusion, PixelNoise, factors, respaced, start};
+use crate::engine::device::{Device, Real};
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::models::Network;
+use crate::nn::rolling::{Queue, RollingCall, Rows};
+use crate::ops::q_sample::q_sample;
+use crate::ops::sampler_step::{StepFactors, sampler_step};
+
+/// Gives rows of the enlarged image, `[1, s rows, W, C]` in `[-1, 1]`, for low-resolution rows.
+pub type Enlarged<'a> = dyn FnMut(Range<usize>) -> Result<Tensor> + 'a;
+
+/// See the [module](self).
+pub struct RollingWalk<'a> {
+    calls: Vec<Call<'a>>,
+    /// Of x0, y0 and noise in the state at T, `[1, 3]`.
+    start: Tensor,
+    seed: u64,
+    /// Row and column of the image's first pixel in the whole output.
+    place: [usize; 2],
+    scale: usize,
+}
+
+struct Call<'a> {
+    network: Box<dyn RollingCall + 'a>,
+    factors: StepFactors,
+    /// Whether the step looks at the enlarged image.
+    needs_y0: bool,
+    /// The state that the network has seen and that its output has not come to yet.
+    state: Queue,
+}
+
+impl<'a> RollingWalk<'a> {
+    /// A walk of `steps` calls over an image whose first pixel is at `place` (row, column) of the output; none if
+    /// `network` cannot do it.
+    ///
+    /// # Errors
+    /// If memory is full.
+    pub fn new(
+        network: &'a dyn Network,
+        diffusion: &Diffusion,
+        steps: usize,
+        (seed, place, scale): (u64, [usize; 2], usize),
+    ) -> Result<Option<Self>> {
+        let chain = diffusion.process.chain();
+        let t = respaced(chain.steps(), steps);
+        // States that are not the network's input are a matter of noise levels, which such networks do not know.
+        if !network.has_first_call() || t.iter().any(|&at| chain.input_scale(at) != 1.0) {
+            return Ok(None);
+        }
+        let mut calls = Vec::with_capacity(t.len());
+        for (k, &at) in t.iter().enumerate() {
+            let told = Tensor::from_vec(vec![f32::from_f64(chain.time(at))], &[1]);
+            let Some(network) = network.rolling(k == 0, &told)? else { return Ok(None) };
+            let factors = factors(diffusion, &chain, at, t.get(k + 1));
+            let needs_y0 = factors.looks_at_y0();
+            let factors = StepFactors::new(&Device::Cpu, factors)?;
+            calls.push(Call { network, factors, needs_y0, state: Queue::default() });
+        }
+        let start = start(diffusion, &chain);
+        let start = [start.x0, start.y0, start.noise].map(f32::from_f64).to_vec();
+        Ok(Some(Self { calls, start: Tensor::from_vec(start, &[1, 3]), seed, place, scale }))
+    }
+
+    /// Takes the next rows of the condition, the `last` ones or not, and gives the rows of the clean image, in
+    /// `[-1, 1]`, that they suffice for.
+    ///
+    /// # Errors
+    /// If shapes do not fit, or those of `enlarged`.
+    pub fn pass(
+        &mut self,
+        condition: &Rows,
+        last: bool,
+        enlarged: &mut Enlarged<'_>,
+    ) -> Result<Option<Rows>> {
+        let mut rows = None;
+        for k in 0..self.calls.len() {
+            let call = &mut self.calls[k];
+            let output = call.network.pass(Some(condition.clone()), rows.take(), last)?;
+            let Some(output) = output else {
+                // Later calls must not miss their condition.
+                continue;
+            };
+            rows = Some(self.step(k, &output, enlarged)?);
+            if let (Some(rows), Some(next)) = (&rows, self.calls.get_mut(k + 1)) {
+                next.state.push(rows.clone());
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The state that call `k` and its `output` lead to.
+    fn step(&mut self, k: usize, output: &Rows, enlarged: &mut Enlarged<'_>) -> Result<Rows> {
+        let at = output.at.clone();
+        let noise = PixelNoise::new(
+            &Device::Cpu,
+            self.seed,
+            &[[self.place[0] + at.start * self.scale, self.place[1]]],
+        )?;
+        let call = &mut self.calls[k];
+        let output = output.tensor()?;
+        let mut x = match k {
+            0 => {
+                // Nobody has seen it yet.
+                let y0 = enlarged(at.clone())?;
+                let mut x = Tensor::empty_as(&y0, y0.shape())?;
+                q_sample(&self.start, [&y0, &y0], &noise.draw(0), &mut x, None)?;
+                x
+            }
+            _ => call.state.get(&output, at.clone())?,
+        };
+        call.state.forget(at.end);
+        let y0 = if call.needs_y0 { Some(enlarged(at.clone())?) } else { None };
+        let y0 = y0.as_ref().unwrap_or(&output);
+        sampler_step(&call.factors, [&output, y0], &noise.draw(k + 1), &mut x, None, None)?;
+        Rows::new(at.start, x, self.scale)
+    }
+}

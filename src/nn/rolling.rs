@@ -1,0 +1,198 @@
+//! Running convolutions from the top of a map to its bottom, a few rows at a time, so that neither maps nor
+//! surroundings of tiles are held or computed twice.
+//!
+//! Every layer keeps the last rows that it was given, as many as its next rows look at, and makes the rows that what
+//! it has suffices for. The fast convolution computes blocks of 4x4 pixels ([`BLOCK`]); rows are made in whole blocks
+//! where they stand in the whole map, so that its bits come out.
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::engine::tape::{Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::ops::conv2d;
+
+/// Rows of the blocks in which convolutions compute. A layer is this many rows behind what it is given.
+pub const BLOCK: usize = 4;
+
+/// Some rows of a map of one image.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// Which.
+    pub at: Range<usize>,
+    /// The row of the map at which `map` starts; it may hold more than `at`.
+    first: usize,
+    /// `[1, n times the rows, n times the columns, C]`.
+    map: Arc<Tensor>,
+    /// Rows of the tensor for each row of the map: n.
+    scale: usize,
+}
+
+impl Rows {
+    /// The rows from `start` on that `map` `[1, h, w, C]` holds, with `scale` rows of it for each.
+    ///
+    /// # Errors
+    /// If `map` is not of that form.
+    pub fn new(start: usize, map: Tensor, scale: usize) -> Result<Self> {
+        Self::shared(start, Arc::new(map), scale)
+    }
+
+    /// The same of a tensor that others hold too.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn shared(start: usize, map: Arc<Tensor>, scale: usize) -> Result<Self> {
+        let [_, height, _, _] = map.nhwc("rows")?;
+        Ok(Self { at: start..start + height / scale, first: start, map, scale })
+    }
+
+    /// Their numbers.
+    ///
+    /// # Errors
+    /// If they are not on the CPU.
+    pub fn values(&self, wanted: Range<usize>) -> Result<&[f32]> {
+        let [_, _, width, channels] = self.map.nhwc("rows")?;
+        let line = self.scale * width * channels;
+        Ok(&self.map.cpu::<f32>()?
+            [(wanted.start - self.first) * line..(wanted.end - self.first) * line])
+    }
+
+    /// All of them as a tensor of their own.
+    ///
+    /// # Errors
+    /// If they are not on the CPU.
+    pub fn tensor(&self) -> Result<Arc<Tensor>> {
+        if self.first == self.at.start && self.map.shape()[1] == self.at.len() * self.scale {
+            return Ok(Arc::clone(&self.map));
+        }
+        joined(&self.map, self.at.clone(), self.scale, &[self]).map(Arc::new)
+    }
+
+    /// `[1, h, w, C]` of the tensor that holds `rows` of the map, in the manner of `like`.
+    fn shape(like: &Tensor, rows: usize, scale: usize) -> Result<[usize; 4]> {
+        let [_, _, width, channels] = like.nhwc("rows")?;
+        Ok([1, rows * scale, width, channels])
+    }
+}
+
+/// The rows `wanted`, taken from `parts`, which follow each other; zeros where none has them.
+fn joined(like: &Tensor, wanted: Range<usize>, scale: usize, parts: &[&Rows]) -> Result<Tensor> {
+    let shape = Rows::shape(like, wanted.len(), scale)?;
+    let line = scale * shape[2] * shape[3];
+    let mut to = Tensor::empty_as(like, &shape)?;
+    let values = to.cpu_mut::<f32>()?;
+    let mut filled = wanted.start;
+    for part in parts {
+        let (start, end) = (part.at.start.max(wanted.start), part.at.end.min(wanted.end));
+        if start >= end {
+            continue;
+        }
+        values[(filled - wanted.start) * line..(start - wanted.start) * line].fill(0.0);
+        values[(start - wanted.start) * line..(end - wanted.start) * line]
+            .copy_from_slice(part.values(start..end)?);
+        filled = end;
+    }
+    values[(filled - wanted.start) * line..].fill(0.0);
+    Ok(to)
+}
+
+/// One layer of 3x3 convolutions, and how far it is.
+#[derive(Debug, Default)]
+pub struct Window {
+    /// The rows that the next ones look at.
+    kept: Option<Rows>,
+    /// The first row that is not made yet.
+    next: usize,
+}
+
+impl Window {
+    /// Takes the rows that follow those taken before, the `last` ones or not, and gives the rows that the layer can
+    /// make now. `layer` is given some rows of the map, as many of which it gives back, and where they are; the first
+    /// and the last [`BLOCK`] of a piece of the map may come out wrong.
+    ///
+    /// # Errors
+    /// Those of the layer.
+    pub fn pass(
+        &mut self,
+        rows: Option<Rows>,
+        last: bool,
+        layer: impl FnOnce(&mut Tape, &Var, Range<usize>) -> Result<Var>,
+    ) -> Result<Option<Rows>> {
+        let parts: Vec<Rows> = self.kept.take().into_iter().chain(rows).collect();
+        let (Some(first), Some(end)) = (parts.first(), parts.last().map(|rows| rows.at.end)) else {
+            return Ok(None);
+        };
+        let scale = first.scale;
+        let parts: Vec<&Rows> = parts.iter().collect();
+        let stop = if last { end } else { (end / BLOCK * BLOCK).saturating_sub(BLOCK) };
+        let keep = |from: usize| {
+            let from = from.saturating_sub(1);
+            let kept = joined(&parts[0].map, from..end, scale, &parts)?;
+            Rows::new(from, kept, scale).map(Some)
+        };
+        if stop <= self.next {
+            self.kept = keep(self.next)?;
+            return Ok(None);
+        }
+        let seen = self.next.saturating_sub(BLOCK)..end;
+        let mut tape = Tape::inference();
+        let input = joined(&parts[0].map, seen.clone(), scale, &parts)?;
+        self.kept = if last { None } else { keep(stop)? };
+        drop(parts);
+        let input = tape.input(input);
+        let wanted = [self.next - seen.start, stop - seen.start];
+        let output = conv2d::rows_alone(wanted, || layer(&mut tape, &input, seen.clone()))?;
+        drop(input);
+        let map = output.into_tensor()?;
+        let scale = map.shape()[1] / seen.len();
+        let made = self.next..stop;
+        self.next = stop;
+        Ok(Some(Rows { at: made, first: seen.start, map: Arc::new(map), scale }))
+    }
+}
+
+/// Rows that wait until what they are to be joined with is there.
+#[derive(Debug, Default)]
+pub struct Queue {
+    rows: VecDeque<Rows>,
+}
+
+impl Queue {
+    /// Takes the rows that follow those taken before.
+    pub fn push(&mut self, rows: Rows) {
+        self.rows.push_back(rows);
+    }
+
+    /// The rows `wanted` as a tensor; zeros where there are none.
+    ///
+    /// # Errors
+    /// If they are not on the CPU.
+    pub fn get(&self, like: &Tensor, wanted: Range<usize>) -> Result<Tensor> {
+        let parts: Vec<&Rows> = self.rows.iter().collect();
+        let (map, scale) = parts.first().map_or((like, 1), |rows| (&*rows.map, rows.scale));
+        joined(map, wanted, scale, &parts)
+    }
+
+    /// Lets go of all rows before `row`.
+    pub fn forget(&mut self, row: usize) {
+        while self.rows.front().is_some_and(|rows| rows.at.end <= row) {
+            self.rows.pop_front();
+        }
+    }
+}
+
+/// One call of a network that goes over its images from top to bottom.
+pub trait RollingCall {
+    /// Takes the next rows of the condition and of the state, in low-resolution rows, the `last` ones or not, and
+    /// gives the rows of its output that they suffice for.
+    ///
+    /// # Errors
+    /// If shapes do not fit or memory is full.
+    fn pass(
+        &mut self,
+        condition: Option<Rows>,
+        state: Option<Rows>,
+        last: bool,
+    ) -> Result<Option<Rows>>;
+}
