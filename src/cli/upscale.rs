@@ -166,6 +166,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     if let Some(error) = interrupted {
         return Err(error);
     }
+    if !tally.failed.is_empty() {
+        // Waiting for a pipe to be read may be what was given up.
+        common::check(&stop)?;
+    }
     let Tally { done, skipped, mut failed } = tally;
     if skipped > 0 {
         out.say(&format!("{skipped} of {} left out: their outputs exist", jobs.len()));
@@ -300,10 +304,9 @@ fn refuse_second_input(first: Option<&Path>, second: Option<&Path>) -> Result<()
 
 /// The settings that made an output, for its stamp.
 fn stamp(args: &Args, system: &System, steps: usize) -> String {
-    let name = Path::new(&system.name).file_name().unwrap_or_default().to_string_lossy();
     let scale = args.scale.unwrap_or(system.scale() as f64);
     let settings = [
-        ("model", name.into_owned()),
+        ("model", system.label.clone()),
         ("scale", scale.to_string()),
         ("seed", args.seed.to_string()),
         ("steps", steps.to_string()),
@@ -365,7 +368,7 @@ impl Work<'_> {
         // A picture that was not decoded ahead is not small: nothing is done before it is known to fit.
         let mut image = self.reader.next(&job.input, &|file, header| {
             self.budget.check_decoding(&job.input.display().to_string(), file, header)?;
-            self.plan(job, format, (header.width, header.height), header.outline()).map(|_| ())
+            self.plan(job, format, (header.width, header.height), header.outline()).map(drop)
         })?;
         if args.alpha == Alpha::Drop {
             image.alpha = None;
@@ -375,7 +378,7 @@ impl Work<'_> {
             false => Damage::default(),
         };
         image.metadata = args.kept(std::mem::take(&mut image.metadata));
-        let (mut plan, mut output) =
+        let (mut plan, mut output, advice) =
             self.plan(job, format, (image.width, image.height), Outline::of(&image))?;
         plan.damage = damage;
         output.metadata.stamp =
@@ -388,6 +391,9 @@ impl Work<'_> {
         }
         if let Some(note) = note_of_overlap(self.upscaler, &plan) {
             out.say(&note);
+        }
+        if let Some(advice) = advice {
+            out.say(&format!("warning: {}: {advice}", job.input.display()));
         }
         pool::budget(Budget::for_tiles(&plan));
         let bar = out.progress(&job.input, &plan);
@@ -472,14 +478,15 @@ impl Work<'_> {
         Ok(report)
     }
 
-    /// The tiles and the output of a picture of `size` (width, height) like `like`, if all that fits.
+    /// The tiles and the output of a picture of `size` (width, height) like `like`, if all that fits, and what to say
+    /// of the tiles.
     fn plan(
         &self,
         job: &Job,
         format: Format,
         size: (usize, usize),
         like: Outline,
-    ) -> Result<(Plan, Outline)> {
+    ) -> Result<(Plan, Outline, Option<String>)> {
         let (args, system) = (self.args, self.upscaler.system());
         let (input, name) = (job.input.display().to_string(), job.output.display().to_string());
         let pixel = like.bytes_per_pixel() as u64;
@@ -498,7 +505,8 @@ impl Work<'_> {
         let wanted = Wanted { name: &input, from, picture, output: &output, format };
         let settings = args.settings(common::memory_for(self.upscaler, 0)?);
         let plan = self.budget.plan(self.upscaler, &wanted, &settings)?;
-        Ok((plan, output))
+        let advice = self.budget.advice(self.upscaler, &wanted, &settings, &plan);
+        Ok((plan, output, advice))
     }
 }
 

@@ -105,8 +105,18 @@ pub struct Plan {
     pub blended: bool,
     /// Estimated peak of memory for the tiles and the band of the output, in bytes.
     pub memory: u64,
+    /// The share of the band in that.
+    pub band: u64,
     /// What is known of the damage to the image, for networks that can be told.
     pub damage: Damage,
+}
+
+impl Plan {
+    /// How many pixels the network computes for one of the result: above 1 by what surrounds tiles.
+    pub fn effort(&self) -> f64 {
+        let area = |of: fn(&Tile) -> &Rect| self.tiles.iter().map(|t| of(t).area()).sum::<usize>();
+        area(|t| &t.padded) as f64 / area(|t| &t.core).max(1) as f64
+    }
 }
 
 /// The widest halo that tiles carry, in low-resolution pixels. A network that sees further (the bits of RRDBNet of 23
@@ -155,7 +165,11 @@ pub fn plan_bands(
     let per_pixel = (system.network.dtype().size() * system.network.floats_per_pixel()) as u64;
     let of_size = |width: usize, height: usize| match on_gpu {
         true => (width * height) as u64 * per_pixel,
-        false => system.network.bytes_on_cpu(width, height),
+        false => {
+            let between = between_tiles(system.scale(), system.network.channels());
+            let between = (width * height * between * size_of::<f32>()) as u64;
+            system.network.bytes_on_cpu(width, height).max(between)
+        }
     };
     let at_once = match settings.tile {
         TileSize::None => true,
@@ -213,7 +227,18 @@ pub fn plan_bands(
     let batch = if on_gpu { fitting.clamp(1, tiles.len().max(1)) } else { 1 };
     let memory = memory * batch as u64 + held;
     let damage = Damage::default();
-    Ok(Plan { padded, tiles, batch, steps, halo, blended, memory, damage })
+    let band = held;
+    Ok(Plan { padded, tiles, batch, steps, halo, blended, memory, band, damage })
+}
+
+/// Floats for each low-resolution pixel of a tile that are held when it is done and the next is cut: its
+/// enlargement and its result as they were computed and as they are stored, and what the next one is made of.
+fn between_tiles(scale: usize, channels: usize) -> usize {
+    let pixels = match channels {
+        1 => 2 + 7 + 3 + 4,
+        _ => 12,
+    };
+    pixels * scale * scale + 12
 }
 
 fn does_not_fit((width, height): (usize, usize), needed: u64, budget: u64) -> Error {
@@ -365,6 +390,7 @@ impl<'a> Work<'a> {
             }
             // A GPU is busy now: time to prepare what follows.
             prepared = self.prepare()?;
+            let _beside = inputs.beside_pixels();
             let pixels = inputs.colored(runner.finish()?);
             self.done += calls;
             on_call(self.done, self.done + (total - before - calls))?;

@@ -5,7 +5,7 @@ use crate::diffusion::sampler::{PixelNoise, Walk, condition};
 use crate::diffusion::system::System;
 use crate::engine::cuda::Graph;
 use crate::engine::device::Device;
-use crate::engine::pool;
+use crate::engine::pool::{self, Beside};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::imaging::color::{luma_of, with_luma};
@@ -30,6 +30,8 @@ pub(super) struct Inputs {
     size: [usize; 2],
     scale: usize,
     damage: Damage,
+    /// What all these take.
+    beside: Beside,
 }
 
 impl Inputs {
@@ -49,6 +51,7 @@ impl Inputs {
         // Noise is drawn by the pixel of the state.
         let factor = system.network.first_stage().map_or(1, |vq| vq.config().factor());
         let first = tiles.first().map_or(Rect::new(0, 0, 0, 0), |t| t.padded);
+        let beside = Beside::new(tiles.len() * Self::floats(first, scale, channels) * size_of::<f32>());
         let (mut low, mut y0, mut places) = (vec![], vec![], vec![]);
         for tile in &tiles {
             let high = tile.padded.scaled(scale);
@@ -65,7 +68,28 @@ impl Inputs {
         }
         let size = [first.height, first.width];
         let damage = plan.damage;
-        Ok(Self { tiles, low, y0, colors, channels, places, size, scale, damage })
+        Ok(Self { tiles, low, y0, colors, channels, places, size, scale, damage, beside })
+    }
+
+    /// Floats that are held at a time while a tile `padded` is cut: what is seen and its enlargement in colour;
+    /// beside them the part of the image that was read, or luma.
+    fn floats(padded: Rect, scale: usize, channels: usize) -> usize {
+        let high = scale * scale;
+        padded.area() * (6 + 3 * high + if channels == 1 { 4 * high } else { 0 })
+    }
+
+    /// What the pixels of the tiles take while they are stored.
+    pub(super) fn beside_pixels(&self) -> Beside {
+        let [_, high] = self.shapes();
+        let luma = if self.colors.is_some() { 3 } else { 0 };
+        Beside::new(high[..3].iter().product::<usize>() * (self.channels + luma) * size_of::<f32>())
+    }
+
+    /// Gives up what is on the device now.
+    fn taken(&mut self) {
+        (self.low, self.y0) = (Vec::new(), Vec::new());
+        let kept = self.colors.as_ref().map_or(0, Vec::len);
+        self.beside = Beside::new(kept * size_of::<f32>());
     }
 
     /// The network's `pixels` `[N, H, W, C]` in colour, `[N, H, W, 3]`, both in [0, 1]: luma takes the
@@ -146,8 +170,7 @@ impl<'a> Runner<'a> {
                 }
             }
         };
-        // They are on the device now.
-        (inputs.low, inputs.y0) = (Vec::new(), Vec::new());
+        inputs.taken();
         if let (1, Device::Cuda(gpu)) = (batch.runs, &device) {
             batch.graph = match gpu.capture(|| batch.run(self.system, &mut |_| Ok(()))) {
                 Ok(recorded) => Some(recorded),
