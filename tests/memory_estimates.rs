@@ -59,9 +59,11 @@ fn system(model: &Value, latent: bool) -> System {
     let model: ModelConfig = serde_json::from_value(model.clone()).unwrap();
     let mut diffusion = match model.is_direct() {
         true => Diffusion::direct(),
-        false => serde_json::from_value(json!({"process": {"kind": "resshift", "steps": 4, "kappa": 2.0,
+        false => {
+            serde_json::from_value(json!({"process": {"kind": "resshift", "steps": 4, "kappa": 2.0,
             "eta": {"kind": "official", "min_noise_level": 0.04, "end": 0.99, "power": 0.3}}}))
-        .unwrap(),
+            .unwrap()
+        }
     };
     if latent {
         diffusion.space = Space::Latent;
@@ -77,9 +79,8 @@ fn taken(upscaler: &Upscaler, (width, height): (usize, usize), tile: TileSize) -
     let scale = upscaler.system().scale();
     let image = Image::from_u8(width, height, Color::Rgb, vec![100; width * height * 3]).unwrap();
     let settings = Settings { steps: Some(2), seed: 1, tile, memory: 1 << 40 };
-    let blended = upscaler.system().network.geometry().receptive_field.is_none();
-    let row = (width * scale * scale * if blended { 31 } else { 3 }) as u64;
-    let band = BandCost { row, host: u64::MAX };
+    let row = (width * scale * scale) as u64;
+    let band = BandCost { row: 3 * row, blended: 31 * row, host: u64::MAX };
     let plan = plan_bands(upscaler, width, height, &settings, band).unwrap();
     let budget = usize::try_from(plan.memory - plan.band).unwrap();
     pool::budget(budget);
@@ -100,17 +101,41 @@ fn kinds() -> Vec<(&'static str, Value, bool, (usize, usize))> {
     let direct = (160, 128);
     vec![
         ("grid", json!({"kind": "dual-domain-grid"}), false, direct),
-        ("grid, tall", json!({"kind": "dual-domain-grid", "channels": 16, "frequency_channels": 8,
-            "wavelet_channels": 8}), false, (320, 464)),
-        ("grid, thin", json!({"kind": "dual-domain-grid", "channels": 8, "blocks": 1,
-            "frequency_channels": 4, "wavelet_channels": 4, "time_dim": 8}), false, (320, 320)),
+        (
+            "grid, tall",
+            json!({"kind": "dual-domain-grid", "channels": 16, "frequency_channels": 8,
+            "wavelet_channels": 8}),
+            false,
+            (320, 464),
+        ),
+        (
+            "grid, thin",
+            json!({"kind": "dual-domain-grid", "channels": 8, "blocks": 1,
+            "frequency_channels": 4, "wavelet_channels": 4, "time_dim": 8}),
+            false,
+            (320, 320),
+        ),
         ("attentive", json!({"kind": "attentive-grid"}), false, direct),
         ("dual-domain-unet", json!({"kind": "dual-domain-unet", "base": 16}), false, unet),
         ("residual-unet", json!({"kind": "residual-unet", "base": 16}), false, unet),
-        ("sr3", json!({"kind": "sr3-unet", "base": 16, "groups": 4, "multipliers": [1, 2, 2]}), false, unet),
-        ("attention-unet", json!({"kind": "attention-unet", "base": 16, "time_dim": 32, "attention": false}),
-            false, unet),
-        ("biggan", json!({"kind": "biggan-unet", "time_dim": 32, "widths": [16, 32, 64, 64]}), false, unet),
+        (
+            "sr3",
+            json!({"kind": "sr3-unet", "base": 16, "groups": 4, "multipliers": [1, 2, 2]}),
+            false,
+            unet,
+        ),
+        (
+            "attention-unet",
+            json!({"kind": "attention-unet", "base": 16, "time_dim": 32, "attention": false}),
+            false,
+            unet,
+        ),
+        (
+            "biggan",
+            json!({"kind": "biggan-unet", "time_dim": 32, "widths": [16, 32, 64, 64]}),
+            false,
+            unet,
+        ),
         ("swin", swin, false, unet),
         ("swin, latent", latent, true, unet),
         ("laplacian", json!({"kind": "laplacian", "channels": 32}), false, unet),
@@ -118,8 +143,12 @@ fn kinds() -> Vec<(&'static str, Value, bool, (usize, usize))> {
         ("srgan", json!({"kind": "srgan", "base": 32, "blocks": 2}), false, unet),
         ("rrdb", json!({"kind": "rrdb", "blocks": 2}), false, direct),
         ("rrdb, wide", json!({"kind": "rrdb", "blocks": 1, "base": 64, "growth": 32}), false, unet),
-        ("rrdb, x2", json!({"kind": "rrdb", "blocks": 1, "base": 64, "growth": 32, "scale": 2, "unshuffle": 2}),
-            false, direct),
+        (
+            "rrdb, x2",
+            json!({"kind": "rrdb", "blocks": 1, "base": 64, "growth": 32, "scale": 2, "unshuffle": 2}),
+            false,
+            direct,
+        ),
         ("srdiff", json!({"kind": "srdiff-unet", "base": 16, "encoder_blocks": 2}), false, unet),
         ("errn2", json!({"kind": "errn2"}), false, direct),
         ("span", json!({"kind": "span"}), false, direct),
@@ -142,7 +171,11 @@ fn plans_name_what_every_network_takes() {
         let upscaler = Upscaler::new(system(&model, latent), &Device::Cpu, DType::F32).unwrap();
         let [took, said] = taken(&upscaler, size, TileSize::None);
         let share = took as f64 / said as f64;
-        println!("{name:20} took {:6.1} MiB of {:6.1}: {share:.2}", took as f64 / 1e6, said as f64 / 1e6);
+        println!(
+            "{name:20} took {:6.1} MiB of {:6.1}: {share:.2}",
+            took as f64 / 1e6,
+            said as f64 / 1e6
+        );
         // Never more; and not so much less that tiles are needlessly small.
         if took > said + SCRATCH || share < 0.7 {
             wrong.push(format!("{name}: {share:.2}"));

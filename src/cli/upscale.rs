@@ -17,7 +17,7 @@ use crate::engine::outputs::identity;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
 use crate::imaging::encode::{EncodeOptions, Format, Outline};
-use crate::imaging::{self, Image, Metadata, folder};
+use crate::imaging::{self, Image, Metadata, Samples, folder};
 use crate::models::damage::Damage;
 use crate::upscale::bands::Sink;
 use crate::upscale::budget::{self, Budget, Wanted};
@@ -59,7 +59,7 @@ pub(super) struct Args {
     /// Tile size in input pixels: auto, none, or a number
     #[arg(short, long, default_value = "auto", value_parser = tile_size)]
     tile: TileSize,
-    /// Memory to plan with, such as 2G or 50%; large outputs are written as they are made
+    /// Memory for the whole process, such as 2G or 50%; large outputs are written as they are made
     /// [default: the picture and about 0.6G]
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     ram: Option<u64>,
@@ -452,7 +452,7 @@ impl Work<'_> {
         })
     }
 
-    /// A texture is made as a whole: its end fades into its beginning.
+    /// A texture goes on in strips, too, unless it is resampled: that begins with rows from its other end.
     fn texture(
         &self,
         image: &Image,
@@ -463,18 +463,21 @@ impl Work<'_> {
     ) -> Result<upscale::Report> {
         let (args, size) = (self.args, (image.width, image.height));
         let steps = args.steps.map(|n| n as usize);
-        let (mut output, report) = Continued::new(self.upscaler, size, args.wrap, steps).upscale(
-            self.upscaler,
-            image,
-            plan,
-            args.seed,
-            on_call,
-        )?;
-        if (output.width, output.height) != to {
-            output = wrap::resize(&output, args.wrap, to.0, to.1)?;
+        let scale = self.upscaler.system().scale();
+        let way = Continued::new(self.upscaler, size, args.wrap, steps);
+        let mut run = |sink: &mut Sink<'_>| {
+            way.upscale_strips(self.upscaler, image, plan, args.seed, on_call, sink)
+        };
+        if (size.0 * scale, size.1 * scale) == to {
+            return run(put);
         }
-        output.metadata = Metadata::default();
-        put(output)?;
+        let mut whole = Image::new(size.0 * scale, 0, image.color, image.depth());
+        whole.alpha = image.alpha.as_ref().map(|a| Samples::zeros(a.depth(), 0));
+        let report = run(&mut |strip| {
+            whole.append(&strip);
+            Ok(())
+        })?;
+        put(wrap::resize(&whole, args.wrap, to.0, to.1)?)?;
         Ok(report)
     }
 
@@ -502,7 +505,18 @@ impl Work<'_> {
         let picture = (size.0 * size.1) as u64 * pixel;
         let steps = args.steps.map(|n| n as usize);
         let from = Continued::new(self.upscaler, size, args.wrap, steps).size();
-        let wanted = Wanted { name: &input, from, picture, output: &output, format };
+        let pixels = |(width, height): (usize, usize)| width as u64 * height as u64;
+        let wrapped = args.wrap != Wrap::default();
+        // The continued picture beside the picture itself.
+        let picture = picture + if wrapped { pixels(from) * pixel } else { 0 };
+        let large = (size.0 * system.scale(), size.1 * system.scale());
+        let resampled = large != (output.width, output.height);
+        // It, and it continued, and what becomes of it.
+        let collected = match wrapped && resampled {
+            true => 2 * pixels(large) * pixel + pixels((output.width, output.height)) * pixel,
+            false => 0,
+        };
+        let wanted = Wanted { name: &input, from, picture, output: &output, format, collected };
         let settings = args.settings(common::memory_for(self.upscaler, 0)?);
         let plan = self.budget.plan(self.upscaler, &wanted, &settings)?;
         let advice = self.budget.advice(self.upscaler, &wanted, &settings, &plan);

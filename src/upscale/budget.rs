@@ -52,6 +52,8 @@ pub struct Wanted<'a> {
     pub output: &'a Outline,
     /// Its format.
     pub format: Format,
+    /// Bytes of the output, as the model makes it, that are held until all is there.
+    pub collected: u64,
 }
 
 impl Budget {
@@ -165,12 +167,7 @@ impl Budget {
     }
 
     /// The least memory in which tiles are not mostly surroundings.
-    fn roomy(
-        &self,
-        upscaler: &Upscaler,
-        wanted: &Wanted<'_>,
-        settings: &Settings,
-    ) -> Option<u64> {
+    fn roomy(&self, upscaler: &Upscaler, wanted: &Wanted<'_>, settings: &Settings) -> Option<u64> {
         let side = wanted.from.0.max(wanted.from.1);
         let of_parts = |parts: usize| {
             let tile = TileSize::Side(side.div_ceil(parts));
@@ -189,10 +186,9 @@ impl Budget {
         work: u64,
     ) -> Result<Plan> {
         let on_gpu = upscaler.system().network.device() != Device::Cpu;
-        let row = self.band_row(upscaler, wanted);
         let settings =
             Settings { memory: if on_gpu { settings.memory } else { work }, ..*settings };
-        let band = BandCost { row, host: work };
+        let band = self.band(upscaler, wanted, work);
         plan_bands(upscaler, wanted.from.0, wanted.from.1, &settings, band)
     }
 
@@ -202,14 +198,13 @@ impl Budget {
         Ok(self.plan_in(upscaler, wanted, &settings, u64::MAX)?.memory)
     }
 
-    /// Bytes of the output for a low-resolution row of a band, before it is resampled.
-    fn band_row(&self, upscaler: &Upscaler, wanted: &Wanted<'_>) -> u64 {
+    /// What the output takes for a low-resolution row of a band, before it is resampled.
+    fn band(&self, upscaler: &Upscaler, wanted: &Wanted<'_>, host: u64) -> BandCost {
         let scale = upscaler.system().scale() as u64;
-        let blended = upscaler.system().network.geometry().receptive_field.is_none();
         let pixel = wanted.output.bytes_per_pixel() as u64;
+        let row = |pixel: u64| (wanted.from.0 as u64 * scale * scale).saturating_mul(pixel);
         // Sums of three colours and a weight, and then their means.
-        let pixel = if blended { 16 + 12 + pixel } else { pixel };
-        (wanted.from.0 as u64 * scale * scale).saturating_mul(pixel)
+        BandCost { row: row(pixel), blended: row(16 + 12 + pixel), host }
     }
 
     /// What is held beside the picture and the tiles with their band.
@@ -230,7 +225,7 @@ impl Budget {
         let encoder = encode::memory(output, wanted.format);
         // Transparent pixels get other colours in a copy.
         let bled = if output.alpha { wanted.picture } else { 0 };
-        let encoder = encoder.saturating_add(bled);
+        let encoder = encoder.saturating_add(bled).saturating_add(wanted.collected);
         resampling.saturating_add(waiting).saturating_add(next).saturating_add(encoder)
     }
 

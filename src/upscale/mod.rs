@@ -21,7 +21,9 @@ use crate::engine::memory;
 use crate::error::{self, Error, Result};
 use crate::imaging::tiles::{self, Tile};
 use crate::imaging::{Image, Rect, Samples};
+use crate::models::Network;
 use crate::models::damage::Damage;
+use crate::ops::noise::Period;
 use bands::{Bands, Sink};
 use runner::{Inputs, Runner};
 
@@ -109,6 +111,8 @@ pub struct Plan {
     pub band: u64,
     /// What is known of the damage to the image, for networks that can be told.
     pub damage: Damage,
+    /// Where the noise begins again, for textures.
+    pub period: Option<Period>,
 }
 
 impl Plan {
@@ -129,6 +133,8 @@ const WIDEST_HALO: usize = 160;
 pub struct BandCost {
     /// Bytes for each low-resolution row of a tile.
     pub row: u64,
+    /// The same where tiles are blended.
+    pub blended: u64,
     /// Bytes that bands may take on a GPU, where they are in other memory than tiles; on the CPU both
     /// share [`Settings::memory`].
     pub host: u64,
@@ -139,7 +145,7 @@ pub struct BandCost {
 /// # Errors
 /// [`Error::Memory`] if not even the smallest tile fits the budget.
 pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Settings) -> Result<Plan> {
-    let free = BandCost { row: 0, host: u64::MAX };
+    let free = BandCost { row: 0, blended: 0, host: u64::MAX };
     plan_bands(upscaler, width, height, settings, free)
 }
 
@@ -163,19 +169,21 @@ pub fn plan_bands(
     let padded = (width.next_multiple_of(align), height.next_multiple_of(align));
     let on_gpu = system.network.device() != Device::Cpu;
     let per_pixel = (system.network.dtype().size() * system.network.floats_per_pixel()) as u64;
+    let packed = if on_gpu { 0 } else { packed_weights(&*system.network) };
     let of_size = |width: usize, height: usize| match on_gpu {
         true => (width * height) as u64 * per_pixel,
         false => {
             let between = between_tiles(system.scale(), system.network.channels());
             let between = (width * height * between * size_of::<f32>()) as u64;
-            system.network.bytes_on_cpu(width, height).max(between)
+            system.network.bytes_on_cpu(width, height).max(between) + packed
         }
     };
     let at_once = match settings.tile {
         TileSize::None => true,
         TileSize::Side(side) => side >= padded.0.max(padded.1),
         TileSize::Auto => {
-            let rows = padded.1 as u64 * band.row;
+            let sees_all = geometry.receptive_field.is_none();
+            let rows = padded.1 as u64 * if sees_all { band.blended } else { band.row };
             of_size(padded.0, padded.1).saturating_add(rows) <= settings.memory
         }
     };
@@ -192,10 +200,10 @@ pub fn plan_bands(
     let bytes = |tile: &Tile| of_size(tile.padded.width, tile.padded.height);
     let cost = |tiles: &[Tile]| tiles.iter().map(bytes).max().unwrap_or(0);
     // Rows that blended tiles share are held, too.
-    let shared = if blended { 2 * halo } else { 0 };
+    let (shared, row) = if blended { (2 * halo, band.blended) } else { (0, band.row) };
     let held = |tiles: &[Tile]| {
         let rows = tiles.iter().map(|t| t.core.height + shared).max().unwrap_or(0);
-        rows as u64 * band.row
+        rows as u64 * row
     };
     let too_large = |tiles: &[Tile]| match on_gpu {
         true => cost(tiles) > settings.memory || held(tiles) > band.host,
@@ -228,7 +236,17 @@ pub fn plan_bands(
     let memory = memory * batch as u64 + held;
     let damage = Damage::default();
     let band = held;
-    Ok(Plan { padded, tiles, batch, steps, halo, blended, memory, band, damage })
+    Ok(Plan { padded, tiles, batch, steps, halo, blended, memory, band, damage, period: None })
+}
+
+/// Bytes of the largest weights as a convolution of the processor wants them: 36 frequencies of a 3x3 kernel.
+fn packed_weights(network: &dyn Network) -> u64 {
+    let of = |shape: &[usize]| match *shape {
+        [outputs, 3, 3, inputs] => 36 * outputs.next_multiple_of(16) * inputs.next_multiple_of(16),
+        _ => shape.iter().product(),
+    };
+    let largest = network.parameters().iter().map(|p| of(p.value().shape())).max();
+    (largest.unwrap_or(0) * size_of::<f32>()) as u64
 }
 
 /// Floats for each low-resolution pixel of a tile that are held when it is done and the next is cut: its
@@ -301,11 +319,7 @@ pub fn upscale(
     output.alpha = image.alpha.as_ref().map(|a| Samples::zeros(a.depth(), 0));
     output.samples.reserve(width * height * image.channels());
     let report = upscale_strips(upscaler, image, plan, seed, on_call, &mut |strip| {
-        output.height += strip.height;
-        output.samples.append(&strip.samples);
-        if let (Some(all), Some(alpha)) = (&mut output.alpha, &strip.alpha) {
-            all.append(alpha);
-        }
+        output.append(&strip);
         Ok(())
     })?;
     Ok((output, report))
@@ -324,10 +338,23 @@ pub fn upscale_strips(
     on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
     sink: &mut Sink<'_>,
 ) -> Result<Report> {
+    let whole = Rect::whole(image.width, image.height);
+    part_in_strips(upscaler, image, (plan, whole), seed, on_call, sink)
+}
+
+/// As [`upscale_strips`], of the part of the image that a plan for it needs.
+fn part_in_strips(
+    upscaler: &Upscaler,
+    image: &Image,
+    (plan, part): (&Plan, Rect),
+    seed: u64,
+    on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+    sink: &mut Sink<'_>,
+) -> Result<Report> {
     let bled = alpha::bled(image);
     let image = bled.as_ref().unwrap_or(image);
     let mut work = Work::new(upscaler, image, plan, seed);
-    let mut bands = Bands::new(image, plan, upscaler.system().scale());
+    let mut bands = Bands::new(image, plan, upscaler.system().scale(), part);
     work.run(on_call, &mut |tile, pixels| bands.add(tile, pixels, sink))?;
     Ok(work.report)
 }
@@ -369,7 +396,7 @@ impl<'a> Work<'a> {
         store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
     ) -> Result<()> {
         let system = self.upscaler.system();
-        let mut runner = Runner::new(system, self.plan.steps, self.seed);
+        let mut runner = Runner::new(system, self.plan, self.seed);
         let mut prepared = self.prepare()?;
         while let Some(mut inputs) = prepared.take() {
             let calls = inputs.tiles.len() * self.plan.steps;
@@ -381,7 +408,7 @@ impl<'a> Work<'a> {
                 Ok(()) => {}
                 Err(full @ Error::Memory(_)) => {
                     // What the runner holds would stay on the device beside the smaller tiles.
-                    runner = Runner::new(system, self.plan.steps, self.seed);
+                    runner = Runner::new(system, self.plan, self.seed);
                     self.make_smaller(inputs.tiles, full)?;
                     prepared = self.prepare()?;
                     continue;
@@ -447,7 +474,7 @@ impl<'a> Work<'a> {
                 Some(precise) => precise,
                 None => self.upscaler.precise()?,
             };
-            let mut runner = Runner::new(&precise, self.plan.steps, self.seed);
+            let mut runner = Runner::new(&precise, self.plan, self.seed);
             runner.start(&mut inputs, &mut |_| Ok(()))?;
             pixels = inputs.colored(runner.finish()?);
             self.precise = Some(precise);

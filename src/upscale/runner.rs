@@ -12,6 +12,7 @@ use crate::imaging::color::{luma_of, with_luma};
 use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, resample};
 use crate::models::damage::{Damage, TOLD};
+use crate::ops::noise::Period;
 
 use super::Plan;
 
@@ -51,7 +52,8 @@ impl Inputs {
         // Noise is drawn by the pixel of the state.
         let factor = system.network.first_stage().map_or(1, |vq| vq.config().factor());
         let first = tiles.first().map_or(Rect::new(0, 0, 0, 0), |t| t.padded);
-        let beside = Beside::new(tiles.len() * Self::floats(first, scale, channels) * size_of::<f32>());
+        let beside =
+            Beside::new(tiles.len() * Self::floats(first, scale, channels) * size_of::<f32>());
         let (mut low, mut y0, mut places) = (vec![], vec![], vec![]);
         for tile in &tiles {
             let high = tile.padded.scaled(scale);
@@ -119,6 +121,7 @@ pub(super) struct Runner<'a> {
     system: &'a System,
     steps: usize,
     seed: u64,
+    period: Option<Period>,
     batch: Option<Batch>,
     output: Option<Tensor>,
 }
@@ -135,8 +138,8 @@ struct Batch {
 }
 
 impl<'a> Runner<'a> {
-    pub(super) fn new(system: &'a System, steps: usize, seed: u64) -> Self {
-        Self { system, steps, seed, batch: None, output: None }
+    pub(super) fn new(system: &'a System, plan: &Plan, seed: u64) -> Self {
+        Self { system, steps: plan.steps, seed, period: plan.period, batch: None, output: None }
     }
 
     /// Starts the work on `inputs`; a GPU is then busy. `on_step` is told how many calls of the network
@@ -164,14 +167,16 @@ impl<'a> Runner<'a> {
                     low: Tensor::from_slice_on(&device, &inputs.low, &low)?,
                     y0: Tensor::from_slice_on(&device, &inputs.y0, &high)?,
                     told: inputs.told(&device)?,
-                    noise: PixelNoise::new(&device, self.seed, &inputs.places)?,
+                    noise: PixelNoise::new(&device, self.seed, &inputs.places)?
+                        .repeating(self.period),
                     runs: 0,
                     graph: None,
                 }
             }
         };
         inputs.taken();
-        if let (1, Device::Cuda(gpu)) = (batch.runs, &device) {
+        // Noise that repeats is drawn elsewhere and copied, which cannot be recorded.
+        if let (1, Device::Cuda(gpu), None) = (batch.runs, &device, self.period) {
             batch.graph = match gpu.capture(|| batch.run(self.system, &mut |_| Ok(()))) {
                 Ok(recorded) => Some(recorded),
                 // A recording keeps its memory to itself; without one there is less to hold.
