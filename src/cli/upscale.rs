@@ -465,18 +465,17 @@ impl Work<'_> {
         let steps = args.steps.map(|n| n as usize);
         let scale = self.upscaler.system().scale();
         let way = Continued::new(self.upscaler, size, args.wrap, steps);
-        let mut run = |sink: &mut Sink<'_>| {
-            way.upscale_strips(self.upscaler, image, plan, args.seed, on_call, sink)
-        };
+        let (upscaler, seed) = (self.upscaler, args.seed);
         if (size.0 * scale, size.1 * scale) == to {
-            return run(put);
+            return way.upscale_strips(upscaler, image, plan, seed, on_call, put);
         }
         let mut whole = Image::new(size.0 * scale, 0, image.color, image.depth());
         whole.alpha = image.alpha.as_ref().map(|a| Samples::zeros(a.depth(), 0));
-        let report = run(&mut |strip| {
+        let collect = &mut |strip: Image| {
             whole.append(&strip);
             Ok(())
-        })?;
+        };
+        let report = way.upscale_strips(upscaler, image, plan, seed, on_call, collect)?;
         put(wrap::resize(&whole, args.wrap, to.0, to.1)?)?;
         Ok(report)
     }

@@ -15,6 +15,8 @@ use crate::imaging::{Image, Rect, Samples};
 
 /// Bytes of a strip, about.
 const STRIP_BYTES: usize = 4 << 20;
+/// Rows of a tile that become samples at a time.
+const ROWS: usize = 16;
 
 /// Where strips of the output go, from the top down.
 pub type Sink<'a> = dyn FnMut(Image) -> Result<()> + 'a;
@@ -181,9 +183,10 @@ fn store(
     for strip in strips {
         let (start, end) = (core.y.max(top), core.bottom().min(top + strip.height));
         let width = core.width.min((left + strip.width).saturating_sub(core.x));
-        if start < end && width > 0 {
-            let part = Rect::new(core.x, start, width, end - start);
-            let place = Rect { x: core.x - left, y: start - top, ..part };
+        // Some rows at a time: as floats they take four times what the strip does.
+        for y in (start..end).step_by(ROWS).filter(|_| width > 0) {
+            let part = Rect::new(core.x, y, width, ROWS.min(end - y));
+            let place = Rect { x: core.x - left, y: y - top, ..part };
             strip.store(place, &crop(pixels, held, part))?;
         }
         top += strip.height;

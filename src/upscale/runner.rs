@@ -91,6 +91,8 @@ impl Inputs {
     fn taken(&mut self) {
         (self.low, self.y0) = (Vec::new(), Vec::new());
         let kept = self.colors.as_ref().map_or(0, Vec::len);
+        // Both at a time would cost buffers that are asked for next.
+        self.beside = Beside::default();
         self.beside = Beside::new(kept * size_of::<f32>());
     }
 
