@@ -339,3 +339,34 @@ pub fn resampler(
     let large = (image.width * scale, image.height * scale);
     (large != to).then(|| Resampled::new(image, large, to)).transpose()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::system::System;
+    use crate::engine::device::DType;
+    use crate::imaging::{Color, Depth, Image};
+
+    #[test]
+    fn large_pictures_take_little_unless_more_is_allowed() {
+        let system = System::open(System::embedded()[0]).unwrap();
+        let upscaler = Upscaler::new(system, &Device::Cpu, DType::F32).unwrap();
+        let budget = Budget { base: 64 << 20, ram: None, most: 64 << 30, several: true };
+        let settings = Settings { steps: None, seed: 1, tile: TileSize::Auto, memory: 0 };
+        let like = Outline::of(&Image::new(1, 1, Color::Rgb, Depth::Eight));
+        for (from, megabytes) in
+            [((4000, 3000), 1000), ((8000, 4000), 1300), ((10_000, 10_000), 2000)]
+        {
+            for format in [Format::Png, Format::Jpeg, Format::Tiff] {
+                let output = Outline { width: 4 * from.0, height: 4 * from.1, ..like.clone() };
+                let picture = 3 * (from.0 * from.1) as u64;
+                let wanted =
+                    Wanted { name: "", from, picture, output: &output, format, collected: 0 };
+                let plan = budget.plan(&upscaler, &wanted, &settings).unwrap();
+                let bytes = budget.fixed(&upscaler, &wanted) + plan.memory;
+                assert!(bytes < megabytes * 1_000_000, "{from:?} {format:?}: {bytes}");
+                assert!(plan.effort() <= CRAWL, "{from:?}: {}", plan.effort());
+            }
+        }
+    }
+}
