@@ -23,8 +23,8 @@ const STRIPS: u64 = 4;
 const CRAWL: f64 = 3.0;
 /// What comes to the process with the work: pages of its code, small blocks of the allocator; and for each thread the
 /// scratch of its convolutions, and its stack.
-const CODE: u64 = 10 << 20;
-const THREAD: u64 = 4 << 20;
+const CODE: u64 = 6 << 20;
+const THREAD: u64 = 2 << 20;
 
 /// What the process may take.
 #[derive(Clone, Copy, Debug)]
