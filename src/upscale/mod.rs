@@ -175,7 +175,9 @@ pub fn plan_bands(
         false => {
             let between = between_tiles(system.scale(), system.network.channels());
             let between = (width * height * between * size_of::<f32>()) as u64;
-            system.network.bytes_on_cpu(width, height).max(between) + packed
+            let peak = system.network.bytes_on_cpu(width, height).max(between);
+            // With room for buffers that are asked for again: fresh ones cost a third of a convolution's time.
+            peak.saturating_add(peak / 8).saturating_add(packed)
         }
     };
     let at_once = match settings.tile {
