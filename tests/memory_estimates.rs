@@ -97,9 +97,9 @@ fn taken(upscaler: &Upscaler, (width, height): (usize, usize), tile: TileSize) -
 
 /// Networks of every kind, as small as shows where they are widest.
 fn kinds() -> Vec<(&'static str, Value, bool, (usize, usize))> {
-    let vq = json!({"channels": 16, "multipliers": [1, 2, 2]});
-    let mut latent = json!({"kind": "swin-unet", "base": 16, "multipliers": [1, 2], "blocks": [2, 2],
-        "attention": [64, 32], "swin_channels": 32, "head_channels": 16});
+    let vq = json!({"channels": 32, "multipliers": [1, 2, 2]});
+    let mut latent = json!({"kind": "swin-unet", "base": 32, "multipliers": [1, 2], "blocks": [2, 2],
+        "attention": [64, 32], "swin_channels": 32, "head_channels": 32});
     latent["autoencoder"] = vq;
     let unet = (64, 48);
     let direct = (160, 128);
