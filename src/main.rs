@@ -58,6 +58,23 @@ unsafe impl GlobalAlloc for Reporting {
 #[global_allocator]
 static ALLOCATOR: Reporting = Reporting;
 
+/// Bytes from which on glibc gives memory back to the system when it is freed.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const GIVEN_BACK: libc::c_int = 1 << 20;
+
+/// Keeps the resident size near what is allocated: glibc would raise its threshold with every large block that is
+/// freed, and then keep blocks of up to 32 MiB in heaps that have holes. What is used again is kept by
+/// `engine::pool`.
+fn settle_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: called before there is another thread; the parameters are documented ones.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, GIVEN_BACK);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, GIVEN_BACK);
+    }
+}
+
 fn main() -> ExitCode {
+    settle_allocator();
     srk::cli::main()
 }

@@ -153,9 +153,9 @@ fn noise_is_that_of_the_cpu() {
             z
         };
         vec![
-            fill(PixelNoise { stream, origins: Some(&places), later: None }, 3),
-            fill(PixelNoise { stream, origins: None, later: Some(&later) }, 3),
-            fill(PixelNoise { stream, origins: None, later: Some(&later) }, 1),
+            fill(PixelNoise { stream, origins: Some(&places), later: None, period: None }, 3),
+            fill(PixelNoise { stream, origins: None, later: Some(&later), period: None }, 3),
+            fill(PixelNoise { stream, origins: None, later: Some(&later), period: None }, 1),
         ]
     });
 }
@@ -167,7 +167,8 @@ fn a_million_normals_are_those_of_the_cpu() {
     let stream = Stream::new(3, Purpose::TrainingNoise, 2);
     let fill = |device: &Device| {
         let mut z = Tensor::empty_on(device, DType::F32, &[1, 600, 600, 3]).unwrap();
-        pixel_noise(&PixelNoise { stream, origins: None, later: None }, &mut z).unwrap();
+        pixel_noise(&PixelNoise { stream, origins: None, later: None, period: None }, &mut z)
+            .unwrap();
         z.to_f64_vec().unwrap()
     };
     let (cpu, gpu) = (fill(&Device::Cpu), fill(&Device::from(&gpu)));
@@ -210,9 +211,12 @@ fn sampler_steps() {
                 let stream = Stream::new(11, Purpose::Sampling, 0);
                 let noise = match given {
                     true => Noise::Given(&z),
-                    false => {
-                        Noise::Pixels(PixelNoise { stream, origins: Some(&places), later: None })
-                    }
+                    false => Noise::Pixels(PixelNoise {
+                        stream,
+                        origins: Some(&places),
+                        later: None,
+                        period: None,
+                    }),
                 };
                 let factors = StepFactors::new(device, factors).unwrap();
                 let mut clean = Tensor::empty_as(&x, &shape).unwrap();
@@ -241,7 +245,8 @@ fn a_recorded_step_follows_its_factors_and_keeps_nans() {
         let mut x = state.try_clone().unwrap();
         let places = origins(&device, &[[0, 0]]).unwrap();
         let stream = Stream::new(11, Purpose::Sampling, 0);
-        let noise = Noise::Pixels(PixelNoise { stream, origins: Some(&places), later: None });
+        let noise =
+            Noise::Pixels(PixelNoise { stream, origins: Some(&places), later: None, period: None });
         let all = steps();
         let mut factors = StepFactors::new(&device, all[0]).unwrap();
         let (graph, ()) = gpu
@@ -273,7 +278,9 @@ fn states_and_targets_of_training() {
             let stream = Stream::new(5, Purpose::TrainingNoise, 77);
             let noise = match given {
                 true => Noise::Given(&z),
-                false => Noise::Pixels(PixelNoise { stream, origins: None, later: None }),
+                false => {
+                    Noise::Pixels(PixelNoise { stream, origins: None, later: None, period: None })
+                }
             };
             let empty = || Tensor::empty_on(device, dtype, &shape).unwrap();
             let (mut state, mut target, mut alone) = (empty(), empty(), empty());

@@ -56,11 +56,21 @@ impl Bench {
         self.upscale_under(None, arguments)
     }
 
+    /// The same with so many steps: each widens what a tile sees.
+    fn upscale_as(&self, arguments: &[&str], steps: &str) -> Run {
+        measured(self.command(arguments, steps))
+    }
+
+    fn command(&self, arguments: &[&str], steps: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
+        command.arg("upscale").args(arguments).args(["--steps", steps, "-m"]);
+        command.arg(self.place.runs("runs/tiny")).current_dir(self.folder.path());
+        command
+    }
+
     /// The same with at most so many bytes of address space.
     fn upscale_under(&self, space: Option<u64>, arguments: &[&str]) -> Run {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
-        command.arg("upscale").args(arguments).args(["--steps", "1", "-m"]);
-        command.arg(self.place.runs("runs/tiny")).current_dir(self.folder.path());
+        let mut command = self.command(arguments, "1");
         if let Some(bytes) = space {
             // SAFETY: setrlimit is a system call, and nothing else is done between fork and exec.
             unsafe {
@@ -123,6 +133,56 @@ fn pixels(path: &Path) -> DynamicImage {
     let mut reader = image::ImageReader::open(path).unwrap();
     reader.no_limits();
     reader.with_guessed_format().unwrap().decode().unwrap()
+}
+
+#[test]
+fn memory_grows_by_the_picture_and_not_by_its_output() {
+    let bench = Bench::new();
+    bench.photo("small.png", 320, 320);
+    bench.photo("large.png", 320, 1920);
+    let peak = |name: &str, output: &str| {
+        bench.upscale(&[name, output, "--ram", "120M", "-q"]).worked().peak
+    };
+    // An output of 320x1600 more pixels has 23 MiB more, the picture itself 1.5.
+    for output in ["a.png", "a.tiff", "a.jpg"] {
+        let [small, large] =
+            ["small", "large"].map(|n| peak(&format!("{n}.png"), &format!("{n}-{output}")));
+        assert!(large - small < 10.0, "{output}: {small} MiB, {large} MiB");
+        assert!(large < 120.0, "{output}: {large} MiB");
+    }
+    // A texture, which is held a second time with what continues it.
+    let all = ["large.png", "w.png", "--wrap", "both", "--ram", "120M", "-q"];
+    let wrapped = bench.upscale(&all).worked().peak;
+    assert!(wrapped < 120.0, "--wrap both: {wrapped} MiB");
+}
+
+#[test]
+fn the_process_stays_within_what_it_may_take() {
+    let bench = Bench::new();
+    bench.photo("p.png", 700, 500);
+    for ram in [90, 110, 150, 220] {
+        for arguments in [&["-s", "4"][..], &["-s", "2.5"], &["-j", "3"]] {
+            let all = [&["p.png", "o.png", "--overwrite", "--ram", &format!("{ram}M")], arguments];
+            let run = bench.upscale(&all.concat()).worked();
+            assert!(run.peak < f64::from(ram), "{arguments:?}: {} MiB of {ram}", run.peak);
+        }
+    }
+}
+
+#[test]
+fn tiles_that_are_mostly_surroundings_are_said_with_what_would_do() {
+    let bench = Bench::new();
+    bench.photo("p.png", 512, 512);
+    let with = |ram: &str| {
+        bench.upscale_as(&["p.png", "o.png", "--overwrite", "--ram", ram], "4").worked().err
+    };
+    let least = bench.upscale_as(&["p.png", "o.png", "--ram", "1"], "4").err;
+    let least = least.split("--ram ").find_map(|t| t.strip_suffix(" is enough\n")).unwrap();
+    let said = with(least);
+    assert!(said.contains("times the work"), "{said}");
+    let enough = said.split("--ram ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let said = with(&enough);
+    assert!(!said.contains("times the work"), "{enough}: {said}");
 }
 
 #[test]
@@ -290,4 +350,22 @@ fn training_is_the_same_whatever_the_cache_holds() {
     finish(&place.config(&["data.cache=0"]), &resumed, Some(3));
     finish(&place.config(&["data.cache=1G"]), &resumed, None);
     assert_same(&all, &resumed, 6);
+}
+
+#[test]
+fn training_holds_no_more_images_than_the_cache() {
+    let place = Place::new();
+    for i in 0..16u8 {
+        let color = Rgb([i * 3, 80, 200 - i]);
+        let path = place.images().join(format!("large{i}.bmp"));
+        ImageBuffer::from_pixel(1000, 800, color).save(path).unwrap();
+    }
+    let peak = |cache: &str, out: &str| {
+        let sets = ["run.steps=2", &format!("data.cache={cache}")];
+        let run = measured(place.command(&place.runs(out), &sets)).worked();
+        run.peak
+    };
+    // 16 images of 2.3 MiB and their sixteenths.
+    let [all, none] = [peak("1G", "all"), peak("0", "none")];
+    assert!(all - none > 20.0, "{all} MiB with all images, {none} MiB with none");
 }

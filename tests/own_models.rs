@@ -69,7 +69,8 @@ fn any_weights_file_works_where_a_model_is_named() {
     .enumerate()
     {
         let out = format!("{i}.png");
-        let arguments = [&["upscale", "in.png", &out, "-j", "1", "--no-stamp"], model].concat();
+        // Outputs say of which weights they are, not of which file.
+        let arguments = [&["upscale", "in.png", &out, "-j", "1"], model].concat();
         let (code, _, err) = srk(folder.path(), &arguments);
         assert_eq!(code, 0, "{model:?}: {err}");
         assert!(err.contains("14x11 -> 28x22"), "{err}");
@@ -153,6 +154,8 @@ fn what_is_no_weights_is_called_what_it_is() {
             ["state of a training", "_gen"],
         ),
         ("empty.pth", vec![], ["is empty", "download the file again"]),
+        ("none.pth", optimizer(&[]), ["no dict of tensors", "srk models import"]),
+        ("other.safetensors", tensor_of("F16"), ["of no network", "srk models import"]),
     ] {
         fs::write(folder.path().join(name), bytes).unwrap();
         for command in

@@ -182,3 +182,32 @@ fn a_pipe_is_read_and_waiting_for_one_can_be_interrupted() {
     writer.join().unwrap();
     assert_eq!(read(&bench.path("out.png")).unwrap().width, 96);
 }
+
+#[test]
+#[cfg(unix)]
+fn waiting_for_a_reader_can_be_interrupted_and_one_gets_the_picture() {
+    let bench = Bench::new();
+    let fifo = bench.path("pipe.png");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    write(&bench.path("in.png"), &texture(), EncodeOptions::default()).unwrap();
+    let arguments = "upscale in.png -o pipe.png --overwrite --steps 1";
+    let mut child = bench.command(arguments).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(child.try_wait().unwrap().is_none(), "it did not wait");
+    let sent = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "still waiting for a reader");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(status.code(), Some(143));
+    let from = fifo.clone();
+    let reader = std::thread::spawn(move || std::fs::read(from).unwrap());
+    assert!(bench.run(arguments).status.success());
+    std::fs::write(bench.path("got.png"), reader.join().unwrap()).unwrap();
+    assert_eq!(read(&bench.path("got.png")).unwrap().width, 96);
+}

@@ -222,12 +222,16 @@ impl ModelChoice {
 
 /// What is worth knowing about a model that was imported on the fly.
 pub(super) fn notes_of_model(system: &System) -> Vec<String> {
-    let assumed = system.metadata.get("srk.assumed");
-    let note = |assumed: &String| {
-        let arch = system.metadata.get("srk.arch").map_or("", String::as_str);
-        format!("{arch}: assumed {assumed}; srk models import changes it")
+    let known = |key: &str| system.metadata.get(key);
+    let arch = known("srk.arch").map_or("", String::as_str);
+    let assumed = |what: &String| format!("{arch}: assumed {what}; srk models import changes it");
+    let imported = |kind: &String| {
+        format!("{arch} of a {kind} file; srk models import makes a file of srk of it")
     };
-    assumed.map(note).into_iter().collect()
+    match known("srk.assumed").map(assumed) {
+        Some(note) => vec![note],
+        None => known(open::IMPORTED).map(imported).into_iter().collect(),
+    }
 }
 
 /// `system` on the device and in the precision asked for.

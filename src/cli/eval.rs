@@ -227,11 +227,10 @@ fn stem(file: &Path) -> String {
 
 /// The settings that made an output, for its stamp.
 fn stamp(args: &Args, system: &System) -> String {
-    let name = Path::new(&system.name).file_name().unwrap_or_default().to_string_lossy();
     let trained = system.config.diffusion.process.steps();
     let steps = args.steps.map_or(system.default_steps(), |n| (n as usize).min(trained));
     let settings = [
-        ("model", name.into_owned()),
+        ("model", system.label.clone()),
         ("scale", args.scale.to_string()),
         ("seed", args.seed.to_string()),
         ("steps", steps.to_string()),

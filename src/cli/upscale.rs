@@ -20,7 +20,7 @@ use crate::engine::pool;
 use crate::error::{Error, Report, Result};
 use crate::imaging::damage::Findings;
 use crate::imaging::encode::{EncodeOptions, Format, Outline};
-use crate::imaging::{self, Image, Metadata, folder};
+use crate::imaging::{self, Image, Metadata, Samples, folder};
 use crate::upscale::bands::Sink;
 use crate::upscale::budget::{self, Budget, Wanted};
 use crate::upscale::jobs::{Existing, Job, Jobs, Request};
@@ -64,7 +64,7 @@ pub(super) struct Args {
     /// Tile size in input pixels: auto, none, or a number
     #[arg(short, long, default_value = "auto", value_parser = tile_size)]
     tile: TileSize,
-    /// Memory to plan with, such as 2G or 50%; large outputs are written as they are made
+    /// Memory for the whole process, such as 2G or 50%; large outputs are written as they are made
     /// [default: the picture and about 0.6G]
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     ram: Option<u64>,
@@ -169,6 +169,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     drop(work);
     if let Some(error) = interrupted {
         return Err(error);
+    }
+    if !tally.failed.is_empty() {
+        // Waiting for a pipe to be read may be what was given up.
+        common::check(&stop)?;
     }
     let Tally { done, skipped, mut failed } = tally;
     if skipped > 0 {
@@ -304,10 +308,9 @@ fn refuse_second_input(first: Option<&Path>, second: Option<&Path>) -> Result<()
 
 /// The settings that made an output, for its stamp.
 fn stamp(args: &Args, system: &System, steps: usize) -> String {
-    let name = Path::new(&system.name).file_name().unwrap_or_default().to_string_lossy();
     let scale = args.scale.unwrap_or(system.scale() as f64);
     let settings = [
-        ("model", name.into_owned()),
+        ("model", system.label.clone()),
         ("scale", scale.to_string()),
         ("seed", args.seed.to_string()),
         ("steps", steps.to_string()),
@@ -370,7 +373,7 @@ impl Work<'_> {
         let mut image = self.reader.next(&job.input, &|file, header| {
             self.budget.check_decoding(&job.input.display().to_string(), file, header)?;
             let size = (header.width, header.height);
-            self.plan(job, self.models.any(), format, size, header.outline()).map(|_| ())
+            self.plan(job, self.models.any(), format, size, header.outline()).map(drop)
         })?;
         if args.alpha == Alpha::Drop {
             image.alpha = None;
@@ -383,7 +386,7 @@ impl Work<'_> {
             out.say(&format!("{name}: {findings}; enlarged by {model}"));
         }
         image.metadata = args.kept(std::mem::take(&mut image.metadata));
-        let (mut plan, mut output) =
+        let (mut plan, mut output, advice) =
             self.plan(job, upscaler, format, (image.width, image.height), Outline::of(&image))?;
         plan.damage = choice::told(system, &findings, args.denoise);
         output.metadata.stamp = args.stamps().then(|| stamp(args, system, plan.steps));
@@ -395,6 +398,9 @@ impl Work<'_> {
         }
         if let Some(note) = note_of_overlap(upscaler, &plan) {
             out.say(&note);
+        }
+        if let Some(advice) = advice {
+            out.say(&format!("warning: {}: {advice}", job.input.display()));
         }
         pool::budget(Budget::for_tiles(&plan));
         let bar = out.progress(&job.input, &plan);
@@ -471,7 +477,7 @@ impl Work<'_> {
         })
     }
 
-    /// A texture is made as a whole: its end fades into its beginning.
+    /// A texture goes on in strips, too, unless it is resampled: that begins with rows from its other end.
     fn texture(
         &self,
         upscaler: &Upscaler,
@@ -483,17 +489,24 @@ impl Work<'_> {
     ) -> Result<upscale::Report> {
         let (args, size) = (self.args, (image.width, image.height));
         let steps = args.steps.map(|n| n as usize);
-        let (mut output, report) = Continued::new(upscaler, size, args.wrap, steps)
-            .upscale(upscaler, image, plan, args.seed, on_call)?;
-        if (output.width, output.height) != to {
-            output = wrap::resize(&output, args.wrap, to.0, to.1)?;
+        let (scale, seed) = (upscaler.system().scale(), args.seed);
+        let way = Continued::new(upscaler, size, args.wrap, steps);
+        if (size.0 * scale, size.1 * scale) == to {
+            return way.upscale_strips(upscaler, image, plan, seed, on_call, put);
         }
-        output.metadata = Metadata::default();
-        put(output)?;
+        let mut whole = Image::new(size.0 * scale, 0, image.color, image.depth());
+        whole.alpha = image.alpha.as_ref().map(|a| Samples::zeros(a.depth(), 0));
+        let collect = &mut |strip: Image| {
+            whole.append(&strip);
+            Ok(())
+        };
+        let report = way.upscale_strips(upscaler, image, plan, seed, on_call, collect)?;
+        put(wrap::resize(&whole, args.wrap, to.0, to.1)?)?;
         Ok(report)
     }
 
-    /// The tiles and the output of a picture of `size` (width, height) like `like`, if all that fits.
+    /// The tiles and the output of a picture of `size` (width, height) like `like`, if all that fits, and what to say
+    /// of the tiles.
     fn plan(
         &self,
         job: &Job,
@@ -501,7 +514,7 @@ impl Work<'_> {
         format: Format,
         size: (usize, usize),
         like: Outline,
-    ) -> Result<(Plan, Outline)> {
+    ) -> Result<(Plan, Outline, Option<String>)> {
         let (args, system) = (self.args, upscaler.system());
         let (input, name) = (job.input.display().to_string(), job.output.display().to_string());
         let pixel = like.bytes_per_pixel() as u64;
@@ -517,10 +530,22 @@ impl Work<'_> {
         let picture = (size.0 * size.1) as u64 * pixel;
         let steps = args.steps.map(|n| n as usize);
         let from = Continued::new(upscaler, size, args.wrap, steps).size();
-        let wanted = Wanted { name: &input, from, picture, output: &output, format };
+        let pixels = |(width, height): (usize, usize)| width as u64 * height as u64;
+        let wrapped = args.wrap != Wrap::default();
+        // The continued picture beside the picture itself.
+        let picture = picture + if wrapped { pixels(from) * pixel } else { 0 };
+        let large = (size.0 * system.scale(), size.1 * system.scale());
+        let resampled = large != (output.width, output.height);
+        // It, and it continued, and what becomes of it.
+        let collected = match wrapped && resampled {
+            true => 2 * pixels(large) * pixel + pixels((output.width, output.height)) * pixel,
+            false => 0,
+        };
+        let wanted = Wanted { name: &input, from, picture, output: &output, format, collected };
         let settings = args.settings(common::memory_for(upscaler, 0)?);
         let plan = self.budget.plan(upscaler, &wanted, &settings)?;
-        Ok((plan, output))
+        let advice = self.budget.advice(upscaler, &wanted, &settings, &plan);
+        Ok((plan, output, advice))
     }
 }
 

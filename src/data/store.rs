@@ -91,7 +91,14 @@ impl Pairs {
         let at_once = 2 * rayon::current_num_threads().max(1);
         for some in sources.chunks(at_once) {
             let load = |source: &Source| match recipe.pair(source, at_once) {
-                Ok(Ok(pair)) => Ok(Ok(Ok(Entry::of(pair, Some(source.clone()))))),
+                Ok(Ok(pair)) => {
+                    let mut entry = Entry::of(pair, Some(source.clone()));
+                    // Not held until its turn comes, when it is known that it will not stay.
+                    if entry.bytes() > left {
+                        entry.held = None;
+                    }
+                    Ok(Ok(Ok(entry)))
+                }
                 Ok(Err(size)) => Ok(Ok(Err(size))),
                 Err(full @ Error::Memory(_)) => Err(full),
                 Err(error) => Ok(Err(error)),
@@ -103,6 +110,7 @@ impl Pairs {
                         small.push(format!("{} ({width}x{height})", source.name().display()));
                     }
                     Ok(Ok(mut entry)) => {
+                        // Of one that is not held that is 0.
                         match left.checked_sub(entry.bytes()) {
                             Some(rest) => left = rest,
                             None => entry.held = None,

@@ -8,6 +8,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::models::Network;
 use crate::nn::rolling::{Queue, RollingCall, Rows};
+use crate::ops::noise::Period;
 use crate::ops::q_sample::q_sample;
 use crate::ops::sampler_step::{StepFactors, sampler_step};
 
@@ -19,10 +20,19 @@ pub struct RollingWalk<'a> {
     calls: Vec<Call<'a>>,
     /// Of x0, y0 and noise in the state at T, `[1, 3]`.
     start: Tensor,
-    seed: u64,
-    /// Row and column of the image's first pixel in the whole output.
-    place: [usize; 2],
+    noise: Noise,
     scale: usize,
+}
+
+/// The noise of an image.
+#[derive(Clone, Copy, Debug)]
+pub struct Noise {
+    /// What it follows from.
+    pub seed: u64,
+    /// Row and column of the image's first pixel in the whole output.
+    pub place: [usize; 2],
+    /// Where it begins again, if it does.
+    pub period: Option<Period>,
 }
 
 struct Call<'a> {
@@ -35,8 +45,7 @@ struct Call<'a> {
 }
 
 impl<'a> RollingWalk<'a> {
-    /// A walk of `steps` calls over an image whose first pixel is at `place` (row, column) of the output; none if
-    /// `network` cannot do it.
+    /// A walk of `steps` calls over an image that is enlarged `scale` times; none if `network` cannot do it.
     ///
     /// # Errors
     /// If memory is full.
@@ -44,7 +53,8 @@ impl<'a> RollingWalk<'a> {
         network: &'a dyn Network,
         diffusion: &Diffusion,
         steps: usize,
-        (seed, place, scale): (u64, [usize; 2], usize),
+        noise: Noise,
+        scale: usize,
     ) -> Result<Option<Self>> {
         let chain = diffusion.process.chain();
         let t = respaced(chain.steps(), steps);
@@ -63,7 +73,7 @@ impl<'a> RollingWalk<'a> {
         }
         let start = start(diffusion, &chain);
         let start = [start.x0, start.y0, start.noise].map(f32::from_f64).to_vec();
-        Ok(Some(Self { calls, start: Tensor::from_vec(start, &[1, 3]), seed, place, scale }))
+        Ok(Some(Self { calls, start: Tensor::from_vec(start, &[1, 3]), noise, scale }))
     }
 
     /// Takes the next rows of the condition, the `last` ones or not, and gives the rows of the clean image, in
@@ -96,11 +106,9 @@ impl<'a> RollingWalk<'a> {
     /// The state that call `k` and its `output` lead to.
     fn step(&mut self, k: usize, output: &Rows, enlarged: &mut Enlarged<'_>) -> Result<Rows> {
         let at = output.at.clone();
-        let noise = PixelNoise::new(
-            &Device::Cpu,
-            self.seed,
-            &[[self.place[0] + at.start * self.scale, self.place[1]]],
-        )?;
+        let Noise { seed, place: [row, column], period } = self.noise;
+        let place = [row + at.start * self.scale, column];
+        let noise = PixelNoise::new(&Device::Cpu, seed, &[place])?.repeating(period);
         let call = &mut self.calls[k];
         let output = output.tensor()?;
         let mut x = match k {

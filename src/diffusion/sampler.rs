@@ -15,7 +15,7 @@ use crate::engine::tape::{Stop, Tape};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
-use crate::ops::noise;
+use crate::ops::noise::{self, Period};
 use crate::ops::q_sample::q_sample;
 use crate::ops::sampler_step::{Factors, StepFactors, combine, sampler_step};
 
@@ -314,6 +314,7 @@ pub fn respaced(trained: usize, n: usize) -> Vec<usize> {
 pub struct PixelNoise {
     seed: u64,
     origins: Tensor,
+    period: Option<Period>,
 }
 
 impl PixelNoise {
@@ -323,7 +324,13 @@ impl PixelNoise {
     /// # Errors
     /// If a place is beyond 2^24 or the memory of a GPU is full.
     pub fn new(device: &Device, seed: u64, places: &[[usize; 2]]) -> Result<Self> {
-        Ok(Self { seed, origins: noise::origins(device, places)? })
+        Ok(Self { seed, origins: noise::origins(device, places)?, period: None })
+    }
+
+    /// The same, which begins again by `period`; a graph cannot record it.
+    #[must_use]
+    pub fn repeating(self, period: Option<Period>) -> Self {
+        Self { period, ..self }
     }
 
     /// The same of other places, as many as before.
@@ -341,6 +348,7 @@ impl PixelNoise {
             stream: Stream::new(self.seed, Purpose::Sampling, k as u64),
             origins: Some(&self.origins),
             later: None,
+            period: self.period,
         })
     }
 }

@@ -36,6 +36,8 @@ pub struct SystemConfig {
 pub struct System {
     /// The model's name or the file it came from.
     pub name: String,
+    /// What its weights are called, whatever file they are in.
+    pub label: String,
     /// Its network, with weights.
     pub network: Box<dyn Network>,
     /// Its process and sizes.
@@ -84,8 +86,8 @@ impl System {
         let network = built.map_err(|unbuilt| unbuilt.of_file(name))?;
         latent::check(&*network, &config.diffusion)?;
         file.apply(&network.state(), name)?;
-        let metadata = file.metadata.clone();
-        Ok(Self { name: name.to_owned(), network, config, metadata, notes: Vec::new() })
+        let (name, label, metadata) = (name.to_owned(), label(file), file.metadata.clone());
+        Ok(Self { name, label, network, config, metadata, notes: Vec::new() })
     }
 
     /// The same system with its weights on `device`, as `dtype` there.
@@ -99,8 +101,8 @@ impl System {
         }
         network.to_device(device, dtype)?;
         let (config, metadata) = (self.config.clone(), self.metadata.clone());
-        let (name, notes) = (self.name.clone(), self.notes.clone());
-        Ok(Self { name, network, config, metadata, notes })
+        let (name, label, notes) = (self.name.clone(), self.label.clone(), self.notes.clone());
+        Ok(Self { name, label, network, config, metadata, notes })
     }
 
     /// The factor between low and high resolution.
@@ -119,6 +121,23 @@ impl System {
         let trained = self.config.diffusion.process.steps();
         self.config.default_steps.unwrap_or(trained).min(trained)
     }
+}
+
+/// The name that `file` holds, of the recipe it was trained by; else its kind of network and eight digits that follow
+/// from its tensors.
+fn label(file: &WeightsFile) -> String {
+    // What was imported has the name of a file there.
+    let named = file.metadata.get("srk.recipe").filter(|name| !name.contains(char::is_whitespace));
+    if let Some(name) = named {
+        return name.clone();
+    }
+    let mut sum = flate2::Crc::new();
+    for (name, (shape, values)) in &file.tensors {
+        sum.update(format!("{name} {shape:?} ").as_bytes());
+        sum.update(bytemuck::cast_slice(values));
+    }
+    let arch = file.metadata.get("srk.arch").map_or("model", String::as_str);
+    format!("{arch}-{:08x}", sum.sum())
 }
 
 /// Reads a weights file, or the averaged weights of a training run.

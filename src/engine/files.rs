@@ -7,6 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tempfile::NamedTempFile;
 
+#[cfg(unix)]
+use super::interrupt;
 use crate::error::{Error, Report, Result};
 
 /// What [`atomic_write`] hands to its closure.
@@ -118,9 +120,46 @@ where
     // A pipe cannot seek, so the content is collected first.
     let mut content = Cursor::new(Vec::new());
     fill(&mut content)?;
-    let mut file = File::options().write(true).open(target)?;
-    file.write_all(content.get_ref())?;
+    write_waiting(target, content.get_ref())
+}
+
+/// Opens and writes `target` without ever waiting inside a system call: a pipe that nobody reads, or reads no more
+/// of, leaves time to hear that all is to stop.
+#[cfg(unix)]
+fn write_waiting(target: &Path, mut content: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let open = || File::options().write(true).custom_flags(libc::O_NONBLOCK).open(target);
+    let mut file = loop {
+        match open() {
+            // What a pipe without a reader answers.
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => wait_a_moment()?,
+            opened => break opened?,
+        }
+    };
+    while !content.is_empty() {
+        match file.write(content) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => content = &content[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_a_moment()?,
+            Err(error) => return Err(error),
+        }
+    }
     file.flush()
+}
+
+#[cfg(not(unix))]
+fn write_waiting(target: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).open(target)?;
+    file.write_all(content)?;
+    file.flush()
+}
+
+#[cfg(unix)]
+fn wait_a_moment() -> io::Result<()> {
+    interrupt::check().map_err(|error| io::Error::other(error.to_string()))?;
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    Ok(())
 }
 
 fn folder_of(path: &Path) -> PathBuf {

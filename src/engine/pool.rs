@@ -44,6 +44,28 @@ pub fn clear() {
     drop(freed);
 }
 
+/// Counts as so many bytes in use, until it is dropped: for what is no buffer of the pool and shares its budget.
+#[derive(Debug, Default)]
+pub struct Beside(usize);
+
+impl Beside {
+    /// Gives kept buffers back as far as the budget has no room for these `bytes` beside them.
+    pub fn new(bytes: usize) -> Self {
+        let mut pool = lock();
+        let evicted = pool.evict(bytes);
+        pool.used_bytes += bytes;
+        drop(pool);
+        drop(evicted);
+        Self(bytes)
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        lock().used_bytes -= self.0;
+    }
+}
+
 /// Freed buffers of one element type by length, as untyped vectors.
 type Shelves = HashMap<usize, Vec<Kept>>;
 type Kept = Box<dyn std::any::Any + Send>;

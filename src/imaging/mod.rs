@@ -338,6 +338,15 @@ impl Image {
         out
     }
 
+    /// Takes the rows of `strip`, which is of the same width and kind, to its end.
+    pub fn append(&mut self, strip: &Self) {
+        self.height += strip.height;
+        self.samples.append(&strip.samples);
+        if let (Some(all), Some(alpha)) = (&mut self.alpha, &strip.alpha) {
+            all.append(alpha);
+        }
+    }
+
     /// Channel `channel` of the region as floats `[H, W]` in [0, 1].
     pub fn plane(&self, channel: usize, region: Rect) -> Result<Vec<f32>> {
         self.check_region(region)?;

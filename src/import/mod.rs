@@ -196,7 +196,7 @@ fn refuse(name: &str, cause: String) -> Error {
             "choose one: srk models import FILE --weights KEY"
         }
         () if cause.contains("no dict of tensors") => {
-            "save it again: torch.save(model.state_dict(), FILE)"
+            "save it again: torch.save(model.state_dict(), FILE); srk models import FILE then says more"
         }
         () if cause.contains("compressed") || cause.contains("big-endian") => {
             "load it in Python and save it again: torch.save(torch.load(FILE), OTHER)"
@@ -313,7 +313,10 @@ fn not_known(name: &str, shapes: &detect::Shapes) -> Error {
         shapes.shapes.len()
     );
     let report = Report::new(format!("cannot import {name}"), cause);
-    Error::Model(report.help(format!("srk imports {}", names.join(", "))))
+    Error::Model(report.help(format!(
+        "srk models import FILE --arch NAME    says what is missing; it knows {}",
+        names.join(", ")
+    )))
 }
 
 /// Refuses tensors that are missing, of another shape, or that the network does not have; the names of

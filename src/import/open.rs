@@ -13,6 +13,9 @@ use crate::error::{Error, Report, Result};
 /// Endings of files with weights, in the order in which a folder is searched for a name.
 pub const ENDINGS: [&str; 6] = ["safetensors", "pth", "pt", "ckpt", "param", "bin"];
 
+/// The metadata of a system by which it is known that its weights were imported as it was opened.
+pub const IMPORTED: &str = "srk.imported";
+
 /// Opens a model by name, as a file of srk or of others, or as the folder of a training run.
 ///
 /// # Errors
@@ -23,7 +26,9 @@ pub fn open(model: &str) -> Result<System> {
         return System::open(model);
     }
     let imported = imported(path)?;
-    System::from_file(&imported.file, model)
+    let mut system = System::from_file(&imported.file, model)?;
+    system.metadata.insert(IMPORTED.to_owned(), imported.format.to_owned());
+    Ok(system)
 }
 
 /// A file of others as srk runs it.

@@ -237,6 +237,11 @@ impl Network for AttentiveGrid {
         BLOCK
     }
 
+    fn overlap(&self) -> usize {
+        // What two calls see beside how they round.
+        2 * (DEPTH * self.config.blocks + 3)
+    }
+
     fn floats_per_pixel(&self) -> usize {
         let (c, image) = (self.config.channels, 3 * self.config.scale * self.config.scale);
         // Stem, a block's input and two of its maps; then the images of the sampler.

@@ -118,12 +118,19 @@ impl Layers {
     /// The features `[N, h, w, base]` behind each block, and behind all of them, of `low` `[N, h, w, 3]` in
     /// `[-1, 1]`.
     pub(super) fn features(&self, tape: &mut Tape, low: &Var) -> Result<Vec<Var>> {
+        let mut all = Vec::with_capacity(self.blocks.len() + 1);
+        let last = self.run(tape, low, &mut |features| all.push(features.clone()))?;
+        all.push(last);
+        Ok(all)
+    }
+
+    /// The features behind all blocks; `each` is shown those behind each.
+    fn run(&self, tape: &mut Tape, low: &Var, each: &mut dyn FnMut(&Var)) -> Result<Var> {
         let mut x = tape.to_unit(low)?;
         if self.config.unshuffle > 1 {
             x = tape.pixel_unshuffle(&x, self.config.unshuffle)?;
         }
         let first = self.first.forward(tape, &x)?;
-        let mut all = Vec::with_capacity(self.blocks.len() + 1);
         let mut f = first.clone();
         for block in &self.blocks {
             let mut y = f.clone();
@@ -131,18 +138,15 @@ impl Layers {
                 y = dense.forward(tape, &y)?;
             }
             f = tape.scaled_add(&f, 1.0, &y, DAMPING)?;
-            all.push(f.clone());
+            each(&f);
         }
         let trunk = self.trunk.forward(tape, &f)?;
-        all.push(tape.add(&first, &trunk)?);
-        Ok(all)
+        tape.add(&first, &trunk)
     }
 
     fn upscale(&self, tape: &mut Tape, low: &Var) -> Result<Var> {
         doublings("rrdb", self.config.scale * self.config.unshuffle)?;
-        let Some(mut f) = self.features(tape, low)?.pop() else {
-            unreachable!("there are features behind all blocks");
-        };
+        let mut f = self.run(tape, low, &mut |_| ())?;
         for conv in &self.up {
             f = tape.nearest2(&f)?;
             f = conv.forward_leaky(tape, &f, SLOPE)?;

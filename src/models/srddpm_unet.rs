@@ -185,7 +185,8 @@ impl Network for SrddpmUNet {
     }
 
     fn floats_per_pixel(&self) -> usize {
-        // Its widest point: the last block, of twice as many channels as the first level has.
-        8 * self.config.base * self.config.scale * self.config.scale
+        // Its widest point: the last block, whose input has twice as many channels as the first level, with its skip and
+        // their sum; and the images around it.
+        (6 * self.config.base + 12) * self.config.scale * self.config.scale
     }
 }

@@ -17,6 +17,28 @@ pub struct PixelNoise<'a> {
     pub origins: Option<&'a Tensor>,
     /// An integer ([`integer`]) that is added to the step when a kernel runs, or none.
     pub later: Option<&'a Tensor>,
+    /// Where the noise begins again, if it does. Such noise is drawn by the processor on every device.
+    pub period: Option<Period>,
+}
+
+/// Noise that repeats itself: a pixel `first + i` has that of `first + i mod size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period {
+    /// Row and column at which a repetition begins.
+    pub first: [usize; 2],
+    /// Rows and columns of one; 0 where it does not repeat.
+    pub size: [usize; 2],
+}
+
+impl Period {
+    /// The row (`side` 0) or column (1) whose noise the one at `at` has.
+    fn of(&self, side: usize, at: usize) -> usize {
+        let (first, size) = (self.first[side], self.size[side]);
+        match size {
+            0 => at,
+            _ => first + (at + size - first % size) % size,
+        }
+    }
 }
 
 /// Where standard normal numbers come from.
@@ -61,10 +83,14 @@ pub fn pixel_noise(noise: &PixelNoise, z: &mut Tensor) -> Result<()> {
             let origins = noise.host_origins([n, h])?;
             let images = z.cpu_mut::<T>()?.chunks_exact_mut((h * w * c).max(1));
             for (image, origin) in images.zip(origins) {
-                fill_pixels::<T>(&stream, origin, [w, c], image);
+                fill_pixels::<T>(&stream, origin, noise.period, [w, c], image);
             }
         },
         cuda(gpu) => {
+            if let Some(drawn) = Noise::Pixels(*noise).repeated(z, 0)? {
+                *z = drawn.cast(z.dtype())?;
+                return Ok(());
+            }
             let [origins, later, seed, purpose, step] = noise.args();
             let (dtype, count) = (z.dtype(), n * h * w);
             let sizes = [count, h, w, c].map(Arg::from);
@@ -96,8 +122,8 @@ impl PixelNoise<'_> {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Whole numbers.
     fn host_origins(&self, [n, h]: [usize; 2]) -> Result<Vec<[usize; 2]>> {
         let Some(origins) = self.origins else { return Ok((0..n).map(|i| [i * h, 0]).collect()) };
-        let pairs = origins.cpu::<f32>()?.chunks_exact(2);
-        Ok(pairs.map(|p| [p[0] as usize, p[1] as usize]).collect())
+        let values = origins.to_f32_vec()?;
+        Ok(values.chunks_exact(2).map(|p| [p[0] as usize, p[1] as usize]).collect())
     }
 
     /// Origins, what is added to the step, seed, purpose and step, as kernels expect them.
@@ -119,6 +145,18 @@ impl Noise<'_> {
                 pixel_noise(&PixelNoise { stream: noise.stream.later(steps), ..*noise }, &mut z)?;
                 Ok(z)
             }
+        }
+    }
+
+    /// The numbers of noise that repeats, as a tensor on the device of `of`, for kernels that know of none; `steps` are
+    /// added to those of the stream.
+    pub(super) fn repeated(&self, of: &Tensor, steps: u32) -> Result<Option<Tensor>> {
+        match self {
+            Self::Pixels(noise) if noise.period.is_some() => {
+                let drawn = self.on_cpu(of, steps)?;
+                Tensor::from_slice_on(&of.device(), drawn.cpu()?, of.shape()).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -146,21 +184,57 @@ impl Noise<'_> {
 }
 
 /// The first of the four normals of each pixel of `image` `[H, width, channels]`, whose first pixel is
-/// `origin`.
+/// `origin`, again and again by `period`.
 #[allow(clippy::cast_possible_truncation)] // Coordinates of pixels fit 32 bits.
 pub(crate) fn fill_pixels<T: Real>(
     stream: &Stream,
     origin: [usize; 2],
+    period: Option<Period>,
     [width, channels]: [usize; 2],
     image: &mut [T],
 ) {
+    let place = |side: usize, at: usize| {
+        let at = origin[side] + at;
+        period.map_or(at, |period| period.of(side, at)) as u32
+    };
     use rayon::prelude::*;
     image.par_chunks_mut(width * channels).enumerate().for_each(|(y, row)| {
         for (x, pixel) in row.chunks_exact_mut(channels).enumerate() {
-            let normals = stream.normals((origin[1] + x) as u32, (origin[0] + y) as u32);
+            let normals = stream.normals(place(1, x), place(0, y));
             for (value, &normal) in pixel.iter_mut().zip(&normals) {
                 *value = T::from_f64(f64::from(normal));
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::rng::Purpose;
+
+    #[test]
+    fn noise_repeats_itself_where_it_should() {
+        let origins = origins(&Device::Cpu, &[[3, 0]]).unwrap();
+        let stream = Stream::new(1, Purpose::Sampling, 0);
+        let (w, c) = (7, 3);
+        let fill = |period| {
+            let noise = PixelNoise { stream, origins: Some(&origins), later: None, period };
+            let mut z = Tensor::from_vec(vec![0.0f32; 8 * w * c], &[1, 8, w, c]);
+            pixel_noise(&noise, &mut z).unwrap();
+            z.to_f32_vec().unwrap()
+        };
+        let plain = fill(None);
+        // Rows 3..11 are shown, one repetition of which is 5..9; columns go on.
+        let rows = fill(Some(Period { first: [5, 0], size: [4, 0] }));
+        let both = fill(Some(Period { first: [5, 2], size: [4, 3] }));
+        let pixel = |values: &[f32], y: usize, x: usize| values[(y * w + x) * c..][..c].to_vec();
+        for y in 0..8 {
+            for x in 0..w {
+                let within = 2 + (y + 2) % 4;
+                assert_eq!(pixel(&rows, y, x), pixel(&plain, within, x), "{y} {x}");
+                assert_eq!(pixel(&both, y, x), pixel(&plain, within, 2 + (x + 1) % 3), "{y} {x}");
+            }
+        }
+    }
 }

@@ -200,13 +200,14 @@ impl<T> Call<T> {
     where
         T: Copy,
     {
-        let Self { sizes: [m, n, k], result: (y, of_y), left: (a, of_a), right: (b, of_b), add } = self;
+        let Self { sizes: [m, n, k], result: (y, of_y), left: (a, of_a), right: (b, of_b), add } =
+            self;
         let none = Parallelism::None;
         // SAFETY: the caller's promise.
         unsafe {
             kernel(
-                m, n, k, y, of_y[0], of_y[1], add, a, of_a[0], of_a[1], b, of_b[0], of_b[1], one, one, false,
-                false, false, none,
+                m, n, k, y, of_y[0], of_y[1], add, a, of_a[0], of_a[1], b, of_b[0], of_b[1], one,
+                one, false, false, false, none,
             );
         }
     }

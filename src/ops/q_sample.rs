@@ -40,6 +40,8 @@ pub fn q_sample(
     let Device::Cuda(gpu) = state.device() else {
         return on_cpu(factors.cpu()?, [x0, y0], noise, state, target);
     };
+    let repeated = noise.repeated(state, 0)?;
+    let noise = &repeated.as_ref().map_or(*noise, Noise::Given);
     let [z, origins, later, seed, purpose, step] = noise.args();
     let dtype = state.dtype();
     let (into, of) = match target {

@@ -100,6 +100,8 @@ pub fn sampler_step(
     let Device::Cuda(gpu) = x.device() else {
         return on_cpu(&factors.factors, [output, y0], noise, x, x0_hat, input);
     };
+    let repeated = noise.repeated(x, factors.factors.draw)?;
+    let noise = &repeated.as_ref().map_or(*noise, Noise::Given);
     let [z, origins, _, seed, purpose, step] = noise.args();
     let from = [(&factors.table).into(), output.into(), x.into(), y0.into(), z, origins];
     let to = [Arg::optional(x0_hat.as_deref()), Arg::optional(input.as_deref())];

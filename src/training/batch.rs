@@ -134,7 +134,7 @@ fn told(damage: &[degrade::Damage], draws: &mut Sequence) -> Tensor {
 /// The noise of batch `number`; `later` is added to that when a kernel runs.
 pub(super) const fn noise(seed: u64, number: u64, later: Option<&Tensor>) -> Noise<'_> {
     let stream = Stream::new(seed, Purpose::TrainingNoise, number);
-    Noise::Pixels(PixelNoise { stream, origins: None, later })
+    Noise::Pixels(PixelNoise { stream, origins: None, later, period: None })
 }
 
 /// Of x0, y0 and noise in what a network should predict.

@@ -4,7 +4,8 @@
 //! tiles of a row -> band, as high as they are -> strips -> (Lanczos to another size) -> encoder
 //! ```
 //! A band goes on as soon as its last tile is there, so that no more than one is held; where tiles
-//! are blended, the rows that no later tile reaches. Alpha is enlarged beside it.
+//! are blended, the rows that no later tile reaches. Alpha is enlarged beside it. Of an image that was
+//! continued at its sides, only a part is handed on.
 use super::runner::crop;
 use super::{Plan, alpha};
 use crate::error::{Error, Result};
@@ -14,6 +15,8 @@ use crate::imaging::{Image, Rect, Samples};
 
 /// Bytes of a strip, about.
 const STRIP_BYTES: usize = 4 << 20;
+/// Rows of a tile that become samples at a time.
+const ROWS: usize = 16;
 
 /// Where strips of the output go, from the top down.
 pub type Sink<'a> = dyn FnMut(Image) -> Result<()> + 'a;
@@ -22,13 +25,13 @@ pub type Sink<'a> = dyn FnMut(Image) -> Result<()> + 'a;
 pub(super) struct Bands<'a> {
     image: &'a Image,
     scale: usize,
-    /// Size of the output.
-    size: (usize, usize),
+    /// The part of the enlarged image that is handed on, as strips of its width.
+    part: Rect,
     /// Rows of tiles that are still to come, the current one first.
     rows: std::iter::Peekable<std::vec::IntoIter<Row>>,
     /// Low-resolution pixels of the current row that are there.
     there: usize,
-    /// Columns of the image after padding.
+    /// Columns of the tiles of a row.
     columns: usize,
     held: Held,
     alpha: Option<Alpha<'a>>,
@@ -68,23 +71,28 @@ enum Held {
 }
 
 impl<'a> Bands<'a> {
-    pub(super) fn new(image: &'a Image, plan: &Plan, scale: usize) -> Self {
-        let size = (image.width * scale, image.height * scale);
+    /// Of the part `part` of the image, whose pixels are the cores of the plan's tiles; those of blended tiles may
+    /// be more.
+    pub(super) fn new(image: &'a Image, plan: &Plan, scale: usize, part: Rect) -> Self {
         let held = match plan.blended {
-            true => Held::Blended(Blend::new(size)),
+            true => Held::Blended(Blend::new((image.width * scale, image.height * scale))),
             false => Held::Exact(Vec::new(), 0),
         };
+        let first = plan.tiles.first().map_or(0, |tile| tile.core.y);
+        let row = plan.tiles.iter().take_while(|tile| tile.core.y == first);
+        let columns = row.map(|tile| tile.core.width).sum();
+        let part = part.scaled(scale);
         Self {
             image,
             scale,
-            size,
+            part,
             rows: rows_of(plan).into_iter().peekable(),
             there: 0,
-            columns: plan.padded.0,
+            columns,
             held,
             alpha: image.alpha.as_ref().map(|alpha| {
                 let size = (image.width, image.height);
-                Alpha { alpha, size, scale, made: 0 }
+                Alpha { alpha, size, scale, part, made: 0 }
             }),
         }
     }
@@ -96,13 +104,14 @@ impl<'a> Bands<'a> {
             return Err(Error::shape("upscale", "no more tiles", &[tile.core.y]));
         };
         let held = tile.padded.scaled(self.scale);
-        let band = [start, end].map(|y| (y * self.scale).min(self.size.1));
+        let band = [start, end].map(|y| (y * self.scale).min(self.part.bottom()));
         if matches!(&self.held, Held::Exact(strips, _) if strips.is_empty()) {
             self.held = Held::Exact(self.blank(band[1] - band[0]), band[0]);
         }
         match &mut self.held {
             Held::Exact(strips, first) => {
-                store(strips, *first, tile.core.scaled(self.scale), held, pixels)?;
+                let at = (self.part.x, *first);
+                store(strips, at, tile.core.scaled(self.scale), held, pixels)?;
             }
             Held::Blended(blend) => blend.add(held, pixels),
         }
@@ -120,11 +129,18 @@ impl<'a> Bands<'a> {
         let strips = match &mut self.held {
             Held::Exact(strips, _) => std::mem::take(strips),
             Held::Blended(blend) => {
-                let count = blend.complete(below.unwrap_or(self.size.1));
+                let part = self.part;
+                // What lies above the part is complete with its first rows.
+                let above = blend.complete(below.unwrap_or(usize::MAX).min(part.y));
+                blend.take(above);
+                let count = blend.complete(below.unwrap_or(usize::MAX).min(part.bottom()));
                 let mut strips = self.blank(count);
                 let Held::Blended(blend) = &mut self.held else { return Ok(()) };
                 for strip in &mut strips {
-                    strip.store(strip.rect(), &blend.take(strip.height))?;
+                    let rows = Rect::new(0, 0, blend.width, strip.height);
+                    let means = blend.take(strip.height);
+                    let wanted = Rect::new(part.x, 0, part.width, strip.height);
+                    strip.store(strip.rect(), &crop(&means, rows, wanted))?;
                 }
                 strips
             }
@@ -140,10 +156,10 @@ impl<'a> Bands<'a> {
 
     /// Strips for `rows` rows of the output.
     fn blank(&self, rows: usize) -> Vec<Image> {
-        let per_strip = strip_rows(self.size.0, self.image.bytes_per_pixel());
+        let per_strip = strip_rows(self.part.width, self.image.bytes_per_pixel());
         let part = |start: usize| {
             let height = per_strip.min(rows - start);
-            Image::new(self.size.0, height, self.image.color, self.image.depth())
+            Image::new(self.part.width, height, self.image.color, self.image.depth())
         };
         (0..rows).step_by(per_strip).map(part).collect()
     }
@@ -154,16 +170,23 @@ pub(super) fn strip_rows(width: usize, bytes_per_pixel: usize) -> usize {
     (STRIP_BYTES / (width * bytes_per_pixel).max(1)).max(1)
 }
 
-/// Writes the part of `core` that lies in the strips, the first of which begins with row `first`, out
+/// Writes the part of `core` that lies in the strips, the first of which begins with the column and row `first`, out
 /// of `pixels` of the region `held`.
-fn store(strips: &mut [Image], first: usize, core: Rect, held: Rect, pixels: &[f32]) -> Result<()> {
+fn store(
+    strips: &mut [Image],
+    (left, first): (usize, usize),
+    core: Rect,
+    held: Rect,
+    pixels: &[f32],
+) -> Result<()> {
     let mut top = first;
     for strip in strips {
         let (start, end) = (core.y.max(top), core.bottom().min(top + strip.height));
-        let width = core.width.min(strip.width.saturating_sub(core.x));
-        if start < end && width > 0 {
-            let part = Rect::new(core.x, start, width, end - start);
-            let place = Rect { y: start - top, ..part };
+        let width = core.width.min((left + strip.width).saturating_sub(core.x));
+        // Some rows at a time: as floats they take four times what the strip does.
+        for y in (start..end).step_by(ROWS).filter(|_| width > 0) {
+            let part = Rect::new(core.x, y, width, ROWS.min(end - y));
+            let place = Rect { x: core.x - left, y: y - top, ..part };
             strip.store(place, &crop(pixels, held, part))?;
         }
         top += strip.height;
@@ -235,13 +258,15 @@ struct Alpha<'a> {
     /// Width and height of the image.
     size: (usize, usize),
     scale: usize,
+    /// What is wanted of the enlarged image.
+    part: Rect,
     made: usize,
 }
 
 impl Alpha<'_> {
     /// The next `rows` rows.
     fn next(&mut self, rows: usize) -> Result<Samples> {
-        let wanted = Rect::new(0, self.made, self.size.0 * self.scale, rows);
+        let wanted = Rect { y: self.part.y + self.made, height: rows, ..self.part };
         self.made += rows;
         alpha::enlarge_part(self.alpha, self.size, self.scale, wanted)
     }

@@ -19,11 +19,17 @@ const SMALL: u64 = 16 << 20;
 const MOST_PIXELS: u64 = 1 << 36;
 /// Strips on their way to the encoder, where not the whole output is.
 const STRIPS: u64 = 4;
+/// With more [`Plan::effort`] than this, tiles are mostly surroundings.
+const CRAWL: f64 = 3.0;
+/// What comes to the process with the work: pages of its code, small blocks of the allocator; and for each thread the
+/// scratch of its convolutions, and its stack.
+const CODE: u64 = 6 << 20;
+const THREAD: u64 = 2 << 20;
 
 /// What the process may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// What it took before the first picture.
+    /// What it takes beside pictures and tiles.
     base: u64,
     /// What it may take, if that was said.
     ram: Option<u64>,
@@ -46,13 +52,16 @@ pub struct Wanted<'a> {
     pub output: &'a Outline,
     /// Its format.
     pub format: Format,
+    /// Bytes of the output, as the model makes it, that are held until all is there.
+    pub collected: u64,
 }
 
 impl Budget {
     /// A budget for a process that takes now what it takes before any picture. `ram` bounds it, or
     /// what the system has free; `several` pictures overlap.
     pub fn new(ram: Option<u64>, several: bool) -> Self {
-        let base = memory::resident();
+        let threads = rayon::current_num_threads() as u64;
+        let base = memory::resident() + CODE + THREAD * threads;
         // The rest is for what cannot be foreseen.
         let most = base + memory::available() / 10 * 8;
         Self { base, ram, most, several }
@@ -60,7 +69,7 @@ impl Budget {
 
     /// Bytes that freed buffers of the network and those in use may take together.
     pub fn for_tiles(plan: &Plan) -> usize {
-        usize::try_from(plan.memory + plan.memory / 8).unwrap_or(usize::MAX)
+        usize::try_from(plan.memory - plan.band).unwrap_or(usize::MAX)
     }
 
     /// Whether a picture is small enough to be decoded while another is in work.
@@ -106,18 +115,15 @@ impl Budget {
         settings: &Settings,
     ) -> Result<Plan> {
         self.check_size(wanted)?;
-        let fixed =
-            self.base.saturating_add(wanted.picture).saturating_add(self.beside(upscaler, wanted));
+        let fixed = self.fixed(upscaler, wanted);
         let left = self.limit().saturating_sub(fixed);
-        let work = if self.ram.is_some() { left } else { left.min(WORKING) };
-        let first = self.plan_in(upscaler, wanted, settings, work);
-        let plan = match (first, self.ram) {
-            // More than usual, but it is there.
-            (Err(Error::Memory(_)), None) if left > work => {
-                self.plan_in(upscaler, wanted, settings, left)
-            }
-            (first, _) => first,
-        };
+        let mut work = if self.ram.is_some() { left } else { left.min(WORKING) };
+        let mut plan = self.plan_in(upscaler, wanted, settings, work);
+        // More than usual where that is too little, and it is there.
+        while self.ram.is_none() && work < left && !suffices(&plan) {
+            work = work.saturating_mul(2).min(left);
+            plan = self.plan_in(upscaler, wanted, settings, work);
+        }
         let on_gpu = upscaler.system().network.device() != Device::Cpu;
         match plan {
             Ok(plan) if on_gpu || plan.memory <= left => Ok(plan),
@@ -130,6 +136,48 @@ impl Budget {
         }
     }
 
+    /// What is held beside the tiles with their band.
+    fn fixed(&self, upscaler: &Upscaler, wanted: &Wanted<'_>) -> u64 {
+        self.base.saturating_add(wanted.picture).saturating_add(self.beside(upscaler, wanted))
+    }
+
+    /// What to say of a plan whose tiles are mostly surroundings, for want of memory.
+    pub fn advice(
+        &self,
+        upscaler: &Upscaler,
+        wanted: &Wanted<'_>,
+        settings: &Settings,
+        plan: &Plan,
+    ) -> Option<String> {
+        let effort = plan.effort();
+        if self.ram.is_none() || settings.tile != TileSize::Auto || effort <= CRAWL {
+            return None;
+        }
+        let tile = plan.tiles.iter().map(|t| t.core.width.max(t.core.height)).max()?;
+        let help = match self.roomy(upscaler, wanted, settings) {
+            Some(needed) => format!("--ram {}M is enough for larger ones", with_margin(needed)),
+            None => "fewer --steps need less".into(),
+        };
+        let halo = plan.halo;
+        Some(format!(
+            "in this memory {} tiles of {tile} pixels with {halo} around them fit, {effort:.1} times the \
+             work of the picture alone; {help}",
+            plan.tiles.len()
+        ))
+    }
+
+    /// The least memory in which tiles are not mostly surroundings.
+    fn roomy(&self, upscaler: &Upscaler, wanted: &Wanted<'_>, settings: &Settings) -> Option<u64> {
+        let side = wanted.from.0.max(wanted.from.1);
+        let of_parts = |parts: usize| {
+            let tile = TileSize::Side(side.div_ceil(parts));
+            self.plan_in(upscaler, wanted, &Settings { tile, ..*settings }, u64::MAX).ok()
+        };
+        let roomy = (1..=side).map_while(of_parts).take_while(|plan| plan.effort() <= CRAWL);
+        let tiles = roomy.map(|plan| plan.memory).min()?;
+        Some(self.fixed(upscaler, wanted).saturating_add(tiles))
+    }
+
     fn plan_in(
         &self,
         upscaler: &Upscaler,
@@ -138,10 +186,9 @@ impl Budget {
         work: u64,
     ) -> Result<Plan> {
         let on_gpu = upscaler.system().network.device() != Device::Cpu;
-        let row = self.band_row(upscaler, wanted);
         let settings =
             Settings { memory: if on_gpu { settings.memory } else { work }, ..*settings };
-        let band = BandCost { row, host: work };
+        let band = self.band(upscaler, wanted, work);
         plan_bands(upscaler, wanted.from.0, wanted.from.1, &settings, band)
     }
 
@@ -151,14 +198,13 @@ impl Budget {
         Ok(self.plan_in(upscaler, wanted, &settings, u64::MAX)?.memory)
     }
 
-    /// Bytes of the output for a low-resolution row of a band, before it is resampled.
-    fn band_row(&self, upscaler: &Upscaler, wanted: &Wanted<'_>) -> u64 {
+    /// What the output takes for a low-resolution row of a band, before it is resampled.
+    fn band(&self, upscaler: &Upscaler, wanted: &Wanted<'_>, host: u64) -> BandCost {
         let scale = upscaler.system().scale() as u64;
-        let blended = upscaler.system().network.geometry().receptive_field.is_none();
         let pixel = wanted.output.bytes_per_pixel() as u64;
+        let row = |pixel: u64| (wanted.from.0 as u64 * scale * scale).saturating_mul(pixel);
         // Sums of three colours and a weight, and then their means.
-        let pixel = if blended { 16 + 12 + pixel } else { pixel };
-        (wanted.from.0 as u64 * scale * scale).saturating_mul(pixel)
+        BandCost { row: row(pixel), blended: row(16 + 12 + pixel), host }
     }
 
     /// What is held beside the picture and the tiles with their band.
@@ -179,7 +225,7 @@ impl Budget {
         let encoder = encode::memory(output, wanted.format);
         // Transparent pixels get other colours in a copy.
         let bled = if output.alpha { wanted.picture } else { 0 };
-        let encoder = encoder.saturating_add(bled);
+        let encoder = encoder.saturating_add(bled).saturating_add(wanted.collected);
         resampling.saturating_add(waiting).saturating_add(next).saturating_add(encoder)
     }
 
@@ -230,8 +276,7 @@ impl Budget {
     }
 
     fn more(&self, needed: u64) -> String {
-        // What the process takes before any work is not the same every time.
-        let mib = (needed + needed / 16).div_ceil(1 << 20);
+        let mib = with_margin(needed);
         match self.ram {
             Some(_) if needed <= self.most => format!("--ram {mib}M is enough"),
             _ => format!(
@@ -246,6 +291,19 @@ impl Budget {
         let cause = format!("it needs {needed} ({what}); {of} {limit}");
         Error::Memory(Report::new(format!("{name} does not fit in memory"), cause).help(help))
     }
+}
+
+/// Whether there are tiles, and not mostly their surroundings.
+fn suffices(plan: &Result<Plan>) -> bool {
+    match plan {
+        Ok(plan) => plan.effort() <= CRAWL,
+        Err(error) => !matches!(error, Error::Memory(_)),
+    }
+}
+
+/// The MiB to name where `needed` bytes are: what the process takes before any work is not the same every time.
+fn with_margin(needed: u64) -> u64 {
+    needed.saturating_add(needed / 16).div_ceil(1 << 20)
 }
 
 /// Bytes of the whole output.
@@ -280,4 +338,35 @@ pub fn resampler(
 ) -> Result<Option<Resampled>> {
     let large = (image.width * scale, image.height * scale);
     (large != to).then(|| Resampled::new(image, large, to)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::system::System;
+    use crate::engine::device::DType;
+    use crate::imaging::{Color, Depth, Image};
+
+    #[test]
+    fn large_pictures_take_little_unless_more_is_allowed() {
+        let system = System::open(System::embedded()[0]).unwrap();
+        let upscaler = Upscaler::new(system, &Device::Cpu, DType::F32).unwrap();
+        let budget = Budget { base: 64 << 20, ram: None, most: 64 << 30, several: true };
+        let settings = Settings { steps: None, seed: 1, tile: TileSize::Auto, memory: 0 };
+        let like = Outline::of(&Image::new(1, 1, Color::Rgb, Depth::Eight));
+        for (from, megabytes) in
+            [((4000, 3000), 1000), ((8000, 4000), 1300), ((10_000, 10_000), 2000)]
+        {
+            for format in [Format::Png, Format::Jpeg, Format::Tiff] {
+                let output = Outline { width: 4 * from.0, height: 4 * from.1, ..like.clone() };
+                let picture = 3 * (from.0 * from.1) as u64;
+                let wanted =
+                    Wanted { name: "", from, picture, output: &output, format, collected: 0 };
+                let plan = budget.plan(&upscaler, &wanted, &settings).unwrap();
+                let bytes = budget.fixed(&upscaler, &wanted) + plan.memory;
+                assert!(bytes < megabytes * 1_000_000, "{from:?} {format:?}: {bytes}");
+                assert!(plan.effort() <= CRAWL, "{from:?}: {}", plan.effort());
+            }
+        }
+    }
 }

@@ -22,7 +22,9 @@ use crate::engine::memory;
 use crate::error::{self, Error, Result};
 use crate::imaging::tiles::{self, Tile};
 use crate::imaging::{Image, Rect, Samples};
+use crate::models::Network;
 use crate::models::damage::Damage;
+use crate::ops::noise::Period;
 use bands::{Bands, Sink};
 use runner::{Inputs, Runner};
 
@@ -106,11 +108,23 @@ pub struct Plan {
     pub blended: bool,
     /// Estimated peak of memory for the tiles and the band of the output, in bytes.
     pub memory: u64,
+    /// The share of the band in that.
+    pub band: u64,
     /// What is known of the damage to the image, for networks that can be told.
     pub damage: Damage,
-    /// Whether tiles, which are rows as wide as the image then, go through the network as one image that is never
-    /// held whole.
-    pub rolled: bool,
+    /// Where the noise begins again, for textures.
+    pub period: Option<Period>,
+    /// How many rows at a time go through the network, where the image does so from top to bottom and is never held
+    /// whole; tiles are as wide as the image then.
+    pub rolled: Option<usize>,
+}
+
+impl Plan {
+    /// How many pixels the network computes for one of the result: above 1 by what surrounds tiles.
+    pub fn effort(&self) -> f64 {
+        let area = |of: fn(&Tile) -> &Rect| self.tiles.iter().map(|t| of(t).area()).sum::<usize>();
+        area(|t| &t.padded) as f64 / area(|t| &t.core).max(1) as f64
+    }
 }
 
 /// The widest halo that tiles carry, in low-resolution pixels. A network that sees further (the bits of RRDBNet of 23
@@ -123,6 +137,8 @@ const WIDEST_HALO: usize = 160;
 pub struct BandCost {
     /// Bytes for each low-resolution row of a tile.
     pub row: u64,
+    /// The same where tiles are blended.
+    pub blended: u64,
     /// Bytes that bands may take on a GPU, where they are in other memory than tiles; on the CPU both
     /// share [`Settings::memory`].
     pub host: u64,
@@ -133,7 +149,7 @@ pub struct BandCost {
 /// # Errors
 /// [`Error::Memory`] if not even the smallest tile fits the budget.
 pub fn plan(upscaler: &Upscaler, width: usize, height: usize, settings: &Settings) -> Result<Plan> {
-    let free = BandCost { row: 0, host: u64::MAX };
+    let free = BandCost { row: 0, blended: 0, host: u64::MAX };
     plan_bands(upscaler, width, height, settings, free)
 }
 
@@ -157,15 +173,23 @@ pub fn plan_bands(
     let padded = (width.next_multiple_of(align), height.next_multiple_of(align));
     let on_gpu = system.network.device() != Device::Cpu;
     let per_pixel = (system.network.dtype().size() * system.network.floats_per_pixel()) as u64;
+    let packed = if on_gpu { 0 } else { packed_weights(&*system.network) };
     let of_size = |width: usize, height: usize| match on_gpu {
         true => (width * height) as u64 * per_pixel,
-        false => system.network.bytes_on_cpu(width, height),
+        false => {
+            let between = between_tiles(system.scale(), system.network.channels());
+            let between = (width * height * between * size_of::<f32>()) as u64;
+            let peak = system.network.bytes_on_cpu(width, height).max(between);
+            // With room for buffers that are asked for again: fresh ones cost a third of a convolution's time.
+            peak.saturating_add(peak / 8).saturating_add(packed)
+        }
     };
     let at_once = match settings.tile {
         TileSize::None => true,
         TileSize::Side(side) => side >= padded.0.max(padded.1),
         TileSize::Auto => {
-            let rows = padded.1 as u64 * band.row;
+            let sees_all = geometry.receptive_field.is_none();
+            let rows = padded.1 as u64 * if sees_all { band.blended } else { band.row };
             of_size(padded.0, padded.1).saturating_add(rows) <= settings.memory
         }
     };
@@ -188,10 +212,10 @@ pub fn plan_bands(
     let bytes = |tile: &Tile| of_size(tile.padded.width, tile.padded.height);
     let cost = |tiles: &[Tile]| tiles.iter().map(bytes).max().unwrap_or(0);
     // Rows that blended tiles share are held, too.
-    let shared = if blended { 2 * halo } else { 0 };
+    let (shared, row) = if blended { (2 * halo, band.blended) } else { (0, band.row) };
     let held = |tiles: &[Tile]| {
         let rows = tiles.iter().map(|t| t.core.height + shared).max().unwrap_or(0);
-        rows as u64 * band.row
+        rows as u64 * row
     };
     let too_large = |tiles: &[Tile]| match on_gpu {
         true => cost(tiles) > settings.memory || held(tiles) > band.host,
@@ -223,7 +247,40 @@ pub fn plan_bands(
     let batch = if on_gpu { fitting.clamp(1, tiles.len().max(1)) } else { 1 };
     let memory = memory * batch as u64 + held;
     let damage = Damage::default();
-    Ok(Plan { padded, tiles, batch, steps, halo, blended, memory, damage, rolled: false })
+    let band = held;
+    Ok(Plan {
+        padded,
+        tiles,
+        batch,
+        steps,
+        halo,
+        blended,
+        memory,
+        band,
+        damage,
+        period: None,
+        rolled: None,
+    })
+}
+
+/// Bytes of the largest weights as a convolution of the processor wants them: 36 frequencies of a 3x3 kernel.
+fn packed_weights(network: &dyn Network) -> u64 {
+    let of = |shape: &[usize]| match *shape {
+        [outputs, 3, 3, inputs] => 36 * outputs.next_multiple_of(16) * inputs.next_multiple_of(16),
+        _ => shape.iter().product(),
+    };
+    let largest = network.parameters().iter().map(|p| of(p.value().shape())).max();
+    (largest.unwrap_or(0) * size_of::<f32>()) as u64
+}
+
+/// Floats for each low-resolution pixel of a tile that are held when it is done and the next is cut: its
+/// enlargement and its result as they were computed and as they are stored, and what the next one is made of.
+fn between_tiles(scale: usize, channels: usize) -> usize {
+    let pixels = match channels {
+        1 => 2 + 7 + 3 + 4,
+        _ => 12,
+    };
+    pixels * scale * scale + 12
 }
 
 fn does_not_fit((width, height): (usize, usize), needed: u64, budget: u64) -> Error {
@@ -286,11 +343,7 @@ pub fn upscale(
     output.alpha = image.alpha.as_ref().map(|a| Samples::zeros(a.depth(), 0));
     output.samples.reserve(width * height * image.channels());
     let report = upscale_strips(upscaler, image, plan, seed, on_call, &mut |strip| {
-        output.height += strip.height;
-        output.samples.append(&strip.samples);
-        if let (Some(all), Some(alpha)) = (&mut output.alpha, &strip.alpha) {
-            all.append(alpha);
-        }
+        output.append(&strip);
         Ok(())
     })?;
     Ok((output, report))
@@ -309,10 +362,23 @@ pub fn upscale_strips(
     on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
     sink: &mut Sink<'_>,
 ) -> Result<Report> {
+    let whole = Rect::whole(image.width, image.height);
+    part_in_strips(upscaler, image, (plan, whole), seed, on_call, sink)
+}
+
+/// As [`upscale_strips`], of the part of the image that a plan for it needs.
+fn part_in_strips(
+    upscaler: &Upscaler,
+    image: &Image,
+    (plan, part): (&Plan, Rect),
+    seed: u64,
+    on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+    sink: &mut Sink<'_>,
+) -> Result<Report> {
     let bled = alpha::bled(image);
     let image = bled.as_ref().unwrap_or(image);
     let mut work = Work::new(upscaler, image, plan, seed);
-    let mut bands = Bands::new(image, plan, upscaler.system().scale());
+    let mut bands = Bands::new(image, plan, upscaler.system().scale(), part);
     work.run(on_call, &mut |tile, pixels| bands.add(tile, pixels, sink))?;
     Ok(work.report)
 }
@@ -354,10 +420,11 @@ impl<'a> Work<'a> {
         store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
     ) -> Result<()> {
         let system = self.upscaler.system();
-        if self.plan.rolled {
-            return rolled::run(system, self.image, self.plan, self.seed, on_call, store);
+        if let Some(rows) = self.plan.rolled {
+            let whole = rolled::Picture { system, image: self.image, plan: self.plan, rows };
+            return whole.run(self.seed, on_call, store);
         }
-        let mut runner = Runner::new(system, self.plan.steps, self.seed);
+        let mut runner = Runner::new(system, self.plan, self.seed);
         let mut prepared = self.prepare()?;
         while let Some(mut inputs) = prepared.take() {
             let calls = inputs.tiles.len() * self.plan.steps;
@@ -369,7 +436,7 @@ impl<'a> Work<'a> {
                 Ok(()) => {}
                 Err(full @ Error::Memory(_)) => {
                     // What the runner holds would stay on the device beside the smaller tiles.
-                    runner = Runner::new(system, self.plan.steps, self.seed);
+                    runner = Runner::new(system, self.plan, self.seed);
                     self.make_smaller(inputs.tiles, full)?;
                     prepared = self.prepare()?;
                     continue;
@@ -378,6 +445,7 @@ impl<'a> Work<'a> {
             }
             // A GPU is busy now: time to prepare what follows.
             prepared = self.prepare()?;
+            let _beside = inputs.beside_pixels();
             let pixels = inputs.colored(runner.finish()?);
             self.done += calls;
             on_call(self.done, self.done + (total - before - calls))?;
@@ -434,7 +502,7 @@ impl<'a> Work<'a> {
                 Some(precise) => precise,
                 None => self.upscaler.precise()?,
             };
-            let mut runner = Runner::new(&precise, self.plan.steps, self.seed);
+            let mut runner = Runner::new(&precise, self.plan, self.seed);
             runner.start(&mut inputs, &mut |_| Ok(()))?;
             pixels = inputs.colored(runner.finish()?);
             self.precise = Some(precise);

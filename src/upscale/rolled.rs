@@ -4,9 +4,11 @@
 //! rows of the picture -> all calls of the network, each some rows behind the one before -> rows of the output
 //! ```
 //! Nothing is computed twice, as halos of tiles are, and what is held grows with the width alone.
+use std::ops::Range;
+
 use super::runner::{enlarged, padded_region};
 use super::{BandCost, Plan, check_finite};
-use crate::diffusion::rolling::RollingWalk;
+use crate::diffusion::rolling::{Noise, RollingWalk};
 use crate::diffusion::sampler::condition;
 use crate::diffusion::system::System;
 use crate::engine::device::Device;
@@ -59,57 +61,73 @@ pub(super) fn plan(
         halo: 0,
         blended: false,
         memory: cost(rows)?,
+        band: rows as u64 * band.row,
         damage: Damage::default(),
-        rolled: true,
+        period: None,
+        rolled: Some(rows),
     })
 }
 
-/// Takes `image` through the network along `plan`; each piece is handed to `store` with its pixels `[H, W, 3]` in
-/// [0, 1]. `on_call` is told of every piece as of so many calls (calls done, calls in all).
-///
-/// # Errors
-/// Those of both, and pixels that are no numbers.
-pub(super) fn run(
-    system: &System,
-    image: &Image,
-    plan: &Plan,
-    seed: u64,
-    on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
-    store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
-) -> Result<()> {
-    let (network, scale) = (&*system.network, system.scale());
-    let from = (seed, [0, 0], scale);
-    let Some(mut walk) = RollingWalk::new(network, &system.config.diffusion, plan.steps, from)?
-    else {
-        unreachable!("the plan asked the network")
-    };
-    let told = Tensor::from_slice_on(&Device::Cpu, &plan.damage.told(), &[1, TOLD])?;
-    let (width, calls) = (plan.padded.0, plan.tiles.len() * plan.steps);
-    let region = |rows: std::ops::Range<usize>| Rect::new(0, rows.start, width, rows.len());
-    let mut out = Pieces { tiles: &plan.tiles, scale, pixels: Vec::new() };
-    for (i, tile) in plan.tiles.iter().enumerate() {
-        let (rows, last) = (tile.core.y..tile.core.bottom(), i + 1 == plan.tiles.len());
-        let low = padded_region(image, tile.core)?;
-        let low = Tensor::from_vec(low, &[1, rows.len(), width, 3]);
-        let seen = condition(network, &low, &low, Some(&told))?;
-        let seen = Rows::shared(rows.start, seen, 1)?;
-        let mut high = |rows: std::ops::Range<usize>| {
-            let (y0, _) = enlarged(image, plan, system, region(rows.clone()))?;
-            Ok(Tensor::from_vec(y0, &[1, rows.len() * scale, width * scale, 3]))
-        };
-        if let Some(made) = walk.pass(&seen, last, &mut high)? {
-            out.add(made.values(made.at.clone())?, system, store)?;
-        }
-        on_call((i + 1) * plan.steps, calls)?;
-    }
-    Ok(())
+/// A picture on its way.
+pub(super) struct Picture<'a> {
+    pub(super) system: &'a System,
+    pub(super) image: &'a Image,
+    pub(super) plan: &'a Plan,
+    /// How many rows pass at a time.
+    pub(super) rows: usize,
 }
 
-/// Cuts rows of the output, as they come, into the pieces of the plan.
+impl Picture<'_> {
+    /// Takes it through the network; each tile of the plan is handed to `store` with its pixels `[H, W, 3]` in [0, 1].
+    /// `on_call` is told of every piece as of so many calls (calls done, calls in all).
+    ///
+    /// # Errors
+    /// Those of both, and pixels that are no numbers.
+    pub(super) fn run(
+        &self,
+        seed: u64,
+        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+        store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let (network, scale) = (&*self.system.network, self.system.scale());
+        let (diffusion, steps) = (&self.system.config.diffusion, self.plan.steps);
+        let noise = Noise { seed, place: [0, 0], period: self.plan.period };
+        let Some(mut walk) = RollingWalk::new(network, diffusion, steps, noise, scale)? else {
+            unreachable!("the plan asked the network")
+        };
+        let told = Tensor::from_slice_on(&Device::Cpu, &self.plan.damage.told(), &[1, TOLD])?;
+        let (width, height) = self.plan.padded;
+        let calls = height.div_ceil(self.rows) * steps;
+        let mut pieces = Pieces { picture: self, from: 0, pixels: Vec::new() };
+        for start in (0..height).step_by(self.rows) {
+            let rows = start..(start + self.rows).min(height);
+            let last = rows.end == height;
+            let low = padded_region(self.image, self.region(&rows))?;
+            let low = Tensor::from_vec(low, &[1, rows.len(), width, 3]);
+            let seen = Rows::shared(start, condition(network, &low, &low, Some(&told))?, 1)?;
+            let mut high = |rows: Range<usize>| {
+                let (y0, _) = enlarged(self.image, self.plan, self.system, self.region(&rows))?;
+                Ok(Tensor::from_vec(y0, &[1, rows.len() * scale, width * scale, 3]))
+            };
+            if let Some(made) = walk.pass(&seen, last, &mut high)? {
+                pieces.add(made.values(made.at.clone())?, store)?;
+            }
+            on_call(rows.end.div_ceil(self.rows) * steps, calls)?;
+        }
+        Ok(())
+    }
+
+    /// The rows as a region of the padded picture.
+    fn region(&self, rows: &Range<usize>) -> Rect {
+        Rect::new(0, rows.start, self.plan.padded.0, rows.len())
+    }
+}
+
+/// Cuts rows of the output, as they come, into pieces as high as those of the input.
 struct Pieces<'a> {
-    /// Those to come.
-    tiles: &'a [Tile],
-    scale: usize,
+    picture: &'a Picture<'a>,
+    /// The first row of the piece to come.
+    from: usize,
     pixels: Vec<f32>,
 }
 
@@ -118,21 +136,26 @@ impl Pieces<'_> {
     fn add(
         &mut self,
         mut values: &[f32],
-        system: &System,
         store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
     ) -> Result<()> {
-        while let Some((tile, rest)) = self.tiles.split_first() {
-            let wanted = 3 * tile.core.area() * self.scale * self.scale - self.pixels.len();
+        let Picture { system, plan, rows, .. } = self.picture;
+        while !values.is_empty() {
+            let piece = self.from..(self.from + rows).min(plan.padded.1);
+            let region = self.picture.region(&piece);
+            let wanted = 3 * region.area() * system.scale() * system.scale() - self.pixels.len();
             let (now, later) = values.split_at(wanted.min(values.len()));
             self.pixels.extend(now.iter().map(|v| (v + 1.0) / 2.0));
             values = later;
             if now.len() < wanted {
                 break;
             }
-            check_finite(system, tile, &self.pixels)?;
-            store(tile, &self.pixels)?;
+            // Not all is wanted of a texture that was continued.
+            if let Some(tile) = plan.tiles.iter().find(|tile| tile.padded == region) {
+                check_finite(system, tile, &self.pixels)?;
+                store(tile, &self.pixels)?;
+            }
             self.pixels.clear();
-            self.tiles = rest;
+            self.from = piece.end;
         }
         Ok(())
     }

@@ -5,13 +5,14 @@ use crate::diffusion::sampler::{PixelNoise, Walk, condition};
 use crate::diffusion::system::System;
 use crate::engine::cuda::Graph;
 use crate::engine::device::Device;
-use crate::engine::pool;
+use crate::engine::pool::{self, Beside};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::imaging::color::{luma_of, with_luma};
 use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, resample};
 use crate::models::damage::{Damage, TOLD};
+use crate::ops::noise::Period;
 
 use super::Plan;
 
@@ -30,6 +31,8 @@ pub(super) struct Inputs {
     size: [usize; 2],
     scale: usize,
     damage: Damage,
+    /// What all these take.
+    beside: Beside,
 }
 
 impl Inputs {
@@ -44,6 +47,8 @@ impl Inputs {
         // Noise is drawn by the pixel of the state.
         let factor = system.network.first_stage().map_or(1, |vq| vq.config().factor());
         let first = tiles.first().map_or(Rect::new(0, 0, 0, 0), |t| t.padded);
+        let beside =
+            Beside::new(tiles.len() * Self::floats(first, scale, channels) * size_of::<f32>());
         let (mut low, mut y0, mut places) = (vec![], vec![], vec![]);
         for tile in &tiles {
             let high = tile.padded.scaled(scale);
@@ -59,7 +64,30 @@ impl Inputs {
         }
         let size = [first.height, first.width];
         let damage = plan.damage;
-        Ok(Self { tiles, low, y0, colors, channels, places, size, scale, damage })
+        Ok(Self { tiles, low, y0, colors, channels, places, size, scale, damage, beside })
+    }
+
+    /// Floats that are held at a time while a tile `padded` is cut: what is seen and its enlargement in colour;
+    /// beside them the part of the image that was read, or luma.
+    fn floats(padded: Rect, scale: usize, channels: usize) -> usize {
+        let high = scale * scale;
+        padded.area() * (6 + 3 * high + if channels == 1 { 4 * high } else { 0 })
+    }
+
+    /// What the pixels of the tiles take while they are stored.
+    pub(super) fn beside_pixels(&self) -> Beside {
+        let [_, high] = self.shapes();
+        let luma = if self.colors.is_some() { 3 } else { 0 };
+        Beside::new(high[..3].iter().product::<usize>() * (self.channels + luma) * size_of::<f32>())
+    }
+
+    /// Gives up what is on the device now.
+    fn taken(&mut self) {
+        (self.low, self.y0) = (Vec::new(), Vec::new());
+        let kept = self.colors.as_ref().map_or(0, Vec::len);
+        // Both at a time would cost buffers that are asked for next.
+        self.beside = Beside::default();
+        self.beside = Beside::new(kept * size_of::<f32>());
     }
 
     /// The network's `pixels` `[N, H, W, C]` in colour, `[N, H, W, 3]`, both in [0, 1]: luma takes the
@@ -89,6 +117,7 @@ pub(super) struct Runner<'a> {
     system: &'a System,
     steps: usize,
     seed: u64,
+    period: Option<Period>,
     batch: Option<Batch>,
     output: Option<Tensor>,
 }
@@ -105,8 +134,8 @@ struct Batch {
 }
 
 impl<'a> Runner<'a> {
-    pub(super) fn new(system: &'a System, steps: usize, seed: u64) -> Self {
-        Self { system, steps, seed, batch: None, output: None }
+    pub(super) fn new(system: &'a System, plan: &Plan, seed: u64) -> Self {
+        Self { system, steps: plan.steps, seed, period: plan.period, batch: None, output: None }
     }
 
     /// Starts the work on `inputs`; a GPU is then busy. `on_step` is told how many calls of the network
@@ -134,15 +163,16 @@ impl<'a> Runner<'a> {
                     low: Tensor::from_slice_on(&device, &inputs.low, &low)?,
                     y0: Tensor::from_slice_on(&device, &inputs.y0, &high)?,
                     told: inputs.told(&device)?,
-                    noise: PixelNoise::new(&device, self.seed, &inputs.places)?,
+                    noise: PixelNoise::new(&device, self.seed, &inputs.places)?
+                        .repeating(self.period),
                     runs: 0,
                     graph: None,
                 }
             }
         };
-        // They are on the device now.
-        (inputs.low, inputs.y0) = (Vec::new(), Vec::new());
-        if let (1, Device::Cuda(gpu)) = (batch.runs, &device) {
+        inputs.taken();
+        // Noise that repeats is drawn elsewhere and copied, which cannot be recorded.
+        if let (1, Device::Cuda(gpu), None) = (batch.runs, &device, self.period) {
             batch.graph = match gpu.capture(|| batch.run(self.system, &mut |_| Ok(()))) {
                 Ok(recorded) => Some(recorded),
                 // A recording keeps its memory to itself; without one there is less to hold.

@@ -1,22 +1,19 @@
 //! Textures that tile: the left edge sees the right one, the upper the lower.
 //!
-//! The image is continued periodically as far as the network sees over all steps, and what the middle of
-//! that becomes is cut out again. Noise belongs to pixels and is not periodic, so the result goes on a few
-//! pixels (`FADE`) beyond the border and fades there into its beginning:
+//! The image is continued periodically as far as the network sees over all steps, the noise repeats itself with it,
+//! and what the middle becomes is handed on:
 //!
 //! ```text
-//! |   margin   | 0 ........ W-1 | 0' ... FADE-1' |   margin   |      network
-//!              | x = fade(x', x) for x < FADE, as it is behind |      result
+//! |   margin   | 0 ........ W-1 |   margin   |      network
+//!              | 0 ........ W-1 |                   result
 //! ```
-//! so that W-1 is followed by what the network put there, as inside the picture. Tiles stay exact.
-use super::runner::crop;
-use super::{Plan, Report, Upscaler, WIDEST_HALO, Work, alpha, upscale};
+//! so that the network saw, and drew, beside W-1 what it saw of 0 and what lies behind it. Tiles stay exact.
+use super::bands::Sink;
+use super::{Plan, Report, Upscaler, WIDEST_HALO, part_in_strips};
 use crate::error::Result;
 use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, Samples, resample};
-
-/// Low-resolution pixels over which the end of a texture fades into its beginning.
-const FADE: usize = 8;
+use crate::ops::noise::Period;
 
 /// Which sides of an image continue at the opposite side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,9 +29,10 @@ pub struct Wrap {
 pub struct Continued {
     /// Width and height of the image.
     size: (usize, usize),
-    /// What lies before it, and at least as much behind.
+    /// What lies before it, and as much behind.
     margin: (usize, usize),
-    fade: (usize, usize),
+    /// Pixels of the network's states for one of the image.
+    states: f64,
 }
 
 impl Continued {
@@ -53,91 +51,67 @@ impl Continued {
         let halo = reach.unwrap_or_else(|| system.network.overlap());
         // Enlarging reads two pixels beyond what the network sees.
         let margin = (halo + 2).next_multiple_of(system.network.tile_align());
-        let sides = |on: bool, side: usize| if on { (margin, FADE.min(side)) } else { (0, 0) };
-        let (x, y) = (sides(wrap.x, size.0), sides(wrap.y, size.1));
-        Self { size, margin: (x.0, y.0), fade: (x.1, y.1) }
+        let side = |on: bool| if on { margin } else { 0 };
+        let latent = system.network.first_stage().map_or(1, |vq| vq.config().factor());
+        let states = system.scale() as f64 / latent as f64;
+        Self { size, margin: (side(wrap.x), side(wrap.y)), states }
     }
 
     /// Width and height of the continued image.
     pub fn size(&self) -> (usize, usize) {
-        let side = |size, margin, fade| size + 2 * margin + fade;
-        (
-            side(self.size.0, self.margin.0, self.fade.0),
-            side(self.size.1, self.margin.1, self.fade.1),
-        )
+        (self.size.0 + 2 * self.margin.0, self.size.1 + 2 * self.margin.1)
     }
 
     /// The part of the continued image that the result is made of.
     fn wanted(&self) -> Rect {
-        let (width, height) = (self.size.0 + self.fade.0, self.size.1 + self.fade.1);
-        Rect::new(self.margin.0, self.margin.1, width, height)
+        Rect::new(self.margin.0, self.margin.1, self.size.0, self.size.1)
     }
 
-    /// The part of a plan for the continued image that the result needs.
+    /// The part of a plan for the continued image that the result needs, with noise that repeats.
     fn needed(&self, plan: &Plan) -> Plan {
         let wanted = self.wanted();
         let cut = |tile: &Tile| {
             let core = overlap(tile.core, wanted)?;
-            Some(Tile { core, padded: core.grown(plan.halo, plan.padded) })
+            let padded = match plan.rolled {
+                Some(_) => tile.padded,
+                None => core.grown(plan.halo, plan.padded),
+            };
+            Some(Tile { core, padded })
         };
-        Plan { tiles: plan.tiles.iter().filter_map(cut).collect(), ..plan.clone() }
+        let tiles = match plan.blended {
+            true => plan.tiles.clone(),
+            false => plan.tiles.iter().filter_map(cut).collect(),
+        };
+        Plan { tiles, period: Some(self.period()), ..plan.clone() }
+    }
+
+    fn period(&self) -> Period {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Sizes.
+        let states = |pixels: usize| (pixels as f64 * self.states).round() as usize;
+        let side = |margin: usize, size: usize| if margin > 0 { states(size) } else { 0 };
+        Period {
+            first: [states(self.margin.1), states(self.margin.0)],
+            size: [side(self.margin.1, self.size.1), side(self.margin.0, self.size.0)],
+        }
     }
 
     /// The texture `image` enlarged by the model's factor along `plan`, which is for the continued image;
-    /// see [`upscale`].
+    /// see [`upscale_strips`](super::upscale_strips).
     ///
     /// # Errors
-    /// As [`upscale`].
-    pub fn upscale(
+    /// As there.
+    pub fn upscale_strips(
         &self,
         upscaler: &Upscaler,
         image: &Image,
         plan: &Plan,
         seed: u64,
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
-    ) -> Result<(Image, Report)> {
-        let (columns, rows) = ((self.margin.0, self.fade.0), (self.margin.1, self.fade.1));
-        let around = |(margin, fade)| [margin, margin + fade];
-        let image = continued(image, around(columns), around(rows))?;
-        let scale = upscaler.system().scale();
-        let (mut output, report) = match plan.blended {
-            true => {
-                let (all, report) = upscale(upscaler, &image, plan, seed, on_call)?;
-                (all.crop(self.wanted().scaled(scale))?, report)
-            }
-            false => self.exactly(upscaler, &image, &self.needed(plan), seed, on_call)?,
-        };
-        let (width, height) = (self.size.0 * scale, self.size.1 * scale);
-        fade_in(&mut output, (width, height), (self.fade.0 * scale, self.fade.1 * scale));
-        Ok((output.crop(Rect::whole(width, height))?, report))
-    }
-
-    /// The wanted part, without what only its margins would need.
-    fn exactly(
-        &self,
-        upscaler: &Upscaler,
-        image: &Image,
-        plan: &Plan,
-        seed: u64,
-        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
-    ) -> Result<(Image, Report)> {
-        let scale = upscaler.system().scale();
-        let wanted = self.wanted().scaled(scale);
-        let mut output = Image::new(wanted.width, wanted.height, image.color, image.depth());
-        output.metadata = image.metadata.clone();
-        let size = (image.width, image.height);
-        let alpha = image.alpha.as_ref();
-        output.alpha = alpha.map(|a| alpha::enlarge_part(a, size, scale, wanted)).transpose()?;
-        let bled = alpha::bled(image);
-        let image = bled.as_ref().unwrap_or(image);
-        let mut work = Work::new(upscaler, image, plan, seed);
-        work.run(on_call, &mut |tile, pixels| {
-            let core = tile.core.scaled(scale);
-            let place = Rect { x: core.x - wanted.x, y: core.y - wanted.y, ..core };
-            output.store(place, &crop(pixels, tile.padded.scaled(scale), core))
-        })?;
-        let report = work.report;
-        Ok((output, report))
+        sink: &mut Sink<'_>,
+    ) -> Result<Report> {
+        let image = continued(image, [self.margin.0; 2], [self.margin.1; 2])?;
+        let plan = self.needed(plan);
+        part_in_strips(upscaler, &image, (&plan, self.wanted()), seed, on_call, sink)
     }
 }
 
@@ -200,53 +174,6 @@ fn gathered<T: Copy>(
         }
     }
     out
-}
-
-/// Mixes what lies beyond `size` into the beginning, columns first.
-fn fade_in(image: &mut Image, size: (usize, usize), fade: (usize, usize)) {
-    let (width, height, channels) = (image.width, image.height, image.channels());
-    let mix = |samples: &mut Samples, channels: usize| {
-        for y in 0..height {
-            for x in 0..fade.0 {
-                let (to, from) = (y * width + x, y * width + size.0 + x);
-                mix_pixel(samples, channels, to, from, x, fade.0);
-            }
-        }
-        for y in 0..fade.1 {
-            for x in 0..width {
-                let (to, from) = (y * width + x, (size.1 + y) * width + x);
-                mix_pixel(samples, channels, to, from, y, fade.1);
-            }
-        }
-    };
-    mix(&mut image.samples, channels);
-    if let Some(alpha) = &mut image.alpha {
-        mix(alpha, 1);
-    }
-}
-
-/// Pixel `to` becomes a mean of `from`, whose share falls from almost 1 at `step` 0 to almost 0 at `steps`.
-fn mix_pixel(
-    samples: &mut Samples,
-    channels: usize,
-    to: usize,
-    from: usize,
-    step: usize,
-    steps: usize,
-) {
-    let (own, all) = (2 * step as u64 + 1, 2 * steps as u64);
-    let mean = |a: u64, b: u64| (own * a + (all - own) * b + steps as u64) / all;
-    for c in 0..channels {
-        let (to, from) = (to * channels + c, from * channels + c);
-        match samples {
-            Samples::U8(v) => {
-                v[to] = u8::try_from(mean(v[to].into(), v[from].into())).unwrap_or(u8::MAX);
-            }
-            Samples::U16(v) => {
-                v[to] = u16::try_from(mean(v[to].into(), v[from].into())).unwrap_or(u16::MAX);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The general convolution: every shape, stride and element type. What each output sees is laid out as
 //! a row of a matrix, some rows of the image at a time, and multiplied with the weights. The
 //! specification that the fast path is tested against.
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::Dims;
@@ -23,14 +25,22 @@ impl Dims {
         POSITIONS.div_ceil(width.max(1))
     }
 
-    /// Copies what taps `(ky, 0..kernel)` read for all positions of output row `row` of the batch to
+    /// Copies what taps `(ky, 0..kernel)` read for the positions `columns` of output row `row` of the batch to
     /// `patch` `[positions, kernel, ci]`, whose rows are `stride` apart; zeros outside of the image.
-    fn gather_row<T: Real>(&self, x: &[T], row: usize, ky: usize, patch: &mut [T], stride: usize) {
+    fn gather_row<T: Real>(
+        &self,
+        x: &[T],
+        (row, columns): (usize, Range<usize>),
+        ky: usize,
+        patch: &mut [T],
+        stride: usize,
+    ) {
         let (n, oy) = (row / self.out_height(), row % self.out_height());
         let len = self.kernel * self.ci;
         let inside = (oy * self.stride + ky).checked_sub(self.pad).filter(|&y| y < self.height);
-        for ox in 0..self.out_width() {
-            let patch = &mut patch[ox * stride..][..len];
+        let start = columns.start;
+        for ox in columns {
+            let patch = &mut patch[(ox - start) * stride..][..len];
             let Some(iy) = inside else {
                 patch.fill(T::default());
                 continue;
@@ -67,15 +77,27 @@ pub(in crate::ops) fn forward<T: Real>(
                 None => y.fill(T::default()),
             }
         }
-        let positions = y.len() / d.co;
-        let mut patches = vec![T::default(); positions * inner];
-        for (i, patch) in patches.chunks_exact_mut(width * inner).enumerate() {
-            for ky in 0..d.kernel {
-                let at = ky * d.kernel * d.ci;
-                d.gather_row(x, task * rows + i, ky, &mut patch[at..], inner);
+        // Long rows go in pieces: what is gathered of a row is many times as much as the row.
+        let piece = width.min(POSITIONS);
+        let mut patches = vec![T::default(); (y.len() / d.co).min(rows * piece) * inner];
+        for first in (0..width).step_by(piece) {
+            let columns = first..(first + piece).min(width);
+            let held = columns.len();
+            for (i, patch) in
+                patches.chunks_mut(held * inner).take(y.len() / (width * d.co)).enumerate()
+            {
+                for ky in 0..d.kernel {
+                    let at = ky * d.kernel * d.ci;
+                    let place = (task * rows + i, columns.clone());
+                    d.gather_row(x, place, ky, &mut patch[at..], inner);
+                }
             }
+            // Of several rows a piece is all.
+            let positions = if piece == width { y.len() / d.co } else { held };
+            let y = &mut y[first * d.co..][..positions * d.co];
+            let patches = Matrix::new(&patches[..positions * inner], positions, inner);
+            add_product(y, d.co, patches, weights);
         }
-        add_product(y, d.co, Matrix::new(&patches, positions, inner), weights);
     });
 }
 
@@ -217,7 +239,7 @@ pub(in crate::ops) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: 
             let all: Vec<usize> = (0..d.batch * d.out_height()).collect();
             for block in all.chunks(rows) {
                 for (&row, patch) in block.iter().zip(patches.chunks_exact_mut(width * len)) {
-                    d.gather_row(x, row, ky, patch, len);
+                    d.gather_row(x, (row, 0..width), ky, patch, len);
                 }
                 let positions = block.len() * width;
                 let dy = &dy[block[0] * width * d.co + first..];
