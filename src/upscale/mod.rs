@@ -8,9 +8,12 @@
 pub mod alpha;
 pub mod bands;
 pub mod budget;
+pub mod color_fix;
 pub mod jobs;
+pub mod names;
 pub mod pipeline;
 mod runner;
+pub mod tta;
 pub mod wrap;
 
 use std::collections::VecDeque;
