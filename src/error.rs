@@ -64,17 +64,25 @@ pub struct Report {
     pub cause: String,
     /// A command or change that helps; may be empty.
     pub help: String,
+    /// A word for programs that tells the cause; where it is empty, that of the kind of error stands for it.
+    pub code: &'static str,
 }
 
 impl Report {
     /// A report of `what` failed and its `cause`; add advice with [`help`](Self::help).
     pub fn new(what: impl Into<String>, cause: impl fmt::Display) -> Self {
-        Self { what: what.into(), cause: cause.to_string(), help: String::new() }
+        Self { what: what.into(), cause: cause.to_string(), help: String::new(), code: "" }
     }
 
     /// The same report with the line that says what to do.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = help.into();
+        self
+    }
+
+    /// The same report with the word that programs know its cause by.
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = code;
         self
     }
 }
@@ -98,6 +106,33 @@ impl Error {
             Self::Check(_) => 6,
             Self::Interrupted { signal, .. } => u8::try_from(128 + signal).unwrap_or(1),
         }
+    }
+}
+
+impl Error {
+    /// What failed, why and what to do, where that is told apart.
+    pub fn report(&self) -> Option<&Report> {
+        match self {
+            Self::Failed(r) | Self::Usage(r) | Self::Model(r) => Some(r),
+            Self::Device(r) | Self::Memory(r) | Self::Check(r) => Some(r),
+            _ => None,
+        }
+    }
+
+    /// The word by which programs know the cause (docs/scripting.md).
+    pub fn code(&self) -> &'static str {
+        let kind = match self {
+            Self::Shape { .. } | Self::Unsupported { .. } => "internal",
+            Self::NotDifferentiable { .. } | Self::NotTwiceDifferentiable { .. } => "internal",
+            Self::Failed(_) => "failed",
+            Self::Usage(_) => "usage",
+            Self::Model(_) => "model",
+            Self::Device(_) => "device",
+            Self::Memory(_) => "memory",
+            Self::Check(_) => "check",
+            Self::Interrupted { .. } => "interrupted",
+        };
+        self.report().map(|report| report.code).filter(|code| !code.is_empty()).unwrap_or(kind)
     }
 }
 

@@ -29,11 +29,16 @@ impl Scores {
     /// Compares two images of one size, `border` pixels left out on every side. Gray images are
     /// compared as they are.
     pub fn of(image: &Image, truth: &Image, border: usize) -> Result<Self> {
+        Self::with_y(image, truth, border, Channels::YFloat)
+    }
+
+    /// As [`of`](Self::of), with another Y.
+    pub fn with_y(image: &Image, truth: &Image, border: usize, y: Channels) -> Result<Self> {
         Ok(Self {
             psnr_rgb: metrics::psnr(image, truth, Channels::Rgb, border)?,
             ssim_rgb: metrics::ssim(image, truth, Channels::Rgb, border)?,
-            psnr_y: metrics::psnr(image, truth, Channels::YFloat, border)?,
-            ssim_y: metrics::ssim(image, truth, Channels::YFloat, border)?,
+            psnr_y: metrics::psnr(image, truth, y, border)?,
+            ssim_y: metrics::ssim(image, truth, y, border)?,
         })
     }
 
@@ -102,6 +107,26 @@ pub fn enlarge_matlab(low: &Image, scale: usize) -> Result<Image> {
     Image::from_u8(to.width, to.height, low.color, values.iter().map(round).collect())
 }
 
+/// A pair that is given: `low` as it is, in 8 bits, and `image` cut to a multiple of the factor.
+///
+/// # Errors
+/// [`Error::Failed`] if the sizes do not belong together.
+pub fn paired(image: &Image, low: Image, scale: usize) -> Result<Degraded> {
+    let mut truth = image.clone().to_depth(Depth::Eight).crop_to_multiple(scale)?;
+    truth.alpha = None;
+    let mut low = low.to_depth(Depth::Eight);
+    low.alpha = None;
+    let (low, truth) = same_color(low, truth);
+    if (low.width * scale, low.height * scale) != (truth.width, truth.height) {
+        let what = format!("{} is no low resolution of {}", low.size_text(), image.size_text());
+        let wanted = format!("{}x{}", truth.width / scale, truth.height / scale);
+        let cause = format!("at a factor of {scale} it would be {wanted}");
+        return Err(Error::Failed(Report::new(what, cause).code("size").help("--scale N")));
+    }
+    let bicubic = enlarge_matlab(&low, scale)?;
+    Ok(Degraded { truth, low, bicubic })
+}
+
 /// Makes two images comparable: one gray and one RGB image are compared as RGB.
 pub fn same_color(a: Image, b: Image) -> (Image, Image) {
     match (a.color, b.color) {
@@ -155,8 +180,10 @@ pub fn images_of(path: &Path) -> Result<Vec<PathBuf>> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    folder::pictures(path, false)
-        .map_err(|e| Error::Failed(Report::new(format!("cannot list {}", path.display()), e)))
+    folder::pictures(path, false).map_err(|e| {
+        let code = if e.kind() == std::io::ErrorKind::NotFound { "not_found" } else { "" };
+        Error::Failed(Report::new(format!("cannot list {}", path.display()), e).code(code))
+    })
 }
 
 /// The perceptual distance of two images of one size; none if they are too small for it. It is computed over

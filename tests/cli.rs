@@ -174,7 +174,9 @@ fn several_pictures_go_into_a_folder() {
         run.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let statuses: Vec<&str> = events.iter().filter_map(|e| e["status"].as_str()).collect();
     assert_eq!(statuses, ["ok", "failed", "ok"]);
-    assert_eq!(events.last().unwrap()["failed"], 1);
+    let [done, error] = &events[events.len() - 2..] else { panic!("two events at the end") };
+    assert_eq!((&done["event"], &done["failed"]), (&"done".into(), &1.into()));
+    assert_eq!((&error["event"], &error["code"]), (&"error".into(), &"some_failed".into()));
     let again = ["upscale", "a.png", "b.jpg", "-o", "big", "--skip-existing", "--steps", "1"];
     b.srk(&again).worked();
     b.srk(&again[..5]).failed(2, &["exists", "--overwrite"]);

@@ -57,6 +57,11 @@ impl std::str::FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// The device that `name` stands for.
+    pub(super) fn named(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// Whether a GPU was asked for by name.
     pub(super) fn is_a_gpu(&self) -> bool {
         self.0.starts_with("cuda")
@@ -145,10 +150,12 @@ pub(super) enum Precision {
     #[default]
     Auto,
     /// Half precision, 11 bits
+    #[value(alias = "fp16")]
     F16,
     /// bfloat16, 8 bits and the range of f32; GPUs since Ampere
     Bf16,
     /// Single precision
+    #[value(alias = "fp32")]
     F32,
 }
 
@@ -182,10 +189,10 @@ pub(super) const AUTO: &str = "auto";
 pub(super) struct ModelChoice {
     /// A model of this binary (srk models list), a weights file (srk's own, .pth, .pt, .safetensors), the folder of a
     /// training run, or with -n a folder of models [default: auto, by what each picture shows]
-    #[arg(short, long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL", aliases = ["model_path", "upscale-model"])]
     model: Option<String>,
     /// The model's name in the folder -m; alone, the same as -m
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short = 'n', long = "model-name", value_name = "NAME", alias = "model_name")]
     name: Option<String>,
 }
 
@@ -288,6 +295,11 @@ pub(super) fn where_it_runs(name: &str, system: &System) -> String {
         }
         Device::Cuda(gpu) => format!("{name} on {} in {precision}", gpu.describe().name),
     }
+}
+
+/// `n` things in words: `1 tile`, `12 tiles`.
+pub(super) fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Sets the number of threads, once, before any work.

@@ -1,10 +1,12 @@
 //! `srk data`.
-use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
 
-use super::{common, print};
+use super::progress::Progress;
+use super::{common, voice};
 use crate::data::degrade::{Degrade as Clean, DegradeConfig, Process};
 use crate::data::pairs;
 use crate::data::prep::{self, Method, Request};
@@ -157,7 +159,8 @@ fn degrade(args: Degrade) -> Result<()> {
         force: args.force,
     };
     let written = pairs::write(&request, &|| common::check(&stop))?;
-    println!("{} pairs in {}", written.len(), request.out.display());
+    voice::result(format_args!("{} pairs in {}", written.len(), request.out.display()));
+    voice::done(json!({"written": request.out, "pairs": written.len()}));
     Ok(())
 }
 
@@ -182,26 +185,25 @@ fn prepare(args: Prep) -> Result<()> {
         split: args.split,
         force: args.force,
     };
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-    if std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::stderr());
-    }
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos} of {len} pictures  {eta} left")
-    {
-        bar.set_style(style);
-    }
+    let (progress, done) = (Mutex::new(Progress::new("data prep", 0)), AtomicU64::new(0));
     let prepared = prep::prep(&request, &|all| {
-        bar.set_length(all as u64);
-        bar.inc(1);
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Ok(progress) = progress.lock() {
+            progress.at(done, all as u64);
+        }
         common::check(&stop)
     });
-    bar.finish_and_clear();
+    if let Ok(progress) = progress.lock() {
+        progress.finish();
+    }
     let prepared = prepared?;
     for skipped in &prepared.skipped {
-        print::note(format_args!("warning: {skipped} cannot be read and is left out"));
+        voice::say(format_args!("warning: {skipped} cannot be read and is left out"));
     }
     let (train, test, out) = (prepared.train, prepared.test, request.out.display());
-    print::line(format_args!(
+    voice::done(json!({"written": request.out, "train": train, "test": test,
+        "skipped": prepared.skipped}));
+    voice::result(format_args!(
         "{train} pictures in {out}/train, {test} in {out}/test, {} left out",
         prepared.skipped.len()
     ));

@@ -1,23 +1,19 @@
 //! `srk doctor`.
 use serde_json::json;
 
-use super::{common, print};
+use super::{common, print, voice};
 use crate::diffusion::system::System;
 use crate::engine::cuda::{self, images};
 use crate::error::{Error, Report, Result};
 
 /// Check this machine: processor, memory, devices, models, and the arithmetic.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
+pub(super) struct Args {}
 
 /// Largest relative difference between f32 and f64 that passes the self-test.
 const TOLERANCE: f64 = 1e-4;
 
-pub(super) fn run(args: Args) -> Result<()> {
+pub(super) fn run(_: &Args) -> Result<()> {
     let (cases, worst) = self_test()?;
     let models = System::embedded().map(|name| {
         let parameters = System::open(name)?.network.parameter_count();
@@ -47,7 +43,7 @@ pub(super) fn run(args: Args) -> Result<()> {
             ),
         ),
     ];
-    if args.json {
+    if voice::json() {
         let map: serde_json::Map<String, serde_json::Value> =
             lines.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
         print::line(serde_json::Value::Object(map));

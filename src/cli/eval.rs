@@ -4,14 +4,24 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Stop};
+use super::eval_checks::{self, Convention, Limit};
 use super::eval_metrics::{self, Metric, Metrics, Values};
 use super::print::{self, line as print};
+use super::progress::Progress;
+use super::voice;
 use crate::diffusion::system::System;
 use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 use crate::evaluate::{self, Scores};
 use crate::imaging::{self, Image};
 use crate::upscale::{self, Settings, TileSize, Upscaler};
+
+const EXAMPLES: &str = "Examples:
+  srk eval results/ truths/                       finished pictures, pairs by name
+  srk eval --hr Set5/                             the model, on pictures made small by MATLAB's bicubic
+  srk eval --hr Set5/HR --lr Set5/LRx4 -m x.pth   the model, on pictures that were made small elsewhere
+  srk eval --hr Set5/ --min psnr_y=29 --csv set5.csv
+";
 
 /// Measure quality: PSNR and SSIM in RGB and Y, and what --metrics names.
 ///
@@ -20,6 +30,7 @@ use crate::upscale::{self, Settings, TileSize, Upscaler};
 ///
 /// LPIPS, DISTS and NIQE take weights that packages ship; the error without them names the command to get them.
 #[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub(super) struct Args {
     /// Finished pictures: a file or a folder
     #[arg(value_name = "RESULTS", requires = "truths", conflicts_with = "hr")]
@@ -30,6 +41,9 @@ pub(super) struct Args {
     /// Ground truths to degrade, enlarge and compare; of several folders each gets its mean
     #[arg(long, value_name = "DIR", required_unless_present = "results", num_args = 1..)]
     hr: Vec<PathBuf>,
+    /// Their low resolutions, under the same names, in place of degrading
+    #[arg(long, value_name = "DIR", requires = "hr", conflicts_with = "degrade")]
+    lr: Option<PathBuf>,
     /// How they are degraded
     #[arg(long, value_enum, default_value_t)]
     degrade: Degrade,
@@ -58,6 +72,18 @@ pub(super) struct Args {
     /// Pixels left out at every side of PSNR and SSIM [default: the scale]
     #[arg(long, value_name = "N")]
     border: Option<usize>,
+    /// Which Y is measured
+    #[arg(long, value_enum, default_value_t)]
+    convention: Convention,
+    /// Also write the numbers into this file, a line a picture, the mean last
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Exit with 6 if a mean is below this, such as psnr_y=27.5; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = eval_checks::limit)]
+    min: Vec<Limit>,
+    /// Exit with 6 if a mean is above this, such as lpips_alex=0.2; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = eval_checks::limit)]
+    max: Vec<Limit>,
     /// The seed of the noise
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -73,12 +99,9 @@ pub(super) struct Args {
     /// Also write the enlarged pictures into this folder, those of several sets into a folder each
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
-    /// Replace pictures in that folder
+    /// Replace pictures in that folder, and the file of --csv
     #[arg(long)]
     overwrite: bool,
-    /// One JSON line a picture, a summary last
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -102,23 +125,46 @@ pub(super) fn run(args: Args) -> Result<()> {
     let border = args.border.unwrap_or(args.scale);
     // Before anything is printed or enlarged: weights may be missing.
     let metrics = Metrics::open(&args.metrics, args.features.as_deref(), args.scale)?;
-    let mut table =
-        Table { json: args.json, rows: Vec::new(), all: 0, failed: Vec::new(), metrics };
+    let more = args.metrics.iter().any(|m| !matches!(m, Metric::Psnr | Metric::Ssim));
+    let limits: Vec<&Limit> = args.min.iter().chain(&args.max).collect();
+    eval_checks::check_names(&limits, more)?;
+    if let Some(csv) = &args.csv {
+        Outputs::overwriting(args.overwrite).claim(csv, csv)?;
+    }
+    let mut table = Table {
+        json: voice::json(),
+        rows: Vec::new(),
+        records: Vec::new(),
+        all: 0,
+        failed: Vec::new(),
+        metrics,
+        cut: 0,
+    };
     match (&args.results, &args.truths) {
         (Some(results), Some(truths)) => {
             table.header(&args, border);
-            finished(results, truths, border, &mut table)?;
+            finished(&args, [results, truths], border, &mut table)?;
         }
         _ => degraded(&args, border, &mut table)?,
     }
+    if table.cut > 0 {
+        let n = common::counted(table.cut, "truth");
+        voice::say(format_args!("note: {n} cut to a multiple of {}", args.scale));
+    }
+    if let Some(csv) = &args.csv {
+        eval_checks::write_csv(csv, &table.records)?;
+    }
     match (table.all, table.failed.pop()) {
-        (_, None) => Ok(()),
+        (_, None) => match table.records.last() {
+            Some(summary) => eval_checks::check(summary, &args.min, &args.max),
+            None => Ok(()),
+        },
         (1, Some(error)) => Err(error),
         (all, Some(_)) => {
             let what =
                 format!("{} of {all} pictures could not be measured", all - table.rows.len());
             let cause = "each was reported above; the means are of the rest";
-            Err(Error::Failed(Report::new(what, cause)))
+            Err(Error::Failed(Report::new(what, cause).code("some_failed")))
         }
     }
 }
@@ -126,6 +172,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 /// A ground truth, and where its enlargement is written.
 struct Task {
     truth: PathBuf,
+    low: Option<PathBuf>,
     save: Option<PathBuf>,
 }
 
@@ -133,26 +180,36 @@ struct Task {
 fn tasks(args: &Args) -> Result<Vec<(&PathBuf, Vec<Task>)>> {
     let mut sets = Vec::new();
     for folder in &args.hr {
-        let files = evaluate::images_of(folder)?;
+        let files: Vec<(PathBuf, Option<PathBuf>)> = match &args.lr {
+            Some(lr) if args.hr.len() == 1 => {
+                let pairs = evaluate::pairs(lr, folder)?;
+                pairs.into_iter().map(|(low, truth)| (truth, Some(low))).collect()
+            }
+            Some(_) => {
+                let report = Report::new("--lr goes with one folder of --hr", "");
+                return Err(Error::Usage(report.help("measure one set at a time")));
+            }
+            None => evaluate::images_of(folder)?.into_iter().map(|file| (file, None)).collect(),
+        };
         if files.is_empty() {
             let what = format!("{} holds no image", folder.display());
             let report = Report::new(what, "nothing to measure");
             return Err(Error::Usage(report.help("name folders of pictures with --hr")));
         }
-        let save = |truth: PathBuf| {
+        let save = |(truth, low): (PathBuf, Option<PathBuf>)| {
             let below = if args.hr.len() > 1 { folder.file_name() } else { None };
             let place = args.save.as_ref().map(|save| save.join(below.unwrap_or_default()));
             let name = truth.file_stem().unwrap_or_default().to_os_string();
             // Not with_extension: the stem may hold points.
             let mut file = name;
             file.push(".png");
-            Task { save: place.map(|place| place.join(&file)), truth }
+            Task { save: place.map(|place| place.join(&file)), truth, low }
         };
         sets.push((folder, files.into_iter().map(save).collect::<Vec<_>>()));
     }
     let mut outputs = Outputs::overwriting(args.overwrite);
     let all = || sets.iter().flat_map(|(_, tasks)| tasks);
-    all().for_each(|task| outputs.reads(&task.truth));
+    all().flat_map(|t| t.low.iter().chain([&t.truth])).for_each(|file| outputs.reads(file));
     for task in all() {
         if let Some(save) = &task.save {
             outputs.claim(save, &task.truth)?;
@@ -165,7 +222,7 @@ fn tasks(args: &Args) -> Result<Vec<(&PathBuf, Vec<Task>)>> {
 fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
     let mut system = args.model.open()?;
     args.sampling.apply(&mut system)?;
-    system.notes.iter().for_each(|note| print::note(format_args!("warning: {note}")));
+    system.notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
     if system.scale() != args.scale {
         let what = format!("{} enlarges {} times", system.name, system.scale());
         let report = Report::new(what, format!("--scale is {}", args.scale));
@@ -196,16 +253,19 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
 fn measured(
     args: &Args,
     upscaler: &Upscaler,
-    Task { truth: file, save }: &Task,
+    Task { truth: file, low, save }: &Task,
     border: usize,
     stop: &Stop,
     metrics: &Metrics,
 ) -> Result<Row> {
     let image = imaging::read(file)?;
     evaluate::check_size(image.width, image.height, args.scale, border)?;
-    let pair = evaluate::degrade_matlab(&image, args.scale)?;
-    let mut output = enlarge(upscaler, &pair.low, args, stop)?;
+    let pair = match low {
+        Some(low) => evaluate::paired(&image, imaging::read(low)?, args.scale)?,
+        None => evaluate::degrade_matlab(&image, args.scale)?,
+    };
     let name = stem(file);
+    let mut output = enlarge(upscaler, &pair.low, args, stop, &name)?;
     if let Some(path) = save {
         output.metadata.stamp = Some(stamp(args, upscaler.system()));
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -214,8 +274,9 @@ fn measured(
         })?;
         imaging::write(path, &output, imaging::EncodeOptions::default())?;
     }
-    let scores = Scores::of(&output, &pair.truth, border)?;
-    let bicubic = Some(Scores::of(&pair.bicubic, &pair.truth, border)?);
+    let y = args.convention.channels();
+    let scores = Scores::with_y(&output, &pair.truth, border, y)?;
+    let bicubic = Some(Scores::with_y(&pair.bicubic, &pair.truth, border, y)?);
     let more = [&output, &pair.bicubic].map(|i| metrics.of(i, &pair.truth, Some(&pair.bicubic)));
     let [of_output, of_bicubic] = more;
     Ok(Row { name, scores, bicubic, more: [of_output?, of_bicubic?] })
@@ -238,17 +299,34 @@ fn stamp(args: &Args, system: &System) -> String {
     imaging::stamp::stamp(&[&settings[..], &args.sampling.settings()].concat())
 }
 
-fn enlarge(upscaler: &Upscaler, low: &Image, args: &Args, stop: &Stop) -> Result<Image> {
+fn enlarge(
+    upscaler: &Upscaler,
+    low: &Image,
+    args: &Args,
+    stop: &Stop,
+    name: &str,
+) -> Result<Image> {
     let memory = common::memory_for(upscaler, common::available_memory() / 2)?;
     let steps = args.steps.map(|n| n as usize);
     let settings = Settings { steps, seed: args.seed, tile: TileSize::Auto, memory };
     let plan = upscale::plan(upscaler, low.width, low.height, &settings)?;
-    let told = &mut |_, _| common::check(stop);
-    Ok(upscale::upscale(upscaler, low, &plan, args.seed, told)?.0)
+    let progress = Progress::new(name, (plan.tiles.len() * plan.steps) as u64);
+    let told = &mut |done: usize, all: usize| {
+        progress.at(done as u64, all as u64);
+        common::check(stop)
+    };
+    let done = upscale::upscale(upscaler, low, &plan, args.seed, told);
+    progress.finish();
+    Ok(done?.0)
 }
 
 /// Compares pictures that exist.
-fn finished(results: &Path, truths: &Path, border: usize, table: &mut Table) -> Result<()> {
+fn finished(
+    args: &Args,
+    [results, truths]: [&Path; 2],
+    border: usize,
+    table: &mut Table,
+) -> Result<()> {
     let pairs = match results.is_file() && truths.is_file() {
         true => vec![(results.to_owned(), truths.to_owned())],
         false => evaluate::pairs(results, truths)?,
@@ -257,30 +335,52 @@ fn finished(results: &Path, truths: &Path, border: usize, table: &mut Table) -> 
     let stop = common::stop_on_signals()?;
     for (result, truth) in pairs {
         common::check(&stop)?;
-        table.measured(&result, compared(&result, &truth, border, &table.metrics))?;
+        let row = compared(args, [&result, &truth], border, &table.metrics);
+        table.cut += usize::from(row.as_ref().is_ok_and(|(_, cut)| *cut));
+        table.measured(&result, row.map(|(row, _)| row))?;
     }
     table.summary(0, "");
     Ok(())
 }
 
-fn compared(result: &Path, truth: &Path, border: usize, metrics: &Metrics) -> Result<Row> {
-    let (image, other) = evaluate::same_color(imaging::read(result)?, imaging::read(truth)?);
+/// The scores of a result, and whether its truth was cut to a multiple of the factor, as `--hr` does.
+fn compared(
+    args: &Args,
+    [result, truth]: [&Path; 2],
+    border: usize,
+    metrics: &Metrics,
+) -> Result<(Row, bool)> {
+    let (image, mut other) = evaluate::same_color(imaging::read(result)?, imaging::read(truth)?);
+    let size = (image.width, image.height);
+    let whole = |side: usize| side / args.scale.max(1) * args.scale.max(1);
+    let cut =
+        size != (other.width, other.height) && size == (whole(other.width), whole(other.height));
+    if cut {
+        other = other.crop_to_multiple(args.scale)?;
+    }
     if (image.width, image.height) != (other.width, other.height) {
         let what = format!("{} and {} differ in size", result.display(), truth.display());
         let cause = format!("{} and {}", image.size_text(), other.size_text());
-        let report = Report::new(what, cause).help("srk eval never resizes what it measures");
+        let report = Report::new(what, cause).code("size");
+        let report = report.help(
+            "srk eval never resizes what it measures; --scale N cuts truths to multiples of N",
+        );
         return Err(Error::Failed(report));
     }
     evaluate::check_size(image.width, image.height, 1, border)?;
-    let scores = Scores::of(&image, &other, border)?;
+    let scores = Scores::with_y(&image, &other, border, args.convention.channels())?;
     let more = [metrics.of(&image, &other, None)?, Values::new()];
-    Ok(Row { name: stem(result), scores, bicubic: None, more })
+    Ok((Row { name: stem(result), scores, bicubic: None, more }, cut))
 }
 
 /// Prints rows as they come, and the means last.
 struct Table {
     json: bool,
     rows: Vec<Row>,
+    /// The same as programs read it, the mean of all last.
+    records: Vec<serde_json::Value>,
+    /// Truths that were cut to the size of their results.
+    cut: usize,
     /// How many pictures there are.
     all: usize,
     /// Why some could not be measured.
@@ -291,17 +391,21 @@ struct Table {
 impl Table {
     fn header(&self, args: &Args, border: usize) {
         let source = match args.hr.is_empty() {
+            false if args.lr.is_some() => {
+                format!("model {}, given pairs, x{}", args.model, args.scale)
+            }
             false => format!("model {}, MATLAB bicubic 8-bit, x{}", args.model, args.scale),
             true => "pairs by name".to_owned(),
         };
         if self.json {
             print(json!({"event": "start", "source": source, "border": border,
-                "y": "BT.601 16..235, not rounded", "ssim": "Gaussian 11, sigma 1.5, valid region"}));
+                "y": format!("BT.601 {}, not rounded", args.convention.range()), "ssim": "Gaussian 11, sigma 1.5, valid region"}));
             return;
         }
         print(format_args!(
-            "{source}; border {border}; 8 bits; Y of BT.601 (16..235), not rounded; SSIM Gaussian 11x11 \
-             sigma 1.5, valid region; higher is better"
+            "{source}; border {border}; 8 bits; Y of BT.601 ({}), not rounded; SSIM Gaussian 11x11 \
+             sigma 1.5, valid region; higher is better",
+            args.convention.range()
         ));
         print(format_args!(
             "{:<24} {:>8} {:>7} {:>8} {:>7}   {:>8} {:>7}",
@@ -319,8 +423,9 @@ impl Table {
             Err(error) => {
                 let text = error.to_string();
                 if self.json {
-                    print(json!({"event": "image", "name": stem(file), "input": file,
-                        "status": "failed", "code": error.exit_code(), "error": text}));
+                    let record = json!({"event": "image", "name": stem(file), "input": file,
+                        "status": "failed"});
+                    print(voice::with_error(record, &error));
                 }
                 let named = text.contains(&file.display().to_string());
                 let before = if named { String::new() } else { format!("{}: ", file.display()) };
@@ -334,13 +439,12 @@ impl Table {
     }
 
     fn row(&mut self, row: Row) {
+        let mut event = values(&row.scores, row.bicubic.as_ref(), &row.more);
+        event["event"] = "image".into();
+        event["name"] = row.name.as_str().into();
+        self.records.push(event.clone());
         match self.json {
-            true => {
-                let mut event = values(&row.scores, row.bicubic.as_ref(), &row.more);
-                event["event"] = "image".into();
-                event["name"] = row.name.as_str().into();
-                print(event);
-            }
+            true => drop(print(event)),
             false => {
                 let heads = eval_metrics::heads(&row.more[0]);
                 if self.rows.is_empty() && !heads.is_empty() {
@@ -355,25 +459,31 @@ impl Table {
     }
 
     /// The means of the rows from number `first` on: those of a set that has a name, or all.
-    fn summary(&self, first: usize, set: &str) {
+    fn summary(&mut self, first: usize, set: &str) {
         let rows = &self.rows[first..];
+        // Of nothing there is no mean; why, was said.
+        if rows.is_empty() {
+            return;
+        }
         let scores: Vec<Scores> = rows.iter().map(|r| r.scores).collect();
         let baseline: Vec<Scores> = rows.iter().filter_map(|r| r.bicubic).collect();
         let mean = Scores::mean(&scores);
         let bicubic = (!baseline.is_empty()).then(|| Scores::mean(&baseline));
         let more = [0, 1].map(|k| eval_metrics::mean(rows.iter().map(move |row| &row.more[k])));
+        let mut event = values(&mean, bicubic.as_ref(), &more);
+        event["event"] = if set.is_empty() { "summary" } else { "set" }.into();
+        event["images"] = rows.len().into();
+        if !set.is_empty() {
+            event["name"] = set.into();
+        }
+        let count = rows.len();
+        self.records.extend(set.is_empty().then(|| event.clone()));
         if self.json {
-            let mut event = values(&mean, bicubic.as_ref(), &more);
-            event["event"] = if set.is_empty() { "summary" } else { "set" }.into();
-            event["images"] = rows.len().into();
-            if !set.is_empty() {
-                event["name"] = set.into();
-            }
             print(event);
             return;
         }
         let of = if set.is_empty() { String::new() } else { format!(" in {set}") };
-        let name = format!("mean of {}{of}", rows.len());
+        let name = format!("mean of {count}{of}");
         print(line(&name, &mean, bicubic.as_ref()) + &eval_metrics::cells(&more[0]));
         // Only then is it a baseline: a column of zeros would be none.
         if bicubic.is_some() && !more[1].is_empty() {
@@ -388,11 +498,9 @@ const WIDTH: usize = 77;
 const SHORT: usize = 58;
 
 fn values(scores: &Scores, bicubic: Option<&Scores>, more: &[Values; 2]) -> serde_json::Value {
-    let mut event = json!({"psnr_y": scores.psnr_y, "ssim_y": scores.ssim_y,
-        "psnr_rgb": scores.psnr_rgb, "ssim_rgb": scores.ssim_rgb});
+    let mut event = eval_checks::scores(scores);
     if let Some(b) = bicubic {
-        event["bicubic"] = json!({"psnr_y": b.psnr_y, "ssim_y": b.ssim_y,
-            "psnr_rgb": b.psnr_rgb, "ssim_rgb": b.ssim_rgb});
+        event["bicubic"] = eval_checks::scores(b);
         eval_metrics::extend(&mut event["bicubic"], &more[1]);
     }
     eval_metrics::extend(&mut event, &more[0]);

@@ -1,8 +1,10 @@
 //! `srk models import`.
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::models::brief;
-use super::print::line as print;
+use super::voice::{self, result as print};
 use crate::engine::device::DType;
 use crate::engine::outputs::Outputs;
 use crate::error::Result;
@@ -69,6 +71,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     {
         features.file.write(&output, if args.f16 { DType::F16 } else { DType::F32 })?;
         of_features(&features, &output);
+        voice::done(json!({"written": output, "features": features.what}));
         return Ok(());
     }
     let mut overrides = args.overrides;
@@ -85,6 +88,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     let imported = import::import(&args.input, &request)?;
     imported.file.write(&output, if args.f16 { DType::F16 } else { DType::F32 })?;
     summary(&imported, &output);
+    let arch = imported.file.metadata.get("srk.arch");
+    voice::done(json!({"written": output, "arch": arch, "scale": imported.config.model.scale(),
+        "parameters": imported.parameters, "ignored": imported.ignored, "assumed": imported.assumed,
+        "notes": imported.notes}));
     Ok(())
 }
 

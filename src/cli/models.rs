@@ -5,9 +5,11 @@ use serde_json::json;
 
 use super::import as import_command;
 use super::print::line as print;
+use super::voice;
 use crate::diffusion::system::{DEGRADE, System};
 use crate::engine::device::DType;
 use crate::engine::outputs::Outputs;
+use crate::engine::parameter::Parameter;
 use crate::error::{Error, Report, Result};
 use crate::import::{self, Request, open};
 use crate::models::ModelConfig;
@@ -27,9 +29,6 @@ enum Command {
     List {
         /// A folder of weights files: srk's own, .pth, .pt, .ckpt, .safetensors
         folder: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     /// What a model is made of
     Info {
@@ -38,9 +37,6 @@ enum Command {
         /// Also list every tensor
         #[arg(long)]
         tensors: bool,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
     Import(import_command::Args),
     /// Turn a checkpoint into a model file to share: f16, with licence and default steps
@@ -66,9 +62,9 @@ enum Command {
 
 pub(super) fn run(args: Args) -> Result<()> {
     match args.command {
-        Command::List { folder: None, json } => list(json),
-        Command::List { folder: Some(folder), json } => list_folder(&folder, json),
-        Command::Info { model, tensors, json } => info(&model, tensors, json),
+        Command::List { folder: None } => list(voice::json()),
+        Command::List { folder: Some(folder) } => list_folder(&folder, voice::json()),
+        Command::Info { model, tensors } => info(&model, tensors, voice::json()),
         Command::Import(args) => import_command::run(args),
         Command::Export { input, output, default_steps, license, f32, overwrite } => {
             let mut outputs = Outputs::overwriting(overwrite);
@@ -88,7 +84,9 @@ pub(super) fn run(args: Args) -> Result<()> {
             // Refuse what could not be opened again.
             System::from_file(&WeightsFile { metadata: metadata.clone(), ..file.clone() }, &name)?;
             let stored = if f32 { DType::F32 } else { DType::F16 };
-            WeightsFile { metadata, ..file }.write(&output, stored)
+            WeightsFile { metadata, ..file }.write(&output, stored)?;
+            voice::done(json!({"written": output}));
+            Ok(())
         }
     }
 }
@@ -117,10 +115,22 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
     system.notes.iter().for_each(|note| crate::cli::print::note(format_args!("warning: {note}")));
     let d = Description::of(&system);
     if as_json {
-        return {
-            print(d.json());
-            Ok(())
-        };
+        let mut record = d.json();
+        let text = |key: &str| system.metadata.get(key).cloned();
+        for key in ["config", "diffusion"] {
+            // As the file has it: sizes of the network and its process.
+            let value = text(&format!("srk.{key}")).and_then(|t| serde_json::from_str(&t).ok());
+            record[key] = value.unwrap_or_default();
+        }
+        record["source"] = text("srk.source").into();
+        record["receptive_field"] = system.network.geometry().receptive_field.into();
+        if tensors {
+            let all = system.network.state();
+            let of = |p: &Parameter| (p.name().to_owned(), json!(p.value().shape()));
+            record["tensors"] = all.iter().map(|p| of(p)).collect::<serde_json::Map<_, _>>().into();
+        }
+        print(record);
+        return Ok(());
     }
     let rows = [
         ("model", d.name.clone()),
@@ -188,7 +198,11 @@ fn list_folder(folder: &Path, as_json: bool) -> Result<()> {
                 "{name:<40} {:<16} x{:<3} {:>11}  {}",
                 d.arch, d.scale, d.parameters, d.license
             ),
-            Err(e) if as_json => json!({"file": name, "error": cause_of(&e)}).to_string(),
+            Err(e) if as_json => {
+                let mut line = json!({"file": name, "code": e.code()});
+                line["error"] = cause_of(&e).into();
+                line.to_string()
+            }
             Err(e) => format!("{name:<40} {}", cause_of(&e)),
         };
         print(&line);

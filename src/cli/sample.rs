@@ -1,7 +1,9 @@
 //! `srk sample`.
 use std::path::PathBuf;
 
-use super::{common, print};
+use serde_json::json;
+
+use super::{common, voice};
 use crate::engine::outputs::Outputs;
 use crate::error::Result;
 use crate::generative::grid;
@@ -46,12 +48,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     outputs.claim(&args.output, &args.model)?;
     let mut notes = Vec::new();
     let system = grid::open(&args.model, args.steps.map(|n| n as usize), &mut notes)?;
-    notes.iter().for_each(|note| print::note(format_args!("warning: {note}")));
+    notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
     let images = system.sample(grid::noise(args.seed), args.count as usize)?;
     let mut picture = grid::grid(&images, args.zoom as usize)?;
     let model = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut settings = vec![("model", model), ("seed", args.seed.to_string())];
     settings.extend(args.steps.map(|steps| ("steps", steps.to_string())));
     picture.metadata.stamp = Some(imaging::stamp::stamp(&settings));
-    imaging::write(&args.output, &picture, EncodeOptions::default())
+    imaging::write(&args.output, &picture, EncodeOptions::default())?;
+    voice::done(json!({"written": args.output, "images": args.count, "seed": args.seed}));
+    Ok(())
 }

@@ -1,16 +1,25 @@
 //! `srk train`.
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::common::{self, DeviceChoice, Precision};
-use super::print;
+use super::{print, voice};
 use crate::engine::device::{DType, Device};
 use crate::error::{Error, Report, Result};
 use crate::generative;
 use crate::training::config::Config;
 use crate::training::log::Reporter;
 use crate::training::recipes;
-use crate::training::run::train;
+use crate::training::run::{dry_run, train};
 use crate::training::settings;
+
+const EXAMPLES: &str = "Examples:
+  srk train --list-recipes
+  srk train --init srk-x4 > run.toml              a recipe with its comments, to change
+  srk train run.toml --dry-run                    memory, and how long a step takes
+  srk train run.toml --set optim.lr=2e-4          the same command again continues the run
+";
 
 /// Train a model from a recipe or a configuration file.
 ///
@@ -18,13 +27,17 @@ use crate::training::settings;
 /// steps, another rate or its data elsewhere. Ctrl-C
 /// finishes the step, saves and exits with 130; a second Ctrl-C leaves at once.
 #[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub(super) struct Args {
     /// A TOML configuration
-    #[arg(required_unless_present_any = ["recipe", "list_recipes"], conflicts_with = "recipe")]
+    #[arg(required_unless_present_any = ["recipe", "list_recipes", "init"], conflicts_with = "recipe")]
     file: Option<PathBuf>,
     /// A recipe that comes with srk
     #[arg(long, value_name = "NAME")]
     recipe: Option<String>,
+    /// Print a recipe as a configuration file, with its comments, and exit
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["file", "recipe"])]
+    init: Option<String>,
     /// Change a value, for example optim.lr=2e-4; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -43,16 +56,27 @@ pub(super) struct Args {
     /// The folder of all runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
+    /// Read the data, take two steps, say what they took, and write nothing
+    #[arg(long, conflicts_with = "until")]
+    dry_run: bool,
     /// Show the recipes and exit
-    #[arg(long)]
+    #[arg(long, visible_alias = "list-templates")]
     list_recipes: bool,
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
     if args.list_recipes {
         for recipe in recipes::ALL {
-            print::line(format_args!("{:<22}{}", recipe.name, recipe.summary()));
+            let (name, summary) = (recipe.name, recipe.summary());
+            voice::event(&json!({"name": name, "summary": summary}));
+            voice::result(format_args!("{name:<22}{summary}"));
         }
+        return print::check();
+    }
+    if let Some(name) = &args.init {
+        let text = recipes::find(name)?.text;
+        voice::event(&json!({"event": "recipe", "name": name, "text": text}));
+        voice::result(text.trim_end());
         return print::check();
     }
     let (text, name) = match (&args.recipe, &args.file) {
@@ -80,8 +104,17 @@ pub(super) fn run(args: Args) -> Result<()> {
         (Precision::Auto, Device::Cuda(gpu)) if gpu.compute_capability() >= (8, 0) => DType::BF16,
         (precision, device) => precision.on(device)?,
     };
+    if args.dry_run {
+        let dry = dry_run(&config, (&device, dtype), &mut Terminal::default())?;
+        voice::done(json!({"dry_run": true, "planned_bytes": dry.planned,
+            "resident_bytes": dry.resident, "gpu_bytes": dry.on_gpu,
+            "seconds_per_step": dry.seconds, "loss": dry.loss, "steps": config.run.steps}));
+        return Ok(());
+    }
     let stop = common::stop_on_signals()?;
-    train(&config, &args.out, args.until, (&device, dtype), &stop, &mut Terminal::default())
+    train(&config, &args.out, args.until, (&device, dtype), &stop, &mut Terminal::default())?;
+    voice::done(json!({"run": args.out.join(&config.run.name)}));
+    Ok(())
 }
 
 /// Trains a GAN, VAE or DDPM: small, and on the CPU.
@@ -91,9 +124,15 @@ fn train_generative(args: &Args, text: &str, name: &str, kind: &str) -> Result<(
         let report = Report::new("cannot train on a GPU", format!("{kind} trains on the CPU only"));
         return Err(Error::Usage(report.help("leave --device out")));
     }
+    if args.dry_run {
+        let report = Report::new("--dry-run is for super-resolution", format!("{kind} is no such"));
+        return Err(Error::Usage(report.help("--until 2 takes two steps of it")));
+    }
     args.precision.on(&Device::Cpu)?;
     let stop = common::stop_on_signals()?;
-    generative::run::train(&config, &args.out, args.until, &stop, &mut Terminal::default())
+    generative::run::train(&config, &args.out, args.until, &stop, &mut Terminal::default())?;
+    voice::done(json!({"run": args.out.join(&config.run.name)}));
+    Ok(())
 }
 
 /// Lines on standard output, warnings on standard error.
@@ -105,7 +144,12 @@ struct Terminal {
 
 impl Reporter for Terminal {
     fn line(&mut self, text: &str) {
-        if print::line(text) || std::mem::replace(&mut self.told, true) {
+        let put = match (voice::json(), voice::quiet()) {
+            (true, _) => print::line(json!({"event": "log", "text": text})),
+            (_, true) => true,
+            _ => print::line(text),
+        };
+        if put || std::mem::replace(&mut self.told, true) {
             return;
         }
         let cause = print::refused().map_or_else(String::new, |error| format!(" ({error})"));
@@ -115,6 +159,7 @@ impl Reporter for Terminal {
     }
 
     fn warn(&mut self, text: &str) {
+        voice::event(&json!({"event": "warn", "text": text}));
         print::note(format_args!("warning: {text}"));
     }
 }

@@ -1,6 +1,10 @@
 //! `srk upscale`.
 mod choice;
-mod options;
+mod dry;
+mod encoding;
+mod look;
+mod naming;
+pub(super) mod options;
 mod report;
 
 use std::collections::VecDeque;
@@ -10,20 +14,27 @@ use std::time::Instant;
 use serde_json::json;
 
 use choice::{Denoise, Models};
-use options::{Alpha, Kept, positive, tile_size, wrap_sides};
+use dry::Planned;
+use encoding::Encoding;
+use look::Look;
+use naming::Naming;
+use options::{Alpha, Kept, tile_size, wrap_sides};
 use report::{Outcome, Output, Summary, Tally, first_done};
 
 use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Stop};
+use super::habits::{self, Habits};
+use super::sizes::Sizes;
+use super::{progress, voice};
 use crate::diffusion::system::System;
-use crate::engine::outputs::identity;
+use crate::engine::files::is_standard;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
 use crate::imaging::damage::Findings;
-use crate::imaging::encode::{EncodeOptions, Format, Outline};
-use crate::imaging::{self, Image, Metadata, Samples, folder};
+use crate::imaging::encode::{Format, Outline};
+use crate::imaging::{self, Image, Metadata, Samples};
 use crate::upscale::bands::Sink;
 use crate::upscale::budget::{self, Budget, Wanted};
-use crate::upscale::jobs::{Existing, Job, Jobs, Request};
+use crate::upscale::jobs::{Job, Jobs};
 use crate::upscale::pipeline::{Reader, Writer, Written};
 use crate::upscale::wrap::{self, Continued, Wrap};
 use crate::upscale::{self, Plan, Settings, TileSize, Upscaler};
@@ -32,26 +43,33 @@ const EXAMPLES: &str = "Examples:
   srk upscale photo.jpg                      -> photo_x4.png beside it
   srk upscale in.png out.png
   srk upscale in.png out.png -s 2 --steps 1  twice as large, the fastest way
+  srk upscale in.png out.jpg --long 4000     the longer side becomes 4000 pixels
   srk upscale scans/ -r -o big/ --skip-existing
+  srk upscale scans/ -o big/ --dry-run       what would be done, and about how long it takes
+  cat in.png | srk upscale - - > out.png
 ";
 
 /// Enlarge pictures with a diffusion model.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Pictures or folders; of two names, the second is the output, unless it is a picture that exists
-    #[arg(required = true, value_name = "INPUT")]
+    /// Pictures, folders, or - for standard input; of two names, the second is the output, unless it is a picture
+    /// that exists
+    #[arg(required_unless_present = "named_inputs", value_name = "INPUT")]
     inputs: Vec<PathBuf>,
-    /// The output file, or the folder of the outputs
+    /// The same as INPUT
+    #[arg(short = 'i', long = "input", value_name = "INPUT", hide = true)]
+    named_inputs: Vec<PathBuf>,
+    /// The output file, the folder of the outputs (made if it is not there), or - for standard output
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
     #[command(flatten)]
     model: ModelChoice,
-    /// How many times as large; the model's 4x is resampled to any other factor
-    #[arg(short, long, value_name = "FACTOR", value_parser = positive)]
-    scale: Option<f64>,
+    #[command(flatten)]
+    sizes: Sizes,
     /// Calls of the network; the model's default if left out, 1 is the fastest
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
+        aliases = ["ddpm_steps", "num_steps", "infer_steps"])]
     steps: Option<u32>,
     #[command(flatten)]
     sampling: Sampling,
@@ -62,7 +80,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Tile size in input pixels: auto, none, or a number
-    #[arg(short, long, default_value = "auto", value_parser = tile_size)]
+    #[arg(short, long, default_value = "auto", value_parser = tile_size,
+        aliases = ["tile-size", "tile_size", "chop_size", "process_size", "upscale-tile-size"])]
     tile: TileSize,
     /// Memory for the whole process, such as 2G or 50%; large outputs are written as they are made
     /// [default: the picture and about 0.6G]
@@ -75,17 +94,14 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t)]
     precision: Precision,
     /// Threads [default: all cores]
-    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'j', long, value_name = "N", value_parser = habits::threads)]
     threads: Option<u32>,
-    /// The format of outputs whose name is not given: png, jpg, webp, tiff, bmp
-    #[arg(short, long, default_value = "png")]
-    format: String,
-    /// JPEG quality, 1 to 100 [default: 95]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
-    quality: Option<u8>,
-    /// PNG effort: 0 stores, 1 is fast, 9 is smallest [default: 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
-    png_level: Option<u8>,
+    #[command(flatten)]
+    naming: Naming,
+    #[command(flatten)]
+    encoding: Encoding,
+    #[command(flatten)]
+    look: Look,
     /// What to do with transparency
     #[arg(long, value_enum, default_value_t)]
     alpha: Alpha,
@@ -98,34 +114,31 @@ pub(super) struct Args {
     /// Search folders to any depth; the outputs keep the tree
     #[arg(short, long)]
     recursive: bool,
-    /// Replace outputs that exist
-    #[arg(long, conflicts_with = "skip_existing")]
-    overwrite: bool,
-    /// Leave out inputs whose output exists
-    #[arg(long)]
-    skip_existing: bool,
     /// Do not say in the output that srk made it, with which model, seed and steps
     #[arg(long)]
     no_stamp: bool,
-    /// Report as JSON lines on standard output
-    #[arg(long)]
-    json: bool,
-    /// Print errors only
+    /// Say what would be done, in which tiles and about how long it takes, and do nothing
     #[arg(short, long)]
-    quiet: bool,
+    dry_run: bool,
+    #[command(flatten)]
+    habits: Habits,
 }
 
-pub(super) fn run(args: Args) -> Result<()> {
+pub(super) fn run(mut args: Args) -> Result<()> {
+    args.adopt_habits();
     common::set_threads(args.threads.map(|n| n as usize))?;
-    let mut request = args.request()?;
+    args.look.check(&args)?;
+    let places = args.places()?;
+    if places.is_piped() {
+        voice::leave_stdout();
+    }
     let models = Models::open(&args.model, &args.sampling, &args.device, args.precision)?;
     models.check(args.denoise)?;
     let system = models.any().system();
-    request.suffix = format!("_x{}", args.scale.unwrap_or(system.scale() as f64));
-    let Jobs { jobs, left_out } = request.jobs()?;
+    let Jobs { jobs, left_out } = args.jobs(places, system)?;
     let stop = common::stop_on_signals()?;
     let started = Instant::now();
-    let mut out = Output { json: args.json, quiet: args.quiet };
+    let mut out = Output;
     out.event(json!({"event": "start", "model": models.name(), "files": jobs.len(),
         "device": common::device_name(system), "precision": common::precision_name(system),
         "seed": args.seed, "left_out": left_out}));
@@ -140,16 +153,23 @@ pub(super) fn run(args: Args) -> Result<()> {
         let (n, first) = (left_out.len(), first.display());
         out.say(&format!("note: {n} results of srk in the inputs are left out, first {first}"));
     }
+    args.warnings(models.any()).iter().for_each(|text| out.warn(text));
     let mut tally = Tally::default();
     let to_do: Vec<&Job> = jobs.iter().filter(|job| !job.skip).collect();
     let work = Work {
         args: &args,
         models: &models,
         budget: Budget::new(args.ram, to_do.len() > 1),
-        reader: Reader::start(to_do.iter().map(|job| job.input.clone()).collect()),
+        reader: Reader::start(match args.dry_run {
+            true => vec![],
+            false => to_do.iter().map(|job| job.input.clone()).collect(),
+        }),
         writer: Writer::start(),
         stop: &stop,
     };
+    if args.dry_run {
+        return dry::run(&args, models.any(), &jobs, &|job| work.planned(job), &mut out);
+    }
     let (mut pending, mut interrupted) = (VecDeque::new(), None);
     for job in &jobs {
         match work.begin(job, &out) {
@@ -174,23 +194,22 @@ pub(super) fn run(args: Args) -> Result<()> {
         // Waiting for a pipe to be read may be what was given up.
         common::check(&stop)?;
     }
-    let Tally { done, skipped, mut failed } = tally;
+    let (done, skipped, failed) = (tally.done, tally.skipped, tally.failed.len());
     if skipped > 0 {
         out.say(&format!("{skipped} of {} left out: their outputs exist", jobs.len()));
     }
     for note in common::notes_of_libraries(system) {
         out.say(&format!("note: {note}"));
     }
-    out.event(json!({"event": "done", "done": done, "skipped": skipped, "failed": failed.len(),
-        "seconds": started.elapsed().as_secs_f64()}));
-    match (jobs.len(), failed.pop()) {
-        (_, None) => Ok(()),
-        (1, Some(error)) => Err(error),
-        (n, Some(_)) => {
-            let what = format!("{} of {n} pictures failed", n - done - skipped);
-            Err(Error::Failed(Report::new(what, "each was reported above")))
-        }
+    let seconds = started.elapsed().as_secs_f64();
+    out.event(json!({"event": "done", "done": done, "skipped": skipped, "failed": failed,
+        "seconds": seconds}));
+    if jobs.len() > 1 {
+        let (pictures, time) = (common::counted(done, "picture"), progress::in_words(seconds));
+        let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        out.say(&format!("{pictures} enlarged in {time}{failed}"));
     }
+    tally.end(jobs.len()).map_or(Ok(()), Err)
 }
 
 impl Args {
@@ -199,56 +218,30 @@ impl Args {
         !self.no_stamp && self.metadata == Kept::Keep
     }
 
-    fn request(&self) -> Result<Request> {
-        let usage = |what: &str, help: &str| Error::Usage(Report::new(what, "").help(help));
-        let mut inputs = self.inputs.clone();
-        let mut output = self.output.clone();
-        if output.is_none() && inputs.len() == 2 {
-            output = inputs.pop();
-            refuse_second_input(inputs.first().map(PathBuf::as_path), output.as_deref())?;
-        } else if output.is_none() && inputs.len() > 2 {
-            return Err(usage("several pictures need a folder to go to", "name it with -o FOLDER"));
+    /// Takes options of other programs for srk's own.
+    fn adopt_habits(&mut self) {
+        if let Some(name) = &self.habits.gpu {
+            self.device = DeviceChoice::named(name);
         }
-        let format = Format::from_extension(&self.format).ok_or_else(|| {
-            usage(&format!("srk writes no {}", self.format), "png, jpg, webp, tiff or bmp")
-        })?;
-        let named_folder = output
-            .as_ref()
-            .is_some_and(|o| o.to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]));
-        let into_folder = named_folder || inputs.len() > 1 || inputs.iter().any(|i| i.is_dir());
-        if let Some(file) = output.as_ref().filter(|o| !into_folder && !o.is_dir()) {
-            Format::from_path(file)?;
+        match (self.habits.fp32, self.habits.half) {
+            (true, _) => self.precision = Precision::F32,
+            (_, true) => self.precision = Precision::F16,
+            _ => {}
         }
-        Ok(Request {
-            inputs,
-            output,
-            into_folder,
-            recursive: self.recursive,
-            extension: format.extension().to_owned(),
-            // That of the model, which is not open yet.
-            suffix: String::new(),
-            existing: match (self.overwrite, self.skip_existing) {
-                (true, _) => Existing::Overwrite,
-                (_, true) => Existing::Skip,
-                _ => Existing::Refuse,
-            },
-        })
+    }
+
+    /// What is worth a warning before any work.
+    fn warnings(&self, upscaler: &Upscaler) -> Vec<String> {
+        let notes = [dry::too_many_threads(self.threads), dry::note_of_steps(self, upscaler)];
+        notes.into_iter().flatten().collect()
     }
 
     /// The output of a picture of `size` (width, height) like `like`, without its metadata.
     fn outline(&self, system: &System, size: (usize, usize), like: Outline) -> Outline {
-        let scale = self.scale.unwrap_or(system.scale() as f64);
-        let (width, height) = budget::target(size, scale);
+        let (width, height) = self.sizes.target(size, system.scale());
         let alpha = like.alpha && self.alpha == Alpha::Keep;
-        Outline { width, height, alpha, ..like }
-    }
-
-    fn encode_options(&self) -> EncodeOptions {
-        let default = EncodeOptions::default();
-        EncodeOptions {
-            quality: self.quality.unwrap_or(default.quality),
-            png_level: self.png_level.unwrap_or(default.png_level),
-        }
+        let depth = self.encoding.depth(like.depth);
+        Outline { width, height, alpha, depth, ..like }
     }
 
     /// What is to be written of the metadata.
@@ -260,67 +253,28 @@ impl Args {
         }
     }
 
-    /// What was asked for and does nothing in `format`.
-    fn without_effect(&self, format: Format) -> Option<String> {
-        let quality = self.quality.is_some() && format != Format::Jpeg;
-        let level = self.png_level.is_some() && format != Format::Png;
-        let name = format.name();
-        match (quality, level) {
-            (true, _) => Some(format!("--quality does nothing in a {name}, which loses nothing")),
-            (_, true) => Some(format!("--png-level does nothing in a {name}")),
-            _ => None,
-        }
-    }
-
     fn settings(&self, memory: u64) -> Settings {
         let steps = self.steps.map(|n| n as usize);
         Settings { steps, seed: self.seed, tile: self.tile, memory }
     }
 }
 
-/// Refuses a second name that may be an input: a pattern such as `*.png` may have become two pictures. Results of
-/// srk, and what is no picture, are none.
-fn refuse_second_input(first: Option<&Path>, second: Option<&Path>) -> Result<()> {
-    let (Some(first), Some(second)) = (first, second) else { return Ok(()) };
-    let is_input =
-        |path: &Path| imaging::decode::is_picture(path) && imaging::stamp::of_file(path).is_none();
-    let held =
-        if second.is_dir() { folder::pictures(second, false).unwrap_or_default() } else { vec![] };
-    let may_be_input = match second.is_dir() {
-        true => held.iter().any(|file| is_input(file)),
-        false => second.is_file() && is_input(second),
-    };
-    // That no picture becomes its own result is said later, and better.
-    if !may_be_input || identity(first) == identity(second) {
-        return Ok(());
-    }
-    let name = second.display();
-    let (kind, replace) = match second.is_dir() {
-        true => ("a folder with pictures", ""),
-        false => ("a picture that exists", " --overwrite"),
-    };
-    let what = format!("cannot tell whether {name} is to be enlarged or written");
-    let report = Report::new(what, format!("it is {kind}"));
-    let help =
-        format!("-o {name}{replace}    writes to it; -o FOLDER    enlarges both into a folder");
-    Err(Error::Usage(report.help(help)))
-}
-
 /// The settings that made an output, for its stamp.
 fn stamp(args: &Args, system: &System, steps: usize) -> String {
-    let scale = args.scale.unwrap_or(system.scale() as f64);
+    let scale = args.sizes.factor().unwrap_or(system.scale() as f64);
     let settings = [
         ("model", system.label.clone()),
         ("scale", scale.to_string()),
         ("seed", args.seed.to_string()),
         ("steps", steps.to_string()),
     ];
-    imaging::stamp::stamp(&[&settings[..], &args.sampling.settings()].concat())
+    let more = [args.sizes.settings(system.scale()), args.look.settings()].concat();
+    imaging::stamp::stamp(&[&settings[..], &args.sampling.settings(), &more].concat())
 }
 
 /// Refuses to write over a file that was not there when the work began.
 fn refuse_newcomer(args: &Args, output: &Path) -> Result<()> {
-    if args.overwrite || !output.is_file() {
+    if args.naming.overwrite || is_standard(output) || !output.is_file() {
         return Ok(());
     }
     let what = format!("{} was not written", output.display());
@@ -368,13 +322,14 @@ impl Work<'_> {
     fn upscale(&self, job: &Job, out: &Output) -> Result<(Summary, Written)> {
         common::check(self.stop)?;
         let (args, started) = (self.args, Instant::now());
-        let format = Format::from_path(&job.output)?;
         // A picture that was not decoded ahead is not small: nothing is done before it is known to fit.
         let mut image = self.reader.next(&job.input, &|file, header| {
             self.budget.check_decoding(&job.input.display().to_string(), file, header)?;
             let size = (header.width, header.height);
-            self.plan(job, self.models.any(), format, size, header.outline()).map(drop)
+            self.plan(job, self.models.any(), self.format(job)?, size, header.outline()).map(drop)
         })?;
+        let format = self.format(job)?;
+        image = args.encoding.deepened(image);
         if args.alpha == Alpha::Drop {
             image.alpha = None;
         }
@@ -391,6 +346,9 @@ impl Work<'_> {
         plan.damage = choice::told(system, &findings, args.denoise);
         output.metadata.stamp = args.stamps().then(|| stamp(args, system, plan.steps));
         refuse_newcomer(args, &job.output)?;
+        let sizes = [(image.width, image.height), (output.width, output.height)];
+        let mut notes = dry::notes(args, upscaler, sizes);
+        notes.extend(args.encoding.without_effect(format));
         if let Some(folder) = job.output.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| {
                 Error::Failed(Report::new(format!("cannot create {}", folder.display()), e))
@@ -402,25 +360,29 @@ impl Work<'_> {
         if let Some(advice) = advice {
             out.say(&format!("warning: {}: {advice}", job.input.display()));
         }
+        dry::crawling(args, &plan).iter().for_each(|text| out.warn(text));
+        voice::detail(format_args!("{}: {}", job.input.display(), dry::detail(&plan)));
         pool::budget(Budget::for_tiles(&plan));
         let bar = out.progress(&job.input, &plan);
         let writing =
-            self.writer.begin(&job.output, output.clone(), format, args.encode_options())?;
+            self.writer.begin(&job.output, output.clone(), format, args.encoding.options())?;
         let mut on_call = |done: usize, all: usize| {
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
+            bar.at(done as u64, all as u64);
             common::check(self.stop)
         };
-        let put = &mut |strip| {
+        let put = &mut |strip: Image| {
             common::check(self.stop)?;
-            writing.put(strip)
+            writing.put(strip.to_depth(output.depth))
         };
         let to = (output.width, output.height);
         let done = match args.wrap == Wrap::default() {
+            true if args.look.needs_whole() => {
+                self.whole(job, upscaler, &image, &plan, &output, &mut on_call, put)
+            }
             true => self.strips(upscaler, &image, &plan, to, &mut on_call, put),
             false => self.texture(upscaler, &image, &plan, to, &mut on_call, put),
         };
-        bar.finish_and_clear();
+        bar.finish();
         let report = match done {
             Ok(report) => report,
             Err(error) => {
@@ -436,7 +398,7 @@ impl Work<'_> {
             steps: plan.steps,
             started,
             report,
-            note: args.without_effect(format),
+            notes,
             model: system.name.clone(),
             damage: self.looks().then(|| choice::json(&findings, &plan.damage, args.denoise)),
         };
@@ -505,6 +467,22 @@ impl Work<'_> {
         Ok(report)
     }
 
+    /// The format of a job's output; of a pipe, once the input was read.
+    fn format(&self, job: &Job) -> Result<Format> {
+        let kept = || imaging::decode::kind(&job.input).unwrap_or(Format::Png);
+        Ok(job.format.unwrap_or_else(kept))
+    }
+
+    /// What would be done for a job.
+    fn planned(&self, job: &Job) -> Result<Planned> {
+        common::check(self.stop)?;
+        let header = dry::header(job, &self.budget)?;
+        let (from, format) = ((header.width, header.height), self.format(job)?);
+        let (plan, output, _) =
+            self.plan(job, self.models.any(), format, from, header.outline())?;
+        Ok(Planned { from, output, plan, format })
+    }
+
     /// The tiles and the output of a picture of `size` (width, height) like `like`, if all that fits, and what to say
     /// of the tiles.
     fn plan(
@@ -517,7 +495,9 @@ impl Work<'_> {
     ) -> Result<(Plan, Outline, Option<String>)> {
         let (args, system) = (self.args, upscaler.system());
         let (input, name) = (job.input.display().to_string(), job.output.display().to_string());
-        let pixel = like.bytes_per_pixel() as u64;
+        let depth = args.encoding.working_depth(like.depth);
+        let pixel =
+            Outline { depth, metadata: Metadata::default(), ..like }.bytes_per_pixel() as u64;
         let output = args.outline(system, size, like);
         imaging::check_output(
             &name,
@@ -555,5 +535,6 @@ fn refuse_lost_alpha(output: &Outline, format: Format, name: &str) -> Result<()>
     }
     let cause = format!("{} cannot hold transparency", format.name());
     let report = Report::new(format!("cannot write {name}"), cause);
+    let report = report.code("alpha");
     Err(Error::Failed(report.help("write a .png, or leave transparency out with --alpha drop")))
 }

@@ -6,6 +6,7 @@ pub mod crops;
 pub mod degrade;
 pub mod folder;
 pub mod idx;
+pub mod lows;
 pub mod pairs;
 pub mod prep;
 pub mod store;

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::crops::Pair;
 use super::degrade::{self, Degrade};
 use super::folder::{self, OnBroken, Source};
+use super::lows::Lows;
 use crate::engine::memory::{self, in_words};
 use crate::error::{Error, Report, Result};
 
@@ -19,6 +20,8 @@ use crate::error::{Error, Report, Result};
 pub struct Recipe {
     /// How the low-resolution image is made.
     pub degrade: Degrade,
+    /// Those that are given in place of it.
+    pub given: Option<Lows>,
     /// The factor between the resolutions.
     pub scale: usize,
     /// Images with shorter sides are padded with black to this.
@@ -224,7 +227,10 @@ impl Recipe {
             return Ok(Err(size));
         }
         let high = image.padded(self.pad).cut_to_multiple(self.scale);
-        let low = degrade::shrink(&high, self.degrade, self.scale)?;
+        let low = match &self.given {
+            Some(given) => given.of(&source.name(), &high, self.scale)?,
+            None => degrade::shrink(&high, self.degrade, self.scale)?,
+        };
         Ok(Ok(Pair { name: source.name().display().to_string(), high, low }))
     }
 }

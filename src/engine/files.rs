@@ -11,6 +11,35 @@ use tempfile::NamedTempFile;
 use super::interrupt;
 use crate::error::{Error, Report, Result};
 
+/// Whether `path` means standard input or output: `-` alone. A file of that name is `./-`.
+pub fn is_standard(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Writes what `fill` makes to standard output, all of it or nothing.
+///
+/// # Errors
+/// That of `fill`, or if nobody reads on.
+pub fn write_to_stdout<F>(fill: F) -> Result<()>
+where
+    F: FnOnce(&mut dyn WriteSeek) -> io::Result<()>,
+{
+    // A pipe cannot seek, so the content is collected first.
+    let mut content = Cursor::new(Vec::new());
+    let done = fill(&mut content).and_then(|()| {
+        let mut out = io::stdout().lock();
+        out.write_all(content.get_ref())?;
+        out.flush()
+    });
+    done.map_err(|error| {
+        let report = Report::new("cannot write the picture to standard output", &error);
+        Error::Failed(report.code("write").help(match error.kind() {
+            io::ErrorKind::BrokenPipe => "the program behind the pipe ended before it had read all",
+            _ => "",
+        }))
+    })
+}
+
 /// What [`atomic_write`] hands to its closure.
 pub trait WriteSeek: Write + Seek {}
 
@@ -182,7 +211,8 @@ fn write_error(path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::IsADirectory => "give the name of a file in it".to_owned(),
         _ => String::new(),
     };
-    Error::Failed(Report::new(format!("cannot write {}", path.display()), error).help(help))
+    let report = Report::new(format!("cannot write {}", path.display()), error);
+    Error::Failed(report.help(help).code("write"))
 }
 
 /// Where srk keeps what can be made or fetched again: `$XDG_CACHE_HOME/srk`, or `~/.cache/srk`.

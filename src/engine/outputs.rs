@@ -90,19 +90,22 @@ impl Outputs {
             let what = format!("{} would be overwritten by {by}", other.display());
             let cause = format!("{} is the same file", output.display());
             let cause = if other == output { "output and input are one file" } else { &cause };
-            return Err(Error::Usage(Report::new(what, cause).help("name another output")));
+            let report = Report::new(what, cause).code("overwrites_input");
+            return Err(Error::Usage(report.help("name another output")));
         }
         if let Some(other) = self.claimed.insert(place, input.to_owned()) {
             let what = format!("two inputs would be written to {}", output.display());
             let report = Report::new(what, format!("{} and {}", other.display(), input.display()));
-            return Err(Error::Usage(report.help("write them into different folders")));
+            return Err(Error::Usage(
+                report.code("collision").help("write them into different folders"),
+            ));
         }
         match (self.existing, output.exists()) {
             (Existing::Skip, true) => Ok(false),
             (Existing::Refuse, true) => {
                 let report =
                     Report::new(format!("{} exists", output.display()), "nothing was done");
-                Err(Error::Usage(report.help(self.help)))
+                Err(Error::Usage(report.code("exists").help(self.help)))
             }
             _ => Ok(true),
         }

@@ -31,6 +31,11 @@ pub fn y_float(r: f64, g: f64, b: f64) -> f64 {
     (65.481 * r + 128.553 * g + 24.966 * b) / 255.0 + 16.0
 }
 
+/// Y in 0..=255 of R, G, B in 0..=255: luma over the full range.
+pub fn y_full(r: f64, g: f64, b: f64) -> f64 {
+    0.299 * r + 0.587 * g + 0.114 * b
+}
+
 /// [`y_float`] rounded to a whole number.
 pub fn y_rounded(r: f64, g: f64, b: f64) -> f64 {
     y_float(r, g, b).round()

@@ -13,9 +13,11 @@ use image::{
     AnimationDecoder, ColorType, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, Limits,
 };
 
+use super::encode::Format;
 use super::exif::{self, fields};
 use super::{Color, Depth, Image, Metadata, Samples};
 use super::{cmyk, containers, input, jpeg as jpeg_file, metadata};
+use crate::engine::files::is_standard;
 use crate::engine::shield::shielded;
 use crate::error::{Error, Report, Result};
 
@@ -50,7 +52,12 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
                 io::ErrorKind::PermissionDenied => "check the permissions of the file",
                 _ => "",
             };
-            Error::Failed(Report::new(format!("cannot read {name}"), error).help(help))
+            let code = match error.kind() {
+                io::ErrorKind::NotFound => "not_found",
+                _ => "unreadable",
+            };
+            let report = Report::new(format!("cannot read {name}"), error).code(code);
+            Error::Failed(report.help(help))
         }
         input::Failure::TooLong => {
             let cause =
@@ -70,6 +77,27 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<Image> {
         let help = "open it in a viewer; if it shows there, save it again as PNG";
         Err(source.refuse(format!("its decoder failed: {panic}"), help))
     })
+}
+
+/// The format of the picture at `path` (or of standard input, once it was read) by its first bytes, if srk
+/// writes it, too.
+pub fn kind(path: &Path) -> Option<Format> {
+    let mut read = Vec::new();
+    let head = match is_standard(path) {
+        true => input::seen()?,
+        false => {
+            fs::File::open(path).ok()?.take(64).read_to_end(&mut read).ok()?;
+            &read
+        }
+    };
+    match (Source { bytes: head, name: "" }).format().ok()? {
+        ImageFormat::Png => Some(Format::Png),
+        ImageFormat::Jpeg => Some(Format::Jpeg),
+        ImageFormat::WebP => Some(Format::WebP),
+        ImageFormat::Tiff => Some(Format::Tiff),
+        ImageFormat::Bmp => Some(Format::Bmp),
+        _ => None,
+    }
 }
 
 /// Whether the file at `path` begins like a picture of a format that srk reads.
@@ -418,7 +446,7 @@ impl<'a> Source<'a> {
 
     fn refuse(&self, cause: impl std::fmt::Display, help: &str) -> Error {
         let what = format!("cannot read {}", self.name);
-        Error::Failed(Report::new(what, cause).help(help))
+        Error::Failed(Report::new(what, cause).code("decode").help(help))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writing images: PNG, JPEG, WebP (lossless), TIFF and BMP, by the extension of the name.
+//! Writing images: PNG, JPEG, WebP, TIFF and BMP, by the extension of the name.
 //!
 //! [`check_output`] tells before any work whether the format can hold the picture; `write` is atomic
 //! (see `engine::files`). 16 bits become 8 where the format has no more; [`losses`] lists what a
@@ -7,6 +7,7 @@ mod jpeg;
 mod png;
 mod rows;
 mod tiff;
+mod webp;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -20,7 +21,7 @@ pub use rows::{Outline, Strips};
 use rows::{Packing, Rows};
 
 use super::{Color, Depth, Image, metadata, stamp};
-use crate::engine::files::{WriteSeek, atomic_write};
+use crate::engine::files::{WriteSeek, atomic_write, is_standard, write_to_stdout};
 use crate::error::{Error, Report, Result};
 
 /// A format that can be written.
@@ -30,7 +31,7 @@ pub enum Format {
     Png,
     /// 8 bits, no alpha.
     Jpeg,
-    /// 8 bits, lossless; sides up to 16383.
+    /// 8 bits; sides up to 16383.
     WebP,
     /// 8 and 16 bits.
     Tiff,
@@ -128,13 +129,28 @@ impl Format {
 pub struct EncodeOptions {
     /// JPEG quality 1..=100; colour is never subsampled.
     pub quality: u8,
+    /// The quality of a lossy WebP; none is lossless.
+    pub webp_quality: Option<u8>,
     /// PNG effort 0..=9 (0 stores, 9 is smallest and slowest).
     pub png_level: u8,
+    /// How strips of a TIFF are packed.
+    pub tiff: TiffCompression,
+}
+
+/// How strips of a TIFF are packed; all without loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TiffCompression {
+    /// Not at all.
+    None,
+    /// LZW of differences between pixels, which every reader knows.
+    Lzw,
+    /// Deflate of differences between pixels: smaller.
+    Deflate,
 }
 
 impl Default for EncodeOptions {
     fn default() -> Self {
-        Self { quality: 95, png_level: 4 }
+        Self { quality: 95, webp_quality: None, png_level: 4, tiff: TiffCompression::None }
     }
 }
 
@@ -154,7 +170,7 @@ pub fn check_output(
         let limit = format.max_side();
         let cause =
             format!("{width}x{height} exceeds the {limit} pixels a side of {}", format.name());
-        return Err(Error::Failed(Report::new(what(), cause).help(help)));
+        return Err(Error::Failed(Report::new(what(), cause).code("too_large").help(help)));
     }
     let bytes = width.saturating_mul(height).saturating_mul(bytes_per_pixel);
     if bytes > format.max_bytes() {
@@ -163,7 +179,7 @@ pub fn check_output(
             bytes >> 20,
             format.name()
         );
-        return Err(Error::Failed(Report::new(what(), cause).help(help)));
+        return Err(Error::Failed(Report::new(what(), cause).code("too_large").help(help)));
     }
     if width == 0 || height == 0 {
         return Err(Error::Failed(Report::new(what(), format!("its size is {width}x{height}"))));
@@ -209,7 +225,10 @@ pub fn write_strips(
     strips: &mut Strips<'_>,
 ) -> Result<()> {
     check_image(&path.display().to_string(), image, format)?;
-    atomic_write(path, |writer| encode_to(writer, image, format, options, strips))
+    match is_standard(path) {
+        true => write_to_stdout(|writer| encode_to(writer, image, format, options, strips)),
+        false => atomic_write(path, |writer| encode_to(writer, image, format, options, strips)),
+    }
 }
 
 /// The bytes of `image` as a file of `format`; `name` is what messages call it.
@@ -248,7 +267,8 @@ fn check_image(name: &str, image: &Outline, format: Format) -> Result<()> {
     if image.alpha && !format.has_alpha() {
         let help = "write a .png instead, or give --alpha drop";
         let cause = format!("the image has transparency and {} has none", format.name());
-        return Err(Error::Failed(Report::new(format!("cannot write {name}"), cause).help(help)));
+        let report = Report::new(format!("cannot write {name}"), cause).code("alpha");
+        return Err(Error::Failed(report.help(help)));
     }
     check_output(name, format, image.width, image.height, image.bytes_per_pixel())
 }
@@ -278,8 +298,11 @@ fn encode_to(
             let size = (size(image.width)?, size(image.height)?);
             jpeg::encode(&mut encoder, size, image.color == Color::Gray, rows, &failed)
         }
-        Format::Tiff => tiff::encode(writer, image, packing.color(), &mut rows),
-        Format::WebP => encode_webp(writer, image, rows),
+        Format::Tiff => tiff::encode(writer, image, packing.color(), options.tiff, &mut rows),
+        Format::WebP => match options.webp_quality {
+            Some(quality) => webp::encode(writer, image, quality, rows),
+            None => encode_webp(writer, image, rows),
+        },
         Format::Bmp => {
             let mut bytes = Vec::new();
             rows.read(image.height, &mut bytes)?;

@@ -1,5 +1,7 @@
 //! What the head of a file says of the picture in it, without decoding it.
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read, Seek};
+use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{ImageDecoder, ImageFormat, ImageReader};
@@ -40,7 +42,49 @@ impl Header {
 
 /// Reads the head of a file in memory; none if it cannot be read, which decoding then explains.
 pub fn header(bytes: &[u8]) -> Option<Header> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?;
+    of(Cursor::new(bytes), bytes.len() as u64, is_progressive(bytes))
+}
+
+/// Reads the head of the file at `path`, and no more of it than that takes.
+pub fn of_file(path: &Path) -> Option<Header> {
+    let mut file = BufReader::new(File::open(path).ok()?);
+    let len = file.get_ref().metadata().ok().filter(std::fs::Metadata::is_file)?.len();
+    let mut start = [0; 2];
+    file.read_exact(&mut start).ok()?;
+    file.rewind().ok()?;
+    if start != [0xFF, 0xD8] {
+        return of(file, len, false);
+    }
+    // Its decoder takes all of a file, of which the pixels are not needed.
+    let head = jpeg_head(&mut file)?;
+    of(Cursor::new(&head), len, is_progressive(&head))
+}
+
+/// A JPEG up to and with the beginning of its first scan.
+fn jpeg_head(file: &mut BufReader<File>) -> Option<Vec<u8>> {
+    let mut head = vec![0; 2];
+    file.read_exact(&mut head).ok()?;
+    loop {
+        let at = head.len();
+        head.resize(at + 4, 0);
+        file.read_exact(&mut head[at..]).ok()?;
+        let len = usize::from(u16::from_be_bytes([head[at + 2], head[at + 3]])).checked_sub(2)?;
+        let marker = head[at + 1];
+        head.resize(at + 4 + len, 0);
+        file.read_exact(&mut head[at + 4..]).ok()?;
+        if head[at] != 0xFF {
+            return None;
+        }
+        if marker == 0xDA {
+            // Something to decode, and an end.
+            head.extend([0, 0, 0xFF, 0xD9]);
+            return Some(head);
+        }
+    }
+}
+
+fn of<R: BufRead + Seek>(file: R, len: u64, progressive: bool) -> Option<Header> {
+    let reader = ImageReader::new(file).with_guessed_format().ok()?;
     let format = reader.format()?;
     let mut decoder = reader.into_decoder().ok()?;
     let color = decoder.color_type();
@@ -55,14 +99,14 @@ pub fn header(bytes: &[u8]) -> Option<Header> {
     let image = pixels.saturating_mul((channels * sample) as u64);
     let more = match format {
         // The coefficients of all scans, 16 bits each.
-        ImageFormat::Jpeg if is_progressive(bytes) => image.saturating_mul(2),
+        ImageFormat::Jpeg if progressive => image.saturating_mul(2),
         ImageFormat::WebP => image.saturating_mul(2),
         _ => 0,
     };
     let split = if color.has_alpha() { pixels.saturating_mul(sample as u64) } else { 0 };
     let turned = if turn > 1 { image } else { 0 };
     // Decoders of JPEG keep the file a second time.
-    let copy = if format == ImageFormat::Jpeg { bytes.len() as u64 } else { 0 };
+    let copy = if format == ImageFormat::Jpeg { len } else { 0 };
     let decoding = image.saturating_add(more.max(split).max(turned)).saturating_add(copy);
     let alpha = color.has_alpha();
     Some(Header { width, height, channels, alpha, sample, decoding })

@@ -2,9 +2,11 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use crate::engine::files::is_standard;
 use crate::engine::interrupt;
 use crate::error::{Error, Result};
 
@@ -35,6 +37,9 @@ pub(super) fn read(
     most: u64,
     known: &dyn Fn(&[u8]) -> Result<()>,
 ) -> std::result::Result<Vec<u8>, Failure> {
+    if is_standard(path) {
+        return stream(path, most, known);
+    }
     let file = fs::metadata(path)?;
     if file.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
@@ -51,6 +56,20 @@ pub(super) fn read(
     stream(path, most, known)
 }
 
+/// The beginning of standard input, which can be read but once.
+static SEEN: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// The first bytes of standard input, once it was read.
+pub(super) fn seen() -> Option<&'static [u8]> {
+    SEEN.get().map(Vec::as_slice)
+}
+
+fn remember(path: &Path, bytes: &[u8]) {
+    if is_standard(path) {
+        let _ = SEEN.set(bytes[..bytes.len().min(HEAD)].to_vec());
+    }
+}
+
 /// Reads in a thread, which may stay behind waiting for a writer when a signal ends the work.
 fn stream(
     path: &Path,
@@ -59,9 +78,12 @@ fn stream(
 ) -> std::result::Result<Vec<u8>, Failure> {
     let (send, pieces) = channel::<io::Result<Vec<u8>>>();
     let (ask, asked) = channel::<()>();
-    let path = path.to_owned();
+    let from = path.to_owned();
     std::thread::spawn(move || {
-        let mut file = File::open(path);
+        let mut file: io::Result<Box<dyn Read>> = match is_standard(&from) {
+            true => Ok(Box::new(io::stdin())),
+            false => File::open(from).map(|file| Box::new(file) as Box<dyn Read>),
+        };
         // A piece when it is asked for: what is endless must not pile up.
         while asked.recv().is_ok() {
             let mut piece = vec![0; 1 << 16];
@@ -91,6 +113,7 @@ fn stream(
             }
         };
         if piece.is_empty() {
+            remember(path, &bytes);
             return Ok(bytes);
         }
         bytes.extend(piece);

@@ -24,6 +24,8 @@ pub enum Channels {
     YFloat,
     /// Y rounded to a whole number (ResShift).
     YRounded,
+    /// Y in 0..255, not rounded (pyiqa's default).
+    YFull,
 }
 
 /// PSNR in dB over all RGB values after removing `border` pixels on each side.
@@ -147,9 +149,10 @@ impl Planes {
             (Color::Rgb, Channels::Rgb) => {
                 (0..3).map(|c| pixels.clone().map(|p| value(3 * p + c)).collect()).collect()
             }
-            (Color::Rgb, Channels::YFloat | Channels::YRounded) => {
+            (Color::Rgb, Channels::YFloat | Channels::YRounded | Channels::YFull) => {
                 let y = match channels {
                     Channels::YRounded => color::y_rounded,
+                    Channels::YFull => color::y_full,
                     _ => color::y_float,
                 };
                 let y = |p: usize| y(value(3 * p), value(3 * p + 1), value(3 * p + 2));

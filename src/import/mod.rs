@@ -189,7 +189,8 @@ fn refuse(name: &str, cause: String) -> Error {
             "the weights are in another file of that training, such as net_g_ITER.pth or NAME_gen.pth"
         }
         () if cause.contains("which srk does not read") => {
-            "convert it in Python: torch.save({k: v.float() for k, v in torch.load(FILE).items()}, OTHER)"
+            "convert it in Python: torch.save({k: v.float() for k, v in torch.load(FILE).items()}, OTHER), with \
+             safetensors.torch.load_file(FILE) for a .safetensors"
         }
         () if cause.contains("no weights") => "srk reads .pth, .pt, .ckpt and .safetensors",
         () if cause.contains("several state dicts") => {

@@ -63,6 +63,19 @@ impl Settings for Config {
             (unit(self.ema.decay), "ema.decay must lie in 0..1".to_owned()),
             (positive(o.fall_by) && o.fall_by <= 1.0, "optim.fall_by must lie in 0..=1".to_owned()),
             (unit(self.data.val.split), "data.val.split must lie in 0..1".to_owned()),
+            (
+                self.data.train.low.is_empty()
+                    || (self.degrade.is_none()
+                        && !self.data.train.augment.changes().changes_pixels()
+                        && self.data.pad == 0),
+                "data.train.low gives the low resolutions; [degrade], data.pad, and degrees or jitter of \
+                 data.train.augment would make others"
+                    .to_owned(),
+            ),
+            (
+                o.on_nan == OnNan::Stop || self.adversarial.is_none(),
+                "optim.on_nan must be stop where there is a stage with [adversarial]".to_owned(),
+            ),
             (self.loss.dct >= 0.0, "loss.dct must not be negative".to_owned()),
             (
                 [self.loss.lpips_alex, self.loss.lpips_vgg, self.loss.dists]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+use super::events::Events;
 use crate::engine::files::atomic_write;
 use crate::error::{Error, Report, Result};
 
@@ -21,6 +22,8 @@ pub trait Reporter {
 #[derive(Debug)]
 pub struct Metrics {
     path: PathBuf,
+    /// The same for TensorBoard.
+    events: Option<Events>,
 }
 
 impl Metrics {
@@ -35,7 +38,12 @@ impl Metrics {
             let kept: String = text.lines().filter(old).map(|l| format!("{l}\n")).collect();
             atomic_write(&path, |file| file.write_all(kept.as_bytes()))?;
         }
-        Ok(Self { path })
+        Ok(Self { path, events: None })
+    }
+
+    /// Writes numbers into `events` as well.
+    pub fn also_to(&mut self, events: Events) {
+        self.events = Some(events);
     }
 
     /// Whether there is something under `key` of `step`.
@@ -62,6 +70,12 @@ impl Metrics {
 
     /// Appends `values` of `step`.
     pub fn write(&self, step: u64, values: &[(&str, Value)]) -> Result<()> {
+        if let Some(events) = &self.events {
+            let number = |(key, value): &(&'_ str, Value)| Some((tag(key), value.as_f64()?));
+            let numbers: Vec<(String, f64)> = values.iter().filter_map(number).collect();
+            let numbers: Vec<(&str, f64)> = numbers.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+            events.write(step, &numbers)?;
+        }
         let mut line = Map::from_iter([("step".to_owned(), Value::from(step))]);
         line.extend(values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         let text = format!("{}\n", Value::Object(line));
@@ -69,6 +83,14 @@ impl Metrics {
         file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| {
             Error::Failed(Report::new(format!("cannot write {}", self.path.display()), e))
         })
+    }
+}
+
+/// What TensorBoard groups by: `val/psnr_y`, `train/loss`.
+fn tag(key: &str) -> String {
+    match key.strip_prefix("val_") {
+        Some(of_val) => format!("val/{of_val}"),
+        None => format!("train/{key}"),
     }
 }
 
@@ -146,7 +168,8 @@ impl Meter {
         let losses = std::mem::take(&mut self.losses);
         let per_step = self.busy.as_secs_f64() / (step - self.first).max(1) as f64;
         Reading {
-            loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
+            // Of no finite step there is no mean.
+            loss: losses.iter().sum::<f64>() / losses.len() as f64,
             seconds: passed.as_secs_f64().max(1e-9),
             steps: losses.len(),
             left: Duration::from_secs_f64(per_step * (last - step) as f64),

@@ -42,8 +42,8 @@ pub(super) fn build_critic(
 }
 
 /// Refuses batches that certainly do not fit in what is free, exit code 5. The estimate is what one call of the
-/// network keeps at its peak `on_cpu`, of which training takes several times as much.
-pub(super) fn check_memory(config: &Config, network: &dyn Network, on_cpu: bool) -> Result<()> {
+/// network keeps at its peak `on_cpu`, of which training takes several times as much. The bytes that a step takes at least.
+pub(super) fn check_memory(config: &Config, network: &dyn Network, on_cpu: bool) -> Result<u64> {
     let data = &config.data.train;
     let scale = config.model.scale().max(1) as u64;
     let high =
@@ -57,7 +57,7 @@ pub(super) fn check_memory(config: &Config, network: &dyn Network, on_cpu: bool)
     let weights = network.parameter_count() as u64 * F32 * (COPIES - 1);
     let (needed, free) = (crops.saturating_add(held).saturating_add(weights), memory::available());
     if needed <= free {
-        return Ok(());
+        return Ok(needed);
     }
     let what = format!(
         "{} crops of {} x {} do not fit in memory with this network",

@@ -1,4 +1,7 @@
 //! The training loop.
+mod dry;
+mod nan;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,21 +12,24 @@ use std::time::Duration;
 use super::adversary::Adversary;
 use super::batch::{Batch, Source};
 use super::checkpoint::{Checkpoints, Part, Trained};
+use super::events::Events;
 use super::gpu::GpuTrainer;
 use super::init;
+use super::journal::Journal;
 use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
 use super::loss;
 use super::optimizer::{self, Done, Gradients, Optimizer, Plan};
 use super::own;
 use super::perceptual::Perceptual;
 use super::plan;
-use super::sections::Config;
+use super::sections::{Config, OnNan};
 use super::settings;
 use super::validate::{Stop, Validation};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{CropPlan, Crops};
 use crate::data::degrade::{Preset, Process};
 use crate::data::folder;
+use crate::data::lows::Lows;
 use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::sampler::condition;
@@ -35,6 +41,8 @@ use crate::engine::lock::FolderLock;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
+
+pub use dry::{Dry, dry_run};
 
 /// Trains what `config` describes in the folder `out/<run.name>`, resuming what is there, to the end
 /// of the run or to step `until`, on `device` in `dtype`.
@@ -54,21 +62,42 @@ pub fn train(
     let folder = out.join(&config.run.name);
     let lock = folder.is_dir().then(|| FolderLock::take(&folder)).transpose()?;
     let changes = settings::compare_with_existing(config, &folder)?;
-    let network = plan::build(config)?;
-    latent::check(&*network, &config.diffusion)?;
-    plan::check_memory(config, &*network, *device == Device::Cpu)?;
-    let sources = folder::find(&config.data.train.paths)?;
-    let share = if config.data.val.paths.is_empty() { config.data.val.split } else { 0.0 };
-    let [sources, held_out] = folder::hold_out(sources, share, config.run.seed);
-    let data = load_crops(config, &sources, network.channels(), reporter)?;
-    let validation = Validation::load(config, held_out, reporter)?;
-    let mut run = Run::open(config, &folder, (lock, &*network, validation), reporter)?;
+    let mut journal = Journal::new(reporter);
+    let Prepared { network, data, validation, .. } = Prepared::new(config, device, &mut journal)?;
+    let mut run = Run::open(config, &folder, (lock, &*network, validation), &mut journal)?;
+    journal.open(&folder);
+    let reporter = &mut journal;
     changes.iter().for_each(|change| reporter.line(&format!("changed: {change}")));
     if let Device::Cuda(gpu) = device {
         run.move_to(gpu, dtype, reporter)?;
     }
     let last = until.unwrap_or(config.run.steps).min(config.run.steps);
     run.train(data, last, stop, reporter)
+}
+
+/// What a run needs before it has a folder.
+struct Prepared {
+    network: Box<dyn Network>,
+    data: Crops,
+    validation: Option<Validation>,
+    /// Bytes that a step takes at least.
+    planned: u64,
+}
+
+impl Prepared {
+    /// Builds the network and reads the images of `config`.
+    fn new(config: &Config, device: &Device, reporter: &mut dyn Reporter) -> Result<Self> {
+        loss::check(&config.loss, &config.diffusion)?;
+        let network = plan::build(config)?;
+        latent::check(&*network, &config.diffusion)?;
+        let planned = plan::check_memory(config, &*network, *device == Device::Cpu)?;
+        let sources = folder::find(&config.data.train.paths)?;
+        let share = if config.data.val.paths.is_empty() { config.data.val.split } else { 0.0 };
+        let [sources, held_out] = folder::hold_out(sources, share, config.run.seed);
+        let data = load_crops(config, &sources, network.channels(), reporter)?;
+        let validation = Validation::load(config, held_out, reporter)?;
+        Ok(Self { network, data, validation, planned })
+    }
 }
 
 /// A run in progress.
@@ -84,6 +113,10 @@ struct Run<'a> {
     metrics: Metrics,
     validation: Option<Validation>,
     folder: PathBuf,
+    /// Steps in a row that were not finite.
+    bad: u64,
+    /// What is to be said of the last of them.
+    incident: Option<String>,
     /// No other process works here meanwhile.
     _lock: FolderLock,
 }
@@ -130,7 +163,10 @@ impl<'a> Run<'a> {
             grouped(config.run.steps),
             grouped(network.parameter_count() as u64),
         ));
-        let metrics = Metrics::open(folder, optimizer.step)?;
+        let mut metrics = Metrics::open(folder, optimizer.step)?;
+        if config.log.tensorboard {
+            metrics.also_to(Events::create(&folder.join("tb"), optimizer.step)?);
+        }
         let folder = folder.to_owned();
         let gpu = None;
         let run = Self {
@@ -144,6 +180,8 @@ impl<'a> Run<'a> {
             metrics,
             validation,
             folder,
+            bad: 0,
+            incident: None,
             _lock: lock,
         };
         if run.optimizer.step > 0 {
@@ -154,6 +192,10 @@ impl<'a> Run<'a> {
 
     /// Goes on on `gpu`.
     fn move_to(&mut self, gpu: &Gpu, dtype: DType, reporter: &mut dyn Reporter) -> Result<()> {
+        if self.config.optim.on_nan != OnNan::Stop {
+            let report = Report::new("cannot train on a GPU", "optim.on_nan is not stop");
+            return Err(Error::Usage(report.help("--set optim.on_nan=stop, or --device cpu")));
+        }
         if self.adversary.is_some() {
             let report =
                 Report::new("cannot train on a GPU", "there is a stage with [adversarial]");
@@ -199,7 +241,10 @@ impl<'a> Run<'a> {
         while self.optimizer.step < last && !stale {
             let done = self.step(&mut batches)?;
             let step = self.optimizer.step;
-            meter.add(done.loss);
+            match self.incident.take() {
+                Some(text) => reporter.warn(&text),
+                None => meter.add(done.loss),
+            }
             let ends = step == last || stop.load(Ordering::Relaxed) != 0;
             if due(step, self.config.log.every) || ends {
                 let warnings = self.gpu.iter().flat_map(GpuTrainer::warnings);
@@ -272,8 +317,8 @@ impl<'a> Run<'a> {
             let step = self.optimizer.step + 1;
             let done = gpu.step(step, self.config, &mut || batches.next_item())?;
             return match (done.loss.is_finite(), done.step.norm.is_finite()) {
-                (false, _) => Err(self.not_finite("the loss", done.loss)),
-                (_, false) => Err(self.not_finite("the norm of the gradients", done.step.norm)),
+                (false, _) => self.bad_step("the loss", done.loss),
+                (_, false) => self.bad_step("the norm of the gradients", done.step.norm),
                 _ => {
                     self.optimizer.step = step;
                     Ok(done)
@@ -290,14 +335,15 @@ impl<'a> Run<'a> {
             optimizer::accumulate(&mut sum, gradients)?;
         }
         if !total.is_finite() {
-            return Err(self.not_finite("the loss", total));
+            return self.bad_step("the loss", total);
         }
         let adversary = self.adversary.as_ref().filter(|a| a.plays(self.optimizer.step));
         let plan = adversary.map_or_else(|| Plan::of(self.config), |a| a.plan(self.config));
         let step = self.optimizer.step(self.network.parameters(), &sum, &plan)?;
         if !step.norm.is_finite() {
-            return Err(self.not_finite("the norm of the gradients", step.norm));
+            return self.bad_step("the norm of the gradients", step.norm);
         }
+        self.bad = 0;
         if let Some(adversary) = self.adversary.as_mut().filter(|_| critic.is_some()) {
             adversary.step(self.optimizer.step, self.config)?;
         }
@@ -439,19 +485,6 @@ impl<'a> Run<'a> {
         format!("no better SSIM in {} validations: the end", self.config.val.patience)
     }
 
-    fn not_finite(&self, what: &str, value: f64) -> Error {
-        let step = self.optimizer.step + 1;
-        let kept = match self.checkpoints.latest() {
-            Some(step) => format!("the newest checkpoint is step {step}"),
-            None => "there is no checkpoint yet".to_owned(),
-        };
-        let report = Report::new(
-            format!("{what} is not finite at step {step} of {}", self.folder.display()),
-            format!("it is {value}; nothing was changed in this step, and {kept}"),
-        );
-        Error::Check(report.help("lower optim.lr or optim.clip, under another run.name"))
-    }
-
     fn interrupted(&self, signal: usize) -> Error {
         let step = self.optimizer.step;
         let what = format!("saved step {step} in {}", self.checkpoints.at(step).display());
@@ -507,7 +540,8 @@ fn load_crops(
     let scale = config.model.scale();
     let warn = &mut |text: &str| reporter.warn(text);
     let small = (scale, format!("smaller than the factor {scale}"));
-    let recipe = Recipe { degrade: data.degrade, scale, pad: config.data.pad, small };
+    let (given, pad) = (Lows::find(&data.low, sources, scale)?, config.data.pad);
+    let recipe = Recipe { degrade: data.degrade, given, scale, pad, small };
     let pairs = Pairs::load(sources, recipe, config.data.cache_bytes(), data.on_broken, warn)?;
     let plan = CropPlan {
         size: data.crop,

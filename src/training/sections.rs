@@ -106,6 +106,10 @@ impl DataConfig {
 pub struct TrainData {
     /// Files, idx files of many images, and folders with all pictures below them.
     pub paths: Vec<PathBuf>,
+    /// The same of their low resolutions, which are made of the images where this is left out. Pairs have the same
+    /// file names, with or without `x4` at their end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub low: Vec<PathBuf>,
     /// Side of a crop in high-resolution pixels.
     pub crop: usize,
     /// Crops in a step (in each of its parts, where gradients accumulate).
@@ -132,6 +136,9 @@ pub struct ValData {
     /// Files, idx files of many images, and folders with all pictures below them; no validation if
     /// empty and nothing is split off.
     pub paths: Vec<PathBuf>,
+    /// The same of their low resolutions, which are made of the images where this is left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub low: Vec<PathBuf>,
     /// Without paths: the share of the training images that is kept out of training for validation.
     pub split: f64,
     /// How low-resolution images are made.
@@ -169,6 +176,9 @@ pub struct OptimConfig {
     /// Batches whose gradients are averaged in one step.
     #[serde(deserialize_with = "whole")]
     pub accumulate: u64,
+    /// What to do with a step whose loss or gradient is not finite; but for `stop` on the CPU, and not with a
+    /// discriminator.
+    pub on_nan: OnNan,
     /// Whether the blocks of a network run again on the way back instead of keeping what they made.
     pub recompute: bool,
 }
@@ -188,6 +198,7 @@ impl Default for OptimConfig {
             fall_by: 0.5,
             clip: 1.0,
             accumulate: 1,
+            on_nan: OnNan::Stop,
             recompute: false,
         }
     }
@@ -201,6 +212,18 @@ pub enum OptimKind {
     Adam,
     /// With decoupled weight decay.
     Adamw,
+}
+
+/// What to do with a step that is not finite; five in a row end the run in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnNan {
+    /// The run ends with exit code 6 and the last checkpoint.
+    Stop,
+    /// The step changes nothing.
+    Skip,
+    /// The weights of the last checkpoint are taken again, and other batches follow.
+    Rollback,
 }
 
 /// How the rate falls after the warm-up.
@@ -452,11 +475,13 @@ pub struct LogConfig {
     /// Steps between lines.
     #[serde(deserialize_with = "whole")]
     pub every: u64,
+    /// Whether the numbers of metrics.jsonl are written for TensorBoard, too, into `tb`.
+    pub tensorboard: bool,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { every: 100 }
+        Self { every: 100, tensorboard: true }
     }
 }
 

@@ -16,8 +16,15 @@ pub trait Settings: Serialize + DeserializeOwned {
 }
 
 /// What a run may go on with when it is different: more steps, data elsewhere, another rate.
-const MAY_CHANGE: [&str; 5] =
-    ["run.steps", "data.train.paths", "data.val.paths", "data.paths", "optim.lr"];
+const MAY_CHANGE: [&str; 7] = [
+    "run.steps",
+    "data.train.paths",
+    "data.train.low",
+    "data.val.paths",
+    "data.paths",
+    "optim.lr",
+    "optim.on_nan",
+];
 
 /// What keys that count at the start of a run alone begin with.
 const ONLY_AT_START: &str = "run.init";

@@ -12,6 +12,7 @@ use super::sheet::{self, Shown, States};
 use crate::data::crops::Pair;
 use crate::data::degrade;
 use crate::data::folder::{self, OnBroken, Rgb8, Source};
+use crate::data::lows::Lows;
 use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::sampler::{PixelNoise, Progress, Walk, condition};
@@ -77,7 +78,9 @@ impl Validation {
         // As `evaluate::check_size`: less cannot be measured.
         let least = metrics::SSIM_WINDOW + 2 * scale;
         let why = format!("too small for SSIM, which needs {least} pixels a side at this factor");
-        let recipe = Recipe { degrade: data.degrade, scale, pad, small: (least, why) };
+        let lows = if data.paths.is_empty() { &config.data.train.low } else { &data.low };
+        let given = Lows::find(lows, &files, scale)?;
+        let recipe = Recipe { degrade: data.degrade, given, scale, pad, small: (least, why) };
         // Each is used once, in order: nothing is gained by many of them in memory.
         let cache = config.data.cache_bytes() / 8;
         let pairs = Pairs::load(&files, recipe, cache, OnBroken::Skip, warn)?;

@@ -1,20 +1,26 @@
 //! Which file becomes which file, decided before any work starts.
 use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::names::{Facts, Template};
+use crate::engine::files::is_standard;
 pub use crate::engine::outputs::Existing;
 use crate::engine::outputs::{Identity, Outputs, identity};
 use crate::error::{Error, Report, Result};
-use crate::imaging::{folder, stamp};
+use crate::imaging::encode::Format;
+use crate::imaging::{decode, folder, stamp};
 
 /// One image to upscale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     /// The file to read.
     pub input: PathBuf,
-    /// The file to write.
+    /// The file to write, or `-` for standard output.
     pub output: PathBuf,
+    /// Its format; none is that of what comes in, where that is known only when it is read.
+    pub format: Option<Format>,
     /// The output exists and stays as it is.
     pub skip: bool,
 }
@@ -30,13 +36,20 @@ pub struct Request {
     pub into_folder: bool,
     /// Folders are searched to any depth.
     pub recursive: bool,
-    /// The extension of outputs whose name is not given.
-    pub extension: String,
-    /// Put behind the stem of outputs that land beside their input, such as `_x4`.
-    pub suffix: String,
+    /// The format of outputs whose name is not given; none keeps that of the input.
+    pub format: Option<Format>,
+    /// The names of outputs that land beside their input.
+    pub beside: Template,
+    /// The names of outputs in a folder.
+    pub inside: Template,
+    /// What names may say of the run.
+    pub facts: Facts,
     /// What to do with outputs that exist.
     pub existing: Existing,
 }
+
+/// Tells the size (width, height) of the output of an input.
+pub type SizeOfFile<'a> = dyn Fn(&Path) -> Result<(usize, usize)> + 'a;
 
 /// What is to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,17 +62,18 @@ pub struct Jobs {
 
 impl Request {
     /// The jobs. Results of srk that lie in an input folder are left out: those that say so themselves, those in
-    /// the output folder, and `NAME_x4.png` beside `NAME.jpg`.
+    /// the output folder, and `NAME_x4.png` beside `NAME.jpg`. `size` tells the size of the output of an input, where
+    /// names say it.
     ///
     /// # Errors
     /// [`Error::Usage`] if two inputs have one output, an output is an input, or outputs exist
     /// and nothing was said about that; [`Error::Failed`] if an input or folder is not there.
-    pub fn jobs(&self) -> Result<Jobs> {
+    pub fn jobs(&self, size: &SizeOfFile<'_>) -> Result<Jobs> {
         let mut found = Jobs::default();
         for input in &self.inputs {
             if !input.is_dir() {
                 let name = input.file_name().map_or_else(PathBuf::new, PathBuf::from);
-                found.jobs.push(self.job(input, &name)?);
+                found.jobs.push(self.job(input, &name, size)?);
                 continue;
             }
             let files = folder::pictures(input, self.recursive).map_err(|e| {
@@ -78,7 +92,7 @@ impl Request {
             }
             for file in files {
                 let below = file.strip_prefix(input).unwrap_or(&file).to_owned();
-                found.jobs.push(self.job(&file, &below)?);
+                found.jobs.push(self.job(&file, &below, size)?);
             }
         }
         self.check(&mut found.jobs)?;
@@ -101,10 +115,12 @@ impl Request {
     }
 
     /// The job of `input`, which `below` names inside the folder it was found in.
-    fn job(&self, input: &Path, below: &Path) -> Result<Job> {
+    fn job(&self, input: &Path, below: &Path, size: &SizeOfFile<'_>) -> Result<Job> {
         let output = match &self.output {
             Some(folder) if self.into_folder || folder.is_dir() => {
-                folder.join(below).with_extension(&self.extension)
+                let (name, format) = self.named(input, &self.inside, size)?;
+                let output = folder.join(below).with_file_name(name);
+                return Ok(Job { input: input.to_owned(), output, format, skip: false });
             }
             Some(file) if self.inputs.len() == 1 => file.clone(),
             Some(file) => {
@@ -113,22 +129,52 @@ impl Request {
                 return Err(Error::Usage(report.help("name a folder with -o FOLDER/")));
             }
             None => {
-                let stem = input.file_stem().unwrap_or_default().to_string_lossy();
-                input.with_file_name(format!("{stem}{}.{}", self.suffix, self.extension))
+                let (name, format) = self.named(input, &self.beside, size)?;
+                let output = input.with_file_name(name);
+                return Ok(Job { input: input.to_owned(), output, format, skip: false });
             }
         };
-        Ok(Job { input: input.to_owned(), output, skip: false })
+        let format = match is_standard(&output) {
+            // Of a pipe that is known when it is read.
+            true => self.format.or_else(|| kept(input).filter(|_| !is_standard(input))),
+            false => Some(Format::from_path(&output)?),
+        };
+        Ok(Job { input: input.to_owned(), output, format, skip: false })
+    }
+
+    /// Name and format of the output of `input` by a template.
+    fn named(
+        &self,
+        input: &Path,
+        template: &Template,
+        size: &SizeOfFile<'_>,
+    ) -> Result<(OsString, Option<Format>)> {
+        let format = template.format().or(self.format);
+        let format = format.or_else(|| kept(input)).unwrap_or(Format::Png);
+        let file = match is_standard(input) {
+            true => OsStr::new("stdin"),
+            false => input.file_name().unwrap_or_default(),
+        };
+        let mut name = template.fill(file, &self.facts, &|| size(input))?;
+        name.push(".");
+        name.push(format.extension());
+        Ok((name, Some(format)))
     }
 
     fn check(&self, jobs: &mut [Job]) -> Result<()> {
         refuse_collisions(jobs)?;
         let mut outputs = Outputs::new(self.existing, "--overwrite or --skip-existing");
         jobs.iter().for_each(|job| outputs.reads(&job.input));
-        for job in jobs {
+        for job in jobs.iter_mut().filter(|job| !is_standard(&job.output)) {
             job.skip = !outputs.claim(&job.output, &job.input)?;
         }
         Ok(())
     }
+}
+
+/// The format of a picture where srk writes it, too.
+fn kept(input: &Path) -> Option<Format> {
+    decode::kind(input)
 }
 
 /// Names every output that several inputs would have, with those inputs.
@@ -138,11 +184,15 @@ fn refuse_collisions(jobs: &[Job]) -> Result<()> {
         inputs.entry(identity(&job.output)).or_default().push(&job.input);
     }
     let mut lines = Vec::new();
+    // Whether their extensions would tell all of them apart.
+    let mut differ = true;
     for job in jobs {
         let together = inputs.remove(&identity(&job.output)).unwrap_or_default();
         if together.len() > 1 {
             let names: Vec<String> = together.iter().map(|p| p.display().to_string()).collect();
             lines.push(format!("{} -> {}", names.join(" and "), job.output.display()));
+            let ends: HashSet<_> = together.iter().map(|p| p.extension()).collect();
+            differ &= ends.len() == together.len();
         }
     }
     let what = match lines.len() {
@@ -150,8 +200,11 @@ fn refuse_collisions(jobs: &[Job]) -> Result<()> {
         1 => "two inputs would be written to one file".to_owned(),
         n => format!("{n} times two inputs would be written to one file"),
     };
-    let report = Report::new(what, lines.join("\n       "));
-    Err(Error::Usage(report.help("upscale them into different folders")))
+    let report = Report::new(what, lines.join("\n       ")).code("collision");
+    Err(Error::Usage(report.help(match differ {
+        true => "--name '{stem}_{ext}' keeps them apart, or upscale them into different folders",
+        false => "upscale them into different folders",
+    })))
 }
 
 /// `NAME` of a result's name `NAME_x4.png`, in its folder.

@@ -8,10 +8,13 @@
 pub mod alpha;
 pub mod bands;
 pub mod budget;
+pub mod color_fix;
 pub mod jobs;
+pub mod names;
 pub mod pipeline;
 mod rolled;
 mod runner;
+pub mod tta;
 pub mod wrap;
 
 use std::collections::VecDeque;

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_
 use std::thread::JoinHandle;
 
 use super::budget::Budget;
+use crate::engine::files::is_standard;
 use crate::error::{Error, Report, Result};
 use crate::imaging::encode::{self, EncodeOptions, Format, Outline};
 use crate::imaging::header::{Header, header};
@@ -77,7 +78,8 @@ fn ahead(file: &Path) -> Picture {
         let bytes = imaging::decode::read_bytes(file)?;
         if header(&bytes).is_some_and(|header| !Budget::is_small(&header)) {
             // A pipe is empty when it is read again.
-            let again = std::fs::metadata(file).is_ok_and(|file| file.is_file());
+            let again =
+                !is_standard(file) && std::fs::metadata(file).is_ok_and(|file| file.is_file());
             return Ok(Picture::Large((!again).then_some(bytes)));
         }
         imaging::decode(&bytes, &file.display().to_string())

@@ -11,7 +11,7 @@ pub(super) enum Alpha {
     Drop,
 }
 
-pub(super) fn positive(text: &str) -> std::result::Result<f64, String> {
+pub(in crate::cli) fn positive(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(v) if v.is_finite() && v > 0.0 => Ok(v),
         _ => Err("a factor is a number above 0".into()),

@@ -1,14 +1,13 @@
 //! What a user sees of the work: pictures in their order, lines for people, JSON for programs.
 use std::collections::VecDeque;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use crate::cli::print;
-use crate::error::Error;
+use crate::cli::progress::Progress;
+use crate::cli::{print, voice};
+use crate::error::{Error, Report};
 use crate::imaging;
 use crate::imaging::encode::{Format, Outline};
 use crate::upscale::jobs::Job;
@@ -31,7 +30,8 @@ pub(super) struct Summary {
     pub(super) steps: usize,
     pub(super) started: Instant,
     pub(super) report: upscale::Report,
-    pub(super) note: Option<String>,
+    /// What a user should know of it.
+    pub(super) notes: Vec<String>,
     pub(super) model: String,
     /// What was found in the picture and what the model was told, where it is looked at.
     pub(super) damage: Option<serde_json::Value>,
@@ -96,49 +96,64 @@ impl Tally {
                 out.finished(job, &summary);
                 out.incidents(job, summary.report);
             }
-            Finished::Failed(error) => {
-                out.event(json!({"event": "file", "input": job.input, "output": job.output,
-                    "status": "failed", "code": error.exit_code(), "error": error.to_string()}));
-                if all > 1 {
-                    print::note(format_args!("error: {error}"));
-                }
-                self.failed.push(error);
-            }
+            Finished::Failed(error) => self.failed(job, error, "file", all, out),
         }
+    }
+
+    /// Counts and reports a picture that failed, one of `all`.
+    pub(super) fn failed(
+        &mut self,
+        job: &Job,
+        error: Error,
+        event: &str,
+        all: usize,
+        out: &mut Output,
+    ) {
+        out.event(voice::with_error(
+            json!({"event": event, "input": job.input, "output": job.output, "status": "failed"}),
+            &error,
+        ));
+        if all > 1 {
+            print::note(format_args!("error: {error}"));
+        }
+        self.failed.push(error);
+    }
+
+    /// How the command ends, if not well: with the error of the only picture, or with a count.
+    pub(super) fn end(mut self, all: usize) -> Option<Error> {
+        let count = self.failed.len();
+        let error = self.failed.pop()?;
+        Some(match all {
+            1 => error,
+            _ => {
+                let what = format!("{count} of {all} pictures failed");
+                Error::Failed(Report::new(what, "each was reported above").code("some_failed"))
+            }
+        })
     }
 }
 
 /// What the user sees: lines for people on standard error, JSON for programs on standard output.
-pub(super) struct Output {
-    pub(super) json: bool,
-    pub(super) quiet: bool,
-}
+pub(super) struct Output;
 
 impl Output {
     pub(super) fn event(&mut self, event: serde_json::Value) {
-        if self.json {
-            print::line(event);
-        }
+        voice::event(&event);
     }
 
     pub(super) fn say(&self, text: &str) {
-        if !self.quiet {
-            print::note(text);
-        }
+        voice::say(text);
     }
 
-    pub(super) fn progress(&self, input: &Path, plan: &Plan) -> ProgressBar {
-        let calls = (plan.tiles.len() * plan.steps) as u64;
-        let bar = match self.quiet || !std::io::stderr().is_terminal() {
-            true => ProgressBar::with_draw_target(Some(calls), ProgressDrawTarget::hidden()),
-            false => ProgressBar::new(calls),
-        };
-        let style = ProgressStyle::with_template("{msg} {bar:30} {percent:>3} %  {eta} left");
-        if let Ok(style) = style {
-            bar.set_style(style);
-        }
-        bar.set_message(input.file_name().unwrap_or_default().to_string_lossy().into_owned());
-        bar
+    /// A warning, for programs as well.
+    pub(super) fn warn(&self, text: &str) {
+        voice::event(&json!({"event": "warn", "text": text}));
+        voice::say(format_args!("warning: {text}"));
+    }
+
+    pub(super) fn progress(&self, input: &Path, plan: &Plan) -> Progress {
+        let name = input.file_name().unwrap_or_default().to_string_lossy();
+        Progress::new(&name, (plan.tiles.len() * plan.steps) as u64)
     }
 
     /// What a user should know of an upscale that went another way than planned.
@@ -164,7 +179,7 @@ impl Output {
         self.event(json!({"event": "file", "input": job.input, "output": job.output,
             "status": "ok", "from": [from.0, from.1], "to": [output.width, output.height],
             "tiles": tiles, "steps": steps, "seconds": seconds, "lost": losses,
-            "note": summary.note, "model": summary.model, "damage": summary.damage}));
+            "notes": summary.notes, "model": summary.model, "damage": summary.damage}));
         self.say(&format!(
             "{} -> {}  {}x{} -> {}x{}  {tiles} tile{} x {steps} step{}  {seconds:.1} s",
             job.input.display(),
@@ -179,7 +194,7 @@ impl Output {
         for loss in losses {
             self.say(&format!("note: {} cannot hold the {loss}", format.name()));
         }
-        if let Some(note) = &summary.note {
+        for note in &summary.notes {
             self.say(&format!("note: {note}"));
         }
     }

@@ -1,0 +1,196 @@
+//! What `srk eval` makes of its numbers besides a table: records, a file of columns, and checks.
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::engine::files::atomic_write;
+use crate::error::{Error, Report, Result};
+use crate::imaging::metrics::Channels;
+
+/// Which Y is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Convention {
+    /// Y in 16..235, as papers, BasicSR, KAIR and MATLAB have it
+    #[default]
+    #[value(aliases = ["basicsr", "matlab", "kair"])]
+    Papers,
+    /// Y in 0..255, as pyiqa has it by default: PSNR-Y is 1.32 dB lower
+    #[value(alias = "pyiqa")]
+    FullRange,
+}
+
+impl Convention {
+    /// What of a picture is its Y.
+    pub(super) fn channels(self) -> Channels {
+        match self {
+            Self::Papers => Channels::YFloat,
+            Self::FullRange => Channels::YFull,
+        }
+    }
+
+    /// In words.
+    pub(super) fn range(self) -> &'static str {
+        match self {
+            Self::Papers => "16..235",
+            Self::FullRange => "0..255",
+        }
+    }
+}
+
+/// A number for JSON, which has no infinity: the PSNR of equal pictures is the text `inf`.
+pub(super) fn number(value: f64) -> Value {
+    match value.is_finite() {
+        true => value.into(),
+        false => value.to_string().into(),
+    }
+}
+
+/// What a mean must reach.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Limit {
+    name: String,
+    value: f64,
+}
+
+pub(super) fn limit(text: &str) -> std::result::Result<Limit, String> {
+    let (name, value) = text.split_once('=').ok_or("a name and a number, such as psnr_y=27.5")?;
+    let value = value.parse::<f64>().map_err(|_| format!("{value} is no number"))?;
+    if value.is_nan() {
+        return Err("a number that can be compared".into());
+    }
+    Ok(Limit { name: name.trim().to_ascii_lowercase(), value })
+}
+
+/// Names that are always measured.
+const ALWAYS: [&str; 4] = ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"];
+
+/// Refuses, before any work, limits of what will not be measured: `more` tells whether anything else is.
+pub(super) fn check_names(limits: &[&Limit], more: bool) -> Result<()> {
+    match limits.iter().find(|limit| !more && !ALWAYS.contains(&limit.name.as_str())) {
+        Some(limit) => Err(unknown(limit, &ALWAYS)),
+        None => Ok(()),
+    }
+}
+
+fn unknown(limit: &Limit, known: &[&str]) -> Error {
+    let report = Report::new(format!("{} is not measured", limit.name), known.join(", "));
+    Error::Usage(report.help("--metrics names more to measure"))
+}
+
+/// Whether the means in `summary` are at least `least` and at most `most`.
+///
+/// # Errors
+/// [`Error::Check`] with all that are not.
+pub(super) fn check(summary: &Value, least: &[Limit], most: &[Limit]) -> Result<()> {
+    let of = |limit: &Limit| match &summary[&limit.name] {
+        Value::Number(number) => Ok(number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => Ok(text.parse().unwrap_or(f64::NAN)),
+        _ => {
+            let known = summary.as_object().into_iter().flat_map(|all| all.iter());
+            let known: Vec<&str> =
+                known.filter(|(_, v)| v.is_number()).map(|(key, _)| key.as_str()).collect();
+            Err(unknown(limit, &known))
+        }
+    };
+    let mut missed = Vec::new();
+    for limit in least {
+        let value = of(limit)?;
+        if value < limit.value || value.is_nan() {
+            missed.push(format!("{} = {value:.4}, below {}", limit.name, limit.value));
+        }
+    }
+    for limit in most {
+        let value = of(limit)?;
+        if value > limit.value || value.is_nan() {
+            missed.push(format!("{} = {value:.4}, above {}", limit.name, limit.value));
+        }
+    }
+    match missed.is_empty() {
+        true => Ok(()),
+        false => {
+            let report =
+                Report::new("the pictures are not as good as asked for", missed.join("; "));
+            Err(Error::Check(report.code("below_limit")))
+        }
+    }
+}
+
+/// Writes `records` as columns: the name, then every number of the first, those of bicubic in front of which
+/// stands `bicubic_`.
+pub(super) fn write_csv(path: &Path, records: &[Value]) -> Result<()> {
+    let flat = |record: &Value| -> Vec<(String, Value)> {
+        let mut fields = Vec::new();
+        for (key, value) in record.as_object().into_iter().flatten() {
+            match value {
+                Value::Object(inner) => fields
+                    .extend(inner.iter().map(|(name, v)| (format!("{key}_{name}"), v.clone()))),
+                _ if ["event", "name", "images"].contains(&key.as_str()) => {}
+                _ => fields.push((key.clone(), value.clone())),
+            }
+        }
+        fields
+    };
+    let names: Vec<String> =
+        records.first().map(&flat).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+    let mut text = format!("name,{}\n", names.join(","));
+    for record in records {
+        let fields = flat(record);
+        let cell = |name: &String| {
+            let found = fields.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+            match found {
+                Some(Value::String(text)) => text.clone(),
+                Some(value) if !value.is_null() => value.to_string(),
+                _ => String::new(),
+            }
+        };
+        let name = record["name"].as_str().unwrap_or("mean");
+        let cells: Vec<String> = names.iter().map(cell).collect();
+        text.push_str(&format!("{},{}\n", quoted(name), cells.join(",")));
+    }
+    atomic_write(path, |writer| writer.write_all(text.as_bytes()))
+}
+
+/// A cell as RFC 4180 has it.
+fn quoted(text: &str) -> String {
+    match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_owned(),
+    }
+}
+
+/// The scores under their names.
+pub(super) fn scores(s: &crate::evaluate::Scores) -> Value {
+    json!({"psnr_y": number(s.psnr_y), "ssim_y": number(s.ssim_y),
+        "psnr_rgb": number(s.psnr_rgb), "ssim_rgb": number(s.ssim_rgb)})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_and_kept() {
+        let least = [limit("psnr_y=27.5").unwrap()];
+        let most = [limit("LPIPS_alex=0.2").unwrap()];
+        let summary = |psnr: Value, lpips: f64| json!({"psnr_y": psnr, "lpips_alex": lpips});
+        assert!(check(&summary(27.5.into(), 0.2), &least, &most).is_ok());
+        assert!(check(&summary("inf".into(), 0.1), &least, &most).is_ok());
+        let error = check(&summary(27.49.into(), 0.3), &least, &most).unwrap_err();
+        assert_eq!((error.exit_code(), error.code()), (6, "below_limit"));
+        assert!(error.to_string().contains("27.49") && error.to_string().contains("0.3"));
+        let error = check(&summary(30.into(), 0.1), &[limit("dists=1").unwrap()], &[]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        for text in ["psnr_y", "psnr_y=x", "psnr_y=nan"] {
+            assert!(limit(text).is_err(), "{text}");
+        }
+        assert!(check_names(&[&least[0]], false).is_ok());
+        assert!(check_names(&[&most[0]], false).is_err() && check_names(&[&most[0]], true).is_ok());
+    }
+
+    #[test]
+    fn infinity_is_a_text() {
+        assert_eq!(number(f64::INFINITY), json!("inf"));
+        assert_eq!(number(1.5), json!(1.5));
+        assert_eq!(quoted("a,\"b"), "\"a,\"\"b\"");
+    }
+}

@@ -1,0 +1,216 @@
+//! Inputs, outputs and their names in `srk upscale`.
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use super::Args;
+use crate::diffusion::system::System;
+use crate::engine::files::is_standard;
+use crate::engine::outputs::identity;
+use crate::error::{Error, Report, Result};
+use crate::imaging::{self, folder};
+use crate::upscale::jobs::{Existing, Jobs, Request};
+use crate::upscale::names::{Facts, Template};
+
+/// How outputs are called whose name is not given.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Names")]
+pub(super) struct Naming {
+    /// Names of outputs: {stem} {ext} {model} {scale} {seed} {w} {h}, such as '{stem}_{w}x{h}'
+    /// [default: {stem}_x{scale} beside the input, {stem} in a folder]
+    #[arg(long = "name", value_name = "TEMPLATE", value_parser = Template::parse,
+        conflicts_with = "suffix")]
+    template: Option<Template>,
+    /// What follows the input's name in the output's, also in a folder, such as _big
+    #[arg(long, value_name = "TEXT", value_parser = suffix)]
+    suffix: Option<Template>,
+    /// Replace outputs that exist
+    #[arg(long, conflicts_with = "skip_existing")]
+    pub(super) overwrite: bool,
+    /// Leave out inputs whose output exists
+    #[arg(long)]
+    skip_existing: bool,
+}
+
+fn suffix(text: &str) -> std::result::Result<Template, String> {
+    Template::parse(&format!("{{stem}}{text}"))
+}
+
+fn usage(what: &str, cause: &str, help: &str) -> Error {
+    Error::Usage(Report::new(what, cause).help(help))
+}
+
+/// What goes in and where it goes, as far as the command line tells.
+pub(super) struct Places {
+    inputs: Vec<PathBuf>,
+    output: Option<PathBuf>,
+    into_folder: bool,
+}
+
+impl Places {
+    /// Whether the output goes through a pipe.
+    pub(super) fn is_piped(&self) -> bool {
+        self.output.as_deref().is_some_and(is_standard)
+    }
+}
+
+impl Args {
+    /// Sorts inputs from the output, before anything is read.
+    pub(super) fn places(&self) -> Result<Places> {
+        let mut inputs = [self.named_inputs.as_slice(), &self.inputs].concat();
+        let mut output = self.output.clone();
+        refuse_resolutions(&inputs)?;
+        let by_option = !self.named_inputs.is_empty();
+        if output.is_none() && inputs.len() == 2 && !(by_option && self.inputs.is_empty()) {
+            output = inputs.pop();
+            refuse_second_input(inputs.first().map(PathBuf::as_path), output.as_deref())?;
+        } else if output.is_none() && inputs.len() > 2 {
+            return Err(usage(
+                "several pictures need a folder to go to",
+                "",
+                "name it with -o FOLDER",
+            ));
+        }
+        if inputs.iter().filter(|input| is_standard(input)).count() > 1 {
+            return Err(usage("standard input can be read but once", "- stands twice", ""));
+        }
+        // What comes through a pipe goes on through one.
+        if output.is_none() && matches!(&inputs[..], [only] if is_standard(only)) {
+            output = Some("-".into());
+        }
+        let into_folder = inputs.len() > 1
+            || inputs.iter().any(|input| input.is_dir())
+            || output.as_deref().is_some_and(is_folder);
+        let places = Places { inputs, output, into_folder };
+        self.check_output(&places)?;
+        Ok(places)
+    }
+
+    fn check_output(&self, places: &Places) -> Result<()> {
+        let Some(output) = places.output.as_deref() else { return Ok(()) };
+        if places.is_piped() {
+            if places.into_folder {
+                let cause = "standard output takes one picture";
+                return Err(usage("several pictures need a folder to go to", cause, "-o FOLDER"));
+            }
+            if std::io::stdout().is_terminal() && !self.dry_run {
+                let help = "srk upscale ... - > out.png    or name a file";
+                return Err(usage("a terminal shows no pictures", "the output is -", help));
+            }
+            return Ok(());
+        }
+        if places.into_folder {
+            return Ok(());
+        }
+        self.encoding.check_name(output)?;
+        if self.naming.template.is_some() || self.naming.suffix.is_some() {
+            let what = format!("the output is called {} already", output.display());
+            let cause = "--name and --suffix make names in a folder or beside the input";
+            return Err(usage(&what, cause, "leave them out, or name a folder with -o FOLDER/"));
+        }
+        Ok(())
+    }
+
+    /// The pictures and their outputs.
+    pub(super) fn jobs(&self, places: Places, system: &System) -> Result<Jobs> {
+        let Naming { template, suffix, overwrite, skip_existing } = &self.naming;
+        let piped = places.is_piped();
+        let given = template.clone().or_else(|| suffix.clone());
+        let plain = |text: &str| {
+            Template::parse(text).map_err(|cause| usage("a name cannot be made", &cause, ""))
+        };
+        let beside = plain(&format!("{{stem}}{}", self.sizes.suffix(system.scale())))?;
+        let model = Path::new(&system.name).file_stem().unwrap_or_default().to_string_lossy();
+        if let Some(template) = given.as_ref().filter(|template| template.format().is_some())
+            && self.encoding.is_format_given()
+            && self.encoding.format(piped) != template.format()
+        {
+            return Err(usage(
+                "outputs are to be two formats at once",
+                "--name ends in one and -f is another",
+                "leave one of them out",
+            ));
+        }
+        let request = Request {
+            inputs: places.inputs,
+            output: places.output,
+            into_folder: places.into_folder,
+            recursive: self.recursive,
+            format: self.encoding.format(piped),
+            beside: given.clone().unwrap_or(beside),
+            inside: given.unwrap_or(plain("{stem}")?),
+            facts: Facts {
+                model: model.into_owned(),
+                scale: self.sizes.label(system.scale()),
+                seed: self.seed,
+            },
+            existing: match (overwrite, skip_existing) {
+                (true, _) => Existing::Overwrite,
+                (_, true) => Existing::Skip,
+                _ => Existing::Refuse,
+            },
+        };
+        request.jobs(&|input| {
+            let header = imaging::header::of_file(input).ok_or_else(|| {
+                let what = format!("cannot name the output of {}", input.display());
+                let report = Report::new(what, "the size of the picture cannot be read");
+                Error::Failed(report.help("leave {w} and {h} out of the name"))
+            })?;
+            Ok(self.sizes.target((header.width, header.height), system.scale()))
+        })
+    }
+}
+
+/// Whether an output is a folder, there or not: its name ends so, or has no extension.
+fn is_folder(output: &Path) -> bool {
+    let ends = output.to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]);
+    let new = output.extension().is_none() && !is_standard(output) && !output.exists();
+    ends || output.is_dir() || new
+}
+
+/// Refuses `-r 1920x1080`, which is how upscayl is told a size.
+fn refuse_resolutions(inputs: &[PathBuf]) -> Result<()> {
+    let is_size = |path: &PathBuf| {
+        let text = path.to_string_lossy();
+        let sides = text.split_once('x').map(|(w, h)| [w.parse::<u32>(), h.parse::<u32>()]);
+        sides.is_some_and(|sides| sides.iter().all(std::result::Result::is_ok)) && !path.exists()
+    };
+    match inputs.iter().find(|path| is_size(path)) {
+        Some(size) => {
+            let size = size.display();
+            Err(usage(
+                &format!("{size} is no picture"),
+                "-r searches folders, and takes no size",
+                &format!("--size {size}"),
+            ))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses a second name that may be an input: a pattern such as `*.png` may have become two pictures. Results of
+/// srk, and what is no picture, are none.
+fn refuse_second_input(first: Option<&Path>, second: Option<&Path>) -> Result<()> {
+    let (Some(first), Some(second)) = (first, second) else { return Ok(()) };
+    let is_input =
+        |path: &Path| imaging::decode::is_picture(path) && imaging::stamp::of_file(path).is_none();
+    let held =
+        if second.is_dir() { folder::pictures(second, false).unwrap_or_default() } else { vec![] };
+    let may_be_input = match second.is_dir() {
+        true => held.iter().any(|file| is_input(file)),
+        false => second.is_file() && is_input(second),
+    };
+    // That no picture becomes its own result is said later, and better.
+    if !may_be_input || identity(first) == identity(second) {
+        return Ok(());
+    }
+    let name = second.display();
+    let (kind, replace) = match second.is_dir() {
+        true => ("a folder with pictures", ""),
+        false => ("a picture that exists", " --overwrite"),
+    };
+    let what = format!("cannot tell whether {name} is to be enlarged or written");
+    let report = Report::new(what, format!("it is {kind}"));
+    let help =
+        format!("-o {name}{replace}    writes to it; -o FOLDER    enlarges both into a folder");
+    Err(Error::Usage(report.help(help)))
+}

@@ -1,0 +1,87 @@
+//! `srk train --dry-run`: everything up to the first steps, in a folder that goes away.
+use std::time::{Duration, Instant};
+
+use super::{Prepared, Run, Source};
+use crate::data::ahead::Ahead;
+use crate::engine::device::{DType, Device};
+use crate::engine::memory::{self, in_words};
+use crate::error::{Error, Report, Result};
+use crate::training::log::{Reporter, grouped, short};
+use crate::training::sections::Config;
+
+/// What two steps showed.
+#[derive(Clone, Copy, Debug)]
+pub struct Dry {
+    /// Bytes that a step was expected to take at least.
+    pub planned: u64,
+    /// Bytes of the process after a step, on the CPU.
+    pub resident: u64,
+    /// Seconds of a step.
+    pub seconds: f64,
+    /// The loss of the first step.
+    pub loss: f64,
+    /// What a GPU holds, where one trains.
+    pub on_gpu: Option<u64>,
+}
+
+/// Reads the data, builds the network and takes two steps of `config`, of which nothing is kept.
+///
+/// # Errors
+/// As [`train`](super::train), but that of an existing run.
+pub fn dry_run(
+    config: &Config,
+    (device, dtype): (&Device, DType),
+    reporter: &mut dyn Reporter,
+) -> Result<Dry> {
+    let place = tempfile::tempdir()
+        .map_err(|e| Error::Failed(Report::new("cannot make a temporary folder", e)))?;
+    let folder = place.path().join(&config.run.name);
+    let Prepared { network, data, validation, planned } = Prepared::new(config, device, reporter)?;
+    let free_before = free(device)?;
+    let mut run = Run::open(config, &folder, (None, &*network, validation), &mut Silent)?;
+    if let Device::Cuda(gpu) = device {
+        run.move_to(gpu, dtype, reporter)?;
+    }
+    let parts = config.optim.accumulate;
+    let source = Source::new(data, config, run.network, run.gpu.is_none());
+    let mut batches = Ahead::start(0..2 * parts, 2, move |number| source.batch(number));
+    let first = run.step(&mut batches)?;
+    let started = Instant::now();
+    // The first step also pays for what is set up once.
+    run.step(&mut batches)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let on_gpu = free_before.zip(free(device)?).map(|(before, now)| before.saturating_sub(now));
+    let dry = Dry { planned, resident: memory::resident(), seconds, loss: first.loss, on_gpu };
+    let all = Duration::from_secs_f64((seconds * config.run.steps as f64).min(1e15));
+    reporter.line(&format!(
+        "{} parameters; memory: at least {} planned, {} after a step{}",
+        grouped(network.parameter_count() as u64),
+        in_words(planned),
+        in_words(dry.resident),
+        on_gpu.map_or_else(String::new, |bytes| format!(", {} on the GPU", in_words(bytes))),
+    ));
+    reporter.line(&format!(
+        "a step takes {seconds:.2} s, so {} steps about {}; loss {:.5}",
+        grouped(config.run.steps),
+        short(all),
+        dry.loss
+    ));
+    reporter.line("nothing was written: this was a dry run");
+    Ok(dry)
+}
+
+/// Free bytes of a GPU.
+fn free(device: &Device) -> Result<Option<u64>> {
+    match device {
+        Device::Cpu => Ok(None),
+        Device::Cuda(gpu) => Ok(Some(gpu.driver().memory()?.0 as u64)),
+    }
+}
+
+/// The lines of a run that is none.
+struct Silent;
+
+impl Reporter for Silent {
+    fn line(&mut self, _: &str) {}
+    fn warn(&mut self, _: &str) {}
+}
