@@ -174,15 +174,12 @@ fn plans_name_what_every_network_takes() {
     for (name, model, latent, size) in kinds().into_iter().filter(|kind| chosen(kind.0)) {
         let upscaler = Upscaler::new(system(&model, latent), &Device::Cpu, DType::F32).unwrap();
         let [took, said] = taken(&upscaler, size, TileSize::None);
-        let share = took as f64 / said as f64;
-        println!(
-            "{name:20} took {:6.1} MiB of {:6.1}: {share:.2}",
-            took as f64 / 1e6,
-            said as f64 / 1e6
-        );
-        // Never more; and not so much less that tiles are needlessly small.
-        if took > said + SCRATCH || share < 0.7 {
-            wrong.push(format!("{name}: {share:.2}"));
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        println!("{name:20} took {:6.1} MiB of {:6.1}", mib(took), mib(said));
+        // Never more; and not so much less that tiles are needlessly small. Weights of deep levels are packed while
+        // maps are small, so of those not all counts.
+        if took > said + SCRATCH || mib(took) < 0.65 * mib(said.saturating_sub(SCRATCH)) {
+            wrong.push(format!("{name}: {:.1} MiB of {:.1}", mib(took), mib(said)));
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");

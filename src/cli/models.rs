@@ -228,7 +228,11 @@ fn with_contents(error: Error, model: &str) -> Error {
     let names: Vec<&str> = file.tensors.keys().take(3).map(String::as_str).collect();
     let cause =
         format!("{}; {} tensors: {} ...", report.cause, file.tensors.len(), names.join(", "));
-    Error::Model(Report::new(report.what, cause).help("srk models list    shows what srk runs"))
+    let help = match report.help.is_empty() {
+        true => "srk models list    shows what srk runs".to_owned(),
+        false => report.help,
+    };
+    Error::Model(Report::new(report.what, cause).help(help))
 }
 
 /// What users ask about a model.

@@ -178,6 +178,6 @@ impl Network for AttentionUNet {
 
     fn floats_per_pixel(&self) -> usize {
         // Its widest point: the first block behind the last skip, 2 base channels in each of its maps.
-        10 * self.config.base * self.config.scale * self.config.scale
+        (9 * self.config.base + 12) * self.config.scale * self.config.scale
     }
 }

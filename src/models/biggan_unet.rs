@@ -248,6 +248,6 @@ impl Network for BigGanUNet {
     fn floats_per_pixel(&self) -> usize {
         // Its widest point: twice the second width at full resolution, in the last up block.
         let widest = self.config.widths.iter().take(2).max().copied().unwrap_or_default();
-        6 * 2 * widest * self.config.scale * self.config.scale
+        (5 * 2 * widest + 12) * self.config.scale * self.config.scale
     }
 }

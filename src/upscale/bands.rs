@@ -14,7 +14,7 @@ use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, Samples};
 
 /// Bytes of a strip, about.
-const STRIP_BYTES: usize = 4 << 20;
+const STRIP_BYTES: usize = 2 << 20;
 /// Rows of a tile that become samples at a time.
 const ROWS: usize = 16;
 
