@@ -298,9 +298,13 @@ fn damaged_models_are_refused() {
         ("short", good[..5].to_vec(), vec!["short"]),
         ("huge", huge, vec!["huge"]),
         ("nan", nan, vec!["nan", "finite"]),
-        ("shape", edit("\"shape\":[64,51,3,3]", "\"shape\":[51,64,3,3]"), vec!["shape", "stem"]),
-        ("name", edit("\"tail.bias\"", "\"tale.bias\""), vec!["tail.bias", "tale.bias"]),
-        ("kind", edit("dual-domain-grid\\\"", "dual-domain-gird\\\""), vec!["kind"]),
+        (
+            "shape",
+            edit("\"shape\":[48,32,3,3]", "\"shape\":[32,48,3,3]"),
+            vec!["shape", "upsampler"],
+        ),
+        ("name", edit("\"conv_1.bias\"", "\"canv_1.bias\""), vec!["conv_1.bias", "canv_1.bias"]),
+        ("kind", edit("attentive-grid\\\"", "attentive-gird\\\""), vec!["kind"]),
         ("text", b"this is no model".to_vec(), vec!["text"]),
     ] {
         let file = format!("{name}.safetensors");
@@ -316,9 +320,9 @@ fn damaged_models_are_refused() {
 fn models_and_doctor_say_what_is_there() {
     let b = Bench::new();
     let list = b.srk(&["models", "list"]).worked().out;
-    assert!(list.contains("srk-x4"), "{list}");
+    assert!(list.contains("srk-x4") && list.contains("srk-photo-x4"), "{list}");
     let info = b.srk(&["models", "info", "srk-x4", "--tensors"]).worked().out;
-    assert!(info.contains("stem.weight"), "{info}");
+    assert!(info.contains("conv_1.weight"), "{info}");
     let doctor = b.srk(&["doctor"]).worked().out;
     assert!(doctor.contains("self-test  passed"), "{doctor}");
     let json = b.srk(&["doctor", "--json"]).worked().out;

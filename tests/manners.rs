@@ -176,7 +176,16 @@ fn names_are_made_from_templates() {
     b.photo("in/b.c.png", 8, 10);
     b.upscale(&["in", "-o", "out"]).failed(2, &["a.jpg and", "--name '{stem}_{ext}'"]);
     assert!(!b.path("out").exists());
-    b.upscale(&["in", "-o", "out", "--name", "{stem}_{ext}_{w}x{h}_{model}_{seed}"]).worked();
+    b.upscale(&[
+        "in",
+        "-o",
+        "out",
+        "--name",
+        "{stem}_{ext}_{w}x{h}_{model}_{seed}",
+        "-m",
+        "srk-x4",
+    ])
+    .worked();
     for name in ["a_jpg_40x32", "a_png_40x32", "b.c_png_32x40"] {
         assert!(b.path(&format!("out/{name}_srk-x4_42.png")).exists(), "{name}");
     }

@@ -24,10 +24,7 @@ const KNOWN: &[(&[&str], &str)] = &[
         &["--alpha_upsampler", "--alpha-upsampler"],
         "leave it out: alpha is enlarged beside the colours; --alpha drop leaves it out",
     ),
-    (
-        &["-dn", "--denoise_strength", "--denoise-strength"],
-        "srk upscale --help    lists what a picture can be told; --kappa and --steps change how much is made up",
-    ),
+    (&["-dn", "--denoise_strength", "--denoise-strength"], "--denoise 0..1"),
     (&["-z", "--model-scale"], "leave it out: a model knows its factor; -s asks for another"),
     (&["--max-vram", "--vram"], "--ram SIZE"),
     (&["--one_step"], "--steps 1"),

@@ -79,6 +79,12 @@ pub(super) fn run(args: Args) -> Result<()> {
             let keep = ["srk.step", "srk.recipe", "srk.license", "srk.assumed", DEGRADE];
             let mut extra: Vec<(&str, String)> =
                 keep.iter().filter_map(|k| Some((*k, file.metadata.get(*k)?.clone()))).collect();
+            // What was trained here is called as its run was.
+            if !file.metadata.contains_key("srk.recipe")
+                && let Some(run) = file.metadata.get("srk.run")
+            {
+                extra.push(("srk.recipe", run.clone()));
+            }
             extra.extend(license.map(|l| ("srk.license", l)));
             let metadata = config.metadata(&extra);
             // Refuse what could not be opened again.

@@ -170,8 +170,12 @@ impl Sizes {
         }
         let factor = (to.0 as f64 / from.0.max(1) as f64).max(to.1 as f64 / from.1.max(1) as f64);
         // Rounding of a side alone is no resampling.
-        (factor > model as f64 * 1.02 && to.0.max(to.1) > from.0.max(from.1) * model + 1)
-            .then(|| format!("the model makes {model}x, plain resampling the rest of {factor:.4}x"))
+        (factor > model as f64 * 1.02 && to.0.max(to.1) > from.0.max(from.1) * model + 1).then(
+            || {
+                let factor = (factor * 1e4).round() / 1e4;
+                format!("the model makes {model}x, plain resampling the rest of {factor}x")
+            },
+        )
     }
 }
 

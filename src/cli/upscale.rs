@@ -135,7 +135,7 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     let models = Models::open(&args.model, &args.sampling, &args.device, args.precision)?;
     models.check(args.denoise)?;
     let system = models.any().system();
-    let Jobs { jobs, left_out } = args.jobs(places, system)?;
+    let Jobs { jobs, left_out } = args.jobs(places, models.name(), system)?;
     let stop = common::stop_on_signals()?;
     let started = Instant::now();
     let mut out = Output;

@@ -210,13 +210,13 @@ impl Network for AttentiveGrid {
     fn rolling_bytes(&self, width: usize, rows: usize, steps: usize) -> Option<u64> {
         let (c, blocks) = (self.config.channels, self.config.blocks);
         let image = 3 * self.config.scale * self.config.scale;
-        // Queues let go of whole pieces, which have a block above and one below.
+        // Layers are given a block above a piece and one below; queues let go of whole pieces.
         let (kept, piece) = (BLOCK + 1, rows + 2 * BLOCK);
         let convolutions = DEPTH * blocks + 3;
         let windows = kept * (c * (convolutions - 1) + image);
-        let block_inputs = blocks * c * (BLOCK * DEPTH + 2 * piece);
-        let skip = c * (BLOCK * (convolutions - 2) + 2 * piece);
-        let state = image * (BLOCK * convolutions + 2 * piece);
+        let block_inputs = blocks * c * (BLOCK * DEPTH + 2 * rows);
+        let skip = c * (BLOCK * (convolutions - 2) + 2 * rows);
+        let state = image * (BLOCK * convolutions + 2 * rows);
         // A layer's input and output beside the tail's three images, or the step's four.
         let passing = piece * (2 * c + 4 * image);
         let floats = steps * (windows + block_inputs + skip + state) - state + passing;

@@ -159,9 +159,14 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Takes the rows that follow those taken before.
-    pub fn push(&mut self, rows: Rows) {
-        self.rows.push_back(rows);
+    /// Takes the rows that follow those taken before; what surrounds them is let go.
+    ///
+    /// # Errors
+    /// If they are not on the CPU.
+    pub fn push(&mut self, rows: &Rows) -> Result<()> {
+        let at = rows.at.clone();
+        self.rows.push_back(Rows { first: at.start, map: rows.tensor()?, at, scale: rows.scale });
+        Ok(())
     }
 
     /// The rows `wanted` as a tensor; zeros where there are none.

@@ -355,7 +355,7 @@ mod tests {
         let settings = Settings { steps: None, seed: 1, tile: TileSize::Auto, memory: 0 };
         let like = Outline::of(&Image::new(1, 1, Color::Rgb, Depth::Eight));
         for (from, megabytes) in
-            [((4000, 3000), 1000), ((8000, 4000), 1300), ((10_000, 10_000), 2000)]
+            [((4000, 3000), 1000), ((8000, 4000), 1500), ((10_000, 10_000), 2000)]
         {
             for format in [Format::Png, Format::Jpeg, Format::Tiff] {
                 let output = Outline { width: 4 * from.0, height: 4 * from.1, ..like.clone() };

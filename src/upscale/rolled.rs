@@ -21,9 +21,9 @@ use crate::nn::rolling::{BLOCK, Rows};
 
 /// About so many low-resolution pixels pass at once: few enough for caches, enough for the blocks above and below
 /// to cost little.
-const PIXELS: usize = 1 << 16;
+const PIXELS: usize = 1 << 15;
 /// Fewer rows would be mostly those blocks.
-const LEAST_ROWS: usize = 4 * BLOCK;
+const LEAST_ROWS: usize = 2 * BLOCK;
 
 /// The plan for a picture of `size` (width, height); none if the network cannot roll, the picture is not higher than
 /// a piece, or `memory` bytes do not suffice.

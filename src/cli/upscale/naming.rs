@@ -111,7 +111,7 @@ impl Args {
     }
 
     /// The pictures and their outputs.
-    pub(super) fn jobs(&self, places: Places, system: &System) -> Result<Jobs> {
+    pub(super) fn jobs(&self, places: Places, model: &str, system: &System) -> Result<Jobs> {
         let Naming { template, suffix, overwrite, skip_existing } = &self.naming;
         let piped = places.is_piped();
         let given = template.clone().or_else(|| suffix.clone());
@@ -119,7 +119,7 @@ impl Args {
             Template::parse(text).map_err(|cause| usage("a name cannot be made", &cause, ""))
         };
         let beside = plain(&format!("{{stem}}{}", self.sizes.suffix(system.scale())))?;
-        let model = Path::new(&system.name).file_stem().unwrap_or_default().to_string_lossy();
+        let model = Path::new(model).file_stem().unwrap_or_default().to_string_lossy();
         if let Some(template) = given.as_ref().filter(|template| template.format().is_some())
             && self.encoding.is_format_given()
             && self.encoding.format(piped) != template.format()

@@ -73,7 +73,7 @@ impl<'a> Rolling<'a> {
             return self.stem.pass(low, last, |tape, low, _| trunk.low.forward(tape, low));
         };
         if let Some(low) = low {
-            self.low.push(low);
+            self.low.push(&low)?;
         }
         let (queue, scale) = (&self.low, self.network.config.scale);
         let made = self.stem.pass(state, last, |tape, state, rows| {
@@ -104,7 +104,7 @@ impl Block {
         let (block, linear) = &trunk.blocks[i];
         let mut rows = rows;
         if let Some(rows) = &rows {
-            self.input.push(rows.clone());
+            self.input.push(rows)?;
         }
         let depth = self.convs.len();
         for (k, window) in self.convs.iter_mut().enumerate() {
@@ -146,7 +146,7 @@ impl RollingCall for Rolling<'_> {
         let mut rows = self.stem(low, state, last)?;
         let Some(told) = &self.told else { return Ok(None) };
         if let Some(rows) = &rows {
-            self.skip.push(rows.clone());
+            self.skip.push(rows)?;
         }
         let trunk = self.trunk;
         for (i, block) in self.blocks.iter_mut().enumerate() {
