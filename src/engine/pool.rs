@@ -1,8 +1,9 @@
 //! Recycled CPU buffers.
 //!
 //! A fresh allocation of some megabytes costs a page fault every 4 KiB, about a third of the time of
-//! the convolution that fills it. Freed buffers are kept by length and handed out again.
-use std::collections::HashMap;
+//! the convolution that fills it. Freed buffers are kept and handed out again, also for somewhat shorter ones; where
+//! there is no room for all, those that were not asked for the longest are given back.
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -66,9 +67,14 @@ impl Drop for Beside {
     }
 }
 
-/// Freed buffers of one element type by length, as untyped vectors.
-type Shelves = HashMap<usize, Vec<Kept>>;
-type Kept = Box<dyn std::any::Any + Send>;
+/// Freed buffers of one element type by capacity, each shelf with the latest last.
+type Shelves = BTreeMap<usize, Vec<Kept>>;
+
+/// A freed buffer as an untyped vector, and when it was freed.
+struct Kept {
+    vec: Box<dyn std::any::Any + Send>,
+    at: u64,
+}
 
 #[derive(Default)]
 struct Pool {
@@ -77,6 +83,8 @@ struct Pool {
     free_bytes: usize,
     /// Of buffers that are not small and in use.
     used_bytes: usize,
+    /// Buffers freed so far.
+    freed: u64,
 }
 
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
@@ -91,29 +99,43 @@ impl Pool {
         if size_of::<T>() == 4 { &mut self.f32 } else { &mut self.f64 }
     }
 
-    /// A kept buffer of `len` elements.
+    /// A kept buffer of `len` elements' capacity, or up to a quarter more.
     fn take<T: Real>(&mut self, len: usize) -> Option<Kept> {
-        let found = self.shelves::<T>().get_mut(&len)?.pop()?;
-        self.free_bytes -= len * size_of::<T>();
+        let shelves = self.shelves::<T>();
+        let (&capacity, shelf) = shelves.range_mut(len..=len + len / 4).next()?;
+        let found = shelf.pop()?;
+        if shelf.is_empty() {
+            shelves.remove(&capacity);
+        }
+        self.free_bytes -= capacity * size_of::<T>();
         Some(found)
     }
 
-    /// Takes buffers out until `more` bytes have room in the budget; the caller frees them, unlocked.
+    /// Takes buffers out, those freed first, until `more` bytes have room in the budget; the caller frees them,
+    /// unlocked.
     fn evict(&mut self, more: usize) -> Vec<Kept> {
         let budget = BUDGET_BYTES.load(Ordering::Relaxed);
         let mut out = Vec::new();
         while self.free_bytes > 0
             && self.used_bytes.saturating_add(self.free_bytes).saturating_add(more) > budget
         {
-            for (shelves, size) in [(&mut self.f32, 4), (&mut self.f64, 8)] {
-                let Some(len) = shelves.iter().find(|(_, v)| !v.is_empty()).map(|(&len, _)| len)
-                else {
-                    continue;
-                };
-                out.extend(shelves.get_mut(&len).and_then(Vec::pop));
-                self.free_bytes -= len * size;
-                break;
+            let oldest = |shelves: &Shelves| {
+                let first =
+                    |(&capacity, shelf): (&usize, &Vec<Kept>)| Some((shelf.first()?.at, capacity));
+                shelves.iter().filter_map(first).min()
+            };
+            let (shelves, capacity, size) = match (oldest(&self.f32), oldest(&self.f64)) {
+                (Some(a), Some(b)) if b < a => (&mut self.f64, b.1, 8),
+                (Some(a), _) => (&mut self.f32, a.1, 4),
+                (None, Some(b)) => (&mut self.f64, b.1, 8),
+                (None, None) => break,
+            };
+            let Some(shelf) = shelves.get_mut(&capacity) else { break };
+            out.push(shelf.remove(0));
+            if shelf.is_empty() {
+                shelves.remove(&capacity);
             }
+            self.free_bytes -= capacity * size;
         }
         out
     }
@@ -131,7 +153,7 @@ impl<T: Real> Buffer<T> {
     /// `len` elements of unspecified value: the caller writes every one.
     pub fn new(len: usize) -> Self {
         let (mut vec, counted) = match len >= SMALLEST {
-            true => (Self::recycled(len), len * size_of::<T>()),
+            true => Self::recycled(len),
             // Not worth a lock.
             false => (vec![T::default(); len], 0),
         };
@@ -141,18 +163,25 @@ impl<T: Real> Buffer<T> {
         Self { vec, counted }
     }
 
-    fn recycled(len: usize) -> Vec<T> {
-        let bytes = len * size_of::<T>();
+    /// A vector of `len` elements, and the bytes that it counts.
+    fn recycled(len: usize) -> (Vec<T>, usize) {
         let mut pool = lock();
-        let found = pool.take::<T>(len);
+        let found = pool.take::<T>(len).and_then(|kept| kept.vec.downcast::<Vec<T>>().ok());
+        let capacity = found.as_ref().map_or(len, |vec| vec.capacity());
+        let bytes = capacity * size_of::<T>();
         let evicted = if found.is_none() { pool.evict(bytes) } else { Vec::new() };
         pool.used_bytes += bytes;
         drop(pool);
         drop(evicted);
-        match found.and_then(|kept| kept.downcast::<Vec<T>>().ok()) {
-            Some(vec) => *vec,
+        let vec = match found {
+            Some(mut vec) => {
+                // What lies between is of an earlier use.
+                vec.resize(len, T::default());
+                *vec
+            }
             None => vec![T::default(); len],
-        }
+        };
+        (vec, bytes)
     }
 
     /// `len` zeros.
@@ -184,20 +213,45 @@ impl<T: Real> DerefMut for Buffer<T> {
 
 impl<T: Real> Drop for Buffer<T> {
     fn drop(&mut self) {
-        let len = self.vec.len();
-        if len < SMALLEST && self.counted == 0 {
+        let capacity = self.vec.capacity();
+        if capacity < SMALLEST && self.counted == 0 {
             return;
         }
-        let bytes = len * size_of::<T>();
+        let bytes = capacity * size_of::<T>();
         let mut pool = lock();
         pool.used_bytes -= self.counted;
         let budget = BUDGET_BYTES.load(Ordering::Relaxed);
         let fits = pool.free_bytes + bytes <= LIMIT_BYTES.load(Ordering::Relaxed)
             && pool.used_bytes.saturating_add(pool.free_bytes + bytes) <= budget;
-        if len >= SMALLEST && fits {
+        if capacity >= SMALLEST && fits {
             pool.free_bytes += bytes;
-            let vec = std::mem::take(&mut self.vec);
-            pool.shelves::<T>().entry(len).or_default().push(Box::new(vec));
+            pool.freed += 1;
+            let kept = Kept { vec: Box::new(std::mem::take(&mut self.vec)), at: pool.freed };
+            pool.shelves::<T>().entry(capacity).or_default().push(kept);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freed_buffer_serves_shorter_ones_and_is_whole_again() {
+        // Lengths that no other test asks for.
+        let len = 5_000_011;
+        let first = Buffer::<f64>::zeros(len);
+        let at = first.as_ptr();
+        drop(first);
+        let shorter = Buffer::<f64>::new(len - len / 6);
+        assert_eq!((shorter.as_ptr(), shorter.len()), (at, len - len / 6));
+        drop(shorter);
+        let again = Buffer::<f64>::new(len);
+        assert_eq!((again.as_ptr(), again.len()), (at, len));
+        let other = Buffer::<f64>::new(len / 2);
+        assert_ne!(other.as_ptr(), at);
+        let beside = Beside::new(1 << 20);
+        assert!(lock().used_bytes >= (1 << 20) + 8 * len);
+        drop(beside);
     }
 }

@@ -18,17 +18,16 @@ const ALIGN: usize = 8;
 /// Fewer rows would be mostly surroundings.
 const LEAST_ROWS: usize = 64;
 
-/// Rows of a strip of a map of `width` columns.
-pub fn rows(width: usize) -> usize {
-    (STRIP_PIXELS / width.max(1)).max(LEAST_ROWS).next_multiple_of(ALIGN)
+/// Rows of a strip of a map of `width` x `height`: equal ones, whose buffers serve one after the other.
+fn rows(width: usize, height: usize) -> usize {
+    let most = (STRIP_PIXELS / width.max(1)).max(LEAST_ROWS).next_multiple_of(ALIGN);
+    let strips = height.div_ceil(most).max(1);
+    height.div_ceil(strips).next_multiple_of(ALIGN)
 }
 
 /// Rows of the tallest strip of a map, with those around it.
 pub fn tallest(width: usize, height: usize) -> usize {
-    let rows = rows(width);
-    let last = height % rows;
-    let tallest = if height > rows && last < rows / 2 { rows + last } else { rows };
-    (tallest + 2 * HALO).min(height)
+    (rows(width, height) + 2 * HALO).min(height)
 }
 
 /// Where a strip is.
@@ -50,7 +49,7 @@ pub fn in_strips(
     mut body: impl FnMut(&mut Tape, &Var, Strip) -> Result<Var>,
 ) -> Result<Var> {
     let [n, height, width, channels] = x.value().nhwc("strips")?;
-    let rows = rows(width);
+    let rows = rows(width, height);
     let cpu = x.value().device() == Device::Cpu && x.value().dtype() == DType::F32;
     if !(tape.is_inference() && cpu && n == 1 && height > rows) {
         return body(tape, &x, Strip { rows: 0..height, of_map: 0..height });
@@ -61,7 +60,7 @@ pub fn in_strips(
     let mut above: Vec<f32> = Vec::new();
     let mut start = 0;
     while start < height {
-        let end = if height - start < rows + rows / 2 { height } else { start + rows };
+        let end = (start + rows).min(height);
         let bottom = (end + HALO).min(height);
         let first = above.len() / line;
         let strip = cut(&map, &above, start..bottom, line)?;
@@ -129,6 +128,6 @@ mod tests {
             sums(tape, x, strip.rows)
         });
         assert_eq!(y.unwrap().value().cpu::<f32>().unwrap(), whole.value().cpu::<f32>().unwrap());
-        assert_eq!(count, 5);
+        assert_eq!(count, 6);
     }
 }

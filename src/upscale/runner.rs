@@ -5,7 +5,7 @@ use crate::diffusion::sampler::{PixelNoise, Walk, condition};
 use crate::diffusion::system::System;
 use crate::engine::cuda::Graph;
 use crate::engine::device::Device;
-use crate::engine::pool::{self, Beside};
+use crate::engine::pool::Beside;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::imaging::color::{luma_of, with_luma};
@@ -155,20 +155,15 @@ impl<'a> Runner<'a> {
                 batch.noise.move_to(&inputs.places)?;
                 batch
             }
-            None => {
-                // Buffers of tiles of another size will not be asked for again.
-                pool::clear();
-                Batch {
-                    walk: Walk::new(&self.system.config.diffusion, low[0], self.steps, &device)?,
-                    low: Tensor::from_slice_on(&device, &inputs.low, &low)?,
-                    y0: Tensor::from_slice_on(&device, &inputs.y0, &high)?,
-                    told: inputs.told(&device)?,
-                    noise: PixelNoise::new(&device, self.seed, &inputs.places)?
-                        .repeating(self.period),
-                    runs: 0,
-                    graph: None,
-                }
-            }
+            None => Batch {
+                walk: Walk::new(&self.system.config.diffusion, low[0], self.steps, &device)?,
+                low: Tensor::from_slice_on(&device, &inputs.low, &low)?,
+                y0: Tensor::from_slice_on(&device, &inputs.y0, &high)?,
+                told: inputs.told(&device)?,
+                noise: PixelNoise::new(&device, self.seed, &inputs.places)?.repeating(self.period),
+                runs: 0,
+                graph: None,
+            },
         };
         inputs.taken();
         // Noise that repeats is drawn elsewhere and copied, which cannot be recorded.
