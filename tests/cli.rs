@@ -425,9 +425,9 @@ fn training_refuses_what_it_cannot_use() {
 
 /// The last event of a picture.
 fn file_event(out: &str) -> serde_json::Value {
-    let events =
+    let mut events =
         out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    events.filter(|e| e["event"] == "file").last().expect("an event of a file")
+    events.rfind(|e| e["event"] == "file").expect("an event of a file")
 }
 
 /// A JPEG goes to the model for pictures as they are, which is told its quality; a clean PNG to the other.

@@ -133,7 +133,7 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         if tensors {
             let all = system.network.state();
             let of = |p: &Parameter| (p.name().to_owned(), json!(p.value().shape()));
-            record["tensors"] = all.iter().map(|p| of(p)).collect::<serde_json::Map<_, _>>().into();
+            record["tensors"] = all.iter().map(of).collect::<serde_json::Map<_, _>>().into();
         }
         print(record);
         return Ok(());

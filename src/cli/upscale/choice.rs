@@ -28,13 +28,13 @@ pub(super) fn denoise(text: &str) -> std::result::Result<Denoise, String> {
 /// The models of a run.
 pub(super) enum Models {
     /// The one that was named.
-    One(Upscaler),
+    One(Box<Upscaler>),
     /// One for pictures as they are and one for clean ones, chosen by what each picture shows.
     Auto {
         /// For pictures as they are.
-        photo: Upscaler,
+        photo: Box<Upscaler>,
         /// For clean ones.
-        clean: Upscaler,
+        clean: Box<Upscaler>,
     },
 }
 
@@ -50,10 +50,10 @@ impl Models {
             common::place(system, device, precision)
         };
         match model.is_auto() {
-            false => Ok(Self::One(place(model.open()?)?)),
+            false => Ok(Self::One(Box::new(place(model.open()?)?))),
             true => {
                 let [photo, clean] = System::embedded().map(|name| place(System::open(name)?));
-                Ok(Self::Auto { photo: photo?, clean: clean? })
+                Ok(Self::Auto { photo: Box::new(photo?), clean: Box::new(clean?) })
             }
         }
     }
