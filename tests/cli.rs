@@ -269,7 +269,7 @@ fn bad_arguments_are_usage_errors() {
     b.srk(&["upscale", "in.png", "out.png", "--ram", "1k"]).failed(5, &["memory", "--ram"]);
 }
 
-/// A weights file of the default model, to damage.
+/// A weights file of the binary, to damage.
 fn weights() -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/srk-x4.safetensors")).unwrap()
 }

@@ -271,7 +271,7 @@ fn eval_measures_what_can_be_measured() {
     assert!(run.out.contains("mean of 1"), "{}", run.out);
 }
 
-/// A weights file of the default model.
+/// A weights file of the binary.
 fn weights() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/srk-x4.safetensors")
 }

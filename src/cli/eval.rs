@@ -309,7 +309,11 @@ fn enlarge(
     let memory = common::memory_for(upscaler, common::available_memory() / 2)?;
     let steps = args.steps.map(|n| n as usize);
     let settings = Settings { steps, seed: args.seed, tile: TileSize::Auto, memory };
-    let plan = upscale::plan(upscaler, low.width, low.height, &settings)?;
+    let mut plan = upscale::plan(upscaler, low.width, low.height, &settings)?;
+    // As `srk upscale` does.
+    if upscaler.system().knows_damage() {
+        plan.damage = imaging::damage::seen(low)?.damage();
+    }
     let progress = Progress::new(name, (plan.tiles.len() * plan.steps) as u64);
     let told = &mut |done: usize, all: usize| {
         progress.at(done as u64, all as u64);

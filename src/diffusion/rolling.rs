@@ -45,7 +45,15 @@ struct Call<'a> {
 }
 
 impl<'a> RollingWalk<'a> {
-    /// A walk of `steps` calls over an image that is enlarged `scale` times; none if `network` cannot do it.
+    /// Whether images can go through `network` so: states that are not its input are none.
+    pub fn is_possible(network: &dyn Network, diffusion: &Diffusion) -> bool {
+        let chain = diffusion.process.chain();
+        let plain = (1..=chain.steps()).all(|t| chain.input_scale(t) == 1.0);
+        plain && network.has_first_call() && network.first_stage().is_none()
+    }
+
+    /// A walk of `steps` calls over an image that is enlarged `scale` times, at most `most` rows at a time; none if
+    /// `network` cannot do it.
     ///
     /// # Errors
     /// If memory is full.
@@ -54,18 +62,17 @@ impl<'a> RollingWalk<'a> {
         diffusion: &Diffusion,
         steps: usize,
         noise: Noise,
-        scale: usize,
+        (scale, most): (usize, usize),
     ) -> Result<Option<Self>> {
         let chain = diffusion.process.chain();
         let t = respaced(chain.steps(), steps);
-        // States that are not the network's input are a matter of noise levels, which such networks do not know.
-        if !network.has_first_call() || t.iter().any(|&at| chain.input_scale(at) != 1.0) {
+        if !Self::is_possible(network, diffusion) {
             return Ok(None);
         }
         let mut calls = Vec::with_capacity(t.len());
         for (k, &at) in t.iter().enumerate() {
             let told = Tensor::from_vec(vec![f32::from_f64(chain.time(at))], &[1]);
-            let Some(network) = network.rolling(k == 0, &told)? else { return Ok(None) };
+            let Some(network) = network.rolling(k == 0, &told, most)? else { return Ok(None) };
             let factors = factors(diffusion, &chain, at, t.get(k + 1));
             let needs_y0 = factors.looks_at_y0();
             let factors = StepFactors::new(&Device::Cpu, factors)?;
@@ -76,21 +83,27 @@ impl<'a> RollingWalk<'a> {
         Ok(Some(Self { calls, start: Tensor::from_vec(start, &[1, 3]), noise, scale }))
     }
 
-    /// Takes the next rows of the condition, the `last` ones or not, and gives the rows of the clean image, in
-    /// `[-1, 1]`, that they suffice for.
+    /// Whether the whole image was given.
+    pub fn is_done(&self) -> bool {
+        self.calls.last().is_none_or(|call| call.network.is_done())
+    }
+
+    /// Takes the next rows of the condition, the `last` ones or not, and gives rows of the clean image, in `[-1, 1]`,
+    /// that they suffice for; after the last ones again and again, until it is done.
     ///
     /// # Errors
     /// If shapes do not fit, or those of `enlarged`.
     pub fn pass(
         &mut self,
-        condition: &Rows,
+        condition: Option<&Rows>,
         last: bool,
         enlarged: &mut Enlarged<'_>,
     ) -> Result<Option<Rows>> {
-        let mut rows = None;
+        let (mut rows, mut last) = (None, last);
         for k in 0..self.calls.len() {
             let call = &mut self.calls[k];
-            let output = call.network.pass(Some(condition.clone()), rows.take(), last)?;
+            let output = call.network.pass(condition.cloned(), rows.take(), last)?;
+            last = call.network.is_done();
             let Some(output) = output else {
                 // Later calls must not miss their condition.
                 continue;

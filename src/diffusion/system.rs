@@ -8,6 +8,7 @@ use super::latent;
 use super::sampler::Diffusion;
 use crate::engine::device::{DType, Device};
 use crate::error::{Error, Report, Result};
+use crate::models::damage::Damage;
 use crate::models::weights::WeightsFile;
 use crate::models::{ModelConfig, Network, most_numbers, run_folder};
 
@@ -114,6 +115,11 @@ impl System {
     pub fn knows_damage(&self) -> bool {
         let clean = self.metadata.get(DEGRADE).is_some_and(|preset| preset == "bicubic");
         self.network.takes_damage() && !clean
+    }
+
+    /// What the network is told of a picture that shows the damage `seen`: nothing but what it met in training.
+    pub fn told(&self, seen: Damage) -> Damage {
+        if self.knows_damage() { seen } else { Damage::CLEAN }
     }
 
     /// Calls of the network a picture takes unless the user says otherwise.

@@ -198,9 +198,14 @@ impl Network for AttentiveGrid {
         true
     }
 
-    fn rolling(&self, first: bool, t: &Tensor) -> Result<Option<Box<dyn RollingCall + '_>>> {
+    fn rolling(
+        &self,
+        first: bool,
+        t: &Tensor,
+        most: usize,
+    ) -> Result<Option<Box<dyn RollingCall + '_>>> {
         let trunk = if first { &self.first } else { &self.later };
-        Ok(Some(Box::new(rolling::Rolling::new(self, trunk, t.try_clone()?))))
+        Ok(Some(Box::new(rolling::Rolling::new(self, trunk, t.try_clone()?, most))))
     }
 
     fn forward_first(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {

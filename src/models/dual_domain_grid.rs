@@ -1,4 +1,4 @@
-//! The default model: dual-domain blocks on a pixel-unshuffled grid at the low resolution.
+//! The default model of srk 0.1: dual-domain blocks on a pixel-unshuffled grid at the low resolution.
 //!
 //! In the spirit of the published `DualDomainUNet`, freed of its faults: block-wise DCT,
 //! no statistics over the map, the step t seen by every block, all work at the low resolution. With

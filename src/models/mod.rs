@@ -301,13 +301,19 @@ pub trait Network: Send + Sync {
         false
     }
 
-    /// A call at `t` `[1]` (the `first` of a chain or a later one) that goes over one image from top to bottom, with
-    /// the bits of [`forward`](Self::forward); none where the network cannot. The first call is given no state.
+    /// A call at `t` `[1]` (the `first` of a chain or a later one) that goes over one image from top to bottom, at most
+    /// `most` rows at a time, with the bits of [`forward`](Self::forward); none where the network cannot. The first
+    /// call is given no state.
     ///
     /// # Errors
     /// If memory is full.
-    fn rolling(&self, first: bool, t: &Tensor) -> Result<Option<Box<dyn RollingCall + '_>>> {
-        let (_, _) = (first, t);
+    fn rolling(
+        &self,
+        first: bool,
+        t: &Tensor,
+        most: usize,
+    ) -> Result<Option<Box<dyn RollingCall + '_>>> {
+        let (_, _, _) = (first, t, most);
         Ok(None)
     }
 

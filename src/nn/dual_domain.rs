@@ -87,7 +87,7 @@ impl DualDomainBlock {
     }
 }
 
-/// The block of the default model: bounded receptive field and no statistics over the map.
+/// The block of `dual-domain-grid`: bounded receptive field and no statistics over the map.
 ///
 /// The DCT works on aligned 8x8 blocks, so that coefficients mean the same at every image size; its
 /// 1x1 product has no bias, which would be a spike in the corner of each block. Both transformed

@@ -98,17 +98,30 @@ fn joined(like: &Tensor, wanted: Range<usize>, scale: usize, parts: &[&Rows]) ->
 }
 
 /// One layer of 3x3 convolutions, and how far it is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Window {
     /// The rows that the next ones look at.
     kept: Option<Rows>,
     /// The first row that is not made yet.
     next: usize,
+    /// Rows that are made at a time: at the end of a map the layers would else hand on all that they are behind.
+    most: usize,
+    done: bool,
 }
 
 impl Window {
-    /// Takes the rows that follow those taken before, the `last` ones or not, and gives the rows that the layer can
-    /// make now. `layer` is given some rows of the map, as many of which it gives back, and where they are; the first
+    /// A layer at its start that makes at most `most` rows at a time, a multiple of [`BLOCK`].
+    pub const fn new(most: usize) -> Self {
+        Self { kept: None, next: 0, most, done: false }
+    }
+
+    /// Whether the map is made.
+    pub const fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Takes the rows that follow those taken before, the `last` ones or not, and gives rows that the layer can
+    /// make now; of the last ones in several passes. `layer` is given some rows of the map, as many of which it gives back, and where they are; the first
     /// and the last [`BLOCK`] of a piece of the map may come out wrong.
     ///
     /// # Errors
@@ -119,13 +132,17 @@ impl Window {
         last: bool,
         layer: impl FnOnce(&mut Tape, &Var, Range<usize>) -> Result<Var>,
     ) -> Result<Option<Rows>> {
+        if self.done || (rows.is_none() && !last) {
+            return Ok(None);
+        }
         let parts: Vec<Rows> = self.kept.take().into_iter().chain(rows).collect();
         let (Some(first), Some(end)) = (parts.first(), parts.last().map(|rows| rows.at.end)) else {
             return Ok(None);
         };
         let scale = first.scale;
         let parts: Vec<&Rows> = parts.iter().collect();
-        let stop = if last { end } else { (end / BLOCK * BLOCK).saturating_sub(BLOCK) };
+        let known = if last { end } else { (end / BLOCK * BLOCK).saturating_sub(BLOCK) };
+        let stop = known.min(self.next + self.most);
         let keep = |from: usize| {
             let from = from.saturating_sub(1);
             let kept = joined(&parts[0].map, from..end, scale, &parts)?;
@@ -138,7 +155,8 @@ impl Window {
         let seen = self.next.saturating_sub(BLOCK)..end;
         let mut tape = Tape::inference();
         let input = joined(&parts[0].map, seen.clone(), scale, &parts)?;
-        self.kept = if last { None } else { keep(stop)? };
+        self.done = last && stop == end;
+        self.kept = if self.done { None } else { keep(stop)? };
         drop(parts);
         let input = tape.input(input);
         let wanted = [self.next - seen.start, stop - seen.start];
@@ -190,7 +208,7 @@ impl Queue {
 /// One call of a network that goes over its images from top to bottom.
 pub trait RollingCall {
     /// Takes the next rows of the condition and of the state, in low-resolution rows, the `last` ones or not, and
-    /// gives the rows of its output that they suffice for.
+    /// gives rows of its output that they suffice for; after the last ones again and again, until it is done.
     ///
     /// # Errors
     /// If shapes do not fit or memory is full.
@@ -200,4 +218,7 @@ pub trait RollingCall {
         state: Option<Rows>,
         last: bool,
     ) -> Result<Option<Rows>>;
+
+    /// Whether all rows of the output were given.
+    fn is_done(&self) -> bool;
 }

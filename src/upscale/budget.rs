@@ -173,7 +173,10 @@ impl Budget {
             let tile = TileSize::Side(side.div_ceil(parts));
             self.plan_in(upscaler, wanted, &Settings { tile, ..*settings }, u64::MAX).ok()
         };
+        // Also without tiles, where the picture can go through from top to bottom.
+        let whole = self.plan_in(upscaler, wanted, settings, u64::MAX).ok();
         let roomy = (1..=side).map_while(of_parts).take_while(|plan| plan.effort() <= CRAWL);
+        let roomy = roomy.chain(whole.filter(|plan| plan.effort() <= CRAWL));
         let tiles = roomy.map(|plan| plan.memory).min()?;
         Some(self.fixed(upscaler, wanted).saturating_add(tiles))
     }

@@ -249,7 +249,7 @@ pub fn plan_bands(
     let fitting = usize::try_from(settings.memory / memory.max(1)).unwrap_or(usize::MAX);
     let batch = if on_gpu { fitting.clamp(1, tiles.len().max(1)) } else { 1 };
     let memory = memory * batch as u64 + held;
-    let damage = Damage::default();
+    let damage = system.told(Damage::default());
     let band = held;
     Ok(Plan {
         padded,

@@ -34,7 +34,8 @@ pub(super) fn plan(
     memory: u64,
     band: BandCost,
 ) -> Option<Plan> {
-    if system.network.channels() != 3 {
+    let possible = RollingWalk::is_possible(&*system.network, &system.config.diffusion);
+    if system.network.channels() != 3 || !possible {
         return None;
     }
     let most = (PIXELS / width.max(1)).next_multiple_of(BLOCK).max(LEAST_ROWS);
@@ -62,7 +63,7 @@ pub(super) fn plan(
         blended: false,
         memory: cost(rows)?,
         band: rows as u64 * band.row,
-        damage: Damage::default(),
+        damage: system.told(Damage::default()),
         period: None,
         rolled: Some(rows),
     })
@@ -92,7 +93,9 @@ impl Picture<'_> {
         let (network, scale) = (&*self.system.network, self.system.scale());
         let (diffusion, steps) = (&self.system.config.diffusion, self.plan.steps);
         let noise = Noise { seed, place: [0, 0], period: self.plan.period };
-        let Some(mut walk) = RollingWalk::new(network, diffusion, steps, noise, scale)? else {
+        let Some(mut walk) =
+            RollingWalk::new(network, diffusion, steps, noise, (scale, self.rows))?
+        else {
             unreachable!("the plan asked the network")
         };
         let told = Tensor::from_slice_on(&Device::Cpu, &self.plan.damage.told(), &[1, TOLD])?;
@@ -109,8 +112,15 @@ impl Picture<'_> {
                 let (y0, _) = enlarged(self.image, self.plan, self.system, self.region(&rows))?;
                 Ok(Tensor::from_vec(y0, &[1, rows.len() * scale, width * scale, 3]))
             };
-            if let Some(made) = walk.pass(&seen, last, &mut high)? {
-                pieces.add(made.values(made.at.clone())?, store)?;
+            let mut next = Some(&seen);
+            loop {
+                if let Some(made) = walk.pass(next.take(), last, &mut high)? {
+                    pieces.add(made.values(made.at.clone())?, store)?;
+                }
+                // The calls are behind each other; the last rows bring them to the end.
+                if !last || walk.is_done() {
+                    break;
+                }
             }
             on_call(rows.end.div_ceil(self.rows) * steps, calls)?;
         }

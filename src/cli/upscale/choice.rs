@@ -106,13 +106,11 @@ impl Models {
 
 /// What `system` is told of a picture.
 pub(super) fn told(system: &System, findings: &Findings, denoise: Denoise) -> Damage {
-    match (system.knows_damage(), denoise) {
-        // All that it has met.
-        (false, _) => Damage::CLEAN,
-        (true, Denoise::Auto) => findings.damage(),
-        (true, Denoise::Strength(0.0)) => Damage::CLEAN,
-        (true, Denoise::Strength(strength)) => findings.damage().scaled(strength),
-    }
+    system.told(match denoise {
+        Denoise::Auto => findings.damage(),
+        Denoise::Strength(0.0) => Damage::CLEAN,
+        Denoise::Strength(strength) => findings.damage().scaled(strength),
+    })
 }
 
 /// What was found in a picture and what its model was told, for programs.

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{Args, Tally, report::Output};
+use super::report::{Output, way};
+use super::{Args, Tally};
 use crate::cli::progress::in_words as time;
 use crate::cli::{common, print, voice};
 use crate::engine::memory::in_words as bytes;
@@ -134,15 +135,9 @@ fn line(
     };
     let views = if args.look.tta { " x 8 views" } else { "" };
     format!(
-        "{} -> {}  {}x{} -> {}x{}  {tiles} x {} step{}{views}  {} for tiles{}",
-        job.input.display(),
-        job.output.display(),
-        from.0,
-        from.1,
-        output.width,
-        output.height,
-        plan.steps,
-        if plan.steps == 1 { "" } else { "s" },
+        "{}  {tiles} x {}{views}  {} for tiles{}",
+        way(job, *from, output),
+        common::counted(plan.steps, "step"),
         bytes(memory(args, upscaler, planned)),
         about.map_or(String::new(), |seconds| format!("  about {}", time(seconds))),
     )

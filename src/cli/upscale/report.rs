@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::cli::common::counted;
 use crate::cli::progress::Progress;
 use crate::cli::{print, voice};
 use crate::error::{Error, Report};
@@ -133,6 +134,13 @@ impl Tally {
     }
 }
 
+/// From where to where a picture goes, and its sizes.
+pub(super) fn way(job: &Job, from: (usize, usize), output: &Outline) -> String {
+    let (input, name) = (job.input.display(), job.output.display());
+    let (width, height) = (output.width, output.height);
+    format!("{input} -> {name}  {}x{} -> {width}x{height}", from.0, from.1)
+}
+
 /// What the user sees: lines for people on standard error, JSON for programs on standard output.
 pub(super) struct Output;
 
@@ -181,15 +189,10 @@ impl Output {
             "tiles": tiles, "steps": steps, "seconds": seconds, "lost": losses,
             "notes": summary.notes, "model": summary.model, "damage": summary.damage}));
         self.say(&format!(
-            "{} -> {}  {}x{} -> {}x{}  {tiles} tile{} x {steps} step{}  {seconds:.1} s",
-            job.input.display(),
-            job.output.display(),
-            from.0,
-            from.1,
-            output.width,
-            output.height,
-            if *tiles == 1 { "" } else { "s" },
-            if *steps == 1 { "" } else { "s" },
+            "{}  {} x {}  {seconds:.1} s",
+            way(job, *from, output),
+            counted(*tiles, "tile"),
+            counted(*steps, "step"),
         ));
         for loss in losses {
             self.say(&format!("note: {} cannot hold the {loss}", format.name()));

@@ -27,17 +27,21 @@ pub(super) struct Rolling<'a> {
 }
 
 /// A block's convolutions, and its input for the attention.
-#[derive(Default)]
 struct Block {
     input: Queue,
     convs: Vec<Window>,
 }
 
 impl<'a> Rolling<'a> {
-    pub(super) fn new(network: &'a AttentiveGrid, trunk: &'a Trunk, time: Tensor) -> Self {
+    pub(super) fn new(
+        network: &'a AttentiveGrid,
+        trunk: &'a Trunk,
+        time: Tensor,
+        most: usize,
+    ) -> Self {
         let block = |depth: usize| Block {
             input: Queue::default(),
-            convs: (0..depth).map(|_| Window::default()).collect(),
+            convs: (0..depth).map(|_| Window::new(most)).collect(),
         };
         Self {
             network,
@@ -45,11 +49,11 @@ impl<'a> Rolling<'a> {
             time,
             told: None,
             low: Queue::default(),
-            stem: Window::default(),
+            stem: Window::new(most),
             skip: Queue::default(),
             blocks: trunk.blocks.iter().map(|(b, _)| block(b.depth())).collect(),
-            body: Window::default(),
-            tail: Window::default(),
+            body: Window::new(most),
+            tail: Window::new(most),
         }
     }
 
@@ -107,6 +111,7 @@ impl Block {
             self.input.push(rows)?;
         }
         let depth = self.convs.len();
+        let mut last = last;
         for (k, window) in self.convs.iter_mut().enumerate() {
             let input = &self.input;
             rows = window.pass(rows, last, |tape, x, at| {
@@ -127,6 +132,7 @@ impl Block {
                     }
                 }
             })?;
+            last = window.is_done();
         }
         if let Some(made) = &rows {
             self.input.forget(made.at.end);
@@ -149,8 +155,10 @@ impl RollingCall for Rolling<'_> {
             self.skip.push(rows)?;
         }
         let trunk = self.trunk;
+        let mut last = self.stem.is_done();
         for (i, block) in self.blocks.iter_mut().enumerate() {
             rows = block.pass(trunk, i, told, rows, last)?;
+            last = block.convs.last().is_none_or(Window::is_done);
         }
         let skip = &self.skip;
         let add = |tape: &mut Tape, x: &Var, at: Range<usize>| {
@@ -163,10 +171,13 @@ impl RollingCall for Rolling<'_> {
             self.skip.forget(made.at.end);
         }
         let scale = self.network.config.scale;
-        self.tail.pass(rows, last, |tape, x, _| {
+        self.tail.pass(rows, self.body.is_done(), |tape, x, _| {
             let image = trunk.tail.forward(tape, x)?;
             let image = tape.pixel_shuffle(&image, scale)?;
             tape.to_signed(&image)
         })
+    }
+    fn is_done(&self) -> bool {
+        self.tail.is_done()
     }
 }
