@@ -1,4 +1,4 @@
-//! Embeds the CUDA kernels: the prebuilt ones if they are of these sources, else what nvcc makes of them,
+//! Embeds the recipes and the CUDA kernels: the prebuilt ones if they are of these sources, else what nvcc makes of them,
 //! else none. Asks no GPU and no network. docs/building.md describes the variables.
 use std::env;
 use std::fmt::Write as _;
@@ -25,7 +25,7 @@ const FOLDERS: &[&str] = &["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_
 const ENVIRONMENTS: &[&str] = &["VIRTUAL_ENV", "CONDA_PREFIX"];
 
 fn main() -> ExitCode {
-    match embed() {
+    match recipes().and_then(|()| embed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             eprintln!("error: {text}");
@@ -34,9 +34,39 @@ fn main() -> ExitCode {
     }
 }
 
+/// The folders of the output and of the sources.
+fn folders() -> Result<(PathBuf, PathBuf)> {
+    let out = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
+    let root = env::var_os("CARGO_MANIFEST_DIR").ok_or("no manifest directory")?;
+    Ok((out.into(), root.into()))
+}
+
+/// Every file in recipes/ is a recipe of its name.
+fn recipes() -> Result<()> {
+    let (out, root) = folders()?;
+    let folder = root.join("recipes");
+    watch(&folder);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))? {
+        let path = entry.map_err(text)?.path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            names.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path));
+        }
+    }
+    names.sort();
+    let mut table =
+        format!("/// All recipes, by name.\npub const ALL: [Recipe; {}] = [\n", names.len());
+    for (name, path) in names {
+        let path = path.display().to_string();
+        writeln!(table, "    Recipe {{ name: {name:?}, text: include_str!({path:?}) }},")
+            .map_err(text)?;
+    }
+    table += "];\n";
+    write(&out.join("recipes.rs"), table.as_bytes())
+}
+
 fn embed() -> Result<()> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("no manifest directory")?);
+    let (out, root) = folders()?;
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=src/engine/cuda/sha256.rs");
     for variable in VARIABLES.iter().chain(FOLDERS).chain(ENVIRONMENTS) {
@@ -44,29 +74,31 @@ fn embed() -> Result<()> {
     }
     let kernels = pick(&root.join("kernels"), &out)?;
     let mut table = format!("static ORIGIN: &str = {:?};\n", kernels.origin);
-    table += "static IMAGES: &[Image] = &[\n";
-    for (arch, path) in &kernels.images {
-        let (number, ptx) = (arch.number, arch.ptx);
+    table += "static ARCHITECTURES: &[Arch] = &[\n";
+    for arch in &kernels.archs {
+        let (name, number, ptx) = (arch.file(), arch.number, arch.ptx);
+        writeln!(table, "    Arch {{ name: {name:?}, number: {number}, ptx: {ptx} }},")
+            .map_err(text)?;
+    }
+    table += "];\nstatic PACKS: &[(&str, &[u8])] = &[\n";
+    for (stem, path) in &kernels.packs {
         let path = path.display().to_string();
-        writeln!(
-            table,
-            "    Image {{ arch: {number}, ptx: {ptx}, bytes: include_bytes!({path:?}) }},"
-        )
-        .map_err(text)?;
+        writeln!(table, "    ({stem:?}, include_bytes!({path:?})),").map_err(text)?;
     }
     table += "];\n";
     write(&out.join("kernels.rs"), table.as_bytes())
 }
 
-/// The containers to embed, and what `srk doctor` says of them.
+/// The packs to embed, one for each source, and what `srk doctor` says of them.
 struct Kernels {
     origin: String,
-    images: Vec<(Arch, PathBuf)>,
+    archs: Vec<Arch>,
+    packs: Vec<(String, PathBuf)>,
 }
 
 impl Kernels {
     fn none(why: &str) -> Self {
-        Self { origin: format!("none: {why}"), images: Vec::new() }
+        Self { origin: format!("none: {why}"), archs: Vec::new(), packs: Vec::new() }
     }
 }
 
@@ -106,10 +138,12 @@ fn pick(folder: &Path, out: &Path) -> Result<Kernels> {
     };
     watch(folder);
     match nvcc.build(&sources, folder, out) {
-        Ok(images) if images.is_empty() => {
+        Ok((archs, _)) if archs.is_empty() => {
             Ok(Kernels::none("nothing in SRK_CUDA_ARCHS to build for"))
         }
-        Ok(images) => Ok(Kernels { origin: format!("built by nvcc {}", nvcc.version), images }),
+        Ok((archs, packs)) => {
+            Ok(Kernels { origin: format!("built by nvcc {}", nvcc.version), archs, packs })
+        }
         Err(why) if mode == "build" => Err(why),
         Err(why) => {
             println!("cargo:warning={stale}; nvcc failed, so this build has no GPU kernels");
@@ -124,14 +158,15 @@ fn prebuilt(folder: &Path, sources: &Sources) -> Result<Kernels> {
     let manifest = folder.join("prebuilt/manifest.txt");
     let manifest = fs::read_to_string(manifest).map_err(|_| "no prebuilt kernels")?;
     let mut origin = String::new();
-    let (mut listed, mut images) = (Vec::new(), Vec::new());
+    let (mut listed, mut archs, mut packs) = (Vec::new(), Vec::new(), Vec::new());
     for line in manifest.lines() {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["compiler", name, version] => origin = format!("prebuilt by {name} {version}"),
             ["source", hash, name] => listed.push((name.to_string(), hash.to_string())),
-            ["image", _, name] => {
-                let arch = name.strip_suffix(".bin").unwrap_or(name);
-                images.push((Arch::parse(arch)?, folder.join("prebuilt").join(name)));
+            ["architecture", name] => archs.push(Arch::parse(name)?),
+            ["pack", _, name] => {
+                let stem = name.strip_suffix(".bin").unwrap_or(name).to_owned();
+                packs.push((stem, folder.join("prebuilt").join(name)));
             }
             _ => {}
         }
@@ -139,7 +174,7 @@ fn prebuilt(folder: &Path, sources: &Sources) -> Result<Kernels> {
     if listed != sources.hashes() {
         return Err("the prebuilt kernels are not of these sources".into());
     }
-    Ok(Kernels { origin, images })
+    Ok(Kernels { origin, archs, packs })
 }
 
 /// `kernels/*.cu` and `*.cuh`, by name.
@@ -239,14 +274,20 @@ impl Nvcc {
         found
     }
 
-    /// One container an architecture, of objects that are made again only if what they depend on changed.
-    fn build(&self, sources: &Sources, folder: &Path, out: &Path) -> Result<Vec<(Arch, PathBuf)>> {
+    /// One pack a source, of objects that are made again only if what they depend on changed.
+    #[allow(clippy::type_complexity)] // Said once, here: what [`Kernels`] holds.
+    fn build(
+        &self,
+        sources: &Sources,
+        folder: &Path,
+        out: &Path,
+    ) -> Result<(Vec<Arch>, Vec<(String, PathBuf)>)> {
         let names = env::var("SRK_CUDA_ARCHS").unwrap_or_else(|_| ARCHITECTURES.into());
         let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
         let mut archs = names.map(Arch::parse).collect::<Result<Vec<_>>>()?;
         archs.retain(|arch| self.knows(arch));
         let units: Vec<_> = sources.units().collect();
-        let work: Vec<_> = archs.iter().flat_map(|a| units.iter().map(move |u| (a, u))).collect();
+        let work: Vec<_> = units.iter().flat_map(|u| archs.iter().map(move |a| (a, u))).collect();
         let objects = in_parallel(&work, |(arch, (stem, source, hash))| {
             let hash =
                 sha256::hex(format!("{} {FLAGS:?} {PTX_VERSION} {hash}", self.version).as_bytes());
@@ -254,15 +295,16 @@ impl Nvcc {
             if !object.exists() {
                 self.compile(arch, source, folder, &object)?;
             }
-            Ok((stem, object))
+            Ok(object)
         })?;
-        let of_each = archs.into_iter().zip(objects.chunks(units.len().max(1)));
-        let containers = of_each.map(|(arch, objects)| {
-            let path = out.join(format!("{}.bin", arch.file()));
-            write(&path, &container(objects)?)?;
-            Ok((arch, path))
+        let of_each = units.iter().zip(objects.chunks(archs.len().max(1)));
+        let packs = of_each.map(|((stem, ..), objects)| {
+            let path = out.join(format!("{stem}.bin"));
+            write(&path, &pack(&archs, objects)?)?;
+            Ok((stem.clone(), path))
         });
-        containers.collect()
+        let packs = packs.collect::<Result<Vec<_>>>()?;
+        Ok((archs, packs))
     }
 
     fn knows(&self, arch: &Arch) -> bool {
@@ -303,17 +345,16 @@ impl Nvcc {
 }
 
 /// As src/engine/cuda/images.rs reads it; not compressed.
-fn container(objects: &[(&String, PathBuf)]) -> Result<Vec<u8>> {
+fn pack(archs: &[Arch], objects: &[PathBuf]) -> Result<Vec<u8>> {
     let length = |n: usize| u32::try_from(n).map(u32::to_le_bytes).map_err(text);
-    let mut payload = length(objects.len())?.to_vec();
-    for (stem, object) in objects {
-        let code = read(object)?;
-        for part in [&length(stem.len())?[..], stem.as_bytes(), &length(code.len())?, &code] {
-            payload.extend_from_slice(part);
-        }
+    let mut pack = [&b"SRK2"[..], &length(archs.len())?].concat();
+    for (arch, object) in archs.iter().zip(objects) {
+        let (name, code) = (arch.file(), read(object)?);
+        pack.extend([&length(name.len())?, name.as_bytes(), &[0; 4]].concat());
+        pack.extend((code.len() as u64).to_le_bytes());
+        pack.extend([&sha256::digest(&code)[..8], &length(code.len())?, &code].concat());
     }
-    let size = (payload.len() as u64).to_le_bytes();
-    Ok([&b"SRK1\0\0\0\0"[..], &size, &sha256::digest(&payload)[..8], &payload].concat())
+    Ok(pack)
 }
 
 /// Applies `work` to all items on as many threads as cargo grants, and returns the results in order.

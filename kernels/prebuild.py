@@ -61,17 +61,20 @@ def main():
     with futures.ProcessPoolExecutor(options.jobs) as pool:
         compiled = list(pool.map(compile_one, work))
 
-    files = {}
     for arch in ARCHITECTURES:
         modules = [(job[3], code) for job, code in zip(work, compiled) if job[4] == arch]
         if arch.startswith("compute_"):
             check_ptx(tools["ptxas"], arch, modules)
         else:
             check_abi(arch, modules)
-        files[file_name(arch)] = container(modules)
+    # A file for each source: a change of one adds little to the history.
+    files = {}
+    for stem in stems:
+        files[stem + ".bin"] = pack([(job[4], code) for job, code in zip(work, compiled) if job[3] == stem])
     manifest = ["# Written by prebuild.py; tests/prebuilt.rs compares it with the sources.", f"compiler NVRTC {NVRTC}"]
+    manifest += [f"architecture {name_of(arch)}" for arch in ARCHITECTURES]
     manifest += [f"source {sha256(data)} {name}" for name, data in sources.items()]
-    manifest += [f"image {sha256(data)} {name}" for name, data in files.items()]
+    manifest += [f"pack {sha256(data)} {name}" for name, data in files.items()]
     files["manifest.txt"] = ("\n".join(manifest) + "\n").encode()
 
     out = options.out or os.path.join(options.kernels, "prebuilt")
@@ -170,19 +173,21 @@ def check_ptx(folder, arch, modules):
             subprocess.run(command, cwd=temporary, check=True)
 
 
-def file_name(arch):
-    return arch.replace("sm_", "").replace("compute_", "ptx") + ".bin"
+def name_of(arch):
+    return arch.replace("sm_", "").replace("compute_", "ptx")
 
 
-def container(modules):
-    """All modules of one architecture; src/engine/cuda/images.rs reads it."""
-    payload = struct.pack("<I", len(modules))
-    for stem, code in modules:
-        payload += struct.pack("<I", len(stem)) + stem.encode() + struct.pack("<I", len(code)) + code
-    window = 1 << max(12, (len(payload) - 1).bit_length())  # the reader allocates as much
-    lzma1 = {"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "lc": 1, "lp": 0, "pb": 4, "dict_size": window}
-    packed = lzma.compress(payload, format=lzma.FORMAT_ALONE, filters=[lzma1])
-    return b"SRK1" + struct.pack("<IQ", 1, len(payload)) + hashlib.sha256(payload).digest()[:8] + packed
+def pack(codes):
+    """One source for all architectures; src/engine/cuda/images.rs reads it."""
+    data = b"SRK2" + struct.pack("<I", len(codes))
+    for arch, code in codes:
+        name = name_of(arch).encode()
+        window = 1 << max(12, (len(code) - 1).bit_length())  # the reader allocates as much
+        lzma1 = {"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "lc": 1, "lp": 0, "pb": 4, "dict_size": window}
+        packed = lzma.compress(code, format=lzma.FORMAT_ALONE, filters=[lzma1])
+        data += struct.pack("<I", len(name)) + name + struct.pack("<IQ", 1, len(code)) + hashlib.sha256(code).digest()[:8]
+        data += struct.pack("<I", len(packed)) + packed
+    return data
 
 
 def sha256(data):

@@ -150,8 +150,18 @@ fn crops(augment: Augment, degrade: Degrade, enlarge: Enlarge) -> Crops {
     let high = picture(48, 40);
     let low = degrade::shrink(&high, degrade, 4).unwrap();
     let pairs = vec![Pair { name: "a".into(), high, low }];
-    let plan =
-        CropPlan { size: 16, batch: 6, scale: 4, channels: 3, augment, degrade, enlarge, seed: 5 };
+    let (size, plain) = (16, 0.0);
+    let plan = CropPlan {
+        size,
+        batch: 6,
+        scale: 4,
+        channels: 3,
+        augment,
+        degrade,
+        enlarge,
+        plain,
+        seed: 5,
+    };
     Crops::new(pairs, plan, &mut |_| ()).unwrap()
 }
 

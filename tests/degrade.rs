@@ -23,13 +23,18 @@ fn picture(width: usize, height: usize) -> Rgb8 {
 }
 
 fn crops(config: DegradeConfig, seed: u64) -> Crops {
+    partly_plain(config, 0.0, seed)
+}
+
+fn partly_plain(config: DegradeConfig, plain: f64, seed: u64) -> Crops {
     let high = picture(192, 160);
     let low = degrade::shrink(&high, Degrade::MatlabBicubic, 4).unwrap();
     let pairs = vec![Pair { name: "a".into(), high, low }];
     let (degrade, enlarge) = (Degrade::MatlabBicubic, Enlarge::Bicubic);
     let augment = Augment::Symmetries(true);
+    let (size, batch) = (64, 6);
     let plan =
-        CropPlan { size: 64, batch: 6, scale: 4, channels: 3, augment, degrade, enlarge, seed };
+        CropPlan { size, batch, scale: 4, channels: 3, augment, degrade, enlarge, plain, seed };
     let crops = Crops::new(pairs, plan, &mut |_| ()).unwrap();
     crops.damaged(Some(Process::new(config, degrade, 4)))
 }
@@ -37,6 +42,37 @@ fn crops(config: DegradeConfig, seed: u64) -> Crops {
 fn bits(batch: &CropBatch) -> Vec<u32> {
     let parts = [&batch.low, &batch.y0, &batch.x0];
     parts.iter().flat_map(|t| t.to_f32_vec().unwrap()).map(f32::to_bits).collect()
+}
+
+#[test]
+fn plain_crops_are_as_many_as_asked_for_and_the_others_stay() {
+    let mut config = Preset::Photo.config();
+    config.clean_prob = 0.0;
+    let [none, some] = [0.0, 0.25].map(|share| partly_plain(config.clone(), share, 5));
+    // Pixels of a picture differ a lot from their neighbours; of plain crops in one line at most.
+    let is_plain = |pixels: &[f32]| {
+        let steps = pixels.chunks_exact(64 * 3).flat_map(|row| row.windows(4));
+        steps.filter(|w| (w[3] - w[0]).abs() > 0.05).count() < 3 * 64 * 3
+    };
+    let (mut plain, mut noisy) = (0, 0);
+    for step in 0..40 {
+        let [a, b] = [&none, &some].map(|c| c.batch(step).unwrap());
+        let [pictures, mixed] = [&a.x0, &b.x0].map(|t| t.to_f32_vec().unwrap());
+        let lows = b.low.to_f32_vec().unwrap();
+        let crops = pictures.chunks_exact(64 * 64 * 3).zip(mixed.chunks_exact(64 * 64 * 3));
+        for ((picture, crop), low) in crops.zip(lows.chunks_exact(16 * 16 * 3)) {
+            assert!(!is_plain(picture), "step {step}");
+            if picture == crop {
+                continue;
+            }
+            assert!(is_plain(crop), "step {step}");
+            plain += 1;
+            let rough = low.windows(4).filter(|w| (w[3] - w[0]).abs() > 1e-6).count();
+            noisy += usize::from(rough > 100);
+        }
+    }
+    assert!((45..=75).contains(&plain), "{plain} of 240");
+    assert!(noisy * 2 > plain, "{noisy} of {plain} are damaged");
 }
 
 #[test]

@@ -371,6 +371,9 @@ fn draws_come_as_often_as_the_keys_say() {
         assert!(d.shifted.is_none() && !d.clean);
     }
     let photo = Preset::Photo.config();
+    let webp = (0..10_000).filter(|&i| photo.draw(&mut Draws::new(1, 2, i)).webp.is_some()).count();
+    // 0.9 are damaged, 0.8 of these compressed.
+    assert!((webp as f64 - 1080.0).abs() < 5.0 * 31.0, "{webp}");
     let clean = (0..10_000).filter(|&i| photo.draw(&mut Draws::new(1, 2, i)).clean).count();
     assert!((clean as f64 - 1000.0).abs() < 5.0 * 30.0, "{clean}");
 }
@@ -443,18 +446,37 @@ fn damage_is_told_as_it_is() {
         "kernel_prob=[1]",
         "blur_kernel_size=21",
         "double_jpeg_prob=0",
+        "webp_prob=0",
     ];
     let process = set(&blurred);
     // The smallest kernels cut a Gaussian of this width off; of all, the widest counts.
     let widths = (0..40).map(|i| {
         let made = process.apply(image.clone(), Draws::new(1, 1, i)).unwrap();
         assert_eq!(made.damage.jpeg_quality, Some(63.0));
-        assert_eq!(lossy::pixels(&made.file.unwrap()).unwrap(), made.low.pixels);
+        assert_eq!(lossy::pixels(&made.file.unwrap().bytes).unwrap(), made.low.pixels);
         made.damage.blur_sigma
     });
     let widest = widths.fold(0.0, f32::max);
     // sqrt(4 + 1.25) / 4.
     assert!((widest - 0.5728).abs() < 0.01, "{widest}");
+    let webp =
+        ["blur_prob=0", "noise_prob2=0", "webp_prob=1", "webp_range=[40, 40]", "jpeg_prob2=1"];
+    let plain = set(&nothing).apply(image.clone(), Draws::new(1, 1, 1)).unwrap();
+    let made = set(&webp).apply(image, Draws::new(1, 1, 1)).unwrap();
+    let file = made.file.unwrap();
+    assert_eq!(
+        (file.extension, &file.bytes[..4], &file.bytes[8..12]),
+        ("webp", &b"RIFF"[..], &b"WEBP"[..])
+    );
+    assert_eq!(lossy::pixels(&file.bytes).unwrap(), made.low.pixels);
+    assert_eq!(
+        (made.drawn.webp, made.drawn.jpeg, made.damage.jpeg_quality),
+        (Some(40), None, None)
+    );
+    // As good as a WebP of this quality is: within some levels, and not the same.
+    let differences = made.low.pixels.iter().zip(&plain.low.pixels).map(square);
+    let rms = (differences.sum::<f64>() / made.low.pixels.len() as f64).sqrt();
+    assert!((0.3..6.0).contains(&rms), "{rms}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ const ORDER: &[&str] = &[
     "training",
     "generative",
     "import",
+    "library",
     "cli",
 ];
 
@@ -31,6 +32,33 @@ fn every_op_is_in_the_file_of_its_name() {
         let name = case.name();
         let found = [format!("src/ops/{name}.rs"), format!("src/ops/{name}/mod.rs")];
         assert!(found.iter().any(|f| Path::new(f).is_file()), "op `{name}` has no file {found:?}");
+    }
+}
+
+/// An op that is in no list is checked by no test.
+#[test]
+fn every_op_file_is_in_the_registry() {
+    let listed: Vec<&str> = srk::ops::all().iter().map(|case| case.name()).collect();
+    let mut checked = 0;
+    for (path, text) in sources(Path::new("src/ops")) {
+        if !text.contains("impl Op for") {
+            continue;
+        }
+        checked += 1;
+        let name = path.components().nth(2).unwrap().as_os_str().to_string_lossy().into_owned();
+        let name = name.trim_end_matches(".rs");
+        assert!(listed.contains(&name), "{}: no {name}::cases() in src/ops/mod.rs", path.display());
+    }
+    assert!(checked > 50, "only {checked} files of ops were found");
+}
+
+#[test]
+fn the_readme_names_every_recipe() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    for recipe in srk::training::recipes::ALL {
+        let name = recipe.name;
+        assert!(readme.contains(&format!("`{name}`")), "README.md says nothing of {name}");
+        assert!(recipe.text.starts_with("# "), "{name} does not say what it is");
     }
 }
 
@@ -58,6 +86,13 @@ fn no_source_file_is_too_long() {
     for folder in ["src", "tests", "benches"] {
         for (path, text) in sources(Path::new(folder)) {
             let lines = text.lines().count();
+            assert!(lines <= MOST_LINES, "{} has {lines} lines", path.display());
+        }
+    }
+    for entry in fs::read_dir("kernels").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "cu" || e == "cuh") {
+            let lines = fs::read_to_string(&path).unwrap().lines().count();
             assert!(lines <= MOST_LINES, "{} has {lines} lines", path.display());
         }
     }

@@ -147,6 +147,10 @@ fn losses_and_linear() {
     };
     assert_close(&loss(Tape::l1_loss), &[1.25]);
     assert_close(&loss(Tape::mse_loss), &[2.25]);
+    // Differences are 0, 1, 2 and -2.
+    let charbonnier = (0.5 + 1.25f64.sqrt() + 2.0 * 4.25f64.sqrt()) / 4.0;
+    assert_close(&loss(|t, a, b| t.charbonnier_loss(a, b, 0.5)), &[charbonnier]);
+    assert_close(&loss(|t, a, b| t.huber_loss(a, b, 1.5)), &[(0.5 + 2.0 * 1.5 * 1.25) / 4.0]);
     let linear = of(&[2, 2], |t, x| {
         let w = t.input(Tensor::from_f64(&[1.0, 0.0, 10.0, 1.0, 0.0, 2.0], &[3, 2], DType::F64));
         let b = t.input(Tensor::from_f64(&[100.0, 200.0, 300.0], &[3], DType::F64));

@@ -31,7 +31,7 @@ fn they_are_of_these_sources() {
 
 #[test]
 fn they_are_whole() {
-    assert_eq!(listed("image"), found("kernels/prebuilt", &["bin"]), "damaged: {RUN}");
+    assert_eq!(listed("pack"), found("kernels/prebuilt", &["bin"]), "damaged: {RUN}");
 }
 
 #[cfg(feature = "cuda")]
@@ -39,21 +39,24 @@ fn they_are_whole() {
 fn old_drivers_load_them() {
     let stems: Vec<String> =
         listed("source").into_keys().filter_map(|n| Some(n.strip_suffix(".cu")?.into())).collect();
-    for (name, _) in listed("image") {
-        let modules = images::unpack(&fs::read(format!("kernels/prebuilt/{name}")).unwrap());
-        let modules = modules.unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(
-            modules.iter().map(|m| &m.stem).collect::<Vec<_>>(),
-            stems.iter().collect::<Vec<_>>()
-        );
-        for images::Module { stem, bytes } in modules {
-            if name.starts_with("ptx") {
-                let text = std::str::from_utf8(bytes.strip_suffix(b"\0").unwrap()).unwrap();
+    let packs: Vec<String> =
+        listed("pack").into_keys().filter_map(|n| Some(n.strip_suffix(".bin")?.into())).collect();
+    assert_eq!(packs, stems);
+    let manifest = fs::read_to_string("kernels/prebuilt/manifest.txt").unwrap();
+    let archs: Vec<&str> =
+        manifest.lines().filter_map(|line| line.strip_prefix("architecture ")).collect();
+    assert_eq!(archs, ["75", "80", "86", "89", "90a", "100", "120", "ptx80"]);
+    for stem in stems {
+        let pack = fs::read(format!("kernels/prebuilt/{stem}.bin")).unwrap();
+        for arch in &archs {
+            let code = images::code(&pack, arch).unwrap_or_else(|e| panic!("{stem}: {e}"));
+            if arch.starts_with("ptx") {
+                let text = std::str::from_utf8(code.strip_suffix(b"\0").unwrap()).unwrap();
                 assert!(text.contains("\n.version 7.0\n.target sm_80\n"), "{stem}: {text:.300}");
             } else {
                 // ABI 7 loads on drivers from 525 on, 8 (all there is for sm_100 and sm_120) from 570 on.
-                let abi = if ["100.bin", "120.bin"].contains(&name.as_str()) { 8 } else { 7 };
-                assert_eq!((&bytes[..4], bytes[8]), (&b"\x7fELF"[..], abi), "{stem} in {name}");
+                let abi = if ["100", "120"].contains(arch) { 8 } else { 7 };
+                assert_eq!((&code[..4], code[8]), (&b"\x7fELF"[..], abi), "{stem} for {arch}");
             }
         }
     }

@@ -182,7 +182,7 @@ impl Precision {
 }
 
 /// What `-m` calls the choice by what a picture shows.
-pub(super) const AUTO: &str = "auto";
+pub(super) use crate::upscale::choice::AUTO;
 
 /// Which model.
 #[derive(Debug, clap::Args)]
@@ -258,14 +258,6 @@ pub(super) fn notes_of_libraries(system: &System) -> Vec<String> {
     match system.network.device() {
         Device::Cpu => vec![],
         Device::Cuda(gpu) => gpu.tuner().take_warnings(),
-    }
-}
-
-/// Bytes for the tiles in flight: `on_cpu`, or four fifths of what is free on the GPU.
-pub(super) fn memory_for(upscaler: &Upscaler, on_cpu: u64) -> Result<u64> {
-    match upscaler.system().network.device() {
-        Device::Cpu => Ok(on_cpu),
-        Device::Cuda(gpu) => Ok(gpu.driver().memory()?.0 as u64 / 5 * 4),
     }
 }
 

@@ -137,7 +137,7 @@ fn entry(label: String, image: Image) -> Entry {
 fn enlarged(args: &Args, model: &str, image: &Image) -> Result<Image> {
     let upscaler = common::place(open::open(model)?, &args.device, Precision::Auto)?;
     let stop = common::stop_on_signals()?;
-    let memory = common::memory_for(&upscaler, common::available_memory() / 2)?;
+    let memory = upscaler.memory_or(common::available_memory() / 2)?;
     let settings = Settings { steps: None, seed: args.seed, tile: TileSize::Auto, memory };
     let plan = upscale::plan(&upscaler, image.width, image.height, &settings)?;
     let progress = Progress::new(model, (plan.tiles.len() * plan.steps) as u64);

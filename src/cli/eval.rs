@@ -306,7 +306,7 @@ fn enlarge(
     stop: &Stop,
     name: &str,
 ) -> Result<Image> {
-    let memory = common::memory_for(upscaler, common::available_memory() / 2)?;
+    let memory = upscaler.memory_or(common::available_memory() / 2)?;
     let steps = args.steps.map(|n| n as usize);
     let settings = Settings { steps, seed: args.seed, tile: TileSize::Auto, memory };
     let mut plan = upscale::plan(upscaler, low.width, low.height, &settings)?;

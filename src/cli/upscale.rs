@@ -13,7 +13,6 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use choice::{Denoise, Models};
 use dry::Planned;
 use encoding::Encoding;
 use look::Look;
@@ -29,11 +28,11 @@ use crate::diffusion::system::System;
 use crate::engine::files::is_standard;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
-use crate::imaging::damage::Findings;
 use crate::imaging::encode::{Format, Outline};
 use crate::imaging::{self, Image, Metadata, Samples};
 use crate::upscale::bands::Sink;
 use crate::upscale::budget::{self, Budget, Wanted};
+use crate::upscale::choice::{Denoise, Models};
 use crate::upscale::jobs::{Job, Jobs};
 use crate::upscale::pipeline::{Reader, Writer, Written};
 use crate::upscale::wrap::{self, Continued, Wrap};
@@ -132,8 +131,8 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     if places.is_piped() {
         voice::leave_stdout();
     }
-    let models = Models::open(&args.model, &args.sampling, &args.device, args.precision)?;
-    models.check(args.denoise)?;
+    let models = choice::open(&args.model, &args.sampling, &args.device, args.precision)?;
+    choice::check(&models, args.denoise)?;
     let system = models.any().system();
     let Jobs { jobs, left_out } = args.jobs(places, models.name(), system)?;
     let stop = common::stop_on_signals()?;
@@ -333,17 +332,17 @@ impl Work<'_> {
         if args.alpha == Alpha::Drop {
             image.alpha = None;
         }
-        let findings = self.findings(&image)?;
+        let findings = self.models.findings(&image)?;
         let upscaler = self.models.of(&findings, args.denoise);
         let system = upscaler.system();
-        if self.looks() {
+        if self.models.looks() {
             let (name, model) = (job.input.display(), &system.name);
             out.say(&format!("{name}: {findings}; enlarged by {model}"));
         }
         image.metadata = args.kept(std::mem::take(&mut image.metadata));
         let (mut plan, mut output, advice) =
             self.plan(job, upscaler, format, (image.width, image.height), Outline::of(&image))?;
-        plan.damage = choice::told(system, &findings, args.denoise);
+        plan.damage = upscale::choice::told(system, &findings, args.denoise);
         output.metadata.stamp = args.stamps().then(|| stamp(args, system, plan.steps));
         refuse_newcomer(args, &job.output)?;
         let sizes = [(image.width, image.height), (output.width, output.height)];
@@ -400,24 +399,12 @@ impl Work<'_> {
             report,
             notes,
             model: system.name.clone(),
-            damage: self.looks().then(|| choice::json(&findings, &plan.damage, args.denoise)),
+            damage: self
+                .models
+                .looks()
+                .then(|| choice::json(&findings, &plan.damage, args.denoise)),
         };
         Ok((summary, writing.end()))
-    }
-
-    /// Whether pictures are looked at for damage.
-    fn looks(&self) -> bool {
-        match self.models {
-            Models::One(upscaler) => upscaler.system().knows_damage(),
-            Models::Auto { .. } => true,
-        }
-    }
-
-    fn findings(&self, image: &Image) -> Result<Findings> {
-        match self.looks() {
-            true => imaging::damage::seen(image),
-            false => Ok(Findings::default()),
-        }
     }
 
     fn strips(
@@ -522,7 +509,7 @@ impl Work<'_> {
             false => 0,
         };
         let wanted = Wanted { name: &input, from, picture, output: &output, format, collected };
-        let settings = args.settings(common::memory_for(upscaler, 0)?);
+        let settings = args.settings(upscaler.memory_or(0)?);
         let plan = self.budget.plan(upscaler, &wanted, &settings)?;
         let advice = self.budget.advice(upscaler, &wanted, &settings, &plan);
         Ok((plan, output, advice))

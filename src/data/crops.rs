@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::augment::{Augment, cut_turned};
 use super::degrade::{self, Context, Damage, Degrade, Draws, Process};
 use super::folder::Rgb8;
+use super::plain::plain;
 use super::store::Pairs;
 use crate::diffusion::process::Enlarge;
 use crate::engine::rng::{Purpose, Stream};
@@ -43,6 +44,8 @@ pub struct CropPlan {
     pub degrade: Degrade,
     /// How y0 is made.
     pub enlarge: Enlarge,
+    /// The share of crops that show [`plain`] colours in place of a picture.
+    pub plain: f64,
     /// The seed of the run.
     pub seed: u64,
 }
@@ -160,7 +163,7 @@ impl Crops {
         let mut pair = &*held;
         let mut damage = Damage::default();
         let varied;
-        if self.process.is_some() || augment.changes().changes_pixels() {
+        if self.process.is_some() || augment.changes().changes_pixels() || self.plan.plain > 0.0 {
             (varied, place, damage) = self.varied(pair, place, step, index)?;
             pair = &varied;
         }
@@ -201,7 +204,7 @@ impl Crops {
         let CropPlan { scale, augment, degrade, size, seed, .. } = self.plan;
         let small = size / scale;
         let stream = Stream::new(seed, Purpose::Crops, step);
-        let ([order, a, b, c], [d, turn, ..]) =
+        let ([order, a, b, c], [d, turn, is_plain, _]) =
             (stream.bits(index as u32, 1), stream.bits(index as u32, 2));
         let mut draws = Draws::new(seed, step, index as u32);
         let (at, whole) = ([place.x, place.y], [pair.low.width, pair.low.height]);
@@ -215,6 +218,9 @@ impl Crops {
             0.0 => pair.high.cut(wanted[0], wanted[1], wanted[2], wanted[3]),
             degrees => cut_turned(&pair.high, wanted, degrees),
         };
+        if f64::from(is_plain) < self.plan.plain * 2f64.powi(32) {
+            high = plain(high.width, high.height, [3, 4].map(|k| stream.bits(index as u32, k)));
+        }
         if changes.changes_pixels() {
             changes.recolor(&mut high, [order, a, b, c, d]);
         }

@@ -8,5 +8,6 @@ pub mod folder;
 pub mod idx;
 pub mod lows;
 pub mod pairs;
+pub mod plain;
 pub mod prep;
 pub mod store;

@@ -133,9 +133,9 @@ impl Request {
         let high = made.high.cut(x * scale, y * scale, self.size, self.size);
         write_png(&self.out.join(format!("high/{name}.png")), high)?;
         let low = match (&made.file, self.as_files) {
-            (Some(bytes), true) => {
-                let low = format!("low/{name}.jpg");
-                atomic_write(&self.out.join(&low), |file| file.write_all(bytes))?;
+            (Some(made), true) => {
+                let low = format!("low/{name}.{}", made.extension);
+                atomic_write(&self.out.join(&low), |file| file.write_all(&made.bytes))?;
                 low
             }
             _ => {

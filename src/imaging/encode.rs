@@ -7,7 +7,7 @@ mod jpeg;
 mod png;
 mod rows;
 mod tiff;
-mod webp;
+pub(super) mod webp;
 
 use std::borrow::Cow;
 use std::cell::Cell;

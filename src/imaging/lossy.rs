@@ -1,9 +1,11 @@
 //! What lossy files make of pixels: 8-bit RGB is compressed and decompressed, all in memory.
 //!
 //! JPEG is baseline with the tables of Annex K of ITU-T T.81, scaled by quality as libjpeg does, Huffman
-//! tables the standard ones, chroma as is or halved in both directions by the mean of 2x2 pixels.
+//! tables the standard ones, chroma as is or halved in both directions by the mean of 2x2 pixels. WebP is libwebp's
+//! with its defaults.
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, EncodingError, SamplingFactor};
 
+use super::encode::webp as libwebp;
 use super::{Depth, Samples, decode};
 use crate::error::{Error, Report, Result};
 
@@ -41,6 +43,15 @@ pub fn jpeg(
     let (width, height) = (side(width)?, side(height)?);
     encoder.encode(pixels, width, height, ColorType::Rgb).map_err(|e: EncodingError| failed(&e))?;
     Ok(bytes)
+}
+
+/// The lossy WebP file of `pixels`, `[height, width, 3]`; `quality` lies in 1..=100.
+///
+/// # Errors
+/// If the length does not fit, a side is 0 or above 16,383.
+pub fn webp(pixels: &[u8], width: usize, height: usize, quality: u8) -> Result<Vec<u8>> {
+    libwebp::rgb(pixels, width, height, quality.clamp(1, 100))
+        .map_err(|e| Error::Failed(Report::new("cannot make a WebP", e.to_string())))
 }
 
 /// The pixels `[height, width, 3]` of a file in memory, 8 bits.

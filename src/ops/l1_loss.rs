@@ -37,11 +37,11 @@ impl Op for L1Loss {
 }
 
 impl MeanLoss for L1Loss {
-    fn distance(difference: f64) -> f64 {
+    fn distance(&self, difference: f64) -> f64 {
         difference.abs()
     }
 
-    fn slopes<T: Lane>(each: T, a: &[T], b: &[T], da: &mut [T]) {
+    fn slopes<T: Lane>(&self, each: T, a: &[T], b: &[T], da: &mut [T]) {
         slopes(each, a, b, da);
     }
 }

@@ -21,12 +21,17 @@ use crate::error::Result;
 use crate::on_device;
 
 /// A loss by its distance `d`. Kernels: `{name}_sums` and `{name}_backward` in kernels/mean_loss.cu.
-pub(super) trait MeanLoss: Op {
+pub(super) trait MeanLoss: Op + Sync {
     /// `d(difference)`.
-    fn distance(difference: f64) -> f64;
+    fn distance(&self, difference: f64) -> f64;
 
     /// Writes `each * d'(a - b)` to `da`.
-    fn slopes<T: Lane>(each: T, a: &[T], b: &[T], da: &mut [T]);
+    fn slopes<T: Lane>(&self, each: T, a: &[T], b: &[T], da: &mut [T]);
+
+    /// The parameter of `d`, the last argument of both kernels, where there is one.
+    fn parameter(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// The mean, `[1]`.
@@ -36,10 +41,10 @@ pub(super) fn forward<L: MeanLoss>(loss: &L, inputs: &[&Tensor]) -> Result<(Tens
     let mean = on_device!(a,
         cpu::<T> => {
             let (x, y) = (a.cpu::<T>()?, b.cpu::<T>()?);
-            let total = sum(x.len(), |i| L::distance(x[i].to_f64() - y[i].to_f64()));
+            let total = sum(x.len(), |i| loss.distance(x[i].to_f64() - y[i].to_f64()));
             Tensor::from_f64(&[total / a.len() as f64], &[1], a.dtype())
         },
-        cuda(gpu) => mean_on_gpu(&gpu, loss.name(), &[a, b], &[])?,
+        cuda(gpu) => mean_on_gpu(&gpu, loss.name(), &[a, b], &rest(loss))?,
     );
     Ok((mean, Saved::new()))
 }
@@ -57,19 +62,25 @@ pub(super) fn backward<L: MeanLoss>(
             let each = T::from_f64(dy.to_f64_vec()?[0] / a.len() as f64);
             let inputs = a.cpu()?.par_chunks(CHUNK).zip(b.cpu()?.par_chunks(CHUNK));
             let outputs = da.cpu_mut()?.par_chunks_mut(CHUNK);
-            outputs.zip(inputs).for_each(|(da, (a, b))| L::slopes::<T>(each, a, b, da));
+            outputs.zip(inputs).for_each(|(da, (a, b))| loss.slopes::<T>(each, a, b, da));
             call.wants[1].then(|| scaled(&da, -1.0)).transpose()?
         },
         cuda(gpu) => {
             let db = call.wants[1].then(|| Tensor::empty_as(b, b.shape())).transpose()?;
             let to = [Arg::from(&mut da), Arg::optional(db.as_ref()), a.len().into()];
-            let args = [&[a.into(), b.into(), dy.into()], &to[..]].concat();
+            let args = [&[a.into(), b.into(), dy.into()], &to[..], &rest(loss)[..]].concat();
             let grid = Grid::elements(threads(a));
             gpu.launch(&format!("{}_backward", loss.name()), a.dtype(), grid, &args)?;
             db
         }
     );
     Ok(vec![Some(da), db])
+}
+
+/// The arguments of kernels for the parameter.
+#[allow(clippy::cast_possible_truncation)] // Kernels compute in single precision.
+fn rest<L: MeanLoss>(loss: &L) -> Vec<Arg> {
+    loss.parameter().into_iter().map(|v| Arg::from(v as f32)).collect()
 }
 
 /// The mean of what the kernel `{name}_sums` adds up over `inputs` of one shape, with the numbers `rest`

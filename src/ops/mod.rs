@@ -9,6 +9,7 @@ pub mod bce_with_logits;
 pub mod bilinear;
 pub mod cast;
 pub mod channel_gate;
+pub mod charbonnier_loss;
 pub mod check_finite;
 pub mod clamp;
 pub mod clip_by_norm;
@@ -25,6 +26,7 @@ pub mod gelu;
 pub mod gradient_penalty;
 pub mod group_norm;
 pub mod haar;
+pub mod huber_loss;
 pub mod kl_normal;
 pub mod l1_loss;
 pub mod l2_pool;
@@ -87,6 +89,7 @@ pub fn all() -> Vec<OpCase> {
         bilinear::cases(),
         cast::cases(),
         channel_gate::cases(),
+        charbonnier_loss::cases(),
         clamp::cases(),
         concat::cases(),
         conv2d::cases(),
@@ -99,6 +102,7 @@ pub fn all() -> Vec<OpCase> {
         gradient_penalty::cases(),
         group_norm::cases(),
         haar::cases(),
+        huber_loss::cases(),
         kl_normal::cases(),
         l1_loss::cases(),
         l2_pool::cases(),

@@ -37,11 +37,11 @@ impl Op for MseLoss {
 }
 
 impl MeanLoss for MseLoss {
-    fn distance(difference: f64) -> f64 {
+    fn distance(&self, difference: f64) -> f64 {
         difference * difference
     }
 
-    fn slopes<T: Lane>(each: T, a: &[T], b: &[T], da: &mut [T]) {
+    fn slopes<T: Lane>(&self, each: T, a: &[T], b: &[T], da: &mut [T]) {
         slopes(each, a, b, da);
     }
 }

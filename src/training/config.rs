@@ -62,19 +62,25 @@ impl Settings for Config {
             (o.accumulate > 0, "optim.accumulate must be at least 1".to_owned()),
             (unit(self.ema.decay), "ema.decay must lie in 0..1".to_owned()),
             (positive(o.fall_by) && o.fall_by <= 1.0, "optim.fall_by must lie in 0..=1".to_owned()),
+            (unit(self.data.train.plain), "data.train.plain must lie in 0..1".to_owned()),
             (unit(self.data.val.split), "data.val.split must lie in 0..1".to_owned()),
             (
                 self.data.train.low.is_empty()
                     || (self.degrade.is_none()
                         && !self.data.train.augment.changes().changes_pixels()
-                        && self.data.pad == 0),
-                "data.train.low gives the low resolutions; [degrade], data.pad, and degrees or jitter of \
-                 data.train.augment would make others"
+                        && self.data.pad == 0
+                        && self.data.train.plain == 0.0),
+                "data.train.low gives the low resolutions; [degrade], data.pad, data.train.plain, and degrees or \
+                 jitter of data.train.augment would make others"
                     .to_owned(),
             ),
             (
                 o.on_nan == OnNan::Stop || self.adversarial.is_none(),
                 "optim.on_nan must be stop where there is a stage with [adversarial]".to_owned(),
+            ),
+            (
+                positive(self.loss.eps) && positive(self.loss.delta),
+                "loss.eps and loss.delta must be above 0".to_owned(),
             ),
             (self.loss.dct >= 0.0, "loss.dct must not be negative".to_owned()),
             (

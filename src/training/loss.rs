@@ -3,6 +3,8 @@
 //! ```text
 //! l1              mean |p - q|       + dct * mean |DCT (p - q)|
 //! mse             mean (p - q)^2     + dct * mean |DCT (p - q)|
+//! charbonnier     mean sqrt((p - q)^2 + eps^2)  + dct * mean |DCT (p - q)|
+//! huber           mean of (p - q)^2 / 2, beyond delta of delta (|p - q| - delta / 2)  + the same
 //! dssim           (1 - SSIM(p, q)) / 2 on the scale of [0, 1], over the whole reflected crop
 //! multiscale-dct  sum over s in 1, 2, 4 of (1/s) (mean |e_s| + dct * mean |DCT e_s|) / 1.75
 //! ```
@@ -43,21 +45,18 @@ pub fn tape(config: &OptimConfig) -> Tape {
 ///
 /// The error of a residual is the error of x0 up to its sign, which no loss here sees.
 pub fn loss(tape: &mut Tape, config: &LossConfig, predicted: &Var, target: &Var) -> Result<Var> {
-    match config.kind {
-        LossKind::L1 => {
-            let plain = tape.l1_loss(predicted, target)?;
-            with_dct(tape, config.dct, plain, predicted, target)
-        }
-        LossKind::Mse => {
-            let plain = tape.mse_loss(predicted, target)?;
-            with_dct(tape, config.dct, plain, predicted, target)
-        }
+    let plain = match config.kind {
+        LossKind::L1 => tape.l1_loss(predicted, target)?,
+        LossKind::Mse => tape.mse_loss(predicted, target)?,
+        LossKind::Charbonnier => tape.charbonnier_loss(predicted, target, config.eps)?,
+        LossKind::Huber => tape.huber_loss(predicted, target, config.delta)?,
         LossKind::Dssim => {
             let (p, q) = (tape.to_unit(predicted)?, tape.to_unit(target)?);
-            tape.dssim(&p, &q, Centres::Reflected)
+            return tape.dssim(&p, &q, Centres::Reflected);
         }
-        LossKind::MultiscaleDct => multiscale(tape, config.dct, predicted, target),
-    }
+        LossKind::MultiscaleDct => return multiscale(tape, config.dct, predicted, target),
+    };
+    with_dct(tape, config.dct, plain, predicted, target)
 }
 
 fn with_dct(tape: &mut Tape, weight: f64, plain: Var, p: &Var, q: &Var) -> Result<Var> {

@@ -10,39 +10,8 @@ pub struct Recipe {
     pub text: &'static str,
 }
 
-/// All recipes.
-pub const ALL: [Recipe; 24] = [
-    Recipe { name: "srk-x4", text: include_str!("../../recipes/srk-x4.toml") },
-    Recipe { name: "srk-photo-x4", text: include_str!("../../recipes/srk-photo-x4.toml") },
-    Recipe {
-        name: "srk-photo-x4-first",
-        text: include_str!("../../recipes/srk-photo-x4-first.toml"),
-    },
-    Recipe { name: "dual-domain-grid", text: include_str!("../../recipes/dual-domain-grid.toml") },
-    Recipe { name: "resshift-dual", text: include_str!("../../recipes/resshift-dual.toml") },
-    Recipe { name: "resshift", text: include_str!("../../recipes/resshift.toml") },
-    Recipe { name: "resshift-4", text: include_str!("../../recipes/resshift-4.toml") },
-    Recipe {
-        name: "resshift-experiment",
-        text: include_str!("../../recipes/resshift-experiment.toml"),
-    },
-    Recipe { name: "sr3", text: include_str!("../../recipes/sr3.toml") },
-    Recipe { name: "sr3-div2k", text: include_str!("../../recipes/sr3-div2k.toml") },
-    Recipe { name: "sr3-mnist", text: include_str!("../../recipes/sr3-mnist.toml") },
-    Recipe { name: "sr3-miniplaces", text: include_str!("../../recipes/sr3-miniplaces.toml") },
-    Recipe { name: "laplacian", text: include_str!("../../recipes/laplacian.toml") },
-    Recipe { name: "srddpm", text: include_str!("../../recipes/srddpm.toml") },
-    Recipe { name: "srgan", text: include_str!("../../recipes/srgan.toml") },
-    Recipe { name: "rrdb", text: include_str!("../../recipes/rrdb.toml") },
-    Recipe { name: "realesrgan", text: include_str!("../../recipes/realesrgan.toml") },
-    Recipe { name: "span", text: include_str!("../../recipes/span.toml") },
-    Recipe { name: "srdiff", text: include_str!("../../recipes/srdiff.toml") },
-    Recipe { name: "gan", text: include_str!("../../recipes/gan.toml") },
-    Recipe { name: "dcgan", text: include_str!("../../recipes/dcgan.toml") },
-    Recipe { name: "wgan-gp", text: include_str!("../../recipes/wgan-gp.toml") },
-    Recipe { name: "vae", text: include_str!("../../recipes/vae.toml") },
-    Recipe { name: "ddpm", text: include_str!("../../recipes/ddpm.toml") },
-];
+// All recipes, by name: build.rs lists the folder.
+include!(concat!(env!("OUT_DIR"), "/recipes.rs"));
 
 impl Recipe {
     /// What it is: the first line of its text.

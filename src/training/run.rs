@@ -551,6 +551,7 @@ fn load_crops(
         augment: data.augment,
         degrade: data.degrade,
         enlarge: config.diffusion.enlarge,
+        plain: data.plain,
         seed: config.run.seed,
     };
     let process = config.degrade.clone().map(|d| Process::new(d, data.degrade, scale));

@@ -123,6 +123,15 @@ pub struct TrainData {
     /// Whether crops are mirrored and turned, or in detail how they are changed.
     #[serde(default = "symmetries")]
     pub augment: Augment,
+    /// The share of crops that show one colour, a gradient, or two colours that meet, in place of a picture:
+    /// photographs hold few such places, and there noise shows most.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub plain: f64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde asks.
+fn is_zero(share: &f64) -> bool {
+    *share == 0.0
 }
 
 const fn symmetries() -> Augment {
@@ -267,7 +276,11 @@ impl OptimConfig {
 pub struct LossConfig {
     /// The kind.
     pub kind: LossKind,
-    /// `l1` and `mse`: weight of the mean absolute DCT coefficient of the error, added to it.
+    /// `charbonnier`: where it turns from a square into an absolute value, in the unit of what the network predicts.
+    pub eps: f64,
+    /// `huber`: where it turns from a square into a line.
+    pub delta: f64,
+    /// `l1`, `mse`, `charbonnier` and `huber`: weight of the mean absolute DCT coefficient of the error, added to it.
     /// `multiscale-dct`: weight of that term at every scale.
     pub dct: f64,
     /// Weight of LPIPS with AlexNet, of x0_hat and x0, added to the loss.
@@ -289,6 +302,8 @@ impl Default for LossConfig {
     fn default() -> Self {
         Self {
             kind: LossKind::L1,
+            eps: 1e-3,
+            delta: 0.1,
             dct: 0.0,
             lpips_alex: 0.0,
             lpips_vgg: 0.0,
@@ -308,6 +323,10 @@ pub enum LossKind {
     L1,
     /// Mean squared error of what the network predicts.
     Mse,
+    /// Mean of `sqrt(error^2 + eps^2)`, an absolute value that is smooth at 0.
+    Charbonnier,
+    /// Huber's: squares of small errors, absolute values of those beyond `delta`.
+    Huber,
     /// The `DualDomainUNet` system's: L1 of x0 and of its DCT at scales 1, 2 and 4.
     MultiscaleDct,
     /// (1 - SSIM) / 2 of x0, for direct networks.

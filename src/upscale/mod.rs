@@ -8,6 +8,7 @@
 pub mod alpha;
 pub mod bands;
 pub mod budget;
+pub mod choice;
 pub mod color_fix;
 pub mod jobs;
 pub mod names;
@@ -77,6 +78,17 @@ impl Upscaler {
     /// The system as it runs.
     pub fn system(&self) -> &System {
         self.placed.as_ref().unwrap_or(&self.system)
+    }
+
+    /// Bytes for the tiles in flight: `on_cpu`, or four fifths of what is free on the GPU.
+    ///
+    /// # Errors
+    /// If the GPU cannot be asked.
+    pub fn memory_or(&self, on_cpu: u64) -> Result<u64> {
+        match self.system().network.device() {
+            Device::Cpu => Ok(on_cpu),
+            Device::Cuda(gpu) => Ok(gpu.driver().memory()?.0 as u64 / 5 * 4),
+        }
     }
 
     /// The same in single precision on the same device.

@@ -161,7 +161,7 @@ impl Work<'_> {
             format: self.format(job)?,
             collected: 0,
         };
-        let settings = args.settings(common::memory_for(upscaler, 0)?);
+        let settings = args.settings(upscaler.memory_or(0)?);
         self.budget.plan(upscaler, &wanted, &settings)
     }
 }

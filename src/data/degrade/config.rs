@@ -118,7 +118,11 @@ pub struct DegradeConfig {
     pub final_sinc_prob: f64,
     /// The probability that the last compression comes after the last resizing and sinc filter, not before.
     pub jpeg_last_prob: f64,
-    /// The probability that the last compression follows another whose blocks lie elsewhere.
+    /// The share of the last compressions that are WebP in place of JPEG.
+    pub webp_prob: f64,
+    /// Their qualities.
+    pub webp_range: [f64; 2],
+    /// The probability that the last compression, if it is a JPEG, follows another whose blocks lie elsewhere.
     pub double_jpeg_prob: f64,
 }
 
@@ -224,9 +228,11 @@ impl DegradeConfig {
             ("second_order_prob", self.second_order_prob),
             ("final_sinc_prob", self.final_sinc_prob),
             ("jpeg_last_prob", self.jpeg_last_prob),
+            ("webp_prob", self.webp_prob),
             ("double_jpeg_prob", self.double_jpeg_prob),
         ];
         single.into_iter().try_for_each(|(key, p)| probability(key, p))?;
+        range("webp_range", self.webp_range, [1.0, 100.0])?;
         self.first().check("")?;
         self.second().check("2")
     }

@@ -26,8 +26,11 @@ pub struct Drawn {
     pub jpeg_last: bool,
     /// A JPEG before the last one, whose blocks start this many columns and rows further left and up.
     pub shifted: Option<(usize, usize, Jpeg)>,
-    /// The last compression.
+    /// The last compression, if it is a JPEG.
     pub jpeg: Option<Jpeg>,
+    /// The quality of the last compression, 1..=100, if it is a WebP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webp: Option<u8>,
 }
 
 /// What a stage does, in this order.
@@ -64,6 +67,7 @@ impl DegradeConfig {
             jpeg_last: true,
             shifted: None,
             jpeg: None,
+            webp: None,
         };
         if drawn.clean {
             return drawn;
@@ -81,6 +85,11 @@ impl DegradeConfig {
         });
         drawn.jpeg_last = draws.chance(self.jpeg_last_prob);
         drawn.jpeg = self.jpeg(draws, second.jpeg_prob, second.jpeg_range);
+        // Draws nothing where there are none, so that older configurations keep their samples.
+        if drawn.jpeg.is_some() && self.webp_prob > 0.0 && draws.chance(self.webp_prob) {
+            drawn.jpeg = None;
+            drawn.webp = Some(quality(draws, self.webp_range));
+        }
         if drawn.jpeg.is_some() && draws.chance(self.double_jpeg_prob) {
             // Not by 0 in both directions: that would be the same blocks.
             let shift = 1 + draws.below(63);
@@ -94,9 +103,7 @@ impl DegradeConfig {
         if !draws.chance(probability) {
             return None;
         }
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 1..=100
-        let quality = draws.between(range).round() as u8;
-        Some(Jpeg { quality, halved: draws.chance(self.subsampling_prob) })
+        Some(Jpeg { quality: quality(draws, range), halved: draws.chance(self.subsampling_prob) })
     }
 }
 
@@ -157,6 +164,11 @@ impl Config<'_> {
         let amount = draws.between(range);
         Noise { kind, amount, gray: draws.chance(self.gray_noise_prob) }
     }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 1..=100
+fn quality(draws: &mut Draws, range: [f64; 2]) -> u8 {
+    draws.between(range).round() as u8
 }
 
 /// Half of the exponents lie below 1, half above, however wide the two parts of the range.

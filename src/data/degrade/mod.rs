@@ -27,7 +27,7 @@ pub use draws::Draws;
 pub use kernels::{Blur, Kernel, KernelKind};
 pub use noise::{Noise, NoiseKind};
 pub use planes::{Mode, Planes};
-pub use process::{Damage, Degraded, Process};
+pub use process::{Damage, Degraded, LossyFile, Process};
 
 use super::folder::Rgb8;
 use crate::diffusion::process::Enlarge;

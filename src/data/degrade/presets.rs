@@ -80,6 +80,8 @@ fn real_esrgan() -> DegradeConfig {
         jpeg_range2: [30.0, 95.0],
         final_sinc_prob: 0.8,
         jpeg_last_prob: 0.5,
+        webp_prob: 0.0,
+        webp_range: [30.0, 95.0],
         double_jpeg_prob: 0.0,
     }
 }
@@ -114,6 +116,7 @@ fn photo() -> DegradeConfig {
         jpeg_prob2: 0.8,
         final_sinc_prob: 0.0,
         jpeg_last_prob: 1.0,
+        webp_prob: 0.15,
         double_jpeg_prob: 0.15,
         ..real_esrgan()
     }
@@ -131,6 +134,7 @@ fn web() -> DegradeConfig {
         noise_prob2: 1.0,
         jpeg_prob2: 1.0,
         jpeg_range2: [30.0, 92.0],
+        webp_prob: 0.0,
         double_jpeg_prob: 0.0,
         ..photo()
     }

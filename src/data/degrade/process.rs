@@ -14,7 +14,7 @@ use crate::imaging::lossy::{self, Chroma};
 /// How much a low-resolution image is damaged, in numbers that a network can be told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Damage {
-    /// The quality of the last compression, 1..=100; none if there was none.
+    /// The quality of the last JPEG compression, 1..=100; none if there was none, or a WebP came last.
     pub jpeg_quality: Option<f32>,
     /// The root mean square, in levels of 0..=255, of the noise that was added (to green), after all
     /// filters that followed it, as if nothing had been clamped or compressed.
@@ -37,7 +37,16 @@ pub struct Degraded {
     /// In numbers.
     pub damage: Damage,
     /// The file whose pixels `low` are, where compression came last.
-    pub file: Option<Vec<u8>>,
+    pub file: Option<LossyFile>,
+}
+
+/// A compressed picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LossyFile {
+    /// How its name ends: `jpg` or `webp`.
+    pub extension: &'static str,
+    /// What it holds.
+    pub bytes: Vec<u8>,
 }
 
 /// The damage of a configuration.
@@ -76,7 +85,7 @@ impl Process {
         high: &Rgb8,
         drawn: &Drawn,
         draws: &Draws,
-    ) -> Result<(Rgb8, Damage, Option<Vec<u8>>)> {
+    ) -> Result<(Rgb8, Damage, Option<LossyFile>)> {
         let size = (high.width / self.scale, high.height / self.scale);
         let mut state = State::of(high, self.config.antialias);
         let of_high = (high.width as f64, high.height as f64);
@@ -85,9 +94,9 @@ impl Process {
         let mut file = None;
         if drawn.jpeg_last {
             state.finish(size, drawn.mode, drawn.sinc);
-            file = state.last_jpegs(drawn)?;
+            file = state.last_compressions(drawn)?;
         } else {
-            state.last_jpegs(drawn)?;
+            state.last_compressions(drawn)?;
             state.finish(size, drawn.mode, drawn.sinc);
         }
         Ok((state.image.to_rgb(), state.damage(drawn, self.scale), file))
@@ -153,29 +162,42 @@ impl State {
     }
 
     /// The compressions at the end; the file of the last one.
-    fn last_jpegs(&mut self, drawn: &Drawn) -> Result<Option<Vec<u8>>> {
+    fn last_compressions(&mut self, drawn: &Drawn) -> Result<Option<LossyFile>> {
         if let Some((left, top, jpeg)) = drawn.shifted {
             let (width, height) = (self.image.width, self.image.height);
             self.image = self.image.padded(left, top);
             self.jpeg(jpeg)?;
             self.image = self.image.cut(left, top, width, height);
         }
+        if let Some(quality) = drawn.webp {
+            let Rgb8 { width, height, pixels } = self.image.to_rgb();
+            return self.becomes("webp", lossy::webp(&pixels, width, height, quality)?).map(Some);
+        }
         drawn.jpeg.map(|jpeg| self.jpeg(jpeg)).transpose()
     }
 
     /// Makes the image what a JPEG leaves of it.
-    fn jpeg(&mut self, Jpeg { quality, halved }: Jpeg) -> Result<Vec<u8>> {
+    fn jpeg(&mut self, Jpeg { quality, halved }: Jpeg) -> Result<LossyFile> {
         let Rgb8 { width, height, pixels } = self.image.to_rgb();
         let chroma = if halved { Chroma::Halved } else { Chroma::Full };
-        let bytes = lossy::jpeg(&pixels, width, height, quality, chroma)?;
+        self.becomes("jpg", lossy::jpeg(&pixels, width, height, quality, chroma)?)
+    }
+
+    /// Makes the image what the file holds.
+    fn becomes(&mut self, extension: &'static str, bytes: Vec<u8>) -> Result<LossyFile> {
+        let (width, height) = (self.image.width, self.image.height);
         let pixels = lossy::pixels(&bytes)?;
         self.image.set_rgb(&Rgb8 { width, height, pixels });
-        Ok(bytes)
+        Ok(LossyFile { extension, bytes })
     }
 
     #[allow(clippy::cast_possible_truncation)] // Estimates.
     fn damage(&self, drawn: &Drawn, scale: usize) -> Damage {
-        let jpeg_quality = drawn.jpeg.or(drawn.first.jpeg).map(|jpeg| f32::from(jpeg.quality));
+        let jpeg = match drawn.webp {
+            Some(_) => None,
+            None => drawn.jpeg.or(drawn.first.jpeg),
+        };
+        let jpeg_quality = jpeg.map(|jpeg| f32::from(jpeg.quality));
         let square = |noise: &Vec<f32>| {
             noise.iter().map(|&n| f64::from(n).powi(2)).sum::<f64>() / noise.len() as f64
         };

@@ -1,27 +1,30 @@
 //! The compiled kernels inside this binary, and which of them a GPU runs.
 //!
-//! build.rs embeds one container an architecture: machine code for known GPUs, and PTX, which the
-//! driver compiles, for those that come later. A container holds the modules of all `kernels/*.cu`:
+//! build.rs embeds one pack for each of `kernels/*.cu`: its machine code for known GPUs, and PTX, which the
+//! driver compiles, for those that come later. What a GPU does not run stays packed.
 //!
 //! ```text
-//! "SRK1" | method: u32 | length: u64 | SHA-256 of the payload, first 8 bytes | payload
-//! payload, stored (method 0) or LZMA (1): count: u32, then for each module
-//!     length: u32 | stem | length: u32 | code (cubin, or PTX with its final zero)
+//! "SRK2" | count: u32, then for each architecture
+//!     length: u32 | its name, as 90a or ptx80
+//!     method: u32 | length of the code: u64 | its SHA-256, first 8 bytes
+//!     length: u32 | code (cubin, or PTX with its final zero), stored (method 0) or LZMA (1)
 //! ```
+use rayon::prelude::*;
+
 use super::sha256;
 use crate::error::{Error, Report, Result};
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// All kernels for one architecture.
+/// What kernels were compiled for.
 #[derive(Debug, Clone, Copy)]
-pub struct Image {
+struct Arch {
+    /// As packs call it.
+    name: &'static str,
     /// Compute capability: 80 is 8.0.
-    pub arch: u32,
+    number: u32,
     /// Whether the driver must compile it.
-    pub ptx: bool,
-    /// The container.
-    pub bytes: &'static [u8],
+    ptx: bool,
 }
 
 /// The compiled kernels of one source file.
@@ -40,9 +43,10 @@ pub fn origin() -> &'static str {
 
 /// The embedded architectures, such as `8.6` and `8.0-PTX`.
 pub fn architectures() -> Vec<String> {
-    let name =
-        |i: &Image| format!("{}.{}{}", i.arch / 10, i.arch % 10, if i.ptx { "-PTX" } else { "" });
-    IMAGES.iter().map(name).collect()
+    let name = |a: &Arch| {
+        format!("{}.{}{}", a.number / 10, a.number % 10, if a.ptx { "-PTX" } else { "" })
+    };
+    ARCHITECTURES.iter().map(name).collect()
 }
 
 /// The modules that a GPU of this compute capability runs.
@@ -52,14 +56,18 @@ pub fn modules(capability: (u32, u32)) -> Result<Vec<Module>> {
         let what = format!("this build has no kernels for compute capability {major}.{minor}");
         Error::Device(Report::new(what, cause).help(help))
     };
-    if IMAGES.is_empty() {
+    if ARCHITECTURES.is_empty() {
         return Err(failed(ORIGIN.into(), "rebuild with kernels, or use --device cpu"));
     }
-    let Some(image) = choose(IMAGES, capability) else {
+    let Some(arch) = choose(ARCHITECTURES, capability) else {
         let cause = format!("it has them for {}", architectures().join(" "));
         return Err(failed(cause, "GPUs from compute capability 7.5 (Turing) on are supported"));
     };
-    unpack(image.bytes).map_err(|cause| {
+    let module = |(stem, pack): &(&str, &[u8])| {
+        let bytes = code(pack, arch.name).map_err(|cause| format!("{stem}: {cause}"))?;
+        Ok(Module { stem: (*stem).to_owned(), bytes })
+    };
+    PACKS.par_iter().map(module).collect::<std::result::Result<_, String>>().map_err(|cause| {
         let what = "the kernels in this binary are damaged";
         Error::Device(Report::new(what, cause).help("install it again"))
     })
@@ -67,37 +75,42 @@ pub fn modules(capability: (u32, u32)) -> Result<Vec<Module>> {
 
 /// Machine code runs on its own generation, from its minor version on; that for 9.0 uses features which
 /// later ones lack. PTX runs on everything from its version on. Machine code first, and the newest.
-fn choose(images: &[Image], (major, minor): (u32, u32)) -> Option<&Image> {
+fn choose(archs: &[Arch], (major, minor): (u32, u32)) -> Option<&Arch> {
     let device = 10 * major + minor;
-    let runs = |image: &&Image| {
-        let same_generation = image.arch / 10 == major && (image.arch != 90 || device == 90);
-        image.arch <= device && (image.ptx || same_generation)
+    let runs = |arch: &&Arch| {
+        let same_generation = arch.number / 10 == major && (arch.number != 90 || device == 90);
+        arch.number <= device && (arch.ptx || same_generation)
     };
-    images.iter().filter(runs).max_by_key(|image| (!image.ptx, image.arch))
+    archs.iter().filter(runs).max_by_key(|arch| (!arch.ptx, arch.number))
 }
 
-/// The modules in a container.
-pub fn unpack(container: &[u8]) -> std::result::Result<Vec<Module>, String> {
-    let mut rest = Bytes(container);
-    if rest.take(4)? != b"SRK1" {
-        return Err("they do not start with SRK1".into());
+/// The code in a pack for the architecture `name`, checked against its checksum.
+///
+/// # Errors
+/// In words, if the pack is damaged or has no such code.
+pub fn code(pack: &[u8], name: &str) -> std::result::Result<Vec<u8>, String> {
+    let mut rest = Bytes(pack);
+    if rest.take(4)? != b"SRK2" {
+        return Err("it does not start with SRK2".into());
     }
-    let (method, length, sum) = (rest.u32()?, rest.u64()?, rest.take(8)?);
-    let payload = match method {
-        0 => rest.0.to_vec(),
-        1 => decompress(rest.0, length)?,
-        _ => return Err(format!("unknown compression {method}")),
-    };
-    if payload.len() as u64 != length || sha256::digest(&payload)[..8] != *sum {
-        return Err("their checksum is wrong".into());
-    }
-    let mut rest = Bytes(&payload);
-    let mut modules = Vec::new();
     for _ in 0..rest.u32()? {
-        let stem = String::from_utf8(rest.sized()?.to_vec()).map_err(|e| e.to_string())?;
-        modules.push(Module { stem, bytes: rest.sized()?.to_vec() });
+        let found = rest.sized()? == name.as_bytes();
+        let (method, length, sum) = (rest.u32()?, rest.u64()?, rest.take(8)?);
+        let packed = rest.sized()?;
+        if !found {
+            continue;
+        }
+        let code = match method {
+            0 => packed.to_vec(),
+            1 => decompress(packed, length)?,
+            _ => return Err(format!("unknown compression {method}")),
+        };
+        if code.len() as u64 != length || sha256::digest(&code)[..8] != *sum {
+            return Err("its checksum is wrong".into());
+        }
+        return Ok(code);
     }
-    Ok(modules)
+    Err(format!("it has none for {name}"))
 }
 
 #[cfg(feature = "cuda")]
@@ -121,7 +134,7 @@ struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
     fn take(&mut self, n: usize) -> std::result::Result<&'a [u8], String> {
-        let (taken, rest) = self.0.split_at_checked(n).ok_or("they end too early")?;
+        let (taken, rest) = self.0.split_at_checked(n).ok_or("it ends too early")?;
         self.0 = rest;
         Ok(taken)
     }
@@ -144,16 +157,15 @@ impl<'a> Bytes<'a> {
 mod tests {
     use super::*;
 
-    fn image(arch: u32, ptx: bool) -> Image {
-        Image { arch, ptx, bytes: &[] }
+    fn arch(number: u32, ptx: bool) -> Arch {
+        Arch { name: "", number, ptx }
     }
 
     #[test]
     fn the_newest_machine_code_of_the_same_generation_is_chosen_then_ptx() {
-        let mut images: Vec<Image> =
-            [75, 80, 86, 89, 90, 100, 120].map(|arch| image(arch, false)).to_vec();
-        images.push(image(80, true));
-        let chosen = |major, minor| choose(&images, (major, minor)).map(|i| (i.arch, i.ptx));
+        let mut archs: Vec<Arch> = [75, 80, 86, 89, 90, 100, 120].map(|n| arch(n, false)).to_vec();
+        archs.push(arch(80, true));
+        let chosen = |major, minor| choose(&archs, (major, minor)).map(|a| (a.number, a.ptx));
         for (capability, want) in [
             ((7, 5), Some((75, false))),
             ((8, 0), Some((80, false))),
@@ -175,40 +187,54 @@ mod tests {
         assert!(choose(&[], (8, 0)).is_none());
     }
 
-    /// One module `silu` of three bytes, stored.
-    fn container() -> Vec<u8> {
-        let payload = [&[1, 0, 0, 0, 4, 0, 0, 0][..], b"silu", &[3, 0, 0, 0, 7, 8, 9]].concat();
-        let head = [b"SRK1".as_slice(), &[0; 4], &(payload.len() as u64).to_le_bytes()].concat();
-        [&head, &sha256::digest(&payload)[..8], &payload].concat()
+    /// Three bytes for 75 and one for ptx80, stored.
+    fn pack() -> Vec<u8> {
+        let mut pack = b"SRK2\x02\0\0\0".to_vec();
+        for (name, code) in [("75", &[7u8, 8, 9][..]), ("ptx80", &[0])] {
+            let length = |n: usize| u32::try_from(n).unwrap().to_le_bytes();
+            pack.extend([&length(name.len()), name.as_bytes(), &[0; 4]].concat());
+            pack.extend((code.len() as u64).to_le_bytes());
+            pack.extend([&sha256::digest(code)[..8], &length(code.len()), code].concat());
+        }
+        pack
     }
 
     #[test]
-    fn a_container_gives_its_modules() {
-        let modules = unpack(&container()).unwrap();
-        assert_eq!(modules, [Module { stem: "silu".into(), bytes: vec![7, 8, 9] }]);
+    fn a_pack_gives_the_code_of_each_architecture() {
+        assert_eq!(code(&pack(), "75").unwrap(), [7, 8, 9]);
+        assert_eq!(code(&pack(), "ptx80").unwrap(), [0]);
+        assert_eq!(code(&pack(), "80").unwrap_err(), "it has none for 80");
     }
 
     #[test]
-    fn damage_anywhere_is_an_error() {
-        let good = container();
+    fn damage_anywhere_is_an_error_or_harmless() {
+        let good = pack();
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            unpack(&bad).unwrap_err();
-            unpack(&good[..at]).unwrap_err();
+            let found = ["75", "ptx80"].map(|name| code(&bad, name));
+            assert!(found.iter().any(std::result::Result::is_err), "byte {at}");
+            for (found, want) in found.iter().zip([&[7u8, 8, 9][..], &[0]]) {
+                assert!(found.as_ref().map_or(true, |code| code == want), "byte {at}");
+            }
+            code(&good[..at], "ptx80").unwrap_err();
         }
     }
 
     #[cfg(feature = "cuda")]
     #[test]
     fn damaged_compression_is_an_error() {
-        for image in IMAGES.iter().take(1) {
-            for at in (24..image.bytes.len()).step_by(image.bytes.len() / 20) {
-                let mut bad = image.bytes.to_vec();
+        let Some(arch) = ARCHITECTURES.last() else { return };
+        for (stem, pack) in PACKS.iter().take(3) {
+            code(pack, arch.name).unwrap();
+            // The last architecture's code ends the pack.
+            for at in 1..100 {
+                let mut bad = pack.to_vec();
+                let at = bad.len() - 7 * at;
                 bad[at] ^= 0x10;
-                unpack(&bad).unwrap_err();
+                assert!(code(&bad, arch.name).is_err(), "{stem} at {at}");
             }
-            unpack(&image.bytes[..image.bytes.len() / 2]).unwrap_err();
+            code(&pack[..pack.len() - 1], arch.name).unwrap_err();
         }
     }
 

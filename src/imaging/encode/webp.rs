@@ -27,8 +27,20 @@ pub(super) fn encode(
     if image.color == Color::Gray {
         bytes = widened(&bytes, image.alpha);
     }
-    let plain = compress(&bytes, image, quality)?;
+    let size = [image.width, image.height];
+    // Colours at half the resolution are fitted to what they become, in place of averaged.
+    let plain = compress(&bytes, size, image.alpha, quality, true)?;
     writer.write_all(&container(&plain, image)?)
+}
+
+/// The file of `[height, width, 3]` with `quality` 1..=100, its colours averaged as the programs of the web do.
+pub(in crate::imaging) fn rgb(
+    pixels: &[u8],
+    width: usize,
+    height: usize,
+    quality: u8,
+) -> io::Result<Vec<u8>> {
+    compress(pixels, [width, height], false, quality, false)
 }
 
 /// Gray pixels, with alpha or not, as RGB.
@@ -40,11 +52,18 @@ fn widened(bytes: &[u8], alpha: bool) -> Vec<u8> {
 }
 
 /// The file that libwebp makes of the pixels.
-fn compress(bytes: &[u8], image: &Outline, quality: u8) -> io::Result<Vec<u8>> {
+fn compress(
+    bytes: &[u8],
+    [width, height]: [usize; 2],
+    alpha: bool,
+    quality: u8,
+    fitted: bool,
+) -> io::Result<Vec<u8>> {
     let refused = |what: &str| io::Error::other(format!("libwebp {what}"));
     let side = |v: usize| i32::try_from(v).map_err(io::Error::other);
-    let stride = side(image.width * if image.alpha { 4 } else { 3 })?;
-    if bytes.len() != image.height * image.width * if image.alpha { 4 } else { 3 } {
+    let channels = if alpha { 4 } else { 3 };
+    let stride = side(width * channels)?;
+    if bytes.len() != height * width * channels {
         return Err(refused("was given pixels of another size"));
     }
     // SAFETY: all three are plain structures of C that their functions of initialisation fill, which
@@ -61,14 +80,13 @@ fn compress(bytes: &[u8], image: &Outline, quality: u8) -> io::Result<Vec<u8>> {
             return Err(refused("is another version than it was compiled for"));
         }
         config.quality = f32::from(quality);
-        // Colours at half the resolution are fitted to what they become, in place of averaged.
-        config.use_sharp_yuv = 1;
+        config.use_sharp_yuv = i32::from(fitted);
         config.alpha_quality = 100;
         config.exact = 0;
         picture.use_argb = 1;
-        picture.width = side(image.width)?;
-        picture.height = side(image.height)?;
-        let imported = match image.alpha {
+        picture.width = side(width)?;
+        picture.height = side(height)?;
+        let imported = match alpha {
             true => sys::WebPPictureImportRGBA(&raw mut picture, bytes.as_ptr(), stride),
             false => sys::WebPPictureImportRGB(&raw mut picture, bytes.as_ptr(), stride),
         };

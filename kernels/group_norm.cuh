@@ -1,0 +1,149 @@
+// What the kernels of large and of small maps of group normalisation share.
+#pragma once
+#include "common.cuh"
+
+namespace {
+// The place of a thread among `columns` columns of V channels.
+template <int V> struct Place {
+    int column, row, rows, channel;
+    bool active;
+    __device__ Place(int columns, int first_channel, int channels) {
+        column = int(threadIdx.x) % columns;
+        row = int(threadIdx.x) / columns;
+        rows = THREADS / columns;
+        channel = first_channel + column * V;
+        active = row < rows && channel < channels;
+    }
+};
+
+template <typename T, int V> __device__ __forceinline__ void load_channels(const T *p, float (&v)[V]) {
+    if constexpr (V == 1) {
+        v[0] = load(p);
+    } else {
+        const Pack<T> pack = load_pack(p);
+#pragma unroll
+        for (int i = 0; i < V; ++i) v[i] = load(&pack.value[i]);
+    }
+}
+template <typename T, int V> __device__ __forceinline__ void store_channels(T *p, const float (&v)[V]) {
+    if constexpr (V == 1) {
+        store(p, v[0]);
+    } else {
+        Pack<T> pack;
+#pragma unroll
+        for (int i = 0; i < V; ++i) store(&pack.value[i], v[i]);
+        store_pack(p, pack);
+    }
+}
+template <typename T, int V>
+__device__ __forceinline__ void copy_channels(T *to, const T *from, float (&v)[V]) {
+    if constexpr (V == 1) {
+        *to = *from;
+    } else {
+        store_pack(to, load_pack(from));
+    }
+    load_channels<T, V>(to, v);
+}
+
+// Replaces s and q by their sums over the rows of the block, the same order every time.
+// `scratch` holds 2 V floats a thread and is not in use.
+template <int V> __device__ void sum_rows(float (&s)[V], float (&q)[V], int columns, float *scratch) {
+    const int t = int(threadIdx.x), row = t / columns;
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+        scratch[i * THREADS + t] = s[i];
+        scratch[(V + i) * THREADS + t] = q[i];
+    }
+    for (int n = THREADS / columns, half; n > 1; n = half) {
+        half = (n + 1) / 2;
+        __syncthreads();
+        if (row + half < n) {
+#pragma unroll
+            for (int i = 0; i < 2 * V; ++i) {
+                scratch[i * THREADS + t] += scratch[i * THREADS + t + half * columns];
+            }
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+        s[i] = scratch[i * THREADS + t % columns];
+        q[i] = scratch[(V + i) * THREADS + t % columns];
+    }
+}
+
+// What all pixels of one image share: v = (x - center) a + b. A group's statistics are its mean as f32
+// holds it, what is missing of the mean, and 1 / deviation.
+template <int V> struct Constants {
+    float center[V], a[V], b[V];
+};
+// `stats` starts at `first_group`; scale and shift are those of the image, or null.
+template <typename T, int V>
+__device__ Constants<V> constants(const float *stats, int first_group, int per_group, const T *gamma,
+                                  const T *beta, const T *scale, const T *shift, int channel) {
+    Constants<V> c;
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+        const float *const of_group = stats + 3 * ((channel + i) / per_group - first_group);
+        const float weight = of_group[2] * load(gamma + channel + i);
+        const float film = scale ? 1.0f + load(scale + channel + i) : 1.0f;
+        const float moved = shift ? load(shift + channel + i) : 0.0f;
+        c.center[i] = of_group[0];
+        c.a[i] = weight * film;
+        c.b[i] = (load(beta + channel + i) - of_group[1] * weight) * film + moved;
+    }
+    return c;
+}
+
+// One warp: the statistics of a group from what its channels hold: mean minus `origin`, and the sum of
+// squared differences to that mean over `pixels`.
+__device__ void group_statistics(const float *of_channels, int per_group, float pixels, float origin,
+                                 float eps, float *stats) {
+    const int lane = int(threadIdx.x) % WARP;
+    float sum = 0.0f, squares = 0.0f;
+    for (int j = lane; j < per_group; j += WARP) sum += of_channels[2 * j];
+    const float mean = warp_sum(sum) / float(per_group);
+    for (int j = lane; j < per_group; j += WARP) {
+        const float d = of_channels[2 * j] - mean;
+        squares += of_channels[2 * j + 1] + pixels * d * d;
+    }
+    squares = warp_sum(squares);
+    if (lane == 0) {
+        const float center = origin + mean;
+        stats[0] = center;
+        stats[1] = (origin - center) + mean;
+        stats[2] = 1.0f / sqrtf(squares / (pixels * float(per_group)) + eps);
+    }
+}
+
+// One warp: k and l of dx = a dv + k (x - center) + l from the weighted sums of a group's channels.
+__device__ void group_slopes(const float *of_channels, int per_group, float pixels, const float *stats,
+                             float *slopes) {
+    const int lane = int(threadIdx.x) % WARP;
+    float g = 0.0f, g_xhat = 0.0f;
+    for (int j = lane; j < per_group; j += WARP) {
+        g += of_channels[2 * j];
+        g_xhat += of_channels[2 * j + 1];
+    }
+    g = warp_sum(g);
+    g_xhat = warp_sum(g_xhat);
+    if (lane == 0) {
+        const float rest = stats[1], rstd = stats[2], m = pixels * float(per_group);
+        const float k = -rstd * rstd * g_xhat / m;
+        slopes[0] = k;
+        slopes[1] = -rstd * g / m - k * rest;
+    }
+}
+
+__device__ __forceinline__ float activated(float v, int silu) { return silu ? v * sigmoid(v) : v; }
+__device__ __forceinline__ float before_silu(float dy, float v, int silu) {
+    if (!silu) return dy;
+    const float s = sigmoid(v);
+    return dy * s * (1.0f + v * (1.0f - s));
+}
+} // namespace
+
+// Each in packs and, for ragged channels, in single channels.
+#define BOTH_WIDTHS(name, parameters, arguments) \
+    FOR_DTYPES(name, parameters, arguments) \
+    FOR_DTYPES(name##_ragged, parameters, arguments)
