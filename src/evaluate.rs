@@ -142,19 +142,48 @@ pub fn same_color(a: Image, b: Image) -> (Image, Image) {
 /// # Errors
 /// [`Error::Usage`] if a file has no partner or two, or nothing was found.
 pub fn pairs(results: &Path, truths: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let (results, truths) = (stems(results)?, stems(truths)?);
-    let alone: Vec<&String> = results
-        .keys()
-        .filter(|k| !truths.contains_key(*k))
-        .chain(truths.keys().filter(|k| !results.contains_key(*k)))
-        .collect();
-    if !alone.is_empty() || results.is_empty() {
-        let first = alone.first().map_or("no image was found", |s| s.as_str());
-        let cause = format!("{} files have no partner (first: {first})", alone.len());
-        let report = Report::new("the two folders do not match", cause);
-        return Err(Error::Usage(report.help("pairs are found by equal file names")));
+    let (pairs, alone) = pairs_and_others(results, truths)?;
+    match alone.first() {
+        None => Ok(pairs),
+        Some(first) => {
+            let cause =
+                format!("{} files have no partner (first: {})", alone.len(), first.display());
+            let report = Report::new("the two folders do not match", cause);
+            let help = "pairs are found by equal file names; --allow-missing leaves the others out";
+            Err(Error::Usage(report.help(help)))
+        }
     }
-    Ok(results.into_iter().map(|(stem, path)| (path, truths[&stem].clone())).collect())
+}
+
+/// Pairs of a result and its truth.
+pub type Pairs = Vec<(PathBuf, PathBuf)>;
+
+/// As [`pairs`], with the files that have no partner.
+///
+/// # Errors
+/// [`Error::Usage`] if a file has two partners, or there is no pair.
+pub fn pairs_and_others(results: &Path, truths: &Path) -> Result<(Pairs, Vec<PathBuf>)> {
+    let (folders, mut truths) = ([results, truths], stems(truths)?);
+    let (mut pairs, mut alone) = (Vec::new(), Vec::new());
+    for (stem, result) in stems(results)? {
+        match truths.remove(&stem) {
+            Some(truth) => pairs.push((result, truth)),
+            None => alone.push(result),
+        }
+    }
+    alone.extend(truths.into_values());
+    if pairs.is_empty() {
+        let [results, truths] = folders.map(Path::display);
+        let what = format!("{results} and {truths} have no pictures in common");
+        let cause = match alone.len() {
+            0 => "they hold none".to_owned(),
+            n => format!("{n} files have no partner (first: {})", alone[0].display()),
+        };
+        return Err(Error::Usage(
+            Report::new(what, cause).help("pairs are found by equal file names"),
+        ));
+    }
+    Ok((pairs, alone))
 }
 
 fn stems(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {

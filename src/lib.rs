@@ -80,6 +80,7 @@
 //!
 //! | variable | |
 //! |---|---|
+//! | `SRK_MODEL`, `SRK_DEVICE`, `SRK_RAM` | stand in for these options of the binary |
 //! | `SRK_SIMD` | `portable` or `avx2`: at most these instructions |
 //! | `SRK_CONV` | which engine convolutions and linear layers take on a GPU |
 //! | `SRK_CUDA_LIBRARIES` | where cuDNN and cuBLASLt lie |

@@ -294,7 +294,12 @@ fn damaged_models_are_refused() {
     let mut nan = good.clone();
     nan[8 + header..8 + header + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
     for (name, bytes, words) in [
-        ("cut", good[..good.len() - 100].to_vec(), vec!["cut"]),
+        (
+            "cut",
+            good[..good.len() - 100].to_vec(),
+            vec!["cut", "ends beyond the file", "cut short"],
+        ),
+        ("head", good[..100].to_vec(), vec!["head"]),
         ("short", good[..5].to_vec(), vec!["short"]),
         ("huge", huge, vec!["huge"]),
         ("nan", nan, vec!["nan", "finite"]),

@@ -70,7 +70,7 @@ fn steps_of_every_length_keep_the_marginals() {
     }
     // The rule that is known to be wrong is seen to be.
     let chain = resshift(InputScale::None).chain();
-    assert!(error_of_marginal(&chain, Rule::Seed001, 8, 7) > 1e-2);
+    assert!(error_of_marginal(&chain, Rule::DualDomain, 8, 7) > 1e-2);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_perfect_network_gives_the_clean_image_whatever_it_predicts() {
     let (x0, y0) = (image(1, &[2, 3, 5, 3]), image(2, &[2, 3, 5, 3]));
     let kinds =
         [Prediction::Residual, Prediction::NegativeResidual, Prediction::X0, Prediction::Epsilon];
-    let rules = [Rule::Posterior, Rule::LargeVariance, Rule::Ddim { eta: 0.0 }, Rule::Seed001];
+    let rules = [Rule::Posterior, Rule::LargeVariance, Rule::Ddim { eta: 0.0 }, Rule::DualDomain];
     for process in processes() {
         for (prediction, rule) in kinds.iter().flat_map(|&k| rules.map(|r| (k, r))) {
             let system = system(process.clone(), prediction, rule);

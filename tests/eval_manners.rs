@@ -107,3 +107,45 @@ fn given_low_resolutions_take_the_place_of_degrading() {
     let (code, ..) = srk(f, &["--hr", "hr", "hr", "--lr", "lr"]);
     assert_eq!(code, 2);
 }
+
+#[test]
+fn pictures_without_a_partner_may_be_left_out() {
+    let folder = TempDir::new().unwrap();
+    let f = folder.path();
+    for name in ["sr", "hr", "none"] {
+        fs::create_dir(f.join(name)).unwrap();
+    }
+    for name in ["sr/a_x4.png", "sr/only.png", "hr/a.png", "hr/lost.png", "hr/more.png"] {
+        photo(40, 40, 0).save(f.join(name)).unwrap();
+    }
+    let (code, _, err) = srk(f, &["sr", "hr"]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("--allow-missing") && err.contains("3 files"), "{err}");
+    let (code, events, err) = srk(f, &["sr", "hr", "--allow-missing"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("3 pictures without a partner") && err.contains("lost.png"), "{err}");
+    let mean = summary(&events);
+    assert_eq!((&mean["images"], &mean["left_out"]), (&1.into(), &3.into()));
+    let warned = events.iter().find(|e| e["event"] == "warn").unwrap();
+    assert_eq!(warned["left_out"].as_array().unwrap().len(), 3);
+    let (code, ..) = srk(f, &["sr", "none", "--allow-missing"]);
+    assert_eq!(code, 2, "of nothing there is no mean");
+}
+
+#[test]
+fn every_column_says_which_way_is_better() {
+    let folder = TempDir::new().unwrap();
+    let f = folder.path();
+    photo(64, 64, 0).save(f.join("a.png")).unwrap();
+    photo(64, 64, 9).save(f.join("b.png")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
+    command.args(["eval", "a.png", "b.png", "--metrics", "psnr,grid"]).current_dir(f);
+    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(!text.contains("higher is better"), "{text}");
+    let line = text.lines().find(|line| line.starts_with("better is")).unwrap();
+    assert_eq!(line.matches("higher").count(), 4, "{text}");
+    assert!(line.contains("near 1"), "{text}");
+    let (_, events, _) = srk(f, &["a.png", "b.png", "--metrics", "psnr,weave"]);
+    assert_eq!(events[0]["better"]["psnr_y"], "higher");
+    assert_eq!(events[0]["better"]["weave"], "lower");
+}

@@ -342,10 +342,29 @@ fn habits_of_other_programs_work_or_are_answered() {
         (&["in.png", "x.png", "--face_enhance"], "no faces"),
         (&["in.png", "x.png", "-g", "0,1"], "one GPU"),
         (&["in.png", "-r", "1920x1080"], "--size 1920x1080"),
+        (&["in.png", "x.png", "-n", "1"], "--denoise 0..1"),
+        (&["in.png", "x.png", "-n", "-1"], "--denoise 0..1"),
+        (&["in.png", "x.png", "-m", "models-cunet", "-n", "2"], "waifu2x"),
+        (&["in.png", "x.png", "--device", "cuda:0,1"], "one GPU at a time"),
+        (&["in.png", "x.png", "--tile-overlap", "16"], "leave it out"),
+        (&["in.png", "x.png", "--tile-batch", "4"], "as many tiles as fit"),
+        (&["in.png", "x.png", "--fidelity", "0.5"], "--kappa"),
+        (&["in.png", "x.png", "--samples", "3"], "another --seed"),
+        (&["in.png", "x.png", "--latent_tiled_size", "64"], "--tile N"),
+        (&["in.png", "x.png", "--upscale-repeats", "2"], "-s 16"),
+        (&["in.png", "x.png", "--vram", "6G"], "--ram SIZE"),
+        (&["in.png", "x.png", "-s", "-1"], "-s takes no number below 0"),
+        (&["in.png", "x.png", "-s", "-0.5"], "-s 0.5 half as large"),
+        (&["in.png", "x.png", "--seed", "-1"], "--seed random"),
+        (&["in.png", "x.png", "--steps", "-3"], "--steps takes no number below 0"),
+        (&["in.png", "x.png", "--seed", "many"], "or random"),
+        (&["in.png", "x.png", "-t", "100x80"], "squares"),
         (&["in.png", "x.png", "-s", "640x480"], "--size"),
     ] {
         b.upscale(arguments).failed(2, &[word]);
     }
+    let zero = b.upscale(&["in.png", "zero.png", "-t", "0"]).worked();
+    assert!(zero.err.contains("-t none is Real-ESRGAN's 0"), "{}", zero.err);
     b.srk(&["train", "-opt", "x.yml"]).failed(2, &["srk train FILE.toml"]);
     assert!(!b.path("x.png").exists() && !b.path("1920x1080").exists());
 }
@@ -415,4 +434,90 @@ fn pictures_are_compared_on_a_page_or_a_sheet() {
     b.srk(&["compare", "small.png", "large<b>.png", "-o", "x.png", "--crop", "40x30+60+30"])
         .failed(2, &["80x60"]);
     b.srk(&["compare", "small.png", "-o", "x.xyz", "-m", "srk-x4"]).failed(2, &[".html"]);
+}
+
+#[test]
+fn a_version_goes_alone() {
+    let b = Bench::new();
+    b.photo("in.png", 16, 12);
+    for arguments in
+        [&["--version"][..], &["-V"], &["upscale", "--version"], &["models", "import", "-V"]]
+    {
+        let run = b.srk(arguments).worked();
+        assert!(run.text().contains(env!("CARGO_PKG_VERSION")), "{arguments:?}");
+    }
+    for arguments in [
+        &["upscale", "in.png", "-o", "out.png", "--version", "v3"][..],
+        &["upscale", "--version", "v3", "-i", "in.png", "-o", "out.png"],
+        &["upscale", "in.png", "out.png", "-V"],
+        &["--version", "nix"],
+    ] {
+        let run = b.srk(arguments).failed(2, &["--version", "goes alone", "-m MODEL"]);
+        assert!(run.out.is_empty(), "{arguments:?}");
+    }
+    let run = b.srk(&["upscale", "in.png", "out.png", "--version", "v3", "--json"]);
+    let last = run.events().pop().unwrap();
+    assert_eq!((&last["code"], &last["exit"]), (&"usage".into(), &2.into()), "{last}");
+    assert!(!b.path("out.png").exists());
+}
+
+#[test]
+fn programs_read_what_is_wrong_with_arguments_in_parts() {
+    let b = Bench::new();
+    b.photo("in.png", 16, 12);
+    for (arguments, error, cause, help) in [
+        (&["upscale"][..], "required arguments were not provided", "<INPUT>", "srk upscale --help"),
+        (
+            &["upscale", "in.png", "--fit", "9x"],
+            "'--fit <WxH>'",
+            "both sides of a frame",
+            "srk upscale --help",
+        ),
+        (&["upscale", "in.png", "--alpha", "kep"], "'--alpha", "keep, drop", "'keep'"),
+        (&["upscale", "in.png", "--nix"], "'--nix'", "", "-- --nix"),
+        (&["upscael", "in.png"], "'upscael'", "", "'upscale'"),
+        (&["upscale", "in.png", "--size", "9x9", "-s", "2"], "--size", "", "srk upscale --help"),
+    ] {
+        let run = b.srk(&[arguments, &["--json"][..]].concat()).failed(2, &[]);
+        let last = run.events().pop().unwrap();
+        assert_eq!(last["code"], "usage");
+        for (key, words) in [("error", error), ("cause", cause), ("help", help)] {
+            let text = last[key].as_str().unwrap();
+            assert!(text.contains(words) && !text.contains('\n'), "{arguments:?} {key}: {last}");
+        }
+        assert!(!last["error"].as_str().unwrap().ends_with(':'), "{last}");
+    }
+}
+
+#[test]
+fn a_seed_that_is_drawn_is_said_and_can_be_given_again() {
+    let b = Bench::new();
+    b.photo("in.png", 20, 16);
+    let run = b.srk(&["upscale", "in.png", "a.png", "--seed", "random", "--json"]).worked();
+    let seed = run.events()[0]["seed"].as_u64().unwrap();
+    let first = run.err.lines().next().unwrap();
+    assert!(first.ends_with(&format!("seed {seed}")), "{first}");
+    b.srk(&["upscale", "in.png", "b.png", "--seed", &seed.to_string()]).worked();
+    assert!(fs::read(b.path("a.png")).unwrap() == fs::read(b.path("b.png")).unwrap());
+    let other = b.srk(&["upscale", "in.png", "c.png", "--seed", "random", "--json"]).worked();
+    assert_ne!(other.events()[0]["seed"].as_u64(), Some(seed));
+}
+
+#[test]
+fn checkpoints_are_models_and_places_without_files_are_no_folders_to_make() {
+    let b = Bench::new();
+    b.photo("in.png", 16, 12);
+    fs::create_dir_all(b.path("runs/s/ckpt/5")).unwrap();
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/srk-x4.safetensors");
+    fs::copy(weights, b.path("runs/s/ckpt/5/ema.safetensors")).unwrap();
+    b.upscale(&["in.png", "plain.png", "-m", "srk-x4"]).worked();
+    for (model, name) in [("runs/s", "a.png"), ("runs/s/ckpt", "b.png"), ("runs/s/ckpt/5", "c.png")]
+    {
+        b.upscale(&["in.png", name, "-m", model]).worked();
+        assert_eq!(difference(&b.path("plain.png"), &b.path(name)), 0.0, "{model}");
+    }
+    if cfg!(target_os = "linux") {
+        let run = b.upscale(&["in.png", "/proc/x.png"]).failed(1, &["/proc/x.png"]);
+        assert!(!run.err.contains("mkdir") && !run.err.contains(".srk-"), "{}", run.err);
+    }
 }

@@ -203,3 +203,45 @@ fn frames_and_parts_larger_than_their_file_are_refused() {
     let error = decode(&webp, "a.webp").unwrap_err().to_string();
     assert!(error.contains("EXIF claims 3221225472 bytes"), "{error}");
 }
+
+/// A PNG of one pixel with the chunks that `add` writes before its pixels.
+fn png_with(add: impl FnOnce(&mut png::Writer<&mut Vec<u8>>)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+    encoder.set_color(png::ColorType::Grayscale);
+    let mut writer = encoder.write_header().unwrap();
+    add(&mut writer);
+    writer.write_image_data(&[7]).unwrap();
+    writer.finish().unwrap();
+    bytes
+}
+
+fn deflated(content: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A few kilobytes of a profile that unpack to more than any profile has cost one picture, not the memory.
+#[test]
+fn packed_metadata_may_not_unpack_without_bound() {
+    let large = deflated(&vec![0; 33 << 20]);
+    for (name, head) in
+        [(*b"iCCP", &b"p\0\0"[..]), (*b"zTXt", b"c\0\0"), (*b"iTXt", b"c\0\x01\0\0\0")]
+    {
+        let chunk = [head, &large].concat();
+        let bytes = png_with(|w| w.write_chunk(png::chunk::ChunkType(name), &chunk).unwrap());
+        let error = decode(&bytes, "a").unwrap_err().to_string();
+        assert!(error.contains("unpacks to more than 32 MiB"), "{error}");
+        assert!(error.contains(std::str::from_utf8(&name).unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn packed_text_of_a_png_is_kept() {
+    let chunk = [b"parameters\0\0", &deflated(b"steps 20")[..]].concat();
+    let bytes = png_with(|w| w.write_chunk(png::chunk::zTXt, &chunk).unwrap());
+    let image = decode(&bytes, "a").unwrap();
+    assert_eq!(image.metadata.text, [("parameters".to_owned(), "steps 20".to_owned())]);
+}

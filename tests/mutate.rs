@@ -148,9 +148,10 @@ fn pictures_decode_or_are_refused() {
     run(1, "pictures", 3000, &pictures(), |bytes| {
         let Ok(image) = decode(bytes, "mutant") else { return false };
         image.validate().unwrap();
-        // What was read can be written, unless it has grown large.
-        if image.width * image.height < 1 << 16 {
-            let format = formats[bytes.len() % formats.len()];
+        // What was read can be written, unless it has grown large, or longer than the format allows.
+        let format = formats[bytes.len() % formats.len()];
+        let fits = image.width.max(image.height) <= format.max_side();
+        if fits && image.width * image.height < 1 << 16 {
             encode("mutant", &image, format, EncodeOptions::default()).unwrap();
         }
         true

@@ -444,3 +444,72 @@ fn pickles_cost_no_more_than_their_bytes() {
         assert!(took < Duration::from_secs(20), "{name}: {took:?}");
     }
 }
+
+/// Folders on the way to an output that are made on the way: what they lead back to is known before.
+#[test]
+fn detours_through_folders_that_are_not_there_lead_to_no_input() {
+    let b = Bench::new();
+    let photo = b.photo("sc/a.png", 1);
+    for output in ["ghost/../sc/a.png", "./sc/x/../a.png"] {
+        let arguments = ["sc/a.png", "-o", output, "--overwrite", "-m", "srk-x4"];
+        b.upscale(&arguments).failed(2, &["output and input are one file"]);
+        b.is("sc/a.png", &photo);
+    }
+    b.upscale(&["sc", "-o", "ghost/../sc", "--overwrite", "--name", "{stem}"])
+        .failed(2, &["a.png"]);
+    b.is("sc/a.png", &photo);
+}
+
+#[test]
+fn damaged_pairs_replace_no_photograph() {
+    let b = Bench::new();
+    let photo = b.photo("p/high/000.png", 1);
+    let degrade = |input: &str| {
+        b.srk(&[
+            "data", "degrade", input, "p", "--count", "2", "--size", "8", "--scale", "4", "--force",
+        ])
+    };
+    for input in ["p", "p/high", "p/high/000.png"] {
+        degrade(input).failed(2, &["p/high/000.png"]);
+        b.is("p/high/000.png", &photo);
+    }
+    b.photo("other.png", 2);
+    degrade("other.png").worked();
+}
+
+/// Views of `--tta` go without alpha and colours are brought back from the input: what lies under it must not be
+/// seen in either.
+#[test]
+fn hidden_colours_stay_hidden_whatever_is_done() {
+    let b = Bench::new();
+    let sprite = |name: &str, hidden: u8| {
+        let inside = |i: usize| (i % 16).abs_diff(8).pow(2) + (i / 16).abs_diff(6).pow(2) < 20;
+        let colors = (0..16 * 12).flat_map(|i| if inside(i) { [200, 40, 90] } else { [hidden; 3] });
+        let mut image = srk::Image::from_u8(16, 12, srk::Color::Rgb, colors.collect()).unwrap();
+        let alpha = (0..16 * 12).map(|i| if inside(i) { 255 } else { 0 }).collect();
+        image.alpha = Some(srk::Samples::U8(alpha));
+        image.write(b.at(name)).unwrap();
+    };
+    sprite("black.png", 0);
+    sprite("white.png", 255);
+    for option in [&["--tta"][..], &["--color-fix", "wavelet"], &[]] {
+        let large = |name: &str| {
+            let output = b.at("out.png");
+            let arguments =
+                [&[name, "-o", "out.png", "--overwrite", "-m", "srk-x4"], option].concat();
+            b.upscale(&arguments).worked();
+            srk::Image::read(output).unwrap()
+        };
+        assert!(large("black.png").samples == large("white.png").samples, "{option:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_device_is_no_model_and_no_configuration() {
+    let b = Bench::new();
+    b.photo("a.png", 1);
+    b.srk(&["models", "info", "/dev/zero"]).failed(3, &["device"]);
+    b.upscale(&["a.png", "-m", "/dev/zero"]).failed(3, &["device"]);
+    b.srk(&["train", "/dev/zero"]).failed(2, &["/dev/zero"]);
+}

@@ -84,6 +84,31 @@ fn doctor_says_why_there_is_no_gpu_and_carries_on() {
 }
 
 #[test]
+fn doctor_lists_every_gpu_and_says_problems_alone_if_asked() {
+    let stub = complete_stub();
+    let (code, text) = srk(stub, "count=2", &["doctor"]);
+    assert_eq!(code, Some(0), "{text}");
+    for word in ["cuda:0 Stub 0", "cuda:1 Stub 1", "compute capability 9.0", "8192 MiB"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let (code, text) = srk(stub, "count=2", &["doctor", "--json"]);
+    assert_eq!(code, Some(0), "{text}");
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(found["gpus"][1]["device"], "cuda:1");
+    assert_eq!(found["gpus"][1]["memory"], 8u64 << 30);
+    assert_eq!(found["gpus"][1]["compute_capability"], "9.0");
+    assert!(found["gpu"].is_string() && found["self_test"]["passed"] == true, "{text}");
+    let (code, text) = srk(stub, "cc=61", &["doctor", "-q"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.lines().count() == 1 && text.contains("capability 6.1"), "{text}");
+    let empty = tempfile::tempdir().unwrap();
+    if srk::engine::cuda::devices().is_err() {
+        let (code, text) = srk(empty.path(), "", &["doctor", "-q"]);
+        assert_eq!((code, text.as_str()), (Some(0), ""), "a machine without a GPU is no problem");
+    }
+}
+
+#[test]
 fn a_driver_that_does_not_start() {
     let stub = complete_stub();
     refused(stub, "init=100", &["CUDA error 100", "nvidia-smi", "CUDA_VISIBLE_DEVICES"]);

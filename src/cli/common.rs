@@ -1,10 +1,13 @@
 //! What several subcommands share: signals, sizes, devices, opening a model.
+use std::hash::BuildHasher;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use super::habits;
 use crate::diffusion::process::Process;
 use crate::diffusion::sampler::Rule;
 use crate::diffusion::system::System;
@@ -19,11 +22,15 @@ use crate::upscale::Upscaler;
 /// The number of the signal that asked to stop; 0 while none did.
 pub(super) type Stop = Arc<AtomicUsize>;
 
-/// A number that the first SIGINT or SIGTERM sets; the second one ends the process.
+/// A number that the first SIGINT, SIGTERM or SIGHUP (of a terminal that is closed) sets; the second one ends the process.
 pub(super) fn stop_on_signals() -> Result<Stop> {
     let stop: Stop = Arc::new(AtomicUsize::new(0));
     let asked = Arc::new(AtomicBool::new(false));
-    for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
+    for (signal, number) in [(SIGINT, 2), (SIGTERM, 15), (SIGHUP, 1)] {
+        if signal == SIGHUP && interrupt::is_ignored(signal) {
+            // As nohup asks.
+            continue;
+        }
         // In this order: the first signal finds `asked` unset, and sets it.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))
             .and_then(|_| flag::register(signal, Arc::clone(&asked)))
@@ -42,6 +49,20 @@ pub(super) fn check(stop: &Stop) -> Result<()> {
     }
 }
 
+/// The value of a variable of the environment that stands in for an option.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// An error about the variable `name`, whose value is no good.
+fn wrong_variable(name: &str, value: &str, cause: impl std::fmt::Display) -> Error {
+    let report = Report::new(format!("{name}={value} in the environment is wrong"), cause);
+    Error::Usage(report.help(format!("unset {name}, or give the option in its place")))
+}
+
+/// The variable that stands in for `--device`.
+const DEVICE: &str = "SRK_DEVICE";
+
 /// Where the work runs: `auto`, `cpu`, `cuda`, or `cuda:N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DeviceChoice(String);
@@ -50,6 +71,12 @@ impl std::str::FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(name: &str) -> std::result::Result<Self, String> {
+        if name.contains(',') {
+            return Err(
+                "one GPU at a time, such as cuda:0; run srk once for each, on a part of the pictures"
+                    .into(),
+            );
+        }
         cuda::is_device_name(name)
             .then(|| Self(name.to_owned()))
             .ok_or_else(|| "auto, cpu, cuda, or one of several GPUs, such as cuda:1".into())
@@ -67,12 +94,19 @@ impl DeviceChoice {
         self.0.starts_with("cuda")
     }
 
-    /// The device; `note` hears why a GPU is not used where that is left to us.
+    /// The device; `note` hears why a GPU is not used where that is left to us. `auto` is what SRK_DEVICE says, if it
+    /// says something.
     ///
     /// # Errors
     /// If the GPU that was asked for cannot be used.
     pub(super) fn open(&self, note: &mut dyn FnMut(&Error)) -> Result<Device> {
-        cuda::choose(&self.0, note)
+        match variable(DEVICE).filter(|_| self.0 == "auto") {
+            None => cuda::choose(&self.0, note),
+            Some(name) => match name.parse::<Self>() {
+                Ok(Self(device)) => cuda::choose(&device, note),
+                Err(cause) => Err(wrong_variable(DEVICE, &name, cause)),
+            },
+        }
     }
 }
 
@@ -96,7 +130,8 @@ enum SamplerName {
     /// Deterministic DDIM; ResShift keeps the noise it finds
     Ddim,
     /// The DualDomainUNet system's mean; ResShift only
-    Seed001,
+    #[value(alias = "seed001")]
+    DualDomain,
 }
 
 fn not_negative(text: &str) -> std::result::Result<f64, String> {
@@ -127,8 +162,8 @@ impl Sampling {
             Err(Error::Usage(report.help("srk models info MODEL    shows its process")))
         };
         match self.sampler {
-            Some(SamplerName::Seed001) if !shifts => return refuse("--sampler seed001"),
-            Some(SamplerName::Seed001) => diffusion.sampler.rule = Rule::Seed001,
+            Some(SamplerName::DualDomain) if !shifts => return refuse("--sampler dual-domain"),
+            Some(SamplerName::DualDomain) => diffusion.sampler.rule = Rule::DualDomain,
             Some(SamplerName::Posterior) => diffusion.sampler.rule = Rule::Posterior,
             Some(SamplerName::LargeVariance) => diffusion.sampler.rule = Rule::LargeVariance,
             Some(SamplerName::Ddim) => diffusion.sampler.rule = Rule::Ddim { eta: 0.0 },
@@ -188,7 +223,8 @@ pub(super) use crate::upscale::choice::AUTO;
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelChoice {
     /// A model of this binary (srk models list), a weights file (srk's own, .pth, .pt, .safetensors), the folder of a
-    /// training run, or with -n a folder of models [default: auto, by what each picture shows]
+    /// training run or of one of its checkpoints, or with -n a folder of models [default: SRK_MODEL, or auto, by what
+    /// each picture shows]
     #[arg(short, long, value_name = "MODEL", aliases = ["model_path", "upscale-model"])]
     model: Option<String>,
     /// The model's name in the folder -m; alone, the same as -m
@@ -196,33 +232,68 @@ pub(super) struct ModelChoice {
     name: Option<String>,
 }
 
+/// The variable that stands in for `--model` where neither it nor a name is given.
+const MODEL: &str = "SRK_MODEL";
+
+/// What was named, with the environment.
+enum Named {
+    Auto,
+    Model(String),
+    InFolder(String, String),
+}
+
 impl std::fmt::Display for ModelChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.model, &self.name) {
-            (None, None) => f.write_str(AUTO),
-            (Some(model), None) | (None, Some(model)) => f.write_str(model),
-            (Some(folder), Some(name)) => write!(f, "{name} of {folder}"),
+        match self.named() {
+            Named::Auto => f.write_str(AUTO),
+            Named::Model(model) => f.write_str(&model),
+            Named::InFolder(folder, name) => write!(f, "{name} of {folder}"),
         }
     }
 }
 
 impl ModelChoice {
+    fn named(&self) -> Named {
+        let one = |model: String| if model == AUTO { Named::Auto } else { Named::Model(model) };
+        match (self.model.clone(), self.name.clone()) {
+            (Some(folder), Some(name)) => Named::InFolder(folder, name),
+            (Some(model), None) | (None, Some(model)) => one(model),
+            (None, None) => variable(MODEL).map_or(Named::Auto, one),
+        }
+    }
+
     /// Whether each picture is to choose.
     pub(super) fn is_auto(&self) -> bool {
-        let named = self.model.as_deref().or(self.name.as_deref());
-        !(self.model.is_some() && self.name.is_some()) && named.is_none_or(|name| name == AUTO)
+        matches!(self.named(), Named::Auto)
+    }
+
+    /// The file or folder that it is read from, if it is no model of the binary.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let path = match self.named() {
+            Named::Auto => None,
+            Named::Model(model) => Some(PathBuf::from(model)),
+            Named::InFolder(folder, name) => open::in_folder(folder.as_ref(), &name).ok(),
+        };
+        path.into_iter().filter(|path| path.exists()).collect()
     }
 
     /// Opens it; where each picture is to choose, what clean ones take.
     pub(super) fn open(&self) -> Result<System> {
-        match (&self.model, &self.name) {
-            _ if self.is_auto() => System::open(System::CLEAN),
-            (None, None) => unreachable!("that is auto"),
-            (Some(model), None) | (None, Some(model)) => open::open(model),
-            (Some(folder), Some(name)) => {
-                let path = open::in_folder(folder.as_ref(), name)?;
-                open::open(&path.display().to_string())
+        let is_level = |name: &String| matches!(name.as_str(), "0" | "1" | "2" | "3");
+        match self.named() {
+            Named::Auto => System::open(System::CLEAN),
+            Named::Model(model) => {
+                let by_name = self.model.is_none() && self.name.is_some();
+                match by_name && is_level(&model) && !std::path::Path::new(&model).exists() {
+                    true => Err(habits::noise_level(&model)),
+                    false => open::open(&model),
+                }
             }
+            Named::InFolder(folder, name) => match open::in_folder(folder.as_ref(), &name) {
+                Ok(path) => open::open(&path.display().to_string()),
+                Err(_) if is_level(&name) => Err(habits::noise_level(&name)),
+                Err(error) => Err(error),
+            },
         }
     }
 }
@@ -307,6 +378,53 @@ pub(super) fn set_threads(threads: Option<usize>) -> Result<()> {
 /// free.
 pub(super) fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
     memory::parse(text)
+}
+
+/// The memory that was asked for: by the option, or by SRK_RAM.
+///
+/// # Errors
+/// If the variable holds no size.
+pub(super) fn ram(option: Option<u64>) -> Result<Option<u64>> {
+    match variable("SRK_RAM").filter(|_| option.is_none()) {
+        None => Ok(option),
+        Some(size) => match parse_bytes(&size) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(cause) => Err(wrong_variable("SRK_RAM", &size, cause)),
+        },
+    }
+}
+
+/// A value of `--seed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seed {
+    /// The number, given or drawn.
+    pub(super) number: u64,
+    /// Whether it was drawn, and nobody knows it yet.
+    pub(super) drawn: bool,
+}
+
+impl std::str::FromStr for Seed {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match (text, text.parse()) {
+            ("random", _) => {
+                // The standard library draws the keys of its hash tables from the system. Few enough digits to type,
+                // and for numbers of JSON.
+                let drawn = std::hash::RandomState::new().hash_one(std::process::id());
+                Ok(Self { number: drawn >> 32, drawn: true })
+            }
+            (_, Ok(number)) => Ok(Self { number, drawn: false }),
+            _ => Err("a whole number from 0 on, or random".into()),
+        }
+    }
+}
+
+impl Seed {
+    /// What the first line of a command says of it.
+    pub(super) fn words(self) -> String {
+        if self.drawn { format!(", seed {}", self.number) } else { String::new() }
+    }
 }
 
 /// Bytes that the process can take more than it has.

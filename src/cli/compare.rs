@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::common::{self, DeviceChoice, Precision};
+use super::common::{self, DeviceChoice, Precision, Seed};
 use super::progress::Progress;
 use super::voice;
 use crate::engine::files::atomic_write;
@@ -46,10 +46,11 @@ pub(super) struct Args {
     /// Names in place of the files', separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     labels: Vec<String>,
-    /// The seed of the models' noise
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Where models run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
+    /// The seed of the models' noise: a number, or random
+    #[arg(long, value_name = "N", default_value = "42")]
+    seed: Seed,
+    /// Where models run: auto (what SRK_DEVICE says, or a GPU if there is one), cpu, cuda, or one of several GPUs, such
+    /// as cuda:1
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// Replace the output if it is there
@@ -99,6 +100,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let mut outputs = Outputs::overwriting(args.overwrite);
     args.pictures.iter().for_each(|path| outputs.reads(path));
+    args.models.iter().for_each(|model| outputs.reads_below(model.as_ref()));
     outputs.claim(&args.output, &args.pictures[0])?;
     let mut entries = Vec::new();
     for path in &args.pictures {
@@ -122,8 +124,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         false => sheet(args, &entries)?,
     }
     let names: Vec<&str> = entries.iter().map(|e| e.label.as_str()).collect();
-    voice::say(format_args!("{} shows {}", args.output.display(), names.join(", ")));
-    voice::done(json!({"written": args.output, "pictures": names}));
+    let seed = if args.models.is_empty() { String::new() } else { args.seed.words() };
+    voice::say(format_args!("{} shows {}{seed}", args.output.display(), names.join(", ")));
+    voice::done(json!({"written": args.output, "pictures": names, "seed": args.seed.number}));
     Ok(())
 }
 
@@ -138,14 +141,14 @@ fn enlarged(args: &Args, model: &str, image: &Image) -> Result<Image> {
     let upscaler = common::place(open::open(model)?, &args.device, Precision::Auto)?;
     let stop = common::stop_on_signals()?;
     let memory = upscaler.memory_or(common::available_memory() / 2)?;
-    let settings = Settings { steps: None, seed: args.seed, tile: TileSize::Auto, memory };
+    let settings = Settings { steps: None, seed: args.seed.number, tile: TileSize::Auto, memory };
     let plan = upscale::plan(&upscaler, image.width, image.height, &settings)?;
     let progress = Progress::new(model, (plan.tiles.len() * plan.steps) as u64);
     let told = &mut |done: usize, all: usize| {
         progress.at(done as u64, all as u64);
         common::check(&stop)
     };
-    let done = upscale::upscale(&upscaler, image, &plan, args.seed, told);
+    let done = upscale::upscale(&upscaler, image, &plan, args.seed.number, told);
     progress.finish();
     Ok(done?.0)
 }

@@ -1,5 +1,5 @@
 //! `srk data`.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,11 +10,22 @@ use super::{common, voice};
 use crate::data::degrade::{Degrade as Clean, DegradeConfig, Process};
 use crate::data::pairs;
 use crate::data::prep::{self, Method, Request};
-use crate::error::Result;
+use crate::data::subimages::{self, Squares};
+use crate::data::survey;
+use crate::error::{Error, Report, Result};
 use crate::imaging::resample::Filter;
 
-/// Prepare data sets.
+const EXAMPLES: &str = "Examples:
+  srk data check photos/                                        broken, small, gray, CMYK, there twice
+  srk data stats photos/                                        how many, how large, mean and deviation of colours
+  srk data prep DIV2K/ -o parts/ --crop 480 --step 240          overlapping squares, which train faster
+  srk data prep DIV2K/ -o pairs/ --scale 4                      high/ and low/ of whole pictures
+  srk data degrade photos/ look/ --preset photo --count 20      damaged pairs, to look at
+";
+
+/// Look at data sets and prepare them.
 #[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -22,6 +33,8 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Check(Check),
+    Stats(Stats),
     Prep(Prep),
     Degrade(Degrade),
 }
@@ -76,33 +89,58 @@ enum LowFormat {
     Jpg,
 }
 
-/// Write pictures at a high and a low resolution, and enlarged from the low one.
+const PREP_EXAMPLES: &str = "Examples:
+  srk data prep DIV2K/ -o parts/ --crop 480 --step 240                squares NAME_s001.png, as BasicSR cuts them
+  srk data prep HR/ -o parts/ --crop 480 --step 240 --scale 4 --lr LR/    the same of given pairs
+  srk data prep Set5/ -o Set5x4/ --scale 4 --resample matlab-bicubic      high/NAME.png and low/NAMEx4.png
+  srk data prep faces/ -o faces64/ --low 64 --high 256                whole pictures as squares of two sizes
+";
+
+/// Cut pictures into squares, or write them at a high and a low resolution.
 ///
-/// Makes train/ and test/ (high), train_lr_data/ and test_lr_data/ (low), train_hr_lr_data/ and
-/// test_hr_lr_data/ (low enlarged) in the output folder, as PNG under the names of the pictures, which
-/// are split in sorted order. srk train needs none of this: it makes pairs itself.
+/// With --crop and --step: overlapping squares of every picture. With --scale: high/ and low/, of whole pictures or of
+/// their squares. With --low and --high: every picture as a square of two sizes, in train/ and test/ (high),
+/// train_lr_data/ and test_lr_data/ (low), train_hr_lr_data/ and test_hr_lr_data/ (low enlarged), split in sorted order.
+/// All are PNG under the names of the pictures. srk train needs none of this: it makes pairs itself.
 #[derive(Debug, clap::Args)]
+#[command(before_help = PREP_EXAMPLES)]
 struct Prep {
-    /// Pictures, idx files, and folders with all pictures below them
+    /// Pictures, idx files, folders with all pictures below them, and lists (.txt) of such
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// The folder to write, new or empty
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
+    /// Cut squares of this side in pixels
+    #[arg(long, value_name = "N", requires = "step")]
+    crop: Option<usize>,
+    /// From one square to the next, in pixels
+    #[arg(long, value_name = "N", requires = "crop")]
+    step: Option<usize>,
+    /// Where more than so many pixels are left at an edge, a last square ends with it [default: 0]
+    #[arg(long, value_name = "N", requires = "crop")]
+    thresh: Option<usize>,
+    /// Write low resolutions, smaller by this factor
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=64))]
+    scale: Option<u16>,
+    /// Take the low resolutions from here, by their names, instead of making them
+    #[arg(long, value_name = "DIR", requires = "scale", conflicts_with = "resample")]
+    lr: Option<PathBuf>,
     /// Side of the low resolution in pixels
-    #[arg(long, value_name = "N")]
-    low: usize,
+    #[arg(long, value_name = "N", requires = "high", required_unless_present_any = ["crop", "scale"],
+        conflicts_with_all = ["crop", "scale"])]
+    low: Option<usize>,
     /// Side of the high resolution in pixels
-    #[arg(long, value_name = "N")]
-    high: usize,
-    /// How pictures become squares
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "N", requires = "low")]
+    high: Option<usize>,
+    /// With --low: how pictures become squares
+    #[arg(long, value_enum, default_value_t, conflicts_with_all = ["crop", "scale"])]
     method: Square,
-    /// How they are resampled, as Pillow 13 does
-    #[arg(long, value_enum, default_value_t)]
-    resample: Resample,
-    /// The share of the pictures, in sorted order, that goes to train
-    #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
+    /// How they are resampled [default: matlab-bicubic with --scale, bicubic with --low]
+    #[arg(long, value_enum)]
+    resample: Option<Resample>,
+    /// With --low: the share of the pictures, in sorted order, that goes to train
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9, conflicts_with_all = ["crop", "scale"])]
     split: f64,
     /// Write into a folder that is not empty, replacing files of the same names
     #[arg(long)]
@@ -121,26 +159,224 @@ enum Square {
     Squash,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Resample {
-    /// Cubic, antialiased
-    #[default]
+    /// MATLAB's antialiased bicubic, which papers measure on; with --scale
+    MatlabBicubic,
+    /// Pillow 13's antialiased bicubic
+    #[value(alias = "pillow-bicubic")]
     Bicubic,
-    /// Linear, antialiased
+    /// Pillow 13's antialiased bilinear
+    #[value(alias = "pillow-bilinear")]
     Bilinear,
-    /// Cubic, as Pillow up to version 12 makes it of tall pictures
+    /// Bicubic as Pillow up to version 12 makes it of tall pictures
     #[value(name = "pillow-12-bicubic")]
     Bicubic12,
-    /// Linear, as Pillow up to version 12 makes it of tall pictures
+    /// Bilinear as Pillow up to version 12 makes it of tall pictures
     #[value(name = "pillow-12-bilinear")]
     Bilinear12,
 }
 
+/// Decode every picture and name those that training had better not see.
+///
+/// Broken ones, those with a side under --least, those without a colour, JPEGs of four inks (CMYK), and files with the
+/// same pixels as another. Exit code 1 if any is broken.
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// Pictures, idx files, folders with all pictures below them, and lists (.txt) of such
+    #[arg(required = true, value_name = "FOLDER")]
+    inputs: Vec<PathBuf>,
+    /// The shortest side, in pixels, that is not too small
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    least: usize,
+    /// Threads [default: all cores]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+}
+
+/// Count pictures and say how large they are, and what the mean and the deviation of their colours is.
+#[derive(Debug, clap::Args)]
+struct Stats {
+    /// Pictures, idx files, folders with all pictures below them, and lists (.txt) of such
+    #[arg(required = true, value_name = "FOLDER")]
+    inputs: Vec<PathBuf>,
+    /// Threads [default: all cores]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+}
+
 pub(super) fn run(args: Args) -> Result<()> {
     match args.command {
-        Command::Prep(args) => prepare(args),
+        Command::Check(args) => check(&args),
+        Command::Stats(args) => stats(&args),
+        Command::Prep(args) if args.low.is_some() => prepare(args),
+        Command::Prep(args) => cut(args),
         Command::Degrade(args) => degrade(args),
     }
+}
+
+/// Runs `work` with a progress bar that `name`s it; its argument is to be called for each picture.
+fn with_progress<R>(
+    name: &str,
+    threads: Option<u32>,
+    work: impl FnOnce(&(dyn Fn(usize) -> Result<()> + Sync)) -> Result<R>,
+) -> Result<R> {
+    common::set_threads(threads.map(|n| n as usize))?;
+    let stop = common::stop_on_signals()?;
+    let (progress, done) = (Mutex::new(Progress::new(name, 0)), AtomicU64::new(0));
+    let result = work(&|all| {
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Ok(progress) = progress.lock() {
+            progress.at(done, all as u64);
+        }
+        common::check(&stop)
+    });
+    if let Ok(progress) = progress.lock() {
+        progress.finish();
+    }
+    result
+}
+
+fn check(args: &Check) -> Result<()> {
+    let survey =
+        with_progress("data check", args.threads, |done| survey::survey(&args.inputs, done))?;
+    let finding = |kind: &str, path: &Path, cause: String| {
+        voice::event(&json!({"event": "finding", "kind": kind, "file": path, "cause": cause}));
+        let cause = if cause.is_empty() { cause } else { format!(": {cause}") };
+        voice::result(format_args!("{kind:<10} {}{cause}", path.display()));
+    };
+    for (path, cause) in &survey.broken {
+        finding("broken", path, cause.clone());
+    }
+    let mut counts = [0; 3];
+    for entry in &survey.entries {
+        let size = format!("{}x{}", entry.width, entry.height);
+        let small = entry.width.min(entry.height) < args.least;
+        for (i, (is_so, kind, cause)) in [
+            (small, "small", size),
+            (entry.gray, "gray", String::new()),
+            (entry.cmyk, "CMYK", String::new()),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            if is_so {
+                counts[i] += 1;
+                finding(kind, &entry.path, cause);
+            }
+        }
+    }
+    let twins = survey.twins();
+    for [path, first] in &twins {
+        finding("duplicate", path, format!("the same pixels as {}", first.display()));
+    }
+    let [small, gray, cmyk] = counts;
+    let (all, broken) = (survey.len(), survey.broken.len());
+    let counts = json!({"pictures": all, "broken": broken, "small": small, "gray": gray,
+        "cmyk": cmyk, "duplicates": twins.len()});
+    voice::result(format_args!(
+        "{}: {broken} broken, {small} with a side under {}, {gray} gray, {cmyk} CMYK, {}",
+        common::counted(all, "picture"),
+        args.least,
+        common::counted(twins.len(), "duplicate")
+    ));
+    if let Some((first, _)) = survey.broken.first() {
+        let mut summary = counts;
+        summary["event"] = "summary".into();
+        voice::event(&summary);
+        let verb = if broken == 1 { "is" } else { "are" };
+        let what = format!("{broken} of {} {verb} broken", common::counted(all, "picture"));
+        let report = Report::new(what, format!("first: {}", first.display()));
+        return Err(Error::Failed(
+            report.code("some_failed").help("copy them again, or remove them"),
+        ));
+    }
+    voice::done(counts);
+    Ok(())
+}
+
+fn stats(args: &Stats) -> Result<()> {
+    let survey =
+        with_progress("data stats", args.threads, |done| survey::survey(&args.inputs, done))?;
+    for (path, cause) in &survey.broken {
+        voice::say(format_args!("warning: {} is left out: {cause}", path.display()));
+    }
+    if survey.entries.is_empty() {
+        let what = format!("none of {} can be read", common::counted(survey.len(), "picture"));
+        let cause = survey.broken.first().map_or("", |(_, cause)| cause);
+        return Err(Error::Failed(Report::new(what, cause).help("srk data check names them all")));
+    }
+    let [width, height] = [survey.spread(|e| e.width), survey.spread(|e| e.height)];
+    let colors = survey.colors();
+    let of_side =
+        |[least, middle, most]: [usize; 3]| json!({"min": least, "median": middle, "max": most});
+    voice::done(json!({"pictures": survey.entries.len(), "broken": survey.broken.len(),
+        "pixels": survey.pixels(), "width": of_side(width), "height": of_side(height),
+        "mean": colors.mean, "deviation": colors.deviation}));
+    let side = |[least, middle, most]: [usize; 3]| format!("{least} to {most}, median {middle}");
+    let three = |v: [f64; 3]| format!("{:.4} {:.4} {:.4}", v[0], v[1], v[2]);
+    for (key, value) in [
+        ("pictures", survey.entries.len().to_string()),
+        ("pixels", format!("{:.1} Mpx", survey.pixels() as f64 / 1e6)),
+        ("width", side(width)),
+        ("height", side(height)),
+        ("mean", format!("{}   of R, G and B in 0..1", three(colors.mean))),
+        ("deviation", three(colors.deviation)),
+    ] {
+        voice::result(format_args!("{key:<12} {value}"));
+    }
+    Ok(())
+}
+
+/// Squares, low resolutions, or both.
+fn cut(args: Prep) -> Result<()> {
+    let squares = args.crop.zip(args.step).map(|(side, step)| Squares {
+        side,
+        step,
+        thresh: args.thresh.unwrap_or(0),
+    });
+    if let (Some(_), None) = (args.resample, args.scale) {
+        let report = Report::new("--resample makes low resolutions", "there is no --scale");
+        return Err(Error::Usage(
+            report.help("--scale 4    makes them; squares are cut, not resampled"),
+        ));
+    }
+    let method = args.resample.map_or(Clean::MatlabBicubic, |resample| match resample {
+        Resample::MatlabBicubic => Clean::MatlabBicubic,
+        Resample::Bicubic => Clean::PillowBicubic,
+        Resample::Bilinear => Clean::Bilinear,
+        Resample::Bicubic12 => Clean::Pillow12Bicubic,
+        Resample::Bilinear12 => Clean::Pillow12Bilinear,
+    });
+    let low = args.scale.map(|scale| subimages::Low {
+        scale: usize::from(scale),
+        method,
+        given: args.lr.into_iter().collect(),
+    });
+    let request =
+        subimages::Request { inputs: args.inputs, out: args.out, squares, low, force: args.force };
+    let written =
+        with_progress("data prep", args.threads, |done| subimages::write(&request, done))?;
+    for skipped in &written.skipped {
+        voice::say(format_args!("warning: {skipped} is left out"));
+    }
+    let out = &request.out;
+    voice::done(json!({"written": out, "pictures": written.pictures, "images": written.images,
+        "skipped": written.skipped}));
+    let what = if request.squares.is_some() { "square" } else { "picture" };
+    let place = if request.low.is_some() { out.join("high") } else { out.clone() };
+    let beside = match request.low {
+        Some(_) => format!(", their low resolutions in {}", out.join("low").display()),
+        None => String::new(),
+    };
+    voice::result(format_args!(
+        "{} of {} in {}{beside}, {} left out",
+        common::counted(written.images, what),
+        common::counted(written.pictures, "picture"),
+        place.display(),
+        written.skipped.len()
+    ));
+    Ok(())
 }
 
 fn degrade(args: Degrade) -> Result<()> {
@@ -164,39 +400,34 @@ fn degrade(args: Degrade) -> Result<()> {
     Ok(())
 }
 
+/// Squares of two sizes.
 fn prepare(args: Prep) -> Result<()> {
-    common::set_threads(args.threads.map(|n| n as usize))?;
-    let stop = common::stop_on_signals()?;
+    let filter = match args.resample.unwrap_or(Resample::Bicubic) {
+        Resample::Bicubic => Filter::Bicubic,
+        Resample::Bilinear => Filter::Bilinear,
+        Resample::Bicubic12 => Filter::Bicubic12,
+        Resample::Bilinear12 => Filter::Bilinear12,
+        Resample::MatlabBicubic => {
+            let report = Report::new("--low and --high resample as Pillow does", "not as MATLAB");
+            return Err(Error::Usage(
+                report.help("--resample bicubic, or --scale N in their place"),
+            ));
+        }
+    };
     let request = Request {
         inputs: args.inputs,
         out: args.out,
-        low: args.low,
-        high: args.high,
+        low: args.low.unwrap_or_default(),
+        high: args.high.unwrap_or_default(),
         method: match args.method {
             Square::Crop => Method::Crop,
             Square::Squash => Method::Squash,
         },
-        filter: match args.resample {
-            Resample::Bicubic => Filter::Bicubic,
-            Resample::Bilinear => Filter::Bilinear,
-            Resample::Bicubic12 => Filter::Bicubic12,
-            Resample::Bilinear12 => Filter::Bilinear12,
-        },
+        filter,
         split: args.split,
         force: args.force,
     };
-    let (progress, done) = (Mutex::new(Progress::new("data prep", 0)), AtomicU64::new(0));
-    let prepared = prep::prep(&request, &|all| {
-        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Ok(progress) = progress.lock() {
-            progress.at(done, all as u64);
-        }
-        common::check(&stop)
-    });
-    if let Ok(progress) = progress.lock() {
-        progress.finish();
-    }
-    let prepared = prepared?;
+    let prepared = with_progress("data prep", args.threads, |done| prep::prep(&request, done))?;
     for skipped in &prepared.skipped {
         voice::say(format_args!("warning: {skipped} cannot be read and is left out"));
     }

@@ -1,59 +1,99 @@
 //! `srk doctor`.
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{common, print, voice};
 use crate::diffusion::system::System;
 use crate::engine::cuda::{self, images};
+use crate::engine::memory;
 use crate::error::{Error, Report, Result};
+
+const EXAMPLES: &str = "Examples:
+  srk doctor
+  srk doctor -q            problems only: a GPU that cannot be used, arithmetic that is wrong
+  srk doctor --json
+";
 
 /// Check this machine: processor, memory, devices, models, and the arithmetic.
 #[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub(super) struct Args {}
 
 /// Largest relative difference between f32 and f64 that passes the self-test.
 const TOLERANCE: f64 = 1e-4;
 
+const READS: [&str; 7] = ["PNG", "JPEG", "WebP", "TIFF", "BMP", "PNM", "GIF"];
+const WRITES: [&str; 6] = ["PNG", "JPEG", "WebP", "TIFF", "BMP", "PNM"];
+
 pub(super) fn run(_: &Args) -> Result<()> {
     let (cases, worst) = self_test()?;
     let models = System::embedded().map(|name| {
         let parameters = System::open(name)?.network.parameter_count();
-        Ok(format!("{name}, {parameters} parameters"))
+        Ok((name, parameters))
     });
-    let models = models.into_iter().collect::<Result<Vec<_>>>()?.join("; ");
-    let memory_mib = common::available_memory() >> 20;
+    let models = models.into_iter().collect::<Result<Vec<_>>>()?;
+    let free = common::available_memory();
     let threads = rayon::current_num_threads();
     let passed = worst <= TOLERANCE;
+    let gpus = Gpus::find();
+    let test = format!(
+        "{}: {cases} op cases, f32 against f64, worst relative difference {worst:.1e}",
+        if passed { "passed" } else { "FAILED" }
+    );
+    let of_model = |(name, count): &(&str, usize)| format!("{name}, {count} parameters");
     let lines = [
         ("srk", env!("CARGO_PKG_VERSION").to_owned()),
         ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
         ("processor", features()),
         ("threads", threads.to_string()),
-        ("memory", format!("{memory_mib} MiB free")),
-        ("gpu", gpu()),
+        ("memory", format!("{} MiB free", free >> 20)),
+        ("gpu", gpus.words()),
         ("kernels", kernels()),
         ("libraries", libraries()),
-        ("reads", "PNG JPEG WebP TIFF BMP PNM GIF".to_owned()),
-        ("writes", "PNG JPEG WebP TIFF BMP".to_owned()),
-        ("models", models),
-        (
-            "self-test",
-            format!(
-                "{}: {cases} op cases, f32 against f64, worst relative difference {worst:.1e}",
-                if passed { "passed" } else { "FAILED" }
-            ),
-        ),
+        ("reads", READS.join(" ")),
+        ("writes", WRITES.join(" ")),
+        ("models", models.iter().map(of_model).collect::<Vec<_>>().join("; ")),
+        ("self-test", test.clone()),
     ];
+    let mut problems = gpus.problems();
+    if !passed {
+        problems.push(format!("self-test {test}"));
+    }
     if voice::json() {
-        let map: serde_json::Map<String, serde_json::Value> =
+        // Sentences under the keys of the lines, and the same as numbers and lists.
+        let mut map: serde_json::Map<String, Value> =
             lines.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
-        print::line(serde_json::Value::Object(map));
+        let of_model = |(name, count): &(&str, usize)| json!({"name": name, "parameters": count});
+        let fields = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "os": std::env::consts::OS,
+            "arch": std::env::consts::ARCH,
+            "thread_count": threads,
+            "memory_free": free,
+            "gpus": gpus.fields(),
+            "kernel_architectures": images::architectures(),
+            "library_files": cuda::libraries(),
+            "formats_read": READS,
+            "formats_written": WRITES,
+            "model_list": models.iter().map(of_model).collect::<Vec<_>>(),
+            "self_test": {"passed": passed, "cases": cases, "worst": worst,
+                "tolerance": TOLERANCE},
+            "problems": problems,
+        });
+        if let Value::Object(fields) = fields {
+            map.extend(fields);
+        }
+        print::line(Value::Object(map));
+    } else if voice::quiet() {
+        for problem in &problems {
+            print::line(problem);
+        }
     } else {
         for (key, value) in &lines {
             print::line(format_args!("{key:<10} {value}"));
         }
     }
     if passed {
-        return Ok(());
+        return print::check();
     }
     let cause =
         format!("an op differs by {worst:.1e} between f32 and f64; {TOLERANCE:.0e} is allowed");
@@ -73,26 +113,91 @@ fn self_test() -> Result<(usize, f64)> {
     Ok((cases.len(), worst))
 }
 
-/// Every GPU and whether it can be used, or why there is none.
-fn gpu() -> String {
-    let found = match cuda::devices() {
-        Ok(found) => found,
-        Err(error) => return format!("no GPU: {}", sentence(&error)),
-    };
-    let line = |(ordinal, gpu): (usize, &cuda::Description)| {
-        let (major, minor) = gpu.compute_capability;
-        let what = format!(
-            "cuda:{ordinal} {}, compute capability {major}.{minor}, {} MiB, driver for CUDA {}",
-            gpu.name,
-            gpu.memory >> 20,
-            gpu.driver
-        );
-        match cuda::open(ordinal) {
-            Ok(_) => what,
-            Err(error) => format!("{what}; no GPU: {}", sentence(&error)),
+/// The GPUs of the machine, or why there are none.
+struct Gpus(std::result::Result<Vec<Found>, Error>);
+
+/// A GPU.
+struct Found {
+    description: cuda::Description,
+    /// Bytes of its memory that are free, or why it cannot be used.
+    free: std::result::Result<Option<u64>, String>,
+}
+
+impl Gpus {
+    fn find() -> Self {
+        let of = |(ordinal, description): (usize, cuda::Description)| {
+            let free = match cuda::open(ordinal) {
+                Ok(gpu) => Ok(gpu.driver().memory().ok().map(|(free, _)| free as u64)),
+                Err(error) => Err(sentence(&error)),
+            };
+            Found { description, free }
+        };
+        Self(cuda::devices().map(|found| found.into_iter().enumerate().map(of).collect()))
+    }
+
+    /// Every GPU and whether it can be used, or why there is none.
+    fn words(&self) -> String {
+        let found = match &self.0 {
+            Ok(found) => found,
+            Err(error) => return format!("no GPU: {}", sentence(error)),
+        };
+        let line = |(ordinal, found): (usize, &Found)| {
+            let gpu = &found.description;
+            let (major, minor) = gpu.compute_capability;
+            let what = format!(
+                "cuda:{ordinal} {}, compute capability {major}.{minor}, {} MiB, driver for CUDA {}",
+                gpu.name,
+                gpu.memory >> 20,
+                gpu.driver
+            );
+            match &found.free {
+                Ok(Some(free)) => format!("{what}, {} free", memory::in_words(*free)),
+                Ok(None) => what,
+                Err(why) => format!("{what}; no GPU: {why}"),
+            }
+        };
+        found.iter().enumerate().map(line).collect::<Vec<_>>().join("\n           ")
+    }
+
+    fn fields(&self) -> Vec<Value> {
+        let of = |(ordinal, found): (usize, &Found)| {
+            let gpu = &found.description;
+            let (major, minor) = gpu.compute_capability;
+            json!({
+                "device": format!("cuda:{ordinal}"),
+                "name": gpu.name,
+                "compute_capability": format!("{major}.{minor}"),
+                "multiprocessors": gpu.multiprocessors,
+                "memory": gpu.memory,
+                "memory_free": found.free.as_ref().ok().copied().flatten(),
+                "cuda": gpu.driver,
+                "usable": found.free.is_ok(),
+                "why_not": found.free.as_ref().err(),
+            })
+        };
+        self.0.iter().flatten().enumerate().map(of).collect()
+    }
+
+    /// What is wrong: a GPU or a driver that is there and cannot be used. A machine without either is not.
+    fn problems(&self) -> Vec<String> {
+        match &self.0 {
+            Err(Error::Device(report)) if report.cause.ends_with("is not on this machine") => {
+                vec![]
+            }
+            Err(error) if cfg!(feature = "cuda") => {
+                vec![format!("gpu        no GPU: {}", sentence(error))]
+            }
+            Err(_) => vec![],
+            Ok(found) => {
+                let of = |(ordinal, found): (usize, &Found)| {
+                    let why = found.free.as_ref().err()?;
+                    let name = &found.description.name;
+                    Some(format!("gpu        cuda:{ordinal} {name} cannot be used: {why}"))
+                };
+                found.iter().enumerate().filter_map(of).collect()
+            }
         }
-    };
-    found.iter().enumerate().map(line).collect::<Vec<_>>().join("\n           ")
+    }
 }
 
 /// Cause and advice of an error in one line.

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Stop};
+use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Seed, Stop};
 use super::eval_checks::{self, Convention, Limit};
 use super::eval_metrics::{self, Metric, Metrics, Values};
 use super::print::{self, line as print};
@@ -69,6 +69,9 @@ pub(super) struct Args {
     /// The folder with the weights of lpips, dists and niqe [default: SRK_FEATURES, or ~/.cache/srk/features]
     #[arg(long, value_name = "DIR")]
     features: Option<PathBuf>,
+    /// Leave out pictures without a partner of their name, and say which
+    #[arg(long)]
+    allow_missing: bool,
     /// Pixels left out at every side of PSNR and SSIM [default: the scale]
     #[arg(long, value_name = "N")]
     border: Option<usize>,
@@ -84,10 +87,11 @@ pub(super) struct Args {
     /// Exit with 6 if a mean is above this, such as lpips_alex=0.2; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = eval_checks::limit)]
     max: Vec<Limit>,
-    /// The seed of the noise
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Where to run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
+    /// The seed of the noise: a number, or random
+    #[arg(long, value_name = "N", default_value = "42")]
+    seed: Seed,
+    /// Where to run: auto (what SRK_DEVICE says, or a GPU if there is one), cpu, cuda, or one of several GPUs, such as
+    /// cuda:1
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// What is computed in on a GPU
@@ -120,6 +124,17 @@ struct Row {
     more: [Values; 2],
 }
 
+impl Args {
+    /// What may be written: nothing that is read.
+    fn outputs(&self) -> Outputs {
+        let mut outputs = Outputs::overwriting(self.overwrite);
+        let places = [&self.results, &self.truths, &self.lr].into_iter().flatten();
+        places.chain(&self.hr).for_each(|path| outputs.reads_below(path));
+        self.model.paths().iter().for_each(|path| outputs.reads_below(path));
+        outputs
+    }
+}
+
 pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
     let border = args.border.unwrap_or(args.scale);
@@ -129,7 +144,13 @@ pub(super) fn run(args: Args) -> Result<()> {
     let limits: Vec<&Limit> = args.min.iter().chain(&args.max).collect();
     eval_checks::check_names(&limits, more)?;
     if let Some(csv) = &args.csv {
-        Outputs::overwriting(args.overwrite).claim(csv, csv)?;
+        let folder = csv.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            let report =
+                Report::new(format!("cannot write {}", csv.display()), "there is no such folder");
+            return Err(Error::Usage(report.help(format!("mkdir -p '{}'", folder.display()))));
+        }
+        args.outputs().claim(csv, csv)?;
     }
     let mut table = Table {
         json: voice::json(),
@@ -139,6 +160,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         failed: Vec::new(),
         metrics,
         cut: 0,
+        alone: Vec::new(),
     };
     match (&args.results, &args.truths) {
         (Some(results), Some(truths)) => {
@@ -177,12 +199,12 @@ struct Task {
 }
 
 /// The pictures of each folder. Nothing is measured if something of theirs cannot be saved.
-fn tasks(args: &Args) -> Result<Vec<(&PathBuf, Vec<Task>)>> {
+fn tasks<'a>(args: &'a Args, alone: &mut Vec<PathBuf>) -> Result<Vec<(&'a PathBuf, Vec<Task>)>> {
     let mut sets = Vec::new();
     for folder in &args.hr {
         let files: Vec<(PathBuf, Option<PathBuf>)> = match &args.lr {
             Some(lr) if args.hr.len() == 1 => {
-                let pairs = evaluate::pairs(lr, folder)?;
+                let pairs = pairs(args, [lr, folder], alone)?;
                 pairs.into_iter().map(|(low, truth)| (truth, Some(low))).collect()
             }
             Some(_) => {
@@ -207,7 +229,10 @@ fn tasks(args: &Args) -> Result<Vec<(&PathBuf, Vec<Task>)>> {
         };
         sets.push((folder, files.into_iter().map(save).collect::<Vec<_>>()));
     }
-    let mut outputs = Outputs::overwriting(args.overwrite);
+    let mut outputs = args.outputs();
+    if let Some(csv) = &args.csv {
+        outputs.claim(csv, csv)?;
+    }
     let all = || sets.iter().flat_map(|(_, tasks)| tasks);
     all().flat_map(|t| t.low.iter().chain([&t.truth])).for_each(|file| outputs.reads(file));
     for task in all() {
@@ -228,8 +253,9 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
         let report = Report::new(what, format!("--scale is {}", args.scale));
         return Err(Error::Usage(report.help(format!("--scale {}", system.scale()))));
     }
-    let sets = tasks(args)?;
+    let sets = tasks(args, &mut table.alone)?;
     table.header(args, border);
+    table.left_out();
     table.all = sets.iter().map(|(_, tasks)| tasks.len()).sum();
     let upscaler = common::place(system, &args.device, args.precision)?;
     let stop = common::stop_on_signals()?;
@@ -293,7 +319,7 @@ fn stamp(args: &Args, system: &System) -> String {
     let settings = [
         ("model", system.label.clone()),
         ("scale", args.scale.to_string()),
-        ("seed", args.seed.to_string()),
+        ("seed", args.seed.number.to_string()),
         ("steps", steps.to_string()),
     ];
     imaging::stamp::stamp(&[&settings[..], &args.sampling.settings()].concat())
@@ -308,7 +334,7 @@ fn enlarge(
 ) -> Result<Image> {
     let memory = upscaler.memory_or(common::available_memory() / 2)?;
     let steps = args.steps.map(|n| n as usize);
-    let settings = Settings { steps, seed: args.seed, tile: TileSize::Auto, memory };
+    let settings = Settings { steps, seed: args.seed.number, tile: TileSize::Auto, memory };
     let mut plan = upscale::plan(upscaler, low.width, low.height, &settings)?;
     // As `srk upscale` does.
     if upscaler.system().knows_damage() {
@@ -319,9 +345,25 @@ fn enlarge(
         progress.at(done as u64, all as u64);
         common::check(stop)
     };
-    let done = upscale::upscale(upscaler, low, &plan, args.seed, told);
+    let done = upscale::upscale(upscaler, low, &plan, args.seed.number, told);
     progress.finish();
     Ok(done?.0)
+}
+
+/// The pairs of two folders; those without a partner are `alone`, if they may be missing.
+fn pairs(
+    args: &Args,
+    [results, truths]: [&Path; 2],
+    alone: &mut Vec<PathBuf>,
+) -> Result<evaluate::Pairs> {
+    match args.allow_missing {
+        false => evaluate::pairs(results, truths),
+        true => {
+            let (pairs, others) = evaluate::pairs_and_others(results, truths)?;
+            alone.extend(others);
+            Ok(pairs)
+        }
+    }
 }
 
 /// Compares pictures that exist.
@@ -333,8 +375,9 @@ fn finished(
 ) -> Result<()> {
     let pairs = match results.is_file() && truths.is_file() {
         true => vec![(results.to_owned(), truths.to_owned())],
-        false => evaluate::pairs(results, truths)?,
+        false => pairs(args, [results, truths], &mut table.alone)?,
     };
+    table.left_out();
     table.all = pairs.len();
     let stop = common::stop_on_signals()?;
     for (result, truth) in pairs {
@@ -385,6 +428,8 @@ struct Table {
     records: Vec<serde_json::Value>,
     /// Truths that were cut to the size of their results.
     cut: usize,
+    /// Pictures without a partner.
+    alone: Vec<PathBuf>,
     /// How many pictures there are.
     all: usize,
     /// Why some could not be measured.
@@ -400,21 +445,41 @@ impl Table {
             }
             false => format!("model {}, MATLAB bicubic 8-bit, x{}", args.model, args.scale),
             true => "pairs by name".to_owned(),
-        };
+        } + &args.seed.words();
         if self.json {
             print(json!({"event": "start", "source": source, "border": border,
-                "y": format!("BT.601 {}, not rounded", args.convention.range()), "ssim": "Gaussian 11, sigma 1.5, valid region"}));
+                "y": format!("BT.601 {}, not rounded", args.convention.range()), "ssim": "Gaussian 11, sigma 1.5, valid region",
+                "seed": args.seed.number, "better": eval_metrics::directions_by_name(&args.metrics)}));
             return;
         }
         print(format_args!(
             "{source}; border {border}; 8 bits; Y of BT.601 ({}), not rounded; SSIM Gaussian 11x11 \
-             sigma 1.5, valid region; higher is better",
+             sigma 1.5, valid region",
             args.convention.range()
         ));
         print(format_args!(
             "{:<24} {:>8} {:>7} {:>8} {:>7}   {:>8} {:>7}",
             "", "PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM", "bicubic", "SSIM-Y"
         ));
+    }
+
+    /// Says which pictures are not measured for want of a partner.
+    fn left_out(&self) {
+        let Some(first) = self.alone.first() else { return };
+        let names: Vec<String> = self.alone.iter().map(|path| path.display().to_string()).collect();
+        let (count, first) = (common::counted(names.len(), "picture"), first.display());
+        voice::event(&json!({"event": "warn", "text": format!("{count} without a partner"),
+            "left_out": names}));
+        match names.len() {
+            n @ 6.. => voice::say(format_args!(
+                "note: {count} without a partner left out, first {first} and {} more",
+                n - 1
+            )),
+            _ => voice::say(format_args!(
+                "note: {count} without a partner left out: {}",
+                names.join(", ")
+            )),
+        }
     }
 
     /// The row of `file`, or why there is none: one picture that cannot be measured costs only its own row.
@@ -451,9 +516,12 @@ impl Table {
             true => drop(print(event)),
             false => {
                 let heads = eval_metrics::heads(&row.more[0]);
-                if self.rows.is_empty() && !heads.is_empty() {
+                if self.rows.is_empty() {
                     let gap = if row.bicubic.is_some() { WIDTH } else { SHORT };
-                    print(format!("{:gap$}{heads}", ""));
+                    if !heads.is_empty() {
+                        print(format!("{:gap$}{heads}", ""));
+                    }
+                    print(better(row.bicubic.is_some()) + &eval_metrics::directions(&row.more[0]));
                 }
                 let cells = eval_metrics::cells(&row.more[0]);
                 print(line(&row.name, &row.scores, row.bicubic.as_ref()) + &cells);
@@ -477,6 +545,9 @@ impl Table {
         let mut event = values(&mean, bicubic.as_ref(), &more);
         event["event"] = if set.is_empty() { "summary" } else { "set" }.into();
         event["images"] = rows.len().into();
+        if set.is_empty() && !self.alone.is_empty() {
+            event["left_out"] = self.alone.len().into();
+        }
         if !set.is_empty() {
             event["name"] = set.into();
         }
@@ -509,6 +580,13 @@ fn values(scores: &Scores, bicubic: Option<&Scores>, more: &[Values; 2]) -> serd
     }
     eval_metrics::extend(&mut event, &more[0]);
     event
+}
+
+/// The line below the names of columns that says which values are better.
+fn better(bicubic: bool) -> String {
+    let [name, higher] = ["better is", eval_metrics::better("psnr")];
+    let line = format!("{name:<24} {higher:>8} {higher:>7} {higher:>8} {higher:>7}");
+    if bicubic { format!("{line}   {higher:>8} {higher:>7}") } else { line }
 }
 
 fn line(name: &str, s: &Scores, bicubic: Option<&Scores>) -> String {

@@ -132,6 +132,44 @@ pub(super) fn mean<'a>(rows: impl Iterator<Item = &'a Values> + Clone) -> Values
     names.iter().enumerate().map(of).collect()
 }
 
+/// Which values of what has this name are better; none of what describes the truth.
+pub(super) fn better(name: &str) -> &'static str {
+    let begins = |with: &[&str]| with.iter().any(|with| name.starts_with(with));
+    if name.contains("_truth") || name.contains("_power_") {
+        ""
+    } else if begins(&["psnr", "ssim"]) {
+        "higher"
+    } else if begins(&["lpips", "dists", "niqe", "weave", "flat_noise"]) {
+        "lower"
+    } else {
+        "near 1"
+    }
+}
+
+/// The same for the columns of [`cells`].
+pub(super) fn directions(values: &Values) -> String {
+    shown(values).map(|(name, _)| format!(" {:>10}", better(name))).collect()
+}
+
+/// The same by name, of all that `wanted` are measured by.
+pub(super) fn directions_by_name(wanted: &[Metric]) -> Map<String, Value> {
+    let always = ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"];
+    let names = wanted.iter().flat_map(|metric| -> Vec<&'static str> {
+        match metric {
+            Metric::Psnr | Metric::Ssim => vec![],
+            Metric::Lpips => {
+                Kind::ALL.iter().filter(|&&kind| kind != Kind::Dists).map(|k| k.name()).collect()
+            }
+            Metric::Dists => vec![Kind::Dists.name()],
+            Metric::Niqe => vec!["niqe"],
+            Metric::Weave => vec!["weave"],
+            Metric::Grid => vec!["grid"],
+            Metric::FlatNoise => vec!["flat_noise"],
+        }
+    });
+    always.into_iter().chain(names).map(|name| (name.to_owned(), better(name).into())).collect()
+}
+
 /// Adds the values to a record; `null` where there is none.
 pub(super) fn extend(record: &mut Value, values: &Values) {
     let fields: Map<String, Value> =
@@ -158,4 +196,27 @@ pub(super) fn cells(values: &Values) -> String {
 /// What a table shows: powers are for records.
 fn shown(values: &Values) -> impl Iterator<Item = &(&'static str, Option<f64>)> {
     values.iter().filter(|(name, _)| !name.contains("_power_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_measure_has_its_direction() {
+        let all = [Metric::Psnr, Metric::Lpips, Metric::Dists, Metric::Niqe, Metric::Grid];
+        let directions = directions_by_name(&all);
+        for (name, direction) in [
+            ("psnr_y", "higher"),
+            ("ssim_rgb", "higher"),
+            ("lpips_alex", "lower"),
+            ("lpips_vgg", "lower"),
+            ("dists", "lower"),
+            ("niqe", "lower"),
+            ("grid", "near 1"),
+        ] {
+            assert_eq!(directions[name], direction, "{name}");
+        }
+        assert_eq!((better("niqe_truth"), better("weave_power_2")), ("", ""));
+    }
 }

@@ -1,6 +1,7 @@
 //! Flags of other programs that srk does not take: what to type in their place.
 use std::ffi::OsString;
 
+use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::{Error, Report};
@@ -26,7 +27,24 @@ const KNOWN: &[(&[&str], &str)] = &[
     ),
     (&["-dn", "--denoise_strength", "--denoise-strength"], "--denoise 0..1"),
     (&["-z", "--model-scale"], "leave it out: a model knows its factor; -s asks for another"),
-    (&["--max-vram", "--vram"], "--ram SIZE"),
+    (
+        &["--max-vram", "--vram"],
+        "leave it out: tiles take what is free on the GPU; --ram SIZE bounds the process",
+    ),
+    (&["--samples", "--n_samples", "--num_samples"], "another --seed gives another sample"),
+    (
+        &[
+            "--latent_tiled_size",
+            "--latent-tiled-size",
+            "--latent_tiled_overlap",
+            "--vqgantile_size",
+        ],
+        "leave it out, or --tile N in pixels of the input",
+    ),
+    (
+        &["--upscale-repeats", "--upscale_repeats"],
+        "leave it out: -s 16 asks for more than the model's factor, or name the result as the next input",
+    ),
     (&["--one_step"], "--steps 1"),
     (&["--ddim"], "--sampler ddim"),
     (&["--nocolor"], "--color-fix none"),
@@ -53,22 +71,79 @@ fn answer(flag: &str) -> Option<Error> {
     Some(Error::Usage(report.help(*help)))
 }
 
-/// The answer to flags that would be read as something else: one dash before several letters.
+/// The answer to flags that would be read as something else: one dash before several letters, and the version of
+/// srk where another program is told that of a model.
 pub(super) fn before(arguments: &[OsString]) -> Option<Error> {
-    let flags = arguments.iter().take_while(|argument| *argument != "--");
-    let mut flags = flags.filter_map(|argument| argument.to_str());
-    flags.find(|flag| ["-dn", "-opt"].contains(flag)).and_then(answer)
+    let flags = arguments.iter().skip(1).take_while(|argument| *argument != "--");
+    let flags: Vec<&str> = flags.filter_map(|argument| argument.to_str()).collect();
+    let foreign = flags.iter().find(|flag| ["-dn", "-opt"].contains(*flag));
+    foreign.and_then(|flag| answer(flag)).or_else(|| version_among_others(&flags))
 }
 
-/// The answer to a flag that was not understood, if it is known from elsewhere.
-pub(super) fn after(error: &clap::Error) -> Option<Error> {
+/// An error where `--version` stands beside more than commands: it would print the version and do nothing of the rest.
+fn version_among_others(flags: &[&str]) -> Option<Error> {
+    const BESIDE: [&str; 7] = ["--version", "-V", "--json", "-q", "--quiet", "-v", "--verbose"];
+    let is_version = |flag: &&str| {
+        ["--version", "-V"].contains(flag) || flag.strip_prefix("--version=").is_some()
+    };
+    flags.iter().find(|flag| is_version(flag))?;
+    let root = super::Cli::command();
+    let mut command = &root;
+    let others = flags.iter().find(|flag| match command.find_subcommand(flag) {
+        Some(found) => {
+            command = found;
+            false
+        }
+        None => !BESIDE.contains(*flag),
+    })?;
+    let what = "--version prints the version of srk, and goes alone";
+    let report = Report::new(what, format!("it stands beside {others}; nothing was done"));
+    Some(Error::Usage(
+        report.help("-m MODEL    names a model, which ResShift's --version does; srk --version"),
+    ))
+}
+
+/// The answer to a flag that was not understood, if it is known from elsewhere or a number.
+pub(super) fn after(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }
     match error.get(ContextKind::InvalidArg)? {
-        ContextValue::String(flag) => answer(flag.split(['=', ' ']).next().unwrap_or(flag)),
+        ContextValue::String(flag) => answer(flag.split(['=', ' ']).next().unwrap_or(flag))
+            .or_else(|| below_zero(flag, arguments)),
         _ => None,
     }
+}
+
+/// The answer to `-s -1`, which looks like two options.
+fn below_zero(flag: &str, arguments: &[OsString]) -> Option<Error> {
+    let texts: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
+    let is_it = |text: &str| text.starts_with(flag) && text.parse::<f64>().is_ok();
+    let pair = texts.windows(2).find(|pair| is_it(pair[1]))?;
+    let (option, value) = (pair[0], pair[1]);
+    if !option.starts_with('-') || !flag.starts_with('-') {
+        return None;
+    }
+    let help = match option {
+        "-n" | "--model-name" => return Some(noise_level(value)),
+        "-s" | "--scale" | "--outscale" | "--upscale" => {
+            "-s 2 makes it twice as large, -s 0.5 half as large"
+        }
+        "--seed" => "--seed random draws one and says which",
+        "-t" | "--tile" | "--tile-size" => "-t auto, none, or a number of at least 8",
+        "-j" | "--threads" => "leave it out, for all cores",
+        _ => "srk COMMAND --help    says what it takes",
+    };
+    let what = format!("{option} takes no number below 0");
+    Some(Error::Usage(Report::new(what, format!("{value} was given")).help(help)))
+}
+
+/// The answer to `-n 1`, which is a level of noise for waifu2x and its kin.
+pub(super) fn noise_level(name: &str) -> Error {
+    let what = format!("-n {name} is no model");
+    let cause = "-n names a model here; in waifu2x it is how much noise is taken away";
+    let help = "--denoise 0..1    says how much; leave it out to have it found in the picture";
+    Error::Usage(Report::new(what, cause).help(help))
 }
 
 /// Options of ncnn's programs and of Real-ESRGAN for the device, as `srk upscale` takes them.
@@ -91,7 +166,8 @@ fn gpu(text: &str) -> Result<String, String> {
         "-1" => Ok("cpu".into()),
         "auto" => Ok("auto".into()),
         _ if text.contains(',') => {
-            Err("one GPU, such as -g 0: srk does not share a folder among several".into())
+            Err("one GPU at a time, such as -g 0; run srk once for each, on a part of the pictures"
+                .into())
         }
         _ => match text.parse::<u16>() {
             Ok(number) => Ok(format!("cuda:{number}")),

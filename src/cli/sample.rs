@@ -9,11 +9,18 @@ use crate::error::Result;
 use crate::generative::grid;
 use crate::imaging::{self, EncodeOptions};
 
+const EXAMPLES: &str = "Examples:
+  srk train --recipe ddpm --set 'data.paths=[\"mnist\"]'    makes the run runs/ddpm
+  srk sample runs/ddpm -o digits.png                       64 images of its newest weights
+  srk sample runs/ddpm -o few.png --count 16 --seed 7 --steps 50 --zoom 4
+";
+
 /// Draw a grid of images from a trained GAN, VAE or DDPM.
 ///
 /// What the recipes gan, dcgan, wgan-gp, vae and ddpm of `srk train` make. The same seed draws the same
 /// images. On the CPU.
 #[derive(Debug, clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub(super) struct Args {
     /// The folder of a run, whose newest averages are taken, or a weights file
     #[arg(value_name = "RUN_OR_FILE")]
@@ -44,7 +51,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
     let mut outputs = Outputs::overwriting(args.overwrite);
-    outputs.reads(&args.model);
+    outputs.reads_below(&args.model);
     outputs.claim(&args.output, &args.model)?;
     let mut notes = Vec::new();
     let system = grid::open(&args.model, args.steps.map(|n| n as usize), &mut notes)?;

@@ -1,14 +1,15 @@
 //! `srk train`.
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::common::{self, DeviceChoice, Precision};
 use super::{print, voice};
 use crate::engine::device::{DType, Device};
+use crate::engine::files;
 use crate::error::{Error, Report, Result};
 use crate::generative;
-use crate::training::config::Config;
+use crate::training::config::{Config, SCHEMA};
 use crate::training::log::Reporter;
 use crate::training::recipes;
 use crate::training::run::{dry_run, train};
@@ -19,18 +20,19 @@ const EXAMPLES: &str = "Examples:
   srk train --init srk-x4 > run.toml              a recipe with its comments, to change
   srk train run.toml --dry-run                    memory, and how long a step takes
   srk train run.toml --set optim.lr=2e-4          the same command again continues the run
+  srk train --schema > srk.schema.json            all keys, for editors: #:schema srk.schema.json
 ";
 
 /// Train a model from a recipe or a configuration file.
 ///
 /// A run lives in OUT/NAME and continues by itself when the same command is given again, also with more
-/// steps, another rate or its data elsewhere. Ctrl-C
-/// finishes the step, saves and exits with 130; a second Ctrl-C leaves at once.
+/// steps, another rate or its data elsewhere. Ctrl-C finishes the step, saves and exits with 130; a second Ctrl-C leaves
+/// at once. SIGUSR1 writes a checkpoint after the step, and the run goes on.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(super) struct Args {
     /// A TOML configuration
-    #[arg(required_unless_present_any = ["recipe", "list_recipes", "init"], conflicts_with = "recipe")]
+    #[arg(required_unless_present_any = ["recipe", "list_recipes", "init", "schema"], conflicts_with = "recipe")]
     file: Option<PathBuf>,
     /// A recipe that comes with srk
     #[arg(long, value_name = "NAME")]
@@ -62,6 +64,20 @@ pub(super) struct Args {
     /// Show the recipes and exit
     #[arg(long, visible_alias = "list-templates")]
     list_recipes: bool,
+    /// Print the JSON Schema of configurations, with every key, and exit
+    #[arg(long, conflicts_with_all = ["file", "recipe", "init", "list_recipes"])]
+    schema: bool,
+    /// Threads [default: all cores]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+}
+
+/// Makes SIGUSR1 ask for a checkpoint. Other commands go on as if it had not come.
+pub(super) fn hear_of_checkpoints() {
+    // Where it cannot be listened for, it ends the process as it always did.
+    #[cfg(unix)]
+    let _ =
+        signal_hook::flag::register(signal_hook::consts::SIGUSR1, crate::training::asked::flag());
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
@@ -73,17 +89,22 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
         return print::check();
     }
+    if args.schema {
+        print::line(SCHEMA.trim_end());
+        return print::check();
+    }
     if let Some(name) = &args.init {
         let text = recipes::find(name)?.text;
         voice::event(&json!({"event": "recipe", "name": name, "text": text}));
         voice::result(text.trim_end());
         return print::check();
     }
+    common::set_threads(args.threads.map(|n| n as usize))?;
     let (text, name) = match (&args.recipe, &args.file) {
         (Some(name), _) => (recipes::find(name)?.text.to_owned(), format!("the recipe {name}")),
         (None, file) => {
             let file = file.clone().unwrap_or_default();
-            let text = std::fs::read_to_string(&file).map_err(|e| {
+            let text = files::read_text(&file, 16 << 20).map_err(|e| {
                 let report = Report::new(format!("cannot read {}", file.display()), e);
                 Error::Usage(report.help("srk train --list-recipes    shows what comes with srk"))
             })?;
@@ -161,5 +182,13 @@ impl Reporter for Terminal {
     fn warn(&mut self, text: &str) {
         voice::event(&json!({"event": "warn", "text": text}));
         print::note(format_args!("warning: {text}"));
+    }
+
+    fn record(&mut self, event: &str, values: &[(&str, Value)]) {
+        let named = |(key, value): &(&str, Value)| ((*key).to_owned(), value.clone());
+        let mut all: Map<String, Value> = values.iter().map(named).collect();
+        all.insert("event".to_owned(), event.into());
+        // A reader that went away ends no training: the line of the log says so.
+        voice::event(&Value::Object(all));
     }
 }

@@ -1,5 +1,7 @@
 //! `srk upscale`.
+mod care;
 mod choice;
+mod disk;
 mod dry;
 mod encoding;
 mod look;
@@ -13,14 +15,15 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use care::Care;
 use dry::Planned;
 use encoding::Encoding;
 use look::Look;
 use naming::Naming;
-use options::{Alpha, Kept, tile_size, wrap_sides};
+use options::{Alpha, Kept, Tile, tile, wrap_sides};
 use report::{Outcome, Output, Summary, Tally, first_done};
 
-use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Stop};
+use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Seed, Stop};
 use super::habits::{self, Habits};
 use super::sizes::Sizes;
 use super::{progress, voice};
@@ -36,7 +39,7 @@ use crate::upscale::choice::{Denoise, Models};
 use crate::upscale::jobs::{Job, Jobs};
 use crate::upscale::pipeline::{Reader, Writer, Written};
 use crate::upscale::wrap::{self, Continued, Wrap};
-use crate::upscale::{self, Plan, Settings, TileSize, Upscaler};
+use crate::upscale::{self, Plan, Settings, Upscaler, jobs};
 
 const EXAMPLES: &str = "Examples:
   srk upscale photo.jpg                      -> photo_x4.png beside it
@@ -75,18 +78,19 @@ pub(super) struct Args {
     /// How much noise and compression is taken away: auto (what the picture shows), or from 0 (none) to 1
     #[arg(long, default_value = "auto", value_name = "AMOUNT", value_parser = choice::denoise)]
     denoise: Denoise,
-    /// The seed of the noise; the same seed gives the same bytes
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
-    /// Tile size in input pixels: auto, none, or a number
-    #[arg(short, long, default_value = "auto", value_parser = tile_size,
+    /// The seed of the noise: a number, the same of which gives the same bytes, or random, which says what it drew
+    #[arg(long, value_name = "N", default_value = "42")]
+    seed: Seed,
+    /// Tile size in input pixels: auto (also 0), none, or a number
+    #[arg(short, long, default_value = "auto", value_parser = tile,
         aliases = ["tile-size", "tile_size", "chop_size", "process_size", "upscale-tile-size"])]
-    tile: TileSize,
+    tile: Tile,
     /// Memory for the whole process, such as 2G or 50%; large outputs are written as they are made
-    /// [default: the picture and about 0.6G]
+    /// [default: SRK_RAM, or the picture and about 0.6G]
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     ram: Option<u64>,
-    /// Where to run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
+    /// Where to run: auto (what SRK_DEVICE says, or a GPU if there is one), cpu, cuda, or one of several GPUs, such as
+    /// cuda:1
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// What is computed in on a GPU; the CPU computes in f32
@@ -110,15 +114,14 @@ pub(super) struct Args {
     /// What to write of what a file says beside its pixels: keep, icc (the colour profile), strip (nothing)
     #[arg(long, value_enum, default_value_t)]
     metadata: Kept,
-    /// Search folders to any depth; the outputs keep the tree
-    #[arg(short, long)]
-    recursive: bool,
     /// Do not say in the output that srk made it, with which model, seed and steps
     #[arg(long)]
     no_stamp: bool,
     /// Say what would be done, in which tiles and about how long it takes, and do nothing
     #[arg(short, long)]
     dry_run: bool,
+    #[command(flatten)]
+    care: Care,
     #[command(flatten)]
     habits: Habits,
 }
@@ -127,21 +130,26 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     args.adopt_habits();
     common::set_threads(args.threads.map(|n| n as usize))?;
     args.look.check(&args)?;
+    args.ram = common::ram(args.ram)?;
     let places = args.places()?;
     if places.is_piped() {
         voice::leave_stdout();
     }
-    let models = choice::open(&args.model, &args.sampling, &args.device, args.precision)?;
+    let models = {
+        let Args { model, sampling, device, precision, dry_run, .. } = &args;
+        choice::open(model, sampling, device, *precision, *dry_run)?
+    };
     choice::check(&models, args.denoise)?;
     let system = models.any().system();
-    let Jobs { jobs, left_out } = args.jobs(places, models.name(), system)?;
+    let Jobs { jobs, left_out, foreign } = args.jobs(places, models.name(), system)?;
+    let full_disks = disk::check(&args, system, &jobs)?;
     let stop = common::stop_on_signals()?;
     let started = Instant::now();
     let mut out = Output;
     out.event(json!({"event": "start", "model": models.name(), "files": jobs.len(),
         "device": common::device_name(system), "precision": common::precision_name(system),
-        "seed": args.seed, "left_out": left_out}));
-    out.say(&common::where_it_runs(models.name(), system));
+        "seed": args.seed.number, "left_out": left_out, "unread": foreign}));
+    out.say(&(common::where_it_runs(models.name(), system) + &args.seed.words()));
     for note in &system.notes {
         out.say(&format!("warning: {note}"));
     }
@@ -152,8 +160,15 @@ pub(super) fn run(mut args: Args) -> Result<()> {
         let (n, first) = (left_out.len(), first.display());
         out.say(&format!("note: {n} results of srk in the inputs are left out, first {first}"));
     }
-    args.warnings(models.any()).iter().for_each(|text| out.warn(text));
-    let mut tally = Tally::default();
+    if !foreign.is_empty() {
+        out.say(&format!("note: {} left out", jobs::named(&foreign)));
+    }
+    if args.tile.zero {
+        out.say("note: -t 0 is automatic, as in ncnn's programs; -t none is Real-ESRGAN's 0");
+    }
+    let warnings = [args.warnings(models.any()), full_disks].concat();
+    warnings.iter().for_each(|text| out.warn(text));
+    let mut tally = Tally { preserve: args.care.preserve, ..Tally::default() };
     let to_do: Vec<&Job> = jobs.iter().filter(|job| !job.skip).collect();
     let work = Work {
         args: &args,
@@ -169,17 +184,23 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     if args.dry_run {
         return dry::run(&args, models.any(), &jobs, &|job| work.planned(job), &mut out);
     }
-    let (mut pending, mut interrupted) = (VecDeque::new(), None);
-    for job in &jobs {
-        match work.begin(job, &out) {
-            Ok(outcome) => pending.push_back((job, outcome)),
+    let (mut pending, mut interrupted, mut untried) = (VecDeque::new(), None, 0);
+    for (i, job) in jobs.iter().enumerate() {
+        let outcome = match work.begin(job, &out) {
+            Ok(outcome) => outcome,
             Err(error) => {
                 interrupted = Some(error);
                 break;
             }
-        }
+        };
+        let failed = matches!(outcome, Outcome::Failed(_));
+        pending.push_back((job, outcome));
         while let Some(outcome) = first_done(&mut pending) {
             tally.add(outcome, jobs.len(), &mut out);
+        }
+        if args.care.fail_fast && (failed || !tally.failed.is_empty()) {
+            untried = jobs.len() - i - 1;
+            break;
         }
     }
     for (job, outcome) in pending {
@@ -202,7 +223,13 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     }
     let seconds = started.elapsed().as_secs_f64();
     out.event(json!({"event": "done", "done": done, "skipped": skipped, "failed": failed,
-        "seconds": seconds}));
+        "not_tried": untried, "seconds": seconds}));
+    if untried > 0 {
+        out.say(&format!(
+            "note: {} not tried, for --fail-fast",
+            common::counted(untried, "picture")
+        ));
+    }
     if jobs.len() > 1 {
         let (pictures, time) = (common::counted(done, "picture"), progress::in_words(seconds));
         let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
@@ -254,7 +281,7 @@ impl Args {
 
     fn settings(&self, memory: u64) -> Settings {
         let steps = self.steps.map(|n| n as usize);
-        Settings { steps, seed: self.seed, tile: self.tile, memory }
+        Settings { steps, seed: self.seed.number, tile: self.tile.size, memory }
     }
 }
 
@@ -264,7 +291,7 @@ fn stamp(args: &Args, system: &System, steps: usize) -> String {
     let settings = [
         ("model", system.label.clone()),
         ("scale", scale.to_string()),
-        ("seed", args.seed.to_string()),
+        ("seed", args.seed.number.to_string()),
         ("steps", steps.to_string()),
     ];
     let more = [args.sizes.settings(system.scale()), args.look.settings()].concat();
@@ -417,7 +444,7 @@ impl Work<'_> {
         put: &mut Sink<'_>,
     ) -> Result<upscale::Report> {
         let mut resampler = budget::resampler(image, upscaler.system().scale(), to)?;
-        let seed = self.args.seed;
+        let seed = self.args.seed.number;
         upscale::upscale_strips(upscaler, image, plan, seed, on_call, &mut |strip| {
             match &mut resampler {
                 Some(resampler) => resampler.add(&strip, put),
@@ -438,7 +465,7 @@ impl Work<'_> {
     ) -> Result<upscale::Report> {
         let (args, size) = (self.args, (image.width, image.height));
         let steps = args.steps.map(|n| n as usize);
-        let (scale, seed) = (upscaler.system().scale(), args.seed);
+        let (scale, seed) = (upscaler.system().scale(), args.seed.number);
         let way = Continued::new(upscaler, size, args.wrap, steps);
         if (size.0 * scale, size.1 * scale) == to {
             return way.upscale_strips(upscaler, image, plan, seed, on_call, put);
@@ -494,6 +521,7 @@ impl Work<'_> {
             output.bytes_per_pixel(),
         )?;
         refuse_lost_alpha(&output, format, &name)?;
+        imaging::encode::check_color(&name, output.color, format)?;
         let picture = (size.0 * size.1) as u64 * pixel;
         let steps = args.steps.map(|n| n as usize);
         let from = Continued::new(upscaler, size, args.wrap, steps).size();

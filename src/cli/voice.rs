@@ -1,15 +1,18 @@
 //! What all commands say and how: flags for it, lines for people on standard error, JSON for programs.
+use std::ffi::OsString;
 use std::fmt::Display;
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
 use super::print;
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// Flags of every command.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Every command")]
 pub(super) struct Voice {
     /// Report as JSON lines on standard output, errors too
@@ -21,12 +24,74 @@ pub(super) struct Voice {
     /// Say more of what is done; twice also where a mistake in srk came from
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// Colours in messages: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(long, global = true, value_enum, value_name = "WHEN", hide_possible_values = true)]
+    color: Option<Color>,
+    /// How far the work is: auto (a bar on a terminal, elsewhere a line now and then), bar (on a terminal alone),
+    /// plain (lines) or none
+    #[arg(long, global = true, value_enum, value_name = "HOW", hide_possible_values = true)]
+    progress: Option<Shown>,
+    /// Also write all messages into this file, behind what it holds
+    #[arg(long, global = true, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+/// A value of `--color`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// A value of `--progress`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Shown {
+    #[default]
+    Auto,
+    Bar,
+    Plain,
+    None,
 }
 
 impl Voice {
     /// Before the arguments are understood.
-    pub(super) fn early(json: bool) -> Self {
-        Self { json, ..Self::default() }
+    pub(super) fn early(arguments: &[OsString]) -> Self {
+        let json = arguments.iter().any(|argument| argument == "--json");
+        Self { json, color: Some(Color::among(arguments)), ..Self::default() }
+    }
+}
+
+impl Color {
+    /// What arguments say that are not understood yet: their own error is to have colours, or none.
+    pub(super) fn among(arguments: &[OsString]) -> Self {
+        let texts: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
+        let given =
+            texts.iter().enumerate().find_map(|(i, text)| match text.strip_prefix("--color")? {
+                "" => texts.get(i + 1).copied(),
+                value => value.strip_prefix('='),
+            });
+        given.and_then(|value| clap::ValueEnum::from_str(value, false).ok()).unwrap_or_default()
+    }
+
+    /// The same for the parser of the arguments.
+    pub(super) fn choice(self) -> clap::ColorChoice {
+        match self {
+            Self::Auto => clap::ColorChoice::Auto,
+            Self::Always => clap::ColorChoice::Always,
+            Self::Never => clap::ColorChoice::Never,
+        }
+    }
+
+    fn is_on(self) -> bool {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => std::io::stderr().is_terminal() && !set("NO_COLOR") && !dumb,
+        }
     }
 }
 
@@ -36,27 +101,41 @@ static VOICE: OnceLock<Voice> = OnceLock::new();
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Sets how this process speaks, once.
-pub(super) fn set(voice: Voice) {
+///
+/// # Errors
+/// If the file of `--log` cannot be written.
+pub(super) fn set(voice: Voice) -> Result<()> {
+    print::color(voice.color.unwrap_or_default().is_on());
+    let log = voice.log.clone();
     let _ = VOICE.set(voice);
+    match log {
+        Some(path) => print::log_into(&path),
+        None => Ok(()),
+    }
 }
 
-fn voice() -> Voice {
-    VOICE.get().copied().unwrap_or_default()
+fn voice() -> Option<&'static Voice> {
+    VOICE.get()
 }
 
 /// Whether programs are to read the report.
 pub(super) fn json() -> bool {
-    voice().json
+    voice().is_some_and(|voice| voice.json)
 }
 
 /// Whether nothing but errors is to be said.
 pub(super) fn quiet() -> bool {
-    voice().quiet
+    voice().is_some_and(|voice| voice.quiet)
 }
 
 /// How often more was asked for.
 pub(super) fn verbosity() -> u8 {
-    voice().verbose
+    voice().map_or(0, |voice| voice.verbose)
+}
+
+/// How progress is to be shown.
+pub(super) fn progress() -> Shown {
+    voice().and_then(|voice| voice.progress).unwrap_or_default()
 }
 
 /// From now on standard output is for a picture alone.
@@ -86,8 +165,10 @@ pub(super) fn done(mut made: Value) {
 
 /// A line for people.
 pub(super) fn say(text: impl Display) {
-    if !quiet() {
-        print::note(text);
+    match quiet() {
+        false => print::note(text),
+        // A log is for those who look later.
+        true => print::log(text),
     }
 }
 
@@ -125,4 +206,21 @@ pub(super) fn with_error(mut record: Value, error: &Error) -> Value {
         record.extend(fields);
     }
     record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_known_before_all_else_is() {
+        let of = |arguments: &[&str]| {
+            Color::among(&arguments.iter().map(OsString::from).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["srk", "upscale", "--color", "never"]), Color::Never);
+        assert_eq!(of(&["srk", "--color=always"]), Color::Always);
+        for arguments in [&["srk", "--color-fix", "none"][..], &["srk", "--color"], &["srk"]] {
+            assert_eq!(of(arguments), Color::Auto, "{arguments:?}");
+        }
+    }
 }

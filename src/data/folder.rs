@@ -1,4 +1,5 @@
 //! Finding and decoding the images of a data set.
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -6,9 +7,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::idx::{self, Images};
+use super::list;
 use crate::engine::rng::{Purpose, Stream};
 use crate::error::{Error, Report, Result};
-use crate::imaging::header::header;
+use crate::imaging::decode::MAX_PIXELS;
+use crate::imaging::header::{Header, header};
 use crate::imaging::{self, Color, Depth, Samples, folder as names};
 
 /// An 8-bit RGB image in memory.
@@ -51,16 +54,18 @@ pub enum OnBroken {
     Error,
 }
 
-/// The images under `paths` (files, idx files, or folders with all pictures below them), sorted by
-/// path, each once.
+/// The images under `paths` (files, idx files, folders with all pictures below them, or [lists](list) of such),
+/// sorted by path, each once.
 ///
 /// # Errors
 /// Exit code 2 if a path is missing or nothing is found; 1 if an idx file is damaged.
 pub fn find(paths: &[PathBuf]) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
-    for file in files(paths)? {
+    let named = with_lists(paths)?;
+    let by_name: HashSet<&PathBuf> = named.iter().collect();
+    for file in files(&named)? {
         // In folders only pictures are looked for: one with MNIST's files holds train and test alike.
-        match paths.contains(&file) && idx::is_idx(&file) {
+        match by_name.contains(&file) && idx::is_idx(&file) {
             false => sources.push(Source::File(file)),
             true => {
                 let images = Arc::new(Images::read(&file)?);
@@ -86,6 +91,18 @@ pub fn hold_out(sources: Vec<Source>, share: f64, seed: u64) -> [Vec<Source>; 2]
         if held { split.push(source) } else { stays.push(source) }
     }
     [stays, split]
+}
+
+/// `paths` with the entries of lists in their place.
+fn with_lists(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut named = Vec::new();
+    for path in paths {
+        match list::is_list(path) {
+            true => named.extend(list::read(path)?),
+            false => named.push(path.clone()),
+        }
+    }
+    Ok(named)
 }
 
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
@@ -197,7 +214,9 @@ impl Source {
 
 fn decode(path: &Path, fits: &dyn Fn(u64) -> Result<()>) -> Result<Rgb8> {
     let bytes = imaging::decode::read_bytes(path)?;
-    if let Some(header) = header(&bytes) {
+    // Beyond the limit decoding refuses the file, as one that is broken, whatever fits.
+    let allowed = |h: &Header| (h.width as u64).saturating_mul(h.height as u64) <= MAX_PIXELS;
+    if let Some(header) = header(&bytes).filter(allowed) {
         fits(header.decoding)?;
     }
     let image = imaging::decode(&bytes, &path.display().to_string())?;

@@ -40,7 +40,8 @@ impl Lows {
         let alone: Vec<_> = highs.iter().filter(alone).map(|source| source.name()).collect();
         if let Some(first) = alone.first() {
             let (n, all) = (alone.len(), highs.len());
-            let what = format!("{n} of {all} images have no low resolution");
+            let verb = if n == 1 { "has" } else { "have" };
+            let what = format!("{n} of {all} images {verb} no low resolution");
             let cause = format!("first {}; {} are given", first.display(), found.len());
             let help =
                 format!("pairs are found by file names, with or without x{scale} at their end");

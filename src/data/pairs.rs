@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::degrade::{self, Damage, Degraded, Drawn, Draws, Process};
 use super::folder::{self, Rgb8, Source};
 use crate::engine::files::atomic_write;
+use crate::engine::outputs::{Existing, Outputs};
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, Color, EncodeOptions, Image};
 
@@ -59,13 +60,14 @@ pub struct Pair {
 pub fn write(request: &Request, done: &(dyn Fn() -> Result<()> + Sync)) -> Result<Vec<Pair>> {
     request.check()?;
     let sources = folder::find(&request.inputs)?;
+    let digits = request.count.to_string().len().max(3);
+    request.check_outputs(&sources, digits)?;
     for part in ["high", "low"] {
         let path = request.out.join(part);
         std::fs::create_dir_all(&path).map_err(|e| {
             Error::Usage(Report::new(format!("cannot create {}", path.display()), e))
         })?;
     }
-    let digits = request.count.to_string().len().max(3);
     let one = |i: usize| -> Result<Pair> {
         done()?;
         request.pair(&sources[i % sources.len()], i, &format!("{i:0digits$}"))
@@ -92,6 +94,24 @@ impl Request {
         if holds && !self.force {
             let what = format!("{} is not empty", self.out.display());
             return wrong(what, "name a new folder, or replace files in it with --force");
+        }
+        Ok(())
+    }
+
+    /// Nothing that is read may be written, and without `force` nothing that is there.
+    fn check_outputs(&self, sources: &[Source], digits: usize) -> Result<()> {
+        let existing = if self.force { Existing::Overwrite } else { Existing::Refuse };
+        let mut outputs = Outputs::new(existing, "--force replaces it");
+        sources.iter().for_each(|source| outputs.reads(source.file()));
+        let list = self.out.join("pairs.json");
+        outputs.claim(&list, &list)?;
+        for i in 0..self.count {
+            let input = sources[i % sources.len()].file();
+            // Which of the last three it will be follows from what is drawn.
+            for (folder, end) in [("high", "png"), ("low", "png"), ("low", "jpg"), ("low", "webp")]
+            {
+                outputs.claim(&self.out.join(format!("{folder}/{i:0digits$}.{end}")), input)?;
+            }
         }
         Ok(())
     }

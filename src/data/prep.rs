@@ -110,7 +110,7 @@ pub fn prep(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> R
 }
 
 /// What each picture is called: the name of its file, with a number where that is taken.
-fn names(sources: &[Source]) -> Vec<String> {
+pub(super) fn names(sources: &[Source]) -> Vec<String> {
     let stem = |source: &Source| match source {
         Source::File(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         Source::Idx(_, index) => {

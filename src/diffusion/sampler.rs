@@ -164,9 +164,9 @@ pub enum Rule {
         /// 0 adds no noise, 1 adds as much as ancestral sampling.
         eta: f64,
     },
-    /// The `DualDomainUNet` system's mean, which mixes y0 in again and so leaves the marginals that the network was
-    /// trained on. ResShift only.
-    Seed001,
+    /// The `DualDomainUNet` system's mean, which mixes y0 in again and so leaves the marginals of training. ResShift only.
+    #[serde(alias = "seed001")]
+    DualDomain,
 }
 
 /// What a sampler keeps within `[-1, 1]`.
@@ -223,7 +223,7 @@ pub fn resshift_posterior(kappa: f64, eta_t: f64, eta_s: f64) -> Step {
 
 /// ResShift as the `DualDomainUNet` system samples it:
 /// mean `(eta_s x_t + alpha (1 - eta_s) x0 + alpha eta_s y0) / eta_t` with `alpha = eta_t - eta_s`.
-pub fn resshift_seed001(kappa: f64, eta_t: f64, eta_s: f64) -> Step {
+pub fn resshift_dual_domain(kappa: f64, eta_t: f64, eta_s: f64) -> Step {
     let alpha = eta_t - eta_s;
     let x0 = alpha / eta_t * (1.0 - eta_s);
     Step { x0, y0: alpha * eta_s / eta_t, ..resshift_posterior(kappa, eta_t, eta_s) }
@@ -282,14 +282,14 @@ impl Chain {
             Family::Shift { eta, kappa } => match rule {
                 Rule::Posterior | Rule::LargeVariance => resshift_posterior(*kappa, eta[t], eta[s]),
                 Rule::Ddim { .. } => resshift_deterministic(eta[t], eta[s]),
-                Rule::Seed001 => resshift_seed001(*kappa, eta[t], eta[s]),
+                Rule::DualDomain => resshift_dual_domain(*kappa, eta[t], eta[s]),
             },
             Family::Ddpm { alpha_bar, gain } => {
-                let (at, to) = (alpha_bar[t], alpha_bar[s]);
+                let (a, b) = (alpha_bar[t], alpha_bar[s]);
                 let step = match rule {
-                    Rule::Posterior | Rule::Seed001 => ddpm_ancestral(at, to, Variance::BetaTilde),
-                    Rule::LargeVariance => ddpm_ancestral(at, to, Variance::Beta),
-                    Rule::Ddim { eta } => ddim(at, to, eta),
+                    Rule::Posterior | Rule::DualDomain => ddpm_ancestral(a, b, Variance::BetaTilde),
+                    Rule::LargeVariance => ddpm_ancestral(a, b, Variance::Beta),
+                    Rule::Ddim { eta } => ddim(a, b, eta),
                 };
                 // The clean state of the residual process is g (x0 - y0).
                 let x0 = step.x0 * gain.unwrap_or(1.0);

@@ -1,8 +1,8 @@
 //! Writing files so that a crash, a full disk or an interrupt never leaves half a file.
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufWriter, Cursor, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, Cursor, Read, Seek, Write};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use tempfile::NamedTempFile;
@@ -14,6 +14,31 @@ use crate::error::{Error, Report, Result};
 /// Whether `path` means standard input or output: `-` alone. A file of that name is `./-`.
 pub fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+/// The bytes of a file whose length is known before it is read: devices and pipes, which may never end, are refused.
+///
+/// # Errors
+/// If it is none, or cannot be read.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let found = fs::metadata(path)?;
+    if !found.is_file() && !found.is_dir() {
+        return Err(io::Error::other("it is a device or a pipe, not a file"));
+    }
+    fs::read(path)
+}
+
+/// The text of a file or pipe of at most `most` bytes.
+///
+/// # Errors
+/// If it cannot be read, is longer, or is no UTF-8.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(most + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > most {
+        true => Err(io::Error::other(format!("it is longer than {} MiB", most >> 20))),
+        false => Ok(text),
+    }
 }
 
 /// Writes what `fill` makes to standard output, all of it or nothing.
@@ -40,6 +65,32 @@ where
     })
 }
 
+/// Where `path` is, or will be once the folders on its way that are missing are made: everything that exists of it
+/// resolved, and a way back out of a folder that does not exist undone.
+pub fn place(path: &Path) -> PathBuf {
+    let mut place = fs::canonicalize(".").unwrap_or_default();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            // What stands there is resolved: its parent is the folder it is in.
+            Component::ParentDir => _ = place.pop(),
+            part => place.push(part),
+        }
+        if let Ok(resolved) = fs::canonicalize(&place) {
+            place = resolved;
+        }
+    }
+    place
+}
+
+/// Files that were not there when a command was told to replace none.
+static EXPECTED_NEW: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// The next [`atomic_write`] of `path` replaces nothing: it fails if there is a file by then.
+pub fn expect_new(path: &Path) {
+    EXPECTED_NEW.lock().unwrap_or_else(PoisonError::into_inner).insert(place(path));
+}
+
 /// What [`atomic_write`] hands to its closure.
 pub trait WriteSeek: Write + Seek {}
 
@@ -57,15 +108,22 @@ where
 {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let existing = fs::metadata(&target).ok();
+    let is_new = EXPECTED_NEW.lock().unwrap_or_else(PoisonError::into_inner).remove(&place(path));
     let done = match &existing {
         Some(m) if m.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
         Some(m) if !m.is_file() => write_directly(&target, fill),
-        _ => write_and_rename(&target, existing.map(|m| m.permissions()), fill),
+        Some(_) if is_new => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
+        _ => write_and_rename(&target, existing.map(|m| m.permissions()), !is_new, fill),
     };
     done.map_err(|error| write_error(path, &error))
 }
 
-fn write_and_rename<F>(target: &Path, keep: Option<Permissions>, fill: F) -> io::Result<()>
+fn write_and_rename<F>(
+    target: &Path,
+    keep: Option<Permissions>,
+    replace: bool,
+    fill: F,
+) -> io::Result<()>
 where
     F: FnOnce(&mut dyn WriteSeek) -> io::Result<()>,
 {
@@ -80,7 +138,10 @@ where
         temporary.as_file().set_permissions(permissions)?;
     }
     temporary.as_file().sync_all()?;
-    temporary.persist(target).map_err(|e| e.error)?;
+    match replace {
+        true => temporary.persist(target).map_err(|e| e.error)?,
+        false => temporary.persist_noclobber(target).map_err(|e| e.error)?,
+    };
     // The rename itself survives a power cut only once the folder is synced; not every file system
     // lets a folder be opened, and the data is safe by now.
     if let Ok(folder) = File::open(&folder) {
@@ -100,14 +161,21 @@ fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
     // The default of 0600 would hide the result from other users; the umask applies to this one.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(folder)?;
+    // Its error names a file that nobody asked for, and has what the system said in words alone.
+    let plain = |error: io::Error| {
+        let text = error.to_string();
+        let code = text.split_once("(os error ").and_then(|(_, rest)| rest.split(')').next());
+        let code = code.and_then(|code| code.parse().ok());
+        code.map_or(error, io::Error::from_raw_os_error)
+    };
+    let mut temporary = builder.tempfile_in(folder).map_err(plain)?;
     // Between its making and its locking it may be taken for a leftover. Not for ever.
     for _ in 0..16 {
         // Not every file system has locks; where it has none, nothing is removed either.
         if temporary.as_file().lock().is_err() || temporary.path().exists() {
             break;
         }
-        temporary = builder.tempfile_in(folder)?;
+        temporary = builder.tempfile_in(folder).map_err(plain)?;
     }
     Ok(temporary)
 }
@@ -128,7 +196,10 @@ fn remove_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let is_temporary = name.starts_with(TEMPORARY[0]) && name.ends_with(TEMPORARY[1]);
+        let between = name.strip_prefix(TEMPORARY[0]).and_then(|n| n.strip_suffix(TEMPORARY[1]));
+        // Six letters and digits, as the library draws them; a user's file of another name stays.
+        let is_temporary =
+            between.is_some_and(|n| n.len() == 6 && n.bytes().all(|b| b.is_ascii_alphanumeric()));
         if !is_temporary || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
             continue;
         }
@@ -201,6 +272,10 @@ fn folder_of(path: &Path) -> PathBuf {
 fn write_error(path: &Path, error: &io::Error) -> Error {
     let folder = folder_of(path);
     let help = match error.kind() {
+        // As in /proc, which holds no files of users.
+        io::ErrorKind::NotFound if folder.is_dir() => {
+            format!("'{}' takes no files; choose another folder", folder.display())
+        }
         io::ErrorKind::NotFound => format!("create the folder: mkdir -p '{}'", folder.display()),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             format!("choose a folder you may write to, not '{}'", folder.display())
@@ -209,6 +284,11 @@ fn write_error(path: &Path, error: &io::Error) -> Error {
             format!("free some space for '{}', or choose another disk", folder.display())
         }
         io::ErrorKind::IsADirectory => "give the name of a file in it".to_owned(),
+        io::ErrorKind::AlreadyExists => {
+            let what = format!("{} appeared while it was made, and was kept", path.display());
+            let report = Report::new(what, "nothing is replaced unasked").code("exists");
+            return Error::Failed(report.help("--overwrite replaces it; another name keeps it"));
+        }
         _ => String::new(),
     };
     let report = Report::new(format!("cannot write {}", path.display()), error);
@@ -247,6 +327,36 @@ mod tests {
         assert_eq!(names(folder.path()), ["a.bin"]);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "text").unwrap();
+        assert_eq!(read_file(&path).unwrap(), b"text");
+        assert_eq!(read_text(&path, 4).unwrap(), "text");
+        assert!(read_text(&path, 3).is_err());
+        assert!(read_file(Path::new("/dev/zero")).unwrap_err().to_string().contains("device"));
+        assert!(read_text(Path::new("/dev/zero"), 1 << 20).is_err());
+    }
+
+    #[test]
+    fn what_appears_while_a_file_is_made_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        expect_new(&path);
+        let late = atomic_write(&path, |w| {
+            fs::write(&path, "precious")?;
+            w.write_all(b"mine")
+        });
+        assert!(late.unwrap_err().to_string().contains("appeared"));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        assert_eq!(names(folder.path()), ["a"]);
+        // Said once, for one file.
+        atomic_write(&path, |w| w.write_all(b"mine")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
     #[test]
     fn folders_that_are_missing_and_names_of_folders_are_refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -259,15 +369,18 @@ mod tests {
     #[test]
     fn leftovers_of_the_dead_are_removed_and_those_of_the_living_stay() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(".srk-dead.tmp"), "half").unwrap();
-        fs::write(folder.path().join(".srk-notes"), "of the user").unwrap();
+        fs::write(folder.path().join(".srk-D3adbe.tmp"), "half").unwrap();
+        for name in [".srk-notes", ".srk-mine.tmp"] {
+            fs::write(folder.path().join(name), "of the user").unwrap();
+        }
         let living = temporary_in(folder.path()).unwrap();
         atomic_write(&folder.path().join("a"), |w| w.write_all(b"x")).unwrap();
         assert!(living.path().exists());
         let mut left = names(folder.path());
         left.sort();
         let mine = living.path().file_name().unwrap().to_string_lossy().into_owned();
-        let mut expected = vec![".srk-notes".to_owned(), mine, "a".to_owned()];
+        let users = [".srk-notes", ".srk-mine.tmp"].map(str::to_owned);
+        let mut expected = [&users[..], &[mine, "a".to_owned()]].concat();
         expected.sort();
         assert_eq!(left, expected);
     }

@@ -20,3 +20,20 @@ pub fn check() -> Result<()> {
         signal => Err(Error::Interrupted { signal, what: "nothing half-written was left".into() }),
     }
 }
+
+/// Whether this process was started deaf to `signal`, as `nohup` makes it to SIGHUP.
+pub fn is_ignored(signal: i32) -> bool {
+    #[cfg(unix)]
+    {
+        // SAFETY: zeros are a valid structure to be filled; no action is given, so that nothing changes.
+        let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) };
+        asked == 0 && now.sa_sigaction == libc::SIG_IGN
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = signal;
+        false
+    }
+}

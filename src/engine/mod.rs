@@ -1,6 +1,7 @@
 //! What everything is made of: randomness, devices, tensors, the tape, and the cases ops are tested at.
 pub mod cuda;
 pub mod device;
+pub mod disk;
 pub mod files;
 pub mod interrupt;
 pub mod lock;
@@ -11,5 +12,6 @@ pub mod parameter;
 pub mod pool;
 pub mod rng;
 pub mod shield;
+pub mod spelling;
 pub mod tape;
 pub mod tensor;

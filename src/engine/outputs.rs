@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::files::{self, place};
 use crate::error::{Error, Report, Result};
 
 /// What to do with an output that exists.
@@ -28,24 +29,13 @@ pub enum Identity {
 
 /// Which file `path` is, or would be.
 pub fn identity(path: &Path) -> Identity {
+    let place = place(path);
     #[cfg(unix)]
-    if let Ok(found) = fs::metadata(path) {
+    if let Ok(found) = fs::metadata(&place) {
         use std::os::unix::fs::MetadataExt;
         return Identity::Node(found.dev(), found.ino());
     }
-    Identity::Place(place(path))
-}
-
-/// `path` with everything that exists of it resolved.
-fn place(path: &Path) -> PathBuf {
-    if let Ok(whole) = fs::canonicalize(path) {
-        return whole;
-    }
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => place(parent).join(name),
-        (_, Some(name)) => fs::canonicalize(".").unwrap_or_default().join(name),
-        _ => path.to_owned(),
-    }
+    Identity::Place(place)
 }
 
 /// The files that a command reads and those that it is to write.
@@ -74,6 +64,25 @@ impl Outputs {
         self.inputs.insert(identity(path), path.to_owned());
     }
 
+    /// The command reads `path`; of a folder, such as that of a training run, all files in it and some levels below,
+    /// and of a network that lies in two files the other one, too.
+    pub fn reads_below(&mut self, path: &Path) {
+        // RUN/ckpt/STEP/ema.safetensors
+        const LEVELS: usize = 3;
+        let mut left = vec![(path.to_owned(), 0), (path.with_extension("bin"), LEVELS)];
+        while let Some((path, level)) = left.pop() {
+            match fs::read_dir(&path) {
+                // Folders that links lead to are read by no command.
+                Ok(entries) if level < LEVELS => {
+                    let entries = entries.flatten().filter(|entry| !is_linked_folder(entry));
+                    left.extend(entries.map(|entry| (entry.path(), level + 1)));
+                }
+                Err(_) if path.exists() => self.reads(&path),
+                _ => {}
+            }
+        }
+    }
+
     /// The command is to write `output`, made of `input`. False if it exists and stays as it is. Name all
     /// that is read before.
     ///
@@ -100,7 +109,12 @@ impl Outputs {
                 report.code("collision").help("write them into different folders"),
             ));
         }
-        match (self.existing, output.exists()) {
+        let there = files::place(output).exists();
+        if self.existing != Existing::Overwrite && !there {
+            // It may appear until the work is done.
+            files::expect_new(output);
+        }
+        match (self.existing, there) {
             (Existing::Skip, true) => Ok(false),
             (Existing::Refuse, true) => {
                 let report =
@@ -110,6 +124,10 @@ impl Outputs {
             _ => Ok(true),
         }
     }
+}
+
+fn is_linked_folder(entry: &fs::DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_symlink()) && entry.path().is_dir()
 }
 
 #[cfg(test)]
@@ -125,6 +143,14 @@ mod tests {
         assert_eq!(identity(&at("a")), identity(&at("sub/../a")));
         assert_eq!(identity(&at("new")), identity(&at("sub/../new")));
         assert_ne!(identity(&at("new")), identity(&at("sub/new")));
+        // Folders on the way that the command would make.
+        assert_eq!(identity(&at("a")), identity(&at("ghost/../a")));
+        assert_eq!(identity(&at("a")), identity(&at("ghost/deep/../../sub/../a")));
+        assert_eq!(identity(&at("sub/new")), identity(&at("ghost/../sub/new")));
+        let mut outputs = Outputs::overwriting(true);
+        outputs.reads(&at("a"));
+        assert!(outputs.claim(&at("ghost/../a"), &at("a")).is_err());
+        assert!(Outputs::overwriting(false).claim(&at("ghost/../a"), &at("b")).is_err());
         fs::hard_link(at("a"), at("hard")).unwrap();
         #[cfg(unix)]
         {
@@ -137,6 +163,25 @@ mod tests {
                 assert!(outputs.claim(&at(name), &at("other")).is_err(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn what_lies_in_a_folder_that_is_read_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("run/ckpt/5")).unwrap();
+        for name in ["run/ckpt/5/ema", "net.param", "net.bin", "other"] {
+            fs::write(at(name), name).unwrap();
+        }
+        let mut outputs = Outputs::overwriting(true);
+        outputs.reads_below(&at("run"));
+        outputs.reads_below(&at("net.param"));
+        outputs.reads_below(&at("missing"));
+        for name in ["run/ckpt/5/ema", "net.param", "net.bin"] {
+            assert!(outputs.claim(&at(name), &at("in")).is_err(), "{name}");
+        }
+        assert!(outputs.claim(&at("other"), &at("in")).unwrap());
+        assert!(outputs.claim(&at("missing"), &at("in")).unwrap());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::models::teaching::ddpm::DdpmUNetConfig;
 use crate::models::weights::WeightsFile;
 use crate::training::plan::MOST_CROPS;
 use crate::training::sections::{
-    CkptConfig, EmaConfig, LogConfig, OptimConfig, RunConfig, Schedule, whole,
+    Best, CkptConfig, EmaConfig, LogConfig, OptimConfig, RunConfig, Schedule, whole,
 };
 use crate::training::settings::{self, Settings};
 
@@ -245,6 +245,10 @@ impl Settings for Config {
             (
                 o.accumulate == 1,
                 "optim.accumulate must be 1 here: a larger data.batch does the same",
+            ),
+            (
+                self.ckpt.best == Best::No,
+                "ckpt.best must be false here: nothing is measured by which one is the best",
             ),
             (!o.recompute, "optim.recompute must be false here: these networks are small"),
             (o.schedule != Schedule::Step || o.fall_every > 0, "optim.fall_every must be above 0"),

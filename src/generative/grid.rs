@@ -5,6 +5,7 @@ use super::config::ModelConfig;
 use super::system::{self, System};
 use crate::engine::parameter::Parameter;
 use crate::engine::rng::{Purpose, Stream};
+use crate::engine::spelling;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::imaging::{Color, Image};
@@ -56,6 +57,14 @@ fn byte(v: f32) -> u8 {
 /// [`Error::Model`] if there is no such file, or it holds none of these systems; exit code 2 for `steps` that it
 /// does not take.
 pub fn open(path: &Path, steps: Option<usize>, notes: &mut Vec<String>) -> Result<Box<dyn System>> {
+    if !path.exists() {
+        let report = Report::new(
+            format!("cannot sample from {}", path.display()),
+            "there is no such file or folder",
+        );
+        let help = "name the folder of a run of gan, dcgan, wgan-gp, vae or ddpm, as runs/NAME, or a weights file";
+        return Err(Error::Model(report.code("not_found").help(spelling::help(path, help))));
+    }
     let (file, path) = match path.is_dir() {
         true => run_folder::averages(path, notes)?,
         false => (WeightsFile::read(path)?, path.to_owned()),

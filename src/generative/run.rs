@@ -14,8 +14,9 @@ use crate::engine::rng::{Purpose, Stream};
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, EncodeOptions};
 use crate::models::build_within;
+use crate::training::asked;
 use crate::training::checkpoint::{Checkpoints, Part, Trained};
-use crate::training::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
+use crate::training::log::{Meter, Metrics, Reading, Reporter, due, grouped, nothing_left, short};
 use crate::training::optimizer::Optimizer;
 use crate::training::plan::most_parameters;
 use crate::training::settings;
@@ -125,6 +126,10 @@ impl<'a> Run<'a> {
         // One that was due when the run was interrupted.
         self.draw_if_due(stop, reporter)?;
         meter.rest();
+        if self.step >= last {
+            let of = (self.step, self.config.run.steps);
+            reporter.line(&nothing_left(&self.folder, of, last));
+        }
         while self.step < last {
             let measured = self
                 .system
@@ -139,9 +144,10 @@ impl<'a> Run<'a> {
             if due(step, self.config.log.every) || ends {
                 logged = self.log(&mut sums, meter.read(step, last), reporter);
             }
-            if due(step, self.config.ckpt.every) || ends || logged.is_err() {
+            let asked = asked::take();
+            if due(step, self.config.ckpt.every) || ends || asked || logged.is_err() {
                 let saved = self.save()?;
-                if ends {
+                if ends || asked {
                     reporter.line(&format!("saved {}", saved.display()));
                 }
             }
@@ -201,6 +207,10 @@ impl<'a> Run<'a> {
         let mut values: Vec<(&str, serde_json::Value)> =
             means.iter().map(|&(name, mean)| (name, mean.into())).collect();
         values.push(("steps_per_s", rate.into()));
+        let mut told = vec![("step", self.step.into()), ("steps", self.config.run.steps.into())];
+        told.extend(values.iter().cloned());
+        told.push(("seconds_left", left.as_secs_f64().into()));
+        reporter.record("step", &told);
         self.metrics.write(self.step, &values)
     }
 

@@ -1,9 +1,72 @@
 //! What files claim of their parts, checked before decoders believe it, and TIFF samples as they are stored.
-use std::io::Cursor;
+use std::io::{self, Cursor, Read};
 
+use flate2::read::ZlibDecoder;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 
-use super::Samples;
+use super::{Image, Samples};
+
+/// The first chunk of a PNG beside its pixels with which all of them unpack to more than `most` bytes.
+pub(super) fn inflated_png_chunk(file: &[u8], most: u64) -> Option<String> {
+    let (mut at, mut left) = (8usize, most);
+    while let Some(head) = file.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let [a, b, c, d, name @ ..] = *head;
+        let len = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        let data = file.get(at + 8..(at + 8).saturating_add(len))?;
+        if let Some(packed) = packed_part(&name, data) {
+            let unpacked = io::copy(&mut ZlibDecoder::new(packed).take(left + 1), &mut io::sink());
+            // What is damaged unpacks to nothing.
+            let unpacked = unpacked.unwrap_or(0);
+            if unpacked > left {
+                return Some(String::from_utf8_lossy(&name).into_owned());
+            }
+            left -= unpacked;
+        }
+        at = (at + 12).saturating_add(len);
+    }
+    None
+}
+
+/// The deflated bytes in a chunk of a PNG that holds some beside pixels.
+fn packed_part<'a>(name: &[u8; 4], data: &'a [u8]) -> Option<&'a [u8]> {
+    let after_zero = |data: &'a [u8]| data.iter().position(|&b| b == 0).map(|i| &data[i + 1..]);
+    match name {
+        // A name, and which method; there is one.
+        b"iCCP" | b"zTXt" => after_zero(data)?.get(1..),
+        // Keyword, whether it is packed, the method, the language and the keyword in it.
+        b"iTXt" => match after_zero(data)? {
+            [1, _, rest @ ..] => after_zero(after_zero(rest)?),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Takes colours that were multiplied by their alpha for what they were before, where there is anything of them.
+pub(super) fn divide_by_alpha(image: &mut Image) {
+    let channels = image.channels();
+    #[expect(clippy::cast_possible_truncation, reason = "at most the largest sample")]
+    match (&mut image.samples, &image.alpha) {
+        (Samples::U8(colors), Some(Samples::U8(alpha))) => {
+            for (pixel, &a) in colors.chunks_exact_mut(channels).zip(alpha).filter(|(_, a)| **a > 0)
+            {
+                let a = u32::from(a);
+                pixel
+                    .iter_mut()
+                    .for_each(|v| *v = ((u32::from(*v) * 255 + a / 2) / a).min(255) as u8);
+            }
+        }
+        (Samples::U16(colors), Some(Samples::U16(alpha))) => {
+            for (pixel, &a) in colors.chunks_exact_mut(channels).zip(alpha).filter(|(_, a)| **a > 0)
+            {
+                let a = u64::from(a);
+                let whole = |v: u16| ((u64::from(v) * 65_535 + a / 2) / a).min(65_535) as u16;
+                pixel.iter_mut().for_each(|v| *v = whole(*v));
+            }
+        }
+        _ => {}
+    }
+}
 
 /// The first chunk of a WebP file that claims more bytes than the file has left, with that number.
 pub(super) fn overlong_webp_chunk(file: &[u8]) -> Option<(String, u32)> {
@@ -69,6 +132,7 @@ pub(super) fn tiff_samples(file: &[u8], most: u64) -> Result<Samples, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::imaging::Color;
 
     #[test]
     fn chunks_longer_than_their_file_are_found() {
@@ -80,6 +144,20 @@ mod tests {
         for cut in 0..long.len() {
             let _ = overlong_webp_chunk(&long[..cut]);
         }
+    }
+
+    #[test]
+    fn colours_are_divided_by_their_alpha() {
+        let mut image = Image::from_u8(3, 1, Color::Gray, vec![50, 7, 99]).unwrap();
+        image.alpha = Some(Samples::U8(vec![100, 0, 255]));
+        divide_by_alpha(&mut image);
+        // 50 * 255 / 100 = 127.5; nothing is known of what is transparent; opaque colours stay.
+        assert_eq!(image.samples, Samples::U8(vec![128, 7, 99]));
+        let mut image = Image::from_u16(2, 1, Color::Gray, vec![1000, 60_000]).unwrap();
+        image.alpha = Some(Samples::U16(vec![32_768, 100]));
+        divide_by_alpha(&mut image);
+        // Above its alpha no colour can be.
+        assert_eq!(image.samples, Samples::U16(vec![2000, 65_535]));
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub const MAX_BYTES: u64 = MAX_PIXELS * 8 + (64 << 20);
 
 const FORMATS: &str = "srk reads PNG, JPEG, WebP, TIFF, BMP, PNM and GIF";
 
+/// What compressed metadata of a file may unpack to, in bytes: profiles and descriptions take a few megabytes at most.
+const MAX_METADATA: u64 = 32 << 20;
+
 /// Reads the image file at `path`. Every failure is an [`Error::Failed`] that names the file.
 pub fn read(path: &Path) -> Result<Image> {
     let bytes = read_bytes(path)?;
@@ -96,6 +99,7 @@ pub fn kind(path: &Path) -> Option<Format> {
         ImageFormat::WebP => Some(Format::WebP),
         ImageFormat::Tiff => Some(Format::Tiff),
         ImageFormat::Bmp => Some(Format::Bmp),
+        ImageFormat::Pnm => Some(Format::Pnm),
         _ => None,
     }
 }
@@ -123,7 +127,7 @@ impl<'a> Source<'a> {
             ImageFormat::WebP => self.webp(),
             ImageFormat::Tiff => self.tiff(),
             ImageFormat::Bmp => self.bmp(),
-            ImageFormat::Pnm => self.finish(self.open(pnm::PnmDecoder::new)?, None),
+            ImageFormat::Pnm => self.finish(self.open(pnm::PnmDecoder::new)?, None, None),
             ImageFormat::Gif => self.gif(),
             other => Err(self.refuse(format!("{other:?} files are not supported"), FORMATS)),
         }
@@ -152,6 +156,10 @@ impl<'a> Source<'a> {
     }
 
     fn png(&self) -> Result<Image> {
+        if let Some(name) = containers::inflated_png_chunk(self.bytes, MAX_METADATA) {
+            let most = MAX_METADATA >> 20;
+            return Err(self.damaged(format!("its chunk {name} unpacks to more than {most} MiB")));
+        }
         let header = ::png::Decoder::new(self.cursor())
             .read_info()
             .map_err(|e| self.decode_error(ImageError::from(io::Error::other(e))))?;
@@ -166,16 +174,19 @@ impl<'a> Source<'a> {
         for t in &info.uncompressed_latin1_text {
             text.push((t.keyword.clone(), t.text.clone()));
         }
+        for t in &info.compressed_latin1_text {
+            if let Ok(value) = t.get_text() {
+                text.push((t.keyword.clone(), value));
+            }
+        }
         for t in &info.utf8_text {
             if let Ok(value) = t.get_text() {
                 text.push((t.keyword.clone(), value));
             }
         }
-        let mut image = self.finish(self.open(png::PngDecoder::new)?, density)?;
         let is_xmp = |(keyword, _): &(String, String)| keyword == metadata::XMP_KEYWORD;
-        if let Some(at) = text.iter().position(is_xmp) {
-            image.metadata.xmp = Some(text.remove(at).1.into_bytes());
-        }
+        let xmp = text.iter().position(is_xmp).map(|at| text.remove(at).1.into_bytes());
+        let mut image = self.finish(self.open(png::PngDecoder::new)?, density, xmp)?;
         image.metadata.text = text;
         image.metadata.png_colors = metadata::png_colors(self.bytes);
         Ok(image)
@@ -255,9 +266,7 @@ impl<'a> Source<'a> {
             return Err(self.animated("WebP", "several frames"));
         }
         let xmp = decoder.xmp_metadata().ok().flatten();
-        let mut image = self.finish(decoder, None)?;
-        image.metadata.xmp = xmp;
-        Ok(image)
+        self.finish(decoder, None, xmp)
     }
 
     fn tiff(&self) -> Result<Image> {
@@ -282,8 +291,11 @@ impl<'a> Source<'a> {
         if matches!(original, ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16) {
             return self.cmyk_tiff(decoder);
         }
-        let mut image = self.finish(decoder, fields::density(self.bytes))?;
-        image.metadata.xmp = fields::xmp(self.bytes);
+        let (density, xmp) = (fields::density(self.bytes), fields::xmp(self.bytes));
+        let mut image = self.finish(decoder, density, xmp)?;
+        if fields::is_premultiplied(self.bytes) {
+            containers::divide_by_alpha(&mut image);
+        }
         // The decoder gives no EXIF: it is what the file's own fields say.
         let described = fields::Fields::of(self.bytes).filter(|f| !f.is_empty());
         image.metadata.exif = described.map(|f| f.block(image.metadata.density));
@@ -311,7 +323,7 @@ impl<'a> Source<'a> {
 
     fn bmp(&self) -> Result<Image> {
         let density = metadata::bmp_density(self.bytes);
-        let image = self.finish(self.open(bmp::BmpDecoder::new)?, density)?;
+        let image = self.finish(self.open(bmp::BmpDecoder::new)?, density, None)?;
         // A gray BMP is a palette of grays; bits per pixel stand at byte 28 of every header but the
         // oldest.
         let bits = self.bytes.get(28).copied().unwrap_or(0);
@@ -333,7 +345,7 @@ impl<'a> Source<'a> {
         if frames > 1 {
             return Err(self.animated("GIF", "several frames"));
         }
-        let mut image = self.finish(self.open(gif::GifDecoder::new)?, None)?;
+        let mut image = self.finish(self.open(gif::GifDecoder::new)?, None, None)?;
         // The decoder always adds alpha.
         if matches!(&image.alpha, Some(Samples::U8(a)) if a.iter().all(|&v| v == 255)) {
             image.alpha = None;
@@ -350,7 +362,12 @@ impl<'a> Source<'a> {
     }
 
     /// Reads the pixels and metadata of an opened file.
-    fn finish(&self, mut decoder: impl ImageDecoder, density: Option<(u32, u32)>) -> Result<Image> {
+    fn finish(
+        &self,
+        mut decoder: impl ImageDecoder,
+        density: Option<(u32, u32)>,
+        xmp: Option<Vec<u8>>,
+    ) -> Result<Image> {
         let (width, height) = decoder.dimensions();
         self.check_size((width, height))?;
         let color = decoder.color_type();
@@ -368,7 +385,7 @@ impl<'a> Source<'a> {
         decoder.set_limits(limits).map_err(|e| self.decode_error(e))?;
 
         let image = self.pixels(decoder, width as usize, height as usize, color)?;
-        Ok(Seen { icc, exif: block, turn, density, xmp: None }.on(image))
+        Ok(Seen { icc, exif: block, turn, density, xmp }.on(image))
     }
 
     fn pixels(
@@ -472,7 +489,10 @@ impl Seen {
             exif::update(block, image.width, image.height);
         }
         let density = density.map(|(x, y)| if turn >= 5 { (y, x) } else { (x, y) });
-        let (icc, xmp) = (self.icc, self.xmp);
+        let (icc, mut xmp) = (self.icc, self.xmp);
+        if let (Some(xmp), 2..) = (&mut xmp, turn) {
+            exif::make_xmp_upright(xmp);
+        }
         image.metadata = Metadata { icc, exif, xmp, density, ..Metadata::default() };
         image
     }

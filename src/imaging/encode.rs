@@ -1,10 +1,11 @@
-//! Writing images: PNG, JPEG, WebP, TIFF and BMP, by the extension of the name.
+//! Writing images: PNG, JPEG, WebP, TIFF, BMP and PNM, by the extension of the name.
 //!
 //! [`check_output`] tells before any work whether the format can hold the picture; `write` is atomic
 //! (see `engine::files`). 16 bits become 8 where the format has no more; [`losses`] lists what a
 //! format does not carry.
 mod jpeg;
 mod png;
+mod pnm;
 mod rows;
 mod tiff;
 pub(super) mod webp;
@@ -37,6 +38,12 @@ pub enum Format {
     Tiff,
     /// 8 bits, no metadata but the density.
     Bmp,
+    /// 8 and 16 bits, colour, no alpha, no metadata.
+    Ppm,
+    /// The same in gray.
+    Pgm,
+    /// The one or the other, as the picture is.
+    Pnm,
 }
 
 impl Format {
@@ -49,7 +56,7 @@ impl Format {
                 other => format!("\".{other}\" is no format that srk writes"),
             };
             let what = format!("cannot write {}", path.display());
-            let help = "end the name in .png, .jpg, .webp, .tiff or .bmp, or give --format";
+            let help = "end the name in .png, .jpg, .webp, .tiff, .bmp or .ppm, or give --format";
             Error::Usage(Report::new(what, cause).help(help))
         })
     }
@@ -62,6 +69,9 @@ impl Format {
             "webp" => Some(Self::WebP),
             "tif" | "tiff" => Some(Self::Tiff),
             "bmp" => Some(Self::Bmp),
+            "ppm" => Some(Self::Ppm),
+            "pgm" => Some(Self::Pgm),
+            "pnm" => Some(Self::Pnm),
             _ => None,
         }
     }
@@ -74,6 +84,9 @@ impl Format {
             Self::WebP => "webp",
             Self::Tiff => "tiff",
             Self::Bmp => "bmp",
+            Self::Ppm => "ppm",
+            Self::Pgm => "pgm",
+            Self::Pnm => "pnm",
         }
     }
 
@@ -85,30 +98,54 @@ impl Format {
             Self::WebP => "WebP",
             Self::Tiff => "TIFF",
             Self::Bmp => "BMP",
+            Self::Ppm => "PPM",
+            Self::Pgm => "PGM",
+            Self::Pnm => "PNM",
         }
     }
 
     /// Whether it holds 16 bits per sample.
     pub fn has_sixteen_bits(self) -> bool {
-        matches!(self, Self::Png | Self::Tiff)
+        matches!(self, Self::Png | Self::Tiff) || self.is_pnm()
+    }
+
+    /// Whether it is PNM under one of its names.
+    pub fn is_pnm(self) -> bool {
+        matches!(self, Self::Ppm | Self::Pgm | Self::Pnm)
+    }
+
+    /// Whether it holds any metadata but the density.
+    pub(super) fn has_metadata(self) -> bool {
+        self != Self::Bmp && !self.is_pnm()
+    }
+
+    /// Whether its files have as many bytes as its pixels, and a head.
+    pub fn is_plain(self, options: &EncodeOptions) -> bool {
+        let unpacked = self == Self::Tiff && options.tiff == TiffCompression::None;
+        self == Self::Bmp || self.is_pnm() || unpacked
     }
 
     /// Whether it holds transparency.
     pub fn has_alpha(self) -> bool {
-        self != Self::Jpeg
+        self != Self::Jpeg && !self.is_pnm()
+    }
+
+    /// Whether it holds colours.
+    pub fn has_color(self) -> bool {
+        self != Self::Pgm
     }
 
     /// Whether its file of such a picture has one channel of colour: WebP has none of that kind, TIFF and
     /// BMP have none beside alpha.
     pub(super) fn keeps_gray(self, image: &Outline) -> bool {
         let alone = !image.alpha || matches!(self, Self::Png | Self::Jpeg);
-        image.color == Color::Gray && alone && self != Self::WebP
+        image.color == Color::Gray && alone && !matches!(self, Self::WebP | Self::Ppm)
     }
 
     /// The longest side in pixels.
     pub fn max_side(self) -> usize {
         match self {
-            Self::Png | Self::Bmp => 0x7FFF_FFFF,
+            Self::Png | Self::Bmp | Self::Ppm | Self::Pgm | Self::Pnm => 0x7FFF_FFFF,
             Self::Tiff => 0xFFFF_FFFF,
             Self::Jpeg => 65_535,
             Self::WebP => 16_383,
@@ -119,7 +156,7 @@ impl Format {
     fn max_bytes(self) -> usize {
         match self {
             Self::Bmp | Self::Tiff => 0xFFFF_FFFF - (1 << 20),
-            Self::Png | Self::Jpeg | Self::WebP => usize::MAX,
+            Self::Png | Self::Jpeg | Self::WebP | Self::Ppm | Self::Pgm | Self::Pnm => usize::MAX,
         }
     }
 }
@@ -187,6 +224,19 @@ pub fn check_output(
     Ok(())
 }
 
+/// Refuses colours in a format of gray alone.
+///
+/// # Errors
+/// [`Error::Failed`] that says what holds them.
+pub fn check_color(name: &str, color: Color, format: Format) -> Result<()> {
+    if color == Color::Gray || format.has_color() {
+        return Ok(());
+    }
+    let cause = format!("the picture has colours and {} holds gray alone", format.name());
+    let report = Report::new(format!("cannot write {name}"), cause).code("color");
+    Err(Error::Failed(report.help("write a .ppm, or a .pnm, which is what the picture is")))
+}
+
 /// What of `image` would not survive in `format`, in words for a note; alpha in JPEG is an error
 /// instead.
 pub fn losses(image: &Outline, format: Format) -> Vec<&'static str> {
@@ -211,7 +261,7 @@ pub fn write_as(path: &Path, image: &Image, format: Format, options: EncodeOptio
 }
 
 /// Writes a picture to `path` atomically, strip by strip as `strips` gives them; an error of `strips`
-/// leaves nothing behind. PNG, JPEG and TIFF are written as the strips come, WebP and BMP hold the
+/// leaves nothing behind. PNG, JPEG, TIFF and PNM are written as the strips come, WebP and BMP hold the
 /// whole picture ([`memory`]).
 ///
 /// # Errors
@@ -248,6 +298,39 @@ pub fn encode(
     Ok(content.into_inner())
 }
 
+/// Bytes of a file that is not there yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FileSize {
+    /// It has no fewer.
+    pub least: u64,
+    /// As photographs have them, about.
+    pub likely: u64,
+}
+
+impl FileSize {
+    /// Of both.
+    pub fn plus(self, other: Self) -> Self {
+        let least = self.least.saturating_add(other.least);
+        Self { least, likely: self.likely.saturating_add(other.likely) }
+    }
+}
+
+/// How large a file of `format` will be.
+pub fn file_size(image: &Outline, format: Format, options: &EncodeOptions) -> FileSize {
+    let pixels = (image.width as u64).saturating_mul(image.height as u64);
+    let bytes = pixels.saturating_mul(Packing::of(image, format).bytes() as u64);
+    if format.is_plain(options) {
+        return FileSize { least: bytes, likely: bytes };
+    }
+    // Enlarged pictures are smooth, and pack better than others.
+    let times = match format {
+        Format::Jpeg => 20,
+        Format::WebP if options.webp_quality.is_some() => 40,
+        _ => 4,
+    };
+    FileSize { least: 0, likely: bytes / times }
+}
+
 /// Bytes that writing a picture in `format` takes beside its strips.
 pub fn memory(image: &Outline, format: Format) -> u64 {
     let packing = Packing::of(image, format);
@@ -257,6 +340,7 @@ pub fn memory(image: &Outline, format: Format) -> u64 {
         Format::Png => png::memory(row),
         Format::Jpeg => 16 * row,
         Format::Tiff => 3 * row.max(1 << 20),
+        Format::Ppm | Format::Pgm | Format::Pnm => pnm::memory(row),
         Format::Bmp => row * image.height as u64,
         // Beside the bytes it works on four channels and what it finds in them.
         Format::WebP => 5 * row * image.height as u64,
@@ -270,6 +354,7 @@ fn check_image(name: &str, image: &Outline, format: Format) -> Result<()> {
         let report = Report::new(format!("cannot write {name}"), cause).code("alpha");
         return Err(Error::Failed(report.help(help)));
     }
+    check_color(name, image.color, format)?;
     check_output(name, format, image.width, image.height, image.bytes_per_pixel())
 }
 
@@ -303,6 +388,7 @@ fn encode_to(
             Some(quality) => webp::encode(writer, image, quality, rows),
             None => encode_webp(writer, image, rows),
         },
+        Format::Ppm | Format::Pgm | Format::Pnm => pnm::encode(writer, image, packing, &mut rows),
         Format::Bmp => {
             let mut bytes = Vec::new();
             rows.read(image.height, &mut bytes)?;

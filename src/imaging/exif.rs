@@ -148,6 +148,21 @@ impl Tiff {
     }
 }
 
+/// Makes XMP that repeats the orientation true for pixels that were turned upright: programs would turn them again.
+pub(super) fn make_xmp_upright(xmp: &mut [u8]) {
+    const NAME: &[u8] = b"tiff:Orientation";
+    let mut at = 0;
+    while let Some(found) = xmp[at..].windows(NAME.len()).position(|w| w == NAME) {
+        at += found + NAME.len();
+        // As an attribute, ="6", or as an element, >6<.
+        let value = xmp[at..].iter().take(8).position(u8::is_ascii_digit);
+        let between = |n: usize| xmp[at..at + n].iter().all(|b| b"=\"'> \t\r\n".contains(b));
+        if let Some(n) = value.filter(|&n| n > 0 && between(n)) {
+            xmp[at + n] = b'1';
+        }
+    }
+}
+
 /// Turns the pixels of `image` upright: undoes EXIF `orientation` 1..=8.
 pub(super) fn apply_orientation(image: &mut Image, orientation: u8) {
     if !(2..=8).contains(&orientation) {
@@ -196,6 +211,17 @@ fn oriented<T: Copy>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn xmp_is_made_upright_in_both_its_forms() {
+        let mut xmp =
+            b"<a tiff:Orientation=\"6\" tiff:Make='8'/><tiff:Orientation>8</tiff:Orientation>"
+                .to_vec();
+        make_xmp_upright(&mut xmp);
+        let wanted =
+            "<a tiff:Orientation=\"1\" tiff:Make='8'/><tiff:Orientation>1</tiff:Orientation>";
+        assert_eq!(String::from_utf8(xmp).unwrap(), wanted);
+    }
 
     /// IFD0 with orientation 6 and a pointer to an EXIF directory with PixelXDimension, both
     /// orders.

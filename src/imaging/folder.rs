@@ -1,17 +1,40 @@
-//! The pictures in a folder, as their names tell.
+//! The pictures in a folder, as their names tell; a name without an ending leaves it to the first bytes.
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::decode;
+
 /// Endings of names of pictures, lower case.
-pub const ENDINGS: [&str; 12] =
-    ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "pnm", "ppm", "pgm", "pam", "gif"];
+pub const ENDINGS: [&str; 15] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "bmp", "pnm", "ppm", "pgm", "pbm",
+    "pam", "gif",
+];
+
+/// Endings of names of pictures that srk does not read.
+const FOREIGN: [&str; 33] = [
+    "avif", "heic", "heif", "hif", "jxl", "jp2", "j2k", "jxr", "psd", "psb", "xcf", "kra", "svg",
+    "svgz", "exr", "hdr", "tga", "dds", "qoi", "ico", "pcx", "raw", "dng", "cr2", "cr3", "nef",
+    "arw", "orf", "rw2", "raf", "pef", "srw", "rwl",
+];
+
+/// What is in a folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The pictures, in the order of their paths.
+    pub pictures: Vec<PathBuf>,
+    /// Those in formats that srk does not read.
+    pub foreign: Vec<PathBuf>,
+}
+
+fn ending(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+}
 
 /// Whether the extension is that of a format srk reads.
 pub fn is_image_name(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    ENDINGS.contains(&extension.as_str())
+    ENDINGS.contains(&ending(path).as_str())
 }
 
 /// The pictures in `folder`, and in those below it if `recursive`, in the order of their paths.
@@ -22,11 +45,19 @@ pub fn is_image_name(path: &Path) -> bool {
 /// # Errors
 /// If a folder cannot be listed.
 pub fn pictures(folder: &Path, recursive: bool) -> io::Result<Vec<PathBuf>> {
+    Ok(listing(folder, recursive)?.pictures)
+}
+
+/// As [`pictures`], with what looks like a picture and is not read.
+///
+/// # Errors
+/// If a folder cannot be listed.
+pub fn listing(folder: &Path, recursive: bool) -> io::Result<Listing> {
     let root = fs::canonicalize(folder)?;
     let mut entered = HashSet::from([root.clone()]);
-    let mut files = Vec::new();
-    walk(folder, &root, recursive, &mut entered, &mut files)?;
-    Ok(files)
+    let mut found = Listing::default();
+    walk(folder, &root, recursive, &mut entered, &mut found)?;
+    Ok(found)
 }
 
 fn walk(
@@ -34,7 +65,7 @@ fn walk(
     root: &Path,
     recursive: bool,
     entered: &mut HashSet<PathBuf>,
-    files: &mut Vec<PathBuf>,
+    found: &mut Listing,
 ) -> io::Result<()> {
     let mut entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
@@ -44,16 +75,23 @@ fn walk(
             continue;
         }
         // Follows links; one into nowhere is not a picture.
-        let Ok(found) = fs::metadata(&path) else { continue };
-        if !found.is_dir() {
-            files.extend(is_image_name(&path).then_some(path));
+        let Ok(file) = fs::metadata(&path) else { continue };
+        if !file.is_dir() {
+            let ending = ending(&path);
+            // Of a pipe nothing is read to see what it is.
+            let unnamed = ending.is_empty() && file.is_file();
+            if ENDINGS.contains(&ending.as_str()) || unnamed && decode::is_picture(&path) {
+                found.pictures.push(path);
+            } else if FOREIGN.contains(&ending.as_str()) {
+                found.foreign.push(path);
+            }
             continue;
         }
         let Ok(real) = fs::canonicalize(&path) else { continue };
         let linked = entry.file_type()?.is_symlink();
         let known = linked && (real.starts_with(root) || root.starts_with(&real));
         if recursive && !known && entered.insert(real) {
-            walk(&path, root, recursive, entered, files)?;
+            walk(&path, root, recursive, entered, found)?;
         }
     }
     Ok(())
@@ -95,5 +133,21 @@ mod tests {
         symlink(elsewhere.path(), at("twice")).unwrap();
         let found = pictures(folder.path(), true).unwrap();
         assert_eq!(found, [at("other/b.png"), at("sub/a.png")]);
+    }
+
+    #[test]
+    fn names_without_an_ending_are_looked_into_and_foreign_pictures_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+        for name in ["scan", "data.bin", "b.jfif", "c.PBM"] {
+            fs::write(at(name), png).unwrap();
+        }
+        for name in ["README", "a.avif", "d.NEF", "notes.txt"] {
+            fs::write(at(name), "text").unwrap();
+        }
+        let found = listing(folder.path(), false).unwrap();
+        assert_eq!(found.pictures, [at("b.jfif"), at("c.PBM"), at("scan")]);
+        assert_eq!(found.foreign, [at("a.avif"), at("d.NEF")]);
     }
 }

@@ -9,6 +9,7 @@
 //! text               iTXt             -            -             -             -
 //! PNG's colours      gAMA, cHRM, ...  -            -             -             -
 //! ```
+//! PNM holds nothing of it.
 //! A profile goes along only where it is for the kind of pixels that the file gets.
 use super::encode::{Format, Outline};
 use super::exif;
@@ -77,21 +78,24 @@ pub(super) fn fitted(image: &Outline, format: Format) -> (Metadata, Vec<&'static
     let unfit =
         if gray { "colour profile, which is not for gray" } else { "profile, which is for gray" };
     if drop(!fits, unfit)
-        || drop(fits && metadata.icc.is_some() && format == Format::Bmp, "colour profile")
+        || drop(fits && metadata.icc.is_some() && !format.has_metadata(), "colour profile")
     {
         metadata.icc = None;
     }
     let long = metadata.exif.as_ref().is_some_and(|b| b.len() > JPEG_EXIF_BYTES);
-    if drop(metadata.exif.is_some() && format == Format::Bmp, "EXIF")
+    if drop(metadata.exif.is_some() && !format.has_metadata(), "EXIF")
         || drop(long && format == Format::Jpeg, "EXIF, which is longer than 64 kB")
     {
         metadata.exif = None;
     }
     let long = metadata.xmp.as_ref().is_some_and(|x| x.len() > JPEG_XMP_BYTES);
-    if drop(metadata.xmp.is_some() && format == Format::Bmp, "XMP")
+    if drop(metadata.xmp.is_some() && !format.has_metadata(), "XMP")
         || drop(long && format == Format::Jpeg, "XMP, which is longer than 64 kB")
     {
         metadata.xmp = None;
+    }
+    if drop(metadata.density.is_some() && format.is_pnm(), "pixels per inch") {
+        metadata.density = None;
     }
     if format != Format::Png {
         drop(metadata.text.iter().any(|(_, text)| !is_stamp(text)), "text");
@@ -114,7 +118,7 @@ pub(super) fn fitted(image: &Outline, format: Format) -> (Metadata, Vec<&'static
 /// Puts the stamp of the output in place of an older one into the EXIF block, where the format holds it there.
 fn stamp(metadata: &mut Metadata, format: Format) {
     let block = metadata.exif.take();
-    let new = metadata.stamp.as_deref().filter(|_| !matches!(format, Format::Png | Format::Bmp));
+    let new = metadata.stamp.as_deref().filter(|_| format != Format::Png && format.has_metadata());
     let stamped = exif::stamped(block.clone(), new);
     // A block that is just short enough for a JPEG goes without.
     let fits =

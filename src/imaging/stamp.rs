@@ -5,7 +5,7 @@
 //! ```
 //!
 //! PNG holds it as text, JPEG, WebP and TIFF in their EXIF: under `Software`, or beside a `Software` of the
-//! input under `srk` and `ProcessingSoftware`. BMP has no place for it.
+//! input under `srk` and `ProcessingSoftware`. BMP and PNM have no place for it.
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;

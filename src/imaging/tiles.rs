@@ -22,11 +22,7 @@ pub struct Tile {
 /// pixels a side (rounded down to a multiple of `align`, at least `align`) and a halo of at least
 /// `halo` (rounded up). An `align` or `core` of 0 counts as 1; an empty image has no tiles.
 pub fn plan(width: usize, height: usize, core: usize, halo: usize, align: usize) -> Vec<Tile> {
-    let align = align.max(1);
-    let core = (core / align * align).max(align);
-    let halo = halo.div_ceil(align).saturating_mul(align);
-    let columns = cuts(width, core, halo, align);
-    let rows = cuts(height, core, halo, align);
+    let [columns, rows] = cuts_of_both(width, height, core, halo, align);
     let mut tiles = Vec::with_capacity(rows.len() * columns.len());
     for y in &rows {
         for x in &columns {
@@ -37,6 +33,46 @@ pub fn plan(width: usize, height: usize, core: usize, halo: usize, align: usize)
         }
     }
     tiles
+}
+
+/// What tiles cost hangs on their sizes, of which there are few where there are many tiles.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Widths and heights with halo: every width with the largest height, and every height with the largest width.
+    pub padded: Vec<(usize, usize)>,
+    /// The largest height of a core.
+    pub core_height: usize,
+}
+
+/// The sizes of the tiles that [`plan`] would make, without making them.
+pub fn sizes(width: usize, height: usize, core: usize, halo: usize, align: usize) -> Sizes {
+    let [columns, rows] = cuts_of_both(width, height, core, halo, align);
+    let lengths = |cuts: &[Cut]| {
+        // They grow, stay, and fall.
+        let mut lengths: Vec<usize> = cuts.iter().map(|cut| cut.padded_len).collect();
+        lengths.dedup();
+        lengths
+    };
+    let (widths, heights) = (lengths(&columns), lengths(&rows));
+    let largest = widths.iter().max().zip(heights.iter().max());
+    let Some((&widest, &highest)) = largest else { return Sizes::default() };
+    let of_widths = widths.iter().map(|&w| (w, highest));
+    let padded = of_widths.chain(heights.iter().map(|&h| (widest, h))).collect();
+    Sizes { padded, core_height: rows.iter().map(|cut| cut.len).max().unwrap_or(0) }
+}
+
+/// Columns and rows.
+fn cuts_of_both(
+    width: usize,
+    height: usize,
+    core: usize,
+    halo: usize,
+    align: usize,
+) -> [Vec<Cut>; 2] {
+    let align = align.max(1);
+    let core = (core / align * align).max(align);
+    let halo = halo.div_ceil(align).saturating_mul(align);
+    [cuts(width, core, halo, align), cuts(height, core, halo, align)]
 }
 
 /// A tile along one side.
@@ -106,5 +142,27 @@ mod tests {
         assert_eq!(tiles[1].padded, Rect::new(122, 0, 138, 100));
         assert_eq!(plan(5, 5, usize::MAX, usize::MAX, 1).len(), 1);
         assert!(plan(0, 5, 16, 0, 1).is_empty());
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_tiles() {
+        for (width, height, core, halo) in [
+            (260, 100, 64, 8),
+            (1000, 30, 16, 40),
+            (7, 5, 64, 0),
+            (999, 1001, 100, 33),
+            (0, 5, 8, 0),
+        ] {
+            let tiles = plan(width, height, core, halo, 4);
+            let sizes = sizes(width, height, core, halo, 4);
+            let of_tiles = |of: fn(&Tile) -> usize| tiles.iter().map(of).max().unwrap_or(0);
+            let most = |of: fn(&(usize, usize)) -> usize| sizes.padded.iter().map(of).max();
+            assert_eq!(of_tiles(|t| t.core.height), sizes.core_height);
+            assert_eq!(of_tiles(|t| t.padded.area()), most(|(w, h)| w * h).unwrap_or(0));
+            let exists = |&(w, h): &(usize, usize)| {
+                tiles.iter().any(|t| (t.padded.width, t.padded.height) == (w, h))
+            };
+            assert!(sizes.padded.iter().all(exists), "{width}x{height}");
+        }
     }
 }

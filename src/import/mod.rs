@@ -8,6 +8,7 @@ mod archive;
 pub mod detect;
 pub mod features;
 mod folding;
+mod foreign;
 mod frozen;
 mod mat;
 mod naming;
@@ -243,7 +244,7 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         ));
     }
     let (diffusion, process) = diffusion_of(known, &model, request)?;
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = archive.tree.foreign.alarm().into_iter().collect();
     let mut config = SystemConfig { model, diffusion, default_steps: None };
     if let Some(betas) = state.get("betas") {
         let betas = archive.read(betas).map_err(|e| refuse(&name, e))?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::{Imported, Request, import, ncnn};
+use super::{Imported, Request, foreign, import, ncnn};
 use crate::diffusion::system::System;
 use crate::error::{Error, Report, Result};
 
@@ -27,6 +27,7 @@ pub fn open(model: &str) -> Result<System> {
     }
     let imported = imported(path)?;
     let mut system = System::from_file(&imported.file, model)?;
+    system.notes.extend(imported.notes.into_iter().filter(|note| note.contains(foreign::NOT_RUN)));
     system.metadata.insert(IMPORTED.to_owned(), imported.format.to_owned());
     Ok(system)
 }

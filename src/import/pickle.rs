@@ -9,6 +9,7 @@
 //! ([`inline_start`]).
 use std::sync::Arc;
 
+use super::foreign::{self, Foreign};
 use super::numpy;
 use super::storage::{Element, Tensor, TypeName};
 
@@ -110,6 +111,8 @@ pub(super) struct Storage {
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     values: Vec<Value>,
+    /// What it named that is not known.
+    pub(super) foreign: Foreign,
     /// Bytes that a pickle held as text: they lie beyond its end.
     pub(super) beside: Vec<u8>,
 }
@@ -303,14 +306,16 @@ impl<'a> Machine<'a> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push(Value::Global(Global::of(module, name)))
+                let names = [module, name].map(foreign::beginning);
+                self.global(Global::of(module, name), names)
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (self.tree.get(module), self.tree.get(name)) {
                     (Value::Text(m), Value::Text(n)) => {
                         let global = Global::of(m.as_bytes(), n.as_bytes());
-                        self.push(Value::Global(global))
+                        let names = [m, n].map(|text| foreign::beginning(text.as_bytes()));
+                        self.global(global, names)
                     }
                     _ => Err("a global has no name".into()),
                 }
@@ -324,6 +329,13 @@ impl<'a> Machine<'a> {
             b'Q' => self.storage(),
             other => Err(format!("opcode {other:#04x} is none that torch.save writes")),
         }
+    }
+
+    fn global(&mut self, global: Global, names: [String; 2]) -> Parsed<()> {
+        if global == Global::Other {
+            self.tree.foreign.add(names);
+        }
+        self.push(Value::Global(global))
     }
 
     fn take(&mut self, n: usize) -> Parsed<&'a [u8]> {

@@ -59,7 +59,12 @@ pub(super) struct StateDict {
 impl StateDict {
     /// The one under `key`, or the one that is to be taken if there is no key.
     pub(super) fn find(archive: &Archive, key: Option<&str>) -> Parsed<Self> {
-        let (key, id) = choose(archive, key)?;
+        // Where there are no weights, what the file wants instead is of interest.
+        let (key, id) =
+            choose(archive, key).map_err(|cause| match archive.tree.foreign.refused() {
+                Some(refused) => format!("{cause}; {refused}"),
+                None => cause,
+            })?;
         let tensors: BTreeMap<String, Tensor> = archive.tensors(id)?.into_iter().collect();
         let bytes = |t: &Tensor| t.shape.iter().product::<usize>() * t.storage.element.width();
         // Shared numbers are few; many would ask for more memory than the file is long.

@@ -28,12 +28,19 @@ fn plain_number(text: &str) -> Option<u64> {
 }
 
 /// The averaged weights of the training run in the folder `run`, and their file: of its best checkpoint if that
-/// was looked for, else of its newest. A damaged one is passed over for the one before; `notes` hear of it.
+/// was looked for, else of its newest. A damaged one is passed over for the one before; `notes` hear of it. The folder
+/// of a checkpoint stands for that one.
 ///
 /// # Errors
 /// [`Error::Model`] if there is no checkpoint, or none that is whole.
 pub fn averages(run: &Path, notes: &mut Vec<String>) -> Result<(WeightsFile, PathBuf)> {
-    let ckpt = run.join("ckpt");
+    // One of its checkpoints, or the folder of all of them, will do as well.
+    let alone = run.join("ema.safetensors");
+    if alone.is_file() {
+        return Ok((WeightsFile::read(&alone)?, alone));
+    }
+    let inside = if steps(run).is_empty() { "ckpt" } else { "" };
+    let ckpt = run.join(inside);
     let mut all = steps(&ckpt);
     if let Some(best) = named(&ckpt, "best").filter(|best| all.contains(best)) {
         all.retain(|&step| step != best);

@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::json;
 
 use crate::engine::device::DType;
-use crate::engine::files::atomic_write;
+use crate::engine::files::{self, atomic_write};
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
@@ -102,7 +102,7 @@ impl WeightsFile {
     /// nothing.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|e| {
+        let bytes = files::read_file(path).map_err(|e| {
             let report = Report::new(format!("cannot read the weights {name}"), e);
             Error::Model(report.help("srk models list    shows the models that are there"))
         })?;
@@ -115,8 +115,12 @@ impl WeightsFile {
             let report = Report::new(format!("cannot load the weights {name}"), cause);
             Error::Model(report.help("copy or download the file again; srk reads safetensors"))
         };
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| damaged(&e))?;
-        let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(&e))?;
+        let broken = |e: safetensors::SafeTensorError| match cut_short(bytes) {
+            Some(cause) => damaged(&cause),
+            None => damaged(&e),
+        };
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+        let file = SafeTensors::deserialize(bytes).map_err(broken)?;
         let mut tensors = BTreeMap::new();
         for (key, view) in file.iter() {
             let values = decode(&view)
@@ -252,4 +256,24 @@ fn encode(values: &[f32], dtype: Option<DType>) -> Vec<u8> {
         Some(DType::F16) => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
         _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
     }
+}
+
+/// Which tensor of a safetensors file ends beyond it, and where; of a file that was not copied to its end.
+fn cut_short(bytes: &[u8]) -> Option<String> {
+    let len = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?;
+    let start = len.checked_add(8)?;
+    let Some(head) = bytes.get(8..start) else {
+        // A length that no header has is a file of another kind.
+        let held = bytes.len() - 8;
+        let cut = bytes.get(8) == Some(&b'{') && len < 100 << 20;
+        return cut.then(|| format!("its header has {len} bytes, the file holds {held} of them"));
+    };
+    let head: serde_json::Value = serde_json::from_slice(head).ok()?;
+    let end = |entry: &serde_json::Value| entry["data_offsets"][1].as_u64();
+    let ends = head.as_object()?.iter().filter_map(|(name, entry)| Some((name, end(entry)?)));
+    let (name, last) = ends.max_by_key(|(_, end)| *end)?;
+    let (wanted, held) = ((start as u64).saturating_add(last), bytes.len() as u64);
+    (wanted > held).then(|| {
+        format!("{name} ends beyond the file, which has {held} of {wanted} bytes: it was cut short")
+    })
 }

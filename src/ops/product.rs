@@ -73,6 +73,32 @@ pub(crate) fn add_product<T: Real>(y: &mut [T], stride: usize, a: Matrix<T>, b: 
     unsafe { multiply_into(y.as_mut_ptr(), stride, a, b, true) }
 }
 
+/// From this many rows on, an element of a product with `columns` columns has the same bits however many rows there are:
+/// the library adds up products of at most 256 elements in another order.
+pub(crate) const fn steady_rows(columns: usize) -> usize {
+    if columns == 0 { 1 } else { 256 / columns + 1 }
+}
+
+/// As [`add_product`] of `rows` x `inner` patches and closely packed rows of `y`, the bits of which do not depend on how
+/// many rows there are.
+pub(crate) fn add_product_steadily<T: Real>(
+    y: &mut [T],
+    patches: &[T],
+    inner: usize,
+    b: Matrix<T>,
+) {
+    let columns = b.columns;
+    let (rows, least) = (y.len() / columns.max(1), steady_rows(columns));
+    if rows >= least {
+        return add_product(y, columns, Matrix::new(patches, rows, inner), b);
+    }
+    let (mut held, mut sums) = (patches.to_vec(), y.to_vec());
+    held.resize(least * inner, T::default());
+    sums.resize(least * columns, T::default());
+    add_product(&mut sums, columns, Matrix::new(&held, least, inner), b);
+    y.copy_from_slice(&sums[..rows * columns]);
+}
+
 /// `y = a b`, over chunks of rows: for tall `y`.
 pub(crate) fn multiply_rows<T: Real>(y: &mut [T], a: Matrix<T>, b: Matrix<T>) {
     assert_eq!(y.len(), a.rows * b.columns, "y does not fit the product");

@@ -36,6 +36,10 @@ pub struct Trained<'a> {
     pub by: &'a Optimizer,
 }
 
+/// What helps where numbers grow without bound.
+pub(super) const HELP: &str = "lower optim.lr or optim.clip, under another run.name; optim.on_nan = \"rollback\" goes \
+    back and on";
+
 /// How the names of parts aside begin.
 const ASIDE: &str = "aside.";
 
@@ -69,6 +73,9 @@ impl Checkpoints {
 
     /// Writes the checkpoint of the step of the first optimizer, points `latest` at it and removes old
     /// ones. `metadata` is of the weights files.
+    ///
+    /// # Errors
+    /// Exit code 6 if a number is not finite: nothing is written or removed then.
     pub fn save(&self, metadata: BTreeMap<String, String>, trained: &[Trained]) -> Result<PathBuf> {
         let step = trained.first().map_or(0, |first| first.by.step);
         let target = self.at(step);
@@ -122,6 +129,9 @@ impl Checkpoints {
             ema.extend(buffers);
             ema.extend(named(parameters, &by.average, "")?);
         }
+        for tensors in [&model, &ema, &state] {
+            self.check_finite(tensors, trained.first().map_or(0, |first| first.by.step))?;
+        }
         let of_state = trained.first().map(|first| metadata_of_state(first.by)).unwrap_or_default();
         let files = [
             ("model", model, metadata.clone()),
@@ -137,6 +147,22 @@ impl Checkpoints {
         let _ = temporary.keep();
         sync(&self.folder);
         Ok(())
+    }
+
+    /// Refuses what could not be read again.
+    fn check_finite(&self, tensors: &Named, step: u64) -> Result<()> {
+        let broken = |(name, (_, values)): (&String, &(Vec<usize>, Vec<f32>))| {
+            let value = values.iter().find(|v| !v.is_finite())?;
+            Some(format!("{name} holds {value}"))
+        };
+        let Some(cause) = tensors.iter().find_map(broken) else { return Ok(()) };
+        let kept = match self.latest() {
+            Some(good) => format!("the last good checkpoint is {}", self.at(good).display()),
+            None => "there is no checkpoint yet".to_owned(),
+        };
+        let what = format!("the weights after step {step} are not finite");
+        let report = Report::new(what, format!("{cause}; nothing was written, and {kept}"));
+        Err(Error::Check(report.code("not_finite").help(HELP)))
     }
 
     /// Loads the newest checkpoint that is whole, as [`load`](Self::load) does, with its step; none if there is no

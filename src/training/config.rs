@@ -6,6 +6,10 @@ use crate::data::degrade::DegradeConfig;
 use crate::engine::memory;
 use crate::error::{Error, Report, Result};
 
+/// The JSON Schema (draft 2020-12) of configurations, those of generative runs included. A test makes it of the
+/// definitions of the sections (`tests/configuration.rs`).
+pub const SCHEMA: &str = include_str!("configuration.schema.json");
+
 impl Config {
     /// Reads `text`, called `name` in messages, with every `a.b=v` of `overrides` applied to it; see
     /// [`settings::read`].
@@ -16,6 +20,17 @@ impl Config {
     /// The configuration with every default written out.
     pub fn to_toml(&self) -> String {
         settings::to_toml(self)
+    }
+
+    /// Whether validation measures what `ckpt.best` goes by.
+    fn measures_best(&self) -> bool {
+        let metric = match self.ckpt.best {
+            Best::No | Best::PsnrY | Best::SsimY => return true,
+            Best::LpipsAlex | Best::LpipsVgg => ValMetric::Lpips,
+            Best::Dists => ValMetric::Dists,
+            Best::Niqe => ValMetric::Niqe,
+        };
+        self.val.metrics.contains(&metric)
     }
 
     /// The dotted keys in which `self` and `other` differ; see [`settings::differences`].
@@ -34,13 +49,15 @@ impl Settings for Config {
         let unit = |v: f64| (0.0..1.0).contains(&v);
         let o = &self.optim;
         let name = &self.run.name;
-        let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
+        let is_plain = |name: &String| {
+            !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\'])
+        };
         let wrong = |cause: String| Error::Usage(Report::new("wrong configuration", cause));
         self.data.train.augment.check().map_err(wrong)?;
         self.degrade.as_ref().map_or(Ok(()), DegradeConfig::check).map_err(wrong)?;
         memory::parse(&self.data.cache).map_err(|e| wrong(format!("data.cache: {e}")))?;
         let rules = [
-            (plain, "run.name must be the name of one folder".to_owned()),
+            (is_plain(name), "run.name must be the name of one folder".to_owned()),
             (self.run.steps > 0, "run.steps must be at least 1".to_owned()),
             (
                 crop > 0 && crop.is_multiple_of(scale),
@@ -73,6 +90,27 @@ impl Settings for Config {
                 "data.train.low gives the low resolutions; [degrade], data.pad, data.train.plain, and degrees or \
                  jitter of data.train.augment would make others"
                     .to_owned(),
+            ),
+            (
+                self.data.val.sets.keys().all(is_plain),
+                "names in data.val.sets must be names of folders".to_owned(),
+            ),
+            (
+                self.val.tile == 0 || self.val.states == 0,
+                "val.states shows states of whole images, which val.tile does not make".to_owned(),
+            ),
+            (
+                self.ckpt.best == Best::No
+                    || !self.data.val.paths.is_empty()
+                    || self.data.val.split > 0.0,
+                "ckpt.best needs images to validate on: data.val.paths or data.val.split".to_owned(),
+            ),
+            (
+                self.measures_best(),
+                format!(
+                    "ckpt.best = {:?} is not measured: val.metrics must name it",
+                    self.ckpt.best.name()
+                ),
             ),
             (
                 o.on_nan == OnNan::Stop || self.adversarial.is_none(),

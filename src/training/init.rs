@@ -5,6 +5,7 @@ use std::path::Path;
 use super::log::Reporter;
 use crate::diffusion::system;
 use crate::engine::parameter::Parameter;
+use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
 use crate::models::attentive_grid::LATER;
@@ -21,6 +22,15 @@ pub(super) fn load(
     names: &BTreeMap<String, String>,
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
+    if !path.exists() {
+        let report = Report::new(
+            format!("cannot start from {}", path.display()),
+            "there is no such file or folder",
+        );
+        let help =
+            spelling::help(path, "name a weights file, or the folder of a run, as runs/NAME");
+        return Err(Error::Model(report.code("not_found").help(help)));
+    }
     let file = system::read(path)?;
     let state = network.state();
     let (taken, new): (Vec<_>, Vec<_>) = state.iter().partition(|p| take(p, &file, names));

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+
 use super::log::Reporter;
 
 /// Passes lines on and keeps them in a file, once there is a folder for it.
@@ -56,6 +58,10 @@ impl Reporter for Journal<'_> {
     fn warn(&mut self, text: &str) {
         self.keep(&format!("warning: {text}"));
         self.listener.warn(text);
+    }
+
+    fn record(&mut self, event: &str, values: &[(&str, Value)]) {
+        self.listener.record(event, values);
     }
 }
 

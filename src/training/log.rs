@@ -16,6 +16,10 @@ pub trait Reporter {
     fn line(&mut self, text: &str);
     /// Something that was worked around.
     fn warn(&mut self, text: &str);
+    /// Numbers for programs: what a line told, under names. `event` is `step` or `validation`.
+    fn record(&mut self, event: &str, values: &[(&str, Value)]) {
+        let _ = (event, values);
+    }
 }
 
 /// The file of measured values, one JSON object a line, each with its `step`.
@@ -114,6 +118,17 @@ pub fn short(time: Duration) -> String {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         _ => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// Why the run in `folder`, at `step` of `steps`, takes no step up to `last`.
+pub(crate) fn nothing_left(folder: &Path, (step, steps): (u64, u64), last: u64) -> String {
+    let (folder, at) = (folder.display(), grouped(step));
+    match step >= steps {
+        true => format!("{folder} is finished at step {at}; --set run.steps={} goes on", 2 * step),
+        false => format!(
+            "{folder} is at step {at} already, beyond --until {last}; without that it goes on"
+        ),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Training: configuration, loss, optimizer, checkpoints, and the loop.
 mod adversary;
+pub mod asked;
 mod batch;
+pub mod best;
 pub mod checkpoint;
 mod clean;
 pub mod config;

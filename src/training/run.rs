@@ -1,4 +1,5 @@
 //! The training loop.
+mod best;
 mod dry;
 mod nan;
 
@@ -9,14 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::adversary::Adversary;
+use super::asked;
 use super::batch::{Batch, Source};
 use super::checkpoint::{Checkpoints, Part, Trained};
 use super::events::Events;
 use super::gpu::GpuTrainer;
 use super::init;
 use super::journal::Journal;
-use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, short};
+use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, nothing_left, short};
 use super::loss;
 use super::optimizer::{self, Done, Gradients, Optimizer, Plan};
 use super::own;
@@ -24,7 +28,7 @@ use super::perceptual::Perceptual;
 use super::plan;
 use super::sections::{Config, OnNan};
 use super::settings;
-use super::validate::{Stop, Validation};
+use super::validate::{self, Stop, Validations};
 use crate::data::ahead::Ahead;
 use crate::data::crops::{CropPlan, Crops};
 use crate::data::degrade::{Preset, Process};
@@ -60,6 +64,7 @@ pub fn train(
 ) -> Result<()> {
     loss::check(&config.loss, &config.diffusion)?;
     let folder = out.join(&config.run.name);
+    refuse_foreign(&folder)?;
     let lock = folder.is_dir().then(|| FolderLock::take(&folder)).transpose()?;
     let changes = settings::compare_with_existing(config, &folder)?;
     let mut journal = Journal::new(reporter);
@@ -75,11 +80,30 @@ pub fn train(
     run.train(data, last, stop, reporter)
 }
 
+/// Refuses a folder that holds something and is no run: what is in it would be taken for results, and replaced.
+fn refuse_foreign(folder: &Path) -> Result<()> {
+    if folder.join("config.toml").exists() {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names = entries.map(|entry| entry.file_name());
+    // What a start that was ended at once leaves behind.
+    match names.find(|name| name != "lock" && !name.to_string_lossy().starts_with(".srk-")) {
+        Some(name) => {
+            let what = format!("{} is no training run", folder.display());
+            let cause = format!("it holds {} and no config.toml", name.display());
+            let help = "--set run.name=NAME    trains in another folder";
+            Err(Error::Usage(Report::new(what, cause).help(help)))
+        }
+        None => Ok(()),
+    }
+}
+
 /// What a run needs before it has a folder.
 struct Prepared {
     network: Box<dyn Network>,
     data: Crops,
-    validation: Option<Validation>,
+    validation: Option<Validations>,
     /// Bytes that a step takes at least.
     planned: u64,
 }
@@ -95,7 +119,7 @@ impl Prepared {
         let share = if config.data.val.paths.is_empty() { config.data.val.split } else { 0.0 };
         let [sources, held_out] = folder::hold_out(sources, share, config.run.seed);
         let data = load_crops(config, &sources, network.channels(), reporter)?;
-        let validation = Validation::load(config, held_out, reporter)?;
+        let validation = Validations::load(config, held_out, reporter)?;
         Ok(Self { network, data, validation, planned })
     }
 }
@@ -111,10 +135,12 @@ struct Run<'a> {
     gpu: Option<GpuTrainer>,
     checkpoints: Checkpoints,
     metrics: Metrics,
-    validation: Option<Validation>,
+    validation: Option<Validations>,
     folder: PathBuf,
     /// Steps in a row that were not finite.
     bad: u64,
+    /// How often weights were taken back since the last checkpoint because they were not finite.
+    taken_back: u64,
     /// What is to be said of the last of them.
     incident: Option<String>,
     /// No other process works here meanwhile.
@@ -126,7 +152,7 @@ impl<'a> Run<'a> {
     fn open(
         config: &'a Config,
         folder: &Path,
-        (lock, network, validation): (Option<FolderLock>, &'a dyn Network, Option<Validation>),
+        (lock, network, validation): (Option<FolderLock>, &'a dyn Network, Option<Validations>),
         reporter: &mut dyn Reporter,
     ) -> Result<Self> {
         let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
@@ -181,6 +207,7 @@ impl<'a> Run<'a> {
             validation,
             folder,
             bad: 0,
+            taken_back: 0,
             incident: None,
             _lock: lock,
         };
@@ -237,6 +264,9 @@ impl<'a> Run<'a> {
         let mut stale = self.is_stale();
         if stale {
             reporter.line(&self.end_of_patience());
+        } else if self.optimizer.step >= last {
+            let of = (self.optimizer.step, self.config.run.steps);
+            reporter.line(&nothing_left(&self.folder, of, last));
         }
         while self.optimizer.step < last && !stale {
             let done = self.step(&mut batches)?;
@@ -253,9 +283,10 @@ impl<'a> Run<'a> {
                 self.saving_first(logged)?;
             }
             // Before validation, which may take longer than a container has to stop.
-            let saves = due(step, self.config.ckpt.every) || ends;
-            if saves {
-                self.save_and_say(ends, reporter)?;
+            let asked = asked::take();
+            let saves = due(step, self.config.ckpt.every) || ends || asked;
+            if saves && (ends || !self.takes_back(reporter)?) {
+                self.save_and_say(ends || asked, reporter)?;
             }
             if self.validation_is_due() {
                 let validated = self.validate_if_due(stop, reporter);
@@ -300,7 +331,8 @@ impl<'a> Run<'a> {
     fn validation_is_due(&self) -> bool {
         let step = self.optimizer.step;
         let belongs = step == self.config.run.steps || due(step, self.config.val.every);
-        step > 0 && belongs && self.validation.is_some() && !self.metrics.has(step, "val_psnr_y")
+        let has = |sets: &Validations| self.metrics.has(step, &sets.key());
+        step > 0 && belongs && self.validation.as_ref().is_some_and(|sets| !has(sets))
     }
 
     /// Validates where that is due; an interrupt leaves it due.
@@ -396,7 +428,9 @@ impl<'a> Run<'a> {
         let optimizers =
             [&self.optimizer].into_iter().chain(self.adversary.iter().map(|a| &a.optimizer));
         let trained = parts.into_iter().zip(optimizers).map(|(part, by)| Trained { part, by });
-        self.checkpoints.save(metadata, &trained.collect::<Vec<_>>())
+        let saved = self.checkpoints.save(metadata, &trained.collect::<Vec<_>>())?;
+        self.taken_back = 0;
+        Ok(saved)
     }
 
     /// Writes a line and a record of the steps since the last one.
@@ -430,6 +464,10 @@ impl<'a> Run<'a> {
             ("data_wait", wait.into()),
         ];
         values.extend(done.critic.map(|loss| ("critic_loss", loss.into())));
+        let mut told = record(step, &values);
+        told.push(("steps", self.config.run.steps.into()));
+        told.push(("seconds_left", left.as_secs_f64().into()));
+        reporter.record("step", &told);
         self.metrics.write(step, &values)
     }
 
@@ -448,41 +486,23 @@ impl<'a> Run<'a> {
             }
         };
         let Some(scores) = scores else { return Ok(()) };
-        reporter.line(&format!("step {}  {scores}", grouped(step)));
-        self.metrics.write(step, &scores.values())?;
-        if self.config.val.patience > 0 && self.best().is_some_and(|(best, _)| best == step) {
-            self.save()?;
-            self.checkpoints.mark_best(step)?;
+        let mut values = Vec::new();
+        for (name, scores) in &scores {
+            let title = if name.is_empty() { String::new() } else { format!("{name}: ") };
+            reporter.line(&format!("step {}  {title}{scores}", grouped(step)));
+            let mut told = record(step, &scores.values());
+            if !name.is_empty() {
+                told.push(("set", name.as_str().into()));
+            }
+            reporter.record("validation", &told);
+            let named = |(key, value): (&str, Value)| (validate::key(name, key), value);
+            values.extend(scores.values().into_iter().map(named));
         }
-        Ok(())
-    }
-
-    /// The step of the best SSIM so far, and how many validations there were since.
-    fn best(&self) -> Option<(u64, usize)> {
-        let all = self.metrics.read("val_ssim_y");
-        let better = |&i: &usize, &j: &usize| all[i].1.total_cmp(&all[j].1).then(j.cmp(&i));
-        let best = (0..all.len()).max_by(better)?;
-        Some((all[best].0, all.len() - 1 - best))
-    }
-
-    /// The steps that were validated, the best SSIM first, where the best is kept.
-    fn ranked(&self) -> Vec<u64> {
-        if self.config.val.patience == 0 {
-            return Vec::new();
-        }
-        let mut all = self.metrics.read("val_ssim_y");
-        all.sort_by(|a, b| b.1.total_cmp(&a.1));
-        all.into_iter().map(|(step, _)| step).collect()
-    }
-
-    /// Whether validation has not become better for as long as the configuration is patient.
-    fn is_stale(&self) -> bool {
-        let patience = usize::try_from(self.config.val.patience).unwrap_or(usize::MAX);
-        patience > 0 && self.best().is_some_and(|(_, since)| since >= patience)
-    }
-
-    fn end_of_patience(&self) -> String {
-        format!("no better SSIM in {} validations: the end", self.config.val.patience)
+        // In one line: an interrupted validation has none.
+        let values: Vec<(&str, Value)> =
+            values.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+        self.metrics.write(step, &values)?;
+        self.keep_best()
     }
 
     fn interrupted(&self, signal: usize) -> Error {
@@ -490,6 +510,12 @@ impl<'a> Run<'a> {
         let what = format!("saved step {step} in {}", self.checkpoints.at(step).display());
         Error::Interrupted { signal: i32::try_from(signal).unwrap_or(2), what }
     }
+}
+
+/// `values` of `step` as programs hear of them: the event says what is of validation.
+fn record(step: u64, values: &[(&'static str, Value)]) -> Vec<(&'static str, Value)> {
+    let plain = values.iter().map(|(key, v)| (key.strip_prefix("val_").unwrap_or(key), v.clone()));
+    [("step", step.into())].into_iter().chain(plain).collect()
 }
 
 /// What the weights of `config` say about themselves after `step` steps.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use super::best::Best;
 use crate::data::augment::Augment;
 use crate::data::degrade::{Degrade, DegradeConfig};
 use crate::data::folder::OnBroken;
@@ -104,7 +105,8 @@ impl DataConfig {
 /// `[data.train]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainData {
-    /// Files, idx files of many images, and folders with all pictures below them.
+    /// Files, idx files of many images, folders with all pictures below them, and lists (`.txt`) of such with a path a
+    /// line, relative to the list.
     pub paths: Vec<PathBuf>,
     /// The same of their low resolutions, which are made of the images where this is left out. Pairs have the same
     /// file names, with or without `x4` at their end.
@@ -142,8 +144,8 @@ const fn symmetries() -> Augment {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ValData {
-    /// Files, idx files of many images, and folders with all pictures below them; no validation if
-    /// empty and nothing is split off.
+    /// Files, idx files of many images, folders with all pictures below them, and lists (`.txt`) of such; no
+    /// validation if empty and nothing is split off.
     pub paths: Vec<PathBuf>,
     /// The same of their low resolutions, which are made of the images where this is left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -151,6 +153,22 @@ pub struct ValData {
     /// Without paths: the share of the training images that is kept out of training for validation.
     pub split: f64,
     /// How low-resolution images are made.
+    pub degrade: Degrade,
+    /// More sets under names of their own, each measured by itself; `metrics.jsonl` has `val_NAME/psnr_y` and so on.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sets: BTreeMap<String, ValSet>,
+}
+
+/// `[data.val.sets.NAME]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValSet {
+    /// Files, idx files of many images, folders with all pictures below them, and lists (`.txt`) of such.
+    pub paths: Vec<PathBuf>,
+    /// The same of their low resolutions, which are made of the images where this is left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub low: Vec<PathBuf>,
+    /// How low-resolution images are made.
+    #[serde(default)]
     pub degrade: Degrade,
 }
 
@@ -321,7 +339,8 @@ impl Default for LossConfig {
 pub enum LossKind {
     /// Mean absolute error of what the network predicts.
     L1,
-    /// Mean squared error of what the network predicts.
+    /// Mean squared error of what the network predicts; also called `l2`.
+    #[serde(alias = "l2")]
     Mse,
     /// Mean of `sqrt(error^2 + eps^2)`, an absolute value that is smooth at 0.
     Charbonnier,
@@ -446,14 +465,19 @@ pub struct ValConfig {
     /// Columns of the sheet that show the state on its way, evenly spread over the chain; 0 shows none.
     #[serde(deserialize_with = "whole")]
     pub states: u64,
-    /// Validations without a better SSIM after which training ends; 0 goes on to the last step.
+    /// Validations without a better SSIM (or what `ckpt.best` names) after which training ends; 0 goes on to the last
+    /// step.
     #[serde(deserialize_with = "whole")]
     pub patience: u64,
-    /// Perceptual distances that are measured, with the weights in `loss.features`.
+    /// What is measured beside PSNR and SSIM, with the weights in `loss.features`.
     pub metrics: Vec<ValMetric>,
+    /// Images with a longer side than so many low-resolution pixels are enlarged in tiles of about that side; 0 enlarges
+    /// all at once.
+    #[serde(deserialize_with = "whole")]
+    pub tile: u64,
 }
 
-/// A perceptual distance in validation.
+/// A measure in validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ValMetric {
@@ -461,11 +485,26 @@ pub enum ValMetric {
     Lpips,
     /// DISTS.
     Dists,
+    /// NIQE of the output alone.
+    Niqe,
+    /// PSNR, which is measured in any case.
+    Psnr,
+    /// SSIM, which is measured in any case.
+    Ssim,
 }
 
 impl Default for ValConfig {
     fn default() -> Self {
-        Self { every: 1000, images: 5, steps: 0, sheet: 3, states: 0, patience: 0, metrics: vec![] }
+        Self {
+            every: 1000,
+            images: 5,
+            steps: 0,
+            sheet: 3,
+            states: 0,
+            patience: 0,
+            metrics: vec![],
+            tile: 0,
+        }
     }
 }
 
@@ -479,11 +518,24 @@ pub struct CkptConfig {
     /// How many of the newest are kept; 0 keeps all.
     #[serde(deserialize_with = "whole")]
     pub keep: u64,
+    /// The measure of validation by which the best checkpoint is kept beside them, and is what `-m RUN` takes; `false`
+    /// keeps it only where `val.patience` asks for it, by SSIM.
+    pub best: Best,
+}
+
+impl Config {
+    /// The measure by which the best checkpoint is kept, if it is.
+    pub fn best(&self) -> Option<Best> {
+        match self.ckpt.best {
+            Best::No => (self.val.patience > 0).then_some(Best::SsimY),
+            best => Some(best),
+        }
+    }
 }
 
 impl Default for CkptConfig {
     fn default() -> Self {
-        Self { every: 1000, keep: 3 }
+        Self { every: 1000, keep: 3, best: Best::No }
     }
 }
 

@@ -29,26 +29,55 @@ const MAY_CHANGE: [&str; 7] = [
 /// What keys that count at the start of a run alone begin with.
 const ONLY_AT_START: &str = "run.init";
 
+/// What is a name, or false.
+const NAME_OR_OFF: [&str; 1] = ["ckpt.best"];
+
 /// Sections that do not change the weights.
 const FREE: [&str; 6] = ["log.", "ckpt.", "val.", "sample.", "data.val.", "data.cache"];
 
 /// Reads `text`, called `name` in messages, with every `a.b=v` of `overrides` applied to it.
 ///
 /// Unknown keys are refused with the nearest known one; wrong types and impossible values with
-/// the key they belong to. All are exit code 2.
+/// the key they belong to. All are exit code 2. What an override brings in is said of that, not of the text.
 pub fn read<C: Settings>(text: &str, name: &str, overrides: &[String]) -> Result<C> {
-    let wrong = |cause: String| Error::Usage(Report::new(format!("cannot read {name}"), cause));
-    let mut table: Table =
-        text.parse().map_err(|e: toml::de::Error| wrong(e.to_string().trim_end().to_owned()))?;
+    let wrong = |what: String, cause: String| Error::Usage(Report::new(what, cause).help(KEYS));
+    let of_text = || format!("cannot read {name}");
+    let given: Table = text
+        .parse()
+        .map_err(|e: toml::de::Error| wrong(of_text(), e.to_string().trim_end().to_owned()))?;
     // Types of existing keys decide how an override is read: 12 may be a name.
-    let known = resolve::<C>(&table).ok().map(|c| to_table(&c));
-    for setting in overrides {
-        set(&mut table, known.as_ref(), setting)?;
-    }
-    let config: C = resolve(&table).map_err(wrong)?;
-    refuse_unknown(&table, &to_table(&config), name)?;
+    let known = resolve::<C>(&given).ok().map(|c| to_table(&c));
+    let all: Vec<&String> = overrides.iter().collect();
+    let table = with(&given, known.as_ref(), &all)?;
+    let config: C = resolve(&table).map_err(|cause| {
+        // The one without which the rest would do, where the text does.
+        let is_guilty = |&i: &usize| {
+            let rest: Vec<_> = all[..i].iter().chain(&all[i + 1..]).copied().collect();
+            with(&given, known.as_ref(), &rest).is_ok_and(|t| resolve::<C>(&t).is_ok())
+        };
+        let guilty = known.as_ref().and_then(|_| (0..all.len()).find(is_guilty));
+        wrong(guilty.map_or_else(of_text, |i| of_override(all[i])), cause)
+    })?;
+    refuse_unknown(&table, &to_table(&config), (name, overrides))?;
     config.check()?;
     Ok(config)
+}
+
+/// Where users find what keys there are.
+const KEYS: &str =
+    "docs/configuration.md has all keys, their values and defaults; srk train --schema prints them";
+
+fn of_override(setting: &str) -> String {
+    format!("cannot apply --set {setting}")
+}
+
+/// `given` with all `overrides` applied.
+fn with(given: &Table, known: Option<&Table>, overrides: &[&String]) -> Result<Table> {
+    let mut table = given.clone();
+    for setting in overrides {
+        set(&mut table, known, setting)?;
+    }
+    Ok(table)
 }
 
 /// The configuration of `table`, or what is wrong with which key.
@@ -132,7 +161,7 @@ pub fn compare_with_existing<C: Settings>(config: &C, folder: &Path) -> Result<V
 /// Applies `a.b=v`. `known` is the resolved configuration before it, if it resolves.
 fn set(table: &mut Table, known: Option<&Table>, setting: &str) -> Result<()> {
     let wrong = |cause: String| {
-        let report = Report::new(format!("cannot apply --set {setting}"), cause);
+        let report = Report::new(of_override(setting), cause);
         Err(Error::Usage(report.help("--set optim.lr=2e-4    is the form")))
     };
     let Some((key, text)) = setting.split_once('=') else {
@@ -150,7 +179,8 @@ fn set(table: &mut Table, known: Option<&Table>, setting: &str) -> Result<()> {
         (Some(Value::String(_)), _) | (_, None) => Value::String(text.to_owned()),
         (_, Some(value)) => value,
     };
-    if let Some(old) = old.filter(|old| !same_type(old, &value)) {
+    let differs = |old: &&Value| !same_type(old, &value) && !NAME_OR_OFF.contains(&key);
+    if let Some(old) = old.filter(differs) {
         return wrong(format!("{key} is {}, not {}", kind(old), kind(&value)));
     }
     let mut at = table;
@@ -212,8 +242,13 @@ fn flat(table: &Table) -> Vec<(String, Value)> {
     all
 }
 
-/// Refuses keys of `given` that `resolved`, the same configuration written out in full, lacks.
-fn refuse_unknown(given: &Table, resolved: &Table, name: &str) -> Result<()> {
+/// Refuses keys of `given` that `resolved`, the same configuration written out in full, lacks; they came with one of
+/// `overrides`, or from what is called `name`.
+fn refuse_unknown(
+    given: &Table,
+    resolved: &Table,
+    (name, overrides): (&str, &[String]),
+) -> Result<()> {
     let known: Vec<String> = flat(resolved).into_iter().map(|(key, _)| key).collect();
     for (key, _) in flat(given) {
         if known.contains(&key) {
@@ -222,8 +257,16 @@ fn refuse_unknown(given: &Table, resolved: &Table, name: &str) -> Result<()> {
         let distance = |a: &str| strsim::damerau_levenshtein(a, &key);
         let nearest =
             known.iter().min_by_key(|k| distance(k)).filter(|k| distance(k) <= key.len() / 3);
-        let report = Report::new(format!("cannot read {name}"), format!("unknown key {key}"));
-        let help = nearest.map_or_else(String::new, |k| format!("did you mean {k}?"));
+        let brings = |setting: &&String| {
+            let set = setting.split('=').next().unwrap_or_default().trim();
+            key == set || key.starts_with(&format!("{set}."))
+        };
+        let what = match overrides.iter().rfind(brings) {
+            Some(setting) => of_override(setting),
+            None => format!("cannot read {name}"),
+        };
+        let report = Report::new(what, format!("unknown key {key}"));
+        let help = nearest.map_or_else(|| KEYS.to_owned(), |k| format!("did you mean {k}?"));
         return Err(Error::Usage(report.help(help)));
     }
     Ok(())

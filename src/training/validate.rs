@@ -1,6 +1,10 @@
 //! Validation: whole images through the whole chain, measured as papers do.
+mod sets;
+mod tiled;
+
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -10,8 +14,8 @@ use super::log::{Reporter, short};
 use super::sections::{Config, ValMetric};
 use super::sheet::{self, Shown, States};
 use crate::data::crops::Pair;
-use crate::data::degrade;
-use crate::data::folder::{self, OnBroken, Rgb8, Source};
+use crate::data::degrade::{self, Degrade};
+use crate::data::folder::{OnBroken, Rgb8, Source};
 use crate::data::lows::Lows;
 use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
@@ -21,17 +25,26 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::imaging::color::{luma_of, with_luma};
+use crate::imaging::niqe::Niqe;
 use crate::imaging::{Color, Image, Rect, metrics};
 use crate::models::Network;
 use crate::models::perceptual::folder::Folder;
 use crate::models::perceptual::{Distance, Kind};
+pub use sets::Validations;
+pub(super) use sets::key;
 
 /// The validation images, with their low-resolution versions.
 #[derive(Debug)]
 pub struct Validation {
     pairs: Pairs,
-    /// What `val.metrics` asks for.
+    measures: Arc<Measures>,
+}
+
+/// What `val.metrics` asks for.
+#[derive(Debug)]
+struct Measures {
     distances: Vec<(Kind, Distance)>,
+    niqe: Option<Niqe>,
 }
 
 /// PSNR and SSIM of Y, in dB and 0..1.
@@ -52,23 +65,21 @@ pub struct Scores {
     pub bicubic: Quality,
     /// The perceptual distances of the model's output, in the order of [`Kind::ALL`]; none where not measured.
     pub distances: [Option<f64>; 3],
+    /// NIQE of the model's output; none where not measured.
+    pub niqe: Option<f64>,
     images: usize,
     took: Duration,
 }
 
 impl Validation {
-    /// Reads the images that the configuration names, or else those `held_out` of training; none if
-    /// there are neither.
-    pub fn load(
+    /// Reads the images in `files`, whose low resolutions are found in `low` or else made by `degrade`; none if no image
+    /// can be measured.
+    fn load(
         config: &Config,
-        held_out: Vec<Source>,
+        (files, low, degrade): (Vec<Source>, &[PathBuf], Degrade),
+        measures: &Arc<Measures>,
         reporter: &mut dyn Reporter,
     ) -> Result<Option<Self>> {
-        let data = &config.data.val;
-        let files = match data.paths.is_empty() {
-            true => held_out,
-            false => folder::find(&data.paths)?,
-        };
         if files.is_empty() {
             return Ok(None);
         }
@@ -78,16 +89,12 @@ impl Validation {
         // As `evaluate::check_size`: less cannot be measured.
         let least = metrics::SSIM_WINDOW + 2 * scale;
         let why = format!("too small for SSIM, which needs {least} pixels a side at this factor");
-        let lows = if data.paths.is_empty() { &config.data.train.low } else { &data.low };
-        let given = Lows::find(lows, &files, scale)?;
-        let recipe = Recipe { degrade: data.degrade, given, scale, pad, small: (least, why) };
+        let given = Lows::find(low, &files, scale)?;
+        let recipe = Recipe { degrade, given, scale, pad, small: (least, why) };
         // Each is used once, in order: nothing is gained by many of them in memory.
         let cache = config.data.cache_bytes() / 8;
         let pairs = Pairs::load(&files, recipe, cache, OnBroken::Skip, warn)?;
-        if pairs.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Self { pairs, distances: distances(config)? }))
+        Ok((!pairs.is_empty()).then(|| Self { pairs, measures: Arc::clone(measures) }))
     }
 
     /// Runs every image through `network`; none if `stop` was set meanwhile. Writes the comparison
@@ -100,14 +107,21 @@ impl Validation {
         stop: &Stop,
     ) -> Result<Option<Scores>> {
         let started = Instant::now();
+        let Measures { distances, niqe } = &*self.measures;
         let mut sum = [Quality::default(); 2];
-        let mut far = self.distances.iter().map(|_| Vec::new()).collect::<Vec<Vec<f64>>>();
-        let mut shown = Vec::new();
+        let mut far = distances.iter().map(|_| Vec::new()).collect::<Vec<Vec<f64>>>();
+        let (mut natural, mut shown) = (Vec::new(), Vec::new());
+        let tiled = tiled::Enlarger::new(network, config)?;
         for index in 0..self.pairs.len() {
             if stop.load(Ordering::Relaxed) != 0 {
                 return Ok(None);
             }
-            let result = match enlarge(network, config, &*self.pairs.get(index)?, stop) {
+            let pair = self.pairs.get(index)?;
+            let result = match &tiled {
+                Some(tiled) if tiled.takes(&pair) => tiled.enlarge(config, &pair, stop),
+                _ => enlarge(network, config, &pair, stop),
+            };
+            let result = match result {
                 Err(Error::Interrupted { .. }) => return Ok(None),
                 result => result?,
             };
@@ -115,9 +129,12 @@ impl Validation {
                 sum.psnr += quality.psnr;
                 sum.ssim += quality.ssim;
             }
-            for ((kind, distance), far) in self.distances.iter().zip(&mut far) {
+            for ((kind, distance), far) in distances.iter().zip(&mut far) {
                 let images = [&result.output, &result.truth];
                 far.extend(evaluate::distance(distance, *kind, images)?);
+            }
+            if let Some(niqe) = niqe {
+                natural.extend(niqe.of(&result.output)?);
             }
             if (shown.len() as u64) < config.val.sheet {
                 shown.push(result);
@@ -128,13 +145,23 @@ impl Validation {
         if !shown.is_empty() {
             sheet::write(shown, config, folder)?;
         }
-        let distances = Kind::ALL.map(|kind| {
-            let far = &far[self.distances.iter().position(|d| d.0 == kind)?];
-            (!far.is_empty()).then(|| far.iter().sum::<f64>() / far.len() as f64)
-        });
-        let (images, took) = (self.pairs.len(), started.elapsed());
-        Ok(Some(Scores { output, bicubic, distances, images, took }))
+        let mean =
+            |all: &[f64]| (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64);
+        let distances =
+            Kind::ALL.map(|kind| mean(&far[distances.iter().position(|d| d.0 == kind)?]));
+        let (images, took, niqe) = (self.pairs.len(), started.elapsed(), mean(&natural));
+        Ok(Some(Scores { output, bicubic, distances, niqe, images, took }))
     }
+}
+
+/// NIQE, if `val.metrics` asks for it.
+fn niqe(config: &Config) -> Result<Option<Niqe>> {
+    if !config.val.metrics.contains(&ValMetric::Niqe) {
+        return Ok(None);
+    }
+    let file = Folder::open(config.loss.features.as_deref()).niqe()?;
+    let values = |key: &str| file.tensors.get(key).map_or(&[][..], |t| t.1.as_slice());
+    Niqe::new(values("mu"), values("cov")).map(Some)
 }
 
 /// The distances that `val.metrics` asks for.
@@ -200,11 +227,21 @@ fn enlarge(network: &dyn Network, config: &Config, pair: &Pair, stop: &Stop) -> 
     };
     let output = image(&output)?;
     let bicubic = cut(&enlarged, width, &pair.high)?;
+    shown(pair, scale, states.images(image)?, [bicubic, output, truth])
+}
+
+/// The measures of an output and of bicubic enlargement, with what the sheet shows.
+fn shown(
+    pair: &Pair,
+    scale: usize,
+    states: Vec<(usize, Image)>,
+    [bicubic, output, truth]: [Image; 3],
+) -> Result<Shown> {
     let quality = [measure(&output, &truth, scale)?, measure(&bicubic, &truth, scale)?];
     Ok(Shown {
         name: pair.name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),
         low: sheet::repeated(&pair.low, scale)?,
-        states: states.images(image)?,
+        states,
         bicubic,
         output,
         truth,
@@ -259,6 +296,7 @@ impl Scores {
         let names = ["val_lpips_alex", "val_lpips_vgg", "val_dists"];
         let distances = names.into_iter().zip(self.distances);
         values.extend(distances.filter_map(|(name, value)| Some((name, value?.into()))));
+        values.extend(self.niqe.map(|value| ("val_niqe", value.into())));
         values
     }
 }
@@ -274,6 +312,9 @@ impl fmt::Display for Scores {
             if let Some(distance) = distance {
                 write!(f, "  {kind} {distance:.4}")?;
             }
+        }
+        if let Some(niqe) = self.niqe {
+            write!(f, "  niqe {niqe:.3}")?;
         }
         write!(f, "  {} images in {}", self.images, short(self.took))
     }

@@ -1,7 +1,7 @@
 //! How much memory the work on a picture may take: the process as a whole is meant, with the decoded
 //! picture, the tiles, the output on its way and what the encoder holds.
 use super::bands::{Resampled, strip_rows};
-use super::{BandCost, Plan, Settings, TileSize, Upscaler, plan_bands};
+use super::{BandCost, Plan, Settings, TileSize, Upscaler, least_bytes, plan_bands};
 use crate::engine::device::Device;
 use crate::engine::memory::{self, in_words};
 use crate::error::{Error, Report, Result};
@@ -197,8 +197,8 @@ impl Budget {
 
     /// What the smallest tile takes.
     fn least(&self, upscaler: &Upscaler, wanted: &Wanted<'_>, settings: &Settings) -> Result<u64> {
-        let settings = Settings { tile: TileSize::Side(1), ..*settings };
-        Ok(self.plan_in(upscaler, wanted, &settings, u64::MAX)?.memory)
+        let band = self.band(upscaler, wanted, u64::MAX);
+        least_bytes(upscaler, wanted.from.0, wanted.from.1, settings, band)
     }
 
     /// What the output takes for a low-resolution row of a band, before it is resampled.
@@ -371,5 +371,33 @@ mod tests {
                 assert!(plan.effort() <= CRAWL, "{from:?}: {}", plan.effort());
             }
         }
+    }
+
+    /// What is said to be the least is what the smallest tiles take, though they are not listed for that.
+    #[test]
+    fn the_least_is_that_of_the_smallest_tiles() {
+        let system = System::open(System::embedded()[0]).unwrap();
+        let upscaler = Upscaler::new(system, &Device::Cpu, DType::F32).unwrap();
+        let budget = Budget { base: 0, ram: Some(0), most: 64 << 30, several: false };
+        let settings = Settings { steps: None, seed: 1, tile: TileSize::Auto, memory: 0 };
+        let like = Outline::of(&Image::new(1, 1, Color::Rgb, Depth::Eight));
+        for from in [(300, 200), (7, 1000), (1, 1)] {
+            let output = Outline { width: 4 * from.0, height: 4 * from.1, ..like.clone() };
+            let format = Format::Png;
+            let wanted =
+                Wanted { name: "", from, picture: 0, output: &output, format, collected: 0 };
+            let smallest = Settings { tile: TileSize::Side(1), ..settings };
+            let plan = budget.plan_in(&upscaler, &wanted, &smallest, u64::MAX).unwrap();
+            assert_eq!(budget.least(&upscaler, &wanted, &settings).unwrap(), plan.memory);
+            let refused = budget.plan(&upscaler, &wanted, &settings).unwrap_err();
+            assert_eq!(refused.exit_code(), 5);
+        }
+        // Millions of the smallest tiles: listing them would take seconds and hundreds of MiB.
+        let (from, started) = ((40_000, 40_000), std::time::Instant::now());
+        let output = Outline { width: 4, height: 4, ..like };
+        let format = Format::Png;
+        let wanted = Wanted { name: "", from, picture: 0, output: &output, format, collected: 0 };
+        assert!(budget.plan(&upscaler, &wanted, &settings).is_err());
+        assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::globs::Glob;
 use super::names::{Facts, Template};
 use crate::engine::files::is_standard;
 pub use crate::engine::outputs::Existing;
@@ -36,6 +37,10 @@ pub struct Request {
     pub into_folder: bool,
     /// Folders are searched to any depth.
     pub recursive: bool,
+    /// Of folders, only what one of these fits; all, if there is none.
+    pub include: Vec<Glob>,
+    /// Of folders, nothing that one of these fits.
+    pub exclude: Vec<Glob>,
     /// The format of outputs whose name is not given; none keeps that of the input.
     pub format: Option<Format>,
     /// The names of outputs that land beside their input.
@@ -46,6 +51,8 @@ pub struct Request {
     pub facts: Facts,
     /// What to do with outputs that exist.
     pub existing: Existing,
+    /// What is read beside the inputs: models.
+    pub models: Vec<PathBuf>,
 }
 
 /// Tells the size (width, height) of the output of an input.
@@ -58,6 +65,8 @@ pub struct Jobs {
     pub jobs: Vec<Job>,
     /// Pictures in folders that are results of earlier runs.
     pub left_out: Vec<PathBuf>,
+    /// Pictures in folders in formats that are not read.
+    pub foreign: Vec<PathBuf>,
 }
 
 impl Request {
@@ -76,20 +85,34 @@ impl Request {
                 found.jobs.push(self.job(input, &name, size)?);
                 continue;
             }
-            let files = folder::pictures(input, self.recursive).map_err(|e| {
+            let listing = folder::listing(input, self.recursive).map_err(|e| {
                 Error::Failed(Report::new(format!("cannot list {}", input.display()), e))
             })?;
+            let is_wanted =
+                |file: &PathBuf| self.is_wanted(file.strip_prefix(input).unwrap_or(file));
+            let (seen, files) = (listing.pictures.len(), listing.pictures);
+            let files: Vec<PathBuf> = files.into_iter().filter(is_wanted).collect();
+            let foreign: Vec<PathBuf> = listing.foreign.into_iter().filter(is_wanted).collect();
             let all = files.len();
             let (results, files) = self.split_results(input, files);
             found.left_out.extend(results);
             if files.is_empty() {
                 let (cause, help) = match all {
+                    0 if seen > 0 => (
+                        format!("none of its {seen} pictures fits --include and --exclude"),
+                        "change them, or leave them out",
+                    ),
+                    0 if !foreign.is_empty() => (
+                        format!("but {}", named(&foreign)),
+                        "save them as PNG or TIFF in another program first",
+                    ),
                     0 => (String::new(), "-r searches the folders in it, too"),
                     _ => (format!("but {all} results of srk"), "name them to enlarge them again"),
                 };
                 let report = Report::new(format!("{} holds no image", input.display()), cause);
                 return Err(Error::Failed(report.help(help)));
             }
+            found.foreign.extend(foreign);
             for file in files {
                 let below = file.strip_prefix(input).unwrap_or(&file).to_owned();
                 found.jobs.push(self.job(&file, &below, size)?);
@@ -97,6 +120,12 @@ impl Request {
         }
         self.check(&mut found.jobs)?;
         Ok(found)
+    }
+
+    /// Whether the patterns let a file of a folder through that is `below` it.
+    fn is_wanted(&self, below: &Path) -> bool {
+        let any = |globs: &[Glob]| globs.iter().any(|glob| glob.matches(below));
+        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
     }
 
     /// Those of `files` in the folder `input` that are results of srk, and the others.
@@ -165,11 +194,23 @@ impl Request {
         refuse_collisions(jobs)?;
         let mut outputs = Outputs::new(self.existing, "--overwrite or --skip-existing");
         jobs.iter().for_each(|job| outputs.reads(&job.input));
+        self.models.iter().for_each(|path| outputs.reads_below(path));
         for job in jobs.iter_mut().filter(|job| !is_standard(&job.output)) {
             job.skip = !outputs.claim(&job.output, &job.input)?;
         }
         Ok(())
     }
+}
+
+/// Pictures that are not read, in words: how many, and the first of them.
+pub fn named(foreign: &[PathBuf]) -> String {
+    let names: Vec<String> = foreign.iter().take(3).map(|p| p.display().to_string()).collect();
+    let more = match foreign.len().saturating_sub(names.len()) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let (count, s) = (foreign.len(), if foreign.len() == 1 { "" } else { "s" });
+    format!("{count} picture{s} in formats that srk does not read: {}{more}", names.join(", "))
 }
 
 /// The format of a picture where srk writes it, too.

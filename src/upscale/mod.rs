@@ -10,6 +10,7 @@ pub mod bands;
 pub mod budget;
 pub mod choice;
 pub mod color_fix;
+pub mod globs;
 pub mod jobs;
 pub mod names;
 pub mod pipeline;
@@ -180,6 +181,81 @@ pub fn plan_bands(
     settings: &Settings,
     band: BandCost,
 ) -> Result<Plan> {
+    let cuts = match lay_out(upscaler, (width, height), settings, band)? {
+        Laid::Rolled(plan) => return Ok(*plan),
+        Laid::Cut(cuts) => cuts,
+    };
+    let Cuts { padded, steps, halo, blended, grid, core, cost, held } = cuts;
+    let system = upscaler.system();
+    let on_gpu = system.network.device() != Device::Cpu;
+    let held = if on_gpu { 0 } else { held };
+    let tiles = tiles::plan(padded.0, padded.1, core, halo, grid);
+    let tiles = if on_gpu && tiles.len() > 1 { equal(tiles, padded) } else { tiles };
+    // The CPU gains nothing from batches.
+    let fitting = usize::try_from(settings.memory / cost.max(1)).unwrap_or(usize::MAX);
+    let batch = if on_gpu { fitting.clamp(1, tiles.len().max(1)) } else { 1 };
+    let memory = cost * batch as u64 + held;
+    let damage = system.told(Damage::default());
+    let band = held;
+    Ok(Plan {
+        padded,
+        tiles,
+        batch,
+        steps,
+        halo,
+        blended,
+        memory,
+        band,
+        damage,
+        period: None,
+        rolled: None,
+    })
+}
+
+/// Bytes that the smallest tiles of an image of `width` x `height` take on the CPU, with their band.
+///
+/// # Errors
+/// None, where tiles have a size that is given.
+pub fn least_bytes(
+    upscaler: &Upscaler,
+    width: usize,
+    height: usize,
+    settings: &Settings,
+    band: BandCost,
+) -> Result<u64> {
+    let settings = Settings { tile: TileSize::Side(1), memory: u64::MAX, ..*settings };
+    Ok(match lay_out(upscaler, (width, height), &settings, band)? {
+        Laid::Rolled(plan) => plan.memory,
+        Laid::Cut(cuts) => cuts.cost.saturating_add(cuts.held),
+    })
+}
+
+/// How an image goes through the network, before there is a list of tiles, which may be long.
+enum Laid {
+    Rolled(Box<Plan>),
+    Cut(Cuts),
+}
+
+/// Where tiles are cut.
+struct Cuts {
+    padded: (usize, usize),
+    steps: usize,
+    halo: usize,
+    blended: bool,
+    /// What tiles begin at multiples of.
+    grid: usize,
+    core: usize,
+    /// Bytes of the largest tile, and of the rows of the output that are held.
+    cost: u64,
+    held: u64,
+}
+
+fn lay_out(
+    upscaler: &Upscaler,
+    (width, height): (usize, usize),
+    settings: &Settings,
+    band: BandCost,
+) -> Result<Laid> {
     let system = upscaler.system();
     let geometry = system.network.geometry();
     let align = geometry.align;
@@ -212,7 +288,7 @@ pub fn plan_bands(
         && !on_gpu
         && let Some(plan) = rolled::plan(system, padded, steps, settings.memory, band)
     {
-        return Ok(plan);
+        return Ok(Laid::Rolled(Box::new(plan)));
     }
     let (halo, blended) = match geometry.receptive_field {
         None => (system.network.overlap(), true),
@@ -223,59 +299,38 @@ pub fn plan_bands(
     // From here on what matters is where tiles start.
     let grid = system.network.tile_align();
     let halo = halo.next_multiple_of(grid);
-    let cut = |core: usize| tiles::plan(padded.0, padded.1, core, halo, grid);
-    let bytes = |tile: &Tile| of_size(tile.padded.width, tile.padded.height);
-    let cost = |tiles: &[Tile]| tiles.iter().map(bytes).max().unwrap_or(0);
     // Rows that blended tiles share are held, too.
     let (shared, row) = if blended { (2 * halo, band.blended) } else { (0, band.row) };
-    let held = |tiles: &[Tile]| {
-        let rows = tiles.iter().map(|t| t.core.height + shared).max().unwrap_or(0);
-        rows as u64 * row
+    // Bytes of the largest of the tiles with cores of `core`, and of the rows that are held with them.
+    let bytes = |core: usize| {
+        let sizes = tiles::sizes(padded.0, padded.1, core, halo, grid);
+        let cost = sizes.padded.iter().map(|&(width, height)| of_size(width, height)).max();
+        let rows = if sizes.padded.is_empty() { 0 } else { sizes.core_height + shared };
+        (cost.unwrap_or(0), rows as u64 * row)
     };
-    let too_large = |tiles: &[Tile]| match on_gpu {
-        true => cost(tiles) > settings.memory || held(tiles) > band.host,
-        false => cost(tiles).saturating_add(held(tiles)) > settings.memory,
+    let too_large = |(cost, held): (u64, u64)| match on_gpu {
+        true => cost > settings.memory || held > band.host,
+        false => cost.saturating_add(held) > settings.memory,
     };
     let whole = padded.0.max(padded.1).next_multiple_of(grid);
-    let tiles = match settings.tile {
-        TileSize::None => cut(whole),
-        TileSize::Side(side) => cut(side.max(1).next_multiple_of(grid)),
+    let core = match settings.tile {
+        TileSize::None => whole,
+        TileSize::Side(side) => side.max(1).next_multiple_of(grid),
         TileSize::Auto => {
             let mut core = whole;
-            while core > grid && too_large(&cut(core)) {
+            while core > grid && too_large(bytes(core)) {
                 // Fewer, equal parts rather than a large tile and a sliver.
                 let parts = whole.div_ceil(core) + 1;
                 core = whole.div_ceil(parts).next_multiple_of(grid).min(core - grid);
             }
-            cut(core)
+            core
         }
     };
-    let memory = cost(&tiles);
-    if settings.tile == TileSize::Auto && too_large(&tiles) {
-        return Err(does_not_fit((width, height), memory + held(&tiles), settings.memory));
+    let (cost, held) = bytes(core);
+    if settings.tile == TileSize::Auto && too_large((cost, held)) {
+        return Err(does_not_fit((width, height), cost + held, settings.memory));
     }
-    let held = if on_gpu { 0 } else { held(&tiles) };
-    let tiles = if on_gpu && tiles.len() > 1 { equal(tiles, padded) } else { tiles };
-    let memory = memory.max(cost(&tiles));
-    // The CPU gains nothing from batches.
-    let fitting = usize::try_from(settings.memory / memory.max(1)).unwrap_or(usize::MAX);
-    let batch = if on_gpu { fitting.clamp(1, tiles.len().max(1)) } else { 1 };
-    let memory = memory * batch as u64 + held;
-    let damage = system.told(Damage::default());
-    let band = held;
-    Ok(Plan {
-        padded,
-        tiles,
-        batch,
-        steps,
-        halo,
-        blended,
-        memory,
-        band,
-        damage,
-        period: None,
-        rolled: None,
-    })
+    Ok(Laid::Cut(Cuts { padded, steps, halo, blended, grid, core, cost, held }))
 }
 
 /// Bytes of the largest weights as a convolution of the processor wants them: 36 frequencies of a 3x3 kernel.

@@ -6,7 +6,7 @@
 //! ```
 //! Views are of 16 bits, so that the mean is rounded once. Alpha is that of the picture as it is, since nothing
 //! random is in it. The noise belongs to places of the view, so that each view draws its own.
-use super::{Plan, Report, Upscaler, upscale};
+use super::{Plan, Report, Upscaler, alpha, upscale};
 use crate::error::Result;
 use crate::imaging::{Depth, Image, Samples, narrow};
 
@@ -31,7 +31,10 @@ pub fn enlarge(
     on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<(Image, Report)> {
     let depth = image.depth();
-    let mut deep = image.clone().to_depth(Depth::Sixteen);
+    // Views go without alpha, so that colours under it must not be there any more.
+    let bled = alpha::bled(image);
+    let mut deep = bled.as_ref().unwrap_or(image).clone().to_depth(Depth::Sixteen);
+    drop(bled);
     let alpha = deep.alpha.clone();
     let mut sums: Vec<u32> = Vec::new();
     let (mut report, mut first, mut before) = (Report::default(), None, 0);

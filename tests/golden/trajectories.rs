@@ -1,7 +1,7 @@
 //! Whole sampling trajectories with given noise, from a closed-form denoiser.
 use srk::diffusion::process::{InputScale, Process};
 use srk::diffusion::sampler::{Step, Variance, ddim, ddpm_ancestral};
-use srk::diffusion::sampler::{resshift_deterministic, resshift_posterior, resshift_seed001};
+use srk::diffusion::sampler::{resshift_deterministic, resshift_dual_domain, resshift_posterior};
 use srk::diffusion::schedule::DdpmTable;
 
 use crate::Outcome;
@@ -175,7 +175,7 @@ impl Case<'_> {
         let rule = |t: usize| match self.text("mean") {
             m if m.starts_with("posterior") => resshift_posterior(kappa, eta[t], eta[t - 1]),
             m if m.starts_with("deterministic") => resshift_deterministic(eta[t], eta[t - 1]),
-            _ => resshift_seed001(kappa, eta[t], eta[t - 1]),
+            _ => resshift_dual_domain(kappa, eta[t], eta[t - 1]),
         };
         let steps: Vec<_> = (1..=count).rev().map(|t| (t, rule(t))).collect();
         let y0 = self.values("y0");

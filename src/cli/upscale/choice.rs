@@ -16,12 +16,13 @@ pub(super) fn denoise(text: &str) -> std::result::Result<Denoise, String> {
     }
 }
 
-/// The models that were asked for, where they run.
+/// The models that were asked for, where they run; for plans alone, no more than those take.
 pub(super) fn open(
     model: &ModelChoice,
     sampling: &Sampling,
     device: &DeviceChoice,
     precision: Precision,
+    plans_alone: bool,
 ) -> Result<Models> {
     let place = |mut system: System| {
         sampling.apply(&mut system)?;
@@ -29,6 +30,7 @@ pub(super) fn open(
     };
     match model.is_auto() {
         false => Ok(Models::One(Box::new(place(model.open()?)?))),
+        true if plans_alone => Models::auto_for_plans(place),
         true => Models::auto(place),
     }
 }

@@ -9,7 +9,7 @@ use crate::imaging::{Depth, Image};
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Files")]
 pub(super) struct Encoding {
-    /// The format of outputs whose name does not tell: png, jpg, webp, tiff, bmp, or keep for that of the input
+    /// The format of outputs whose name does not tell: png, jpg, webp, tiff, bmp, ppm, or keep for that of the input
     /// [default: png; through a pipe, keep]
     #[arg(short, long, value_name = "FORMAT", value_parser = format, visible_alias = "ext")]
     format: Option<Wanted>,
@@ -68,7 +68,7 @@ fn format(text: &str) -> std::result::Result<Wanted, String> {
         "keep" | "auto" => Ok(Wanted::Keep),
         _ => match Format::from_extension(text.trim_start_matches('.')) {
             Some(format) => Ok(Wanted::Named(format)),
-            None => Err(format!("srk writes no {text}: png, jpg, webp, tiff, bmp or keep")),
+            None => Err(format!("srk writes no {text}: png, jpg, webp, tiff, bmp, ppm or keep")),
         },
     }
 }

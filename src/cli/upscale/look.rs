@@ -10,7 +10,7 @@ use crate::upscale::budget::{self, Wanted};
 use crate::upscale::color_fix::{self, ColorFix, Method};
 use crate::upscale::jobs::Job;
 use crate::upscale::wrap::Wrap;
-use crate::upscale::{self, Plan, Upscaler, tta};
+use crate::upscale::{self, Plan, Upscaler, alpha, tta};
 
 /// Options for the looks of an output.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -123,12 +123,13 @@ impl Work<'_> {
             true => {
                 let turned = self.turned(job, upscaler, image, output)?;
                 let turned = Plan { damage: plan.damage, ..turned };
-                tta::enlarge(upscaler, image, [plan, &turned], args.seed, on_call)?
+                tta::enlarge(upscaler, image, [plan, &turned], args.seed.number, on_call)?
             }
-            false => upscale::upscale(upscaler, image, plan, args.seed, on_call)?,
+            false => upscale::upscale(upscaler, image, plan, args.seed.number, on_call)?,
         };
         if let Some(fix) = args.look.color_fix.0 {
-            color_fix::fix(&mut whole, image, scale, fix)?;
+            let bled = alpha::bled(image);
+            color_fix::fix(&mut whole, bled.as_ref().unwrap_or(image), scale, fix)?;
         }
         whole.metadata = Metadata::default();
         match budget::resampler(image, scale, (output.width, output.height))? {

@@ -7,6 +7,7 @@ use crate::diffusion::system::System;
 use crate::engine::files::is_standard;
 use crate::engine::outputs::identity;
 use crate::error::{Error, Report, Result};
+use crate::imaging::encode::Format;
 use crate::imaging::{self, folder};
 use crate::upscale::jobs::{Existing, Jobs, Request};
 use crate::upscale::names::{Facts, Template};
@@ -80,6 +81,9 @@ impl Args {
         let into_folder = inputs.len() > 1
             || inputs.iter().any(|input| input.is_dir())
             || output.as_deref().is_some_and(is_folder);
+        if let Some(file) = output.as_deref().filter(|output| into_folder && is_file_name(output)) {
+            return Err(refuse_file(file, &inputs));
+        }
         let places = Places { inputs, output, into_folder };
         self.check_output(&places)?;
         Ok(places)
@@ -134,20 +138,23 @@ impl Args {
             inputs: places.inputs,
             output: places.output,
             into_folder: places.into_folder,
-            recursive: self.recursive,
+            recursive: self.care.recursive,
+            include: self.care.include.clone(),
+            exclude: self.care.exclude.clone(),
             format: self.encoding.format(piped),
             beside: given.clone().unwrap_or(beside),
             inside: given.unwrap_or(plain("{stem}")?),
             facts: Facts {
                 model: model.into_owned(),
                 scale: self.sizes.label(system.scale()),
-                seed: self.seed,
+                seed: self.seed.number,
             },
             existing: match (overwrite, skip_existing) {
                 (true, _) => Existing::Overwrite,
                 (_, true) => Existing::Skip,
                 _ => Existing::Refuse,
             },
+            models: self.model.paths(),
         };
         request.jobs(&|input| {
             let header = imaging::header::of_file(input).ok_or_else(|| {
@@ -165,6 +172,26 @@ fn is_folder(output: &Path) -> bool {
     let ends = output.to_string_lossy().ends_with(['/', std::path::MAIN_SEPARATOR]);
     let new = output.extension().is_none() && !is_standard(output) && !output.exists();
     ends || output.is_dir() || new
+}
+
+/// Whether an output can only be a file: it is one, or its name ends like that of a picture.
+fn is_file_name(output: &Path) -> bool {
+    let ending = output.extension().unwrap_or_default().to_string_lossy();
+    let named = Format::from_extension(&ending).is_some();
+    !is_standard(output) && !is_folder(output) && (output.is_file() || named)
+}
+
+fn refuse_file(file: &Path, inputs: &[PathBuf]) -> Error {
+    let cause = match inputs {
+        [folder] => format!("{} is a folder of pictures", folder.display()),
+        _ => format!("{} inputs were named", inputs.len()),
+    };
+    let folder = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => file.with_extension(""),
+    };
+    let help = format!("-o {}/    puts the outputs into a folder", folder.display());
+    usage(&format!("{} is one file", file.display()), &cause, &help)
 }
 
 /// Refuses `-r 1920x1080`, which is how upscayl is told a size.

@@ -40,13 +40,22 @@ pub(super) fn wrap_sides(text: &str) -> std::result::Result<Wrap, String> {
     }
 }
 
-pub(super) fn tile_size(text: &str) -> std::result::Result<TileSize, String> {
-    match text {
-        "auto" | "0" => Ok(TileSize::Auto),
-        "none" => Ok(TileSize::None),
+/// A value of `--tile`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    pub(super) size: TileSize,
+    /// Whether it was a 0, which means one thing to ncnn's programs and another to Real-ESRGAN.
+    pub(super) zero: bool,
+}
+
+pub(super) fn tile(text: &str) -> std::result::Result<Tile, String> {
+    let size = match text {
+        "auto" | "0" => TileSize::Auto,
+        "none" => TileSize::None,
         _ => match text.parse() {
-            Ok(side) if side >= 8 => Ok(TileSize::Side(side)),
-            _ => Err("auto, none, or a number of at least 8".into()),
+            Ok(side) if side >= 8 => TileSize::Side(side),
+            _ => return Err("auto, none, or a number of at least 8; tiles are squares".into()),
         },
-    }
+    };
+    Ok(Tile { size, zero: text == "0" })
 }

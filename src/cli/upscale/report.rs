@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::care;
 use crate::cli::common::counted;
 use crate::cli::progress::Progress;
 use crate::cli::{print, voice};
@@ -81,6 +82,8 @@ pub(super) struct Tally {
     pub(super) done: usize,
     pub(super) skipped: usize,
     pub(super) failed: Vec<Error>,
+    /// Whether outputs get times and permissions of their inputs.
+    pub(super) preserve: bool,
 }
 
 impl Tally {
@@ -96,6 +99,12 @@ impl Tally {
                 self.done += 1;
                 out.finished(job, &summary);
                 out.incidents(job, summary.report);
+                if self.preserve
+                    && let Err(error) = care::preserve(job)
+                {
+                    let name = job.output.display();
+                    out.warn(&format!("{name} does not keep what its input has ({error})"));
+                }
             }
             Finished::Failed(error) => self.failed(job, error, "file", all, out),
         }

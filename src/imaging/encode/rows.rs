@@ -71,8 +71,14 @@ impl Packing {
         let widen = image.color == Color::Gray
             && image.alpha
             && matches!(format, Format::Tiff | Format::Bmp);
-        let channels = if widen { 3 } else { image.color.channels() };
-        Self { channels, alpha: image.alpha, depth, big_endian: format == Format::Png }
+        let channels = if widen || format == Format::Ppm { 3 } else { image.color.channels() };
+        let big_endian = format == Format::Png || format.is_pnm();
+        Self { channels, alpha: image.alpha, depth, big_endian }
+    }
+
+    /// Whether there is one channel of colour.
+    pub(super) fn is_gray(self) -> bool {
+        self.channels == 1
     }
 
     /// Bytes of a pixel.

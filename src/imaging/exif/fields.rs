@@ -219,6 +219,13 @@ pub(in crate::imaging) fn xmp(file: &[u8]) -> Option<Vec<u8>> {
     tiff.find(file, first, XMP).map(|f| f.value).filter(|v| !v.is_empty())
 }
 
+/// Whether the colours of a TIFF file are multiplied by their alpha (its `ExtraSamples` begin with 1).
+pub(in crate::imaging) fn is_premultiplied(file: &[u8]) -> bool {
+    let extra = Tiff::directory(file).and_then(|(tiff, first)| tiff.find(file, first, 0x0152));
+    let extra = extra.filter(|f| f.kind == 3);
+    extra.is_some_and(|f| f.value.first_chunk().is_some_and(|&v| u16::from_le_bytes(v) == 1))
+}
+
 /// How a TIFF file stores its pixels, in words: for one that cannot be read.
 pub(in crate::imaging) fn storage(file: &[u8]) -> Option<String> {
     let (tiff, first) = Tiff::directory(file)?;

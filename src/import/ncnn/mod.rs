@@ -19,6 +19,7 @@ use self::bin::Numbers;
 use super::{Imported, Request, overridden};
 use crate::diffusion::sampler::Diffusion;
 use crate::diffusion::system::{System, SystemConfig};
+use crate::engine::files;
 use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
@@ -106,13 +107,13 @@ fn check(name: &str, request: &Request) -> Result<()> {
 
 /// The text, the numbers and where they are.
 fn files(path: &Path, name: &str) -> Result<(Vec<u8>, Vec<u8>, PathBuf)> {
-    let text = std::fs::read(path).map_err(|e| refuse(name, e.to_string()))?;
+    let text = files::read_file(path).map_err(|e| refuse(name, e.to_string()))?;
     let bin = path.with_extension("bin");
     // The binary form of the text is said to be one before its numbers are missed.
     if text.starts_with(&7_767_517_u32.to_le_bytes()) {
         return Ok((text, Vec::new(), bin));
     }
-    let numbers = std::fs::read(&bin).map_err(|e| {
+    let numbers = files::read_file(&bin).map_err(|e| {
         let what = format!("cannot load the weights of {name}");
         let report = Report::new(what, format!("{}: {e}", bin.display()));
         Error::Model(report.help("put the .bin of the same name beside the .param"))

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::Dims;
 use crate::engine::device::Real;
-use crate::ops::product::{Matrix, add_product};
+use crate::ops::product::{Matrix, add_product, add_product_steadily};
 
 /// Positions that a task multiplies at once: enough that packing the weights costs little beside it.
 const POSITIONS: usize = 128;
@@ -95,8 +95,7 @@ pub(in crate::ops) fn forward<T: Real>(
             // Of several rows a piece is all.
             let positions = if piece == width { y.len() / d.co } else { held };
             let y = &mut y[first * d.co..][..positions * d.co];
-            let patches = Matrix::new(&patches[..positions * inner], positions, inner);
-            add_product(y, d.co, patches, weights);
+            add_product_steadily(y, &patches[..positions * inner], inner, weights);
         }
     });
 }
@@ -193,8 +192,7 @@ impl Group<'_> {
             self.gather(dy, row, x, patch);
         }
         let mut sums = vec![T::default(); positions * d.ci];
-        let weights = Matrix::new(weights, inner, d.ci);
-        add_product(&mut sums, d.ci, Matrix::new(&patches, positions, inner), weights);
+        add_product_steadily(&mut sums, &patches, inner, Matrix::new(weights, inner, d.ci));
         for ((row, x), sum) in places.zip(sums.chunks_exact(d.ci)) {
             dx[((row - first) * d.width + x) * d.ci..][..d.ci].copy_from_slice(sum);
         }

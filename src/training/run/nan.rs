@@ -1,10 +1,14 @@
 //! What happens when a loss or a gradient is not finite: the run stops, leaves the step out, or goes back.
 use super::{Run, parts};
+use crate::engine::parameter::Parameter;
+use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
-use crate::training::optimizer::{Done, StepReport};
+use crate::training::checkpoint::HELP;
+use crate::training::log::Reporter;
+use crate::training::optimizer::{Done, Optimizer, StepReport};
 use crate::training::sections::OnNan;
 
-/// So many such steps in a row are no accident.
+/// So many such steps in a row are no accident, nor are so many returns to one checkpoint.
 const MOST: u64 = 5;
 
 impl Run<'_> {
@@ -16,7 +20,7 @@ impl Run<'_> {
         self.bad += 1;
         let step = self.optimizer.step + 1;
         let policy = self.config.optim.on_nan;
-        if policy == OnNan::Stop || self.bad > MOST {
+        if policy == OnNan::Stop || self.bad >= MOST {
             return Err(self.not_finite(what, value));
         }
         let done = match policy {
@@ -24,10 +28,7 @@ impl Run<'_> {
                 let Some(at) = self.checkpoints.latest() else {
                     return Err(self.not_finite(what, value));
                 };
-                let loaded = self.checkpoints.load(at, &parts(self.network, None))?;
-                for optimizer in loaded {
-                    self.optimizer = optimizer;
-                }
+                self.go_back(at)?;
                 format!("the weights are those of step {at} again")
             }
             _ => "it is left out".to_owned(),
@@ -37,6 +38,40 @@ impl Run<'_> {
         self.incident = Some(format!("{what} of step {step} is {value}: {done}"));
         let step = StepReport { rate: 0.0, norm: f64::NAN };
         Ok(Done { loss: f64::NAN, critic: None, step })
+    }
+
+    /// Where `optim.on_nan` is rollback and a finite step has left weights that are not: takes those of the last
+    /// checkpoint and says so. False if there is nothing to take back.
+    ///
+    /// # Errors
+    /// Exit code 6 if that has been of no use several times.
+    pub(super) fn takes_back(&mut self, reporter: &mut dyn Reporter) -> Result<bool> {
+        let Some(at) = self.checkpoints.latest() else { return Ok(false) };
+        // There is no discriminator where this is the policy.
+        let finite = || all_finite(self.network.parameters(), &self.optimizer);
+        if self.config.optim.on_nan != OnNan::Rollback || finite()? {
+            return Ok(false);
+        }
+        self.taken_back += 1;
+        let step = self.optimizer.step;
+        if self.taken_back >= MOST {
+            let what = format!("the weights are not finite at step {step}");
+            let cause = format!("{MOST} times since the checkpoint of step {at}, which is kept");
+            return Err(Error::Check(Report::new(what, cause).code("not_finite").help(HELP)));
+        }
+        self.go_back(at)?;
+        self.optimizer.step = step;
+        let text = format!("the weights after step {step} are not finite");
+        reporter.warn(&format!("{text}: the weights are those of step {at} again"));
+        Ok(true)
+    }
+
+    /// Takes the weights and moments of the checkpoint of step `at`.
+    fn go_back(&mut self, at: u64) -> Result<()> {
+        for optimizer in self.checkpoints.load(at, &parts(self.network, None))? {
+            self.optimizer = optimizer;
+        }
+        Ok(())
     }
 
     fn not_finite(&self, what: &str, value: f64) -> Error {
@@ -53,7 +88,22 @@ impl Run<'_> {
             format!("{what} is not finite at step {step} of {}", self.folder.display()),
             format!("it is {value}{row}; nothing was changed in this step, and {kept}"),
         );
-        let help = "lower optim.lr or optim.clip, under another run.name; optim.on_nan = \"rollback\" goes back and on";
-        Error::Check(report.code("not_finite").help(help))
+        Error::Check(report.code("not_finite").help(HELP))
     }
+}
+
+/// Whether all weights are finite, and all that the optimizer keeps of them.
+fn all_finite(parameters: &[Parameter], by: &Optimizer) -> Result<bool> {
+    let finite = |t: &Tensor| Ok(t.to_f32_vec()?.iter().all(|v| v.is_finite()));
+    for parameter in parameters {
+        if !finite(&parameter.value())? {
+            return Ok(false);
+        }
+    }
+    for kept in by.first.iter().chain(&by.second).chain(&by.average) {
+        if !finite(kept)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
