@@ -2,6 +2,7 @@
 //! `cargo run --release --example new_network`.
 //!
 //! In the repository it would be `src/models/tiny.rs`, with a line in `src/models/mod.rs` and a recipe.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 use srk::models::Network;
 use srk::models::direct::{BLOCK, Direct, Upscale};
 use srk::nn::{Conv2d, Init};

@@ -1,5 +1,6 @@
 //! Trains a small network by hand, without recipes: what `srk train` does in a step.
 //! `cargo run --release --example train_step`.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 use srk::nn::{Conv2d, Init};
 use srk::ops::adam::{Adam, adam};
 use srk::{Tape, Tensor};

@@ -1,4 +1,5 @@
 //! Enlarges a picture: `cargo run --release --example upscale -- in.png out.png [model]`.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 use srk::{Image, Upscaler};
 
 fn main() -> srk::Result<()> {

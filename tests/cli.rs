@@ -196,10 +196,11 @@ fn bad_pictures_get_one_clear_error() {
         ("text.png", vec!["text.png"]),
         ("cut.png", vec!["cut.png"]),
         ("empty.png", vec!["empty.png", "empty"]),
-        ("folder", vec!["folder"]),
     ] {
         b.srk(&["upscale", name, "out.png"]).failed(1, &words);
     }
+    b.srk(&["upscale", "folder", "out.png"]).failed(2, &["out.png is one file", "-o out/"]);
+    b.srk(&["upscale", "folder", "-o", "out/"]).failed(1, &["folder holds no image"]);
     assert_eq!(b.files(), before, "a failure left something behind");
 }
 

@@ -159,7 +159,8 @@ fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
     let zeros = |shape: &[usize]| Tensor::zeros_on(&device, DType::F32, shape);
     // The low resolution of networks for latents is as large as the state.
     let small = side / if matches!(model, ModelConfig::SwinUNet(_)) { 1 } else { model.scale() };
-    let (low, y0) = (zeros(&[1, small, small, 3])?, zeros(&[1, side, side, 3])?);
+    let c = network.channels();
+    let (low, y0) = (zeros(&[1, small, small, c])?, zeros(&[1, side, side, c])?);
     let t = zeros(&[1])?;
     let call = |gradients: bool| -> Result<Count> {
         let mut tape = if gradients { Tape::training() } else { Tape::inference() };

@@ -386,7 +386,7 @@ fn programs_read_every_error_and_its_cause() {
         (&["upscale", "in.png", "x.png", "--ram", "1M"], "memory", 5),
         (&["eval", "in.png", "none.png"], "not_found", 1),
         (&["models", "info", "nix"], "model", 3),
-        (&["models", "import", "nix.pth"], "model", 3),
+        (&["models", "import", "nix.pth"], "not_found", 3),
         (&["train", "none.toml"], "usage", 2),
         (&["compare", "in.png"], "usage", 2),
     ] {

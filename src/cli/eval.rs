@@ -144,12 +144,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     let limits: Vec<&Limit> = args.min.iter().chain(&args.max).collect();
     eval_checks::check_names(&limits, more)?;
     if let Some(csv) = &args.csv {
-        let folder = csv.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !folder.is_dir() {
-            let report =
-                Report::new(format!("cannot write {}", csv.display()), "there is no such folder");
-            return Err(Error::Usage(report.help(format!("mkdir -p '{}'", folder.display()))));
-        }
+        eval_checks::check_folder(csv)?;
         args.outputs().claim(csv, csv)?;
     }
     let mut table = Table {

@@ -150,6 +150,16 @@ pub(super) fn write_csv(path: &Path, records: &[Value]) -> Result<()> {
     atomic_write(path, |writer| writer.write_all(text.as_bytes()))
 }
 
+/// Refuses a file in a folder that is not there, before anything is measured.
+pub(super) fn check_folder(file: &Path) -> Result<()> {
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let report = Report::new(format!("cannot write {}", file.display()), "there is no such folder");
+    Err(Error::Usage(report.help(format!("mkdir -p '{}'", folder.display()))))
+}
+
 /// A cell as RFC 4180 has it.
 fn quoted(text: &str) -> String {
     match text.contains([',', '"', '\n', '\r']) {

@@ -28,6 +28,17 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
+/// Opens a file to look at its head. A pipe is none: to open it waits for its writer, and what is read of it is gone.
+///
+/// # Errors
+/// If it is none, or cannot be opened.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    match fs::metadata(path)?.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::other("it is not a file")),
+    }
+}
+
 /// The text of a file or pipe of at most `most` bytes.
 ///
 /// # Errors

@@ -45,7 +45,6 @@ fn packed_part<'a>(name: &[u8; 4], data: &'a [u8]) -> Option<&'a [u8]> {
 /// Takes colours that were multiplied by their alpha for what they were before, where there is anything of them.
 pub(super) fn divide_by_alpha(image: &mut Image) {
     let channels = image.channels();
-    #[expect(clippy::cast_possible_truncation, reason = "at most the largest sample")]
     match (&mut image.samples, &image.alpha) {
         (Samples::U8(colors), Some(Samples::U8(alpha))) => {
             for (pixel, &a) in colors.chunks_exact_mut(channels).zip(alpha).filter(|(_, a)| **a > 0)

@@ -4,7 +4,6 @@
 //! stays gray, 16 bits stay 16, alpha is kept apart. CMYK becomes sRGB by its profile. What would be
 //! silently wrong is refused: animations, CMYK without a profile, floating point, files cut short, and
 //! sizes above [`MAX_PIXELS`].
-use std::fs;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
@@ -17,7 +16,7 @@ use super::encode::Format;
 use super::exif::{self, fields};
 use super::{Color, Depth, Image, Metadata, Samples};
 use super::{cmyk, containers, input, jpeg as jpeg_file, metadata};
-use crate::engine::files::is_standard;
+use crate::engine::files::{self, is_standard};
 use crate::engine::shield::shielded;
 use crate::error::{Error, Report, Result};
 
@@ -89,7 +88,7 @@ pub fn kind(path: &Path) -> Option<Format> {
     let head = match is_standard(path) {
         true => input::seen()?,
         false => {
-            fs::File::open(path).ok()?.take(64).read_to_end(&mut read).ok()?;
+            files::open_file(path).ok()?.take(64).read_to_end(&mut read).ok()?;
             &read
         }
     };
@@ -107,7 +106,7 @@ pub fn kind(path: &Path) -> Option<Format> {
 /// Whether the file at `path` begins like a picture of a format that srk reads.
 pub fn is_picture(path: &Path) -> bool {
     let mut head = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
+    let read = files::open_file(path).and_then(|file| file.take(64).read_to_end(&mut head));
     read.is_ok() && Source { bytes: &head, name: "" }.format().is_ok()
 }
 

@@ -8,6 +8,7 @@ use image::{ImageDecoder, ImageFormat, ImageReader};
 
 use super::encode::Outline;
 use super::{Color, Depth, Metadata, exif};
+use crate::engine::files;
 
 /// A picture as its file announces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub fn header(bytes: &[u8]) -> Option<Header> {
 
 /// Reads the head of the file at `path`, and no more of it than that takes.
 pub fn of_file(path: &Path) -> Option<Header> {
-    let mut file = BufReader::new(File::open(path).ok()?);
+    let mut file = BufReader::new(files::open_file(path).ok()?);
     let len = file.get_ref().metadata().ok().filter(std::fs::Metadata::is_file)?.len();
     let mut start = [0; 2];
     file.read_exact(&mut start).ok()?;

@@ -76,7 +76,10 @@ pub(crate) fn add_product<T: Real>(y: &mut [T], stride: usize, a: Matrix<T>, b: 
 /// From this many rows on, an element of a product with `columns` columns has the same bits however many rows there are:
 /// the library adds up products of at most 256 elements in another order.
 pub(crate) const fn steady_rows(columns: usize) -> usize {
-    if columns == 0 { 1 } else { 256 / columns + 1 }
+    match 256usize.checked_div(columns) {
+        Some(rows) => rows + 1,
+        None => 1,
+    }
 }
 
 /// As [`add_product`] of `rows` x `inner` patches and closely packed rows of `y`, the bits of which do not depend on how

@@ -157,6 +157,39 @@ pub fn enlarge_part(
     })
 }
 
+/// Alpha of `size` (width, height) as `to` pixels, none of whose sides is longer: each the mean of what it covers. What is
+/// not enlarged comes out as it is, and nothing reaches beyond hard edges, as it would on the way through an enlargement.
+pub(super) fn shrunk(alpha: &Samples, size: (usize, usize), to: (usize, usize)) -> Samples {
+    let (columns, rows) = (covered(size.0, to.0), covered(size.1, to.1));
+    let mean = |i: usize| {
+        let (row, column) = (&rows[i / to.0], &columns[i % to.0]);
+        let parts = row.iter().flat_map(|&(y, v)| column.iter().map(move |&(x, h)| (x, y, v * h)));
+        parts.map(|(x, y, share)| alpha.unit(y * size.0 + x) * share).sum::<f32>()
+    };
+    let values = (0..to.0 * to.1).map(mean);
+    match alpha {
+        Samples::U8(_) => Samples::U8(values.map(|v| round(v * 255.0, 255.0)).collect()),
+        Samples::U16(_) => Samples::U16(values.map(|v| round(v * 65535.0, 65535.0)).collect()),
+    }
+}
+
+/// The samples of a side of `from` that each of `to` covers, with their shares.
+fn covered(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
+    let step = from as f64 / to as f64;
+    let share = |start: f64, end: f64, sample: usize| {
+        let inside = end.min(sample as f64 + 1.0) - start.max(sample as f64);
+        #[expect(clippy::cast_possible_truncation, reason = "a share")]
+        (sample, (inside / step) as f32)
+    };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the side")]
+    let covers = |i: usize| {
+        let (start, end) = (i as f64 * step, (i + 1) as f64 * step);
+        let last = (end.ceil() as usize).min(from);
+        (start as usize..last).map(|s| share(start, end, s)).filter(|(_, v)| *v > 1e-6).collect()
+    };
+    (0..to).map(covers).collect()
+}
+
 /// The two samples of a side of `size` between which each of the outputs lies, counted from `held`.
 fn between(start: usize, len: usize, held: usize, size: usize, scale: usize) -> Vec<[usize; 2]> {
     let pair = |o: usize| {
@@ -182,6 +215,19 @@ mod tests {
         let alpha = (0..81).map(|i| if inside(i) { 255 } else { faint }).collect();
         image.alpha = Some(Samples::U8(alpha));
         image
+    }
+
+    #[test]
+    fn alpha_that_is_not_enlarged_is_what_it_covers() {
+        let alpha = Samples::U8(vec![0, 255, 255, 10, 0, 255, 255, 30]);
+        assert_eq!(shrunk(&alpha, (4, 2), (4, 2)), alpha);
+        assert_eq!(shrunk(&alpha, (4, 2), (2, 1)), Samples::U8(vec![128, 138]));
+        // A third of 4/3 samples: the middle one covers 2/3 of two.
+        assert_eq!(shrunk(&alpha, (4, 2), (3, 2)).len(), 6);
+        let Samples::U8(thirds) = shrunk(&alpha, (4, 1), (3, 1)) else { panic!() };
+        assert_eq!(thirds, [64, 255, 71]);
+        let deep = Samples::U16(vec![0, 65_535]);
+        assert_eq!(shrunk(&deep, (2, 1), (1, 1)), Samples::U16(vec![32_768]));
     }
 
     #[test]

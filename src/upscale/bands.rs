@@ -277,6 +277,10 @@ pub struct Resampled {
     strips: Resampling,
     width: usize,
     like: Image,
+    /// Alpha of the output, where that is no larger than the picture itself.
+    alpha: Option<Samples>,
+    /// Rows handed on.
+    made: usize,
 }
 
 enum Resampling {
@@ -297,7 +301,11 @@ impl Resampled {
             }
             None => Resampling::Opaque(Strips::new(from, to, image.channels(), image.depth())?),
         };
-        Ok(Self { strips, width: to.0, like: Image::new(0, 0, image.color, image.depth()) })
+        let like = Image::new(0, 0, image.color, image.depth());
+        let small = to.0 <= image.width && to.1 <= image.height;
+        let alpha = image.alpha.as_ref().filter(|_| small);
+        let alpha = alpha.map(|a| alpha::shrunk(a, (image.width, image.height), to));
+        Ok(Self { strips, width: to.0, like, alpha, made: 0 })
     }
 
     /// Takes a strip of the original and hands on what can be made.
@@ -309,7 +317,13 @@ impl Resampled {
             Resampling::Opaque(strips) => strips,
             Resampling::Transparent(strips) => {
                 strips.give(strip)?;
-                while let Some(made) = strips.take()? {
+                while let Some(mut made) = strips.take()? {
+                    if let Some(alpha) = &self.alpha {
+                        let rows = self.made..self.made + made.height;
+                        made.alpha =
+                            Some(alpha.part(rows.start * self.width..rows.end * self.width));
+                    }
+                    self.made += made.height;
                     sink(made)?;
                 }
                 return Ok(());

@@ -213,7 +213,6 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             let found = ["75", "ptx80"].map(|name| code(&bad, name));
-            assert!(found.iter().any(std::result::Result::is_err), "byte {at}");
             for (found, want) in found.iter().zip([&[7u8, 8, 9][..], &[0]]) {
                 assert!(found.as_ref().map_or(true, |code| code == want), "byte {at}");
             }
