@@ -79,15 +79,23 @@ impl std::fmt::Display for Findings {
 }
 
 /// What can be seen of the damage to `image`: what its file said of JPEG or else the steps between its blocks, and
-/// the noise where no compression has taken part of it away.
+/// the noise where no compression has taken part of it away. Where a file says that it is a good JPEG and blocks are seen
+/// all the same, as in pictures that were saved again, the blocks count.
 ///
 /// # Errors
 /// If the lengths in the image do not fit together.
 pub fn seen(image: &Image) -> Result<Findings> {
     let stated = image.metadata.jpeg_quality.map(|quality| Jpeg { quality, stated: true });
     let jpeg = match stated {
-        Some(jpeg) => Some(jpeg),
-        None => blocks(image)?.map(|quality| Jpeg { quality, stated: false }),
+        Some(jpeg) if jpeg.quality < HONEST_QUALITY => Some(jpeg),
+        _ => blocks(image)?.map(|quality| Jpeg { quality, stated: false }),
+    };
+    let jpeg = match (jpeg, stated) {
+        // Steps are an estimate, which a file's word holds within bounds.
+        (Some(seen), Some(_)) if !seen.stated => {
+            Some(Jpeg { quality: seen.quality.max(LEAST_RESAVED), ..seen })
+        }
+        (seen, stated) => seen.or(stated),
     };
     let hidden = jpeg.is_some_and(|j| j.quality < HONEST_QUALITY);
     let noise = if hidden { None } else { noise(image)? };
@@ -99,6 +107,9 @@ const CLEAN_QUALITY: f32 = 97.0;
 
 /// More noise than this, in levels, is not the texture of a clean picture's flattest parts.
 const CLEAN_NOISE: f32 = 5.0;
+
+/// No worse than this is what a good JPEG is taken for by its blocks: smooth pictures show them more than others do.
+const LEAST_RESAVED: f32 = 50.0;
 
 /// From this quality on compression leaves noise nearly as it is.
 const HONEST_QUALITY: f32 = 90.0;
@@ -283,5 +294,16 @@ mod tests {
         assert!(coarse < 50.0, "{coarse}");
         assert!(fine.is_none_or(|fine| fine > coarse), "{fine:?} and {coarse}");
         assert_eq!(compressed(95), None);
+        // Saved again as a good JPEG: the file's word does not hide what is seen.
+        let jpeg = |pixels: &[u8], quality| {
+            lossy::jpeg(pixels, 128, 96, quality, lossy::Chroma::Full).unwrap()
+        };
+        let again = jpeg(&lossy::pixels(&jpeg(&pixels, 20)).unwrap(), 96);
+        let of =
+            |file: &[u8]| seen(&crate::imaging::decode(file, "a").unwrap()).unwrap().jpeg.unwrap();
+        let Jpeg { quality, stated } = of(&again);
+        assert!(!stated && (50.0..70.0).contains(&quality), "{quality}");
+        let good = of(&jpeg(&pixels, 96));
+        assert!(good.stated && (good.quality - 96.0).abs() < 1.0, "{good:?}");
     }
 }
