@@ -8,7 +8,8 @@ use srk::engine::device::{DType, Device};
 use srk::engine::rng::{Purpose, Stream};
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
-use srk::imaging::{Color, Image, Samples};
+use srk::imaging::tiles::Tile;
+use srk::imaging::{Color, Image, Rect, Samples};
 use srk::models::attentive_grid::AttentiveGridConfig;
 use srk::models::dual_domain_grid::DualDomainGridConfig;
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
@@ -140,6 +141,16 @@ fn pictures_that_roll_through_the_network_equal_the_whole() {
             assert_eq!(plan.rolled.is_some(), height > rows, "{height} rows");
             assert!(output.samples == whole.samples, "{height} rows, {rows} at a time");
         }
+        // In single blocks, as wide pictures go.
+        let memory = system.system().network.rolling_bytes(37, 8, steps).unwrap();
+        let settings = Settings { steps: Some(steps), seed: 9, tile: TileSize::Auto, memory };
+        let mut plan = plan(&system, 37, height, &settings).unwrap();
+        plan.rolled = Some(4);
+        let rows = |y: usize| Rect::new(0, y, 37, 4.min(height - y));
+        plan.tiles =
+            (0..height).step_by(4).map(rows).map(|core| Tile { core, padded: core }).collect();
+        let (output, _) = upscale(&system, &image, &plan, 9, &mut |_, _| Ok(())).unwrap();
+        assert!(output.samples == whole.samples, "{height} rows, 4 at a time");
     }
 }
 

@@ -24,6 +24,8 @@ use crate::nn::rolling::{BLOCK, Rows};
 const PIXELS: usize = 1 << 15;
 /// Fewer rows would be mostly those blocks.
 const LEAST_ROWS: usize = 2 * BLOCK;
+/// Wider pictures than this pass in single blocks of rows: what is held grows with the width.
+const WIDE: usize = 8192;
 
 /// The plan for a picture of `size` (width, height); none if the network cannot roll, the picture is not higher than
 /// a piece, or `memory` bytes do not suffice.
@@ -38,13 +40,14 @@ pub(super) fn plan(
     if system.network.channels() != 3 || !possible {
         return None;
     }
-    let most = (PIXELS / width.max(1)).next_multiple_of(BLOCK).max(LEAST_ROWS);
+    let least = if width > WIDE { BLOCK } else { LEAST_ROWS };
+    let most = (PIXELS / width.max(1)).next_multiple_of(BLOCK).max(least);
     let cost = |rows: usize| {
         let walk = system.network.rolling_bytes(width, rows, steps)?;
         Some(walk + rows as u64 * band.row)
     };
     let mut rows = most;
-    while cost(rows)? > memory && rows > LEAST_ROWS {
+    while cost(rows)? > memory && rows > least {
         rows -= BLOCK;
     }
     if cost(rows)? > memory || height <= rows {
