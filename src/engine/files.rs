@@ -79,6 +79,13 @@ where
 /// Where `path` is, or will be once the folders on its way that are missing are made: everything that exists of it
 /// resolved, and a way back out of a folder that does not exist undone.
 pub fn place(path: &Path) -> PathBuf {
+    // What is there, or would be in a folder that is there, in one or two questions: folders hold many files.
+    if let Ok(whole) = fs::canonicalize(path) {
+        return whole;
+    }
+    if let (Ok(folder), Some(name)) = (fs::canonicalize(folder_of(path)), path.file_name()) {
+        return folder.join(name);
+    }
     let mut place = fs::canonicalize(".").unwrap_or_default();
     for part in path.components() {
         match part {
@@ -97,9 +104,9 @@ pub fn place(path: &Path) -> PathBuf {
 /// Files that were not there when a command was told to replace none.
 static EXPECTED_NEW: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// The next [`atomic_write`] of `path` replaces nothing: it fails if there is a file by then.
-pub fn expect_new(path: &Path) {
-    EXPECTED_NEW.lock().unwrap_or_else(PoisonError::into_inner).insert(place(path));
+/// The next [`atomic_write`] of the file at this [`place`] replaces nothing: it fails if there is a file by then.
+pub fn expect_new(place: PathBuf) {
+    EXPECTED_NEW.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
 }
 
 /// What [`atomic_write`] hands to its closure.
@@ -355,7 +362,7 @@ mod tests {
     fn what_appears_while_a_file_is_made_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
-        expect_new(&path);
+        expect_new(place(&path));
         let late = atomic_write(&path, |w| {
             fs::write(&path, "precious")?;
             w.write_all(b"mine")

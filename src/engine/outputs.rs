@@ -91,6 +91,10 @@ impl Outputs {
     /// nothing was said about that.
     pub fn claim(&mut self, output: &Path, input: &Path) -> Result<bool> {
         let place = identity(output);
+        let missing = match &place {
+            Identity::Place(at) if !at.exists() => Some(at.clone()),
+            _ => None,
+        };
         if let Some(other) = self.inputs.get(&place) {
             let by = match place == identity(input) {
                 true => "its own result".to_owned(),
@@ -109,10 +113,10 @@ impl Outputs {
                 report.code("collision").help("write them into different folders"),
             ));
         }
-        let there = files::place(output).exists();
-        if self.existing != Existing::Overwrite && !there {
+        let there = missing.is_none();
+        if let (Existing::Refuse | Existing::Skip, Some(at)) = (self.existing, missing) {
             // It may appear until the work is done.
-            files::expect_new(output);
+            files::expect_new(at);
         }
         match (self.existing, there) {
             (Existing::Skip, true) => Ok(false),
