@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use srk::engine::rng::{Purpose, Stream};
-use srk::imaging::{self, Color, EncodeOptions, Image, artefacts};
+use srk::imaging::{self, Color, EncodeOptions, Image, artefacts, resample};
 
 #[path = "common/features.rs"]
 mod features;
@@ -42,6 +42,14 @@ fn the_grid_shows_where_blocks_differ() {
     let moved = artefacts::grid(&picture(|x, y| blocks(x + 5, y + 5)), 4).unwrap().unwrap();
     assert!(moved < 1.1, "{moved}");
     assert_eq!(artefacts::grid(&picture(|_, _| 0.0), 32).unwrap(), None);
+}
+
+#[test]
+fn a_smooth_enlargement_has_no_grid() {
+    // Steepest between two pixels of the small picture, wherever these are.
+    let large = resample::resize(&picture(|_, _| 0.0), 4 * SIDE, 4 * SIDE).unwrap();
+    let seen = artefacts::grid(&large, 4).unwrap().unwrap();
+    assert!((0.95..1.05).contains(&seen), "{seen}");
 }
 
 #[test]

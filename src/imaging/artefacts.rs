@@ -2,8 +2,8 @@
 //! noise in flat parts. All of Y (BT.601, 16..235) of the whole picture; gray pictures as they are.
 //!
 //! ```text
-//! grid        mean |Y[x] - Y[x-1]| where x is a multiple of 8 * scale, over the mean elsewhere, rows alike;
-//!             1: no grid
+//! grid        mean |Y[x] - Y[x-1]| where x is a multiple of 8 * scale, over the mean at the other multiples of
+//!             scale, rows alike; 1: no grid
 //! weave       power at periods 2 and 4 over that of the frequencies around, and this over the truth's;
 //!             1: no more weave than the truth has
 //! flat noise  RMS of Y less its 9x9 mean over the flattest tenth of the truth, over that of bicubic; 1: as much
@@ -17,15 +17,20 @@ use crate::error::Result;
 
 /// The step across the grid of 8x8 blocks of a picture that was enlarged `scale` times; none if no line of the
 /// grid lies in it, or nothing changes off the grid.
+///
+/// Only steps between neighbours that come of two pixels of the small picture count: a smooth enlargement is
+/// steepest there, on the grid and off it.
 pub fn grid(image: &Image, scale: usize) -> Result<Option<f64>> {
     let (y, width, height) = luma(image)?;
-    let pitch = 8 * scale.max(1);
+    let scale = scale.max(1);
     // Sum and count on the grid and off it.
     let mut sums = [[0.0f64; 2]; 2];
     let mut add = |at: usize, step: f64| {
-        let place = &mut sums[usize::from(!at.is_multiple_of(pitch))];
-        place[0] += step.abs();
-        place[1] += 1.0;
+        if at.is_multiple_of(scale) {
+            let place = &mut sums[usize::from(!at.is_multiple_of(8 * scale))];
+            place[0] += step.abs();
+            place[1] += 1.0;
+        }
     };
     for row in 0..height {
         for x in 0..width {
