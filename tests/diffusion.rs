@@ -13,6 +13,8 @@ use srk::engine::parameter::Parameter;
 use srk::engine::tape::{Tape, Var};
 use srk::engine::tensor::Tensor;
 use srk::error::Result;
+use srk::models::compact::{Compact, CompactConfig};
+use srk::models::direct::Direct;
 use srk::models::{Geometry, Network};
 use srk::ops::noise::pixel_noise;
 
@@ -320,4 +322,40 @@ fn training_meets_every_noise_level_between_two_steps() {
     // Told the step, a network meets the steps alone.
     let chain = Process::Ddpm { steps: 300, beta, time: TimeInput::Step }.chain();
     assert_eq!(chain.drawn(7, || unreachable!("nothing is drawn")), (chain.marginal(7), 6.0));
+}
+
+/// A network that does not say that it looks at the low resolution alone.
+struct Untold(Direct<Compact>);
+
+impl Network for Untold {
+    fn condition(&self, low: &Tensor, y0: &Tensor) -> Result<Tensor> {
+        self.0.condition(low, y0)
+    }
+    fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {
+        self.0.forward(tape, x, condition, t)
+    }
+    fn parameters(&self) -> &[Parameter] {
+        self.0.parameters()
+    }
+    fn geometry(&self) -> Geometry {
+        self.0.geometry()
+    }
+    fn floats_per_pixel(&self) -> usize {
+        self.0.floats_per_pixel()
+    }
+}
+
+#[test]
+fn a_network_that_sees_the_low_resolution_alone_needs_no_state_for_its_bits() {
+    let config = CompactConfig { channels: 16, depth: 2, ..CompactConfig::default() };
+    let (low, y0) = (image(3, &[1, 7, 9, 3]), image(4, &[1, 28, 36, 3]));
+    let noise = PixelNoise::new(&Device::Cpu, 5, &[[0, 0]]).unwrap();
+    let pixels = |network: &dyn Network| {
+        let seen = shared(&low);
+        sample(network, &Diffusion::direct(), seen, &y0, &noise, 1, &mut |_| Ok(())).unwrap()
+    };
+    let told = Compact::network(&config, 8);
+    assert!(told.sees_low_alone());
+    let plain = Untold(Compact::network(&config, 8));
+    assert_eq!(pixels(&told).cpu::<f32>().unwrap(), pixels(&plain).cpu::<f32>().unwrap());
 }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::pixel_noise::PixelNoise;
 use super::process::{Chain, Enlarge, Family, Marginal, Prediction, Process};
-use crate::engine::device::{Device, Real};
-use crate::engine::rng::{Purpose, Sequence, Stream};
+use crate::engine::device::{DType, Device, Real};
+use crate::engine::rng::Sequence;
 use crate::engine::tape::{Stop, Tape};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
-use crate::ops::noise::{self, Period};
 use crate::ops::q_sample::q_sample;
 use crate::ops::sampler_step::{Factors, StepFactors, combine, sampler_step};
 
@@ -63,6 +63,12 @@ fn is_zero(v: &f64) -> bool {
 }
 
 impl Diffusion {
+    /// Whether the network makes the pixels of the image in one call, so that those that look at the low resolution
+    /// alone ([`Network::sees_low_alone`]) need no state and no enlargement.
+    pub fn is_direct(&self) -> bool {
+        self.process == (Process::Direct {}) && self.space == Space::Pixel
+    }
+
     /// That of networks which enlarge in one call.
     pub fn direct() -> Self {
         Self {
@@ -308,51 +314,6 @@ pub fn respaced(trained: usize, n: usize) -> Vec<usize> {
     (0..n).map(|k| trained - k * trained / n).collect()
 }
 
-/// Noise that is a function of seed, draw and absolute output pixel: tiles of one image draw what the
-/// whole image would.
-#[derive(Debug)]
-pub struct PixelNoise {
-    seed: u64,
-    origins: Tensor,
-    period: Option<Period>,
-}
-
-impl PixelNoise {
-    /// The noise of the image with `seed`, on `device`; `places` are row and column of the first pixel
-    /// of every batch entry in the whole output.
-    ///
-    /// # Errors
-    /// If a place is beyond 2^24 or the memory of a GPU is full.
-    pub fn new(device: &Device, seed: u64, places: &[[usize; 2]]) -> Result<Self> {
-        Ok(Self { seed, origins: noise::origins(device, places)?, period: None })
-    }
-
-    /// The same, which begins again by `period`; a graph cannot record it.
-    #[must_use]
-    pub fn repeating(self, period: Option<Period>) -> Self {
-        Self { period, ..self }
-    }
-
-    /// The same of other places, as many as before.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn move_to(&mut self, places: &[[usize; 2]]) -> Result<()> {
-        let moved = noise::origins(&Device::Cpu, places)?;
-        self.origins.write(moved.cpu()?)
-    }
-
-    /// The numbers of draw `k` of the chain; 0 starts it.
-    pub const fn draw(&self, k: usize) -> noise::Noise<'_> {
-        noise::Noise::Pixels(noise::PixelNoise {
-            stream: Stream::new(self.seed, Purpose::Sampling, k as u64),
-            origins: Some(&self.origins),
-            later: None,
-            period: self.period,
-        })
-    }
-}
-
 /// Where a walk is, told after each call of the network.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
@@ -378,6 +339,8 @@ pub struct Walk {
     first_input: Option<Tensor>,
     /// Whether some input of the network is not the state.
     scaled: bool,
+    /// Whether it is one call from the low resolution to the image.
+    direct: bool,
     /// What ends the walk before its end.
     stop: Option<Stop>,
 }
@@ -425,6 +388,7 @@ impl Walk {
                 1.0 => None,
                 scale => Some(of_images(scale)?),
             },
+            direct: diffusion.is_direct(),
             stop: None,
         })
     }
@@ -476,6 +440,31 @@ impl Walk {
         })
     }
 
+    /// The one call of a network that looks at no state.
+    fn alone(
+        &self,
+        network: &dyn Network,
+        condition: &Arc<Tensor>,
+        on_step: &mut OnStep<'_>,
+    ) -> Result<Tensor> {
+        let mut tape = Tape::inference().until(self.stop.as_ref());
+        let shown = tape.input(Arc::clone(condition));
+        let output = network.forward(&mut tape, &shown, &shown, &self.steps[0].time)?;
+        drop(shown);
+        let mut x = tape.clamp(&output, -1.0, 1.0)?.into_tensor()?;
+        drop((output, tape));
+        if x.dtype() != DType::F32 {
+            x = x.cast(DType::F32)?;
+        }
+        on_step(0, &mut x, &mut |x0_hat, x| {
+            if let Some(x0_hat) = x0_hat {
+                *x0_hat = x.try_clone()?;
+            }
+            Ok(())
+        })?;
+        Ok(x)
+    }
+
     /// The walk; `on_step` is given the number of the step, the state, and what takes it one step on and
     /// writes the predicted clean image where that is wanted.
     fn walk(
@@ -484,8 +473,11 @@ impl Walk {
         condition: &Arc<Tensor>,
         y0: &Tensor,
         noise: &PixelNoise,
-        on_step: &mut dyn FnMut(usize, &mut Tensor, &mut TakeStep<'_>) -> Result<()>,
+        on_step: &mut OnStep<'_>,
     ) -> Result<Tensor> {
+        if self.direct && network.sees_low_alone() {
+            return self.alone(network, condition, on_step);
+        }
         let mut x = Tensor::empty_as(y0, y0.shape())?;
         q_sample(&self.start, [y0, y0], &noise.draw(0), &mut x, None)?;
         // The state itself is the input where the network wants it neither scaled nor narrowed.
@@ -529,6 +521,9 @@ impl Walk {
         Ok(x)
     }
 }
+
+/// What is done with each step of a walk.
+type OnStep<'a> = dyn FnMut(usize, &mut Tensor, &mut TakeStep<'_>) -> Result<()> + 'a;
 
 /// Takes a state one step on, and writes the predicted clean image where it is wanted.
 type TakeStep<'a> = dyn FnMut(Option<&mut Tensor>, &mut Tensor) -> Result<()> + 'a;

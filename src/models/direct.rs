@@ -64,6 +64,10 @@ impl<L: Upscale> Network for Direct<L> {
         low.try_clone()
     }
 
+    fn sees_low_alone(&self) -> bool {
+        true
+    }
+
     /// The image of `condition`, the low-resolution one; state and step play no part.
     fn forward(&self, tape: &mut Tape, _x: &Var, condition: &Var, _t: &Tensor) -> Result<Var> {
         let low = tape.to_unit(condition)?;

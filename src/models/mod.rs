@@ -278,6 +278,11 @@ pub trait Network: Send + Sync {
     /// `low` is the low-resolution image `[N, h, w, C]`, `y0` its enlargement `[N, H, W, C]`.
     fn condition(&self, low: &Tensor, y0: &Tensor) -> Result<Tensor>;
 
+    /// Whether the network looks at the low-resolution images alone: at no state, step or enlargement.
+    fn sees_low_alone(&self) -> bool {
+        false
+    }
+
     /// Whether the network can be told how damaged its input is.
     fn takes_damage(&self) -> bool {
         false

@@ -96,6 +96,15 @@ impl Conv2d {
         tape.conv2d_leaky(x, &weight, bias.as_ref(), slope, self.op)
     }
 
+    /// The layer's output for `maps` side by side, then leaky ReLU of this slope left of 0 (1 is none), for
+    /// inference; the CPU reads the maps where they lie.
+    pub fn forward_joined(&self, tape: &mut Tape, maps: &[Var], slope: f64) -> Result<Var> {
+        let weight = tape.parameter(&self.weight);
+        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        let maps: Vec<&Var> = maps.iter().collect();
+        tape.conv2d_joined(&maps, &weight, bias.as_ref(), slope, self.op)
+    }
+
     /// The layer's output, then parametric ReLU.
     pub fn forward_prelu(&self, tape: &mut Tape, x: &Var, unit: &Prelu) -> Result<Var> {
         if tape.is_training() {

@@ -65,12 +65,22 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cpu {
-    use crate::engine::device::Real;
-    use crate::ops::parallel::{zip2, zip3};
+    use rayon::prelude::*;
 
-    pub(super) fn forward<T: Real>(x: &[T], y: &mut [T]) {
-        let one = T::from_f64(1.0);
-        zip2(y, x, |y, &x| *y = one / (one + (-x).exp()));
+    use crate::engine::device::Real;
+    use crate::ops::parallel::{CHUNK, zip3};
+    use crate::ops::simd::{Lane, multiversion};
+
+    pub(super) fn forward<T: Lane>(x: &[T], y: &mut [T]) {
+        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| sigmoid(x, y));
+    }
+
+    multiversion! {
+        fn sigmoid<T, FMA>(x: &[T], y: &mut [T]) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = x.sigmoid::<FMA>();
+            }
+        }
     }
 
     pub(super) fn backward<T: Real>(y: &[T], dy: &[T], dx: &mut [T]) {

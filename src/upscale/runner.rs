@@ -4,7 +4,7 @@ use crate::diffusion::process::Enlarge;
 use crate::diffusion::sampler::{PixelNoise, Walk, condition};
 use crate::diffusion::system::System;
 use crate::engine::cuda::Graph;
-use crate::engine::device::Device;
+use crate::engine::device::{DType, Device};
 use crate::engine::pool::Beside;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use super::Plan;
 /// What the network is to see of some tiles of one size.
 pub(super) struct Inputs {
     pub(super) tiles: Vec<Tile>,
-    /// `[N, h, w, C]` and its enlargement `[N, H, W, C]`, in [-1, 1].
+    /// `[N, h, w, C]` and its enlargement `[N, H, W, C]`, in [-1, 1]; no enlargement where nothing looks at it.
     low: Vec<f32>,
     y0: Vec<f32>,
     /// The enlargement `[N, H, W, 3]` in [0, 1], where the network computes luma alone.
@@ -50,11 +50,17 @@ impl Inputs {
         let beside =
             Beside::new(tiles.len() * Self::floats(first, scale, channels) * size_of::<f32>());
         let (mut low, mut y0, mut places) = (vec![], vec![], vec![]);
+        let direct = system.config.diffusion.is_direct() && system.network.sees_low_alone();
+        let alone = direct && channels == 3;
         for tile in &tiles {
             let high = tile.padded.scaled(scale);
-            let (enlarged, lows) = enlarged(image, plan, system, tile.padded)?;
-            join(&mut y0, enlarged);
-            join(&mut low, lows);
+            if alone {
+                join(&mut low, padded_region(image, tile.padded)?);
+            } else {
+                let (enlarged, lows) = enlarged(image, plan, system, tile.padded)?;
+                join(&mut y0, enlarged);
+                join(&mut low, lows);
+            }
             places.push([high.y / factor, high.x / factor]);
         }
         let mut colors = None;
@@ -151,14 +157,19 @@ impl<'a> Runner<'a> {
         let mut batch = match before.filter(|b| b.low.shape() == low) {
             Some(mut batch) => {
                 batch.low.write(&inputs.low)?;
-                batch.y0.write(&inputs.y0)?;
+                if !inputs.y0.is_empty() {
+                    batch.y0.write(&inputs.y0)?;
+                }
                 batch.noise.move_to(&inputs.places)?;
                 batch
             }
             None => Batch {
                 walk: Walk::new(&self.system.config.diffusion, low[0], self.steps, &device)?,
                 low: Tensor::from_slice_on(&device, &inputs.low, &low)?,
-                y0: Tensor::from_slice_on(&device, &inputs.y0, &high)?,
+                y0: match &inputs.y0[..] {
+                    [] => Tensor::zeros_on(&device, DType::F32, &[0])?,
+                    y0 => Tensor::from_slice_on(&device, y0, &high)?,
+                },
                 told: inputs.told(&device)?,
                 noise: PixelNoise::new(&device, self.seed, &inputs.places)?.repeating(self.period),
                 runs: 0,

@@ -9,6 +9,7 @@
 //! What follows from the layers is computed once (`plan`): the factor, how wide a border the network eats, so
 //! that the result has exactly `scale` times the image's size; how far an output sees, so that tiles are exact;
 //! and the floats alive at the peak. A value is dropped after the last layer that reads it.
+mod fuse;
 mod layer;
 mod plan;
 mod run;
@@ -137,7 +138,7 @@ impl Graph {
     /// # Errors
     /// If the layers do not fit together or `x`, or memory is full.
     pub fn raw(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
-        run::layers(&self.config.layers, &self.plan()?.last_use, &self.weights, tape, x)
+        run::layers(&self.config.layers, self.plan()?, &self.weights, tape, x)
     }
 
     /// The image `[N, s h, s w, C]` of `low` `[N, h, w, C]`, both in the range of the network.
@@ -176,6 +177,10 @@ impl Graph {
 impl Network for Graph {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
+    }
+
+    fn sees_low_alone(&self) -> bool {
+        true
     }
 
     /// The image of `condition`, the low-resolution one; state and step play no part.

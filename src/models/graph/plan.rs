@@ -2,6 +2,7 @@
 //!
 //! A side of a value is `rate k m + rest` pixels for an image of `k m` pixels, where m makes every rate times m a
 //! whole number. The border of the image is as wide as makes the rest of the result 0.
+use super::fuse::{Step, last_reads, steps};
 use super::layer::{Kind, Layer, Window};
 
 /// Sides that a graph may multiply or divide by, border that it may eat, layers it may have.
@@ -26,7 +27,9 @@ pub(super) struct Plan {
     pub(super) near: usize,
     /// The finest grid that a layer computes on, in pixels of the image, is one over this; the coarsest is this.
     pub(super) coarsest: usize,
-    /// For each value the last layer that reads it; none if that is the result.
+    /// What inference does when it is a layer's turn.
+    pub(super) steps: Vec<Step>,
+    /// For each value the last step that reads it; none if that is the result.
     pub(super) last_use: Vec<Option<usize>>,
     /// Floats alive at the peak, for each pixel of the image.
     pub(super) floats: f64,
@@ -77,7 +80,8 @@ impl Plan {
             return Err(format!("it cuts {before} pixels off the left, {total} from both sides"));
         }
         let near = to_pixels(view.left.max(view.right).max(0.0).ceil())?;
-        let last_use = last_uses(layers);
+        let map = |v: usize| matches!(shapes[v], Shape::Map { .. });
+        let steps = steps(layers, |a, b| map(a) && shapes[a] == shapes[b]);
         let coarsest = shapes.iter().filter_map(|s| s.rate()).map(|r| r.under.div_ceil(r.over));
         Ok(Self {
             scale: rate.over,
@@ -86,8 +90,9 @@ impl Plan {
             reach: (!view.whole).then_some(near),
             near,
             coarsest: coarsest.max().unwrap_or(1),
-            floats: floats(layers, &shapes, &last_use),
-            last_use,
+            floats: floats(layers, &shapes, &last_uses(layers)),
+            last_use: last_reads(&steps),
+            steps,
         })
     }
 }

@@ -2,7 +2,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::fuse::Does;
 use super::layer::{Activation, Kind, Layer, Window};
+use super::plan::Plan;
 use crate::engine::device::Device;
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::tape::{Tape, Var};
@@ -125,29 +127,60 @@ fn sizes(kind: &Kind) -> [Option<(Layout, Vec<usize>)>; 2] {
     }
 }
 
-/// Runs `layers` on `x`; a value is dropped after the layer of `last_use`.
+/// Runs `layers` on `x`, in the steps of `plan` unless gradients are wanted; a value is dropped after its last use.
 pub(super) fn layers(
     layers: &[Layer],
-    last_use: &[Option<usize>],
+    plan: &Plan,
     weights: &Weights,
     tape: &mut Tape,
     x: &Var,
 ) -> Result<Var> {
     let images = x.value().nhwc("graph")?[0];
+    let training = tape.is_training();
     let mut values: Vec<Option<Var>> = vec![Some(x.clone())];
-    for (i, layer) in layers.iter().enumerate() {
-        let read: Vec<Var> = layer.from.iter().filter_map(|&v| values[v].clone()).collect();
-        for &v in &layer.from {
-            if last_use[v] == Some(i) {
-                values[v] = None;
-            }
+    for (i, (layer, step)) in layers.iter().zip(&plan.steps).enumerate() {
+        let (does, reads) = match training {
+            true => (&Does::Layer, &layer.from),
+            false => (&step.does, &step.reads),
+        };
+        let read: Vec<Var> = reads.iter().filter_map(|&v| values[v].clone()).collect();
+        for &v in reads.iter().filter(|&&v| !training && plan.last_use[v] == Some(i)) {
+            values[v] = None;
         }
         let run = Run { weights, parameters: &weights.of[i], images };
-        values.push(Some(run.layer(tape, &layer.kind, read)?));
+        values.push(match *does {
+            Does::Nothing => None,
+            Does::Layer => Some(run.layer(tape, &layer.kind, read)?),
+            Does::Attention => Some(tape.parameter_free_attention(&read[0], &read[1])?),
+            Does::Convolution { layer: of } => {
+                let unit = Unit::of(&layer.kind, weights.of[i][0].as_ref());
+                let run = Run { weights, parameters: &weights.of[of], images };
+                Some(run.convolution(tape, &layers[of].kind, &read, unit)?)
+            }
+        });
     }
     match values.pop().flatten() {
         Some(y) => Ok(y),
-        None => unreachable!("a plan has layers"),
+        None => unreachable!("a plan has layers, of which nothing takes in the last"),
+    }
+}
+
+/// What follows a convolution.
+enum Unit<'a> {
+    Prelu(&'a Parameter),
+    Activation(Activation),
+}
+
+impl<'a> Unit<'a> {
+    /// Of the layer that a convolution ends with, and its slopes.
+    const fn of(kind: &Kind, slopes: Option<&'a Parameter>) -> Self {
+        match (kind, slopes) {
+            (Kind::Prelu { .. }, Some(slopes)) => Self::Prelu(slopes),
+            (Kind::Convolution(Window { activation, .. }) | Kind::Activation { activation }, _) => {
+                Self::Activation(*activation)
+            }
+            _ => Self::Activation(Activation::None),
+        }
     }
 }
 
@@ -161,7 +194,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn layer(&self, tape: &mut Tape, kind: &Kind, read: Vec<Var>) -> Result<Var> {
         match *kind {
-            Kind::Convolution(window) => self.convolution(tape, window, &read[0]),
+            Kind::Convolution(_) => self.convolution(tape, kind, &read, Unit::of(kind, None)),
             Kind::Deconvolution(Window { stride, pad, activation, .. }) => {
                 let (weight, bias) = self.parameters(tape);
                 let op = ConvTranspose2d::new(stride, pad);
@@ -231,32 +264,53 @@ impl Run<'_> {
         (tape.parameter(weight), bias.as_ref().map(|b| tape.parameter(b)))
     }
 
-    fn convolution(&self, tape: &mut Tape, window: Window, x: &Var) -> Result<Var> {
-        let (weight, bias) = self.parameters(tape);
-        let Window { channels, kernel, stride, pad, activation, .. } = window;
+    /// The convolution `kind` of the maps `read`, and what follows it, in one pass where there is one for both.
+    fn convolution(
+        &self,
+        tape: &mut Tape,
+        kind: &Kind,
+        read: &[Var],
+        unit: Unit<'_>,
+    ) -> Result<Var> {
+        let &Kind::Convolution(Window { channels, kernel, stride, pad, .. }) = kind else {
+            unreachable!("a step names a convolution")
+        };
+        let (x, (weight, bias)) = (&read[0], self.parameters(tape));
         // The CPU is several times faster at convolutions that keep the size.
         let wide = channels[0].max(channels[1]) >= 16;
         let eats = kernel == 3 && stride == 1 && pad == 0 && wide;
         let keeps = eats && x.value().device() == Device::Cpu;
-        let pad = if keeps { 1 } else { pad };
-        let op = Conv2d { stride, pad, relu: activation == Activation::Relu };
-        let fused = activation == Activation::Silu && !tape.is_training();
-        let mut y = match fused {
-            true => {
-                let activation = conv2d::Activation::Silu;
-                let then = Then { bias: bias.as_ref(), activation, ..Then::default() };
-                tape.conv2d_fused(x, &weight, op, then)?
+        let op = Conv2d { stride, pad: if keeps { 1 } else { pad }, relu: false };
+        let (w, b) = (&weight, bias.as_ref());
+        let parts: Vec<&Var> = read.iter().collect();
+        let (mut y, left) = match (unit, read.len()) {
+            (Unit::Activation(Activation::LeakyRelu(slope)), 2..) => {
+                (tape.conv2d_joined(&parts, w, b, slope, op)?, Activation::None)
             }
-            false => tape.conv2d(x, &weight, bias.as_ref(), op)?,
+            (Unit::Activation(left), 2..) => (tape.conv2d_joined(&parts, w, b, 1.0, op)?, left),
+            (Unit::Prelu(slopes), parts_read) => {
+                let slopes = tape.parameter(slopes);
+                let all = if parts_read > 1 { tape.concat(&parts)? } else { x.clone() };
+                (tape.conv2d_prelu(&all, w, b, &slopes, op)?, Activation::None)
+            }
+            (Unit::Activation(Activation::LeakyRelu(slope)), _) if !tape.is_training() => {
+                (tape.conv2d_leaky(x, w, b, slope, op)?, Activation::None)
+            }
+            (Unit::Activation(Activation::Relu), _) => {
+                (tape.conv2d(x, w, b, op.relu())?, Activation::None)
+            }
+            (Unit::Activation(Activation::Silu), _) if !tape.is_training() => {
+                let then =
+                    Then { bias: b, activation: conv2d::Activation::Silu, ..Then::default() };
+                (tape.conv2d_fused(x, w, op, then)?, Activation::None)
+            }
+            (Unit::Activation(left), _) => (tape.conv2d(x, w, b, op)?, left),
         };
         if keeps {
             let [_, h, w, _] = y.value().nhwc("conv2d")?;
             y = self.weights.part(tape, &y, 1, [h.saturating_sub(2), w.saturating_sub(2)])?;
         }
-        match fused || op.relu {
-            true => Ok(y),
-            false => activate(tape, y, activation),
-        }
+        activate(tape, y, left)
     }
 
     /// Maps first, so that vectors are spread over one that is there.

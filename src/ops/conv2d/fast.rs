@@ -11,15 +11,16 @@ use rayon::prelude::*;
 
 use super::Dims;
 use super::finish::{After, Finish};
+use super::packed::{AT_0, AT_FAR, AT_NEAR, Packed};
 use super::simd::{self, CB, FAR, FAR2, NEAR, NEAR2};
 use crate::ops::simd::{Level, level as simd_level};
 
 /// One instruction set: the tiles of [`simd`] and their width.
 pub(super) struct Kernels {
-    ocb: usize,
+    pub(super) ocb: usize,
     product: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
     outer: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
-    input: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
+    input: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize, usize),
     gradient: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
     output: Output,
 }
@@ -94,20 +95,13 @@ fn wanted_blocks(d: &Dims) -> (usize, usize) {
     }
 }
 
-/// Transformed weights, see [`simd`] for their layout.
-pub(super) struct Packed {
-    u: Vec<f32>,
-    inputs: usize,
-    outputs: usize,
-}
-
 thread_local! {
     /// V and M of the block a thread works on; kept, so that no block pays for fresh pages.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
 #[derive(Clone, Copy)]
-struct Shared(*mut f32);
+pub(super) struct Shared(pub(super) *mut f32);
 // SAFETY: threads write disjoint positions of what it points to.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
@@ -115,12 +109,12 @@ unsafe impl Sync for Shared {}
 
 impl Shared {
     /// The pointer; a method, so that closures capture the whole wrapper.
-    const fn get(self) -> *mut f32 {
+    pub(super) const fn get(self) -> *mut f32 {
         self.0
     }
 }
 
-const fn padded(channels: usize) -> usize {
+pub(super) const fn padded(channels: usize) -> usize {
     channels.next_multiple_of(CB)
 }
 
@@ -131,86 +125,6 @@ fn block_len(frequencies: usize, ci: usize, co: usize, positions: usize) -> usiz
     let fit = (CACHE_FLOATS / (frequencies * (ci + co)) / 14 * 14).clamp(14, 112);
     let share = positions.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(14);
     fit.min(share.max(14))
-}
-
-/// Packs `w` `[Co, k, k, Ci]` (k is 1 or 3); with `flipped`, the weights of the input gradient.
-pub(super) fn pack(k: &Kernels, d: &Dims, w: &[f32], flipped: bool) -> Packed {
-    let (inputs, outputs) = if flipped { (d.co, d.ci) } else { (d.ci, d.co) };
-    let (ip, op, taps) = (padded(inputs), padded(outputs), d.kernel);
-    let frequencies = if taps == 3 { 36 } else { 1 };
-    let mut u = vec![0.0; frequencies * ip * op];
-    let shared = Shared(u.as_mut_ptr());
-    let weight = |o: usize, ky: usize, kx: usize, i: usize| match flipped {
-        false => w[((o * taps + ky) * taps + kx) * d.ci + i],
-        true => w[((i * taps + taps - 1 - ky) * taps + taps - 1 - kx) * d.ci + o],
-    };
-    (0..op / CB).into_par_iter().for_each(|ob| {
-        let o0 = ob * CB;
-        let block = o0 / k.ocb * k.ocb;
-        let width = k.ocb.min(op - block);
-        for i in 0..inputs {
-            let mut g = [[[0.0f32; CB]; 3]; 3];
-            for (ky, g) in g.iter_mut().enumerate().take(taps) {
-                for (kx, g) in g.iter_mut().enumerate().take(taps) {
-                    for (lane, g) in g.iter_mut().enumerate().take(outputs - o0.min(outputs)) {
-                        *g = weight(o0 + lane, ky, kx, i);
-                    }
-                }
-            }
-            let at = block * ip + i * width + o0 - block;
-            let store = |xi: usize, v: &[f32; CB]| {
-                // SAFETY: this task alone writes output channels o0..o0 + CB.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(
-                        v.as_ptr(),
-                        shared.get().add(xi * ip * op + at),
-                        CB,
-                    );
-                }
-            };
-            if taps == 1 {
-                store(0, &g[0][0]);
-            } else {
-                transform_weights(&g, store);
-            }
-        }
-    });
-    Packed { u, inputs, outputs }
-}
-
-/// What evaluations at 0, +-`NEAR` and +-`FAR` are multiplied by: one over the products of the point's distances to the
-/// others.
-const AT_0: f32 = 1.0 / (NEAR2 * FAR2);
-const AT_NEAR: f32 = 0.5 / (NEAR2 * (NEAR2 - FAR2));
-const AT_FAR: f32 = 0.5 / (FAR2 * (FAR2 - NEAR2));
-
-/// `G g` along one axis: three taps to six frequencies, for a block of channels.
-fn g_rows(g: [&[f32; CB]; 3]) -> [[f32; CB]; 6] {
-    let mut out = [[0.0; CB]; 6];
-    for l in 0..CB {
-        let (a, b, c) = (g[0][l], g[1][l], g[2][l]);
-        let (even, odd) = ((a + c * NEAR2) * AT_NEAR, b * (NEAR * AT_NEAR));
-        let (even2, odd2) = ((a + c * FAR2) * AT_FAR, b * (FAR * AT_FAR));
-        out[0][l] = a * AT_0;
-        out[1][l] = even + odd;
-        out[2][l] = even - odd;
-        out[3][l] = even2 + odd2;
-        out[4][l] = even2 - odd2;
-        out[5][l] = c;
-    }
-    out
-}
-
-/// `G g G^T`, handed to `store` frequency by frequency.
-fn transform_weights(g: &[[[f32; CB]; 3]; 3], store: impl Fn(usize, &[f32; CB])) {
-    let columns: [[[f32; CB]; 6]; 3] =
-        std::array::from_fn(|kx| g_rows([&g[0][kx], &g[1][kx], &g[2][kx]]));
-    for i in 0..6 {
-        let row = g_rows([&columns[0][i], &columns[1][i], &columns[2][i]]);
-        for (j, v) in row.iter().enumerate() {
-            store(i * 6 + j, v);
-        }
-    }
 }
 
 /// Where a Winograd tile stands: image, first output row and column.
@@ -241,30 +155,37 @@ fn window<const SIZE: usize>(
     }
 }
 
-/// Transforms the windows of `t` tiles from `start` on into `v`.
+/// A map whose channels are some of those that a convolution reads.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) channels: usize,
+}
+
+/// Transforms the windows of `t` tiles from `start` on into the channels of `v` from `first` on, of `all` it has.
 fn transform_inputs(
     k: &Kernels,
     d: &Dims,
-    x: &[f32],
-    channels: usize,
+    Source { x, channels }: Source<'_>,
+    (first, all): (usize, usize),
     (start, t): (usize, usize),
     v: &mut [f32],
     patch: &mut [f32],
 ) {
-    let cp = padded(channels);
+    let (cp, xi) = (padded(channels), all * t);
     for p in 0..t {
         let (n, y, x0) = tile_at(d, start + p);
         let (top, left) = (y as isize - 1, x0 as isize - 1);
         let inside = y > 0 && x0 > 0 && y + 5 <= d.height && x0 + 5 <= d.width;
-        let to = v[p * CB..].as_mut_ptr();
+        let to = v[first * t + p * CB..].as_mut_ptr();
         if inside && cp == channels {
             let from = &x[((n * d.height + y - 1) * d.width + x0 - 1) * cp..];
-            // SAFETY: the whole window lies inside the image; V holds t positions.
-            unsafe { (k.input)(from.as_ptr(), d.width * cp, cp, cp, to, t) };
+            // SAFETY: the whole window lies inside the image; V holds t positions of all channels.
+            unsafe { (k.input)(from.as_ptr(), d.width * cp, cp, cp, to, t, xi) };
         } else {
             window::<6>(d, x, channels, (n, top, left), patch);
-            // SAFETY: the patch is a 6x6 window of cp channels; V holds t positions.
-            unsafe { (k.input)(patch.as_ptr(), 6 * cp, cp, cp, to, t) };
+            // SAFETY: the patch is a 6x6 window of cp channels; V holds t positions of all channels.
+            unsafe { (k.input)(patch.as_ptr(), 6 * cp, cp, cp, to, t, xi) };
         }
     }
 }
@@ -279,25 +200,32 @@ fn with_scratch(floats: usize, body: impl FnOnce(&mut [f32])) {
     });
 }
 
-/// `y = then(conv(x, packed) + bias)`; `x` has `packed.inputs` channels.
+/// `y = then(conv(x, packed) + bias)`; the channels of `x` together are `packed.inputs`, and multiples of [`CB`] but
+/// for the last. Several are for 3x3 kernels.
 pub(super) fn convolve(
     k: &Kernels,
     d: &Dims,
-    x: &[f32],
+    x: &[Source<'_>],
     packed: &Packed,
     bias: Option<&[f32]>,
     then: After<'_, f32>,
     y: &mut [f32],
 ) {
     let finish = Finish::new(bias, then, padded(packed.outputs));
-    if d.kernel == 3 {
-        winograd(k, d, x, packed, &finish, y);
-    } else {
-        pointwise(k, x, packed, &finish, y);
+    match x {
+        [x] if d.kernel == 1 => pointwise(k, x.x, packed, &finish, y),
+        _ => winograd(k, d, x, packed, &finish, y),
     }
 }
 
-fn winograd(k: &Kernels, d: &Dims, x: &[f32], packed: &Packed, finish: &Finish, y: &mut [f32]) {
+fn winograd(
+    k: &Kernels,
+    d: &Dims,
+    x: &[Source<'_>],
+    packed: &Packed,
+    finish: &Finish,
+    y: &mut [f32],
+) {
     let (ip, op) = (padded(packed.inputs), padded(packed.outputs));
     let (top, bottom) = wanted_blocks(d);
     let (skipped, positions) = (top * d.width.div_ceil(4), bottom * d.width.div_ceil(4));
@@ -310,7 +238,11 @@ fn winograd(k: &Kernels, d: &Dims, x: &[f32], packed: &Packed, finish: &Finish, 
             let (v, rest) = scratch.split_at_mut(36 * t * ip);
             let (m, rest) = rest.split_at_mut(36 * t * op);
             let (patch, out) = rest.split_at_mut(36 * ip);
-            transform_inputs(k, d, x, packed.inputs, (start, t), v, patch);
+            let mut first = 0;
+            for &source in x {
+                transform_inputs(k, d, source, (first, ip), (start, t), v, patch);
+                first += padded(source.channels);
+            }
             for xi in 0..36 {
                 let (v, u) = (&v[xi * t * ip..], &packed.u[xi * ip * op..]);
                 let m = &mut m[xi * t * op..];
@@ -455,7 +387,8 @@ fn accumulate(
         while start < range.end {
             let t = block.min(range.end - start);
             if d.kernel == 3 {
-                transform_inputs(k, d, x, d.ci, (start, t), v, patch);
+                let x = Source { x, channels: d.ci };
+                transform_inputs(k, d, x, (0, ip), (start, t), v, patch);
                 transform_gradients(k, d, dy, (start, t), z, dy_patch);
             } else {
                 pack_pixels(&x[start * d.ci..], d.ci, t, v);
@@ -539,6 +472,7 @@ fn g_transposed(v: [f32; 6]) -> [f32; 3] {
 mod tests {
     use super::*;
     use crate::ops::conv2d::general;
+    use crate::ops::conv2d::packed::pack;
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
         (0..len).map(|i| ((i * 7919 + seed * 104_729) % 2001) as f32 / 1000.0 - 1.0).collect()
@@ -577,12 +511,16 @@ mod tests {
                 let label = |what: &str| format!("{level:?} {what} {d:?}");
 
                 let (mut y, mut expected) = (vec![f32::NAN; dy.len()], vec![0.0; dy.len()]);
-                convolve(k, &d, &x, &pack(k, &d, &w, false), Some(&b), After::Nothing, &mut y);
+                let source = Source { x: &x, channels: ci };
+                let packed = pack(k, &d, &w, false);
+                convolve(k, &d, &[source], &packed, Some(&b), After::Nothing, &mut y);
                 general::forward(&d, &x, &w, Some(&b), &mut expected);
                 close(&y, &expected, &label("forward"));
 
                 let (mut dx, mut expected) = (vec![f32::NAN; x.len()], vec![0.0; x.len()]);
-                convolve(k, &d, &dy, &pack(k, &d, &w, true), None, After::Nothing, &mut dx);
+                let source = Source { x: &dy, channels: co };
+                let packed = pack(k, &d, &w, true);
+                convolve(k, &d, &[source], &packed, None, After::Nothing, &mut dx);
                 general::input_gradient(&d, &w, &dy, &mut expected);
                 close(&dx, &expected, &label("input gradient"));
 

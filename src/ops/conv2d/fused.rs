@@ -1,13 +1,15 @@
 //! A convolution and what follows it, written once: for inference.
+use rayon::prelude::*;
+
 use super::cuda::{self, Epilogue};
 use super::{Activation, Conv2d};
-use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
-use crate::ops::parallel;
+use crate::ops::parallel::CHUNK;
+use crate::ops::simd::{Lane, multiversion};
 
 impl Tape {
     /// `activation(conv(x, w) + bias + shift) + residual` in one pass. It has no gradient: models that
@@ -81,7 +83,7 @@ impl Op for FusedConv2d {
 }
 
 /// `y = activation(y + shift) + residual`, for images of `pixels` rows of `channels`.
-fn finish<T: Real>(
+fn finish<T: Lane>(
     pixels: usize,
     channels: usize,
     shift: Option<&[T]>,
@@ -89,19 +91,35 @@ fn finish<T: Real>(
     activation: Activation,
     y: &mut [T],
 ) {
-    let (zero, one) = (T::default(), T::from_f64(1.0));
-    parallel::rows(y, channels, |row, y| {
-        for (c, y) in y.iter_mut().enumerate() {
-            let v = *y + shift.map_or(zero, |s| s[row / pixels * channels + c]);
-            let v = match activation {
-                Activation::None => v,
-                Activation::Relu if v < zero => zero,
-                Activation::Relu => v,
-                Activation::Silu => v / (one + (-v).exp()),
-            };
-            *y = v + residual.map_or(zero, |r| r[row * channels + c]);
+    let rows = (CHUNK / channels.max(1)).max(1);
+    y.par_chunks_mut(rows * channels).enumerate().for_each(|(chunk, y)| {
+        if let Some(shift) = shift {
+            for (row, y) in y.chunks_exact_mut(channels).enumerate() {
+                let image = (chunk * rows + row) / pixels;
+                let shift = &shift[image * channels..][..channels];
+                y.iter_mut().zip(shift).for_each(|(y, &s)| *y = *y + s);
+            }
+        }
+        match activation {
+            Activation::None => {}
+            Activation::Relu => {
+                y.iter_mut().filter(|v| **v < T::default()).for_each(|v| *v = T::default())
+            }
+            Activation::Silu => silu(y),
+        }
+        if let Some(residual) = residual {
+            let residual = &residual[chunk * rows * channels..][..y.len()];
+            y.iter_mut().zip(residual).for_each(|(y, &r)| *y = *y + r);
         }
     });
+}
+
+multiversion! {
+    fn silu<T, FMA>(y: &mut [T]) {
+        for y in y {
+            *y = *y * y.sigmoid::<FMA>();
+        }
+    }
 }
 
 /// Every part alone and all together.

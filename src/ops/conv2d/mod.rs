@@ -17,10 +17,13 @@ mod engines;
 mod finish;
 mod fused;
 pub(in crate::ops) mod general;
+mod joined;
 mod sloped;
 
 #[cfg(target_arch = "x86_64")]
 mod fast;
+#[cfg(target_arch = "x86_64")]
+mod packed;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 
@@ -70,8 +73,17 @@ impl Conv2d {
     }
 
     fn dims(&self, x: &Tensor, w: &Tensor) -> Result<Dims> {
+        self.dims_of(x.nhwc("conv2d")?, x, w)
+    }
+
+    /// The sizes for maps `[batch, height, width, ci]`, of which `x` is the first.
+    fn dims_of(
+        &self,
+        [batch, height, width, ci]: [usize; 4],
+        x: &Tensor,
+        w: &Tensor,
+    ) -> Result<Dims> {
         const OP: &str = "conv2d";
-        let [batch, height, width, ci] = x.nhwc(OP)?;
         let [co, kernel, kernel_w, w_ci] = w.nhwc(OP)?;
         if kernel != kernel_w || w_ci != ci {
             return Err(Error::shape(OP, format!("weight [Co, k, k, {ci}]"), w.shape()));
@@ -295,10 +307,15 @@ pub fn cases() -> Vec<OpCase> {
     ];
     cases.extend(fused::cases());
     cases.extend(sloped::cases());
+    cases.extend(joined::cases());
     cases
 }
 
 mod cpu {
+    #[cfg(target_arch = "x86_64")]
+    use super::fast::{Source, convolve};
+    #[cfg(target_arch = "x86_64")]
+    use super::packed::pack;
     use super::{After, DType, Dims, Real, general};
     use crate::ops::parallel;
 
@@ -313,13 +330,14 @@ mod cpu {
         #[cfg(target_arch = "x86_64")]
         if let Some(k) = fast_path::<T>(d) {
             let (x, w, y) = (as_f32(x), as_f32(w), as_f32_mut(y));
-            let packed = super::fast::pack(k, d, w, false);
+            let packed = pack(k, d, w, false);
+            let x = [Source { x, channels: d.ci }];
             let then = match then {
                 After::Nothing => After::Nothing,
                 After::Relu => After::Relu,
                 After::Slopes(slopes) => After::Slopes(as_f32(slopes)),
             };
-            return super::fast::convolve(k, d, x, &packed, bias.map(as_f32), then, y);
+            return convolve(k, d, &x, &packed, bias.map(as_f32), then, y);
         }
         general::forward(d, x, w, bias, y);
         let zero = T::default();
@@ -334,12 +352,38 @@ mod cpu {
         }
     }
 
+    /// Of maps and their channels, side by side, times a slope where it is not positive, if there is one; whether
+    /// there is a way to do it.
+    pub(super) fn forward_parts(
+        d: &Dims,
+        slopes: &[f32],
+        parts: &[(&[f32], usize)],
+        w: &[f32],
+        bias: Option<&[f32]>,
+        y: &mut [f32],
+    ) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let whole = |&(_, channels): &(_, usize)| channels.is_multiple_of(super::simd::CB);
+            let fits = d.kernel == 3 && parts.iter().rev().skip(1).all(whole);
+            if let (true, Some(k)) = (fits, fast_path::<f32>(d)) {
+                let source = |&(x, channels)| Source { x, channels };
+                let x: Vec<Source<'_>> = parts.iter().map(source).collect();
+                let then = if slopes.is_empty() { After::Nothing } else { After::Slopes(slopes) };
+                convolve(k, d, &x, &pack(k, d, w, false), bias, then, y);
+                return true;
+            }
+        }
+        let _ = (d, slopes, parts, w, bias, y);
+        false
+    }
+
     pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
         #[cfg(target_arch = "x86_64")]
         if let Some(k) = fast_path::<T>(d) {
-            let packed = super::fast::pack(k, d, as_f32(w), true);
-            let dx = as_f32_mut(dx);
-            return super::fast::convolve(k, d, as_f32(dy), &packed, None, After::Nothing, dx);
+            let packed = pack(k, d, as_f32(w), true);
+            let dy = [Source { x: as_f32(dy), channels: d.co }];
+            return convolve(k, d, &dy, &packed, None, After::Nothing, as_f32_mut(dx));
         }
         general::input_gradient(d, w, dy, dx);
     }

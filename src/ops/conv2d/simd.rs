@@ -228,12 +228,12 @@ macro_rules! isa {
             ///
             /// # Safety
             /// `x` is readable at `[6][row / c][c]` for `c` channels, a multiple of CB; `v` is the
-            /// position's first element of `[36][c / CB][t_stride][CB]`.
+            /// position's first element of `[36][c / CB][t_stride][CB]` with `xi` elements a frequency.
             #[target_feature(enable = $feat)]
             pub(in super::super) unsafe fn input(
                 x: *const f32, row: usize, pixel: usize, c: usize, v: *mut f32, t_stride: usize,
+                xi: usize,
             ) {
-                let xi = c * t_stride;
                 for cc in (0..c).step_by(LANES) {
                     let mut t = [[$zero(); 6]; 6];
                     for j in 0..6 {

@@ -40,9 +40,9 @@ impl Tape {
 
 /// Inputs are x, w, slopes unless there is one number for all, and perhaps a bias.
 #[derive(Clone, Copy, Debug)]
-struct SlopedConv2d {
-    conv: Conv2d,
-    slope: Option<f64>,
+pub(super) struct SlopedConv2d {
+    pub(super) conv: Conv2d,
+    pub(super) slope: Option<f64>,
 }
 
 impl Op for SlopedConv2d {
