@@ -2,7 +2,7 @@
 //!
 //! To add a network, add an entry to [`KNOWN`]: its kind as in `[model]`, some keys that no other has (the
 //! widest layer among them, so that a file cannot ask for more memory than it is long), how its sizes
-//! follow from shapes, and a narrow version, which `tests/import.rs` takes through the whole import.
+//! follow from shapes, and a narrow version, which `tests/suite/import.rs` takes through the whole import.
 use std::collections::BTreeMap;
 
 use super::{resshift, upscalers};
