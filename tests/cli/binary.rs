@@ -1,91 +1,12 @@
 //! The binary as its users meet it: results, bad input, exit codes, and nothing left behind.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
-use image::{DynamicImage, ImageBuffer, Luma, LumaA, Rgb};
-use tempfile::TempDir;
+use crate::common::command::{Bench, Run, size};
 
-/// A folder of its own for each test, and the binary run in it.
-struct Bench {
-    folder: TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self { folder: TempDir::new().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// A picture with edges and gradients.
-    fn photo(&self, name: &str, width: u32, height: u32) -> PathBuf {
-        let pixel = |x: u32, y: u32| {
-            let v = if (x / 5 + y / 7).is_multiple_of(2) { 60 } else { 200 };
-            Rgb([v, (x * 255 / width) as u8, (y * 255 / height) as u8])
-        };
-        let path = self.path(name);
-        ImageBuffer::from_fn(width, height, pixel).save(&path).unwrap();
-        path
-    }
-
-    fn srk(&self, arguments: &[&str]) -> Run {
-        let output = Command::new(env!("CARGO_BIN_EXE_srk"))
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .output()
-            .unwrap();
-        Run::of(output)
-    }
-
-    /// The names in the folder, hidden ones too.
-    fn files(&self) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.folder.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn of(output: Output) -> Self {
-        Self {
-            code: output.status.code().expect("srk was not killed by a signal"),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    fn worked(self) -> Self {
-        assert_eq!(self.code, 0, "{}", self.err);
-        self
-    }
-
-    /// One error with this exit code that says all of `words`; no panic.
-    fn failed(self, code: i32, words: &[&str]) {
-        assert_eq!(self.code, code, "{}", self.err);
-        assert!(!self.err.contains("panicked"), "{}", self.err);
-        for word in words {
-            assert!(self.err.contains(word), "\"{word}\" is not in: {}", self.err);
-        }
-        assert_eq!(self.err.matches("error:").count(), 1, "{}", self.err);
-    }
-}
-
-fn size(path: &Path) -> (u32, u32) {
-    image::image_dimensions(path).unwrap()
-}
+use image::{DynamicImage, ImageBuffer, Luma, LumaA};
 
 #[test]
 fn upscales_four_times() {
@@ -133,7 +54,8 @@ fn formats_depth_gray_and_alpha_survive() {
     alpha.save(b.path("alpha16.png")).unwrap();
     b.srk(&["upscale", "alpha16.png", "alpha_out.png", "--steps", "1"]).worked();
     assert!(matches!(image::open(b.path("alpha_out.png")).unwrap(), DynamicImage::ImageLumaA16(_)));
-    b.srk(&["upscale", "alpha16.png", "alpha.jpg"]).failed(1, &["transparency", "--alpha drop"]);
+    b.srk(&["upscale", "alpha16.png", "alpha.jpg"])
+        .failed_once(1, &["transparency", "--alpha drop"]);
 }
 
 #[test]
@@ -156,7 +78,7 @@ fn a_very_wide_picture_runs_in_tiles() {
     b.photo("wide.png", 60_000, 2);
     b.srk(&["upscale", "wide.png", "out.png", "--steps", "1", "--ram", "100M"]).worked();
     assert_eq!(size(&b.path("out.png")), (240_000, 8));
-    b.srk(&["upscale", "wide.png", "out.jpg", "--steps", "1"]).failed(1, &["65535"]);
+    b.srk(&["upscale", "wide.png", "out.jpg", "--steps", "1"]).failed_once(1, &["65535"]);
 }
 
 #[test]
@@ -179,7 +101,7 @@ fn several_pictures_go_into_a_folder() {
     assert_eq!((&error["event"], &error["code"]), (&"error".into(), &"some_failed".into()));
     let again = ["upscale", "a.png", "b.jpg", "-o", "big", "--skip-existing", "--steps", "1"];
     b.srk(&again).worked();
-    b.srk(&again[..5]).failed(2, &["exists", "--overwrite"]);
+    b.srk(&again[..5]).failed_once(2, &["exists", "--overwrite"]);
 }
 
 #[test]
@@ -197,10 +119,10 @@ fn bad_pictures_get_one_clear_error() {
         ("cut.png", vec!["cut.png"]),
         ("empty.png", vec!["empty.png", "empty"]),
     ] {
-        b.srk(&["upscale", name, "out.png"]).failed(1, &words);
+        b.srk(&["upscale", name, "out.png"]).failed_once(1, &words);
     }
-    b.srk(&["upscale", "folder", "out.png"]).failed(2, &["out.png is one file", "-o out/"]);
-    b.srk(&["upscale", "folder", "-o", "out/"]).failed(1, &["folder holds no image"]);
+    b.srk(&["upscale", "folder", "out.png"]).failed_once(2, &["out.png is one file", "-o out/"]);
+    b.srk(&["upscale", "folder", "-o", "out/"]).failed_once(1, &["folder holds no image"]);
     assert_eq!(b.files(), before, "a failure left something behind");
 }
 
@@ -214,7 +136,7 @@ fn an_animation_is_refused() {
         encoder.encode_frame(image::Frame::new(frame)).unwrap();
     }
     drop(encoder);
-    b.srk(&["upscale", "moving.gif", "out.png"]).failed(1, &["moving.gif", "frame"]);
+    b.srk(&["upscale", "moving.gif", "out.png"]).failed_once(1, &["moving.gif", "frame"]);
 }
 
 #[test]
@@ -222,10 +144,11 @@ fn outputs_that_cannot_be_written_lose_nothing() {
     let b = Bench::new();
     let original = fs::read(b.photo("in.png", 16, 16)).unwrap();
     fs::write(b.path("file"), "in the way").unwrap();
-    b.srk(&["upscale", "in.png", "file/out.png", "--steps", "1"]).failed(1, &["file"]);
-    b.srk(&["upscale", "in.png", "in.png", "--overwrite"]).failed(2, &["in.png", "own result"]);
-    b.srk(&["upscale", "in.png", "out.xyz"]).failed(2, &["xyz"]);
-    b.srk(&["upscale", "in.png", "in.png"]).failed(2, &["in.png"]);
+    b.srk(&["upscale", "in.png", "file/out.png", "--steps", "1"]).failed_once(1, &["file"]);
+    b.srk(&["upscale", "in.png", "in.png", "--overwrite"])
+        .failed_once(2, &["in.png", "own result"]);
+    b.srk(&["upscale", "in.png", "out.xyz"]).failed_once(2, &["xyz"]);
+    b.srk(&["upscale", "in.png", "in.png"]).failed_once(2, &["in.png"]);
     assert_eq!(fs::read(b.path("in.png")).unwrap(), original);
     assert_eq!(b.files(), ["file", "in.png"]);
 }
@@ -241,9 +164,8 @@ fn a_full_disk_leaves_the_old_output() {
         "trap '' XFSZ; ulimit -f 16; exec {} upscale in.png out.bmp --overwrite --steps 1",
         env!("CARGO_BIN_EXE_srk")
     );
-    let output =
-        Command::new("sh").args(["-c", &script]).current_dir(b.folder.path()).output().unwrap();
-    Run::of(output).failed(1, &["out.bmp"]);
+    let output = Command::new("sh").args(["-c", &script]).current_dir(b.folder()).output().unwrap();
+    Run::of(output).failed_once(1, &["out.bmp"]);
     assert_eq!(fs::read(b.path("out.bmp")).unwrap(), b"older");
     assert_eq!(b.files(), ["in.png", "out.bmp"]);
 }
@@ -266,8 +188,8 @@ fn bad_arguments_are_usage_errors() {
         assert_eq!(run.code, 2, "{arguments:?}: {}", run.err);
         assert!(!run.err.contains("panicked"), "{}", run.err);
     }
-    b.srk(&["upscale", "in.png", "out.png", "--device", "cuda"]).failed(4, &["GPU"]);
-    b.srk(&["upscale", "in.png", "out.png", "--ram", "1k"]).failed(5, &["memory", "--ram"]);
+    b.srk(&["upscale", "in.png", "out.png", "--device", "cuda"]).failed_once(4, &["GPU"]);
+    b.srk(&["upscale", "in.png", "out.png", "--ram", "1k"]).failed_once(5, &["memory", "--ram"]);
 }
 
 /// A weights file of the binary, to damage.
@@ -315,10 +237,11 @@ fn damaged_models_are_refused() {
     ] {
         let file = format!("{name}.safetensors");
         fs::write(b.path(&file), bytes).unwrap();
-        b.srk(&["upscale", "in.png", "out.png", "-m", &file]).failed(3, &words);
-        b.srk(&["models", "info", &file]).failed(3, &words[..1]);
+        b.srk(&["upscale", "in.png", "out.png", "-m", &file]).failed_once(3, &words);
+        b.srk(&["models", "info", &file]).failed_once(3, &words[..1]);
     }
-    b.srk(&["upscale", "in.png", "out.png", "-m", "nonesuch"]).failed(3, &["nonesuch", "srk-x4"]);
+    b.srk(&["upscale", "in.png", "out.png", "-m", "nonesuch"])
+        .failed_once(3, &["nonesuch", "srk-x4"]);
     assert!(!b.path("out.png").exists());
 }
 
@@ -354,7 +277,7 @@ fn eval_of_several_folders_gives_a_mean_of_each() {
         out.contains(r#""name":"two""#) && out.matches(r#""event":"set""#).count() == 2,
         "{out}"
     );
-    b.srk(&["eval", "--hr", "one", "three"]).failed(1, &["three"]);
+    b.srk(&["eval", "--hr", "one", "three"]).failed_once(1, &["three"]);
 }
 
 #[test]
@@ -376,12 +299,12 @@ fn eval_measures_models_and_pairs() {
     assert!(last["bicubic"]["psnr_y"].as_f64().unwrap() > 0.0, "{last}");
     fs::create_dir(b.path("sr")).unwrap();
     fs::copy(b.path("hr/one.png"), b.path("sr/one_x4.png")).unwrap();
-    b.srk(&["eval", "sr", "hr"]).failed(2, &["two"]);
+    b.srk(&["eval", "sr", "hr"]).failed_once(2, &["two"]);
     fs::remove_file(b.path("hr/two.png")).unwrap();
     let same = b.srk(&["eval", "sr", "hr"]).worked().out;
     assert!(same.contains("inf"), "{same}");
     b.photo("sr/one_x4.png", 10, 10);
-    b.srk(&["eval", "sr", "hr"]).failed(1, &["size"]);
+    b.srk(&["eval", "sr", "hr"]).failed_once(1, &["size"]);
 }
 
 #[test]
@@ -396,7 +319,7 @@ fn a_cmyk_jpeg_is_refused_and_a_gray_one_stays_gray() {
     let frame = bytes.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
     bytes[frame + 9] = 4;
     fs::write(b.path("cmyk.jpg"), bytes).unwrap();
-    b.srk(&["upscale", "cmyk.jpg", "cmyk.png"]).failed(1, &["cmyk.jpg", "CMYK"]);
+    b.srk(&["upscale", "cmyk.jpg", "cmyk.png"]).failed_once(1, &["cmyk.jpg", "CMYK"]);
 }
 
 #[test]
@@ -412,16 +335,16 @@ fn training_refuses_what_it_cannot_use() {
         b.srk(&arguments)
     };
     fs::create_dir(b.path("photos")).unwrap();
-    train(&[]).failed(2, &["photos"]);
+    train(&[]).failed_once(2, &["photos"]);
     for i in 0..3 {
         b.photo(&format!("photos/{i}.png"), 64, 64);
     }
-    train(&["run.steps=-5"]).failed(2, &["run.steps", "-5"]);
-    train(&["data.train.batch=\"many\""]).failed(2, &["data.train.batch"]);
-    train(&["optim.learning_rate=1"]).failed(2, &["learning_rate"]);
+    train(&["run.steps=-5"]).failed_once(2, &["run.steps", "-5"]);
+    train(&["data.train.batch=\"many\""]).failed_once(2, &["data.train.batch"]);
+    train(&["optim.learning_rate=1"]).failed_once(2, &["learning_rate"]);
     fs::write(b.path("wrong.toml"), "[run\nname = 3").unwrap();
-    b.srk(&["train", "wrong.toml"]).failed(2, &["wrong.toml"]);
-    b.srk(&["train", "missing.toml"]).failed(2, &["missing.toml"]);
+    b.srk(&["train", "wrong.toml"]).failed_once(2, &["wrong.toml"]);
+    b.srk(&["train", "missing.toml"]).failed_once(2, &["missing.toml"]);
     assert!(!b.path("runs").exists(), "a refused configuration started a run");
     fs::write(b.path("photos/broken.png"), "no picture").unwrap();
     let run = train(&[]).worked();
@@ -472,7 +395,7 @@ fn the_model_is_chosen_by_what_a_picture_shows() {
     assert_eq!(none["damage"]["told"]["jpeg_quality"], 100.0);
     let said = b.srk(&["upscale", "web.jpg", "7.png", "--steps", "1"]).worked().err;
     assert!(said.contains("JPEG of quality 40") && said.contains("srk-photo-x4"), "{said}");
-    b.srk(&["upscale", "web.jpg", "8.png", "--denoise", "2"]).failed(2, &["auto", "0", "1"]);
+    b.srk(&["upscale", "web.jpg", "8.png", "--denoise", "2"]).failed_once(2, &["auto", "0", "1"]);
     b.srk(&["upscale", "web.jpg", "8.png", "--denoise", "1", "-m", "srk-x4"])
-        .failed(2, &["--denoise", "srk-photo-x4"]);
+        .failed_once(2, &["--denoise", "srk-photo-x4"]);
 }

@@ -4,29 +4,13 @@ use crate::common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
+use common::command::srk;
 use common::training::*;
 use serde_json::Value;
 use srk::data::degrade::{Degrade, shrink};
 use srk::data::folder::Rgb8;
 use srk::imaging::{self, Color, EncodeOptions, Image, Samples};
-
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn srk(folder: &Path, arguments: &[&str]) -> Ended {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
-    let Output { status, stdout, stderr } =
-        command.args(arguments).current_dir(folder).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let ended = Ended { code: status.code().unwrap(), out: text(stdout), err: text(stderr) };
-    assert!(!ended.err.contains("panicked"), "{}", ended.err);
-    ended
-}
 
 fn pixels(path: &Path) -> Rgb8 {
     let image = imaging::read(path).unwrap().to_rgb();

@@ -1,102 +1,11 @@
 //! `srk upscale` with folders and many files: which are taken, what they become, and what a run leaves behind.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stdout)]
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use image::{DynamicImage, ImageBuffer, Luma, Rgb, Rgba};
-use serde_json::Value;
-use tempfile::TempDir;
+use crate::common::command::{Bench, size};
 
-struct Bench(TempDir);
-
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    #[track_caller]
-    fn worked(self) -> Self {
-        assert_eq!(self.code, 0, "{}", self.err);
-        self
-    }
-
-    #[track_caller]
-    fn failed(self, code: i32, words: &[&str]) -> Self {
-        assert_eq!(self.code, code, "{}", self.err);
-        assert!(!self.err.contains("panicked"), "{}", self.err);
-        for word in words {
-            assert!(self.err.contains(word), "\"{word}\" is not in: {}", self.err);
-        }
-        self
-    }
-
-    #[track_caller]
-    fn says(self, word: &str) -> Self {
-        assert!(self.err.contains(word), "\"{word}\" is not in: {}", self.err);
-        self
-    }
-
-    fn events(&self) -> Vec<Value> {
-        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self(TempDir::new().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.path(name).exists()
-    }
-
-    fn photo(&self, name: &str, width: u32, height: u32) -> PathBuf {
-        let pixel = |x: u32, y: u32| {
-            let v = if (x / 5 + y / 7).is_multiple_of(2) { 60 } else { 200 };
-            Rgb([v, (x * 255 / width) as u8, (y * 255 / height) as u8])
-        };
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        ImageBuffer::from_fn(width, height, pixel).save(&path).unwrap();
-        path
-    }
-
-    fn put(&self, name: &str, text: &str) {
-        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    /// `srk upscale` in one step, with variables of the environment.
-    fn with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Run {
-        let output = Command::new(env!("CARGO_BIN_EXE_srk"))
-            .args(["upscale", "--steps", "1"])
-            .args(arguments)
-            .envs(variables.iter().copied())
-            .current_dir(self.0.path())
-            .output()
-            .unwrap();
-        Run {
-            code: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    fn upscale(&self, arguments: &[&str]) -> Run {
-        self.with(&[], arguments)
-    }
-}
-
-fn size(path: &Path) -> (u32, u32) {
-    image::open(path).unwrap().into_rgba8().dimensions()
-}
+use image::{DynamicImage, ImageBuffer, Luma, Rgba};
 
 #[test]
 fn no_picture_of_a_folder_is_passed_over_in_silence() {
@@ -312,7 +221,7 @@ fn colours_and_progress_are_as_asked() {
 fn outputs_that_no_disk_holds_are_refused_before_any_work() {
     let b = Bench::new();
     b.photo("in.png", 20, 15);
-    let df = Command::new("df").args(["-Pk", "."]).current_dir(b.0.path()).output();
+    let df = Command::new("df").args(["-Pk", "."]).current_dir(b.folder()).output();
     let text = String::from_utf8(df.map(|o| o.stdout).unwrap_or_default()).unwrap();
     let free: Option<u64> =
         text.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse().ok());

@@ -1,99 +1,12 @@
 //! What people and scripts expect of the command line: pipes, sizes, names, reports, habits of other programs.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
-use image::{ImageBuffer, Rgb, Rgba};
+use crate::common::command::{Bench, size};
+
+use image::{ImageBuffer, Rgba};
 use serde_json::Value;
-use tempfile::TempDir;
-
-struct Bench(TempDir);
-
-struct Run {
-    code: i32,
-    out: Vec<u8>,
-    err: String,
-}
-
-impl Run {
-    fn worked(self) -> Self {
-        assert_eq!(self.code, 0, "{}", self.err);
-        self
-    }
-
-    #[track_caller]
-    fn failed(self, code: i32, words: &[&str]) -> Self {
-        assert_eq!(self.code, code, "{}", self.err);
-        assert!(!self.err.contains("panicked"), "{}", self.err);
-        for word in words {
-            assert!(self.err.contains(word), "\"{word}\" is not in: {}", self.err);
-        }
-        self
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.out.clone()).unwrap()
-    }
-
-    fn events(&self) -> Vec<Value> {
-        self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self(TempDir::new().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn photo(&self, name: &str, width: u32, height: u32) -> PathBuf {
-        let pixel = |x: u32, y: u32| {
-            let v = if (x / 5 + y / 7).is_multiple_of(2) { 60 } else { 200 };
-            Rgb([v, (x * 255 / width) as u8, (y * 255 / height) as u8])
-        };
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        ImageBuffer::from_fn(width, height, pixel).save(&path).unwrap();
-        path
-    }
-
-    fn run(&self, arguments: &[&str], input: &[u8]) -> Run {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_srk"))
-            .args(arguments)
-            .current_dir(self.0.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // It may end without reading.
-        let _ = child.stdin.take().unwrap().write_all(input);
-        let output = child.wait_with_output().unwrap();
-        Run {
-            code: output.status.code().unwrap(),
-            out: output.stdout,
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    fn srk(&self, arguments: &[&str]) -> Run {
-        self.run(arguments, &[])
-    }
-
-    /// `srk upscale` in one step.
-    fn upscale(&self, arguments: &[&str]) -> Run {
-        self.srk(&[&["upscale", "--steps", "1"][..], arguments].concat())
-    }
-}
-
-fn size(path: &Path) -> (u32, u32) {
-    image::image_dimensions(path).unwrap()
-}
 
 fn difference(a: &Path, b: &Path) -> f64 {
     let (a, b) = (image::open(a).unwrap().to_rgb8(), image::open(b).unwrap().to_rgb8());
@@ -110,22 +23,22 @@ fn pictures_go_through_pipes() {
     b.upscale(&["in.png", "file.png"]).worked();
     let file = fs::read(b.path("file.png")).unwrap();
     let pipe = |arguments: &[&str], input: &[u8]| {
-        b.run(&[&["upscale", "--steps", "1"][..], arguments].concat(), input)
+        b.fed(&[&["upscale", "--steps", "1"][..], arguments].concat(), input)
     };
-    assert!(pipe(&["-", "-"], &png).worked().out == file, "a pipe gives the bytes of a file");
+    assert!(pipe(&["-", "-"], &png).worked().bytes == file, "a pipe gives the bytes of a file");
     assert!(
-        pipe(&["-"], &png).worked().out == file,
+        pipe(&["-"], &png).worked().bytes == file,
         "what comes through a pipe goes on through one"
     );
-    assert!(b.upscale(&["in.png", "-"]).worked().out == file);
+    assert!(b.upscale(&["in.png", "-"]).worked().bytes == file);
     pipe(&["-", "named.webp"], &png).worked();
     assert_eq!(size(&b.path("named.webp")), (80, 48));
     // The format is that of what comes in, or -f.
-    assert!(pipe(&["-", "-"], &jpg).worked().out.starts_with(&[0xFF, 0xD8]));
-    assert!(pipe(&["-", "-", "-f", "png"], &jpg).worked().out.starts_with(b"\x89PNG"));
+    assert!(pipe(&["-", "-"], &jpg).worked().bytes.starts_with(&[0xFF, 0xD8]));
+    assert!(pipe(&["-", "-", "-f", "png"], &jpg).worked().bytes.starts_with(b"\x89PNG"));
     // The report makes way for the picture.
     let run = pipe(&["-", "-", "--json"], &png).worked();
-    assert!(run.out == file);
+    assert!(run.bytes == file);
     assert!(run.err.lines().any(|l| l.contains("\"event\":\"done\"")), "{}", run.err);
     pipe(&["-", "-"], b"no picture").failed(1, &["cannot read"]);
     pipe(&["-", "-"], &[]).failed(1, &["empty"]);
@@ -276,7 +189,7 @@ fn options_that_do_nothing_and_work_that_crawls_are_said() {
     let run = b.upscale(&["in.png", "c.png", "-s", "8"]).worked();
     assert!(run.err.contains("plain resampling"), "{}", run.err);
     let run = b.upscale(&["in.png", "d.png", "-q"]).worked();
-    assert!(run.err.is_empty() && run.out.is_empty(), "{}", run.err);
+    assert!(run.err.is_empty() && run.bytes.is_empty(), "{}", run.err);
     let run = b.upscale(&["in.png", "e.png", "-v"]).worked();
     assert!(run.err.contains("1 tile of"), "{}", run.err);
 }
@@ -288,7 +201,7 @@ fn a_dry_run_says_all_and_does_nothing() {
     b.photo("in/b.jpg", 300, 200);
     fs::write(b.path("in/c.png"), "no picture").unwrap();
     let run = b.upscale(&["in", "-o", "out", "--dry-run", "-t", "64"]).failed(1, &["c.png"]);
-    let text = run.text();
+    let text = run.out.clone();
     assert!(text.contains("in/a.png -> out/a.png  40x30 -> 160x120"), "{text}");
     assert!(text.contains("300x200 -> 1200x800") && text.contains("about"), "{text}");
     assert!(!b.path("out").exists());
@@ -403,11 +316,11 @@ fn programs_read_every_error_and_its_cause() {
 fn completions_and_pages_are_made() {
     let b = Bench::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let text = b.srk(&["completions", shell]).worked().text();
+        let text = b.srk(&["completions", shell]).worked().out.clone();
         assert!(text.contains("upscale") && text.contains("png-level"), "{shell}");
     }
-    assert!(b.srk(&["man"]).worked().text().contains(".TH srk 1"));
-    assert!(b.srk(&["man", "upscale"]).worked().text().contains("color\\-fix"));
+    assert!(b.srk(&["man"]).worked().out.clone().contains(".TH srk 1"));
+    assert!(b.srk(&["man", "upscale"]).worked().out.clone().contains("color\\-fix"));
     b.srk(&["man", "nix"]).failed(2, &["upscale"]);
     b.srk(&["man", "-o", "pages"]).worked();
     for page in ["srk.1", "srk-upscale.1", "srk-models-import.1", "srk-compare.1"] {
@@ -444,7 +357,7 @@ fn a_version_goes_alone() {
         [&["--version"][..], &["-V"], &["upscale", "--version"], &["models", "import", "-V"]]
     {
         let run = b.srk(arguments).worked();
-        assert!(run.text().contains(env!("CARGO_PKG_VERSION")), "{arguments:?}");
+        assert!(run.out.clone().contains(env!("CARGO_PKG_VERSION")), "{arguments:?}");
     }
     for arguments in [
         &["upscale", "in.png", "-o", "out.png", "--version", "v3"][..],
@@ -453,7 +366,7 @@ fn a_version_goes_alone() {
         &["--version", "nix"],
     ] {
         let run = b.srk(arguments).failed(2, &["--version", "goes alone", "-m MODEL"]);
-        assert!(run.out.is_empty(), "{arguments:?}");
+        assert!(run.bytes.is_empty(), "{arguments:?}");
     }
     let run = b.srk(&["upscale", "in.png", "out.png", "--version", "v3", "--json"]);
     let last = run.events().pop().unwrap();

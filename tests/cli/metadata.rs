@@ -1,8 +1,6 @@
 //! What files say beside their pixels, through the binary's formats: kept, or named as lost.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
-use std::path::Path;
-use std::process::Command;
-
+use crate::common::command::Bench;
 use srk::imaging::encode::{Outline, losses};
 use srk::imaging::{Color, Depth, EncodeOptions, Format, Image, Metadata, Samples, decode, encode};
 
@@ -106,51 +104,40 @@ fn a_profile_goes_only_with_pixels_of_its_kind() {
     }
 }
 
-struct Bench(tempfile::TempDir);
+/// What `srk` with words between blanks says.
+fn srk(bench: &Bench, arguments: &str) -> String {
+    bench.srk(&arguments.split(' ').collect::<Vec<_>>()).worked().err
+}
 
-impl Bench {
-    fn srk(&self, arguments: &str) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_srk"))
-            .args(arguments.split(' '))
-            .current_dir(self.0.path())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments}: {said}");
-        said
-    }
-
-    fn metadata(&self, name: &str) -> Metadata {
-        let path: &Path = &self.0.path().join(name);
-        srk::imaging::read(path).unwrap().metadata
-    }
+fn metadata(bench: &Bench, name: &str) -> Metadata {
+    srk::imaging::read(&bench.path(name)).unwrap().metadata
 }
 
 #[test]
 fn the_user_chooses_what_is_written() {
-    let bench = Bench(tempfile::tempdir().unwrap());
+    let bench = Bench::new();
     let mut full = image(Color::Rgb, false);
     full.metadata.icc = Some(profile(b"RGB "));
     full.metadata.exif = Some(exif());
     full.metadata.density = Some((11811, 11811));
     full.metadata.png_colors = vec![(*b"gAMA", vec![0, 1, 134, 160])];
-    srk::imaging::write(&bench.0.path().join("in.png"), &full, EncodeOptions::default()).unwrap();
-    let said = bench.srk("upscale in.png keep.bmp --steps 1");
+    srk::imaging::write(&bench.folder().join("in.png"), &full, EncodeOptions::default()).unwrap();
+    let said = srk(&bench, "upscale in.png keep.bmp --steps 1");
     for what in ["colour profile", "EXIF", "gamma (gAMA)"] {
         assert!(said.contains(&format!("note: BMP cannot hold the {what}")), "{said}");
     }
-    bench.srk("upscale in.png keep.png --steps 1");
-    let kept = bench.metadata("keep.png");
+    srk(&bench, "upscale in.png keep.png --steps 1");
+    let kept = metadata(&bench, "keep.png");
     assert!(kept.icc.is_some() && kept.exif.is_some() && kept.density == Some((11811, 11811)));
     assert_eq!(kept.png_colors, full.metadata.png_colors);
-    bench.srk("upscale in.png icc.png --steps 1 --metadata icc");
-    let icc = bench.metadata("icc.png");
+    srk(&bench, "upscale in.png icc.png --steps 1 --metadata icc");
+    let icc = metadata(&bench, "icc.png");
     assert!(icc.icc.is_some() && icc.exif.is_none() && icc.density.is_none());
     assert_eq!(icc.png_colors, full.metadata.png_colors);
-    let said = bench.srk("upscale in.png strip.bmp --steps 1 --metadata strip");
+    let said = srk(&bench, "upscale in.png strip.bmp --steps 1 --metadata strip");
     assert!(!said.contains("note:"), "{said}");
-    bench.srk("upscale in.png strip.png --steps 1 --metadata strip");
-    assert_eq!(bench.metadata("strip.png"), Metadata::default());
+    srk(&bench, "upscale in.png strip.png --steps 1 --metadata strip");
+    assert_eq!(metadata(&bench, "strip.png"), Metadata::default());
 }
 
 /// A TIFF of one 2 x 2 strip: tags as given, 64 bytes of samples.

@@ -4,8 +4,8 @@ use crate::common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
+use common::command::srk;
 use common::torch_file as torch;
 use common::training::{Place, finish};
 use serde_json::Value;
@@ -13,22 +13,6 @@ use srk::engine::cuda::sha256;
 use srk::models::ModelConfig;
 use srk::models::compact::CompactConfig;
 use srk::models::weights::WeightsFile;
-
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn srk(folder: &Path, arguments: &[&str]) -> Ended {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
-    let Output { status, stdout, stderr } =
-        command.args(arguments).current_dir(folder).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let ended = Ended { code: status.code().unwrap(), out: text(stdout), err: text(stderr) };
-    assert!(!ended.err.contains("panicked"), "{}", ended.err);
-    ended
-}
 
 #[test]
 fn a_file_is_verified_to_its_last_byte() {

@@ -4,9 +4,8 @@ use crate::common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
+use common::command::{Run, srk};
 use common::torch_file as torch;
 use common::training::write_image;
 use srk::engine::device::DType;
@@ -16,14 +15,6 @@ use srk::models::errn2::Errn2Config;
 use srk::models::weights::{WeightsFile, file_shape, to_file_layout};
 
 type Named = (String, Vec<usize>, Vec<f32>);
-
-/// What `srk` in `folder` says: exit code, standard output, standard error.
-fn srk(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
-    let output = command.args(arguments).current_dir(folder).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
 
 fn small() -> ModelConfig {
     ModelConfig::Errn2(Errn2Config { channels: 8, blocks: 1, depth: 2, scale: 2 })
@@ -48,7 +39,8 @@ fn folder() -> tempfile::TempDir {
     let network = small().build(1);
     let plain = WeightsFile::of(&network.state(), BTreeMap::new()).unwrap();
     fs::write(at("b.safetensors"), plain.to_bytes(DType::F32)).unwrap();
-    let (code, _, err) = srk(folder.path(), &["models", "import", "a.pth", "-o", "c.safetensors"]);
+    let Run { code, err, .. } =
+        srk(folder.path(), &["models", "import", "a.pth", "-o", "c.safetensors"]);
     assert_eq!(code, 0, "{err}");
     folder
 }
@@ -71,27 +63,29 @@ fn any_weights_file_works_where_a_model_is_named() {
         let out = format!("{i}.png");
         // Outputs say of which weights they are, not of which file.
         let arguments = [&["upscale", "in.png", &out, "-j", "1"], model].concat();
-        let (code, _, err) = srk(folder.path(), &arguments);
+        let Run { code, err, .. } = srk(folder.path(), &arguments);
         assert_eq!(code, 0, "{model:?}: {err}");
         assert!(err.contains("14x11 -> 28x22"), "{err}");
         pictures.push(fs::read(folder.path().join(out)).unwrap());
     }
     assert!(pictures.iter().all(|p| *p == pictures[0]));
-    let (code, _, err) = srk(folder.path(), &["upscale", "in.png", "x.png", "-m", ".", "-n", "aa"]);
+    let Run { code, err, .. } =
+        srk(folder.path(), &["upscale", "in.png", "x.png", "-m", ".", "-n", "aa"]);
     assert!(code == 2 && err.contains("did you mean -n a?"), "{err}");
-    let (code, out, err) = srk(folder.path(), &["models", "info", "a.pth"]);
+    let Run { code, out, err, .. } = srk(folder.path(), &["models", "info", "a.pth"]);
     assert_eq!(code, 0, "{err}");
     for words in ["network          errn2", "scale            2", "parameters       2852"] {
         assert!(out.contains(words), "{words} is not in {out}");
     }
     let export = ["models", "export", "a.pth", "d.safetensors", "--f32", "--license", "MIT"];
-    let (code, _, err) = srk(folder.path(), &export);
+    let Run { code, err, .. } = srk(folder.path(), &export);
     assert_eq!(code, 0, "{err}");
-    let (_, out, _) = srk(folder.path(), &["models", "info", "d.safetensors"]);
+    let Run { out, .. } = srk(folder.path(), &["models", "info", "d.safetensors"]);
     assert!(out.contains("MIT") && out.contains("errn2"), "{out}");
     fs::create_dir(folder.path().join("hr")).unwrap();
     write_image(&folder.path().join("hr/high.png"), 48, 40, 1);
-    let (code, _, err) = srk(folder.path(), &["eval", "--hr", "hr", "--scale", "2", "-m", "a.pth"]);
+    let Run { code, err, .. } =
+        srk(folder.path(), &["eval", "--hr", "hr", "--scale", "2", "-m", "a.pth"]);
     assert!(code == 0, "{err}");
 }
 
@@ -107,7 +101,7 @@ fn a_folder_of_files_is_listed_with_what_each_is() {
         ..Default::default()
     });
     fs::write(folder.path().join("e.pt"), torch::checkpoint(&state(&compact, 1), &[])).unwrap();
-    let (code, out, err) = srk(folder.path(), &["models", "list", "."]);
+    let Run { code, out, err, .. } = srk(folder.path(), &["models", "list", "."]);
     assert_eq!(code, 0, "{err}");
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines.len(), 5, "{out}");
@@ -115,7 +109,7 @@ fn a_folder_of_files_is_listed_with_what_each_is() {
     assert!(has(lines[0], &["a.pth", "errn2", "x2"]), "{out}");
     assert!(has(lines[3], &["e.pt", "compact", "x3"]), "{out}");
     assert!(has(lines[4], &["page.pth", "a web page"]), "{out}");
-    let (_, out, _) = srk(folder.path(), &["models", "list", ".", "--json"]);
+    let Run { out, .. } = srk(folder.path(), &["models", "list", ".", "--json"]);
     let first: serde_json::Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
     assert_eq!((&first["file"], &first["scale"]), (&"a.pth".into(), &2.into()));
 }
@@ -161,7 +155,7 @@ fn what_is_no_weights_is_called_what_it_is() {
         for command in
             [&["upscale", "in.png", "o.png", "-m"][..], &["models", "info"], &["models", "import"]]
         {
-            let (code, _, err) = srk(folder.path(), &[command, &[name]].concat());
+            let Run { code, err, .. } = srk(folder.path(), &[command, &[name]].concat());
             assert!(
                 code == 3 && words.iter().all(|w| err.contains(w)),
                 "{command:?} {name}: {err}"
@@ -210,7 +204,7 @@ fn element_types_that_are_not_read_are_named() {
         ("d.pth", zipped(float8), "float8_e4m3fn"),
     ] {
         fs::write(folder.path().join(name), bytes).unwrap();
-        let (code, _, err) = srk(folder.path(), &["models", "info", name]);
+        let Run { code, err, .. } = srk(folder.path(), &["models", "info", name]);
         let said =
             err.contains(element) && err.contains("does not read") && err.contains(".float()");
         assert!(code == 3 && said, "{name}: {err}");
@@ -244,7 +238,7 @@ fn averages_of_wrappers_are_found() {
     .unwrap();
     let wanted: BTreeMap<_, _> = new.into_iter().map(|(n, s, v)| (n, (s, v))).collect();
     for name in ["ema.pth", "swa.pth", "compiled.pth"] {
-        let (code, out, err) =
+        let Run { code, out, err, .. } =
             srk(folder.path(), &["models", "import", name, "-o", "out.safetensors", "--overwrite"]);
         assert_eq!(code, 0, "{name}: {err} {out}");
         let file = WeightsFile::read(&path("out.safetensors")).unwrap();

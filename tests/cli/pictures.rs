@@ -1,39 +1,26 @@
 //! Pictures through the binary: transparency, textures that tile, inputs without end.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::command::{Bench, Run};
+
 use srk::imaging::{Color, EncodeOptions, Image, Samples, read, write};
 
-struct Bench(tempfile::TempDir);
+/// `srk` with words between blanks.
+fn command(bench: &Bench, arguments: &str) -> Command {
+    bench.command(&arguments.split(' ').collect::<Vec<_>>())
+}
 
-impl Bench {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
+fn run(bench: &Bench, arguments: &str) -> Output {
+    command(bench, arguments).output().unwrap()
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
-        command.args(arguments.split(' ')).current_dir(self.0.path());
-        command
-    }
-
-    fn run(&self, arguments: &str) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn upscaled(&self, image: &Image, arguments: &str) -> Image {
-        write(&self.path("in.png"), image, EncodeOptions::default()).unwrap();
-        let output = self.run(&format!("upscale in.png out.png --overwrite --steps 1 {arguments}"));
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments}: {said}");
-        read(&self.path("out.png")).unwrap()
-    }
+fn upscaled(bench: &Bench, image: &Image, arguments: &str) -> Image {
+    write(&bench.path("in.png"), image, EncodeOptions::default()).unwrap();
+    let arguments = format!("upscale in.png out.png --overwrite --steps 1 {arguments}");
+    Run::of(run(bench, &arguments)).worked();
+    read(&bench.path("out.png")).unwrap()
 }
 
 fn bytes(samples: &Samples) -> &[u8] {
@@ -64,7 +51,7 @@ fn seen(image: &Image) -> Vec<f64> {
 fn hidden_colours_never_show_at_any_factor() {
     let bench = Bench::new();
     for factor in ["4", "3", "2.5", "1", "6"] {
-        let large = |hidden| bench.upscaled(&sprite(hidden), &format!("-s {factor}"));
+        let large = |hidden| upscaled(&bench, &sprite(hidden), &format!("-s {factor}"));
         let [black, white, green] = [[0; 3], [255; 3], [0, 255, 0]].map(large);
         for other in [&white, &green] {
             let (black, other) = (seen(&black), seen(other));
@@ -124,19 +111,19 @@ fn a_texture_tiles_after_as_before() {
     let bench = Bench::new();
     let image = texture();
     for factor in ["4", "3"] {
-        let both = bench.upscaled(&image, &format!("-s {factor} --wrap both"));
+        let both = upscaled(&bench, &image, &format!("-s {factor} --wrap both"));
         for rows in [false, true] {
             let (border, inside) = steps(&both, rows);
             assert!(border <= 1.1 * inside, "-s {factor}: {border} at the border, {inside} inside");
         }
-        let x = bench.upscaled(&image, &format!("-s {factor} --wrap x"));
+        let x = upscaled(&bench, &image, &format!("-s {factor} --wrap x"));
         let (border, inside) = steps(&x, false);
         assert!(border <= 1.1 * inside, "-s {factor} x: {border}, {inside}");
     }
-    let whole = bench.upscaled(&image, "--wrap both -t none");
-    let tiled = bench.upscaled(&image, "--wrap both -t 16");
+    let whole = upscaled(&bench, &image, "--wrap both -t none");
+    let tiled = upscaled(&bench, &image, "--wrap both -t 16");
     assert!(whole == tiled, "tiles differ from the whole");
-    let output = bench.run("upscale in.png out.png --wrap z");
+    let output = run(&bench, "upscale in.png out.png --wrap z");
     assert_eq!(output.status.code(), Some(2));
 }
 
@@ -145,7 +132,7 @@ fn a_texture_tiles_after_as_before() {
 fn endless_inputs_are_refused_at_their_head() {
     let bench = Bench::new();
     let start = Instant::now();
-    let output = bench.run("upscale /dev/zero out.png");
+    let output = run(&bench, "upscale /dev/zero out.png");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("no known image format"), "{said}");
@@ -160,7 +147,7 @@ fn a_pipe_is_read_and_waiting_for_one_can_be_interrupted() {
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     for (signal, code) in [("TERM", 143), ("INT", 130)] {
         let mut child =
-            bench.command("upscale pipe out.png").stderr(Stdio::null()).spawn().unwrap();
+            command(&bench, "upscale pipe out.png").stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(1500));
         let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
         assert!(sent.unwrap().success());
@@ -177,7 +164,7 @@ fn a_pipe_is_read_and_waiting_for_one_can_be_interrupted() {
     write(&bench.path("in.png"), &texture(), EncodeOptions::default()).unwrap();
     let picture = std::fs::read(bench.path("in.png")).unwrap();
     let writer = std::thread::spawn(move || std::fs::write(fifo, picture).unwrap());
-    let output = bench.run("upscale pipe out.png --steps 1");
+    let output = run(&bench, "upscale pipe out.png --steps 1");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     writer.join().unwrap();
     assert_eq!(read(&bench.path("out.png")).unwrap().width, 96);
@@ -191,7 +178,7 @@ fn waiting_for_a_reader_can_be_interrupted_and_one_gets_the_picture() {
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     write(&bench.path("in.png"), &texture(), EncodeOptions::default()).unwrap();
     let arguments = "upscale in.png -o pipe.png --overwrite --steps 1";
-    let mut child = bench.command(arguments).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = command(&bench, arguments).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(2500));
     assert!(child.try_wait().unwrap().is_none(), "it did not wait");
     let sent = Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status();
@@ -207,7 +194,7 @@ fn waiting_for_a_reader_can_be_interrupted_and_one_gets_the_picture() {
     assert_eq!(status.code(), Some(143));
     let from = fifo.clone();
     let reader = std::thread::spawn(move || std::fs::read(from).unwrap());
-    assert!(bench.run(arguments).status.success());
+    assert!(run(&bench, arguments).status.success());
     std::fs::write(bench.path("got.png"), reader.join().unwrap()).unwrap();
     assert_eq!(read(&bench.path("got.png")).unwrap().width, 96);
 }

@@ -5,124 +5,50 @@ use crate::common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::command::{Bench, Run};
 use common::torch_file as torch;
 use common::training::write_image;
 use srk::imaging::stamp;
-use tempfile::TempDir;
 
-/// A folder of its own for each test, and the binary run in it.
-struct Bench(TempDir);
-
-impl Bench {
-    fn new() -> Self {
-        Self(TempDir::new().unwrap())
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// A picture, different for each seed; its bytes.
-    fn photo(&self, name: &str, seed: usize) -> Vec<u8> {
-        let path = self.at(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        write_image(&path, 16, 12, seed);
-        fs::read(path).unwrap()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
-        command.args(arguments).current_dir(self.0.path());
-        command
-    }
-
-    fn srk(&self, arguments: &[&str]) -> Run {
-        Run::of(self.command(arguments).output().unwrap())
-    }
-
-    /// `srk upscale` in one step.
-    fn upscale(&self, arguments: &[&str]) -> Run {
-        self.srk(&[&["upscale", "--steps", "1"], arguments].concat())
-    }
-
-    fn is(&self, name: &str, bytes: &[u8]) {
-        assert!(fs::read(self.at(name)).unwrap() == bytes, "{name} was changed");
-    }
-
-    /// Every file in the folder and below, sorted.
-    fn files(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut folders = vec![self.0.path().to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-                match entry.file_type().unwrap().is_dir() {
-                    true => folders.push(entry.path()),
-                    false => found.push(entry.path()),
-                }
-            }
-        }
-        let below = |p: &PathBuf| p.strip_prefix(self.0.path()).unwrap().display().to_string();
-        let mut names: Vec<String> = found.iter().map(below).collect();
-        names.sort();
-        names
-    }
+/// A picture in the folder of `b`, different for each seed; its bytes.
+fn photo(b: &Bench, name: &str, seed: usize) -> Vec<u8> {
+    let path = b.path(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    write_image(&path, 16, 12, seed);
+    fs::read(path).unwrap()
 }
 
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn of(output: Output) -> Self {
-        Self {
-            code: output.status.code().expect("srk was not killed by a signal"),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    fn worked(self) -> Self {
-        assert_eq!(self.code, 0, "{}", self.err);
-        self
-    }
-
-    fn failed(self, code: i32, words: &[&str]) -> Self {
-        assert_eq!(self.code, code, "{}", self.err);
-        assert!(!self.err.contains("panicked"), "{}", self.err);
-        for word in words {
-            assert!(self.err.contains(word), "\"{word}\" is not in: {}", self.err);
-        }
-        self
-    }
+/// Fails if the file `name` has other bytes.
+#[track_caller]
+fn assert_is(b: &Bench, name: &str, bytes: &[u8]) {
+    assert!(fs::read(b.path(name)).unwrap() == bytes, "{name} was changed");
 }
 
 #[test]
 fn a_pattern_of_two_pictures_replaces_none() {
     let b = Bench::new();
-    b.photo("a.png", 1);
-    let second = b.photo("b.png", 2);
+    photo(&b, "a.png", 1);
+    let second = photo(&b, "b.png", 2);
     for more in [&["--overwrite"][..], &["--skip-existing"], &[]] {
         b.upscale(&[&["a.png", "b.png"], more].concat()).failed(2, &["b.png", "-o"]);
-        b.is("b.png", &second);
+        assert_is(&b, "b.png", &second);
     }
     // The same of a folder with pictures, and not of one with results.
-    b.photo("more/c.png", 3);
+    photo(&b, "more/c.png", 3);
     b.upscale(&["a.png", "more"]).failed(2, &["more", "-o"]);
     b.upscale(&["a.png", "new.png"]).worked();
     b.upscale(&["a.png", "-o", "big/"]).worked();
     b.upscale(&["b.png", "big"]).worked();
     // What srk made itself it may make again, and what is no picture is no input.
-    fs::write(b.at("old.bmp"), "no picture").unwrap();
+    fs::write(b.path("old.bmp"), "no picture").unwrap();
     b.upscale(&["a.png", "new.png", "--overwrite"]).worked();
     let run = b.upscale(&["a.png", "new.png", "--skip-existing"]).worked();
     assert!(run.err.contains("1 of 1 left out"), "{}", run.err);
     b.upscale(&["a.png", "old.bmp", "--overwrite"]).worked();
-    fs::remove_file(b.at("old.bmp")).unwrap();
+    fs::remove_file(b.path("old.bmp")).unwrap();
     // Said plainly, it is done.
     b.upscale(&["a.png", "-o", "b.png", "--overwrite"]).worked();
     assert_eq!(b.files(), ["a.png", "b.png", "big/a.png", "big/b.png", "more/c.png", "new.png"]);
@@ -132,37 +58,37 @@ fn a_pattern_of_two_pictures_replaces_none() {
 #[test]
 fn no_output_is_an_input_under_any_name() {
     let b = Bench::new();
-    let (a, other) = (b.photo("a.png", 1), b.photo("b.jpg", 2));
-    fs::hard_link(b.at("a.png"), b.at("hard.png")).unwrap();
-    std::os::unix::fs::symlink("a.png", b.at("soft.png")).unwrap();
-    std::os::unix::fs::symlink(".", b.at("here")).unwrap();
+    let (a, other) = (photo(&b, "a.png", 1), photo(&b, "b.jpg", 2));
+    fs::hard_link(b.path("a.png"), b.path("hard.png")).unwrap();
+    std::os::unix::fs::symlink("a.png", b.path("soft.png")).unwrap();
+    std::os::unix::fs::symlink(".", b.path("here")).unwrap();
     for output in ["a.png", "hard.png", "soft.png", "here/a.png", "./here/here/a.png"] {
         b.upscale(&["a.png", "-o", output, "--overwrite"]).failed(2, &["a.png", "own result"]);
     }
     // The output of one is the input of another.
-    fs::create_dir(b.at("in")).unwrap();
-    fs::rename(b.at("b.jpg"), b.at("in/a.jpg")).unwrap();
+    fs::create_dir(b.path("in")).unwrap();
+    fs::rename(b.path("b.jpg"), b.path("in/a.jpg")).unwrap();
     b.upscale(&["in/a.jpg", "a.png", "-o", ".", "--overwrite"]).failed(2, &["a.png"]);
-    b.is("a.png", &a);
-    b.is("in/a.jpg", &other);
+    assert_is(&b, "a.png", &a);
+    assert_is(&b, "in/a.jpg", &other);
 }
 
 #[test]
 fn every_collision_is_named() {
     let b = Bench::new();
     for name in ["d/a.jpg", "d/a.png", "d/b.jpg", "d/b.png", "d/c.png"] {
-        b.photo(name, 1);
+        photo(&b, name, 1);
     }
     let run = b.upscale(&["d", "-o", "o"]).failed(2, &["d/a.jpg", "d/a.png", "d/b.jpg", "d/b.png"]);
     assert!(!run.err.contains("c.png"), "{}", run.err);
-    assert!(!b.at("o").exists());
+    assert!(!b.path("o").exists());
 }
 
 #[test]
 fn results_are_not_enlarged_again() {
     let b = Bench::new();
-    b.photo("scans/a.png", 1);
-    b.photo("scans/sub/b.jpg", 2);
+    photo(&b, "scans/a.png", 1);
+    photo(&b, "scans/sub/b.jpg", 2);
     let again = ["scans", "-r", "-o", "scans/big", "--skip-existing"];
     for _ in 0..2 {
         b.upscale(&again).worked();
@@ -172,17 +98,17 @@ fn results_are_not_enlarged_again() {
     // Beside their inputs, by their name even where the format has no stamp or it was not wanted.
     for (i, more) in [&["-f", "png"][..], &["-f", "bmp"], &["--no-stamp"]].iter().enumerate() {
         let folder = format!("flat{i}");
-        b.photo(&format!("{folder}/a.png"), 1);
+        photo(&b, &format!("{folder}/a.png"), 1);
         for _ in 0..2 {
             b.upscale(&[&[folder.as_str(), "--skip-existing"], *more].concat()).worked();
         }
-        assert_eq!(fs::read_dir(b.at(&folder)).unwrap().count(), 2, "{more:?}");
+        assert_eq!(fs::read_dir(b.path(&folder)).unwrap().count(), 2, "{more:?}");
     }
     // Under another name, by their stamp, and with a note.
-    fs::create_dir(b.at("mixed")).unwrap();
-    fs::rename(b.at("flat0/a_x4.png"), b.at("mixed/holiday.png")).unwrap();
+    fs::create_dir(b.path("mixed")).unwrap();
+    fs::rename(b.path("flat0/a_x4.png"), b.path("mixed/holiday.png")).unwrap();
     b.upscale(&["mixed", "-o", "o"]).failed(1, &["1 results of srk"]);
-    b.photo("mixed/new.png", 3);
+    photo(&b, "mixed/new.png", 3);
     let run = b.upscale(&["mixed", "-o", "o", "--json"]).worked();
     assert!(
         run.err.contains("note: 1 results of srk") && run.err.contains("holiday.png"),
@@ -190,24 +116,24 @@ fn results_are_not_enlarged_again() {
         run.err
     );
     assert!(run.out.contains(r#""left_out":["mixed/holiday.png"]"#), "{}", run.out);
-    assert!(!b.at("o/holiday.png").exists());
+    assert!(!b.path("o/holiday.png").exists());
     // Named, it is enlarged.
     b.upscale(&["mixed/holiday.png", "-o", "o/"]).worked();
-    assert!(b.at("o/holiday.png").exists());
+    assert!(b.path("o/holiday.png").exists());
 }
 
 #[test]
 fn an_output_says_what_made_it() {
     let b = Bench::new();
-    b.photo("a.png", 1);
+    photo(&b, "a.png", 1);
     for name in ["o.png", "o.jpg", "o.webp", "o.tif"] {
         b.upscale(&["a.png", name, "--seed", "7", "--sampler", "ddim"]).worked();
-        let said = stamp::of_file(&b.at(name)).unwrap();
+        let said = stamp::of_file(&b.path(name)).unwrap();
         for word in ["srk ", " model=srk-x4", " seed=7", " steps=1", " scale=4", " sampler=ddim"] {
             assert!(said.contains(word), "{name}: {said}");
         }
         b.upscale(&["a.png", "-o", name, "--no-stamp", "--overwrite"]).worked();
-        assert_eq!(stamp::of_file(&b.at(name)), None, "{name}");
+        assert_eq!(stamp::of_file(&b.path(name)), None, "{name}");
     }
 }
 
@@ -215,10 +141,10 @@ fn an_output_says_what_made_it() {
 #[test]
 fn hidden_files_and_links_upwards_are_passed_over() {
     let b = Bench::new();
-    b.photo("d/a.png", 1);
-    b.photo("d/.thumbnails/a.png", 1);
-    fs::write(b.at("d/._a.png"), b"\0\x05\x16\x07").unwrap();
-    std::os::unix::fs::symlink("..", b.at("d/up")).unwrap();
+    photo(&b, "d/a.png", 1);
+    photo(&b, "d/.thumbnails/a.png", 1);
+    fs::write(b.path("d/._a.png"), b"\0\x05\x16\x07").unwrap();
+    std::os::unix::fs::symlink("..", b.path("d/up")).unwrap();
     b.upscale(&["d", "-r", "-o", "o"]).worked();
     assert_eq!(b.files().iter().filter(|f| f.starts_with("o/")).count(), 1, "{:?}", b.files());
 }
@@ -227,9 +153,9 @@ fn hidden_files_and_links_upwards_are_passed_over() {
 fn eval_saves_over_nothing() {
     let b = Bench::new();
     let big = |name: &str, seed| {
-        fs::create_dir_all(b.at(name).parent().unwrap()).unwrap();
-        write_image(&b.at(name), 48, 40, seed);
-        fs::read(b.at(name)).unwrap()
+        fs::create_dir_all(b.path(name).parent().unwrap()).unwrap();
+        write_image(&b.path(name), 48, 40, seed);
+        fs::read(b.path(name)).unwrap()
     };
     let (one, two) = (big("one/a.png", 1), big("two/a.png", 2));
     let eval = |more: &[&str]| b.srk(&[&["eval", "--steps", "1", "--hr", "one"], more].concat());
@@ -238,23 +164,23 @@ fn eval_saves_over_nothing() {
     }
     eval(&["two", "--save", "s"]).worked();
     assert_eq!(b.files(), ["one/a.png", "s/one/a.png", "s/two/a.png", "two/a.png"]);
-    assert!(fs::read(b.at("s/one/a.png")).unwrap() != fs::read(b.at("s/two/a.png")).unwrap());
-    assert!(stamp::of_file(&b.at("s/one/a.png")).unwrap().contains("seed=42"));
+    assert!(fs::read(b.path("s/one/a.png")).unwrap() != fs::read(b.path("s/two/a.png")).unwrap());
+    assert!(stamp::of_file(&b.path("s/one/a.png")).unwrap().contains("seed=42"));
     eval(&["two", "--save", "s"]).failed(2, &["s/one/a.png exists", "--overwrite"]);
     eval(&["two", "--save", "s", "--overwrite"]).worked();
-    b.is("one/a.png", &one);
-    b.is("two/a.png", &two);
+    assert_is(&b, "one/a.png", &one);
+    assert_is(&b, "two/a.png", &two);
 }
 
 #[test]
 fn eval_measures_what_can_be_measured() {
     let b = Bench::new();
-    fs::create_dir(b.at("hr")).unwrap();
+    fs::create_dir(b.path("hr")).unwrap();
     for (name, w, h) in [("a", 48, 40), ("b_banner", 120, 17), ("c", 44, 48), ("d_dot", 3, 3)] {
-        write_image(&b.at(&format!("hr/{name}.png")), w, h, 1);
+        write_image(&b.path(&format!("hr/{name}.png")), w, h, 1);
     }
-    let good = fs::read(b.at("hr/a.png")).unwrap();
-    fs::write(b.at("hr/e_cut.png"), &good[..good.len() / 2]).unwrap();
+    let good = fs::read(b.path("hr/a.png")).unwrap();
+    fs::write(b.path("hr/e_cut.png"), &good[..good.len() / 2]).unwrap();
     let run = b.srk(&["eval", "--steps", "1", "--hr", "hr"]);
     let run = run.failed(1, &["b_banner.png: 120x17", "d_dot", "e_cut", "3 of 5 pictures"]);
     assert!(run.out.contains("mean of 2"), "{}", run.out);
@@ -262,11 +188,11 @@ fn eval_measures_what_can_be_measured() {
     assert_eq!(run.out.matches(r#""status":"failed""#).count(), 3, "{}", run.out);
     assert!(run.out.contains(r#""images":2"#), "{}", run.out);
     // Finished pictures, one of another size.
-    fs::create_dir(b.at("sr")).unwrap();
-    ["a", "c"].iter().for_each(|n| write_image(&b.at(&format!("sr/{n}.png")), 48, 40, 2));
+    fs::create_dir(b.path("sr")).unwrap();
+    ["a", "c"].iter().for_each(|n| write_image(&b.path(&format!("sr/{n}.png")), 48, 40, 2));
     ["b_banner", "d_dot", "e_cut"]
         .iter()
-        .for_each(|n| fs::remove_file(b.at(&format!("hr/{n}.png"))).unwrap());
+        .for_each(|n| fs::remove_file(b.path(&format!("hr/{n}.png"))).unwrap());
     let run = b.srk(&["eval", "sr", "hr"]).failed(1, &["sr/c.png", "size", "1 of 2"]);
     assert!(run.out.contains("mean of 1"), "{}", run.out);
 }
@@ -279,41 +205,41 @@ fn weights() -> PathBuf {
 #[test]
 fn models_are_not_written_over() {
     let b = Bench::new();
-    fs::copy(weights(), b.at("m.safetensors")).unwrap();
-    let model = fs::read(b.at("m.safetensors")).unwrap();
-    fs::write(b.at("thesis.txt"), "years of work").unwrap();
+    fs::copy(weights(), b.path("m.safetensors")).unwrap();
+    let model = fs::read(b.path("m.safetensors")).unwrap();
+    fs::write(b.path("thesis.txt"), "years of work").unwrap();
     let export = |more: &[&str]| b.srk(&[&["models", "export", "m.safetensors"], more].concat());
     export(&["thesis.txt"]).failed(2, &["thesis.txt exists", "--overwrite"]);
-    b.is("thesis.txt", b"years of work");
-    fs::hard_link(b.at("m.safetensors"), b.at("hard.safetensors")).unwrap();
+    assert_is(&b, "thesis.txt", b"years of work");
+    fs::hard_link(b.path("m.safetensors"), b.path("hard.safetensors")).unwrap();
     export(&["hard.safetensors", "--overwrite"]).failed(2, &["m.safetensors"]);
     export(&["new.safetensors"]).worked();
     export(&["new.safetensors", "--overwrite"]).worked();
     b.srk(&["models", "import", "m.safetensors", "-o", "m.safetensors", "--overwrite"])
         .failed(2, &["m.safetensors"]);
-    b.is("m.safetensors", &model);
+    assert_is(&b, "m.safetensors", &model);
 }
 
 #[test]
 fn prepared_pictures_replace_no_input() {
     let b = Bench::new();
-    let a = b.photo("out/train/a.png", 1);
+    let a = photo(&b, "out/train/a.png", 1);
     let prep = |more: &[&str]| {
         let all = ["data", "prep", "out/train", "-o", "out", "--low", "4", "--high", "8"];
         b.srk(&[&all[..], more].concat())
     };
     prep(&[]).failed(2, &["not empty"]);
     prep(&["--force", "--split", "1"]).failed(2, &["out/train/a.png"]);
-    b.is("out/train/a.png", &a);
+    assert_is(&b, "out/train/a.png", &a);
 }
 
 #[cfg(unix)]
 #[test]
 fn a_reader_that_goes_away_ends_nothing_and_a_full_one_is_told() {
     let b = Bench::new();
-    b.photo("a.png", 1);
-    fs::create_dir(b.at("hr")).unwrap();
-    write_image(&b.at("hr/a.png"), 48, 40, 1);
+    photo(&b, "a.png", 1);
+    fs::create_dir(b.path("hr")).unwrap();
+    write_image(&b.path("hr/a.png"), 48, 40, 1);
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     let commands: [&[&str]; 6] = [
         &["eval", "--steps", "1", "--hr", "hr"],
@@ -339,9 +265,9 @@ fn a_reader_that_goes_away_ends_nothing_and_a_full_one_is_told() {
 #[test]
 fn leftovers_of_killed_processes_are_removed_where_srk_writes_again() {
     let b = Bench::new();
-    b.photo("a.png", 1);
-    fs::write(b.at(".srk-Ab12Cd.tmp"), "half a picture").unwrap();
-    let living = fs::File::create(b.at(".srk-living.tmp")).unwrap();
+    photo(&b, "a.png", 1);
+    fs::write(b.path(".srk-Ab12Cd.tmp"), "half a picture").unwrap();
+    let living = fs::File::create(b.path(".srk-living.tmp")).unwrap();
     living.lock().unwrap();
     b.upscale(&["a.png", "o.png"]).worked();
     assert_eq!(b.files(), [".srk-living.tmp", "a.png", "o.png"]);
@@ -381,10 +307,10 @@ fn sizes_in_a_file_are_not_believed() {
     assert!(tried > 100, "{tried}");
     assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
     // Through the binary.
-    b.photo("a.png", 1);
+    photo(&b, "a.png", 1);
     let config = r#"{"kind": "rrdb", "scale": 4, "base": 60000, "blocks": 60000, "growth": 60000}"#;
     let direct = r#"{"process": {"kind": "direct"}}"#;
-    fs::write(b.at("m.safetensors"), without_tensors(config, direct)).unwrap();
+    fs::write(b.path("m.safetensors"), without_tensors(config, direct)).unwrap();
     b.upscale(&["-m", "m.safetensors", "a.png", "o.png"]).failed(3, &["m.safetensors"]);
 }
 
@@ -433,12 +359,12 @@ fn pickles_cost_no_more_than_their_bytes() {
         [("again", again), ("names", names), ("nested", nested), ("keys", keys), ("values", values)]
     {
         let file = format!("{name}.pth");
-        fs::write(b.at(&file), torch::zip(&[("x/data.pkl".to_owned(), pickle)], 0)).unwrap();
+        fs::write(b.path(&file), torch::zip(&[("x/data.pkl".to_owned(), pickle)], 0)).unwrap();
         let started = Instant::now();
         let script =
             format!("ulimit -v 1500000; exec {} models import {file}", env!("CARGO_BIN_EXE_srk"));
         let mut command = Command::new("sh");
-        command.args(["-c", &script]).current_dir(b.0.path());
+        command.args(["-c", &script]).current_dir(b.folder());
         Run::of(command.output().unwrap()).failed(3, &[&file]);
         let took = started.elapsed();
         assert!(took < Duration::from_secs(20), "{name}: {took:?}");
@@ -449,21 +375,21 @@ fn pickles_cost_no_more_than_their_bytes() {
 #[test]
 fn detours_through_folders_that_are_not_there_lead_to_no_input() {
     let b = Bench::new();
-    let photo = b.photo("sc/a.png", 1);
+    let photo = photo(&b, "sc/a.png", 1);
     for output in ["ghost/../sc/a.png", "./sc/x/../a.png"] {
         let arguments = ["sc/a.png", "-o", output, "--overwrite", "-m", "srk-x4"];
         b.upscale(&arguments).failed(2, &["overwritten by its own result"]);
-        b.is("sc/a.png", &photo);
+        assert_is(&b, "sc/a.png", &photo);
     }
     b.upscale(&["sc", "-o", "ghost/../sc", "--overwrite", "--name", "{stem}"])
         .failed(2, &["a.png"]);
-    b.is("sc/a.png", &photo);
+    assert_is(&b, "sc/a.png", &photo);
 }
 
 #[test]
 fn damaged_pairs_replace_no_photograph() {
     let b = Bench::new();
-    let photo = b.photo("p/high/000.png", 1);
+    let picture = photo(&b, "p/high/000.png", 1);
     let degrade = |input: &str| {
         b.srk(&[
             "data", "degrade", input, "p", "--count", "2", "--size", "8", "--scale", "4", "--force",
@@ -471,9 +397,9 @@ fn damaged_pairs_replace_no_photograph() {
     };
     for input in ["p", "p/high", "p/high/000.png"] {
         degrade(input).failed(2, &["p/high/000.png"]);
-        b.is("p/high/000.png", &photo);
+        assert_is(&b, "p/high/000.png", &picture);
     }
-    b.photo("other.png", 2);
+    photo(&b, "other.png", 2);
     degrade("other.png").worked();
 }
 
@@ -488,13 +414,13 @@ fn hidden_colours_stay_hidden_whatever_is_done() {
         let mut image = srk::Image::from_u8(16, 12, srk::Color::Rgb, colors.collect()).unwrap();
         let alpha = (0..16 * 12).map(|i| if inside(i) { 255 } else { 0 }).collect();
         image.alpha = Some(srk::Samples::U8(alpha));
-        image.write(b.at(name)).unwrap();
+        image.write(b.path(name)).unwrap();
     };
     sprite("black.png", 0);
     sprite("white.png", 255);
     for option in [&["--tta"][..], &["--color-fix", "wavelet"], &[]] {
         let large = |name: &str| {
-            let output = b.at("out.png");
+            let output = b.path("out.png");
             let arguments =
                 [&[name, "-o", "out.png", "--overwrite", "-m", "srk-x4"], option].concat();
             b.upscale(&arguments).worked();
@@ -508,7 +434,7 @@ fn hidden_colours_stay_hidden_whatever_is_done() {
 #[test]
 fn a_device_is_no_model_and_no_configuration() {
     let b = Bench::new();
-    b.photo("a.png", 1);
+    photo(&b, "a.png", 1);
     b.srk(&["models", "info", "/dev/zero"]).failed(3, &["device"]);
     b.upscale(&["a.png", "-m", "/dev/zero"]).failed(3, &["device"]);
     b.srk(&["train", "/dev/zero"]).failed(2, &["/dev/zero"]);

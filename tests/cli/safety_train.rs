@@ -4,43 +4,16 @@ use crate::common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::command::{Run, srk, wait_until};
 use common::training::*;
-
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn ended(output: Output) -> Run {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let code = output.status.code().expect("srk was not killed by a signal");
-    let run = Run { code, out: text(output.stdout), err: text(output.stderr) };
-    assert!(!run.err.contains("panicked"), "{}", run.err);
-    run
-}
 
 impl Place {
     /// `srk train` to its end.
     fn run(&self, out: &Path, overrides: &[&str]) -> Run {
-        ended(self.command(out, overrides).output().unwrap())
-    }
-}
-
-fn srk(arguments: &[&str], folder: &Path) -> Run {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
-    ended(command.args(arguments).current_dir(folder).output().unwrap())
-}
-
-fn wait_until(child: &mut Child, ready: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !ready() {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended too early");
-        assert!(started.elapsed() < Duration::from_secs(60), "the run hangs");
-        std::thread::sleep(Duration::from_millis(2));
+        Run::of(self.command(out, overrides).output().unwrap())
     }
 }
 
@@ -70,14 +43,14 @@ fn a_log_that_nobody_reads_costs_nothing() {
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     for (name, stdout) in [("closed", Stdio::from(closed)), ("full", full().into())] {
         let out = place.runs(name);
-        let run = ended(place.command(&out, &[]).stdout(stdout).output().unwrap());
+        let run = Run::of(place.command(&out, &[]).stdout(stdout).output().unwrap());
         assert_eq!(run.code, 0, "{}", run.err);
         assert_eq!(run.err.matches("takes no more lines").count(), 1, "{}", run.err);
         assert_same(&whole, &out, 6);
     }
     // Nor does standard error.
     let output = place.command(&place.runs("mute"), &[]).stdout(full()).stderr(full()).output();
-    assert_eq!(ended(output.unwrap()).code, 0);
+    assert_eq!(Run::of(output.unwrap()).code, 0);
 }
 
 /// Settings whose validation takes a while: a chain of many steps.
@@ -103,7 +76,7 @@ fn an_interrupt_is_heard_in_validation_which_is_made_up_later() {
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
         let asked = Instant::now();
-        let run = ended(child.wait_with_output().unwrap());
+        let run = Run::of(child.wait_with_output().unwrap());
         assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
         assert_eq!(run.code, 130, "{}", run.err);
         assert_eq!(named(&out, "latest"), exits.to_string());
@@ -186,7 +159,7 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
         }
         if i == 0 {
             let model = out.join("tiny").display().to_string();
-            let run = srk(&["upscale", "-m", &model, "in.png", "o.png"], &place.runs(""));
+            let run = srk(&place.runs(""), &["upscale", "-m", &model, "in.png", "o.png"]);
             assert_eq!(run.code, 0, "{}", run.err);
             assert!(run.err.contains("warning: ") && run.err.contains("step 3"), "{}", run.err);
         }
@@ -223,7 +196,7 @@ fn best_and_latest_follow_what_is_there_and_lead_nowhere_else() {
         fs::write(ckpt.join("best"), best).unwrap();
         fs::write(ckpt.join("latest"), latest).unwrap();
         let model = out.join("tiny").display().to_string();
-        let info = srk(&["models", "info", &model], &place.runs(""));
+        let info = srk(&place.runs(""), &["models", "info", &model]);
         assert_eq!(info.code, 0, "{best}: {}", info.err);
         let again = finish(&place.config(&settings), &out, Some(5));
         assert!(again.lines.iter().any(|l| l.contains("resuming")), "{:?}", again.lines);
@@ -360,7 +333,7 @@ fn configurations_without_measure_end_with_a_message() {
         env!("CARGO_BIN_EXE_srk"),
         file.display()
     );
-    let run = ended(
+    let run = Run::of(
         Command::new("sh").args(["-c", &script]).current_dir(place.runs("")).output().unwrap(),
     );
     assert_eq!(run.code, 5, "{}", run.err);

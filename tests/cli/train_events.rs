@@ -5,30 +5,17 @@ use crate::common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use common::command::{Run, wait_until};
 use common::training::*;
 use serde_json::Value;
-
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn ended(output: Output) -> Run {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let code = output.status.code().expect("srk was not killed by a signal");
-    let run = Run { code, out: text(output.stdout), err: text(output.stderr) };
-    assert!(!run.err.contains("panicked"), "{}", run.err);
-    run
-}
 
 impl Place {
     /// `srk train` with more arguments than `--set`.
     fn run_with(&self, out: &Path, overrides: &[&str], more: &[&str]) -> Run {
-        ended(self.command(out, overrides).args(more).output().unwrap())
+        Run::of(self.command(out, overrides).args(more).output().unwrap())
     }
 }
 
@@ -138,15 +125,6 @@ fn several_sets_are_measured_one_by_one() {
     assert!(error.contains("data.val.sets"), "{error}");
 }
 
-fn wait_until(child: &mut Child, ready: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !ready() {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended too early");
-        assert!(started.elapsed() < Duration::from_secs(60), "the run hangs");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 fn send(signal: &str, child: &Child) {
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
@@ -170,7 +148,7 @@ fn a_signal_asks_for_a_checkpoint_and_the_run_goes_on() {
     wait_until(&mut child, || lines() > before + 2);
     assert_eq!(fs::read_to_string(&latest).unwrap(), first, "it was asked for one");
     send("INT", &child);
-    let run = ended(child.wait_with_output().unwrap());
+    let run = Run::of(child.wait_with_output().unwrap());
     assert_eq!(run.code, 130, "{}", run.err);
     assert_eq!(run.out.matches("saved ").count(), 2, "{}", run.out);
 }
@@ -187,7 +165,7 @@ fn other_commands_go_on_where_a_checkpoint_is_asked_for() {
     std::thread::sleep(Duration::from_millis(1500));
     send("USR1", &child);
     drop(child.stdin.take());
-    let run = ended(child.wait_with_output().unwrap());
+    let run = Run::of(child.wait_with_output().unwrap());
     assert_ne!(run.code, 0, "there was no picture");
 }
 
@@ -296,7 +274,7 @@ fn what_is_wrong_in_an_override_is_said_of_that() {
     fs::write(&file, place.text().replace("batch = 2", "batch = \"two\"")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
     command.arg("train").arg(&file).args(["--set", "run.seed=3"]);
-    let run = ended(command.output().unwrap());
+    let run = Run::of(command.output().unwrap());
     assert_eq!(run.code, 2);
     assert!(run.err.contains("cannot read ") && run.err.contains("wrong.toml"), "{}", run.err);
     // l2 is another name.

@@ -4,19 +4,12 @@ use crate::common;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
+use common::command::{Run, srk};
 use common::training::*;
 use srk::imaging::resample;
 use srk::imaging::{self, EncodeOptions};
-
-fn srk(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
-    let Output { status, stdout, stderr } =
-        command.args(arguments).current_dir(folder).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code().unwrap(), text(stdout), text(stderr))
-}
 
 /// The configuration of a tiny run as a file in a folder of its own.
 fn tiny(place: &Place, more: &str) -> std::path::PathBuf {
@@ -30,28 +23,28 @@ fn tiny(place: &Place, more: &str) -> std::path::PathBuf {
 fn a_recipe_is_printed_with_its_comments_and_can_be_run() {
     let place = Place::new();
     let folder = tiny(&place, "");
-    let (code, text, err) = srk(&folder, &["train", "--init", "srk-x4"]);
+    let Run { code, out: text, err, .. } = srk(&folder, &["train", "--init", "srk-x4"]);
     assert_eq!(code, 0, "{err}");
     assert!(text.starts_with('#') && text.contains("[data.train]"), "{text}");
     fs::write(folder.join("mine.toml"), &text).unwrap();
     let images = format!("data.train.paths=[{:?}]", place.images().display().to_string());
     let small = ["--set", &images, "--set", "data.train.crop=32", "--set", "data.train.batch=1"];
     let val = ["--set", "data.val.paths=[]", "--dry-run"];
-    let (code, _, err) =
+    let Run { code, err, .. } =
         srk(&folder, &[&["train", "mine.toml"][..], &small[..], &val[..]].concat());
     assert_eq!(code, 0, "{err}");
-    assert_eq!(srk(&folder, &["train", "--init", "nix"]).0, 2);
+    assert_eq!(srk(&folder, &["train", "--init", "nix"]).code, 2);
 }
 
 #[test]
 fn a_dry_run_takes_two_steps_and_leaves_nothing() {
     let place = Place::new();
     let folder = tiny(&place, "");
-    let (code, out, err) = srk(&folder, &["train", "run.toml", "--dry-run"]);
+    let Run { code, out, err, .. } = srk(&folder, &["train", "run.toml", "--dry-run"]);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("planned") && out.contains("a step takes"), "{out}");
     assert!(!folder.join("runs").exists());
-    let (_, out, _) = srk(&folder, &["train", "run.toml", "--dry-run", "--json"]);
+    let Run { out, .. } = srk(&folder, &["train", "run.toml", "--dry-run", "--json"]);
     let last: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     assert_eq!(last["event"], "done");
     assert!(last["planned_bytes"].as_u64() > Some(0) && last["seconds_per_step"].is_number());
@@ -167,11 +160,11 @@ fn given_pairs_train_as_made_ones_where_they_are_the_same() {
     // What does not belong together is refused by name.
     fs::remove_file(lows.join("1x4.png")).unwrap();
     let folder = tiny(&place, "");
-    let (code, _, err) = srk(&folder, &["train", "run.toml", "--set", &low]);
+    let Run { code, err, .. } = srk(&folder, &["train", "run.toml", "--set", &low]);
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("1.png") && err.contains("no low resolution"), "{err}");
     let turned = ["--set", &low, "--set", "data.train.augment.degrees=9"];
-    let (code, _, err) = srk(&folder, &[&["train", "run.toml"][..], &turned[..]].concat());
+    let Run { code, err, .. } = srk(&folder, &[&["train", "run.toml"][..], &turned[..]].concat());
     assert_eq!(code, 2, "{err}");
 }
 

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)]
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::common::command;
 use srk::engine::rng::{Purpose, Stream};
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
@@ -240,10 +240,10 @@ fn samples_take_the_running_statistics_of_norms() {
     }
 }
 
-fn srk(args: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_srk")).args(args).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+/// Exit code, and both outputs.
+fn srk(args: &[&str]) -> (i32, String) {
+    let run = command::srk(Path::new(env!("CARGO_MANIFEST_DIR")), args);
+    (run.code, run.out + &run.err)
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn the_command_line_trains_and_samples() {
         let settings = place.settings(kind, &["run.steps=1", "sample.count=5"]);
         settings.iter().for_each(|s| args.extend(["--set", s]));
         let (code, text) = srk(&args);
-        assert_eq!(code, Some(0), "{kind}: {text}");
+        assert_eq!(code, 0, "{kind}: {text}");
         let run = out.join(kind);
         let side = if kind == "vae" { 32 } else { SIDE };
         let drawn = imaging::read(&run.join("samples/1.png")).unwrap();
@@ -266,7 +266,7 @@ fn the_command_line_trains_and_samples() {
             let (to, run) = (to.to_str().unwrap(), run.to_str().unwrap());
             let args = ["sample", run, "-o", to, "--count", "4", "--seed", seed, "--zoom", "1"];
             let (code, text) = srk(&[&args[..], &["--overwrite"]].concat());
-            assert_eq!(code, Some(0), "{kind}: {text}");
+            assert_eq!(code, 0, "{kind}: {text}");
             fs::read(to).unwrap()
         };
         let (a, again, b) = (draw("a.png", "1"), draw("a.png", "1"), draw("b.png", "2"));
@@ -319,17 +319,17 @@ fn what_cannot_be_is_refused() {
 
     let data = format!("data.paths=[{:?}]", place.data());
     let (code, text) = srk(&["train", "--recipe", "gan", "--device", "cuda", "--set", &data]);
-    assert_eq!(code, Some(2), "{text}");
+    assert_eq!(code, 2, "{text}");
     assert!(text.contains("gan trains on the CPU only"), "{text}");
     let (code, text) = srk(&["sample", "nowhere.safetensors", "-o", "x.png"]);
-    assert_eq!(code, Some(3), "{text}");
+    assert_eq!(code, 3, "{text}");
     let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/srk-x4.safetensors");
     let (code, text) = srk(&["sample", weights, "-o", "x.png"]);
-    assert_eq!(code, Some(3), "{text}");
+    assert_eq!(code, 3, "{text}");
     assert!(text.contains("of no such system"), "{text}");
     let run = place.out("refused/gan");
     let run = run.to_str().unwrap();
     let (code, text) = srk(&["sample", run, "-o", "x.png", "--steps", "3"]);
-    assert_eq!(code, Some(2), "{text}");
+    assert_eq!(code, 2, "{text}");
     assert!(text.contains("only ddpm draws in steps"), "{text}");
 }

@@ -4,8 +4,8 @@ use crate::common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use common::command::{Run, srk};
 use common::torch_file as torch;
 use srk::diffusion::system::System;
 use srk::engine::tape::Tape;
@@ -421,22 +421,17 @@ fn the_command_imports_and_the_file_upscales() {
     let bytes = torch::checkpoint(&state(&*network), &["model_state"]);
     fs::write(folder.path().join("old.pt"), bytes).unwrap();
     common::training::write_image(&folder.path().join("in.png"), 12, 9, 1);
-    let srk = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
-        let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-    };
-    let (code, out, err) = srk(&["models", "import", "old.pt"]);
+    let srk = |arguments: &[&str]| srk(folder.path(), arguments);
+    let Run { code, out, err, .. } = srk(&["models", "import", "old.pt"]);
     assert_eq!(code, 0, "{err}");
     for words in ["residual-unet, x4", "under model_state", "the recipe resshift-experiment"] {
         assert!(out.contains(words), "{words} is not in {out}");
     }
-    let (code, _, err) = srk(&["models", "import", "old.pt"]);
+    let Run { code, err, .. } = srk(&["models", "import", "old.pt"]);
     assert!(code == 2 && err.contains("--overwrite"), "{err}");
-    let (code, _, err) =
+    let Run { code, err, .. } =
         srk(&["upscale", "-m", "old.safetensors", "in.png", "out.png", "--steps", "2"]);
     assert_eq!(code, 0, "{err}");
-    let (code, _, err) = srk(&["models", "import", "in.png"]);
+    let Run { code, err, .. } = srk(&["models", "import", "in.png"]);
     assert!(code == 3 && err.contains("in.png"), "{err}");
 }

@@ -13,6 +13,7 @@ mod ncnn_files;
 
 use std::path::Path;
 
+use common::command::Run;
 use ncnn_files::{Files, Golden, packages, random, raw, relative};
 use srk::diffusion::system::{System, SystemConfig};
 use srk::engine::device::{DType, Device};
@@ -417,30 +418,25 @@ fn the_binary_takes_a_param_for_a_model() {
     drop(written(&ncnn_files::eating_borders(true), folder.path(), "net.param"));
     srk::imaging::write(&folder.path().join("in.png"), &picture(31, 17), Default::default())
         .unwrap();
-    let srk = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_srk"));
-        let output = command.args(arguments).current_dir(folder.path()).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code(), text(output.stdout), text(output.stderr))
-    };
-    let (code, info, error) = srk(&["models", "info", "net.param"]);
-    assert_eq!(code, Some(0), "{error}");
+    let srk = |arguments: &[&str]| common::command::srk(folder.path(), arguments);
+    let Run { code, out: info, err: error, .. } = srk(&["models", "info", "net.param"]);
+    assert_eq!(code, 0, "{error}");
     assert!(info.contains("ncnn-graph") && info.contains("squeeze and excitation"), "{info}");
     assert!(info.lines().all(|line| line.len() < 1500), "{info}");
-    let (code, _, error) = srk(&["models", "import", "net.param"]);
-    assert_eq!(code, Some(0), "{error}");
+    let Run { code, err: error, .. } = srk(&["models", "import", "net.param"]);
+    assert_eq!(code, 0, "{error}");
     for (model, output) in [("net.param", "a.png"), ("net.safetensors", "b.png")] {
-        let (code, _, error) =
+        let Run { code, err: error, .. } =
             srk(&["upscale", "--no-stamp", "--device", "cpu", "-m", model, "in.png", output]);
-        assert_eq!(code, Some(0), "{error}");
+        assert_eq!(code, 0, "{error}");
     }
     let [a, b] =
         ["a.png", "b.png"].map(|name| srk::imaging::read(&folder.path().join(name)).unwrap());
     assert_eq!([a.width, a.height], [62, 34]);
     assert!(a.samples == b.samples, "the imported file gives another picture");
     std::fs::remove_file(folder.path().join("net.bin")).unwrap();
-    let (code, _, error) = srk(&["upscale", "-m", "net.param", "in.png", "c.png"]);
-    assert_eq!(code, Some(3), "{error}");
+    let Run { code, err: error, .. } = srk(&["upscale", "-m", "net.param", "in.png", "c.png"]);
+    assert_eq!(code, 3, "{error}");
     assert!(error.contains("net.bin"), "{error}");
 }
 
