@@ -96,7 +96,7 @@ fn output(network: &dyn Network, scale: usize) -> Vec<u32> {
 }
 
 fn import(bytes: Vec<u8>, request: &Request) -> Result<Imported, Error> {
-    import::import_bytes(bytes, Path::new("model.pth"), request)
+    common::torch_file::imported(&bytes, request)
 }
 
 #[test]

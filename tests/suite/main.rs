@@ -5,7 +5,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod circles;
 mod data;
+mod dead;
 mod degrade;
 mod degrade_stages;
 mod diffusion;
@@ -33,6 +35,7 @@ mod perceptual;
 mod pillow;
 mod prebuilt;
 mod second_order;
+mod source;
 mod systems;
 mod tape;
 mod train;

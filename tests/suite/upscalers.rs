@@ -161,7 +161,7 @@ fn fetched(member: &str) -> Option<Vec<u8>> {
 
 fn import_bytes(tensors: &[Named]) -> Imported {
     let bytes = torch::checkpoint(tensors, &["params_ema"]);
-    import::import_bytes(bytes, Path::new("model.pth"), &Request::default()).unwrap()
+    torch::imported(&bytes, &Request::default()).unwrap()
 }
 
 /// BasicSR's names of RRDBNet.
@@ -369,7 +369,7 @@ fn what_span_sees_follows_the_file_or_the_user() {
     let overrides = vec!["model.range=1".into(), "model.mean=[0.485,0.456,0.406]".into()];
     let request = Request { overrides, ..Request::default() };
     let bytes = torch::checkpoint(&tensors, &[]);
-    let imported = import::import_bytes(bytes, Path::new("model.pth"), &request).unwrap();
+    let imported = torch::imported(&bytes, &request).unwrap();
     assert_eq!(span(&imported), (1.0, [0.485, 0.456, 0.406]));
     tensors.push(("no_norm".into(), vec![1], vec![0.0]));
     let imported = import_bytes(&tensors);

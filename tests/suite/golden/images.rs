@@ -88,15 +88,9 @@ fn float<'a>(key: &str, of: &impl Fn(&str) -> &'a Array) -> Option<Vec<f64>> {
         (factor * h, factor * w, Shape::new(factor * h, factor * w, 3))
     };
     let (values, to) = match key {
-        "torch_bilinear_half" => resample::torch_bilinear(&src, from, 0.5).unwrap(),
-        "torch_bilinear_quarter" => resample::torch_bilinear(&src, from, 0.25).unwrap(),
         k if k.starts_with("torch_bicubic_up") => {
             let (h, w, to) = enlarged(factor()?);
             (resample::torch_bicubic(&src, from, h, w).unwrap(), to)
-        }
-        k if k.starts_with("torch_bilinear_up") && k.ends_with("_ac") => {
-            let (h, w, to) = enlarged(factor()?);
-            (resample::torch_bilinear_aligned(&src, from, h, w).unwrap(), to)
         }
         k if k.starts_with("matlab_down") => resample::matlab(&src, from, 1.0 / factor()?).unwrap(),
         k if k.starts_with("matlab_up") => resample::matlab(&src, from, factor()?).unwrap(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use srk::engine::device::DType;
 use srk::engine::parameter::Parameter;
-use srk::engine::tape::{Tape, Var};
+use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
 use srk::models::biggan_unet::{BigGanUNet, BigGanUNetConfig, Injection};
 use srk::models::discriminator::DiscriminatorConfig;
@@ -120,13 +120,9 @@ fn the_laplacian_pyramid_has_images_of_three_sizes() {
         let values = (0..7 * 5 * 3u8).map(|i| f32::from(i) / 105.0).collect();
         let mut tape = Tape::inference();
         let x = tape.input(Tensor::from_vec::<f32>(values, &[1, 7, 5, 3]));
-        let all = network.pyramid(&mut tape, &x).unwrap();
-        assert_eq!(all.len(), 3);
-        for (image, factor) in all.iter().zip([8, 4, 2]) {
+        for factor in [8, 4, 2] {
+            let image = network.enlarge(&mut tape, &x, factor).unwrap();
             assert_eq!(image.shape(), [1, 7 * factor, 5 * factor, 3]);
-            let alone = network.enlarge(&mut tape, &x, factor).unwrap();
-            let values = |v: &Var| v.value().to_f64_vec().unwrap();
-            assert_eq!(values(image), values(&alone));
         }
         assert!(network.enlarge(&mut tape, &x, 3).is_err());
     }

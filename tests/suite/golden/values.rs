@@ -75,10 +75,6 @@ fn measure(key: &str, a: &Image, b: &Image) -> Option<f64> {
         "ssim_g11_rgb" => metrics::ssim(a, b, Channels::Rgb, border),
         "ssim_g11_y_float" => metrics::ssim(a, b, Channels::YFloat, border),
         "ssim_g11_y_rounded" => metrics::ssim(a, b, Channels::YRounded, border),
-        "ssim_u7_rgb_float" => metrics::ssim_uniform7(a, b),
-        // Which of the two images is the target does not matter.
-        "dssim_full" => metrics::dssim_full(a, b),
-        "dssim_valid" => metrics::dssim_valid(a, b),
         _ => return None,
     };
     Some(value.unwrap())

@@ -1,47 +1,13 @@
-//! What an output of srk says of itself: one line of text, by which the next run knows it.
-//!
-//! ```text
-//! srk 0.1.0 model=srk-x4 scale=4 seed=42 steps=4
-//! ```
-//!
-//! PNG holds it as text, JPEG, WebP and TIFF in their EXIF: under `Software`, or beside a `Software` of the
-//! input under `srk` and `ProcessingSoftware`. BMP and PNM have no place for it.
+//! The stamp of a file, without its pixels.
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::exif;
-
-/// The keywords of a PNG's text under which a stamp may be.
-const KEYWORDS: [&str; 2] = ["Software", "srk"];
+use super::line::{KEYWORDS, is_stamp};
+use crate::imaging::exif;
 
 /// The most that is read of one part of a file.
 const MOST_BYTES: u64 = 1 << 20;
-
-/// The stamp of an output that was made with `settings`, names and values. What would break the line, such as a
-/// space in a name, becomes `_`.
-pub fn stamp(settings: &[(&str, String)]) -> String {
-    let plain = |value: &str| -> String {
-        value.chars().map(|c| if c.is_whitespace() || c.is_control() { '_' } else { c }).collect()
-    };
-    let settings = settings.iter().map(|(key, value)| format!(" {key}={}", plain(value)));
-    format!("srk {}{}", env!("CARGO_PKG_VERSION"), settings.collect::<String>())
-}
-
-/// Whether `text` is what [`stamp`] makes, by any version.
-pub fn is_stamp(text: &str) -> bool {
-    text.strip_prefix("srk ").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-}
-
-/// The texts of a PNG, with `stamp` in place of an older one.
-pub(super) fn texts(given: &[(String, String)], stamp: Option<&str>) -> Vec<(String, String)> {
-    let mut texts: Vec<_> = given.iter().filter(|(_, text)| !is_stamp(text)).cloned().collect();
-    if let Some(stamp) = stamp {
-        let taken = texts.iter().any(|(keyword, _)| keyword == KEYWORDS[0]);
-        texts.push((KEYWORDS[usize::from(taken)].to_owned(), stamp.to_owned()));
-    }
-    texts
-}
 
 /// The stamp of the picture at `path`, if it has one. Reads no pixels; of what is no picture, or damaged,
 /// there is none.
@@ -145,6 +111,7 @@ fn of_tiff(file: &mut Reader) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::line::{stamp, texts};
     use super::*;
     use crate::imaging::{Color, EncodeOptions, Image, Metadata, encode, read, write};
 

@@ -1,37 +1,30 @@
-//! Validation: whole images through the whole chain, measured as papers do.
-mod sets;
-mod tiled;
-
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-use serde_json::Value;
-
-use super::log::{Reporter, short};
-use super::sections::{Config, ValMetric};
-use super::sheet::{self, Shown, States};
+//! One set of images.
+use super::images::*;
+use super::measures::*;
+use super::scores::*;
+use super::tiled;
 use crate::data::crops::Pair;
 use crate::data::degrade::{self, Degrade};
-use crate::data::folder::{OnBroken, Rgb8, Source};
+use crate::data::folder::{OnBroken, Source};
 use crate::data::lows::Lows;
 use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::sampler::{PixelNoise, Progress, Walk, condition};
-pub use crate::engine::tape::Stop;
+use crate::engine::tape::Stop;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::imaging::color::{luma_of, with_luma};
-use crate::imaging::niqe::Niqe;
-use crate::imaging::{Color, Image, Rect, metrics};
+use crate::imaging::{Rect, metrics};
 use crate::models::Network;
-use crate::models::perceptual::folder::Folder;
-use crate::models::perceptual::{Distance, Kind};
-pub use sets::Validations;
-pub(super) use sets::key;
+use crate::models::perceptual::Kind;
+use crate::training::log::Reporter;
+use crate::training::sections::Config;
+use crate::training::sheet::{self, Shown, States};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// The validation images, with their low-resolution versions.
 #[derive(Debug)]
@@ -40,41 +33,10 @@ pub struct Validation {
     measures: Arc<Measures>,
 }
 
-/// What `val.metrics` asks for.
-#[derive(Debug)]
-struct Measures {
-    distances: Vec<(Kind, Distance)>,
-    niqe: Option<Niqe>,
-}
-
-/// PSNR and SSIM of Y, in dB and 0..1.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Quality {
-    /// PSNR of Y in dB.
-    pub psnr: f64,
-    /// SSIM of Y.
-    pub ssim: f64,
-}
-
-/// Means over the validation images.
-#[derive(Clone, Copy, Debug)]
-pub struct Scores {
-    /// The model's output.
-    pub output: Quality,
-    /// Bicubic enlargement.
-    pub bicubic: Quality,
-    /// The perceptual distances of the model's output, in the order of [`Kind::ALL`]; none where not measured.
-    pub distances: [Option<f64>; 3],
-    /// NIQE of the model's output; none where not measured.
-    pub niqe: Option<f64>,
-    images: usize,
-    took: Duration,
-}
-
 impl Validation {
     /// Reads the images in `files`, whose low resolutions are found in `low` or else made by `degrade`; none if no image
     /// can be measured.
-    fn load(
+    pub(super) fn load(
         config: &Config,
         (files, low, degrade): (Vec<Source>, &[PathBuf], Degrade),
         measures: &Arc<Measures>,
@@ -154,27 +116,6 @@ impl Validation {
     }
 }
 
-/// NIQE, if `val.metrics` asks for it.
-fn niqe(config: &Config) -> Result<Option<Niqe>> {
-    if !config.val.metrics.contains(&ValMetric::Niqe) {
-        return Ok(None);
-    }
-    let file = Folder::open(config.loss.features.as_deref()).niqe()?;
-    let values = |key: &str| file.tensors.get(key).map_or(&[][..], |t| t.1.as_slice());
-    Niqe::new(values("mu"), values("cov")).map(Some)
-}
-
-/// The distances that `val.metrics` asks for.
-fn distances(config: &Config) -> Result<Vec<(Kind, Distance)>> {
-    let wanted = |kind: &Kind| {
-        let metric = if *kind == Kind::Dists { ValMetric::Dists } else { ValMetric::Lpips };
-        config.val.metrics.contains(&metric)
-    };
-    let folder = Folder::open(config.loss.features.as_deref());
-    let open = |kind| Ok((kind, Distance::open(kind, &folder)?));
-    Kind::ALL.into_iter().filter(wanted).map(open).collect()
-}
-
 /// `count` of `files`, evenly spread; all if `count` is 0 or more than there are.
 fn spread<T>(files: Vec<T>, count: u64) -> Vec<T> {
     let (all, count) = (files.len(), usize::try_from(count).unwrap_or(usize::MAX));
@@ -228,94 +169,4 @@ fn enlarge(network: &dyn Network, config: &Config, pair: &Pair, stop: &Stop) -> 
     let output = image(&output)?;
     let bicubic = cut(&enlarged, width, &pair.high)?;
     shown(pair, scale, states.images(image)?, [bicubic, output, truth])
-}
-
-/// The measures of an output and of bicubic enlargement, with what the sheet shows.
-fn shown(
-    pair: &Pair,
-    scale: usize,
-    states: Vec<(usize, Image)>,
-    [bicubic, output, truth]: [Image; 3],
-) -> Result<Shown> {
-    let quality = [measure(&output, &truth, scale)?, measure(&bicubic, &truth, scale)?];
-    Ok(Shown {
-        name: pair.name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),
-        low: sheet::repeated(&pair.low, scale)?,
-        states,
-        bicubic,
-        output,
-        truth,
-        quality,
-    })
-}
-
-/// The top left part of `values` `[H, width, 3]` in `[-1, 1]`, as large as `like`, in 8 bits.
-fn cut(values: &[f32], width: usize, like: &Rgb8) -> Result<Image> {
-    let rows = values.chunks_exact(width * 3).take(like.height);
-    let unit: Vec<f32> =
-        rows.flat_map(|r| r[..like.width * 3].iter().map(|v| (v + 1.0) / 2.0)).collect();
-    Image::from_rgb_f32(like.width, like.height, &unit)
-}
-
-fn to_image(image: &Rgb8) -> Result<Image> {
-    Image::from_u8(image.width, image.height, Color::Rgb, image.pixels.clone())
-}
-
-/// Repeats the last column and row until both sides are multiples of `align`.
-fn pad(image: &Rgb8, align: usize) -> Rgb8 {
-    let (width, height) =
-        (image.width.next_multiple_of(align), image.height.next_multiple_of(align));
-    let mut pixels = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
-        for x in 0..width {
-            let (x, y) = (x.min(image.width - 1), y.min(image.height - 1));
-            pixels.extend_from_slice(&image.pixels[(y * image.width + x) * 3..][..3]);
-        }
-    }
-    Rgb8 { width, height, pixels }
-}
-
-fn measure(image: &Image, truth: &Image, border: usize) -> Result<Quality> {
-    Ok(Quality {
-        psnr: metrics::psnr_y_float(image, truth, border)?,
-        ssim: metrics::ssim_y_float(image, truth, border)?,
-    })
-}
-
-impl Scores {
-    /// The measures under the names of `metrics.jsonl`.
-    pub fn values(&self) -> Vec<(&'static str, Value)> {
-        let mut values = vec![
-            ("val_psnr_y", self.output.psnr.into()),
-            ("val_ssim_y", self.output.ssim.into()),
-            ("val_bicubic_psnr_y", self.bicubic.psnr.into()),
-            ("val_bicubic_ssim_y", self.bicubic.ssim.into()),
-            ("val_images", self.images.into()),
-            ("val_seconds", self.took.as_secs_f64().into()),
-        ];
-        let names = ["val_lpips_alex", "val_lpips_vgg", "val_dists"];
-        let distances = names.into_iter().zip(self.distances);
-        values.extend(distances.filter_map(|(name, value)| Some((name, value?.into()))));
-        values.extend(self.niqe.map(|value| ("val_niqe", value.into())));
-        values
-    }
-}
-
-impl fmt::Display for Scores {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "PSNR-Y {:.3} dB (bicubic {:.3})  SSIM {:.4} ({:.4})",
-            self.output.psnr, self.bicubic.psnr, self.output.ssim, self.bicubic.ssim,
-        )?;
-        for (kind, distance) in Kind::ALL.iter().zip(self.distances) {
-            if let Some(distance) = distance {
-                write!(f, "  {kind} {distance:.4}")?;
-            }
-        }
-        if let Some(niqe) = self.niqe {
-            write!(f, "  niqe {niqe:.3}")?;
-        }
-        write!(f, "  {} images in {}", self.images, short(self.took))
-    }
 }

@@ -1,32 +1,9 @@
-//! Networks that tell images from generated ones, and the registry that builds one from its configuration.
-use serde::{Deserialize, Serialize};
-
-use super::patch_discriminator::{PatchDiscriminator, PatchDiscriminatorConfig};
-use super::srgan_discriminator::{SrganDiscriminator, SrganDiscriminatorConfig};
+//! What every such network is.
 use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
-
-/// Which discriminator, and its sizes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum DiscriminatorConfig {
-    /// SRDDPM's: a verdict for each patch.
-    Patch(PatchDiscriminatorConfig),
-    /// SRGAN's: a verdict for each image of one size.
-    Srgan(SrganDiscriminatorConfig),
-}
-
-impl DiscriminatorConfig {
-    /// The discriminator, its initial weights a function of `seed`.
-    pub fn build(&self, seed: u64) -> Box<dyn Discriminator> {
-        match self {
-            Self::Patch(c) => Box::new(PatchDiscriminator::new(c, seed)),
-            Self::Srgan(c) => Box::new(SrganDiscriminator::new(c, seed)),
-        }
-    }
-}
+use crate::models::network::of_buffers;
 
 /// A network that judges images. On a training tape its norms use the batch and move their running
 /// statistics; when only the generator is to learn, run it in [`Tape::frozen`].
@@ -59,6 +36,6 @@ pub trait Discriminator: Send + Sync {
     /// If the memory of the device is full.
     fn to_device(&self, device: &Device, dtype: DType) -> Result<()> {
         self.parameters().iter().try_for_each(|p| p.to_device(device, dtype))?;
-        self.buffers().iter().try_for_each(|b| b.to_device(device, super::of_buffers(dtype)))
+        self.buffers().iter().try_for_each(|b| b.to_device(device, of_buffers(dtype)))
     }
 }
