@@ -1,7 +1,9 @@
 //! What everything is made of: randomness, devices, tensors, the tape, and the cases ops are tested at.
+mod arguments;
 pub mod cuda;
 pub mod device;
 pub mod disk;
+pub mod dtype;
 pub mod files;
 pub mod interrupt;
 pub mod lock;

@@ -8,8 +8,7 @@ use super::driver::{Argument, Description, Driver, Launch, Replay};
 use super::libraries::Libraries;
 use super::memory::{Arena, Buffer, Memory, Usage};
 use super::tuning::Tuner;
-use crate::engine::device::{DType, Device};
-use crate::engine::tensor::Tensor;
+use crate::engine::dtype::DType;
 use crate::error::{Error, Result};
 
 /// Threads of a block where nothing else is said.
@@ -128,21 +127,21 @@ impl Gpu {
         })
     }
 
-    /// A tensor that is computed once on the host, f32, and stays on the device under `key`.
-    pub fn constant(
+    /// f32 numbers that are computed once on the host and stay on the device under `key`, and their shape.
+    pub(crate) fn constant_buffer(
         &self,
         key: &str,
         shape: &[usize],
         values: impl FnOnce() -> Vec<f32>,
-    ) -> Result<Tensor> {
+    ) -> Result<Constant> {
         let mut constants = lock(&self.0.constants);
         if let Some((buffer, shape)) = constants.get(key) {
-            return Ok(Tensor::on_gpu(self, Arc::clone(buffer), DType::F32, shape));
+            return Ok((Arc::clone(buffer), shape.clone()));
         }
         let buffer = Arc::new(self.allocate(4 * shape.iter().product::<usize>())?);
         self.driver().upload(buffer.pointer(), bytemuck::cast_slice(&values()))?;
         constants.insert(key.to_owned(), (Arc::clone(&buffer), shape.to_vec()));
-        Ok(Tensor::on_gpu(self, buffer, DType::F32, shape))
+        Ok((buffer, shape.to_vec()))
     }
 
     /// Records what `body` launches, to be replayed on the same tensors. Nothing is done yet; `body`
@@ -195,12 +194,6 @@ impl fmt::Debug for Gpu {
     }
 }
 
-impl From<&Gpu> for Device {
-    fn from(gpu: &Gpu) -> Self {
-        Self::Cuda(gpu.clone())
-    }
-}
-
 /// A recorded sequence of launches with the memory it works in.
 #[derive(Debug)]
 pub struct Graph {
@@ -247,34 +240,11 @@ impl Grid {
 
 /// A kernel argument; none if a number does not fit a kernel's `int`.
 #[derive(Clone, Copy, Debug)]
-pub struct Arg(Option<Argument>);
+pub struct Arg(pub(in crate::engine) Option<Argument>);
 
 impl Arg {
     /// A null pointer: an optional tensor that is absent.
     pub const NULL: Self = Self(Some(Argument { bits: 0, size: 8 }));
-
-    /// The pointer of `tensor`, or null.
-    pub fn optional(tensor: Option<&Tensor>) -> Self {
-        tensor.map_or(Self::NULL, Self::from)
-    }
-}
-
-impl From<&Tensor> for Arg {
-    fn from(tensor: &Tensor) -> Self {
-        Self(tensor.device_pointer().map(|at| Argument { bits: at.0, size: 8 }))
-    }
-}
-
-impl From<&&Tensor> for Arg {
-    fn from(tensor: &&Tensor) -> Self {
-        Self::from(*tensor)
-    }
-}
-
-impl From<&mut Tensor> for Arg {
-    fn from(tensor: &mut Tensor) -> Self {
-        Self::from(&*tensor)
-    }
 }
 
 impl From<i32> for Arg {

@@ -10,11 +10,13 @@ mod libraries;
 mod memory;
 #[cfg(feature = "cuda")]
 pub mod nvidia;
+mod pointer;
 pub mod sha256;
 pub mod tuning;
 
 pub use choose::{choose, devices, is_device_name, libraries, open, open_best};
-pub use driver::{Argument, Description, DevicePointer, Driver, Launch, Replay};
+pub use driver::{Argument, Description, Driver, Launch, Replay};
 pub use gpu::{Arg, Gpu, Graph, Grid};
 pub use libraries::{Convolution, Libraries, Pass, Product};
 pub use memory::{Buffer, Usage};
+pub use pointer::DevicePointer;

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::Dims;
 use super::finish::{After, Finish};
-use super::packed::{AT_0, AT_FAR, AT_NEAR, Packed};
+use super::packed::{AT_0, AT_FAR, AT_NEAR, Packed, Shared, padded};
 use super::simd::{self, CB, FAR, FAR2, NEAR, NEAR2};
 use crate::ops::simd::{Level, level as simd_level};
 
@@ -98,24 +98,6 @@ fn wanted_blocks(d: &Dims) -> (usize, usize) {
 thread_local! {
     /// V and M of the block a thread works on; kept, so that no block pays for fresh pages.
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-#[derive(Clone, Copy)]
-pub(super) struct Shared(pub(super) *mut f32);
-// SAFETY: threads write disjoint positions of what it points to.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// The pointer; a method, so that closures capture the whole wrapper.
-    pub(super) const fn get(self) -> *mut f32 {
-        self.0
-    }
-}
-
-pub(super) const fn padded(channels: usize) -> usize {
-    channels.next_multiple_of(CB)
 }
 
 /// Positions (Winograd tiles or pixels) per block: V and M stay in the second-level cache.
@@ -512,14 +494,14 @@ mod tests {
 
                 let (mut y, mut expected) = (vec![f32::NAN; dy.len()], vec![0.0; dy.len()]);
                 let source = Source { x: &x, channels: ci };
-                let packed = pack(k, &d, &w, false);
+                let packed = pack(k.ocb, &d, &w, false);
                 convolve(k, &d, &[source], &packed, Some(&b), After::Nothing, &mut y);
                 general::forward(&d, &x, &w, Some(&b), &mut expected);
                 close(&y, &expected, &label("forward"));
 
                 let (mut dx, mut expected) = (vec![f32::NAN; x.len()], vec![0.0; x.len()]);
                 let source = Source { x: &dy, channels: co };
-                let packed = pack(k, &d, &w, true);
+                let packed = pack(k.ocb, &d, &w, true);
                 convolve(k, &d, &[source], &packed, None, After::Nothing, &mut dx);
                 general::input_gradient(&d, &w, &dy, &mut expected);
                 close(&dx, &expected, &label("input gradient"));

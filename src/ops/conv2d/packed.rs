@@ -2,9 +2,27 @@
 use rayon::prelude::*;
 
 use super::Dims;
-use super::fast::{Kernels, Shared, padded};
 use super::simd::{CB, FAR, FAR2, NEAR, NEAR2};
 use crate::engine::pool::Buffer;
+
+#[derive(Clone, Copy)]
+pub(super) struct Shared(pub(super) *mut f32);
+// SAFETY: threads write disjoint positions of what it points to.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// The pointer; a method, so that closures capture the whole wrapper.
+    pub(super) const fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// Channels with those that fill the last block.
+pub(super) const fn padded(channels: usize) -> usize {
+    channels.next_multiple_of(CB)
+}
 
 /// Transformed weights, see [`simd`] for their layout.
 pub(super) struct Packed {
@@ -13,8 +31,8 @@ pub(super) struct Packed {
     pub(super) outputs: usize,
 }
 
-/// Packs `w` `[Co, k, k, Ci]` (k is 1 or 3); with `flipped`, the weights of the input gradient.
-pub(super) fn pack(k: &Kernels, d: &Dims, w: &[f32], flipped: bool) -> Packed {
+/// Packs `w` `[Co, k, k, Ci]` (k is 1 or 3) in blocks of `ocb` outputs; with `flipped`, the weights of the input gradient.
+pub(super) fn pack(ocb: usize, d: &Dims, w: &[f32], flipped: bool) -> Packed {
     let (inputs, outputs) = if flipped { (d.co, d.ci) } else { (d.ci, d.co) };
     let (ip, op, taps) = (padded(inputs), padded(outputs), d.kernel);
     let frequencies = if taps == 3 { 36 } else { 1 };
@@ -26,8 +44,8 @@ pub(super) fn pack(k: &Kernels, d: &Dims, w: &[f32], flipped: bool) -> Packed {
     };
     (0..op / CB).into_par_iter().for_each(|ob| {
         let o0 = ob * CB;
-        let block = o0 / k.ocb * k.ocb;
-        let width = k.ocb.min(op - block);
+        let block = o0 / ocb * ocb;
+        let width = ocb.min(op - block);
         // Channels that only fill a block have no weights.
         let known = |i: usize| if i < inputs { outputs - o0.min(outputs) } else { 0 };
         for i in 0..ip {

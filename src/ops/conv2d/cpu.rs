@@ -1,0 +1,113 @@
+//! On the processor: by the fast path where it serves, else by the general one.
+#[cfg(target_arch = "x86_64")]
+use super::fast::{self, Source, convolve};
+use super::finish::After;
+use super::general;
+use super::op::Dims;
+#[cfg(target_arch = "x86_64")]
+use super::packed::pack;
+use crate::engine::device::{DType, Real};
+use crate::ops::parallel;
+
+pub(super) fn forward<T: Real>(
+    d: &Dims,
+    then: After<'_, T>,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(k) = fast_path::<T>(d) {
+        let (x, w, y) = (as_f32(x), as_f32(w), as_f32_mut(y));
+        let packed = pack(k.ocb, d, w, false);
+        let x = [Source { x, channels: d.ci }];
+        let then = match then {
+            After::Nothing => After::Nothing,
+            After::Relu => After::Relu,
+            After::Slopes(slopes) => After::Slopes(as_f32(slopes)),
+        };
+        return convolve(k, d, &x, &packed, bias.map(as_f32), then, y);
+    }
+    general::forward(d, x, w, bias, y);
+    let zero = T::default();
+    match then {
+        After::Nothing => {}
+        After::Relu => y.iter_mut().filter(|v| **v < zero).for_each(|v| *v = zero),
+        After::Slopes(slopes) => parallel::rows(y, d.co, |_, y| {
+            for (v, &slope) in y.iter_mut().zip(slopes.iter().cycle()) {
+                *v = if *v > zero { *v } else { slope * *v };
+            }
+        }),
+    }
+}
+
+/// Of maps and their channels, side by side, times a slope where it is not positive, if there is one; whether
+/// there is a way to do it.
+pub(super) fn forward_parts(
+    d: &Dims,
+    slopes: &[f32],
+    parts: &[(&[f32], usize)],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let whole = |&(_, channels): &(_, usize)| channels.is_multiple_of(super::simd::CB);
+        let fits = d.kernel == 3 && parts.iter().rev().skip(1).all(whole);
+        if let (true, Some(k)) = (fits, fast_path::<f32>(d)) {
+            let source = |&(x, channels)| Source { x, channels };
+            let x: Vec<Source<'_>> = parts.iter().map(source).collect();
+            let then = if slopes.is_empty() { After::Nothing } else { After::Slopes(slopes) };
+            convolve(k, d, &x, &pack(k.ocb, d, w, false), bias, then, y);
+            return true;
+        }
+    }
+    let _ = (d, slopes, parts, w, bias, y);
+    false
+}
+
+pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(k) = fast_path::<T>(d) {
+        let packed = pack(k.ocb, d, as_f32(w), true);
+        let dy = [Source { x: as_f32(dy), channels: d.co }];
+        return convolve(k, d, &dy, &packed, None, After::Nothing, as_f32_mut(dx));
+    }
+    general::input_gradient(d, w, dy, dx);
+}
+
+pub(super) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(k) = fast_path::<T>(d) {
+        return fast::weight_gradient(k, d, as_f32(x), as_f32(dy), as_f32_mut(dw));
+    }
+    general::weight_gradient(d, x, dy, dw);
+}
+
+/// The condition of the fast path, and the instruction set it runs on.
+#[cfg(target_arch = "x86_64")]
+fn fast_path<T: Real>(d: &Dims) -> Option<&'static fast::Kernels> {
+    let same = d.stride == 1 && matches!((d.kernel, d.pad), (3, 1) | (1, 0));
+    // Below this the padding of the channels to 16 costs more than the transforms save.
+    let wide = d.ci.max(d.co) >= 16;
+    // On the few pixels of a deep level transforming the weights costs more than all products. Tiles of
+    // a larger image are never so small: a tile computes what the whole would.
+    let many = d.batch * d.height * d.width >= 64;
+    (T::DTYPE == DType::F32 && same && wide && many).then(fast::chosen).flatten()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn as_f32<T: Real>(v: &[T]) -> &[f32] {
+    assert!(T::DTYPE == DType::F32, "only f32 takes the fast path");
+    // SAFETY: DTYPE F32 is implemented by f32 alone.
+    unsafe { std::slice::from_raw_parts(v.as_ptr().cast(), v.len()) }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn as_f32_mut<T: Real>(v: &mut [T]) -> &mut [f32] {
+    assert!(T::DTYPE == DType::F32, "only f32 takes the fast path");
+    // SAFETY: DTYPE F32 is implemented by f32 alone.
+    unsafe { std::slice::from_raw_parts_mut(v.as_mut_ptr().cast(), v.len()) }
+}
