@@ -100,13 +100,17 @@ thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Positions (Winograd tiles or pixels) per block: V and M stay in the second-level cache.
+/// Positions (Winograd tiles or pixels) per block: V and M stay in the second-level cache, and threads end together.
 fn block_len(frequencies: usize, ci: usize, co: usize, positions: usize) -> usize {
     const CACHE_FLOATS: usize = 224 << 10;
-    // 14 positions fill a register tile; two blocks a thread balance small maps.
-    let fit = (CACHE_FLOATS / (frequencies * (ci + co)) / 14 * 14).clamp(14, 112);
-    let share = positions.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(14);
-    fit.min(share.max(14))
+    // Positions that fill a register tile.
+    const TILE: usize = 14;
+    // What reading the weights costs a block, in positions.
+    const WEIGHTS: usize = 6;
+    let fit = (CACHE_FLOATS / (frequencies * (ci + co)) / TILE).clamp(1, 8);
+    let threads = rayon::current_num_threads();
+    let time = |t: usize| positions.div_ceil(t).div_ceil(threads) * (t + WEIGHTS);
+    (1..=fit).rev().map(|n| n * TILE).min_by_key(|&t| time(t)).unwrap_or(TILE)
 }
 
 /// Where a Winograd tile stands: image, first output row and column.
