@@ -4,7 +4,7 @@
 //! and no GPU is needed. A change of the counts shows in the diff of the file:
 //! `SRK_WRITE=1 cargo test --release --test suite launches::` writes it anew.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -24,9 +24,12 @@ const FILE: &str = "kernels/launches.txt";
 /// Addresses begin here, so that no count or size looks like one.
 const FIRST: u64 = 1 << 40;
 
+/// Every kernel that was started on any device of this kind.
+pub(crate) static STARTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 /// A device that does nothing but count.
 #[derive(Debug)]
-struct Counting {
+pub(crate) struct Counting {
     description: Description,
     seen: Arc<Mutex<Seen>>,
 }
@@ -41,7 +44,7 @@ struct Seen {
 
 /// Launches, and bytes of all memory that they were given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
+pub(crate) struct Count {
     launches: usize,
     bytes: usize,
 }
@@ -55,7 +58,7 @@ impl Seen {
 }
 
 impl Counting {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let description = Description {
             name: "counting GPU".into(),
             compute_capability: (9, 0),
@@ -118,6 +121,7 @@ impl Driver for Counting {
         addresses.sort_unstable();
         addresses.dedup();
         let bytes: usize = addresses.iter().map(|&at| seen.bytes_at(at)).sum();
+        STARTED.lock().unwrap().insert(launch.kernel.to_owned());
         seen.count.launches += 1;
         seen.count.bytes += bytes;
         Ok(())
@@ -150,7 +154,7 @@ impl Replay for Nothing {
 }
 
 /// One call, and one call with its gradients, of a network in f16 on a state of `side` pixels.
-fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
+pub(crate) fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
     let driver = Counting::new();
     let seen = driver.seen.clone();
     let device = Device::Cuda(Gpu::new(Arc::new(driver)));
