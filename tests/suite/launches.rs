@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use srk::diffusion::sampler::condition;
 use srk::engine::cuda::{Description, DevicePointer, Driver, Gpu, Launch, Replay};
@@ -186,8 +186,10 @@ pub(crate) fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
     Ok([call(false)?, call(true)?])
 }
 
-#[test]
-fn networks_launch_what_the_ledger_says() {
+/// The ledger as it is now; counted once, for all who ask.
+pub(crate) fn ledger() -> &'static str {
+    static LEDGER: OnceLock<String> = OnceLock::new();
+    LEDGER.get_or_init(|| {
     let mut lines = String::from(
         "# Kernels that a network launches in f16 at batch 1 on states of the recipe's crops, and megabytes of all tensors\n\
          # that they are given; forward, and forward with gradients. Written by tests/suite/launches.rs.\n",
@@ -213,8 +215,15 @@ fn networks_launch_what_the_ledger_says() {
         )
         .unwrap();
     }
+    lines
+    })
+}
+
+#[test]
+fn networks_launch_what_the_ledger_says() {
+    let lines = ledger();
     if std::env::var_os("SRK_WRITE").is_some() {
-        fs::write(FILE, &lines).unwrap();
+        fs::write(FILE, lines).unwrap();
     }
     let written = fs::read_to_string(FILE).unwrap_or_default();
     for (now, then) in lines.lines().zip(written.lines()) {

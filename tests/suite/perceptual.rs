@@ -87,7 +87,7 @@ fn equal_images_are_at_no_distance_and_order_does_not_matter() {
 }
 
 /// Features with weights of `seed` in `folder`, as files of three names.
-pub(crate) fn write_features(folder: &Path, seed: u64) {
+fn write_features(folder: &Path, seed: u64) {
     let write = |name: &str, file: WeightsFile| {
         file.write(&folder.join(name), DType::F32).unwrap();
     };
