@@ -4,10 +4,10 @@
 //! and no GPU is needed. A change of the counts shows in the diff of the file:
 //! `SRK_WRITE=1 cargo test --release --test suite launches::` writes it anew.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use srk::diffusion::sampler::condition;
 use srk::engine::cuda::{Description, DevicePointer, Driver, Gpu, Launch, Replay};
@@ -24,9 +24,12 @@ const FILE: &str = "kernels/launches.txt";
 /// Addresses begin here, so that no count or size looks like one.
 const FIRST: u64 = 1 << 40;
 
+/// Every kernel that was started on any device of this kind.
+pub(crate) static STARTED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 /// A device that does nothing but count.
 #[derive(Debug)]
-struct Counting {
+pub(crate) struct Counting {
     description: Description,
     seen: Arc<Mutex<Seen>>,
 }
@@ -41,7 +44,7 @@ struct Seen {
 
 /// Launches, and bytes of all memory that they were given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
+pub(crate) struct Count {
     launches: usize,
     bytes: usize,
 }
@@ -55,7 +58,7 @@ impl Seen {
 }
 
 impl Counting {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let description = Description {
             name: "counting GPU".into(),
             compute_capability: (9, 0),
@@ -118,6 +121,7 @@ impl Driver for Counting {
         addresses.sort_unstable();
         addresses.dedup();
         let bytes: usize = addresses.iter().map(|&at| seen.bytes_at(at)).sum();
+        STARTED.lock().unwrap().insert(launch.kernel.to_owned());
         seen.count.launches += 1;
         seen.count.bytes += bytes;
         Ok(())
@@ -150,7 +154,7 @@ impl Replay for Nothing {
 }
 
 /// One call, and one call with its gradients, of a network in f16 on a state of `side` pixels.
-fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
+pub(crate) fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
     let driver = Counting::new();
     let seen = driver.seen.clone();
     let device = Device::Cuda(Gpu::new(Arc::new(driver)));
@@ -182,8 +186,10 @@ fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
     Ok([call(false)?, call(true)?])
 }
 
-#[test]
-fn networks_launch_what_the_ledger_says() {
+/// The ledger as it is now; counted once, for all who ask.
+pub(crate) fn ledger() -> &'static str {
+    static LEDGER: OnceLock<String> = OnceLock::new();
+    LEDGER.get_or_init(|| {
     let mut lines = String::from(
         "# Kernels that a network launches in f16 at batch 1 on states of the recipe's crops, and megabytes of all tensors\n\
          # that they are given; forward, and forward with gradients. Written by tests/suite/launches.rs.\n",
@@ -209,8 +215,15 @@ fn networks_launch_what_the_ledger_says() {
         )
         .unwrap();
     }
+    lines
+    })
+}
+
+#[test]
+fn networks_launch_what_the_ledger_says() {
+    let lines = ledger();
     if std::env::var_os("SRK_WRITE").is_some() {
-        fs::write(FILE, &lines).unwrap();
+        fs::write(FILE, lines).unwrap();
     }
     let written = fs::read_to_string(FILE).unwrap_or_default();
     for (now, then) in lines.lines().zip(written.lines()) {

@@ -8,6 +8,7 @@ mod common;
 mod circles;
 mod data;
 mod dead;
+mod dead_kernels;
 mod degrade;
 mod degrade_stages;
 mod diffusion;

@@ -160,6 +160,12 @@ pub fn fill(salt: &str, name: &str, shape: &[usize], gain: f64) -> Vec<f32> {
         .collect()
 }
 
+/// The rule for inputs, in [-1, 1).
+pub fn input(name: &str, len: usize) -> Vec<f64> {
+    let h = fnv(name);
+    (0..len as u64).map(|i| ((splitmix(h, i) >> 40) as f64 - 8_388_608.0) / 8_388_608.0).collect()
+}
+
 #[test]
 fn the_fill_rule_repeats_its_worked_example() {
     assert_eq!(fnv("inc.conv.0.weight"), 0x0660_c8c3_b03a_4173);

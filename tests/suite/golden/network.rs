@@ -19,7 +19,7 @@ use srk::models::{ModelConfig, Network, weights};
 use srk::ops::conv2d::precisely;
 
 use super::Outcome;
-use super::file::{File, nchw};
+use super::file::{Array, File, input, nchw};
 
 /// A network, and how a file holds its inputs.
 pub enum Subject {
@@ -315,7 +315,7 @@ fn pass(file: &File, subject: &Subject, engine: Engine) -> Vec<String> {
         compare("quantized", &nchw(quantised.value()), &stored.data, 1e-7, &mut failed);
     }
     compare("output", &nchw(y.value()), &file.array("output").data, output_tol, &mut failed);
-    let w: Tensor = file.array("w").tensor(dtype);
+    let w: Tensor = loss_weights(file).tensor(dtype);
     let grads = tape.backward(&y, w).unwrap();
     for (name, var) in inputs.iter().zip(&vars) {
         let stored = &file.array(&format!("grad.input.{name}")).data;
@@ -338,6 +338,16 @@ fn pass(file: &File, subject: &Subject, engine: Engine) -> Vec<String> {
     });
     check_statistics(file, subject.buffers(), &mut failed);
     failed
+}
+
+/// What the loss multiplies outputs by: stored, or by the rule for inputs.
+fn loss_weights(file: &File) -> Array {
+    let by_rule = || {
+        let shape = file.array("output").shape.clone();
+        let data = input(&format!("{}.w", file.text("case")), shape.iter().product());
+        Array { shape, data }
+    };
+    file.get("w").cloned().unwrap_or_else(by_rule)
 }
 
 /// The parameters that the original has, but no output depends on.
