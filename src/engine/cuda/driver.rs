@@ -1,6 +1,7 @@
 //! What the engine asks of a machine that runs kernels.
 use std::fmt::Debug;
 
+use super::launch::Kernel;
 use super::libraries::Libraries;
 use crate::error::Result;
 
@@ -27,8 +28,8 @@ pub struct Argument {
 /// A kernel, its grid and its arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
-    /// The entry point, such as `silu_forward_f16`.
-    pub kernel: &'a str,
+    /// The entry point.
+    pub kernel: &'static Kernel,
     /// Blocks in x, y, z.
     pub grid: [u32; 3],
     /// Threads of a block in x, y, z.

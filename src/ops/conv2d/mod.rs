@@ -27,7 +27,7 @@ mod simd;
 use self::cuda::Epilogue;
 use self::finish::After;
 pub use self::fused::Then;
-use crate::engine::cuda::{Convolution, Pass};
+use crate::engine::cuda::{Convolution, Pass, kernels};
 use crate::engine::device::{DType, Real};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
@@ -107,16 +107,16 @@ pub fn precisely<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// What is applied to the sum of a convolution; the numbers are those of `kernels/conv2d.cu`.
+/// What is applied to the sum of a convolution; the numbers are the kernels'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
     #[default]
-    None = 0,
+    None = kernels::Activation::NONE as isize,
     /// `max(x, 0)`.
-    Relu = 1,
+    Relu = kernels::Activation::RELU as isize,
     /// `x sigmoid(x)`.
-    Silu = 2,
+    Silu = kernels::Activation::SILU as isize,
 }
 
 /// The sizes that every implementation needs.

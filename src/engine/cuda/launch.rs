@@ -1,0 +1,212 @@
+//! What the [launchers](super::kernels) are made of: the table's entries, checks of arguments, the start of a kernel.
+use super::driver::{Argument, DevicePointer, Launch};
+use super::gpu::{Gpu, Grid};
+use crate::engine::device::DType;
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+
+/// A compiled kernel: a row of the [table](super::kernels::TABLE).
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kernel {
+    index: usize,
+    name: &'static str,
+    module: &'static str,
+    parameters: &'static [u8],
+}
+
+/// The versions of a kernel for f32, f16 and bf16.
+pub(super) type Versions = [Option<&'static Kernel>; 3];
+
+impl Kernel {
+    /// The kernel `name` of `kernels/module.cu`, number `index` of its table, whose `parameters` have these bytes.
+    pub const fn new(
+        index: usize,
+        name: &'static str,
+        module: &'static str,
+        parameters: &'static [u8],
+    ) -> Self {
+        Self { index, name, module, parameters }
+    }
+
+    /// Its place in the table: what drivers keep of kernels lies in vectors of this order.
+    pub const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The exported name, such as `silu_forward_f16`.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The source that it is in, without its extension.
+    pub const fn module(&self) -> &'static str {
+        self.module
+    }
+
+    /// The bytes of each parameter.
+    pub const fn parameters(&self) -> &'static [u8] {
+        self.parameters
+    }
+}
+
+/// A launch in the making: it makes arguments of what a launcher is given, or says in words what is wrong.
+pub(super) struct Call<'a> {
+    gpu: &'a Gpu,
+    kernel: &'static Kernel,
+    /// The kernel's name without a type.
+    name: &'static str,
+    /// What the launch's type was taken from.
+    like: Option<&'static str>,
+    dtype: DType,
+}
+
+impl<'a> Call<'a> {
+    /// Of a kernel that knows its types.
+    pub(super) fn untyped(gpu: &'a Gpu, kernel: &'static Kernel) -> Self {
+        Self { gpu, kernel, name: kernel.name, like: None, dtype: DType::F32 }
+    }
+
+    /// Of the version for `dtype`.
+    pub(super) fn of(
+        gpu: &'a Gpu,
+        name: &'static str,
+        versions: Versions,
+        dtype: DType,
+    ) -> Result<Self> {
+        let version = match dtype {
+            DType::F32 => versions[0],
+            DType::F16 => versions[1],
+            DType::BF16 => versions[2],
+            DType::F64 => None,
+        };
+        let none = || Error::Unsupported { op: name, what: format!("{dtype:?} on a GPU") };
+        Ok(Self { gpu, kernel: version.ok_or_else(none)?, name, like: None, dtype })
+    }
+
+    /// Of the version for the elements of `tensor`, which the kernel calls `like`.
+    pub(super) fn like(
+        gpu: &'a Gpu,
+        name: &'static str,
+        versions: Versions,
+        like: &'static str,
+        tensor: &Tensor,
+    ) -> Result<Self> {
+        gpu.place(name, like, tensor)?;
+        Ok(Self { like: Some(like), ..Self::of(gpu, name, versions, tensor.dtype())? })
+    }
+
+    /// The launch's type.
+    pub(super) const fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// A pointer to `tensor`, whose elements must be `dtype`.
+    pub(super) fn tensor(&self, name: &str, tensor: &Tensor, dtype: DType) -> Result<Argument> {
+        match self.like.filter(|_| dtype == self.dtype && dtype != tensor.dtype()) {
+            Some(like) => {
+                self.gpu.place(self.name, name, tensor)?;
+                let what = format!("{like} is {dtype:?}, {name} is {:?}", tensor.dtype());
+                Err(Error::Argument { op: self.name, what })
+            }
+            None => Ok(Argument::from(self.gpu.pointer(self.name, name, tensor, dtype)?.0)),
+        }
+    }
+
+    /// The same, or null.
+    pub(super) fn tensor_or_null(
+        &self,
+        name: &str,
+        tensor: Option<&Tensor>,
+        dtype: DType,
+    ) -> Result<Argument> {
+        tensor.map_or(Ok(Argument::from(0u64)), |tensor| self.tensor(name, tensor, dtype))
+    }
+
+    /// `value` as an `int`.
+    pub(super) fn int(&self, name: &str, value: usize) -> Result<Argument> {
+        let narrow = i32::try_from(value).map_err(|_| Error::Argument {
+            op: self.name,
+            what: format!("{name} is {value}; kernels count to 2^31 - 1"),
+        })?;
+        Ok(Argument::from(narrow.cast_unsigned()))
+    }
+
+    /// Starts the kernel; nothing if the grid has no blocks.
+    pub(super) fn start(&self, grid: Grid, arguments: &[Argument]) -> Result<()> {
+        let limits = [i32::MAX as usize, 65535, 65535];
+        if grid.blocks.iter().zip(limits).any(|(&n, limit)| n > limit) {
+            let what = format!("a grid of {:?} blocks", grid.blocks);
+            return Err(Error::Unsupported { op: self.name, what });
+        }
+        if grid.blocks.contains(&0) {
+            return Ok(());
+        }
+        #[allow(clippy::cast_possible_truncation)]
+        // Checked above; blocks have at most 1024 threads.
+        let narrow = |v: usize| v as u32;
+        self.gpu.driver().launch(&Launch {
+            kernel: self.kernel,
+            grid: grid.blocks.map(narrow),
+            block: [narrow(grid.threads), 1, 1],
+            shared_bytes: narrow(grid.shared),
+            arguments,
+        })
+    }
+}
+
+impl Gpu {
+    /// Where `tensor` is, the argument `name` of `op`, which must be here and have elements of `dtype`.
+    pub(crate) fn pointer(
+        &self,
+        op: &'static str,
+        name: &str,
+        tensor: &Tensor,
+        dtype: DType,
+    ) -> Result<DevicePointer> {
+        let at = self.place(op, name, tensor)?;
+        if tensor.dtype() != dtype {
+            let what = format!("{name} is {:?}, not {dtype:?}", tensor.dtype());
+            return Err(Error::Argument { op, what });
+        }
+        Ok(at)
+    }
+
+    /// Where `tensor` is, whatever its type.
+    fn place(&self, op: &'static str, name: &str, tensor: &Tensor) -> Result<DevicePointer> {
+        let elsewhere = match (tensor.gpu(), tensor.device_pointer()) {
+            (Some(there), Some(at)) if there == self => return Ok(at),
+            (Some(_), _) => "another GPU",
+            (None, _) => "the CPU",
+        };
+        Err(Error::Argument { op, what: format!("{name} is on {elsewhere}") })
+    }
+}
+
+impl From<u32> for Argument {
+    fn from(v: u32) -> Self {
+        Self { bits: v.into(), size: 4 }
+    }
+}
+
+impl From<f32> for Argument {
+    fn from(v: f32) -> Self {
+        Self::from(v.to_bits())
+    }
+}
+
+impl From<u64> for Argument {
+    fn from(v: u64) -> Self {
+        Self { bits: v, size: 8 }
+    }
+}
+
+/// Starts the one of several kernels with the same arguments that a pattern picks:
+/// `launch_one_of!(gpu, grid, match wide { true => a_wide, false => a } { x, y, n: 3 })`.
+macro_rules! launch_one_of {
+    ($gpu:expr, $grid:expr, match $which:tt { $($pattern:pat => $kernel:ident),+ $(,)? } $fields:tt) => {
+        match $which {
+            $($pattern => $crate::engine::cuda::kernels::$kernel $fields.launch($gpu, $grid),)+
+        }
+    };
+}
+pub(crate) use launch_one_of;
