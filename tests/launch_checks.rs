@@ -17,9 +17,10 @@ fn emulated() -> Gpu {
 /// Names and the bytes of parameters, as the compiler saw them and as the generator read them.
 #[test]
 fn the_table_is_what_the_kernels_register() {
-    let registered = Library::open(Variant::Plain).unwrap().kernels();
-    let registered: Vec<(String, Vec<u32>)> =
-        registered.into_iter().map(|k| (k.name, k.parameters)).collect();
+    let registered = Library::open(Variant::Plain).unwrap().kernels().into_iter();
+    // What tests of the emulator itself run: kernels/emulation/probes.cu.
+    let ours = registered.filter(|k| !k.name.starts_with("probe_"));
+    let registered: Vec<(String, Vec<u32>)> = ours.map(|k| (k.name, k.parameters)).collect();
     let bytes = |k: &Kernel| k.parameters().iter().map(|&b| b.into()).collect();
     let mut read: Vec<(String, Vec<u32>)> =
         TABLE.iter().map(|k| (k.name().to_owned(), bytes(k))).collect();

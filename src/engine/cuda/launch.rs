@@ -14,6 +14,9 @@ pub struct Kernel {
     parameters: &'static [u8],
 }
 
+/// No memory: an optional tensor that is absent.
+const NULL: Argument = Argument { bits: 0, size: 8 };
+
 /// The versions of a kernel for f32, f16 and bf16.
 pub(super) type Versions = [Option<&'static Kernel>; 3];
 
@@ -95,21 +98,28 @@ impl<'a> Call<'a> {
         Ok(Self { like: Some(like), ..Self::of(gpu, name, versions, tensor.dtype())? })
     }
 
-    /// The launch's type.
-    pub(super) const fn dtype(&self) -> DType {
-        self.dtype
+    /// A pointer to `tensor`, which must be of the launch's type.
+    pub(super) fn like_tensor(&self, name: &str, tensor: &Tensor) -> Result<Argument> {
+        let at = self.gpu.place(self.name, name, tensor)?;
+        let (dtype, is) = (self.dtype, tensor.dtype());
+        if is == dtype {
+            return Ok(Argument::from(at.0));
+        }
+        let what = match self.like {
+            Some(like) => format!("{like} is {dtype:?}, {name} is {is:?}"),
+            None => format!("{name} is {is:?}, not {dtype:?}"),
+        };
+        Err(Error::Argument { op: self.name, what })
     }
 
-    /// A pointer to `tensor`, whose elements must be `dtype`.
+    /// The same, or null.
+    pub(super) fn like_or_null(&self, name: &str, tensor: Option<&Tensor>) -> Result<Argument> {
+        tensor.map_or(Ok(NULL), |tensor| self.like_tensor(name, tensor))
+    }
+
+    /// A pointer to `tensor`, whose elements must be `dtype` whatever the launch's type.
     pub(super) fn tensor(&self, name: &str, tensor: &Tensor, dtype: DType) -> Result<Argument> {
-        match self.like.filter(|_| dtype == self.dtype && dtype != tensor.dtype()) {
-            Some(like) => {
-                self.gpu.place(self.name, name, tensor)?;
-                let what = format!("{like} is {dtype:?}, {name} is {:?}", tensor.dtype());
-                Err(Error::Argument { op: self.name, what })
-            }
-            None => Ok(Argument::from(self.gpu.pointer(self.name, name, tensor, dtype)?.0)),
-        }
+        Ok(Argument::from(self.gpu.pointer(self.name, name, tensor, dtype)?.0))
     }
 
     /// The same, or null.
@@ -119,7 +129,7 @@ impl<'a> Call<'a> {
         tensor: Option<&Tensor>,
         dtype: DType,
     ) -> Result<Argument> {
-        tensor.map_or(Ok(Argument::from(0u64)), |tensor| self.tensor(name, tensor, dtype))
+        tensor.map_or(Ok(NULL), |tensor| self.tensor(name, tensor, dtype))
     }
 
     /// `value` as an `int`.

@@ -41,9 +41,8 @@ pub(super) enum Kind {
 pub(super) enum Pointee {
     /// `T`
     OfLaunch,
+    /// One type for all. Integers and addresses count as `float`: the engine keeps tables as such bits.
     Fixed(Element),
-    /// Integers or addresses, which the engine keeps as the bits of F32.
-    Table,
 }
 
 impl Element {
@@ -168,7 +167,7 @@ fn parameter(tokens: &[Token]) -> Result<Parameter> {
         ["float"] => Kind::Float,
         ["T", "*"] => Kind::Pointer { to: Pointee::OfLaunch, constant, or_null },
         ["int", "*"] | ["unsigned", "long", "long", "*"] => {
-            Kind::Pointer { to: Pointee::Table, constant, or_null }
+            Kind::Pointer { to: Pointee::Fixed(Element::F32), constant, or_null }
         }
         [name, "*"] => {
             let element = Element::parse(name).ok_or_else(|| unknown(&text))?;
@@ -223,9 +222,9 @@ mod tests {
         let want = [
             pointer(f32, true, false),
             pointer(f32, false, true),
-            pointer(Pointee::Table, true, false),
+            pointer(f32, true, false),
             pointer(Pointee::Fixed(Element::F16), false, false),
-            pointer(Pointee::Table, true, false),
+            pointer(f32, true, false),
             Kind::Unsigned64,
             Kind::Unsigned,
             Kind::Int,

@@ -162,14 +162,15 @@ impl Parameter {
         let name = &self.name;
         match self.kind {
             Kind::Pointer { to, constant, or_null } => {
-                let dtype = match to {
-                    Pointee::OfLaunch => "call.dtype()".to_owned(),
-                    Pointee::Fixed(element) => format!("DType::{element:?}"),
-                    Pointee::Table => "DType::F32".to_owned(),
-                };
-                let method = if or_null { "tensor_or_null" } else { "tensor" };
                 let borrow = if or_null && !constant { ".as_deref()" } else { "" };
-                format!("call.{method}({name:?}, self.{name}{borrow}, {dtype})?")
+                let (method, dtype) = match to {
+                    Pointee::OfLaunch => (["like_tensor", "like_or_null"], String::new()),
+                    Pointee::Fixed(element) => {
+                        (["tensor", "tensor_or_null"], format!(", DType::{element:?}"))
+                    }
+                };
+                let method = method[usize::from(or_null)];
+                format!("call.{method}({name:?}, self.{name}{borrow}{dtype})?")
             }
             Kind::Int => format!("call.int({name:?}, self.{name})?"),
             _ => format!("Argument::from(self.{name})"),
@@ -202,7 +203,7 @@ mod tests {
             "    pub s: &'a Tensor,\n",
             "    /// `int n`\n    pub n: usize,\n",
             "Call::like(gpu, \"f\", [None, Some(&TABLE[0]), None], \"x\", self.x)?;",
-            "call.tensor_or_null(\"y\", self.y.as_deref(), call.dtype())?,",
+            "call.like_or_null(\"y\", self.y.as_deref())?,",
             "call.tensor(\"s\", self.s, DType::F32)?,",
             "call.int(\"n\", self.n)?,",
         ] {
