@@ -9,7 +9,6 @@ use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::thread;
 
-#[allow(unreachable_pub)]
 #[path = "src/engine/cuda/launchers/mod.rs"]
 mod launchers;
 #[allow(unreachable_pub)]
@@ -80,7 +79,7 @@ fn launchers() -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         sources.insert(name, String::from_utf8(content).map_err(text)?);
     }
-    write(&out.join("launchers.rs"), launchers::generate(&sources)?.as_bytes())
+    write(&out.join("launchers.rs"), launchers::writer::generate(&sources)?.as_bytes())
 }
 
 fn embed() -> Result<()> {

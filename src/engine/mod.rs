@@ -1,4 +1,5 @@
 //! What everything is made of: randomness, devices, tensors, the tape, and the cases ops are tested at.
+mod arithmetic;
 pub mod cuda;
 pub mod device;
 pub mod disk;

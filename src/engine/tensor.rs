@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::cuda::{DevicePointer, Gpu, Grid, kernels, launch_one_of};
+use super::cuda::{DevicePointer, Gpu};
 use super::device::{DType, Device, Real};
 use super::pool::Buffer;
 use crate::error::{Error, Result};
@@ -271,40 +271,6 @@ impl Tensor {
         Self::from_slice_on(device, &self.to_f32_vec()?, &self.shape)
     }
 
-    /// The same values as `dtype`, in new memory of the same device.
-    ///
-    /// # Errors
-    /// If the device has no such elements or its memory is full.
-    pub fn cast(&self, dtype: DType) -> Result<Self> {
-        if self.dtype() == dtype {
-            return self.try_clone();
-        }
-        let mut copy = Self::empty_as_dtype(self, dtype)?;
-        match (&self.storage, &mut copy.storage) {
-            (Storage::CpuF32(from), Storage::CpuF64(to)) => {
-                to.iter_mut().zip(from.iter()).for_each(|(to, &v)| *to = f64::from(v));
-            }
-            (Storage::CpuF64(from), Storage::CpuF32(to)) => {
-                to.iter_mut().zip(from.iter()).for_each(|(to, &v)| *to = f32::from_f64(v));
-            }
-            (Storage::Cuda { gpu, .. }, _) => {
-                // 8 elements a thread, whichever the types.
-                let (n, grid) = (self.len(), Grid::packs(self.len(), DType::F16));
-                launch_one_of!(gpu, grid, match dtype {
-                    DType::F16 => cast_to_f16,
-                    DType::BF16 => cast_to_bf16,
-                    _ => cast_to_f32,
-                } { x: self, y: &mut copy, n })?;
-            }
-            _ => unreachable!("empty_as_dtype keeps the device"),
-        }
-        Ok(copy)
-    }
-
-    fn empty_as_dtype(x: &Self, dtype: DType) -> Result<Self> {
-        Self::empty_on(&x.device(), dtype, &x.shape)
-    }
-
     /// A copy in new memory.
     ///
     /// # Errors
@@ -368,23 +334,6 @@ impl Tensor {
         }
         self.shape = shape.to_vec();
         Ok(self)
-    }
-
-    /// Adds `other`, elementwise; both have one shape and element type.
-    pub fn add_assign(&mut self, other: &Self) -> Result<()> {
-        if self.shape != other.shape {
-            return Err(Error::shape("add_assign", format!("{:?}", self.shape), &other.shape));
-        }
-        crate::on_device!(self,
-            cpu::<T> => for (a, &b) in self.cpu_mut::<T>()?.iter_mut().zip(other.cpu::<T>()?) {
-                *a += b;
-            },
-            cuda(gpu) => {
-                let (dtype, n) = (self.dtype(), self.len());
-                kernels::add_assign { a: self, b: other, n }.launch(&gpu, Grid::packs(n, dtype))?;
-            }
-        );
-        Ok(())
     }
 
     fn mixed(&self, wanted: DType) -> Error {

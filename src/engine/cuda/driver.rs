@@ -1,7 +1,7 @@
 //! What the engine asks of a machine that runs kernels.
 use std::fmt::Debug;
 
-use super::launch::Kernel;
+use super::kernel::Kernel;
 use super::libraries::Libraries;
 use crate::error::Result;
 

@@ -35,7 +35,8 @@
 #![allow(non_camel_case_types)] // Launchers have the names of their kernels.
 use super::driver::Argument;
 use super::gpu::{Gpu, Grid};
-use super::launch::{Call, Kernel};
+use super::kernel::Kernel;
+use super::launch::Call;
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;

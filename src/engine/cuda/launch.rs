@@ -1,56 +1,16 @@
-//! What the [launchers](super::kernels) are made of: the table's entries, checks of arguments, the start of a kernel.
+//! What the [launchers](super::kernels) are made of: checks of arguments, and the start of a kernel.
 use super::driver::{Argument, DevicePointer, Launch};
 use super::gpu::{Gpu, Grid};
+use super::kernel::Kernel;
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
-
-/// A compiled kernel: a row of the [table](super::kernels::TABLE).
-#[derive(Debug, PartialEq, Eq)]
-pub struct Kernel {
-    index: usize,
-    name: &'static str,
-    module: &'static str,
-    parameters: &'static [u8],
-}
 
 /// No memory: an optional tensor that is absent.
 const NULL: Argument = Argument { bits: 0, size: 8 };
 
 /// The versions of a kernel for f32, f16 and bf16.
 pub(super) type Versions = [Option<&'static Kernel>; 3];
-
-impl Kernel {
-    /// The kernel `name` of `kernels/module.cu`, number `index` of its table, whose `parameters` have these bytes.
-    pub const fn new(
-        index: usize,
-        name: &'static str,
-        module: &'static str,
-        parameters: &'static [u8],
-    ) -> Self {
-        Self { index, name, module, parameters }
-    }
-
-    /// Its place in the table: what drivers keep of kernels lies in vectors of this order.
-    pub const fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The exported name, such as `silu_forward_f16`.
-    pub const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// The source that it is in, without its extension.
-    pub const fn module(&self) -> &'static str {
-        self.module
-    }
-
-    /// The bytes of each parameter.
-    pub const fn parameters(&self) -> &'static [u8] {
-        self.parameters
-    }
-}
 
 /// A launch in the making: it makes arguments of what a launcher is given, or says in words what is wrong.
 pub(super) struct Call<'a> {
@@ -66,7 +26,7 @@ pub(super) struct Call<'a> {
 impl<'a> Call<'a> {
     /// Of a kernel that knows its types.
     pub(super) fn untyped(gpu: &'a Gpu, kernel: &'static Kernel) -> Self {
-        Self { gpu, kernel, name: kernel.name, like: None, dtype: DType::F32 }
+        Self { gpu, kernel, name: kernel.name(), like: None, dtype: DType::F32 }
     }
 
     /// Of the version for `dtype`.

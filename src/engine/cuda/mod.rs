@@ -6,6 +6,7 @@ mod choose;
 mod driver;
 mod gpu;
 pub mod images;
+mod kernel;
 pub mod kernels;
 mod launch;
 #[cfg(test)]
@@ -20,7 +21,7 @@ pub mod tuning;
 pub use choose::{choose, devices, is_device_name, libraries, open, open_best};
 pub use driver::{Argument, Description, DevicePointer, Driver, Launch, Replay};
 pub use gpu::{Gpu, Graph, Grid};
-pub use launch::Kernel;
+pub use kernel::Kernel;
 pub(crate) use launch::launch_one_of;
 pub use libraries::{Convolution, Libraries, Pass, Product};
 pub use memory::{Buffer, Usage};

@@ -1,6 +1,5 @@
 //! The kernels that a source declares: names, element types and parameters.
-use super::Result;
-use super::preprocessor::{OR_NULL, Token, closing};
+use super::preprocessor::{OR_NULL, Result, Token, closing};
 
 /// What a kernel declares, for every element type that it exists for.
 #[derive(Debug, PartialEq)]

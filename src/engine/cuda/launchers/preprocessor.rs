@@ -2,7 +2,8 @@
 //! and the project's own headers. Conditions are not evaluated, both sides are read: no declaration is under one.
 use std::collections::BTreeMap;
 
-use super::Result;
+/// Errors are for whoever builds: one line each.
+pub(super) type Result<T> = std::result::Result<T, String>;
 
 /// A name or number, a string, `##`, or one other character.
 pub(super) type Token = String;

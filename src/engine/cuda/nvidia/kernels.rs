@@ -10,8 +10,8 @@ use cudarc::driver::sys::{CUfunction, CUmodule};
 use super::api::{Api, code};
 use super::context::Context;
 use crate::engine::cuda::images::Module;
+use crate::engine::cuda::kernel::Kernel;
 use crate::engine::cuda::kernels::TABLE;
-use crate::engine::cuda::launch::Kernel;
 use crate::error::{Error, Report, Result};
 
 /// Shared memory a block may have without being asked for.
