@@ -36,13 +36,13 @@ step() {
     printf '%s\t%s\t%s\n' "$name" "$code" "$((SECONDS - start))" >>"$out/steps.tsv"
 }
 wanted() { case " $steps " in *" $1 "*) true ;; *) false ;; esac }
-tests() { local bin=$1; shift; "$here/bin/$bin" --nocapture --test-threads 1 "$@"; }
+tests() { "$here/bin/suite" --nocapture --test-threads 1 "$@"; }
 
 wanted doctor && step doctor bin/srk doctor
 
 if wanted kernels; then
     for t in kernels kernels_more ops_gpu networks_gpu; do
-        [ -x "bin/$t" ] && SRK_CONV=native step "kernels-$t" tests "$t"
+        SRK_CONV=native step "kernels-$t" tests "$t::"
     done
 fi
 
@@ -60,7 +60,7 @@ wanted repeat && step repeat twice
 # The registry's convolutions by each library. Results that are off fail here, too.
 if wanted engines; then
     for engine in cudnn cublas auto; do
-        SRK_CONV=$engine step "engine-$engine" tests engines --ignored --exact on_a_real_gpu
+        SRK_CONV=$engine step "engine-$engine" tests --ignored --exact engines::on_a_real_gpu
     done
 fi
 
@@ -69,7 +69,7 @@ if wanted sanitizer; then
     if [ -n "$sanitizer" ]; then
         for tool in memcheck racecheck initcheck synccheck; do
             SRK_CONV=native step "sanitizer-$tool" \
-                timeout 900 "$sanitizer" --tool "$tool" --error-exitcode 9 bin/kernels --test-threads 1 f16
+                timeout 900 "$sanitizer" --tool "$tool" --error-exitcode 9 bin/suite --test-threads 1 kernels::f16
         done
     else
         printf 'sanitizer\tabsent\t0\n' >>"$out/steps.tsv"

@@ -23,8 +23,7 @@ export CARGO_PROFILE_RELEASE_STRIP=true CARGO_PROFILE_RELEASE_DEBUG=0
 export CARGO_PROFILE_BENCH_STRIP=true CARGO_PROFILE_BENCH_DEBUG=0
 {
     built build --bin srk
-    built test --no-run --test kernels --test kernels_more --test ops_gpu --test networks_gpu \
-        --test engines
+    built test --no-run --test suite
     built bench --no-run --bench gpu
 } | while read -r name path; do
     cp "$path" "$out/bin/$name"

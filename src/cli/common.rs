@@ -431,3 +431,14 @@ impl Seed {
 pub(super) fn available_memory() -> u64 {
     memory::available()
 }
+
+/// The beginning of a text that fills pages, such as the layers of a graph.
+pub(super) fn brief(text: String) -> String {
+    match text.char_indices().nth(1000) {
+        None => text,
+        Some(_) => {
+            let begin: String = text.chars().take(200).collect();
+            format!("{begin} ... ({} characters; --json shows the model's numbers)", text.len())
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! Flags of other programs that srk does not take: what to type in their place.
 use std::ffi::OsString;
 
-use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::{Error, Report};
@@ -73,22 +72,21 @@ fn answer(flag: &str) -> Option<Error> {
 
 /// The answer to flags that would be read as something else: one dash before several letters, and the version of
 /// srk where another program is told that of a model.
-pub(super) fn before(arguments: &[OsString]) -> Option<Error> {
+pub(super) fn before(arguments: &[OsString], root: &clap::Command) -> Option<Error> {
     let flags = arguments.iter().skip(1).take_while(|argument| *argument != "--");
     let flags: Vec<&str> = flags.filter_map(|argument| argument.to_str()).collect();
     let foreign = flags.iter().find(|flag| ["-dn", "-opt"].contains(*flag));
-    foreign.and_then(|flag| answer(flag)).or_else(|| version_among_others(&flags))
+    foreign.and_then(|flag| answer(flag)).or_else(|| version_among_others(&flags, root))
 }
 
 /// An error where `--version` stands beside more than commands: it would print the version and do nothing of the rest.
-fn version_among_others(flags: &[&str]) -> Option<Error> {
+fn version_among_others(flags: &[&str], root: &clap::Command) -> Option<Error> {
     const BESIDE: [&str; 7] = ["--version", "-V", "--json", "-q", "--quiet", "-v", "--verbose"];
     let is_version = |flag: &&str| {
         ["--version", "-V"].contains(flag) || flag.strip_prefix("--version=").is_some()
     };
     flags.iter().find(|flag| is_version(flag))?;
-    let root = super::Cli::command();
-    let mut command = &root;
+    let mut command = root;
     let others = flags.iter().find(|flag| match command.find_subcommand(flag) {
         Some(found) => {
             command = found;

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::models::brief;
+use super::common::brief;
 use super::voice::{self, result as print};
 use crate::engine::device::DType;
 use crate::engine::outputs::Outputs;

@@ -2,11 +2,10 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 use serde_json::json;
 
-use super::{Cli, print, voice};
+use super::{print, voice};
 use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 
@@ -46,9 +45,9 @@ pub(super) struct Man {
     overwrite: bool,
 }
 
-pub(super) fn completions(args: &Completions) -> Result<()> {
+pub(super) fn completions(args: &Completions, mut root: clap::Command) -> Result<()> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "srk", &mut text);
+    clap_complete::generate(args.shell, &mut root, "srk", &mut text);
     put(&text)
 }
 
@@ -72,8 +71,9 @@ fn page(command: clap::Command) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-pub(super) fn man(args: &Man) -> Result<()> {
-    let mut root = Cli::command().name("srk");
+/// `root` is the whole command line.
+pub(super) fn man(args: &Man, root: clap::Command) -> Result<()> {
+    let mut root = root.name("srk");
     root.build();
     if let Some(folder) = &args.output {
         let mut written = Vec::new();

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, no logic.
 #![allow(clippy::print_stdout)] // This module and main are the only ones that print.
+mod arguments;
 mod common;
 mod compare;
 mod data;
@@ -12,6 +13,7 @@ mod import;
 mod manual;
 mod models;
 mod print;
+mod program;
 mod progress;
 mod refusal;
 mod sample;
@@ -20,130 +22,4 @@ mod train;
 mod upscale;
 mod voice;
 
-use std::ffi::OsString;
-use std::process::ExitCode;
-
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use serde_json::json;
-
-use crate::engine::shield::located;
-use crate::error::{Error, Report, Result};
-
-/// Super-resolution with diffusion models on an engine of its own.
-#[derive(Debug, Parser)]
-#[command(name = "srk", bin_name = "srk", version, propagate_version = true, arg_required_else_help = true,
-    before_help = EXAMPLES, after_help = EXIT_CODES)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-    #[command(flatten)]
-    voice: voice::Voice,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    Upscale(Box<upscale::Args>),
-    Train(train::Args),
-    Sample(sample::Args),
-    Eval(eval::Args),
-    Compare(compare::Args),
-    Data(data::Args),
-    Models(models::Args),
-    Doctor(doctor::Args),
-    Completions(manual::Completions),
-    Man(manual::Man),
-}
-
-const EXAMPLES: &str = "Examples:
-  srk upscale photo.jpg                    -> photo_x4.png beside it
-  srk upscale scans/ -r -o big/            a folder and all below it
-  srk compare small.png photo_x4.png -o look.html
-  srk eval --hr Set5/                      PSNR and SSIM of the model on pictures made small first
-  srk train --recipe srk-x4 --set 'data.train.paths=[\"photos\"]'
-";
-
-const EXIT_CODES: &str = "Exit codes:
-  0        everything asked for was done
-  1        an input or a run failed
-  2        the command line or a configuration is wrong; nothing was done
-  3        a model is missing, unsupported or damaged
-  4        the requested device cannot be used
-  5        the work does not fit in memory
-  6        a check said no: eval --min, or a loss that is not finite
-  130 143  interrupted; what is worth keeping was saved";
-
-/// Parses the arguments of the process, runs what they ask for and prints the error if it fails.
-pub fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    let cli = match parse(&arguments) {
-        Ok(cli) => cli,
-        Err(code) => return code,
-    };
-    if let Err(error) = voice::set(cli.voice) {
-        return failed(&error);
-    }
-    train::hear_of_checkpoints();
-    let result = located(|| run(cli.command)).unwrap_or_else(|panic| Err(mistake(&panic)));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
-}
-
-/// The arguments, or how the process ends without any work.
-fn parse(arguments: &[OsString]) -> std::result::Result<Cli, ExitCode> {
-    // What is wrong with the arguments is said before they are understood.
-    let early = || drop(voice::set(voice::Voice::early(arguments)));
-    if let Some(error) = habits::before(arguments) {
-        early();
-        return Err(failed(&error));
-    }
-    let command = Cli::command().color(voice::Color::among(arguments).choice());
-    let matches = command.try_get_matches_from(arguments);
-    let cli = matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
-    cli.map_err(|error| {
-        if !error.use_stderr() {
-            let _ = error.print();
-            return ExitCode::SUCCESS;
-        }
-        early();
-        if let Some(answer) = habits::after(&error, arguments) {
-            return failed(&answer);
-        }
-        let _ = error.print();
-        let record = json!({"event": "error"});
-        voice::event(&voice::with_error(record, &refusal::of(&error, arguments)));
-        ExitCode::from(2)
-    })
-}
-
-/// Says why the command failed, to people and programs.
-fn failed(error: &Error) -> ExitCode {
-    voice::event(&voice::with_error(json!({"event": "error"}), error));
-    print::note(format_args!("error: {error}"));
-    ExitCode::from(error.exit_code())
-}
-
-fn run(command: Command) -> Result<()> {
-    // A log that is not read costs no training: that has said so itself.
-    let trains = matches!(command, Command::Train(_));
-    match command {
-        Command::Upscale(args) => upscale::run(*args),
-        Command::Train(args) => train::run(args),
-        Command::Sample(args) => sample::run(&args),
-        Command::Eval(args) => eval::run(args),
-        Command::Compare(args) => compare::run(&args),
-        Command::Data(args) => data::run(args),
-        Command::Models(args) => models::run(args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Completions(args) => manual::completions(&args),
-        Command::Man(args) => manual::man(&args),
-    }?;
-    if trains { Ok(()) } else { print::check() }
-}
-
-/// The error that a panic, a mistake in srk, is for its user.
-fn mistake(panic: &str) -> Error {
-    let report = Report::new("srk made a mistake", panic).code("bug");
-    Error::Failed(report.help("report it with the command and the lines above"))
-}
+pub use program::main;

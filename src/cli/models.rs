@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::common::brief;
 use super::import as import_command;
 use super::print::line as print;
 use super::voice;
@@ -278,17 +279,6 @@ fn path_of(model: Option<&Path>) -> Result<()> {
     voice::result(path.display());
     voice::done(json!({"path": path}));
     Ok(())
-}
-
-/// The beginning of a text that fills pages, such as the layers of a graph.
-pub(super) fn brief(text: String) -> String {
-    match text.char_indices().nth(1000) {
-        None => text,
-        Some(_) => {
-            let begin: String = text.chars().take(200).collect();
-            format!("{begin} ... ({} characters; --json shows the model's numbers)", text.len())
-        }
-    }
 }
 
 /// The system with one convolution in place of ways side by side, which only training needs.

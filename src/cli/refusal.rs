@@ -2,14 +2,13 @@
 use std::error::Error as _;
 use std::ffi::OsString;
 
-use clap::CommandFactory;
 use clap::error::ErrorKind;
 
 use crate::error::{Error, Report};
 
 /// What was wrong with `arguments`, why, and what helps, each for itself.
-pub(super) fn of(error: &clap::Error, arguments: &[OsString]) -> Error {
-    let command = command(arguments);
+pub(super) fn of(error: &clap::Error, arguments: &[OsString], root: &clap::Command) -> Error {
+    let command = command(arguments, root);
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let report = Report::new("a command is missing", format!("{command} alone does nothing"));
         return Error::Usage(report.help(format!("{command} --help    shows the commands")));
@@ -19,9 +18,8 @@ pub(super) fn of(error: &clap::Error, arguments: &[OsString]) -> Error {
 }
 
 /// The command that was named: `srk`, `srk upscale`, `srk models import`.
-fn command(arguments: &[OsString]) -> String {
-    let root = super::Cli::command();
-    let (mut at, mut words) = (&root, vec!["srk"]);
+fn command(arguments: &[OsString], root: &clap::Command) -> String {
+    let (mut at, mut words) = (root, vec!["srk"]);
     for argument in arguments.iter().skip(1) {
         if let Some(found) = at.find_subcommand(argument) {
             at = found;

@@ -12,7 +12,8 @@ use crate::generative;
 use crate::training::config::{Config, SCHEMA};
 use crate::training::log::Reporter;
 use crate::training::recipes;
-use crate::training::run::{dry_run, train};
+use crate::training::run::dry::dry_run;
+use crate::training::run::train;
 use crate::training::settings;
 
 const EXAMPLES: &str = "Examples:

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::augment::{Augment, cut_turned};
 use super::degrade::{self, Context, Damage, Degrade, Draws, Process};
-use super::folder::Rgb8;
 use super::plain::plain;
+pub use super::store::Pair;
 use super::store::Pairs;
 use crate::diffusion::process::Enlarge;
 use crate::engine::rng::{Purpose, Stream};
@@ -15,17 +15,6 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::imaging::Rect;
 use crate::imaging::color::luma_of;
-
-/// An image at both resolutions.
-#[derive(Clone, Debug)]
-pub struct Pair {
-    /// The file, for messages.
-    pub name: String,
-    /// The image, its sides multiples of the scale.
-    pub high: Rgb8,
-    /// The same at `1 / scale`.
-    pub low: Rgb8,
-}
 
 /// Which crops are drawn.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::folder::Rgb8;
+use super::rgb8::Rgb8;
 use crate::error::{Error, Report, Result};
 
 /// Of a file that srk reads: unsigned bytes, three axes.

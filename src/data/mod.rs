@@ -11,6 +11,7 @@ pub mod lows;
 pub mod pairs;
 pub mod plain;
 pub mod prep;
+mod rgb8;
 pub mod store;
 pub mod subimages;
 pub mod survey;

@@ -8,12 +8,23 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::crops::Pair;
 use super::degrade::{self, Degrade};
 use super::folder::{self, OnBroken, Source};
 use super::lows::Lows;
+use super::rgb8::Rgb8;
 use crate::engine::memory::{self, in_words};
 use crate::error::{Error, Report, Result};
+
+/// An image at both resolutions.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// The file, for messages.
+    pub name: String,
+    /// The image, its sides multiples of the scale.
+    pub high: Rgb8,
+    /// The same at `1 / scale`.
+    pub low: Rgb8,
+}
 
 /// How pairs are made of images.
 #[derive(Clone, Debug)]

@@ -1,8 +1,10 @@
 //! What everything is made of: randomness, devices, tensors, the tape, and the cases ops are tested at.
 mod arithmetic;
+mod constants;
 pub mod cuda;
 pub mod device;
 pub mod disk;
+pub mod dtype;
 pub mod files;
 pub mod interrupt;
 pub mod lock;

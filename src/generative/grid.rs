@@ -2,7 +2,8 @@
 use std::path::Path;
 
 use super::config::ModelConfig;
-use super::system::{self, System};
+use super::registry;
+use super::system::System;
 use crate::engine::parameter::Parameter;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::spelling;
@@ -79,7 +80,7 @@ pub fn open(path: &Path, steps: Option<usize>, notes: &mut Vec<String>) -> Resul
         }
         (None, _) => {}
     }
-    let built = build_within(&model, most_numbers(&file), || system::build(&model, 0));
+    let built = build_within(&model, most_numbers(&file), || registry::build(&model, 0));
     let system = built.map_err(|unbuilt| unbuilt.of_file(&name))?;
     let all: Vec<Parameter> = system
         .parts()

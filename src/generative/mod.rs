@@ -5,6 +5,7 @@ mod ddpm;
 mod digits;
 mod gan;
 pub mod grid;
+pub mod registry;
 pub mod run;
 pub mod system;
 mod vae;

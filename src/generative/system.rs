@@ -1,7 +1,6 @@
 //! What the training loop and the sampler ask of a system.
-use super::config::{Config, ModelConfig};
+use super::config::Config;
 use super::digits::Digits;
-use super::{ddpm::Ddpm, gan::Gan, vae::Vae};
 use crate::engine::parameter::Parameter;
 use crate::engine::rng::Stream;
 use crate::engine::tape::{Tape, Var};
@@ -40,28 +39,6 @@ pub(super) type Measured = Vec<(&'static str, f64)>;
 pub(super) struct Moved<'a> {
     pub(super) config: &'a Config,
     pub(super) optimizers: Vec<Optimizer>,
-}
-
-/// The system of `model`, its initial weights a function of `seed`.
-pub fn build(model: &ModelConfig, seed: u64) -> Box<dyn System> {
-    match model {
-        ModelConfig::Vae(c) => Box::new(Vae::new(c, seed)),
-        ModelConfig::Ddpm(c) => Box::new(Ddpm::new(c, seed)),
-        ModelConfig::Gan(_) | ModelConfig::Dcgan(_) | ModelConfig::WganGp(_) => {
-            Box::new(Gan::new(model, seed))
-        }
-    }
-}
-
-/// The same, to train.
-pub(super) fn build_to_train(model: &ModelConfig, seed: u64) -> Box<dyn Trainable> {
-    match model {
-        ModelConfig::Vae(c) => Box::new(Vae::new(c, seed)),
-        ModelConfig::Ddpm(c) => Box::new(Ddpm::new(c, seed)),
-        ModelConfig::Gan(_) | ModelConfig::Dcgan(_) | ModelConfig::WganGp(_) => {
-            Box::new(Gan::new(model, seed))
-        }
-    }
 }
 
 impl Moved<'_> {

@@ -5,10 +5,12 @@
 //! Values are changed in place, so everything else, maker notes included, keeps its offset.
 pub(super) mod fields;
 mod stamp;
+mod tiff;
 
 use super::{Image, Samples};
 
 pub(super) use stamp::{stamp, stamp_in, stamped};
+use tiff::Tiff;
 
 const NEW_SUBFILE_TYPE: u16 = 0x00FE;
 const ORIENTATION: u16 = 0x0112;
@@ -17,9 +19,6 @@ const IMAGE_WIDTH: u16 = 0x0100;
 const IMAGE_HEIGHT: u16 = 0x0101;
 const PIXEL_X_DIMENSION: u16 = 0xA002;
 const PIXEL_Y_DIMENSION: u16 = 0xA003;
-const TYPE_SHORT: u16 = 3;
-const TYPE_LONG: u16 = 4;
-
 /// `block` without the `Exif\0\0` that some formats put before it; `None` if it is no TIFF block.
 pub(super) fn normalise(block: &[u8]) -> Option<Vec<u8>> {
     let block = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
@@ -78,74 +77,6 @@ pub(super) fn pages(file: &[u8]) -> usize {
         }
     }
     pages
-}
-
-/// The byte order of a TIFF block.
-#[derive(Clone, Copy)]
-struct Tiff {
-    little: bool,
-}
-
-impl Tiff {
-    /// The byte order and the offset of IFD0.
-    fn directory(block: &[u8]) -> Option<(Self, usize)> {
-        let tiff = match block.get(..4)? {
-            b"II*\0" => Self { little: true },
-            b"MM\0*" => Self { little: false },
-            _ => return None,
-        };
-        let first = usize::try_from(tiff.u32(block, 4)?).ok()?;
-        tiff.u16(block, first)?;
-        Some((tiff, first))
-    }
-
-    fn u16(self, block: &[u8], at: usize) -> Option<u16> {
-        let bytes = block.get(at..at.checked_add(2)?)?.try_into().ok()?;
-        Some(if self.little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
-    }
-
-    fn u32(self, block: &[u8], at: usize) -> Option<u32> {
-        let bytes = block.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        Some(if self.little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
-    }
-
-    /// The offset of the entry of `tag` in the directory at `directory`.
-    fn entry(self, block: &[u8], directory: usize, tag: u16) -> Option<usize> {
-        let count = usize::from(self.u16(block, directory)?);
-        (0..count).map(|i| directory + 2 + 12 * i).find(|&at| self.u16(block, at) == Some(tag))
-    }
-
-    /// The single SHORT or LONG of the entry at `at`.
-    fn value(self, block: &[u8], at: usize) -> Option<u32> {
-        if self.u32(block, at + 4)? != 1 {
-            return None;
-        }
-        match self.u16(block, at + 2)? {
-            TYPE_SHORT => self.u16(block, at + 8).map(u32::from),
-            TYPE_LONG => self.u32(block, at + 8),
-            _ => None,
-        }
-    }
-
-    /// Replaces the single SHORT or LONG of the entry at `at`, turning it into a LONG if needed.
-    fn set(self, block: &mut [u8], at: usize, value: u32) {
-        if self.value(block, at).is_none() || block.len() < at + 12 {
-            return;
-        }
-        match (self.u16(block, at + 2), u16::try_from(value)) {
-            (Some(TYPE_SHORT), Ok(short)) => {
-                let bytes = if self.little { short.to_le_bytes() } else { short.to_be_bytes() };
-                block[at + 8..at + 10].copy_from_slice(&bytes);
-            }
-            _ => {
-                let kind = TYPE_LONG;
-                let kind = if self.little { kind.to_le_bytes() } else { kind.to_be_bytes() };
-                let bytes = if self.little { value.to_le_bytes() } else { value.to_be_bytes() };
-                block[at + 2..at + 4].copy_from_slice(&kind);
-                block[at + 8..at + 12].copy_from_slice(&bytes);
-            }
-        }
-    }
 }
 
 /// Makes XMP that repeats the orientation true for pixels that were turned upright: programs would turn them again.

@@ -5,7 +5,6 @@
 //! SSIM     mean of (2 ma mb + C1)(2 cab + C2) / ((ma^2 + mb^2 + C1)(caa + cbb + C2)),
 //!          C1 = (0.01 L)^2, C2 = (0.03 L)^2, mean over the windows, then over the channels
 //!   G11    Gaussian 11 x 11, sigma 1.5, windows wholly inside, population covariance
-//!   U7     uniform 7 x 7, windows wholly inside, sample covariance (scikit-image's default)
 //! values   RGB in 0..255 · Y float · Y rounded (see `color`); gray images are measured directly
 //! border   pixels removed on each side first; 4x papers remove 4
 //! ```
@@ -38,11 +37,6 @@ pub fn psnr_y_float(a: &Image, b: &Image, border: usize) -> Result<f64> {
     psnr(a, b, Channels::YFloat, border)
 }
 
-/// PSNR in dB of Y rounded to 8 bits.
-pub fn psnr_y_rounded(a: &Image, b: &Image, border: usize) -> Result<f64> {
-    psnr(a, b, Channels::YRounded, border)
-}
-
 /// The side of the window of SSIM-G11: images are at least as large.
 pub const SSIM_WINDOW: usize = 11;
 
@@ -54,20 +48,6 @@ pub fn ssim_rgb(a: &Image, b: &Image, border: usize) -> Result<f64> {
 /// SSIM-G11 of Y, not rounded.
 pub fn ssim_y_float(a: &Image, b: &Image, border: usize) -> Result<f64> {
     ssim(a, b, Channels::YFloat, border)
-}
-
-/// SSIM-G11 of Y rounded to 8 bits.
-pub fn ssim_y_rounded(a: &Image, b: &Image, border: usize) -> Result<f64> {
-    ssim(a, b, Channels::YRounded, border)
-}
-
-/// SSIM-U7 of RGB in [0, 1], mean over the channels: scikit-image's `structural_similarity`.
-pub fn ssim_uniform7(a: &Image, b: &Image) -> Result<f64> {
-    let (mut a, mut b) = pair(a, b, Channels::Rgb, 0)?;
-    for plane in a.planes.iter_mut().chain(&mut b.planes) {
-        plane.iter_mut().for_each(|v| *v /= 255.0);
-    }
-    mean_ssim(&a, &b, &Window::uniform(7), 1.0)
 }
 
 /// PSNR in dB of the chosen channels.
@@ -85,31 +65,6 @@ pub fn psnr(a: &Image, b: &Image, channels: Channels, border: usize) -> Result<f
 pub fn ssim(a: &Image, b: &Image, channels: Channels, border: usize) -> Result<f64> {
     let (a, b) = pair(a, b, channels, border)?;
     mean_ssim(&a, &b, &Window::gaussian(SSIM_WINDOW, 1.5), 255.0)
-}
-
-/// (1 - SSIM-G11) / 2 of values in [0, 1] over the whole image, padded by 5 with reflection.
-pub fn dssim_full(a: &Image, b: &Image) -> Result<f64> {
-    dssim(a, b, |plane| plane.reflected(5))
-}
-
-/// (1 - SSIM-G11) / 2 of values in [0, 1] over the windows wholly inside.
-pub fn dssim_valid(a: &Image, b: &Image) -> Result<f64> {
-    dssim(a, b, |planes| Ok(planes.clone()))
-}
-
-fn dssim(a: &Image, b: &Image, prepare: impl Fn(&Planes) -> Result<Planes>) -> Result<f64> {
-    let (mut a, mut b) = pair(a, b, Channels::Rgb, 0)?;
-    for plane in a.planes.iter_mut().chain(&mut b.planes) {
-        // The loss sees f32 values, so the metric does too.
-        plane.iter_mut().for_each(|v| *v = f64::from(single(*v) / 255.0));
-    }
-    let value = mean_ssim(&prepare(&a)?, &prepare(&b)?, &Window::gaussian(SSIM_WINDOW, 1.5), 1.0)?;
-    Ok((1.0 - value) / 2.0)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "narrowing is the purpose")]
-fn single(v: f64) -> f32 {
-    v as f32
 }
 
 /// Y of a whole picture, 16..235 and not rounded, or a gray picture as it is; its width and height.
@@ -161,29 +116,6 @@ impl Planes {
         };
         Ok(Self { width, height, planes })
     }
-
-    /// Padded by `pad` on each side, the edge pixel not repeated.
-    fn reflected(&self, pad: usize) -> Result<Self> {
-        if self.width <= pad || self.height <= pad {
-            return Err(Error::shape(
-                "metrics",
-                format!("more than {pad} pixels a side"),
-                &[self.height, self.width],
-            ));
-        }
-        let source = |o: usize, len: usize| {
-            let i = o.abs_diff(pad);
-            if i < len { i } else { 2 * (len - 1) - i }
-        };
-        let (width, height) = (self.width + 2 * pad, self.height + 2 * pad);
-        let pixels = (0..height).flat_map(|y| {
-            let row = source(y, self.height) * self.width;
-            (0..width).map(move |x| row + source(x, self.width))
-        });
-        let planes = self.planes.iter();
-        let planes = planes.map(|p| pixels.clone().map(|i| p[i]).collect()).collect();
-        Ok(Self { width, height, planes })
-    }
 }
 
 fn pair(a: &Image, b: &Image, channels: Channels, border: usize) -> Result<(Planes, Planes)> {
@@ -202,8 +134,6 @@ fn pair(a: &Image, b: &Image, channels: Channels, border: usize) -> Result<(Plan
 /// A separable window: the weights of one side, which sum to 1.
 struct Window {
     weights: Vec<f64>,
-    /// Covariance is multiplied by this: n / (n - 1) for sample covariance, else 1.
-    correction: f64,
 }
 
 impl Window {
@@ -211,12 +141,7 @@ impl Window {
         let middle = count(size / 2);
         let bell = |i| (-(count(i) - middle).powi(2) / (2.0 * sigma * sigma)).exp();
         let sum: f64 = (0..size).map(bell).sum();
-        Self { weights: (0..size).map(|i| bell(i) / sum).collect(), correction: 1.0 }
-    }
-
-    fn uniform(size: usize) -> Self {
-        let n = count(size * size);
-        Self { weights: vec![1.0 / count(size); size], correction: n / (n - 1.0) }
+        Self { weights: (0..size).map(|i| bell(i) / sum).collect() }
     }
 
     /// The weighted mean of every window wholly inside `[height, width]`.
@@ -281,8 +206,8 @@ fn ssim_plane(
     let mut sum = 0.0;
     for i in 0..mean_a.len() {
         let (ma, mb) = (mean_a[i], mean_b[i]);
-        let variances = window.correction * (aa[i] - ma * ma + bb[i] - mb * mb);
-        let covariance = window.correction * (ab[i] - ma * mb);
+        let variances = aa[i] - ma * ma + bb[i] - mb * mb;
+        let covariance = ab[i] - ma * mb;
         sum += (2.0 * ma * mb + c1) * (2.0 * covariance + c2)
             / ((ma * ma + mb * mb + c1) * (variances + c2));
     }

@@ -6,31 +6,8 @@
 //! _frombuffer(bytes, dtype, shape, order)                    the same, from protocol 5 on
 //! _codecs.encode(text, "latin1")                             bytes, before protocol 3
 //! ```
-use super::pickle::{Id, Parsed, Storage, Tree, Value};
-use super::storage::{Element, Tensor};
-
-/// A function or class that puts an array together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
-    Reconstruct,
-    Dtype,
-    FromBuffer,
-    Encode,
-}
-
-impl Call {
-    pub(super) fn of(module: &[u8], name: &[u8]) -> Option<Self> {
-        Some(match (module, name) {
-            (b"numpy.core.multiarray" | b"numpy._core.multiarray", b"_reconstruct") => {
-                Self::Reconstruct
-            }
-            (b"numpy.core.numeric" | b"numpy._core.numeric", b"_frombuffer") => Self::FromBuffer,
-            (b"numpy", b"dtype") => Self::Dtype,
-            (b"_codecs", b"encode") => Self::Encode,
-            _ => return None,
-        })
-    }
-}
+use super::storage::{Element, Parsed, Storage, Tensor};
+use super::tree::{Call, Id, Tree, Value};
 
 /// No call looks at more arguments; [`Call::FromBuffer`] has exactly these.
 pub(super) const ARGUMENTS: usize = 5;

@@ -1,5 +1,5 @@
 //! ResShift's two files: the sizes of its UNet of Swin layers, and of the autoencoder below it.
-use super::detect::Shapes;
+use super::shapes::Shapes;
 use crate::models::ModelConfig;
 use crate::models::swin_unet::{FIRST_STAGE, SwinUNetConfig};
 use crate::models::vq::VqConfig;

@@ -1,9 +1,19 @@
 //! Tensors as files hold them: a part of a storage, with strides, of some element type.
 use std::io::{Read, Seek, SeekFrom};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::pickle::{Parsed, Storage};
+/// What went wrong, in words for the line `cause:`.
+pub(super) type Parsed<T> = std::result::Result<T, String>;
+
+/// The numbers that tensors share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Storage {
+    pub(super) key: Arc<str>,
+    pub(super) element: Element,
+    pub(super) len: usize,
+}
 
 /// What is read: a file, or bytes.
 pub(super) trait Source: Read + Seek {}

@@ -1,5 +1,5 @@
 //! Entries of [`KNOWN`](super::detect::KNOWN) for networks that go from low resolution straight to high.
-use super::detect::{Known, Shapes};
+use super::shapes::{Known, Shapes};
 use crate::models::ModelConfig;
 use crate::models::compact::{Activation, CompactConfig};
 use crate::models::edsr::EdsrConfig;

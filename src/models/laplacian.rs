@@ -200,15 +200,6 @@ impl Laplacian {
         }
     }
 
-    /// The images at 8, 4 and 2 times the size, the first levels computed once for all.
-    ///
-    /// # Errors
-    /// If `x` is not `[N, h, w, 3]` or memory is full.
-    pub fn pyramid(&self, tape: &mut Tape, x: &Var) -> Result<Vec<Var>> {
-        let maps = self.maps(tape, x, LEVELS.len() - 1)?;
-        maps.iter().map(|map| self.image(tape, map)).collect()
-    }
-
     /// The features of all levels up to number `last`.
     fn maps(&self, tape: &mut Tape, x: &Var, last: usize) -> Result<Vec<Var>> {
         let mut features = x.clone();

@@ -41,7 +41,7 @@ impl Op for Cast {
 }
 
 /// An odd length, and several blocks. Not against finite differences, which f32 would round away;
-/// `tests/ops_gpu.rs` has the other pairs of types.
+/// `tests/suite/ops_gpu.rs` has the other pairs of types.
 pub fn cases() -> Vec<OpCase> {
     vec![
         OpCase::new(|| Cast { to: DType::F32 }, &[&[3, 5, 7]]).kernel_only(),

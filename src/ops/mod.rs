@@ -53,6 +53,7 @@ pub mod pixel_shuffle;
 pub mod prelu;
 pub(crate) mod product;
 pub mod q_sample;
+mod registry;
 pub mod relu;
 pub mod reparameterise;
 pub mod resample;
@@ -61,6 +62,7 @@ pub mod sampler_step;
 pub mod scale;
 pub mod scale_images;
 pub mod scaled_add;
+mod shape;
 pub mod sigmoid;
 pub mod silu;
 pub(crate) mod simd;
@@ -72,91 +74,5 @@ pub mod unit_distance;
 pub mod vq_nearest;
 pub mod window_attention;
 
-use crate::engine::device::DType;
-use crate::engine::op_case::OpCase;
-use crate::engine::tensor::Tensor;
-use crate::error::{Error, Result};
-
-/// Every op with the shapes and tolerances it is checked and timed at.
-pub fn all() -> Vec<OpCase> {
-    [
-        add_channels::cases(),
-        affine::cases(),
-        attention::cases(),
-        batch_norm::cases(),
-        batch_norm_gradient::cases(),
-        bce_with_logits::cases(),
-        bilinear::cases(),
-        cast::cases(),
-        channel_gate::cases(),
-        charbonnier_loss::cases(),
-        clamp::cases(),
-        concat::cases(),
-        conv2d::cases(),
-        conv_transpose2d::cases(),
-        crop::cases(),
-        dct2::cases(),
-        depthwise_conv2d::cases(),
-        dssim::cases(),
-        gelu::cases(),
-        gradient_penalty::cases(),
-        group_norm::cases(),
-        haar::cases(),
-        huber_loss::cases(),
-        kl_normal::cases(),
-        l1_loss::cases(),
-        l2_pool::cases(),
-        leaky_relu::cases(),
-        leaky_relu_gradient::cases(),
-        linear::cases(),
-        max_pool2::cases(),
-        max_pool3::cases(),
-        mean::cases(),
-        mean_pixels::cases(),
-        mish::cases(),
-        mse_loss::cases(),
-        multiply::cases(),
-        nearest2::cases(),
-        pad_reflect::cases(),
-        pad_zero::cases(),
-        parameter_free_attention::cases(),
-        pixel_shuffle::cases(),
-        prelu::cases(),
-        relu::cases(),
-        reparameterise::cases(),
-        resample::cases(),
-        reshape::cases(),
-        scale::cases(),
-        scale_images::cases(),
-        scaled_add::cases(),
-        sigmoid::cases(),
-        silu::cases(),
-        slice_channels::cases(),
-        texture_structure::cases(),
-        unit_distance::cases(),
-        vq_nearest::cases(),
-        window_attention::cases(),
-        tanh::cases(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-/// Blocks of a launch that sums the columns of `[rows, columns]` with `kernels/columns.cuh`: across the
-/// columns and down the rows; and how many rows each takes. Follows from the shape alone, and with it
-/// the order of the sum.
-pub(crate) fn column_blocks(dtype: DType, rows: usize, columns: usize) -> ([usize; 2], usize) {
-    let pack = 16 / dtype.size();
-    let chunks = if columns.is_multiple_of(pack) { columns / pack } else { columns };
-    let rows_each = rows.div_ceil(64).max(256);
-    ([chunks.div_ceil(32), rows.div_ceil(rows_each).max(1)], rows_each)
-}
-
-/// Fails in the name of `op` unless `b` has the shape of `a`.
-pub(crate) fn same_shape(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
-    if a.shape() == b.shape() {
-        return Ok(());
-    }
-    Err(Error::shape(op, format!("{:?} as the first input", a.shape()), b.shape()))
-}
+pub use registry::all;
+pub(crate) use shape::{column_blocks, same_shape};

@@ -7,7 +7,7 @@ use crate::engine::memory;
 use crate::error::{Error, Report, Result};
 
 /// The JSON Schema (draft 2020-12) of configurations, those of generative runs included. A test makes it of the
-/// definitions of the sections (`tests/configuration.rs`).
+/// definitions of the sections (`tests/cli/configuration.rs`).
 pub const SCHEMA: &str = include_str!("configuration.schema.json");
 
 impl Config {

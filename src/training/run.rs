@@ -1,6 +1,6 @@
 //! The training loop.
 mod best;
-mod dry;
+pub mod dry;
 mod nan;
 
 use std::collections::BTreeMap;
@@ -45,8 +45,6 @@ use crate::engine::lock::FolderLock;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::Network;
-
-pub use dry::{Dry, dry_run};
 
 /// Trains what `config` describes in the folder `out/<run.name>`, resuming what is there, to the end
 /// of the run or to step `until`, on `device` in `dtype`.

@@ -7,6 +7,7 @@ use crate::engine::cuda::Graph;
 use crate::engine::device::Device;
 use crate::engine::pool::Beside;
 use crate::engine::tensor::Tensor;
+use crate::error;
 use crate::error::{Error, Result};
 use crate::imaging::color::{luma_of, with_luma};
 use crate::imaging::tiles::Tile;
@@ -284,4 +285,14 @@ pub(super) fn crop(pixels: &[f32], held: Rect, wanted: Rect) -> Vec<f32> {
         out.extend_from_slice(&pixels[at..at + wanted.width * 3]);
     }
     out
+}
+
+/// Refuses pixels of a tile that are no numbers.
+pub(super) fn check_finite(system: &System, tile: &Tile, pixels: &[f32]) -> Result<()> {
+    let Some(bad) = pixels.iter().find(|v| !v.is_finite()) else { return Ok(()) };
+    let (name, at) = (&system.name, tile.padded.scaled(system.scale()));
+    let what = format!("the model {name} gave {bad} in place of a pixel");
+    let cause = format!("in the tile at {}, {}", at.x, at.y);
+    let help = "the weights are damaged or the model diverged";
+    Err(Error::Check(error::Report::new(what, cause).help(help)))
 }

@@ -2,7 +2,9 @@
 //!
 //! Tests of kernels run on the emulated GPU, or with `SRK_TEST_DEVICE=cuda` on a real one.
 #![allow(dead_code, clippy::unwrap_used)]
+pub(crate) mod command;
 pub(crate) mod emulated;
+pub(crate) mod features;
 pub(crate) mod torch_file;
 pub(crate) mod training;
 

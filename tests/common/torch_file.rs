@@ -2,6 +2,9 @@
 #![allow(clippy::cast_possible_truncation)]
 use std::fmt::Write;
 
+use srk::error::Result;
+use srk::import::{Imported, Request, import};
+
 /// Shape and values by name, in order.
 pub(crate) type Tensors<'a> = &'a [(String, Vec<usize>, Vec<f32>)];
 
@@ -114,4 +117,12 @@ pub(crate) fn checkpoint(tensors: Tensors<'_>, containers: &[&str]) -> Vec<u8> {
         files.push((name, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
     }
     zip(&files, 0)
+}
+
+/// What the import makes of a checkpoint `model.pth`.
+pub(crate) fn imported(bytes: &[u8], request: &Request) -> Result<Imported> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.pth");
+    std::fs::write(&path, bytes).unwrap();
+    import(&path, request)
 }

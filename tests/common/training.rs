@@ -73,6 +73,11 @@ impl Place {
         TINY.replace("IMAGES", &self.images().display().to_string().replace('\\', "/"))
     }
 
+    /// An override that validates on the training images.
+    pub(crate) fn val(&self) -> String {
+        format!("data.val.paths=[{:?}]", self.images().display().to_string())
+    }
+
     pub(crate) fn config(&self, overrides: &[&str]) -> Config {
         self.try_config(overrides).unwrap()
     }

@@ -1,4 +1,4 @@
-"""Writes the checkpoints of this folder with PyTorch; numbers are what tests/import.rs expects."""
+"""Writes the checkpoints of this folder with PyTorch; numbers are what tests/suite/import.rs expects."""
 import argparse, collections
 import numpy as np
 import torch

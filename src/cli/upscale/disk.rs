@@ -2,7 +2,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::Args;
+use super::arguments::Args;
 use crate::diffusion::system::System;
 use crate::engine::disk;
 use crate::engine::files::is_standard;

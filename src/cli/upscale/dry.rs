@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::arguments::Args;
+use super::report::Tally;
 use super::report::{Output, way};
-use super::{Args, Tally};
 use crate::cli::progress::in_words as time;
 use crate::cli::{common, print, voice};
 use crate::engine::memory::in_words as bytes;

@@ -1,16 +1,9 @@
 //! What works on an output as a whole: the mean of eight views, and colours brought back.
-use super::{Args, Work};
-use crate::cli::common;
-use crate::engine::memory::in_words;
 use crate::error::{Error, Report, Result};
 use crate::imaging::encode::Outline;
-use crate::imaging::{Image, Metadata};
-use crate::upscale::bands::Sink;
-use crate::upscale::budget::{self, Wanted};
-use crate::upscale::color_fix::{self, ColorFix, Method};
-use crate::upscale::jobs::Job;
+use crate::upscale::color_fix::{ColorFix, Method};
+use crate::upscale::tta;
 use crate::upscale::wrap::Wrap;
-use crate::upscale::{self, Plan, Upscaler, alpha, tta};
 
 /// Options for the looks of an output.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -23,12 +16,12 @@ pub(super) struct Look {
     /// ycbcr (chroma); with a strength from 0 to 1 as in lowfreq:0.5
     #[arg(long, value_name = "HOW", value_parser = color_fix, default_value = "none",
         aliases = ["color_fix", "align_method", "align-method"])]
-    color_fix: Fix,
+    pub(super) color_fix: Fix,
 }
 
 /// A value of `--color-fix`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Fix(Option<ColorFix>);
+pub(super) struct Fix(pub(super) Option<ColorFix>);
 
 fn color_fix(text: &str) -> std::result::Result<Fix, String> {
     let (name, strength) = text.split_once(':').unwrap_or((text, "1"));
@@ -59,8 +52,8 @@ impl Look {
     }
 
     /// Refuses what does not go together.
-    pub(super) fn check(&self, args: &Args) -> Result<()> {
-        if !self.needs_whole() || args.wrap == Wrap::default() {
+    pub(super) fn check(&self, wrap: Wrap) -> Result<()> {
+        if !self.needs_whole() || wrap == Wrap::default() {
             return Ok(());
         }
         let option = if self.tta { "--tta" } else { "--color-fix" };
@@ -94,75 +87,5 @@ impl Look {
             false => (size.0 * size.1 * 3 * 4 * 2) as u64,
         };
         whole.saturating_add(views)
-    }
-}
-
-impl Work<'_> {
-    /// Enlarges `image`, holding all of the output, and hands it on in the size `to`.
-    pub(super) fn whole(
-        &self,
-        job: &Job,
-        upscaler: &Upscaler,
-        image: &Image,
-        plan: &Plan,
-        output: &Outline,
-        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
-        put: &mut Sink<'_>,
-    ) -> Result<upscale::Report> {
-        let (args, scale) = (self.args, upscaler.system().scale());
-        let needed = args.look.memory((image.width, image.height), scale, output);
-        let free = common::available_memory();
-        if needed > free {
-            let what = format!("{} does not fit in memory", job.input.display());
-            let (needed, free) = (in_words(needed), in_words(free));
-            let cause = format!("the whole output is held, which takes {needed}; {free} are free");
-            let help = "leave --tta and --color-fix out, or cut the picture into parts";
-            return Err(Error::Memory(Report::new(what, cause).help(help)));
-        }
-        let (mut whole, report) = match args.look.tta {
-            true => {
-                let turned = self.turned(job, upscaler, image, output)?;
-                let turned = Plan { damage: plan.damage, ..turned };
-                tta::enlarge(upscaler, image, [plan, &turned], args.seed.number, on_call)?
-            }
-            false => upscale::upscale(upscaler, image, plan, args.seed.number, on_call)?,
-        };
-        if let Some(fix) = args.look.color_fix.0 {
-            let bled = alpha::bled(image);
-            color_fix::fix(&mut whole, bled.as_ref().unwrap_or(image), scale, fix)?;
-        }
-        whole.metadata = Metadata::default();
-        match budget::resampler(image, scale, (output.width, output.height))? {
-            Some(mut resampler) => resampler.add(&whole, put)?,
-            None => put(whole)?,
-        }
-        Ok(report)
-    }
-
-    /// The tiles of the transposed picture.
-    fn turned(
-        &self,
-        job: &Job,
-        upscaler: &Upscaler,
-        image: &Image,
-        output: &Outline,
-    ) -> Result<Plan> {
-        let args = self.args;
-        let turned = Outline {
-            width: output.height,
-            height: output.width,
-            metadata: Metadata::default(),
-            ..*output
-        };
-        let wanted = Wanted {
-            name: &job.input.display().to_string(),
-            from: (image.height, image.width),
-            picture: (image.width * image.height * image.bytes_per_pixel()) as u64,
-            output: &turned,
-            format: self.format(job)?,
-            collected: 0,
-        };
-        let settings = args.settings(upscaler.memory_or(0)?);
-        self.budget.plan(upscaler, &wanted, &settings)
     }
 }

@@ -2,7 +2,8 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use super::Args;
+use super::arguments::Args;
+use super::options::Naming;
 use crate::diffusion::system::System;
 use crate::engine::files::is_standard;
 use crate::engine::outputs::identity;
@@ -11,30 +12,6 @@ use crate::imaging::encode::Format;
 use crate::imaging::{self, folder};
 use crate::upscale::jobs::{Existing, Jobs, Request};
 use crate::upscale::names::{Facts, Template};
-
-/// How outputs are called whose name is not given.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Names")]
-pub(super) struct Naming {
-    /// Names of outputs: {stem} {ext} {model} {scale} {seed} {w} {h}, such as '{stem}_{w}x{h}'
-    /// [default: {stem}_x{scale} beside the input, {stem} in a folder]
-    #[arg(long = "name", value_name = "TEMPLATE", value_parser = Template::parse,
-        conflicts_with = "suffix")]
-    template: Option<Template>,
-    /// What follows the input's name in the output's, also in a folder, such as _big
-    #[arg(long, value_name = "TEXT", value_parser = suffix)]
-    suffix: Option<Template>,
-    /// Replace outputs that exist
-    #[arg(long, conflicts_with = "skip_existing")]
-    pub(super) overwrite: bool,
-    /// Leave out inputs whose output exists
-    #[arg(long)]
-    skip_existing: bool,
-}
-
-fn suffix(text: &str) -> std::result::Result<Template, String> {
-    Template::parse(&format!("{{stem}}{text}"))
-}
 
 fn usage(what: &str, cause: &str, help: &str) -> Error {
     Error::Usage(Report::new(what, cause).help(help))

@@ -1,5 +1,6 @@
 //! What options of `srk upscale` take.
 use crate::upscale::TileSize;
+use crate::upscale::names::Template;
 use crate::upscale::wrap::Wrap;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -58,4 +59,28 @@ pub(super) fn tile(text: &str) -> std::result::Result<Tile, String> {
         },
     };
     Ok(Tile { size, zero: text == "0" })
+}
+
+/// How outputs are called whose name is not given.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Names")]
+pub(super) struct Naming {
+    /// Names of outputs: {stem} {ext} {model} {scale} {seed} {w} {h}, such as '{stem}_{w}x{h}'
+    /// [default: {stem}_x{scale} beside the input, {stem} in a folder]
+    #[arg(long = "name", value_name = "TEMPLATE", value_parser = Template::parse,
+        conflicts_with = "suffix")]
+    pub(super) template: Option<Template>,
+    /// What follows the input's name in the output's, also in a folder, such as _big
+    #[arg(long, value_name = "TEXT", value_parser = suffix)]
+    pub(super) suffix: Option<Template>,
+    /// Replace outputs that exist
+    #[arg(long, conflicts_with = "skip_existing")]
+    pub(super) overwrite: bool,
+    /// Leave out inputs whose output exists
+    #[arg(long)]
+    pub(super) skip_existing: bool,
+}
+
+fn suffix(text: &str) -> std::result::Result<Template, String> {
+    Template::parse(&format!("{{stem}}{text}"))
 }

@@ -3,18 +3,8 @@ use std::fmt::Debug;
 
 use super::kernel::Kernel;
 use super::libraries::Libraries;
+pub(super) use super::pointer::DevicePointer;
 use crate::error::Result;
-
-/// An address in device memory; the host never dereferences it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DevicePointer(pub u64);
-
-impl DevicePointer {
-    /// The address `bytes` further on.
-    pub const fn offset(self, bytes: usize) -> Self {
-        Self(self.0 + bytes as u64)
-    }
-}
 
 /// One kernel argument: its bits and how many bytes of them count, as `cuLaunchKernel` reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

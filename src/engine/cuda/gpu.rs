@@ -8,8 +8,7 @@ use super::driver::{Description, Driver, Replay};
 use super::libraries::Libraries;
 use super::memory::{Arena, Buffer, Memory, Usage};
 use super::tuning::Tuner;
-use crate::engine::device::{DType, Device};
-use crate::engine::tensor::Tensor;
+use crate::engine::dtype::DType;
 use crate::error::Result;
 
 /// Threads of a block where nothing else is said.
@@ -87,21 +86,21 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// A tensor that is computed once on the host, f32, and stays on the device under `key`.
-    pub fn constant(
+    /// f32 numbers that are computed once on the host and stay on the device under `key`, and their shape.
+    pub(crate) fn constant_buffer(
         &self,
         key: &str,
         shape: &[usize],
         values: impl FnOnce() -> Vec<f32>,
-    ) -> Result<Tensor> {
+    ) -> Result<Constant> {
         let mut constants = lock(&self.0.constants);
         if let Some((buffer, shape)) = constants.get(key) {
-            return Ok(Tensor::on_gpu(self, Arc::clone(buffer), DType::F32, shape));
+            return Ok((Arc::clone(buffer), shape.clone()));
         }
         let buffer = Arc::new(self.allocate(4 * shape.iter().product::<usize>())?);
         self.driver().upload(buffer.pointer(), bytemuck::cast_slice(&values()))?;
         constants.insert(key.to_owned(), (Arc::clone(&buffer), shape.to_vec()));
-        Ok(Tensor::on_gpu(self, buffer, DType::F32, shape))
+        Ok((buffer, shape.to_vec()))
     }
 
     /// Records what `body` launches, to be replayed on the same tensors. Nothing is done yet; `body`
@@ -151,12 +150,6 @@ impl Eq for Gpu {}
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Gpu({})", self.describe().name)
-    }
-}
-
-impl From<&Gpu> for Device {
-    fn from(gpu: &Gpu) -> Self {
-        Self::Cuda(gpu.clone())
     }
 }
 

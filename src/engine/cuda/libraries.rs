@@ -1,7 +1,7 @@
 //! Convolutions and matrix products that libraries beside the driver can do instead of our kernels.
 use std::fmt::Debug;
 
-use super::driver::DevicePointer;
+use super::pointer::DevicePointer;
 use crate::engine::device::DType;
 use crate::error::Result;
 

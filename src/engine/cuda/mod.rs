@@ -15,13 +15,15 @@ mod libraries;
 mod memory;
 #[cfg(feature = "cuda")]
 pub mod nvidia;
+mod pointer;
 pub mod sha256;
 pub mod tuning;
 
 pub use choose::{choose, devices, is_device_name, libraries, open, open_best};
-pub use driver::{Argument, Description, DevicePointer, Driver, Launch, Replay};
+pub use driver::{Argument, Description, Driver, Launch, Replay};
 pub use gpu::{Gpu, Graph, Grid};
 pub use kernel::Kernel;
 pub(crate) use launch::launch_one_of;
 pub use libraries::{Convolution, Libraries, Pass, Product};
 pub use memory::{Buffer, Usage};
+pub use pointer::DevicePointer;

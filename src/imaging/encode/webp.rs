@@ -4,8 +4,7 @@ use std::io;
 
 use libwebp_sys as sys;
 
-use super::rows::{Outline, Rows};
-use super::size;
+use super::rows::{Outline, Rows, size};
 use crate::engine::files::WriteSeek;
 use crate::imaging::{Color, Metadata};
 

@@ -6,7 +6,7 @@
 //! ```
 //! Values are kept in little-endian order whatever the file's. Maker notes with offsets inside them lose
 //! those when the block is put together anew.
-use super::Tiff;
+use super::tiff::Tiff;
 
 const X_RESOLUTION: u16 = 0x011A;
 const Y_RESOLUTION: u16 = 0x011B;

@@ -1,5 +1,5 @@
 //! The stamp of srk in an EXIF block, or in a TIFF file, which is built the same.
-use super::Tiff;
+use super::tiff::Tiff;
 use crate::imaging::stamp::is_stamp;
 
 /// The tags under which a stamp may be, the usual one first: Software, and ProcessingSoftware where the camera

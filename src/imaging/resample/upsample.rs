@@ -155,7 +155,7 @@ impl PhaseTaps {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{both_passes, matlab_taps};
+    use super::super::originals::{both_passes, matlab_taps};
     use super::*;
 
     fn ramp(len: usize) -> Vec<f32> {

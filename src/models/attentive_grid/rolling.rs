@@ -1,7 +1,7 @@
 //! A call of the network that goes over a picture from top to bottom; the same bits as a call on all of it.
 use std::ops::Range;
 
-use super::{AttentiveGrid, Trunk};
+use super::layers::{AttentiveGrid, Trunk};
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;

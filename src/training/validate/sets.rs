@@ -2,8 +2,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Measures, Scores, Stop, Validation, distances, niqe};
+use super::measures::{Measures, distances, niqe};
+use super::scores::Scores;
+use super::set::Validation;
 use crate::data::folder::{self, Source};
+use crate::engine::tape::Stop;
 use crate::error::Result;
 use crate::models::Network;
 use crate::training::log::Reporter;

@@ -2,15 +2,17 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::{Shown, Stop, cut, shown, to_image};
+use super::images::{cut, shown, to_image};
 use crate::data::crops::Pair;
 use crate::data::degrade;
 use crate::diffusion::system::{System, SystemConfig};
 use crate::engine::memory;
+use crate::engine::tape::Stop;
 use crate::error::{Error, Result};
 use crate::imaging::{Image, Rect};
 use crate::models::Network;
 use crate::training::sections::Config;
+use crate::training::sheet::Shown;
 use crate::upscale::{self, Settings, TileSize, Upscaler};
 
 /// The network of a run as the upscaler wants it.

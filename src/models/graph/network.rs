@@ -1,0 +1,134 @@
+//! The network that layers make.
+use super::super::{Geometry, Network};
+use super::config::GraphConfig;
+use super::plan::Plan;
+use super::run;
+use super::run::Weights;
+use crate::engine::parameter::Parameter;
+use crate::engine::tape::{Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::nn::Init;
+
+/// Further than this exact tiles would be mostly halo: tiles are blended instead.
+const FURTHEST: usize = 64;
+
+/// What blended tiles share beyond what a pixel sees.
+const OVERLAP: usize = 16;
+
+/// A square that tiles are about as large as: a border counts by its share of one.
+const TYPICAL_TILE: f64 = 256.0;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Graph {
+    config: GraphConfig,
+    /// Or what is wrong with the layers.
+    plan: std::result::Result<Plan, String>,
+    weights: Weights,
+    parameters: Vec<Parameter>,
+}
+
+impl Graph {
+    /// The network with all weights 0: they come from a file.
+    pub fn new(config: &GraphConfig) -> Self {
+        let plan = Plan::of(&config.layers, config.channels);
+        let mut init = Init::new(0);
+        let weights = Weights::new(&mut init, &config.layers);
+        Self { config: config.clone(), plan, weights, parameters: init.finish() }
+    }
+
+    /// Pixels that it adds at the top and the left, and at the bottom and the right, since its layers eat as many.
+    pub fn border(&self) -> [usize; 2] {
+        self.plan.as_ref().map_or([0, 0], |plan| plan.border)
+    }
+
+    /// What the layers make of `x` `[N, h, w, C]`, without border or range: what other programs compare.
+    ///
+    /// # Errors
+    /// If the layers do not fit together or `x`, or memory is full.
+    pub fn raw(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        run::layers(&self.config.layers, &self.plan()?.last_use, &self.weights, tape, x)
+    }
+
+    /// The image `[N, s h, s w, C]` of `low` `[N, h, w, C]`, both in the range of the network.
+    fn enlarge(&self, tape: &mut Tape, low: &Var) -> Result<Var> {
+        let plan = self.plan()?;
+        let [_, h, w, _] = low.value().nhwc("graph")?;
+        if h % plan.align != 0 || w % plan.align != 0 {
+            let wanted = format!("sides that are multiples of {}", plan.align);
+            return Err(Error::shape("graph", wanted, low.shape()));
+        }
+        let y = match plan.border {
+            [0, 0] => self.raw(tape, low)?,
+            border => {
+                let x = self.weights.bordered(tape, low, border)?;
+                self.raw(tape, &x)?
+            }
+        };
+        let size = [plan.scale * h, plan.scale * w];
+        if y.shape()[1..3] != size {
+            let wanted = format!("{} x {} pixels", size[0], size[1]);
+            return Err(Error::shape("graph", wanted, y.shape()));
+        }
+        if !self.config.residual {
+            return Ok(y);
+        }
+        let repeated = self.weights.repeated(tape, low, plan.scale)?;
+        tape.add(&y, &repeated)
+    }
+
+    fn plan(&self) -> Result<&Plan> {
+        let unsupported = |what: &String| Error::Unsupported { op: "graph", what: what.clone() };
+        self.plan.as_ref().map_err(unsupported)
+    }
+}
+
+impl Network for Graph {
+    fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
+        low.try_clone()
+    }
+
+    /// The image of `condition`, the low-resolution one; state and step play no part.
+    fn forward(&self, tape: &mut Tape, _x: &Var, condition: &Var, _t: &Tensor) -> Result<Var> {
+        let [black, white] = self.config.range;
+        let half = (white - black) / 2.0;
+        let low = tape.affine(condition, half, black + half)?;
+        let y = self.enlarge(tape, &low)?;
+        drop(low);
+        tape.affine(&y, 1.0 / half, -(black + half) / half)
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn channels(&self) -> usize {
+        self.config.channels
+    }
+
+    /// Exact tiles where an output sees little enough; means over the whole map and deep networks get
+    /// blended ones.
+    fn geometry(&self) -> Geometry {
+        let Ok(plan) = &self.plan else { return Geometry { align: 1, receptive_field: None } };
+        let field = plan.reach.filter(|&reach| reach <= FURTHEST);
+        let receptive_field = field.map(|reach| reach.next_multiple_of(plan.align));
+        Geometry { align: plan.align, receptive_field }
+    }
+
+    /// The transforms of convolutions work on blocks of 4 x 4, at every resolution.
+    fn tile_align(&self) -> usize {
+        self.plan.as_ref().map_or(1, |plan| (4 * plan.coarsest).next_multiple_of(plan.align))
+    }
+
+    fn overlap(&self) -> usize {
+        self.plan.as_ref().map_or(OVERLAP, |plan| plan.near.min(FURTHEST / 2) + OVERLAP)
+    }
+
+    fn floats_per_pixel(&self) -> usize {
+        let Ok(plan) = &self.plan else { return 1 };
+        let border = (plan.border[0] + plan.border[1]) as f64 / TYPICAL_TILE;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Some thousands.
+        ((plan.floats * (1.0 + border) * (1.0 + border)).ceil() as usize)
+    }
+}

@@ -1,0 +1,19 @@
+//! Everything that users meet of the binary: `cargo test --release --test cli safety::` runs what is in `safety.rs`.
+#[path = "../common/mod.rs"]
+mod common;
+
+mod binary;
+mod configuration;
+mod datasets;
+mod eval_manners;
+mod eval_metrics;
+mod folders;
+mod manners;
+mod metadata;
+mod model_files;
+mod own_models;
+mod pictures;
+mod safety;
+mod safety_train;
+mod train_events;
+mod train_manners;

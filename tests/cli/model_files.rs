@@ -1,0 +1,120 @@
+//! Files of weights: whether they are whole, where they are, names that are not there, and pickles that mean harm.
+#![allow(clippy::unwrap_used)]
+use crate::common;
+
+use std::fs;
+use std::path::Path;
+
+use common::command::srk;
+use common::torch_file as torch;
+use common::training::{Place, finish};
+use serde_json::Value;
+use srk::engine::cuda::sha256;
+use srk::models::ModelConfig;
+use srk::models::compact::CompactConfig;
+use srk::models::weights::WeightsFile;
+
+#[test]
+fn a_file_is_verified_to_its_last_byte() {
+    let place = Place::new();
+    let out = place.runs("out");
+    finish(&place.config(&["run.steps=1"]), &out, None);
+    let folder = out.join("tiny/ckpt/1");
+    let bytes = fs::read(folder.join("ema.safetensors")).unwrap();
+    let sum = sha256::hex(&bytes);
+    let ended = srk(&folder, &["models", "verify", "ema.safetensors", "srk-x4"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.out.contains(&format!("{sum}  ema.safetensors\n")), "{}", ended.out);
+    assert!(ended.err.contains("ema.safetensors: dual-domain-grid x4"), "{}", ended.err);
+    assert!(ended.out.contains("in this binary  srk-x4"), "{}", ended.out);
+    // Cut, and with a number that is none.
+    fs::write(folder.join("cut.safetensors"), &bytes[..bytes.len() - 7]).unwrap();
+    let mut nan = bytes.clone();
+    let end = nan.len();
+    nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(folder.join("nan.safetensors"), &nan).unwrap();
+    for name in ["cut.safetensors", "nan.safetensors"] {
+        let ended = srk(&folder, &["models", "verify", name]);
+        assert_eq!(ended.code, 3, "{name}: {}", ended.err);
+        assert!(ended.err.contains(name), "{}", ended.err);
+    }
+    let all = ["models", "verify", "nan.safetensors", "ema.safetensors", "--json"];
+    let ended = srk(&folder, &all);
+    assert_eq!(ended.code, 3, "{}", ended.err);
+    let events: Vec<Value> = ended.out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((&events[0]["status"], &events[1]["status"]), (&"failed".into(), &"ok".into()));
+    assert_eq!(events[1]["sha256"], sum.as_str());
+    assert_eq!(events.last().unwrap()["code"], "some_failed");
+    // Where a run's weights are.
+    let ended = srk(&out, &["models", "path", "tiny"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(Path::new(ended.out.trim()).ends_with("tiny/ckpt/1/ema.safetensors"), "{}", ended.out);
+    assert_eq!(srk(&out, &["models", "path"]).code, 0);
+}
+
+#[test]
+fn a_name_that_is_not_there_is_answered_with_one_that_is() {
+    let place = Place::new();
+    let folder = place.runs("work");
+    fs::create_dir_all(folder.join("runs/digits")).unwrap();
+    fs::write(folder.join("network.pth"), "").unwrap();
+    fs::write(folder.join("run.toml"), place.text()).unwrap();
+    for (arguments, words) in [
+        (&["models", "import", "netwrok.pth"][..], ["did you mean network.pth?", "no such file"]),
+        (
+            &["sample", "runs/digit", "-o", "a.png"],
+            ["did you mean runs/digits?", "sample from runs/digit"],
+        ),
+        (&["sample", "nosuch", "-o", "a.png"], ["runs/NAME", "gan, dcgan"]),
+        (
+            &["train", "run.toml", "--from", "network.pht"],
+            ["did you mean network.pth?", "cannot start from"],
+        ),
+        (&["models", "import", "there/x.pth"], ["the folder there is not there", ".pth"]),
+    ] {
+        let ended = srk(&folder, arguments);
+        assert_eq!(ended.code, 3, "{arguments:?}: {}", ended.err);
+        for word in words {
+            assert!(ended.err.contains(word), "{word}: {}", ended.err);
+        }
+    }
+    assert!(!folder.join("runs/tiny").exists());
+}
+
+#[test]
+fn calls_that_a_pickle_asks_for_are_named_and_not_made() {
+    let place = Place::new();
+    let folder = place.runs("work");
+    fs::create_dir_all(&folder).unwrap();
+    let mut call = Vec::new();
+    torch::text(&mut call, "evil");
+    call.extend(b"cposix\nsystem\n(");
+    torch::text(&mut call, "touch owned");
+    call.extend(b"tRs");
+    // Nothing but the call.
+    let alone = [&b"\x80\x02}"[..], &call, b"."].concat();
+    fs::write(folder.join("alone.pth"), torch::zip(&[("c/data.pkl".to_owned(), alone)], 0))
+        .unwrap();
+    let ended = srk(&folder, &["models", "import", "alone.pth"]);
+    assert_eq!(ended.code, 3, "{}", ended.err);
+    assert!(ended.err.contains("posix.system") && ended.err.contains("never"), "{}", ended.err);
+    // Beside weights that can be used.
+    let config = CompactConfig { channels: 8, depth: 2, scale: 4, ..CompactConfig::default() };
+    let network = ModelConfig::Compact(config).build(1);
+    let file = WeightsFile::of(&network.state(), Default::default()).unwrap();
+    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> =
+        file.tensors.into_iter().map(|(name, (shape, values))| (name, shape, values)).collect();
+    let mut pickle = torch::pickle(&tensors, &["params"]);
+    pickle.splice(3..3, call);
+    let mut files = vec![("c/data.pkl".to_owned(), pickle)];
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    files.extend(tensors.iter().enumerate().map(|(i, t)| (format!("c/data/{i}"), bytes(&t.2))));
+    fs::write(folder.join("both.pth"), torch::zip(&files, 0)).unwrap();
+    let ended = srk(&folder, &["models", "import", "both.pth"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.out.contains("asks to call posix.system"), "{}", ended.out);
+    let ended = srk(&folder, &["models", "info", "both.pth"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.err.contains("posix.system"), "{}", ended.err);
+    assert!(!folder.join("owned").exists());
+}

@@ -1,0 +1,315 @@
+//! Convolutions by libraries: what cuDNN and cuBLASLt are told, and that their results are used.
+//!
+//! The libraries are made up: they do on the host, by the formulas of `Convolution` and `Product`,
+//! what the real ones are asked to do. `SRK_CONV` is read from the environment, so each choice is
+//! tried in a process of its own: this program with the ignored test below.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+use crate::common;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::emulated::Emulated;
+use cuda_emulation::{Schedule, Variant};
+use half::{bf16, f16};
+use srk::engine::cuda::{
+    Convolution, Description, DevicePointer, Driver, Gpu, Launch, Libraries, Pass, Product, Replay,
+};
+use srk::engine::device::{DType, Device};
+use srk::error::{Error, Report, Result};
+
+/// The emulated GPU with libraries beside it.
+#[derive(Debug)]
+struct Equipped {
+    gpu: Arc<Emulated>,
+    libraries: MadeUp,
+}
+
+#[derive(Debug)]
+struct MadeUp {
+    gpu: Arc<Emulated>,
+    calls: Arc<AtomicUsize>,
+    missing: Option<&'static str>,
+    /// Added to every result.
+    error: f32,
+}
+
+impl Driver for Equipped {
+    fn describe(&self) -> &Description {
+        self.gpu.describe()
+    }
+    fn allocate(&self, bytes: usize) -> Result<DevicePointer> {
+        self.gpu.allocate(bytes)
+    }
+    fn free(&self, at: DevicePointer) {
+        self.gpu.free(at);
+    }
+    fn recycles(&self) -> bool {
+        self.gpu.recycles()
+    }
+    fn memory(&self) -> Result<(usize, usize)> {
+        self.gpu.memory()
+    }
+    fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()> {
+        self.gpu.upload(to, from)
+    }
+    fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()> {
+        self.gpu.download(from, to)
+    }
+    fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()> {
+        self.gpu.copy(to, from, bytes)
+    }
+    fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()> {
+        self.gpu.fill(at, byte, bytes)
+    }
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        self.gpu.launch(launch)
+    }
+    fn synchronize(&self) -> Result<()> {
+        self.gpu.synchronize()
+    }
+    fn begin_capture(&self) -> Result<()> {
+        self.gpu.begin_capture()
+    }
+    fn end_capture(&self) -> Result<Box<dyn Replay>> {
+        self.gpu.end_capture()
+    }
+    fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        self.gpu.time(work)
+    }
+    fn libraries(&self) -> Option<&dyn Libraries> {
+        Some(&self.libraries)
+    }
+}
+
+impl MadeUp {
+    fn read(&self, at: DevicePointer, dtype: DType, n: usize) -> Vec<f32> {
+        let mut bytes = vec![0u8; n * dtype.size()];
+        self.gpu.download(at, &mut bytes).unwrap();
+        match dtype {
+            DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
+            _ => {
+                let bits: Vec<u16> = bytemuck::pod_collect_to_vec(&bytes);
+                bits.into_iter().map(|b| widen(dtype, b)).collect()
+            }
+        }
+    }
+
+    fn write(&self, at: DevicePointer, dtype: DType, values: &[f32]) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let values: Vec<f32> = values.iter().map(|v| v + self.error).collect();
+        match dtype {
+            DType::F32 => self.gpu.upload(at, bytemuck::cast_slice(&values)).unwrap(),
+            _ => {
+                let bits: Vec<u16> = values.into_iter().map(|v| narrow(dtype, v)).collect();
+                self.gpu.upload(at, bytemuck::cast_slice(&bits)).unwrap();
+            }
+        }
+    }
+}
+
+fn widen(dtype: DType, bits: u16) -> f32 {
+    match dtype {
+        DType::F16 => f16::from_bits(bits).to_f32(),
+        _ => bf16::from_bits(bits).to_f32(),
+    }
+}
+
+fn narrow(dtype: DType, v: f32) -> u16 {
+    match dtype {
+        DType::F16 => f16::from_f32(v).to_bits(),
+        _ => bf16::from_f32(v).to_bits(),
+    }
+}
+
+impl Libraries for MadeUp {
+    fn versions(&self) -> Vec<(&'static str, String)> {
+        let all = [("cudnn", "9.0.0".to_owned()), ("cublas", "13.0.0".to_owned())];
+        all.into_iter().filter(|(name, _)| Some(*name) != self.missing).collect()
+    }
+
+    fn why_not(&self, name: &str) -> String {
+        format!("{name} is made to be missing")
+    }
+
+    fn plans(&self, _: &Convolution) -> usize {
+        if self.missing == Some("cudnn") { 0 } else { 2 }
+    }
+
+    fn convolve(&self, p: &Convolution, plan: usize, [x, w, y]: [DevicePointer; 3]) -> Result<()> {
+        if plan >= 2 {
+            return Err(Error::Device(Report::new("no such plan", plan)));
+        }
+        let ([n, height, width, ci], [out_height, out_width]) = (p.input, p.output_size());
+        let sizes = [n * height * width * ci, p.outputs * p.kernel * p.kernel * ci];
+        let sizes = [sizes[0], sizes[1], n * out_height * out_width * p.outputs];
+        let of = |at, size, written| match written {
+            true => vec![0.0; size],
+            false => self.read(at, p.dtype, size),
+        };
+        let mut xs = of(x, sizes[0], p.pass == Pass::InputGradient);
+        let mut ws = of(w, sizes[1], p.pass == Pass::WeightGradient);
+        let mut ys = of(y, sizes[2], p.pass == Pass::Forward);
+        each_product(p, |ix, iw, iy| match p.pass {
+            Pass::Forward => ys[iy] += xs[ix] * ws[iw],
+            Pass::InputGradient => xs[ix] += ys[iy] * ws[iw],
+            Pass::WeightGradient => ws[iw] += xs[ix] * ys[iy],
+        });
+        match p.pass {
+            Pass::Forward => self.write(y, p.dtype, &ys),
+            Pass::InputGradient => self.write(x, p.dtype, &xs),
+            Pass::WeightGradient => self.write(w, p.dtype, &ws),
+        }
+        Ok(())
+    }
+
+    fn multiplies(&self, _: &Product) -> bool {
+        self.missing != Some("cublas")
+    }
+
+    fn multiply(&self, p: &Product, [a, b, c]: [DevicePointer; 3]) -> Result<()> {
+        assert_eq!(p.batch, 1);
+        let a = self.read(a, p.dtype, p.rows * p.inner);
+        let b = self.read(b, p.dtype, p.inner * p.columns);
+        let at = |row, column, rows, columns, transposed| match transposed {
+            true => column * rows + row,
+            false => row * columns + column,
+        };
+        let mut values = vec![0.0; p.rows * p.columns];
+        for (i, value) in values.iter_mut().enumerate() {
+            let (row, column) = (i / p.columns, i % p.columns);
+            *value = (0..p.inner)
+                .map(|k| {
+                    a[at(row, k, p.rows, p.inner, p.transposed[0])]
+                        * b[at(k, column, p.inner, p.columns, p.transposed[1])]
+                })
+                .sum();
+        }
+        self.write(c, p.dtype, &values);
+        Ok(())
+    }
+}
+
+/// Calls `f` with the indices of x, w and y in every product of the convolution.
+fn each_product(p: &Convolution, mut f: impl FnMut(usize, usize, usize)) {
+    let ([n, height, width, ci], [out_height, out_width]) = (p.input, p.output_size());
+    let inside = |i: usize, tap: usize, size: usize| {
+        (i * p.stride + tap).checked_sub(p.pad).filter(|&at| at < size)
+    };
+    for (image, i, j) in grid(n, out_height, out_width) {
+        for (o, u, v) in grid(p.outputs, p.kernel, p.kernel) {
+            let (Some(r), Some(s)) = (inside(i, u, height), inside(j, v, width)) else { continue };
+            for c in 0..ci {
+                f(
+                    ((image * height + r) * width + s) * ci + c,
+                    ((o * p.kernel + u) * p.kernel + v) * ci + c,
+                    ((image * out_height + i) * out_width + j) * p.outputs + o,
+                );
+            }
+        }
+    }
+}
+
+fn grid(a: usize, b: usize, c: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..a * b * c).map(move |i| (i / (b * c), i / c % b, i % c))
+}
+
+fn equipped(missing: Option<&'static str>, error: f32) -> (Gpu, Arc<AtomicUsize>) {
+    let gpu = Arc::new(Emulated::new(Variant::Plain, Schedule::ALL[0]));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let libraries = MadeUp { gpu: Arc::clone(&gpu), calls: Arc::clone(&calls), missing, error };
+    (Gpu::new(Arc::new(Equipped { gpu, libraries })), calls)
+}
+
+/// All convolutions, transposed ones and linear layers, against the CPU.
+fn all_cases(gpu: &Gpu) {
+    let ops = ["conv2d", "conv_transpose2d", "linear"];
+    for case in srk::ops::all() {
+        if case.timed_only || case.compared_only || !ops.contains(&case.name()) {
+            continue;
+        }
+        // A sum that is rounded before the bias is added may land on the other side of ReLU's corner,
+        // where the gradient jumps; f32 is too fine for that to happen here.
+        let corner = format!("{case:?}").contains("relu: true");
+        let dtypes = [DType::F32, DType::F16, DType::BF16];
+        for dtype in dtypes.into_iter().take(if corner { 1 } else { 3 }) {
+            let got = case.outcome(&Device::Cuda(gpu.clone()), dtype).unwrap();
+            let error = got.error_against(&case.reference(dtype).unwrap());
+            // A library's result is rounded once more before the epilogue.
+            let tolerance = 2.0 * case.kernel_tol(dtype);
+            assert!(
+                error <= tolerance,
+                "{dtype:?} {case:?}: off by {error:.1e} of {tolerance:.1e}"
+            );
+        }
+    }
+}
+
+#[test]
+#[ignore = "run by benches/gpu_check.sh on a real GPU, with SRK_CONV set"]
+fn on_a_real_gpu() {
+    all_cases(&srk::engine::cuda::open(0).unwrap());
+}
+
+#[test]
+#[ignore = "run by the tests below, with SRK_CONV set"]
+fn child() {
+    let choice = std::env::var("SRK_CONV").unwrap();
+    let (gpu, calls) = equipped(None, 0.0);
+    all_cases(&gpu);
+    let called = calls.load(Ordering::Relaxed);
+    println!("{choice}: libraries were called {called} times");
+    assert_eq!(called == 0, choice == "native");
+    if choice == "auto" {
+        assert_eq!(gpu.tuner().take_warnings(), [""; 0]);
+        let (wrong, _) = equipped(None, 1.0);
+        let folder = std::path::PathBuf::from(std::env::var_os("XDG_CACHE_HOME").unwrap());
+        let kept: Vec<_> = std::fs::read_dir(folder.join("srk")).unwrap().collect();
+        assert_eq!(kept.len(), 1);
+        std::fs::remove_dir_all(folder.join("srk")).unwrap();
+        all_cases(&wrong);
+        assert!(wrong.tuner().take_warnings()[0].contains("is not used for"));
+        return;
+    }
+    // Without the library that is asked for, there is an error that says why.
+    let name = ["cudnn", "cublas"].into_iter().find(|name| *name == choice);
+    let Some(name) = name else { return };
+    let (gpu, _) = equipped(Some(name), 0.0);
+    let case = srk::ops::all().into_iter().find(|c| c.name() == "conv2d").unwrap();
+    let error = case.outcome(&Device::Cuda(gpu), DType::F32).err().unwrap();
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains(&format!("{name} is made to be missing")), "{error}");
+}
+
+fn with(choice: &str) {
+    let cache = tempfile::tempdir().unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "engines::child"])
+        .env("SRK_CONV", choice)
+        .env("XDG_CACHE_HOME", cache.path())
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].map(|b| String::from_utf8_lossy(&b).into_owned());
+    assert!(output.status.success(), "{}", text.concat());
+}
+
+#[test]
+fn cudnn_does_every_convolution_when_asked_to() {
+    with("cudnn");
+}
+
+#[test]
+fn cublas_does_products_when_asked_to() {
+    with("cublas");
+}
+
+#[test]
+fn native_is_our_kernels_alone() {
+    with("native");
+}
+
+#[test]
+fn otherwise_the_fastest_right_one_does_it() {
+    with("auto");
+}

@@ -1,0 +1,238 @@
+//! The ledger of kernels/launches.txt: how many kernels a network launches on a GPU, and what they move.
+//!
+//! A driver that allocates nothing and starts nothing writes down what it is asked for, so that any size runs in moments
+//! and no GPU is needed. A change of the counts shows in the diff of the file:
+//! `SRK_WRITE=1 cargo test --release --test suite launches::` writes it anew.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use srk::diffusion::sampler::condition;
+use srk::engine::cuda::{Description, DevicePointer, Driver, Gpu, Launch, Replay};
+use srk::engine::device::{DType, Device};
+use srk::engine::tape::Tape;
+use srk::engine::tensor::Tensor;
+use srk::error::Result;
+use srk::models::ModelConfig;
+use srk::training::config::Config;
+use srk::training::recipes;
+
+const FILE: &str = "kernels/launches.txt";
+
+/// Addresses begin here, so that no count or size looks like one.
+const FIRST: u64 = 1 << 40;
+
+/// A device that does nothing but count.
+#[derive(Debug)]
+struct Counting {
+    description: Description,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    next: u64,
+    /// Bytes at each address that is allocated.
+    blocks: BTreeMap<u64, usize>,
+    count: Count,
+}
+
+/// Launches, and bytes of all memory that they were given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    launches: usize,
+    bytes: usize,
+}
+
+impl Seen {
+    /// The bytes of the block that an argument points into, if it points anywhere.
+    fn bytes_at(&self, address: u64) -> usize {
+        let Some((start, bytes)) = self.blocks.range(..=address).next_back() else { return 0 };
+        if address < start + *bytes as u64 { *bytes } else { 0 }
+    }
+}
+
+impl Counting {
+    fn new() -> Self {
+        let description = Description {
+            name: "counting GPU".into(),
+            compute_capability: (9, 0),
+            multiprocessors: 132,
+            memory: 80 << 30,
+            driver: "13.0".into(),
+        };
+        let seen = Seen { next: FIRST, ..Seen::default() };
+        Self { description, seen: Arc::new(Mutex::new(seen)) }
+    }
+}
+
+impl Driver for Counting {
+    fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<DevicePointer> {
+        let mut seen = self.seen.lock().unwrap();
+        let at = seen.next;
+        seen.next += bytes.next_multiple_of(512) as u64 + 512;
+        seen.blocks.insert(at, bytes);
+        Ok(DevicePointer(at))
+    }
+
+    fn free(&self, at: DevicePointer) {
+        self.seen.lock().unwrap().blocks.remove(&at.0);
+    }
+
+    /// Each tensor keeps a block of its own size: blocks that are used again are larger than what lies in them.
+    fn recycles(&self) -> bool {
+        false
+    }
+
+    fn memory(&self) -> Result<(usize, usize)> {
+        Ok((80 << 30, 80 << 30))
+    }
+
+    fn upload(&self, _: DevicePointer, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn download(&self, _: DevicePointer, to: &mut [u8]) -> Result<()> {
+        to.fill(0);
+        Ok(())
+    }
+
+    fn copy(&self, _: DevicePointer, _: DevicePointer, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn fill(&self, _: DevicePointer, _: u8, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let mut seen = self.seen.lock().unwrap();
+        let pointers = launch.arguments.iter().filter(|a| a.size == 8 && a.bits >= FIRST);
+        let mut addresses: Vec<u64> = pointers.map(|a| a.bits).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let bytes: usize = addresses.iter().map(|&at| seen.bytes_at(at)).sum();
+        seen.count.launches += 1;
+        seen.count.bytes += bytes;
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<Box<dyn Replay>> {
+        Ok(Box::new(Nothing))
+    }
+
+    fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        work().map(|()| 1e-6)
+    }
+}
+
+#[derive(Debug)]
+struct Nothing;
+
+impl Replay for Nothing {
+    fn replay(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// One call, and one call with its gradients, of a network in f16 on a state of `side` pixels.
+fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
+    let driver = Counting::new();
+    let seen = driver.seen.clone();
+    let device = Device::Cuda(Gpu::new(Arc::new(driver)));
+    let network = model.build(1);
+    network.to_device(&device, DType::F16)?;
+    let zeros = |shape: &[usize]| Tensor::zeros_on(&device, DType::F32, shape);
+    // The low resolution of networks for latents is as large as the state.
+    let small = side / if matches!(model, ModelConfig::SwinUNet(_)) { 1 } else { model.scale() };
+    let c = network.channels();
+    let (low, y0) = (zeros(&[1, small, small, c])?, zeros(&[1, side, side, c])?);
+    let t = zeros(&[1])?;
+    let call = |gradients: bool| -> Result<Count> {
+        let mut tape = if gradients { Tape::training() } else { Tape::inference() };
+        let told = condition(&*network, &low, &y0, None)?;
+        let told = tape.input(told);
+        let state = y0.cast(DType::F16)?;
+        seen.lock().unwrap().count = Count::default();
+        let state = tape.input(state);
+        let y = network.forward(&mut tape, &state, &told, &t)?;
+        if gradients {
+            let dy = Tensor::zeros_on(&device, DType::F16, y.shape())?;
+            tape.backward(&y, dy)?;
+        }
+        Ok(seen.lock().unwrap().count)
+    };
+    // The first call of each kind makes constants.
+    call(false)?;
+    call(true)?;
+    Ok([call(false)?, call(true)?])
+}
+
+#[test]
+fn networks_launch_what_the_ledger_says() {
+    let mut lines = String::from(
+        "# Kernels that a network launches in f16 at batch 1 on states of the recipe's crops, and megabytes of all tensors\n\
+         # that they are given; forward, and forward with gradients. Written by tests/suite/launches.rs.\n",
+    );
+    for recipe in recipes::ALL {
+        // Systems to learn from have configurations of their own.
+        let Ok(config) = Config::read(recipe.text, recipe.name, &[]) else { continue };
+        let side = match config.model {
+            ModelConfig::SwinUNet(_) => config.data.train.crop / config.model.scale(),
+            _ => config.data.train.crop,
+        };
+        let [forward, both] =
+            counts(&config.model, side).unwrap_or_else(|e| panic!("{}: {e}", recipe.name));
+        let mb = |c: Count| c.bytes as f64 / 1e6;
+        writeln!(
+            lines,
+            "{:22} {side:4} px  forward {:5} {:9.1} MB  with gradients {:6} {:9.1} MB",
+            recipe.name,
+            forward.launches,
+            mb(forward),
+            both.launches,
+            mb(both)
+        )
+        .unwrap();
+    }
+    if std::env::var_os("SRK_WRITE").is_some() {
+        fs::write(FILE, &lines).unwrap();
+    }
+    let written = fs::read_to_string(FILE).unwrap_or_default();
+    for (now, then) in lines.lines().zip(written.lines()) {
+        assert_eq!(
+            now, then,
+            "launches changed: SRK_WRITE=1 cargo test --release --test suite launches::"
+        );
+    }
+    assert_eq!(lines.lines().count(), written.lines().count(), "SRK_WRITE=1 writes {FILE} anew");
+}
+
+/// A count that misses launches or memory would be no ledger.
+#[test]
+fn the_driver_counts_launches_and_the_memory_they_touch() {
+    let driver = Counting::new();
+    let seen = driver.seen.clone();
+    let device = Device::Cuda(Gpu::new(Arc::new(driver)));
+    let x = Tensor::zeros_on(&device, DType::F32, &[1, 8, 8, 16]).unwrap();
+    seen.lock().unwrap().count = Count::default();
+    let mut tape = Tape::inference();
+    let x = tape.input(x);
+    tape.silu(&x).unwrap();
+    // Reads and writes 8 * 8 * 16 numbers of 4 bytes.
+    assert_eq!(seen.lock().unwrap().count, Count { launches: 1, bytes: 2 * 4096 });
+}
