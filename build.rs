@@ -1,5 +1,6 @@
-//! Embeds the recipes and the CUDA kernels: the prebuilt ones if they are of these sources, else what nvcc makes of them,
-//! else none. Asks no GPU and no network. docs/building.md describes the variables.
+//! Writes the launchers of the CUDA kernels and embeds these and the recipes: the prebuilt kernels if they are of these
+//! sources, else what nvcc makes of them, else none. Asks no GPU and no network. docs/building.md describes the variables.
+use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
@@ -8,6 +9,8 @@ use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::thread;
 
+#[path = "src/engine/cuda/launchers/mod.rs"]
+mod launchers;
 #[allow(unreachable_pub)]
 #[path = "src/engine/cuda/sha256.rs"]
 mod sha256;
@@ -25,7 +28,7 @@ const FOLDERS: &[&str] = &["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "CUDA_TOOLKIT_
 const ENVIRONMENTS: &[&str] = &["VIRTUAL_ENV", "CONDA_PREFIX"];
 
 fn main() -> ExitCode {
-    match recipes().and_then(|()| embed()) {
+    match recipes().and_then(|()| launchers()).and_then(|()| embed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             eprintln!("error: {text}");
@@ -65,10 +68,25 @@ fn recipes() -> Result<()> {
     write(&out.join("recipes.rs"), table.as_bytes())
 }
 
+/// What starts the kernels: src/engine/cuda/kernels.rs.
+fn launchers() -> Result<()> {
+    let (out, root) = folders()?;
+    // A new source of kernels is not watched yet, but comes with an op.
+    watch(&root.join("src/ops"));
+    let mut sources = BTreeMap::new();
+    for (path, content) in Sources::read(&root.join("kernels"))?.files {
+        watch(&path);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        sources.insert(name, String::from_utf8(content).map_err(text)?);
+    }
+    write(&out.join("launchers.rs"), launchers::writer::generate(&sources)?.as_bytes())
+}
+
 fn embed() -> Result<()> {
     let (out, root) = folders()?;
-    println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/engine/cuda/sha256.rs");
+    for script in ["build.rs", "src/engine/cuda/sha256.rs", "src/engine/cuda/launchers"] {
+        watch(&root.join(script));
+    }
     for variable in VARIABLES.iter().chain(FOLDERS).chain(ENVIRONMENTS) {
         println!("cargo:rerun-if-env-changed={variable}");
     }
@@ -120,10 +138,7 @@ fn pick(folder: &Path, out: &Path) -> Result<Kernels> {
     } else {
         watch(&folder.join("prebuilt"));
         match prebuilt(folder, &sources) {
-            Ok(kernels) => {
-                sources.files.iter().for_each(|(path, _)| watch(path));
-                return Ok(kernels);
-            }
+            Ok(kernels) => return Ok(kernels),
             Err(why) if mode == "prebuilt" => return Err(why),
             Err(why) => why,
         }
@@ -132,7 +147,6 @@ fn pick(folder: &Path, out: &Path) -> Result<Kernels> {
         if mode == "build" {
             return Err("SRK_KERNELS=build, but there is no nvcc: set NVCC or CUDA_HOME".into());
         }
-        // The sources are not watched: nothing they could become changes this result.
         println!("cargo:warning={stale}; no nvcc either, so this build has no GPU kernels");
         return Ok(Kernels::none(&stale));
     };

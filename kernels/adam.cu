@@ -6,8 +6,8 @@
 
 namespace {
 constexpr int CHUNK = 4096; // elements of a block, as in src/ops/multi_tensor.rs
-// The scalars of src/ops/adam.rs.
-enum { RATE, ROOT, SHRINK, TAKE, MEAN, LIMIT, NORM, FACTOR, SKIP };
+// The scalars of src/ops/adam.rs, which knows them from here.
+enum Scalar { RATE, ROOT, SHRINK, TAKE, MEAN, LIMIT, NORM, FACTOR, SKIP };
 
 // Four elements at a time, the last ones of a tensor perhaps fewer.
 template <int size> struct Bits {

@@ -6,7 +6,7 @@
 namespace {
 constexpr int CHUNK = 4096; // elements of a block, as in src/ops/multi_tensor.rs
 // The scalars of src/ops/adam.rs.
-enum { RATE, ROOT, SHRINK, TAKE, MEAN, LIMIT, NORM, FACTOR, SKIP };
+enum Scalar { RATE, ROOT, SHRINK, TAKE, MEAN, LIMIT, NORM, FACTOR, SKIP };
 
 // Squares of MEAN * gradient, as then large loss scales do not overflow. partial: [blocks]
 template <typename T>

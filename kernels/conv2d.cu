@@ -208,9 +208,9 @@ __device__ __forceinline__ void convolve(const T *x, const T *w, Epilogue<T> epi
 }
 
 #define CONV2D_PARAMETERS \
-    (const T *x, const T *w, const T *bias, const T *shift, const T *residual, T *y, int images, int height, \
-     int width, int inputs, int out_height, int out_width, int outputs, int kernel, int stride, int pad, \
-     int transposed, int activation)
+    (const T *x, const T *w, const T *bias /* or null */, const T *shift /* or null */, \
+     const T *residual /* or null */, T *y, int images, int height, int width, int inputs, int out_height, \
+     int out_width, int outputs, int kernel, int stride, int pad, int transposed, int activation)
 #define CONV2D_ARGUMENTS \
     (x, w, bias, shift, residual, y, images, height, width, inputs, out_height, out_width, outputs, kernel, \
      stride, pad, transposed, activation)
@@ -429,6 +429,6 @@ FOR_DTYPES(conv2d_column_sums, (const T *x, float *partial, int rows, int column
 FOR_DTYPES(conv2d_add_partials, (const float *partial, T *y, int splits, int n), (partial, y, splits, n))
 FOR_DTYPES(conv2d_relu_mask, (const T *y, const T *dy, T *dz, int n), (y, dy, dz, n))
 FOR_DTYPES(conv2d_epilogue,
-           (T *y, const T *bias, const T *shift, const T *residual, int pixels, int image_pixels, int channels,
-            int activation),
+           (T *y, const T *bias /* or null */, const T *shift /* or null */, const T *residual /* or null */,
+            int pixels, int image_pixels, int channels, int activation),
            (y, bias, shift, residual, pixels, image_pixels, channels, activation))

@@ -93,7 +93,8 @@ __device__ void depthwise_conv2d_weight_finish_kernel(const float *partial, T *d
 } // namespace
 
 FOR_DTYPES(depthwise_conv2d_forward,
-           (const T *x, const T *weight, const T *bias, T *y, int n, int h, int w, int ci, int co, int kernel),
+           (const T *x, const T *weight, const T *bias /* or null */, T *y, int n, int h, int w, int ci, int co,
+            int kernel),
            (x, weight, bias, y, n, h, w, ci, co, kernel))
 FOR_DTYPES(depthwise_conv2d_input,
            (const T *weight, const T *dy, T *dx, int n, int h, int w, int ci, int co, int kernel),

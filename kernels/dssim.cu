@@ -115,7 +115,8 @@ __device__ void dssim_backward_kernel(const T *p, const T *q, const T *dy, const
 } // namespace
 
 FOR_DTYPES(dssim_windows,
-           (const T *p, const T *q, float *partial, float *maps, int n, int h, int w, int c, int margin),
+           (const T *p, const T *q, float *partial, float *maps /* or null */, int n, int h, int w, int c,
+            int margin),
            (p, q, partial, maps, n, h, w, c, margin))
 FOR_DTYPES(dssim_finish, (const float *partial, T *y, int blocks, int count), (partial, y, blocks, count))
 FOR_DTYPES(dssim_backward,

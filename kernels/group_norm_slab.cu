@@ -180,10 +180,12 @@ __device__ void group_norm_gradient_slab_ragged_kernel(const T *x, const T *dy, 
 } // namespace
 
 BOTH_WIDTHS(group_norm_slab,
-            (const T *x, const T *gamma, const T *beta, const T *scale, const T *shift, T *y, float *stats,
-             int pixels, int channels, int groups, int width, float eps, int silu),
+            (const T *x, const T *gamma, const T *beta, const T *scale /* or null */,
+             const T *shift /* or null */, T *y, float *stats, int pixels, int channels, int groups, int width,
+             float eps, int silu),
             (x, gamma, beta, scale, shift, y, stats, pixels, channels, groups, width, eps, silu))
 BOTH_WIDTHS(group_norm_gradient_slab,
-            (const T *x, const T *dy, const float *stats, const T *gamma, const T *beta, const T *scale,
-             const T *shift, float *sums, T *dx, int pixels, int channels, int groups, int width, int silu),
+            (const T *x, const T *dy, const float *stats, const T *gamma, const T *beta,
+             const T *scale /* or null */, const T *shift /* or null */, float *sums, T *dx /* or null */,
+             int pixels, int channels, int groups, int width, int silu),
             (x, dy, stats, gamma, beta, scale, shift, sums, dx, pixels, channels, groups, width, silu))

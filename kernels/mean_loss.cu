@@ -114,13 +114,13 @@ __device__ void huber_loss_backward_kernel(const T *a, const T *b, const T *dy, 
 FOR_DTYPES(l1_loss_sums, (const T *a, const T *b, float *partial, int n), (a, b, partial, n))
 FOR_DTYPES(mse_loss_sums, (const T *a, const T *b, float *partial, int n), (a, b, partial, n))
 FOR_DTYPES(mean_loss_finish, (const float *partial, T *y, int blocks, int n), (partial, y, blocks, n))
-FOR_DTYPES(l1_loss_backward, (const T *a, const T *b, const T *dy, T *da, T *db, int n),
+FOR_DTYPES(l1_loss_backward, (const T *a, const T *b, const T *dy, T *da, T *db /* or null */, int n),
            (a, b, dy, da, db, n))
-FOR_DTYPES(mse_loss_backward, (const T *a, const T *b, const T *dy, T *da, T *db, int n),
+FOR_DTYPES(mse_loss_backward, (const T *a, const T *b, const T *dy, T *da, T *db /* or null */, int n),
            (a, b, dy, da, db, n))
 FOR_DTYPES(charbonnier_loss_sums, (const T *a, const T *b, float *partial, int n, float eps), (a, b, partial, n, eps))
 FOR_DTYPES(huber_loss_sums, (const T *a, const T *b, float *partial, int n, float delta), (a, b, partial, n, delta))
-FOR_DTYPES(charbonnier_loss_backward, (const T *a, const T *b, const T *dy, T *da, T *db, int n, float eps),
+FOR_DTYPES(charbonnier_loss_backward, (const T *a, const T *b, const T *dy, T *da, T *db /* or null */, int n, float eps),
            (a, b, dy, da, db, n, eps))
-FOR_DTYPES(huber_loss_backward, (const T *a, const T *b, const T *dy, T *da, T *db, int n, float delta),
+FOR_DTYPES(huber_loss_backward, (const T *a, const T *b, const T *dy, T *da, T *db /* or null */, int n, float delta),
            (a, b, dy, da, db, n, delta))

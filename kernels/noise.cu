@@ -18,6 +18,6 @@ __device__ void pixel_noise_kernel(T *z, const float *origins, const int *later,
 } // namespace
 
 FOR_DTYPES(pixel_noise,
-           (T *z, const float *origins, const int *later, unsigned long long seed, int purpose, int step,
-            int count, int height, int width, int channels),
+           (T *z, const float *origins /* or null */, const int *later /* or null */, unsigned long long seed,
+            unsigned purpose, unsigned step, int count, int height, int width, int channels),
            (z, origins, later, seed, purpose, step, count, height, width, channels))

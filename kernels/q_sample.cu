@@ -36,8 +36,10 @@ __device__ void q_sample_kernel(const float *factors, const float *x0, const flo
 } // namespace
 
 FOR_DTYPES(q_sample,
-           (const float *factors, const float *x0, const float *y0, const float *noise, const float *origins,
-            const int *later, T *state, T *target, float target_x0, float target_y0, float target_noise,
-            unsigned long long seed, int purpose, int step, int count, int height, int width, int channels),
+           (const float *factors, const float *x0, const float *y0, const float *noise /* or null */,
+            const float *origins /* or null */, const int *later /* or null */, T *state,
+            T *target /* or null */, float target_x0, float target_y0, float target_noise,
+            unsigned long long seed, unsigned purpose, unsigned step, int count, int height, int width,
+            int channels),
            (factors, x0, y0, noise, origins, later, state, target, target_x0, target_y0, target_noise, seed,
             purpose, step, count, height, width, channels))

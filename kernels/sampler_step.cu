@@ -4,8 +4,8 @@
 #include "philox.cuh"
 
 namespace {
-// The factors of src/ops/sampler_step.rs.
-enum { SLOPE, FROM_X, FROM_Y0, X, X0, Y0, NOISE, INPUT, CLAMP_X0, CLAMP_XT, DRAW };
+// The factors of src/ops/sampler_step.rs, which knows them from here.
+enum Factor { SLOPE, FROM_X, FROM_Y0, X, X0, Y0, NOISE, INPUT, CLAMP_X0, CLAMP_XT, DRAW };
 
 // To [-1, 1]; a NaN stays one.
 __device__ __forceinline__ float clamped(float v) { return v < -1.0f ? -1.0f : v > 1.0f ? 1.0f : v; }
@@ -49,8 +49,9 @@ __device__ void sampler_step_kernel(const float *factors, const T *output, float
 } // namespace
 
 FOR_DTYPES(sampler_step,
-           (const float *factors, const T *output, float *x, const float *y0, const float *z,
-            const float *origins, float *x0_hat, T *input, unsigned long long seed, int purpose, int step,
-            int count, int height, int width, int channels),
+           (const float *factors, const T *output, float *x, const float *y0, const float *z /* or null */,
+            const float *origins /* or null */, float *x0_hat /* or null */, T *input /* or null */,
+            unsigned long long seed, unsigned purpose, unsigned step, int count, int height, int width,
+            int channels),
            (factors, output, x, y0, z, origins, x0_hat, input, seed, purpose, step, count, height, width,
             channels))

@@ -21,6 +21,13 @@ pub enum Error {
         /// What it cannot do.
         what: String,
     },
+    /// A kernel was given an argument that it cannot take.
+    Argument {
+        /// The kernel.
+        op: &'static str,
+        /// Which argument, and what is wrong with it.
+        what: String,
+    },
     /// A gradient was asked of an op that has none.
     NotDifferentiable {
         /// The op that refused.
@@ -96,7 +103,7 @@ impl Error {
     /// The process exit code that stands for this error (documented under `srk --help`).
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Shape { .. } | Self::Unsupported { .. } => 1,
+            Self::Shape { .. } | Self::Unsupported { .. } | Self::Argument { .. } => 1,
             Self::NotDifferentiable { .. } | Self::NotTwiceDifferentiable { .. } => 1,
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
@@ -122,7 +129,7 @@ impl Error {
     /// The word by which programs know the cause (docs/scripting.md).
     pub fn code(&self) -> &'static str {
         let kind = match self {
-            Self::Shape { .. } | Self::Unsupported { .. } => "internal",
+            Self::Shape { .. } | Self::Unsupported { .. } | Self::Argument { .. } => "internal",
             Self::NotDifferentiable { .. } | Self::NotTwiceDifferentiable { .. } => "internal",
             Self::Failed(_) => "failed",
             Self::Usage(_) => "usage",
@@ -144,6 +151,7 @@ impl fmt::Display for Error {
                 write!(f, "{op}: expected {expected}, got shape {got:?}")
             }
             Self::Unsupported { op, what } => write!(f, "{op}: no implementation for {what}"),
+            Self::Argument { op, what } => write!(f, "{op}: {what}"),
             Self::NotDifferentiable { op } => write!(f, "{op}: has no gradient"),
             Self::NotTwiceDifferentiable { op } => {
                 write!(f, "{op}: not twice differentiable: its gradient has no gradient")

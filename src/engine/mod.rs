@@ -1,5 +1,6 @@
 //! What everything is made of: randomness, devices, tensors, the tape, and the cases ops are tested at.
-mod arguments;
+mod arithmetic;
+mod constants;
 pub mod cuda;
 pub mod device;
 pub mod disk;

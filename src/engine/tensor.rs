@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::cuda::{Arg, DevicePointer, Gpu, Grid};
+use super::cuda::{DevicePointer, Gpu};
 use super::device::{DType, Device, Real};
 use super::pool::Buffer;
 use crate::error::{Error, Result};
@@ -165,6 +165,27 @@ impl Tensor {
         }
     }
 
+    /// The same memory under a second name: for kernels that work in place.
+    ///
+    /// # Errors
+    /// If it is not on `gpu`.
+    pub(crate) fn alias_on(&self, gpu: &Gpu) -> Result<Self> {
+        match &self.storage {
+            Storage::Cuda { gpu: mine, buffer, dtype } if mine == gpu => {
+                Ok(Self::on_gpu(gpu, Arc::clone(buffer), *dtype, &self.shape))
+            }
+            _ => Err(self.mixed(self.dtype())),
+        }
+    }
+
+    /// The GPU that it is on; none on the CPU.
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
+        match &self.storage {
+            Storage::Cuda { gpu, .. } => Some(gpu),
+            _ => None,
+        }
+    }
+
     /// The address on the GPU; none on the CPU.
     pub(crate) fn device_pointer(&self) -> Option<DevicePointer> {
         match &self.storage {
@@ -250,56 +271,38 @@ impl Tensor {
         Self::from_slice_on(device, &self.to_f32_vec()?, &self.shape)
     }
 
-    /// The same values as `dtype`, in new memory of the same device.
-    ///
-    /// # Errors
-    /// If the device has no such elements or its memory is full.
-    pub fn cast(&self, dtype: DType) -> Result<Self> {
-        if self.dtype() == dtype {
-            return self.try_clone();
-        }
-        let mut copy = Self::empty_as_dtype(self, dtype)?;
-        match (&self.storage, &mut copy.storage) {
-            (Storage::CpuF32(from), Storage::CpuF64(to)) => {
-                to.iter_mut().zip(from.iter()).for_each(|(to, &v)| *to = f64::from(v));
-            }
-            (Storage::CpuF64(from), Storage::CpuF32(to)) => {
-                to.iter_mut().zip(from.iter()).for_each(|(to, &v)| *to = f32::from_f64(v));
-            }
-            (Storage::Cuda { gpu, dtype: from, .. }, _) => {
-                let entry = match dtype {
-                    DType::F16 => "cast_to_f16",
-                    DType::BF16 => "cast_to_bf16",
-                    _ => "cast_to_f32",
-                };
-                let args = [Arg::from(self), Arg::from(&copy), self.len().into()];
-                // 8 elements a thread, whichever the types.
-                gpu.launch(entry, *from, Grid::packs(self.len(), DType::F16), &args)?;
-            }
-            _ => unreachable!("empty_as_dtype keeps the device"),
-        }
-        Ok(copy)
-    }
-
-    fn empty_as_dtype(x: &Self, dtype: DType) -> Result<Self> {
-        Self::empty_on(&x.device(), dtype, &x.shape)
-    }
-
     /// A copy in new memory.
     ///
     /// # Errors
     /// If the memory of a GPU is full.
     pub fn try_clone(&self) -> Result<Self> {
         let mut copy = Self::empty_as(self, &self.shape)?;
-        match (&mut copy.storage, &self.storage) {
+        copy.copy_from(self)?;
+        Ok(copy)
+    }
+
+    /// Replaces all elements by those of `other`, which has the same shape, element type and device. The memory stays
+    /// where it is: recorded graphs see the new elements.
+    ///
+    /// # Errors
+    /// If the tensors do not match.
+    pub fn copy_from(&mut self, other: &Self) -> Result<()> {
+        if self.shape != other.shape {
+            return Err(Error::shape("copy", format!("{:?}", self.shape), &other.shape));
+        }
+        let (bytes, mixed) = (self.bytes(), other.mixed(self.dtype()));
+        match (&mut self.storage, &other.storage) {
             (Storage::CpuF32(to), Storage::CpuF32(from)) => to.copy_from_slice(from),
             (Storage::CpuF64(to), Storage::CpuF64(from)) => to.copy_from_slice(from),
-            (Storage::Cuda { buffer: to, .. }, Storage::Cuda { gpu, buffer: from, .. }) => {
-                gpu.driver().copy(to.pointer(), from.pointer(), self.bytes())?;
+            (
+                Storage::Cuda { gpu, buffer: to, dtype },
+                Storage::Cuda { gpu: theirs, buffer: from, dtype: of },
+            ) if gpu == theirs && dtype == of => {
+                gpu.driver().copy(to.pointer(), from.pointer(), bytes)?;
             }
-            _ => unreachable!("empty_as keeps device and element type"),
+            _ => return Err(mixed),
         }
-        Ok(copy)
+        Ok(())
     }
 
     /// `n` copies one behind the other: `[n, ...]`.
@@ -331,24 +334,6 @@ impl Tensor {
         }
         self.shape = shape.to_vec();
         Ok(self)
-    }
-
-    /// Adds `other`, elementwise; both have one shape and element type.
-    pub fn add_assign(&mut self, other: &Self) -> Result<()> {
-        if self.shape != other.shape {
-            return Err(Error::shape("add_assign", format!("{:?}", self.shape), &other.shape));
-        }
-        crate::on_device!(self,
-            cpu::<T> => for (a, &b) in self.cpu_mut::<T>()?.iter_mut().zip(other.cpu::<T>()?) {
-                *a += b;
-            },
-            cuda(gpu) => {
-                let (dtype, n) = (self.dtype(), self.len());
-                let args = [self.into(), other.into(), n.into()];
-                gpu.launch("add_assign", dtype, Grid::packs(n, dtype), &args)?;
-            }
-        );
-        Ok(())
     }
 
     fn mixed(&self, wanted: DType) -> Error {

@@ -14,7 +14,8 @@ use rayon::prelude::*;
 
 use super::multi_tensor::{self, MultiTensor};
 use super::parallel::CHUNK;
-use crate::engine::cuda::{Arg, Gpu};
+use crate::engine::cuda::kernels::Scalar;
+use crate::engine::cuda::{Gpu, kernels};
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -141,15 +142,26 @@ impl FusedAdam {
 
     /// Moves everything, unless `scalars` say that the step is skipped.
     pub fn step(&self, scalars: &Scalars) -> Result<()> {
-        let [keep1, keep2, new1, new2] = self.weights.map(Arg::from);
-        let from = [&self.tensors, self.tables.gradients(), &scalars.0].map(Arg::from);
-        let sizes = [self.tables.count().into(), keep1, keep2, new1, new2, self.eps.into()];
-        self.tables.launch("adam_step", &[&from[..], &sizes].concat())
+        let (tables, [keep1, keep2, new1, new2]) = (&self.tables, self.weights);
+        kernels::adam_step {
+            blocks: tables.blocks(),
+            lengths: tables.lengths(),
+            tensors: &self.tensors,
+            gradients: tables.gradients(),
+            scalars: &scalars.0,
+            count: tables.count(),
+            keep1,
+            keep2,
+            new1,
+            new2,
+            eps: f32::from_f64(self.eps),
+        }
+        .launch(tables.gpu(), tables.dtype(), tables.grid())
     }
 }
 
 /// What changes from step to step, in device memory: uploaded before a step, then read and completed by
-/// kernels.
+/// kernels. Each is at its place in [`Scalar`].
 #[derive(Debug)]
 pub struct Scalars(pub(super) Tensor);
 
@@ -170,7 +182,7 @@ impl Scalars {
     /// # Errors
     /// If the memory of the GPU is full.
     pub fn new(gpu: &Gpu) -> Result<Self> {
-        Ok(Self(Tensor::zeros_on(&Device::from(gpu), DType::F32, &[9])?))
+        Ok(Self(Tensor::zeros_on(&Device::from(gpu), DType::F32, &[Scalar::COUNT])?))
     }
 
     /// Uploads the constants of a step. `constants.scale` is what gradients are multiplied by before their
@@ -179,12 +191,26 @@ impl Scalars {
     pub fn write(&mut self, constants: &Adam, limit: f64, keep: f64) -> Result<()> {
         let [rate, root, shrink] = constants.rates();
         let [take, scale, limit] = [1.0 - keep, constants.scale, limit].map(f32::from_f64);
-        self.0.write(&[rate, root, shrink, take, scale, limit, 0.0, scale, 0.0])
+        let mut all = [0.0; Scalar::COUNT];
+        for (scalar, value) in [
+            (Scalar::RATE, rate),
+            (Scalar::ROOT, root),
+            (Scalar::SHRINK, shrink),
+            (Scalar::TAKE, take),
+            (Scalar::MEAN, scale),
+            (Scalar::LIMIT, limit),
+            (Scalar::FACTOR, scale),
+        ] {
+            all[scalar as usize] = value;
+        }
+        self.0.write(&all)
     }
 
     /// Waits for the step and says what it did.
     pub fn read(&self) -> Result<Outcome> {
         let all = self.0.to_f32_vec()?;
-        Ok(Outcome { norm: all[6], factor: all[7], skipped: all[8] != 0.0 })
+        let of = |scalar: Scalar| all[scalar as usize];
+        let skipped = of(Scalar::SKIP) != 0.0;
+        Ok(Outcome { norm: of(Scalar::NORM), factor: of(Scalar::FACTOR), skipped })
     }
 }

@@ -67,7 +67,7 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cuda {
-    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::device::DType;
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
@@ -81,8 +81,8 @@ mod cuda {
         y: &mut Tensor,
     ) -> Result<()> {
         let (n, dtype) = (x.len(), x.dtype());
-        let args = [x.into(), b.into(), y.into(), n.into(), (h * w).into(), c.into()];
-        gpu.launch("add_channels_forward", dtype, Grid::packs(n, dtype), &args)
+        kernels::add_channels_forward { x, b, y, n, pixels: h * w, c }
+            .launch(gpu, Grid::packs(n, dtype))
     }
 
     pub(super) fn backward(
@@ -94,10 +94,10 @@ mod cuda {
         let (pixels, dtype, count) = (h * w, dy.dtype(), db.len());
         let ([across, splits], rows) = column_blocks(dtype, pixels, c);
         let mut partial = Tensor::empty_on(&dy.device(), DType::F32, &[n, splits, c])?;
-        let args = [dy.into(), (&mut partial).into(), pixels.into(), c.into(), rows.into()];
-        gpu.launch("add_channels_backward", dtype, Grid::new([across, splits, n], 256), &args)?;
-        let args = [(&partial).into(), db.into(), count.into(), splits.into(), c.into()];
-        gpu.launch("add_channels_finish", dtype, Grid::elements(count), &args)
+        kernels::add_channels_backward { dy, partial: &mut partial, pixels, c, rows }
+            .launch(gpu, Grid::new([across, splits, n], 256))?;
+        kernels::add_channels_finish { partial: &partial, db, n: count, splits, c }
+            .launch(gpu, Grid::elements(count))
     }
 }
 

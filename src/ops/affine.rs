@@ -7,7 +7,8 @@
 //! ```
 //!
 //! One factor and shift serve all channels; else there is one of each for a channel, up to four.
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::{Grid, kernels};
+use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -75,11 +76,11 @@ fn apply(channels: &[[f64; 2]], x: &Tensor) -> Result<Tensor> {
         cpu::<T> => cpu::forward::<T>(channels, x.cpu()?, y.cpu_mut()?),
         cuda(gpu) => {
             let (n, dtype) = (x.len(), x.dtype());
-            let number = |i: usize| Arg::from(channels.get(i / 2).map_or(0.0, |c| c[i % 2]));
-            let numbers: [Arg; 2 * MOST] = std::array::from_fn(number);
-            let args = [x.into(), (&mut y).into(), n.into(), channels.len().into()];
-            let args = [&args[..], &numbers].concat();
-            gpu.launch("affine", dtype, Grid::packs(n, dtype), &args)?;
+            let of = |i: usize| channels.get(i).copied().unwrap_or_default().map(f32::from_f64);
+            let [[f0, s0], [f1, s1], [f2, s2], [f3, s3]]: [[f32; 2]; MOST] = [0, 1, 2, 3].map(of);
+            let (y, channels) = (&mut y, channels.len());
+            kernels::affine { x, y, n, channels, f0, s0, f1, s1, f2, s2, f3, s3 }
+                .launch(&gpu, Grid::packs(n, dtype))?;
         }
     );
     Ok(y)

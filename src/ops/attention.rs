@@ -301,24 +301,39 @@ mod cpu {
 
 mod cuda {
     use super::Dims;
-    use crate::engine::cuda::{Arg, Gpu, Grid};
-    use crate::engine::device::DType;
+    use crate::engine::cuda::{Gpu, Grid, kernels, launch_one_of};
+    use crate::engine::device::{DType, Real};
     use crate::engine::tensor::Tensor;
     use crate::error::{Error, Result};
     use crate::ops::conv2d::cuda::check_dtype;
 
-    /// The suffix of the kernels for heads of this type and width, and how they are started.
-    fn kernels(gpu: &Gpu, d: &Dims, dtype: DType) -> Result<(&'static str, Grid)> {
+    /// What kernels there are by the width of heads.
+    #[derive(Clone, Copy)]
+    enum By {
+        /// Tensor cores, up to 64 channels.
+        Tiles64,
+        /// The same, up to 128.
+        Tiles128,
+        /// Rows of any type and up to 256 channels.
+        Rows,
+        /// The same, up to 512.
+        WideRows,
+    }
+
+    /// Which kernels do heads of this type and width, and how they are started.
+    fn strategy(gpu: &Gpu, d: &Dims, dtype: DType) -> Result<(By, Grid)> {
         check_dtype(gpu, "attention", dtype)?;
         let grid = |rows, threads| Grid::new([d.length.div_ceil(rows), d.heads, d.images], threads);
         let packed = dtype != DType::F32 && d.width.is_multiple_of(8);
         match d.width {
-            ..=64 if packed => Ok(("64", grid(64, 128))),
-            ..=128 if packed => Ok(("128", grid(64, 128))),
+            ..=64 if packed => Ok((By::Tiles64, grid(64, 128))),
+            ..=128 if packed => Ok((By::Tiles128, grid(64, 128))),
             // A tile of 32 padded rows, and two own rows for each of 8 warps.
-            0..=256 => Ok(("any", grid(8, 256).shared(4 * (32 * (d.width + 1) + 16 * d.width)))),
+            0..=256 => Ok((By::Rows, grid(8, 256).shared(4 * (32 * (d.width + 1) + 16 * d.width)))),
             // A tile of 16 padded rows, and 4 warps.
-            257..=512 => Ok(("wide", grid(4, 128).shared(4 * (16 * (d.width + 1) + 8 * d.width)))),
+            257..=512 => {
+                Ok((By::WideRows, grid(4, 128).shared(4 * (16 * (d.width + 1) + 8 * d.width))))
+            }
             width => {
                 let what = format!("heads of {width} channels on a GPU; at most 512");
                 Err(Error::Unsupported { op: "attention", what })
@@ -326,29 +341,30 @@ mod cuda {
         }
     }
 
-    fn sizes(d: &Dims) -> [Arg; 4] {
-        [d.length.into(), d.heads.into(), d.width.into(), d.scale().into()]
-    }
-
     /// Computes `y` and returns the statistics.
     pub(super) fn forward(
         gpu: &Gpu,
         d: &Dims,
-        inputs: [&Tensor; 3],
+        [q, k, v]: [&Tensor; 3],
         y: &mut Tensor,
     ) -> Result<Tensor> {
         let mut lse = Tensor::empty_on(&y.device(), DType::F32, &d.statistics())?;
-        let (suffix, grid) = kernels(gpu, d, y.dtype())?;
-        let mut args = inputs.map(Arg::from).to_vec();
-        args.extend([Arg::from(&mut *y), Arg::from(&mut lse)].into_iter().chain(sizes(d)));
-        gpu.launch(&format!("attention_forward_{suffix}"), y.dtype(), grid, &args)?;
+        let (by, grid) = strategy(gpu, d, y.dtype())?;
+        let Dims { length, heads, width, .. } = *d;
+        let scale = f32::from_f64(d.scale());
+        launch_one_of!(gpu, grid, match by {
+            By::Tiles64 => attention_forward_64,
+            By::Tiles128 => attention_forward_128,
+            By::Rows => attention_forward_any,
+            By::WideRows => attention_forward_wide,
+        } { q, k, v, y, lse: &mut lse, length, heads, d: width, scale })?;
         Ok(lse)
     }
 
     pub(super) fn backward(
         gpu: &Gpu,
         d: &Dims,
-        inputs: [&Tensor; 3],
+        [q, k, v]: [&Tensor; 3],
         y: &Tensor,
         lse: &Tensor,
         dy: &Tensor,
@@ -356,17 +372,22 @@ mod cuda {
     ) -> Result<()> {
         let mut delta = Tensor::empty_on(&y.device(), DType::F32, &d.statistics())?;
         let rows = delta.len();
-        let args = [y.into(), dy.into(), (&mut delta).into(), rows.into(), d.width.into()];
-        gpu.launch("attention_delta", y.dtype(), Grid::elements(32 * rows), &args)?;
-
-        let (suffix, grid) = kernels(gpu, d, y.dtype())?;
-        let [q, k, v] = inputs.map(Arg::from);
-        let start = |kernel: &str, outputs: &[Arg]| {
-            let known = [q, k, v, dy.into(), lse.into(), Arg::from(&delta)];
-            let args = [&known, outputs, &sizes(d)].concat();
-            gpu.launch(&format!("attention_{kernel}_{suffix}"), y.dtype(), grid, &args)
-        };
-        start("queries", &[dq.into()])?;
-        start("keys", &[dk.into(), dv.into()])
+        let Dims { length, heads, width, .. } = *d;
+        kernels::attention_delta { y, dy, delta: &mut delta, rows, d: width }
+            .launch(gpu, Grid::elements(32 * rows))?;
+        let (delta, scale) = (&delta, f32::from_f64(d.scale()));
+        let (by, grid) = strategy(gpu, d, y.dtype())?;
+        launch_one_of!(gpu, grid, match by {
+            By::Tiles64 => attention_queries_64,
+            By::Tiles128 => attention_queries_128,
+            By::Rows => attention_queries_any,
+            By::WideRows => attention_queries_wide,
+        } { q, k, v, dy, lse, delta, dq, length, heads, d: width, scale })?;
+        launch_one_of!(gpu, grid, match by {
+            By::Tiles64 => attention_keys_64,
+            By::Tiles128 => attention_keys_128,
+            By::Rows => attention_keys_any,
+            By::WideRows => attention_keys_wide,
+        } { q, k, v, dy, lse, delta, dk, dv, length, heads, d: width, scale })
     }
 }

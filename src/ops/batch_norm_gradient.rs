@@ -126,8 +126,8 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cuda {
-    use crate::engine::cuda::{Arg, Gpu, Grid};
-    use crate::engine::device::DType;
+    use crate::engine::cuda::{Gpu, Grid, kernels};
+    use crate::engine::device::{DType, Real};
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
     use crate::ops::batch_norm::cuda::{self, Partial};
@@ -155,19 +155,41 @@ mod cuda {
         cuda::input_gradient(gpu, eps, share, [x, v, gamma, found, &of_v], ddy)?;
         let rows = n / c.max(1);
         let mut partial = Partial::of(x, rows, c)?;
-        let [channels, rows] = [c, rows].map(Arg::from);
-        let parts = Arg::from(&mut partial.sums);
-        let args = [v.into(), dy.into(), parts, rows, channels, partial.rows_each];
-        gpu.launch("batch_norm_gradient_sums", dtype, partial.grid, &args)?;
-        let both = Tensor::empty_on(&x.device(), DType::F32, &[c])?;
-        let [of_dy, of_v, both, found] = [&of_dy, &of_v, &both, found].map(Arg::from);
-        let numbers = [channels, eps.into(), share.into()];
-        let from = [parts, of_dy, of_v, found, both, dgamma.into(), partial.splits];
-        let args = [&from[..], &numbers].concat();
-        gpu.launch("batch_norm_gradient_finish", dtype, Grid::elements(c), &args)?;
-        let from = [x, dy, v, gamma].map(Arg::from);
-        let args = [&from[..], &[found, of_dy, of_v, both, dx.into(), n.into()], &numbers].concat();
-        gpu.launch("batch_norm_gradient_backward", dtype, Grid::packs(n, dtype), &args)
+        let Partial { splits, rows_each, grid, .. } = partial;
+        kernels::batch_norm_gradient_sums { v, dy, partial: &mut partial.sums, rows, c, rows_each }
+            .launch(gpu, grid)?;
+        let mut both = Tensor::empty_on(&x.device(), DType::F32, &[c])?;
+        let [eps, share] = [eps, share].map(f32::from_f64);
+        let (of_dy, of_v, statistics) = (&of_dy, &of_v, found);
+        kernels::batch_norm_gradient_finish {
+            partial: &partial.sums,
+            of_dy,
+            of_v,
+            statistics,
+            both: &mut both,
+            dgamma,
+            splits,
+            c,
+            eps,
+            share,
+        }
+        .launch(gpu, Grid::elements(c))?;
+        kernels::batch_norm_gradient_backward {
+            x,
+            dy,
+            v,
+            gamma,
+            statistics,
+            of_dy,
+            of_v,
+            both: &both,
+            dx,
+            n,
+            c,
+            eps,
+            share,
+        }
+        .launch(gpu, Grid::packs(n, dtype))
     }
 }
 

@@ -8,7 +8,8 @@
 //!
 //! The logit, not its sigmoid, is what stays exact far from 0. Summed as the [losses](super::mse_loss) are.
 use super::mean_loss::mean_on_gpu;
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::{Grid, kernels};
+use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -43,7 +44,10 @@ impl Op for BceWithLogits {
             cpu::<T> => {
                 Tensor::from_f64(&[cpu::forward::<T>(self.target, x.cpu()?)], &[1], x.dtype())
             },
-            cuda(gpu) => mean_on_gpu(&gpu, self.name(), &[x], &[self.target.into()])?,
+            cuda(gpu) => mean_on_gpu(&gpu, x, |partial, grid| {
+                let target = f32::from_f64(self.target);
+                kernels::bce_with_logits_sums { x, partial, n: x.len(), target }.launch(&gpu, grid)
+            })?,
         );
         Ok((mean, Saved::new()))
     }
@@ -57,9 +61,9 @@ impl Op for BceWithLogits {
                 cpu::backward::<T>(self.target, each, x.cpu()?, dx.cpu_mut()?);
             },
             cuda(gpu) => {
-                let (n, dtype) = (x.len(), x.dtype());
-                let args = [x.into(), dy.into(), (&mut dx).into(), Arg::from(self.target), n.into()];
-                gpu.launch("bce_with_logits_backward", dtype, Grid::packs(n, dtype), &args)?;
+                let (target, n) = (f32::from_f64(self.target), x.len());
+                kernels::bce_with_logits_backward { x, dy, dx: &mut dx, target, n }
+                    .launch(&gpu, Grid::packs(n, x.dtype()))?;
             }
         );
         Ok(vec![Some(dx)])

@@ -72,7 +72,7 @@ impl Op for Bilinear {
         let mut y = Tensor::empty_as(x, &[n, self.height, self.width, c])?;
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?),
-            cuda(gpu) => cuda::launch(&gpu, "bilinear_forward", self, dims, x, &mut y)?,
+            cuda(gpu) => cuda::forward(&gpu, self, dims, x, &mut y)?,
         );
         Ok((y, Saved::new()))
     }
@@ -83,7 +83,7 @@ impl Op for Bilinear {
         let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x,
             cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?),
-            cuda(gpu) => cuda::launch(&gpu, "bilinear_backward", self, dims, dy, &mut dx)?,
+            cuda(gpu) => cuda::backward(&gpu, self, dims, dy, &mut dx)?,
         );
         Ok(vec![Some(dx)])
     }
@@ -141,31 +141,42 @@ impl Sampling {
 
 mod cuda {
     use super::{Bilinear, Sampling};
-    use crate::engine::cuda::{Arg, Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::tensor::Tensor;
     use crate::error::{Error, Result};
 
     /// Binary places of a position, as in the kernel.
     const FRACTION: i32 = 40;
 
-    /// `dims` are the sizes of the input, whichever of `from` and `to` that is.
-    pub(super) fn launch(
+    pub(super) fn forward(
         gpu: &Gpu,
-        entry: &str,
         op: &Bilinear,
-        dims @ [_, h, w, _]: [usize; 4],
-        from: &Tensor,
-        to: &mut Tensor,
+        [_, h, w, c]: [usize; 4],
+        x: &Tensor,
+        y: &mut Tensor,
     ) -> Result<()> {
-        let (n, dtype) = (to.len(), to.dtype());
-        let half_pixel = matches!(op.at, Sampling::HalfPixel { .. });
-        let steps = [step(op.at, h, op.height)?, step(op.at, w, op.width)?];
-        let [_, h, w, c] = dims.map(Arg::from);
-        let [height, width] = [op.height, op.width].map(Arg::from);
-        let [down, across] = steps.map(Arg::from);
-        let map = [from.into(), to.into(), n.into(), h, w, c];
-        let args = [&map[..], &[height, width, down, across, half_pixel.into()]].concat();
-        gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
+        let Bilinear { height, width, at } = *op;
+        let half_pixel = matches!(at, Sampling::HalfPixel { .. }).into();
+        let (step_y, step_x) = (step(at, h, height)?, step(at, w, width)?);
+        let (n, grid) = (y.len(), Grid::packs(y.len(), y.dtype()));
+        kernels::bilinear_forward { x, y, n, h, w, c, height, width, step_y, step_x, half_pixel }
+            .launch(gpu, grid)
+    }
+
+    /// `[.., h, w, c]` are the sizes of the input.
+    pub(super) fn backward(
+        gpu: &Gpu,
+        op: &Bilinear,
+        [_, h, w, c]: [usize; 4],
+        dy: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let Bilinear { height, width, at } = *op;
+        let half_pixel = matches!(at, Sampling::HalfPixel { .. }).into();
+        let (step_y, step_x) = (step(at, h, height)?, step(at, w, width)?);
+        let (n, grid) = (dx.len(), Grid::packs(dx.len(), dx.dtype()));
+        kernels::bilinear_backward { dy, dx, n, h, w, c, height, width, step_y, step_x, half_pixel }
+            .launch(gpu, grid)
     }
 
     /// Between two output positions, in parts of a pixel that the kernel counts in.

@@ -83,7 +83,7 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cuda {
-    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::device::DType;
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
@@ -97,8 +97,8 @@ mod cuda {
         y: &mut Tensor,
     ) -> Result<()> {
         let (n, dtype) = (x.len(), x.dtype());
-        let args = [x.into(), g.into(), y.into(), n.into(), (h * w).into(), c.into()];
-        gpu.launch("channel_gate_scale", dtype, Grid::packs(n, dtype), &args)
+        kernels::channel_gate_scale { x, g, y, n, pixels: h * w, c }
+            .launch(gpu, Grid::packs(n, dtype))
     }
 
     pub(super) fn gate_gradient(
@@ -110,12 +110,10 @@ mod cuda {
         let (pixels, dtype, count) = (h * w, dy.dtype(), dg.len());
         let ([across, splits], rows) = column_blocks(dtype, pixels, c);
         let mut partial = Tensor::empty_on(&dy.device(), DType::F32, &[n, splits, c])?;
-        let sizes = [pixels, c, rows].map(Into::into);
-        let args = [&[x.into(), dy.into(), (&mut partial).into()], &sizes[..]].concat();
-        gpu.launch("channel_gate_sums", dtype, Grid::new([across, splits, n], 256), &args)?;
-        let sizes = [count, splits, c].map(Into::into);
-        let args = [&[(&partial).into(), g.into(), dg.into()], &sizes[..]].concat();
-        gpu.launch("channel_gate_finish", dtype, Grid::elements(count), &args)
+        kernels::channel_gate_sums { x, dy, partial: &mut partial, pixels, c, rows }
+            .launch(gpu, Grid::new([across, splits, n], 256))?;
+        kernels::channel_gate_finish { partial: &partial, g, dg, n: count, splits, c }
+            .launch(gpu, Grid::elements(count))
     }
 }
 

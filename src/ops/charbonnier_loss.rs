@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Even of equal tensors the mean is `eps`.
-use super::mean_loss::{self, MeanLoss};
+use super::mean_loss::{self, MeanLoss, mean_loss_kernels};
 use super::simd::{Lane, multiversion};
+use crate::engine::cuda::{Gpu, Grid, kernels};
+use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -51,9 +53,7 @@ impl MeanLoss for CharbonnierLoss {
         slopes(T::from_f64(self.eps), each, a, b, da);
     }
 
-    fn parameter(&self) -> Option<f64> {
-        Some(self.eps)
-    }
+    mean_loss_kernels!(charbonnier_loss_sums, charbonnier_loss_backward, eps);
 }
 
 /// As of every mean loss, with a bend that finite differences see.

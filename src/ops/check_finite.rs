@@ -1,5 +1,5 @@
 //! Whether a tensor holds an infinity or a NaN. Not differentiated.
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::device::{DType, Real};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
@@ -27,11 +27,11 @@ pub fn flag_not_finite(x: &Tensor, flags: &mut Tensor, at: usize) -> Result<()> 
         cuda(gpu) => {
             let pack = 16 / x.dtype().size();
             let blocks = x.len().div_ceil(pack * 256).clamp(1, 1024);
-            let found = Tensor::empty_on(&x.device(), DType::F32, &[blocks])?;
-            let args = [x.into(), (&found).into(), x.len().into()];
-            gpu.launch("check_finite_blocks", x.dtype(), Grid::new([blocks, 1, 1], 256), &args)?;
-            let args = [(&found).into(), flags.into(), blocks.into(), at.into()];
-            gpu.launch_untyped("check_finite_flag", Grid::new([1, 1, 1], 256), &args)?;
+            let mut found = Tensor::empty_on(&x.device(), DType::F32, &[blocks])?;
+            kernels::check_finite_blocks { x, found: &mut found, n: x.len() }
+                .launch(&gpu, Grid::new([blocks, 1, 1], 256))?;
+            kernels::check_finite_flag { found: &found, flags, blocks, at }
+                .launch(&gpu, Grid::new([1, 1, 1], 256))?;
         }
     );
     Ok(())

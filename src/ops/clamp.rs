@@ -4,7 +4,8 @@
 //! y  = min(max(x, low), high)
 //! dx = dy where low <= x <= high, else 0
 //! ```
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::{Grid, kernels};
+use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -38,9 +39,9 @@ impl Op for Clamp {
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(self, x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
-                let (low, high, n) = (Arg::from(self.low), Arg::from(self.high), x.len());
-                let args = [x.into(), (&mut y).into(), low, high, n.into()];
-                gpu.launch("clamp_forward", x.dtype(), Grid::packs(n, x.dtype()), &args)?;
+                let (low, high, n) = (f32::from_f64(self.low), f32::from_f64(self.high), x.len());
+                kernels::clamp_forward { x, y: &mut y, low, high, n }
+                    .launch(&gpu, Grid::packs(n, x.dtype()))?;
             }
         );
         Ok((y, Saved::new()))
@@ -52,9 +53,9 @@ impl Op for Clamp {
         on_device!(x,
             cpu::<T> => cpu::backward::<T>(self, x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
             cuda(gpu) => {
-                let (low, high, n) = (Arg::from(self.low), Arg::from(self.high), x.len());
-                let args = [x.into(), dy.into(), (&mut dx).into(), low, high, n.into()];
-                gpu.launch("clamp_backward", x.dtype(), Grid::packs(n, x.dtype()), &args)?;
+                let (low, high, n) = (f32::from_f64(self.low), f32::from_f64(self.high), x.len());
+                kernels::clamp_backward { x, dy, dx: &mut dx, low, high, n }
+                    .launch(&gpu, Grid::packs(n, x.dtype()))?;
             }
         );
         Ok(vec![Some(dx)])

@@ -3,7 +3,7 @@
 use super::adam::Scalars;
 use super::multi_tensor::MultiTensor;
 use super::parallel::sum;
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
@@ -23,9 +23,16 @@ pub fn factor(norm: f64, limit: f64) -> f64 {
 /// Nothing is read by the host.
 pub fn clip(tables: &MultiTensor, scalars: &mut Scalars) -> Result<()> {
     let device = Device::from(tables.gpu());
-    let partial = Tensor::empty_on(&device, DType::F32, &[tables.chunks()])?;
-    let args = [tables.gradients().into(), (&scalars.0).into(), (&partial).into()];
-    tables.launch("clip_by_norm_sums", &args)?;
-    let args = [(&partial).into(), (&mut scalars.0).into(), tables.chunks().into()];
-    tables.gpu().launch_untyped("clip_by_norm_factor", Grid::new([1, 1, 1], 256), &args)
+    let mut partial = Tensor::empty_on(&device, DType::F32, &[tables.chunks()])?;
+    kernels::clip_by_norm_sums {
+        blocks: tables.blocks(),
+        lengths: tables.lengths(),
+        gradients: tables.gradients(),
+        scalars: &scalars.0,
+        partial: &mut partial,
+    }
+    .launch(tables.gpu(), tables.dtype(), tables.grid())?;
+    let (partial, scalars, blocks) = (&partial, &mut scalars.0, tables.chunks());
+    kernels::clip_by_norm_factor { partial, scalars, blocks }
+        .launch(tables.gpu(), Grid::new([1, 1, 1], 256))
 }

@@ -77,7 +77,7 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cuda {
-    use crate::engine::cuda::{Arg, Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
 
@@ -85,11 +85,10 @@ mod cuda {
         let (dtype, channels) = (y.dtype(), y.shape()[3]);
         let mut from = 0;
         for x in inputs {
-            let (n, c) = (x.len(), x.shape()[3]);
-            let [n_arg, channels, start, len] = [n, channels, from, c].map(Arg::from);
-            let args = [x.into(), (&mut *y).into(), n_arg, channels, start, len];
-            gpu.launch("concat_part", dtype, Grid::packs(n, dtype), &args)?;
-            from += c;
+            let (n, len) = (x.len(), x.shape()[3]);
+            kernels::concat_part { x, y, n, channels, from, len }
+                .launch(gpu, Grid::packs(n, dtype))?;
+            from += len;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! y[n,i,j,c] = x[n,top+i,left+j,c],    i < height, j < width
 //! dx = dy there, 0 elsewhere
 //! ```
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -56,18 +57,28 @@ impl Op for Crop {
         let mut y = Tensor::empty_as(x, &[n, self.height, self.width, c])?;
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?),
-            cuda(gpu) => cuda::launch(&gpu, "crop_forward", self, dims, x, &mut y)?,
+            cuda(gpu) => {
+                let Self { top, left, height, width } = *self;
+                let (n, grid, y) = (y.len(), Grid::packs(y.len(), y.dtype()), &mut y);
+                kernels::crop_forward { x, y, n, h, w, c, top, left, height, width }
+                    .launch(&gpu, grid)?;
+            }
         );
         Ok((y, Saved::new()))
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("crop takes one input") };
-        let dims = x.nhwc(self.name())?;
+        let dims @ [_, h, w, c] = x.nhwc(self.name())?;
         let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x,
             cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?),
-            cuda(gpu) => cuda::launch(&gpu, "crop_backward", self, dims, dy, &mut dx)?,
+            cuda(gpu) => {
+                let Self { top, left, height, width } = *self;
+                let (n, grid, dx) = (dx.len(), Grid::packs(dx.len(), dx.dtype()), &mut dx);
+                kernels::crop_backward { dy, dx, n, h, w, c, top, left, height, width }
+                    .launch(&gpu, grid)?;
+            }
         );
         Ok(vec![Some(dx)])
     }
@@ -89,29 +100,6 @@ pub fn cases() -> Vec<OpCase> {
         case([0, 0, 39, 38], &[1, 41, 40, 3]).kernel_only(),
         case([0, 0, 122, 125], &[1, 128, 128, 64]).timed_only(),
     ]
-}
-
-mod cuda {
-    use super::Crop;
-    use crate::engine::cuda::{Gpu, Grid};
-    use crate::engine::tensor::Tensor;
-    use crate::error::Result;
-
-    /// `dims` are the sizes of the larger map, whichever of `from` and `to` that is.
-    pub(super) fn launch(
-        gpu: &Gpu,
-        entry: &str,
-        op: &Crop,
-        dims: [usize; 4],
-        from: &Tensor,
-        to: &mut Tensor,
-    ) -> Result<()> {
-        let (n, dtype) = (to.len(), to.dtype());
-        let [_, h, w, c] = dims;
-        let sizes = [n, h, w, c, op.top, op.left, op.height, op.width].map(Into::into);
-        let args = [&[from.into(), to.into()], &sizes[..]].concat();
-        gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
-    }
 }
 
 mod cpu {

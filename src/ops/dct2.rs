@@ -119,7 +119,7 @@ fn cosine_matrix(n: usize) -> Vec<f64> {
 
 mod cuda {
     use super::cosine_matrix;
-    use crate::engine::cuda::{Arg, Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::device::{DType, Real};
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
@@ -138,15 +138,20 @@ mod cuda {
         y: &mut Tensor,
     ) -> Result<()> {
         let mut half = Tensor::empty_on(&x.device(), DType::F32, x.shape())?;
-        let product = |entry, from: Arg, to: Arg, len: usize, inner: usize| {
+        // What a product along `len` elements takes: columns, grid and matrix.
+        let product = |len: usize| -> Result<_> {
             let columns = x.len() / len.max(1);
             let grid = Grid::new([columns.div_ceil(TILE), len.div_ceil(TILE), 1], 256);
-            let d = transposed(gpu, len, inverse)?;
-            let args = [(&d).into(), from, to, columns.into(), len.into(), inner.into()];
-            gpu.launch(entry, x.dtype(), grid, &args)
+            Ok((columns, grid, transposed(gpu, len, inverse)?))
         };
-        product("dct2_along_rows", x.into(), (&mut half).into(), block.unwrap_or(w), c)?;
-        product("dct2_along_columns", (&half).into(), y.into(), block.unwrap_or(h), w * c)
+        let len = block.unwrap_or(w);
+        let (columns, grid, d) = product(len)?;
+        kernels::dct2_along_rows { d: &d, x, half: &mut half, columns, len, inner: c }
+            .launch(gpu, grid)?;
+        let len = block.unwrap_or(h);
+        let (columns, grid, d) = product(len)?;
+        kernels::dct2_along_columns { d: &d, half: &half, y, columns, len, inner: w * c }
+            .launch(gpu, grid)
     }
 
     /// The transposed matrix of the transform: what the kernel reads in order.
@@ -166,8 +171,8 @@ mod cuda {
         y: &mut Tensor,
     ) -> Result<()> {
         let blocks = n * (h / 8) * (w / 8 * c).div_ceil(WARP);
-        let args = [x.into(), y.into(), w.into(), c.into(), inverse.into()];
-        gpu.launch("dct2_blocks_of_8", x.dtype(), Grid::new([blocks, 1, 1], 256), &args)
+        kernels::dct2_blocks_of_8 { x, y, w, c, inverse: inverse.into() }
+            .launch(gpu, Grid::new([blocks, 1, 1], 256))
     }
 }
 

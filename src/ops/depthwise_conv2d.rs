@@ -151,7 +151,7 @@ pub fn cases() -> Vec<OpCase> {
 
 mod cuda {
     use super::Dims;
-    use crate::engine::cuda::{Arg, Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::device::DType;
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
@@ -160,27 +160,27 @@ mod cuda {
     pub(super) fn forward(
         gpu: &Gpu,
         d: &Dims,
-        [x, w]: [&Tensor; 2],
+        [x, weight]: [&Tensor; 2],
         bias: Option<&Tensor>,
         y: &mut Tensor,
     ) -> Result<()> {
         let (n, dtype) = (y.len(), x.dtype());
-        let mut args = vec![x.into(), w.into(), Arg::optional(bias), y.into()];
-        args.extend([n, d.height, d.width, d.ci, d.co, d.kernel].map(Arg::from));
-        gpu.launch("depthwise_conv2d_forward", dtype, Grid::packs(n, dtype), &args)
+        let Dims { height: h, width: w, ci, co, kernel, .. } = *d;
+        kernels::depthwise_conv2d_forward { x, weight, bias, y, n, h, w, ci, co, kernel }
+            .launch(gpu, Grid::packs(n, dtype))
     }
 
     pub(super) fn input_gradient(
         gpu: &Gpu,
         d: &Dims,
-        w: &Tensor,
+        weight: &Tensor,
         dy: &Tensor,
         dx: &mut Tensor,
     ) -> Result<()> {
         let (n, dtype) = (dx.len(), dy.dtype());
-        let mut args = vec![w.into(), dy.into(), dx.into()];
-        args.extend([n, d.height, d.width, d.ci, d.co, d.kernel].map(Arg::from));
-        gpu.launch("depthwise_conv2d_input", dtype, Grid::packs(n, dtype), &args)
+        let Dims { height: h, width: w, ci, co, kernel, .. } = *d;
+        kernels::depthwise_conv2d_input { weight, dy, dx, n, h, w, ci, co, kernel }
+            .launch(gpu, Grid::packs(n, dtype))
     }
 
     /// A tap for each block along z; blocks sum ranges of pixels, then their sums are added up.
@@ -194,14 +194,24 @@ mod cuda {
         let (pixels, taps, dtype) = (d.batch * d.height * d.width, d.kernel * d.kernel, dy.dtype());
         let ([across, splits], rows) = column_blocks(dtype, pixels, d.co);
         let mut partial = Tensor::empty_on(&dy.device(), DType::F32, &[taps, splits, d.co])?;
-        let mut args = vec![x.into(), dy.into(), (&mut partial).into()];
-        args.extend([pixels, d.height, d.width, d.ci, d.co, d.kernel, rows].map(Arg::from));
-        let grid = Grid::new([across, splits, taps], 256);
-        gpu.launch("depthwise_conv2d_weight_sums", dtype, grid, &args)?;
+        let Dims { height: h, width: w, ci, co, kernel, .. } = *d;
+        let sums = &mut partial;
+        kernels::depthwise_conv2d_weight_sums {
+            x,
+            dy,
+            partial: sums,
+            pixels,
+            h,
+            w,
+            ci,
+            co,
+            kernel,
+            rows,
+        }
+        .launch(gpu, Grid::new([across, splits, taps], 256))?;
         let n = dw.len();
-        let mut args = vec![(&partial).into(), dw.into()];
-        args.extend([n, splits, d.co, taps].map(Arg::from));
-        gpu.launch("depthwise_conv2d_weight_finish", dtype, Grid::elements(n), &args)
+        kernels::depthwise_conv2d_weight_finish { partial: &partial, dw, n, splits, co, taps }
+            .launch(gpu, Grid::elements(n))
     }
 }
 

@@ -131,7 +131,7 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cuda {
-    use crate::engine::cuda::{Arg, Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::device::DType;
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
@@ -153,15 +153,14 @@ mod cuda {
         p: &Tensor,
         q: &Tensor,
     ) -> Result<Tensor> {
-        let (n, dtype) = (p.len(), p.dtype());
-        let partial = Tensor::empty_on(&p.device(), DType::F32, &[blocks(n)])?;
-        let y = Tensor::empty_as(p, &[1])?;
-        let sizes = [n, h, w, c, margin].map(Arg::from);
-        let to = [Arg::from(&partial), Arg::NULL];
-        let args = [&[p.into(), q.into()], &to[..], &sizes].concat();
-        gpu.launch("dssim_windows", dtype, grid(n), &args)?;
-        let args = [(&partial).into(), (&y).into(), blocks(n).into(), count.into()];
-        gpu.launch("dssim_finish", dtype, Grid::new([1, 1, 1], 256), &args)?;
+        let n = p.len();
+        let mut partial = Tensor::empty_on(&p.device(), DType::F32, &[blocks(n)])?;
+        let mut y = Tensor::empty_as(p, &[1])?;
+        let sums = &mut partial;
+        kernels::dssim_windows { p, q, partial: sums, maps: None, n, h, w, c, margin }
+            .launch(gpu, grid(n))?;
+        kernels::dssim_finish { partial: &partial, y: &mut y, blocks: blocks(n), count }
+            .launch(gpu, Grid::new([1, 1, 1], 256))?;
         Ok(y)
     }
 
@@ -173,15 +172,15 @@ mod cuda {
         [p, q, dy]: [&Tensor; 3],
         [dp, dq]: [&mut Tensor; 2],
     ) -> Result<()> {
-        let (n, dtype) = (p.len(), p.dtype());
-        let partial = Tensor::empty_on(&p.device(), DType::F32, &[blocks(n)])?;
-        let maps = Tensor::empty_on(&p.device(), DType::F32, &[4, n])?;
-        let sizes = [n, h, w, c, margin].map(Arg::from);
-        let args = [&[p.into(), q.into(), (&partial).into(), (&maps).into()], &sizes[..]].concat();
-        gpu.launch("dssim_windows", dtype, grid(n), &args)?;
-        let tensors = [p.into(), q.into(), dy.into(), (&maps).into(), dp.into(), dq.into()];
-        let args = [&tensors[..], &sizes, &[count.into()]].concat();
-        gpu.launch("dssim_backward", dtype, Grid::elements(n), &args)
+        let n = p.len();
+        let mut partial = Tensor::empty_on(&p.device(), DType::F32, &[blocks(n)])?;
+        let mut maps = Tensor::empty_on(&p.device(), DType::F32, &[4, n])?;
+        let (sums, to) = (&mut partial, Some(&mut maps));
+        kernels::dssim_windows { p, q, partial: sums, maps: to, n, h, w, c, margin }
+            .launch(gpu, grid(n))?;
+        let maps = &maps;
+        kernels::dssim_backward { p, q, dy, maps, dp, dq, n, h, w, c, margin, count }
+            .launch(gpu, Grid::elements(n))
     }
 }
 

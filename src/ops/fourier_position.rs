@@ -6,7 +6,7 @@
 //! ```
 use std::f64::consts::PI;
 
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
@@ -56,11 +56,12 @@ pub fn fourier_position_on(
     dtype: DType,
 ) -> Result<Tensor> {
     let Device::Cuda(gpu) = device else { return Ok(fourier_position(size, window, dtype)) };
-    let y = Tensor::empty_on(device, dtype, &[window.height, window.width, CHANNELS])?;
-    let Window { top, left, height: rows, width: columns } = window;
-    let sizes = [top, left, rows, columns, height.max(2) - 1, width.max(2) - 1].map(Arg::from);
-    let args = [&[(&y).into()], &sizes[..]].concat();
-    gpu.launch("fourier_position", dtype, Grid::elements(y.len() / 4), &args)?;
+    let mut y = Tensor::empty_on(device, dtype, &[window.height, window.width, CHANNELS])?;
+    let (last_row, last_column) = (height.max(2) - 1, width.max(2) - 1);
+    let Window { top, left, height, width } = window;
+    let grid = Grid::elements(y.len() / 4);
+    kernels::fourier_position { y: &mut y, top, left, height, width, last_row, last_column }
+        .launch(gpu, grid)?;
     Ok(y)
 }
 

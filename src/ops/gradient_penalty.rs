@@ -6,7 +6,7 @@
 //! dg_n = dy (2 / N) (1 - 1 / |g_n|) g_n,    0 where g_n is 0
 //! ```
 use super::parallel;
-use crate::engine::cuda::{Arg, Gpu, Grid};
+use crate::engine::cuda::{Gpu, Grid, kernels};
 use crate::engine::device::{DType, Real};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -72,10 +72,9 @@ impl Op for GradientPenalty {
                 });
             },
             cuda(gpu) => {
-                let sizes = [g.len(), length, rows].map(Arg::from);
-                let args = [&[g.into(), norms.into(), dy.into(), (&mut dg).into()], &sizes[..]];
-                let grid = Grid::packs(g.len(), g.dtype());
-                gpu.launch("gradient_penalty_backward", g.dtype(), grid, &args.concat())?;
+                let n = g.len();
+                kernels::gradient_penalty_backward { g, norms, dy, dg: &mut dg, n, length, rows }
+                    .launch(&gpu, Grid::packs(n, g.dtype()))?;
             }
         );
         Ok(vec![Some(dg)])
@@ -84,10 +83,10 @@ impl Op for GradientPenalty {
 
 fn forward_on_gpu(gpu: &Gpu, g: &Tensor, norms: &mut Tensor, y: &mut Tensor) -> Result<()> {
     let (rows, length) = (norms.len(), g.len() / norms.len());
-    let args = [g.into(), Arg::from(&mut *norms), length.into()];
-    gpu.launch("gradient_penalty_norms", g.dtype(), Grid::new([rows, 1, 1], 256), &args)?;
-    let args = [Arg::from(&*norms), y.into(), rows.into()];
-    gpu.launch("gradient_penalty_finish", g.dtype(), Grid::new([1, 1, 1], 256), &args)
+    kernels::gradient_penalty_norms { g, norms, length }
+        .launch(gpu, Grid::new([rows, 1, 1], 256))?;
+    kernels::gradient_penalty_finish { norms: &*norms, y, rows }
+        .launch(gpu, Grid::new([1, 1, 1], 256))
 }
 
 /// Odd lengths, one element, slopes beside 1, more rows than a block has threads; a batch of MNIST.

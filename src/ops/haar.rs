@@ -7,7 +7,7 @@
 //!
 //! `[N, H, W, C]` becomes `[N, H/2, W/2, 4C]` with the channels of LL, then of s0, s1 and s2. The
 //! 4x4 matrix is its own inverse and transpose, so each direction is the other's backward.
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, launch_one_of};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -65,13 +65,12 @@ impl Haar {
                 true => cpu::inverse::<T>(shape, x.cpu()?, y.cpu_mut()?),
             },
             cuda(gpu) => {
-                let (entry, w, c) = match self.inverse {
-                    false => ("haar_forward", w / 2, c),
-                    true => ("haar_inverse", w, c / 4),
-                };
-                let (n, dtype) = (x.len() / 4, x.dtype());
-                let args = [x.into(), (&mut y).into(), n.into(), w.into(), c.into()];
-                gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)?;
+                let (w, c) = if self.inverse { (w, c / 4) } else { (w / 2, c) };
+                let (n, y, inverse) = (x.len() / 4, &mut y, self.inverse);
+                launch_one_of!(&gpu, Grid::packs(n, x.dtype()), match inverse {
+                    false => haar_forward,
+                    true => haar_inverse,
+                } { x, y, n, w, c })?;
             }
         );
         Ok(y)

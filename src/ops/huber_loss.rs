@@ -8,8 +8,10 @@
 //! ```
 //!
 //! As PyTorch's `HuberLoss`; divided by `delta` it is its `SmoothL1Loss`.
-use super::mean_loss::{self, MeanLoss};
+use super::mean_loss::{self, MeanLoss, mean_loss_kernels};
 use super::simd::{Lane, multiversion};
+use crate::engine::cuda::{Gpu, Grid, kernels};
+use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -53,9 +55,7 @@ impl MeanLoss for HuberLoss {
         slopes(T::from_f64(self.delta), each, a, b, da);
     }
 
-    fn parameter(&self) -> Option<f64> {
-        Some(self.delta)
-    }
+    mean_loss_kernels!(huber_loss_sums, huber_loss_backward, delta);
 }
 
 /// As of every mean loss; a quarter of the differences lies beyond delta.

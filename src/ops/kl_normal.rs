@@ -6,7 +6,7 @@
 //! dm = dy m / N,    ds = dy (e^s - 1) / (2 N)
 //! ```
 use super::{parallel, same_shape};
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -49,10 +49,9 @@ impl Op for KlNormal {
                 y.cpu_mut::<T>()?[0] = T::from_f64(total / rows as f64);
             },
             cuda(gpu) => {
-                let sizes = [mean.len(), rows].map(Arg::from);
-                let args = [&[(*mean).into(), (*log_variance).into(), (&mut y).into()], &sizes[..]];
-                let grid = Grid::new([1, 1, 1], 256);
-                gpu.launch("kl_normal_forward", mean.dtype(), grid, &args.concat())?;
+                let (m, s, n) = (mean, log_variance, mean.len());
+                kernels::kl_normal_forward { m, s, y: &mut y, n, rows }
+                    .launch(&gpu, Grid::new([1, 1, 1], 256))?;
             }
         );
         Ok((y, Saved::new()))
@@ -73,10 +72,9 @@ impl Op for KlNormal {
                 });
             },
             cuda(gpu) => {
-                let to = [Arg::from(&mut dm), (&mut ds).into(), m.len().into(), rows.into()];
-                let args = [&[(*m).into(), (*s).into(), dy.into()], &to[..]].concat();
-                let grid = Grid::elements(m.len());
-                gpu.launch("kl_normal_backward", m.dtype(), grid, &args)?;
+                let n = m.len();
+                kernels::kl_normal_backward { m, s, dy, dm: &mut dm, ds: &mut ds, n, rows }
+                    .launch(&gpu, Grid::elements(n))?;
             }
         );
         Ok(vec![Some(dm), Some(ds)])

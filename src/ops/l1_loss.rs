@@ -4,8 +4,9 @@
 //! y  = sum of |a - b| / n
 //! da = dy sign(a - b) / n,    db = -da
 //! ```
-use super::mean_loss::{self, MeanLoss};
+use super::mean_loss::{self, MeanLoss, mean_loss_kernels};
 use super::simd::{Lane, multiversion};
+use crate::engine::cuda::{Gpu, Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -44,6 +45,8 @@ impl MeanLoss for L1Loss {
     fn slopes<T: Lane>(&self, each: T, a: &[T], b: &[T], da: &mut [T]) {
         slopes(each, a, b, da);
     }
+
+    mean_loss_kernels!(l1_loss_sums, l1_loss_backward);
 }
 
 /// As of every mean loss.

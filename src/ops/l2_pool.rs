@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Beyond the edges x is zero. The constant is the published one; it keeps the slope finite at zero.
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -41,8 +41,8 @@ impl Op for L2Pool {
             cpu::<T> => cpu::forward::<T>(dims, x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
                 let (count, dtype) = (y.len(), y.dtype());
-                let args = [x.into(), (&mut y).into(), count.into(), h.into(), w.into(), c.into()];
-                gpu.launch("l2_pool_forward", dtype, Grid::packs(count, dtype), &args)?;
+                kernels::l2_pool_forward { x, y: &mut y, n: count, h, w, c }
+                    .launch(&gpu, Grid::packs(count, dtype))?;
             }
         );
         Ok((y, Saved::new()))
@@ -56,9 +56,8 @@ impl Op for L2Pool {
             cpu::<T> => cpu::backward::<T>(dims, x.cpu()?, [y.cpu()?, dy.cpu()?], dx.cpu_mut()?),
             cuda(gpu) => {
                 let (count, dtype) = (dx.len(), dx.dtype());
-                let sizes = [count, h, w, c].map(Into::into);
-                let args = [&[x.into(), y.into(), dy.into(), (&mut dx).into()], &sizes[..]].concat();
-                gpu.launch("l2_pool_backward", dtype, Grid::packs(count, dtype), &args)?;
+                kernels::l2_pool_backward { x, y, dy, dx: &mut dx, n: count, h, w, c }
+                    .launch(&gpu, Grid::packs(count, dtype))?;
             }
         );
         Ok(vec![Some(dx)])

@@ -4,7 +4,8 @@
 //! y  = x where x > 0, else slope x
 //! dx = dy where x > 0, else slope dy
 //! ```
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::{Grid, kernels};
+use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -36,9 +37,9 @@ impl Op for LeakyRelu {
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(self.slope, x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
-                let (slope, n) = (Arg::from(self.slope), x.len());
-                let args = [x.into(), (&mut y).into(), slope, n.into()];
-                gpu.launch("leaky_relu_forward", x.dtype(), Grid::packs(n, x.dtype()), &args)?;
+                let (slope, n) = (f32::from_f64(self.slope), x.len());
+                kernels::leaky_relu_forward { x, y: &mut y, slope, n }
+                    .launch(&gpu, Grid::packs(n, x.dtype()))?;
             }
         );
         Ok((y, Saved::new()))
@@ -59,9 +60,9 @@ pub(super) fn gradient(slope: f64, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     on_device!(x,
         cpu::<T> => cpu::backward::<T>(slope, x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
         cuda(gpu) => {
-            let n = x.len();
-            let args = [x.into(), dy.into(), (&mut dx).into(), Arg::from(slope), n.into()];
-            gpu.launch("leaky_relu_backward", x.dtype(), Grid::packs(n, x.dtype()), &args)?;
+            let (slope, n) = (f32::from_f64(slope), x.len());
+            kernels::leaky_relu_backward { x, dy, dx: &mut dx, slope, n }
+                .launch(&gpu, Grid::packs(n, x.dtype()))?;
         }
     );
     Ok(dx)

@@ -10,7 +10,7 @@
 //! differences to the pixel in the middle.
 use rayon::prelude::*;
 
-use crate::engine::cuda::{Arg, Gpu, Grid};
+use crate::engine::cuda::{Gpu, Grid, kernels};
 use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -44,17 +44,28 @@ pub fn local_amplitude(x: &Tensor) -> Result<Tensor> {
 fn on_gpu(gpu: &Gpu, x: &Tensor, [n, h, w, c]: [usize; 4]) -> Result<Tensor> {
     let blocks = (h * w).div_ceil(256);
     let single = |shape: &[usize]| Tensor::empty_on(&x.device(), DType::F32, shape);
-    let [amplitude, of_blocks, ranges] =
+    let [mut amplitude, mut of_blocks, mut ranges] =
         [single(&[n, h, w])?, single(&[n, blocks, 2])?, single(&[n, 2])?];
     let grid = Grid::new([blocks, n, 1], 256);
-    let [height, width, channels] = [h, w, c].map(Arg::from);
-    let args = [x.into(), (&amplitude).into(), (&of_blocks).into(), height, width, channels];
-    gpu.launch("local_amplitude_deviation", x.dtype(), grid, &args)?;
-    let args = [(&of_blocks).into(), (&ranges).into(), blocks.into()];
-    gpu.launch_untyped("local_amplitude_range", Grid::new([n, 1, 1], 256), &args)?;
-    let y = Tensor::empty_as(x, &[n, h, w, 1])?;
-    let args = [(&amplitude).into(), (&ranges).into(), (&y).into(), (h * w).into()];
-    gpu.launch("local_amplitude_stretch", x.dtype(), grid, &args)?;
+    kernels::local_amplitude_deviation {
+        x,
+        amplitude: &mut amplitude,
+        ranges: &mut of_blocks,
+        height: h,
+        width: w,
+        channels: c,
+    }
+    .launch(gpu, grid)?;
+    kernels::local_amplitude_range { ranges: &of_blocks, of_images: &mut ranges, blocks }
+        .launch(gpu, Grid::new([n, 1, 1], 256))?;
+    let mut y = Tensor::empty_as(x, &[n, h, w, 1])?;
+    kernels::local_amplitude_stretch {
+        amplitude: &amplitude,
+        ranges: &ranges,
+        y: &mut y,
+        pixels: h * w,
+    }
+    .launch(gpu, grid)?;
     Ok(y)
 }
 

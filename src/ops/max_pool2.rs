@@ -66,15 +66,14 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cuda {
-    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
 
     pub(super) fn forward(gpu: &Gpu, dims: [usize; 4], x: &Tensor, y: &mut Tensor) -> Result<()> {
         let (n, dtype) = (y.len(), y.dtype());
         let [_, h, w, c] = dims.map(Into::into);
-        let args = [x.into(), y.into(), n.into(), h, w, c];
-        gpu.launch("max_pool2_forward", dtype, Grid::packs(n, dtype), &args)
+        kernels::max_pool2_forward { x, y, n, h, w, c }.launch(gpu, Grid::packs(n, dtype))
     }
 
     pub(super) fn backward(
@@ -85,8 +84,8 @@ mod cuda {
         dx: &mut Tensor,
     ) -> Result<()> {
         let (windows, dtype) = (n * h.div_ceil(2) * w.div_ceil(2) * c, x.dtype());
-        let args = [x.into(), dy.into(), dx.into(), windows.into(), h.into(), w.into(), c.into()];
-        gpu.launch("max_pool2_backward", dtype, Grid::packs(windows, dtype), &args)
+        kernels::max_pool2_backward { x, dy, dx, n: windows, h, w, c }
+            .launch(gpu, Grid::packs(windows, dtype))
     }
 }
 

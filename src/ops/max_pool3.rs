@@ -8,7 +8,7 @@
 //!
 //! Nothing is saved: backward finds the largest again. A pixel looks at the up to four windows that it is in,
 //! so no two threads write to one place.
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -47,8 +47,8 @@ impl Op for MaxPool3 {
             cpu::<T> => cpu::forward::<T>(dims, x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
                 let (count, dtype) = (y.len(), y.dtype());
-                let args = [x.into(), (&mut y).into(), count.into(), h.into(), w.into(), c.into()];
-                gpu.launch("max_pool3_forward", dtype, Grid::packs(count, dtype), &args)?;
+                kernels::max_pool3_forward { x, y: &mut y, n: count, h, w, c }
+                    .launch(&gpu, Grid::packs(count, dtype))?;
             }
         );
         Ok((y, Saved::new()))
@@ -62,9 +62,8 @@ impl Op for MaxPool3 {
             cpu::<T> => cpu::backward::<T>(dims, x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
             cuda(gpu) => {
                 let (count, dtype) = (dx.len(), dx.dtype());
-                let sizes = [count, h, w, c].map(Into::into);
-                let args = [&[x.into(), dy.into(), (&mut dx).into()], &sizes[..]].concat();
-                gpu.launch("max_pool3_backward", dtype, Grid::packs(count, dtype), &args)?;
+                kernels::max_pool3_backward { x, dy, dx: &mut dx, n: count, h, w, c }
+                    .launch(&gpu, Grid::packs(count, dtype))?;
             }
         );
         Ok(vec![Some(dx)])

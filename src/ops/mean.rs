@@ -7,7 +7,7 @@
 //!
 //! Summed as the [losses](super::mse_loss) are.
 use super::mean_loss::mean_on_gpu;
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -38,7 +38,9 @@ impl Op for Mean {
         }
         let mean = on_device!(x,
             cpu::<T> => Tensor::from_f64(&[cpu::forward::<T>(x.cpu()?)], &[1], x.dtype()),
-            cuda(gpu) => mean_on_gpu(&gpu, self.name(), &[x], &[])?,
+            cuda(gpu) => mean_on_gpu(&gpu, x, |partial, grid| {
+                kernels::mean_sums { x, partial, n: x.len() }.launch(&gpu, grid)
+            })?,
         );
         Ok((mean, Saved::new()))
     }
@@ -49,8 +51,8 @@ impl Op for Mean {
         on_device!(x,
             cpu::<T> => dx.cpu_mut()?.fill(T::from_f64(dy.to_f64_vec()?[0] / x.len() as f64)),
             cuda(gpu) => {
-                let args = [dy.into(), (&mut dx).into(), x.len().into()];
-                gpu.launch("mean_backward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+                kernels::mean_backward { dy, dx: &mut dx, n: x.len() }
+                    .launch(&gpu, Grid::packs(x.len(), x.dtype()))?;
             }
         );
         Ok(vec![Some(dx)])

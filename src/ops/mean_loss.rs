@@ -12,7 +12,7 @@ use super::parallel::{CHUNK, sum};
 use super::same_shape;
 use super::scale::scaled;
 use super::simd::Lane;
-use crate::engine::cuda::{Arg, Gpu, Grid};
+use crate::engine::cuda::{Gpu, Grid, kernels};
 use crate::engine::device::{DType, Real};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved};
@@ -20,7 +20,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::on_device;
 
-/// A loss by its distance `d`. Kernels: `{name}_sums` and `{name}_backward` in kernels/mean_loss.cu.
+/// A loss by its distance `d`.
 pub(super) trait MeanLoss: Op + Sync {
     /// `d(difference)`.
     fn distance(&self, difference: f64) -> f64;
@@ -28,11 +28,54 @@ pub(super) trait MeanLoss: Op + Sync {
     /// Writes `each * d'(a - b)` to `da`.
     fn slopes<T: Lane>(&self, each: T, a: &[T], b: &[T], da: &mut [T]);
 
-    /// The parameter of `d`, the last argument of both kernels, where there is one.
-    fn parameter(&self) -> Option<f64> {
-        None
-    }
+    /// Starts the kernel that adds up `d(a - b)` in blocks.
+    fn start_sums(
+        &self,
+        gpu: &Gpu,
+        grid: Grid,
+        inputs: [&Tensor; 2],
+        partial: &mut Tensor,
+    ) -> Result<()>;
+
+    /// Starts the kernel that makes gradients of a, b and dy.
+    fn start_backward(
+        &self,
+        gpu: &Gpu,
+        grid: Grid,
+        inputs: [&Tensor; 3],
+        da: &mut Tensor,
+        db: Option<&mut Tensor>,
+    ) -> Result<()>;
 }
+
+/// The launches of a [`MeanLoss`]: its two kernels, and the field that both take last where `d` has a parameter.
+macro_rules! mean_loss_kernels {
+    ($sums:ident, $backward:ident $(, $parameter:ident)?) => {
+        fn start_sums(
+            &self,
+            gpu: &Gpu,
+            grid: Grid,
+            [a, b]: [&Tensor; 2],
+            partial: &mut Tensor,
+        ) -> Result<()> {
+            $(let $parameter = f32::from_f64(self.$parameter);)?
+            kernels::$sums { a, b, partial, n: a.len() $(, $parameter)? }.launch(gpu, grid)
+        }
+
+        fn start_backward(
+            &self,
+            gpu: &Gpu,
+            grid: Grid,
+            [a, b, dy]: [&Tensor; 3],
+            da: &mut Tensor,
+            db: Option<&mut Tensor>,
+        ) -> Result<()> {
+            $(let $parameter = f32::from_f64(self.$parameter);)?
+            kernels::$backward { a, b, dy, da, db, n: a.len() $(, $parameter)? }.launch(gpu, grid)
+        }
+    };
+}
+pub(super) use mean_loss_kernels;
 
 /// The mean, `[1]`.
 pub(super) fn forward<L: MeanLoss>(loss: &L, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
@@ -44,7 +87,7 @@ pub(super) fn forward<L: MeanLoss>(loss: &L, inputs: &[&Tensor]) -> Result<(Tens
             let total = sum(x.len(), |i| loss.distance(x[i].to_f64() - y[i].to_f64()));
             Tensor::from_f64(&[total / a.len() as f64], &[1], a.dtype())
         },
-        cuda(gpu) => mean_on_gpu(&gpu, loss.name(), &[a, b], &rest(loss))?,
+        cuda(gpu) => mean_on_gpu(&gpu, a, |sums, grid| loss.start_sums(&gpu, grid, [a, b], sums))?,
     );
     Ok((mean, Saved::new()))
 }
@@ -66,41 +109,28 @@ pub(super) fn backward<L: MeanLoss>(
             call.wants[1].then(|| scaled(&da, -1.0)).transpose()?
         },
         cuda(gpu) => {
-            let db = call.wants[1].then(|| Tensor::empty_as(b, b.shape())).transpose()?;
-            let to = [Arg::from(&mut da), Arg::optional(db.as_ref()), a.len().into()];
-            let args = [&[a.into(), b.into(), dy.into()], &to[..], &rest(loss)[..]].concat();
+            let mut db = call.wants[1].then(|| Tensor::empty_as(b, b.shape())).transpose()?;
             let grid = Grid::elements(threads(a));
-            gpu.launch(&format!("{}_backward", loss.name()), a.dtype(), grid, &args)?;
+            loss.start_backward(&gpu, grid, [a, b, dy], &mut da, db.as_mut())?;
             db
         }
     );
     Ok(vec![Some(da), db])
 }
 
-/// The arguments of kernels for the parameter.
-#[allow(clippy::cast_possible_truncation)] // Kernels compute in single precision.
-fn rest<L: MeanLoss>(loss: &L) -> Vec<Arg> {
-    loss.parameter().into_iter().map(|v| Arg::from(v as f32)).collect()
-}
-
-/// The mean of what the kernel `{name}_sums` adds up over `inputs` of one shape, with the numbers `rest`
-/// as its last arguments.
+/// The mean over the elements of `like` of what a kernel adds up in blocks, which `sums` starts.
 pub(super) fn mean_on_gpu(
     gpu: &Gpu,
-    name: &str,
-    inputs: &[&Tensor],
-    rest: &[Arg],
+    like: &Tensor,
+    sums: impl FnOnce(&mut Tensor, Grid) -> Result<()>,
 ) -> Result<Tensor> {
-    let like = inputs[0];
     // Enough blocks for any GPU, few enough for one block to add up.
     let blocks = threads(like).div_ceil(256).clamp(1, 1024);
-    let partial = Tensor::empty_on(&like.device(), DType::F32, &[blocks])?;
-    let mean = Tensor::empty_as(like, &[1])?;
-    let inputs: Vec<Arg> = inputs.iter().map(Arg::from).collect();
-    let args = [&inputs[..], &[(&partial).into(), like.len().into()], rest].concat();
-    gpu.launch(&format!("{name}_sums"), like.dtype(), Grid::new([blocks, 1, 1], 256), &args)?;
-    let args = [(&partial).into(), (&mean).into(), blocks.into(), like.len().into()];
-    gpu.launch("mean_loss_finish", like.dtype(), Grid::new([1, 1, 1], 256), &args)?;
+    let mut partial = Tensor::empty_on(&like.device(), DType::F32, &[blocks])?;
+    let mut mean = Tensor::empty_as(like, &[1])?;
+    sums(&mut partial, Grid::new([blocks, 1, 1], 256))?;
+    kernels::mean_loss_finish { partial: &partial, y: &mut mean, blocks, n: like.len() }
+        .launch(gpu, Grid::new([1, 1, 1], 256))?;
     Ok(mean)
 }
 

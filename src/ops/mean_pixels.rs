@@ -4,7 +4,7 @@
 //! y[n,0,0,c] = sum over h, w of x[n,h,w,c] / (H W)
 //! dx[n,h,w,c] = dy[n,0,0,c] / (H W)
 //! ```
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -49,8 +49,8 @@ impl Op for MeanPixels {
             cpu::<T> => cpu::backward::<T>(dims, dy.cpu()?, dx.cpu_mut()?),
             cuda(gpu) => {
                 let (count, dtype) = (dx.len(), dx.dtype());
-                let args = [dy.into(), (&mut dx).into(), count.into(), (h * w).into(), c.into()];
-                gpu.launch("mean_pixels_backward", dtype, Grid::packs(count, dtype), &args)?;
+                kernels::mean_pixels_backward { dy, dx: &mut dx, n: count, pixels: (h * w), c }
+                    .launch(&gpu, Grid::packs(count, dtype))?;
             }
         );
         Ok(vec![Some(dx)])
@@ -70,7 +70,7 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cuda {
-    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::device::DType;
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
@@ -85,11 +85,10 @@ mod cuda {
         let (pixels, dtype, count) = (h * w, x.dtype(), y.len());
         let ([across, splits], rows) = column_blocks(dtype, pixels, c);
         let mut partial = Tensor::empty_on(&x.device(), DType::F32, &[n, splits, c])?;
-        let args = [x.into(), (&mut partial).into(), pixels.into(), c.into(), rows.into()];
-        gpu.launch("mean_pixels_sums", dtype, Grid::new([across, splits, n], 256), &args)?;
-        let sizes = [count, splits, c, pixels].map(Into::into);
-        let args = [&[(&partial).into(), y.into()], &sizes[..]].concat();
-        gpu.launch("mean_pixels_finish", dtype, Grid::elements(count), &args)
+        kernels::mean_pixels_sums { x, partial: &mut partial, pixels, c, rows }
+            .launch(gpu, Grid::new([across, splits, n], 256))?;
+        kernels::mean_pixels_finish { partial: &partial, y, n: count, splits, c, pixels }
+            .launch(gpu, Grid::elements(count))
     }
 }
 

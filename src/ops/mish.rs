@@ -4,7 +4,7 @@
 //! y  = x T,     T = tanh(ln(1 + exp x)) = (E^2 + 2 E) / (E^2 + 2 E + 2),  E = exp x
 //! dx = dy (T + x sigmoid(x) (1 - T^2))
 //! ```
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -33,8 +33,8 @@ impl Op for Mish {
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
-                let args = [x.into(), (&mut y).into(), x.len().into()];
-                gpu.launch("mish_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+                kernels::mish_forward { x, y: &mut y, n: x.len() }
+                    .launch(&gpu, Grid::packs(x.len(), x.dtype()))?;
             }
         );
         Ok((y, Saved::new()))
@@ -46,8 +46,8 @@ impl Op for Mish {
         on_device!(x,
             cpu::<T> => cpu::backward::<T>(x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
             cuda(gpu) => {
-                let args = [x.into(), dy.into(), (&mut dx).into(), x.len().into()];
-                gpu.launch("mish_backward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+                kernels::mish_backward { x, dy, dx: &mut dx, n: x.len() }
+                    .launch(&gpu, Grid::packs(x.len(), x.dtype()))?;
             }
         );
         Ok(vec![Some(dx)])

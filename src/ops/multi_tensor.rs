@@ -4,7 +4,7 @@
 //! is uploaded once. Gradients are made anew in each step, so their addresses are written by
 //! [`set_gradients`](MultiTensor::set_gradients), between steps or after a graph was recorded, because
 //! nothing may be uploaded while one is. A kernel reads the addresses when it runs.
-use crate::engine::cuda::{Arg, Gpu, Grid};
+use crate::engine::cuda::{Gpu, Grid};
 use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -76,21 +76,34 @@ impl MultiTensor {
         Ok(())
     }
 
-    /// Launches `entry` with one block a chunk. It gets the tables of chunks and lengths, then `args`.
-    pub(super) fn launch(&self, entry: &str, args: &[Arg]) -> Result<()> {
-        let tables = [Arg::from(&self.chunk_table), Arg::from(&self.length_table)];
-        let grid = Grid::new([self.chunks, 1, 1], THREADS);
-        self.gpu.launch(entry, self.dtype, grid, &[&tables, args].concat())
-    }
-
     /// The GPU.
     pub(super) const fn gpu(&self) -> &Gpu {
         &self.gpu
     }
 
-    /// Blocks of a [`launch`](Self::launch).
+    /// The element type of the gradients.
+    pub(super) const fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// One block a chunk.
+    pub(super) const fn grid(&self) -> Grid {
+        Grid::new([self.chunks, 1, 1], THREADS)
+    }
+
+    /// Blocks of the [grid](Self::grid).
     pub(super) const fn chunks(&self) -> usize {
         self.chunks
+    }
+
+    /// The tensor and the first element of each block, for kernels.
+    pub(super) const fn blocks(&self) -> &Tensor {
+        &self.chunk_table
+    }
+
+    /// The elements of each tensor, for kernels.
+    pub(super) const fn lengths(&self) -> &Tensor {
+        &self.length_table
     }
 
     /// Tensors.

@@ -5,7 +5,7 @@
 //! da = dy b,    db = dy a
 //! ```
 use super::same_shape;
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -49,8 +49,7 @@ fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         }),
         cuda(gpu) => {
             let (n, dtype) = (a.len(), a.dtype());
-            let args = [a.into(), b.into(), (&mut y).into(), n.into()];
-            gpu.launch("multiply", dtype, Grid::packs(n, dtype), &args)?;
+            kernels::multiply { a, b, y: &mut y, n }.launch(&gpu, Grid::packs(n, dtype))?;
         }
     );
     Ok(y)

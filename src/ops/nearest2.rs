@@ -4,7 +4,7 @@
 //! y[n, i, j, c] = x[n, i/2, j/2, c]
 //! dx[n, i, j, c] = dy[2i, 2j] + dy[2i, 2j+1] + dy[2i+1, 2j] + dy[2i+1, 2j+1]    (of n, c)
 //! ```
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -34,8 +34,8 @@ impl Op for Nearest2 {
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(w, c, x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
-                let args = [x.into(), (&mut y).into(), x.len().into(), w.into(), c.into()];
-                gpu.launch("nearest2_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+                kernels::nearest2_forward { x, y: &mut y, n: x.len(), w, c }
+                    .launch(&gpu, Grid::packs(x.len(), x.dtype()))?;
             }
         );
         Ok((y, Saved::new()))
@@ -48,8 +48,8 @@ impl Op for Nearest2 {
         on_device!(x,
             cpu::<T> => cpu::backward::<T>(w, c, dy.cpu()?, dx.cpu_mut()?),
             cuda(gpu) => {
-                let args = [dy.into(), (&mut dx).into(), x.len().into(), w.into(), c.into()];
-                gpu.launch("nearest2_backward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+                kernels::nearest2_backward { dy, dx: &mut dx, n: x.len(), w, c }
+                    .launch(&gpu, Grid::packs(x.len(), x.dtype()))?;
             }
         );
         Ok(vec![Some(dx)])

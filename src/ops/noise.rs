@@ -1,6 +1,6 @@
 //! Standard normal numbers for pixels: the first of [`Stream::normals`] at the pixel's column and
 //! row. Not differentiated.
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::rng::Stream;
 use crate::engine::tensor::Tensor;
@@ -50,6 +50,17 @@ pub enum Noise<'a> {
     Pixels(PixelNoise<'a>),
 }
 
+/// What kernels are told of noise: its numbers, or what they draw them from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Drawn<'a> {
+    pub(super) given: Option<&'a Tensor>,
+    pub(super) origins: Option<&'a Tensor>,
+    pub(super) later: Option<&'a Tensor>,
+    pub(super) seed: u64,
+    pub(super) purpose: u32,
+    pub(super) step: u32,
+}
+
 /// `value` as a tensor `[1]`; to the engine an F32 whose bits they are.
 ///
 /// # Errors
@@ -91,11 +102,21 @@ pub fn pixel_noise(noise: &PixelNoise, z: &mut Tensor) -> Result<()> {
                 *z = drawn.cast(z.dtype())?;
                 return Ok(());
             }
-            let [origins, later, seed, purpose, step] = noise.args();
-            let (dtype, count) = (z.dtype(), n * h * w);
-            let sizes = [count, h, w, c].map(Arg::from);
-            let args = [&[z.into(), origins, later, seed, purpose, step], &sizes[..]].concat();
-            gpu.launch("pixel_noise", dtype, Grid::elements(count), &args)?;
+            let count = n * h * w;
+            let Drawn { origins, later, seed, purpose, step, .. } = Noise::Pixels(*noise).drawn();
+            kernels::pixel_noise {
+                z,
+                origins,
+                later,
+                seed,
+                purpose,
+                step,
+                count,
+                height: h,
+                width: w,
+                channels: c,
+            }
+            .launch(&gpu, Grid::elements(count))?;
         }
     );
     Ok(())
@@ -125,17 +146,9 @@ impl PixelNoise<'_> {
         let values = origins.to_f32_vec()?;
         Ok(values.chunks_exact(2).map(|p| [p[0] as usize, p[1] as usize]).collect())
     }
-
-    /// Origins, what is added to the step, seed, purpose and step, as kernels expect them.
-    pub(super) fn args(&self) -> [Arg; 5] {
-        let (seed, purpose, step) = self.stream.parts();
-        let small = |v: u32| Arg::from(v.cast_signed());
-        let (origins, later) = (Arg::optional(self.origins), Arg::optional(self.later));
-        [origins, later, seed.into(), small(purpose), small(step)]
-    }
 }
 
-impl Noise<'_> {
+impl<'a> Noise<'a> {
     /// The numbers as a tensor of the CPU like `of`; `steps` are added to those of the stream.
     pub(super) fn on_cpu(&self, of: &Tensor, steps: u32) -> Result<Tensor> {
         match self {
@@ -160,16 +173,13 @@ impl Noise<'_> {
         }
     }
 
-    /// The given numbers or null, then [`PixelNoise::args`], where a stream is only read if that is null.
-    pub(super) fn args(&self) -> [Arg; 6] {
+    /// What kernels are told of it.
+    pub(super) fn drawn(&self) -> Drawn<'a> {
         match self {
-            Self::Given(z) => {
-                let zero = Arg::from(0);
-                [(*z).into(), Arg::NULL, Arg::NULL, Arg::from(0u64), zero, zero]
-            }
-            Self::Pixels(noise) => {
-                let [origins, later, seed, purpose, step] = noise.args();
-                [Arg::NULL, origins, later, seed, purpose, step]
+            Self::Given(z) => Drawn { given: Some(z), ..Drawn::default() },
+            Self::Pixels(PixelNoise { stream, origins, later, .. }) => {
+                let (seed, purpose, step) = stream.parts();
+                Drawn { given: None, origins: *origins, later: *later, seed, purpose, step }
             }
         }
     }

@@ -6,6 +6,7 @@
 //! ```
 //!
 //! Padding beyond the size reflects again; a single row or column is repeated.
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -65,18 +66,28 @@ impl Op for PadReflect {
         let mut y = Tensor::empty_as(x, &[n, height, width, c])?;
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?),
-            cuda(gpu) => cuda::launch(&gpu, "pad_reflect_forward", self, dims, x, &mut y)?,
+            cuda(gpu) => {
+                let [row, column] = self.starts(h, w);
+                let (n, grid, y) = (y.len(), Grid::packs(y.len(), y.dtype()), &mut y);
+                kernels::pad_reflect_forward { x, y, n, h, w, c, height, width, row, column }
+                    .launch(&gpu, grid)?;
+            }
         );
         Ok((y, Saved::new()))
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [x] = call.inputs else { unreachable!("pad_reflect takes one input") };
-        let dims = x.nhwc(self.name())?;
+        let dims @ [_, h, w, c] = x.nhwc(self.name())?;
         let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x,
             cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?),
-            cuda(gpu) => cuda::launch(&gpu, "pad_reflect_backward", self, dims, dy, &mut dx)?,
+            cuda(gpu) => {
+                let ([height, width], [row, column]) = (self.padded(h, w), self.starts(h, w));
+                let (n, grid, dx) = (dx.len(), Grid::packs(dx.len(), dx.dtype()), &mut dx);
+                kernels::pad_reflect_backward { dy, dx, n, h, w, c, height, width, row, column }
+                    .launch(&gpu, grid)?;
+            }
         );
         Ok(vec![Some(dx)])
     }
@@ -115,30 +126,6 @@ fn period(len: usize) -> usize {
 fn reflected(i: usize, len: usize) -> usize {
     let period = period(len);
     (i % period).min(period - i % period) % len
-}
-
-mod cuda {
-    use super::PadReflect;
-    use crate::engine::cuda::{Gpu, Grid};
-    use crate::engine::tensor::Tensor;
-    use crate::error::Result;
-
-    /// `dims` are the sizes of the smaller map, whichever of `from` and `to` that is.
-    pub(super) fn launch(
-        gpu: &Gpu,
-        entry: &str,
-        op: &PadReflect,
-        dims @ [_, h, w, _]: [usize; 4],
-        from: &Tensor,
-        to: &mut Tensor,
-    ) -> Result<()> {
-        let (n, dtype) = (to.len(), to.dtype());
-        let ([height, width], [row, column]) = (op.padded(h, w), op.starts(h, w));
-        let [_, h, w, c] = dims;
-        let sizes = [n, h, w, c, height, width, row, column].map(Into::into);
-        let args = [&[from.into(), to.into()], &sizes[..]].concat();
-        gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
-    }
 }
 
 mod cpu {

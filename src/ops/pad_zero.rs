@@ -41,7 +41,7 @@ impl Op for PadZero {
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?),
             // What a crop passes back is what this op computes, and the other way round.
-            cuda(gpu) => cuda::launch(&gpu, "crop_backward", self, dims, x, &mut y)?,
+            cuda(gpu) => cuda::forward(&gpu, dims, x, &mut y)?,
         );
         Ok((y, Saved::new()))
     }
@@ -52,7 +52,7 @@ impl Op for PadZero {
         let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x,
             cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?),
-            cuda(gpu) => cuda::launch(&gpu, "crop_forward", self, dims, dy, &mut dx)?,
+            cuda(gpu) => cuda::backward(&gpu, dims, dy, &mut dx)?,
         );
         Ok(vec![Some(dx)])
     }
@@ -74,24 +74,32 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cuda {
-    use super::PadZero;
-    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
 
-    /// `dims` are the sizes of the smaller map, whichever of `from` and `to` that is.
-    pub(super) fn launch(
+    pub(super) fn forward(
         gpu: &Gpu,
-        entry: &str,
-        op: &PadZero,
-        [_, h, w, c]: [usize; 4],
-        from: &Tensor,
-        to: &mut Tensor,
+        [_, height, width, c]: [usize; 4],
+        x: &Tensor,
+        y: &mut Tensor,
     ) -> Result<()> {
-        let (n, dtype) = (to.len(), to.dtype());
-        let [height, width, c, h, w] = [h + op.bottom, w + op.right, c, h, w].map(Into::into);
-        let args = [from.into(), to.into(), n.into(), height, width, c, 0.into(), 0.into(), h, w];
-        gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
+        let [_, h, w, _] = y.nhwc("pad_zero")?;
+        let (n, grid) = (y.len(), Grid::packs(y.len(), y.dtype()));
+        kernels::crop_backward { dy: x, dx: y, n, h, w, c, top: 0, left: 0, height, width }
+            .launch(gpu, grid)
+    }
+
+    pub(super) fn backward(
+        gpu: &Gpu,
+        [_, height, width, c]: [usize; 4],
+        dy: &Tensor,
+        dx: &mut Tensor,
+    ) -> Result<()> {
+        let [_, h, w, _] = dy.nhwc("pad_zero")?;
+        let (n, grid) = (dx.len(), Grid::packs(dx.len(), dx.dtype()));
+        kernels::crop_forward { x: dy, y: dx, n, h, w, c, top: 0, left: 0, height, width }
+            .launch(gpu, grid)
     }
 }
 

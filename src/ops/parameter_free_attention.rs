@@ -6,7 +6,7 @@
 //! dx = dy (s - 1/2)                 do = dx + dy (x + o) s (1 - s)
 //! ```
 use super::same_shape;
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -37,9 +37,9 @@ impl Op for ParameterFreeAttention {
             cpu::<T> => cpu::forward::<T>(x.cpu()?, o.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
                 let (n, dtype) = (x.len(), x.dtype());
-                let args = [x.into(), o.into(), (&mut y).into(), n.into()];
                 let grid = Grid::packs(n, dtype);
-                gpu.launch("parameter_free_attention_forward", dtype, grid, &args)?;
+                kernels::parameter_free_attention_forward { x, o, y: &mut y, n }
+                    .launch(&gpu, grid)?;
             }
         );
         Ok((y, Saved::new()))
@@ -55,10 +55,9 @@ impl Op for ParameterFreeAttention {
             ),
             cuda(gpu) => {
                 let (n, dtype) = (x.len(), x.dtype());
-                let to = [(&mut dx).into(), (&mut slope).into(), n.into()];
-                let args = [&[x.into(), o.into(), dy.into()], &to[..]].concat();
-                let grid = Grid::packs(n, dtype);
-                gpu.launch("parameter_free_attention_backward", dtype, grid, &args)?;
+                let (dx, slope) = (&mut dx, &mut slope);
+                kernels::parameter_free_attention_backward { x, o, dy, dx, slope, n }
+                    .launch(&gpu, Grid::packs(n, dtype))?;
             }
         );
         let gradients = [dx, slope].into_iter().zip(call.wants);

@@ -4,7 +4,7 @@
 //! shuffle    y[n, h r + i, w r + j, c] = x[n, h, w, c r r + i r + j],    i, j < r
 //! unshuffle  the other way round; each is the other's backward
 //! ```
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, launch_one_of};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -69,13 +69,12 @@ impl PixelShuffle {
                 true => cpu::unshuffle::<T>(r, dims, x.cpu()?, y.cpu_mut()?),
             },
             cuda(gpu) => {
-                let (entry, w, c) = match self.inverse {
-                    false => ("pixel_shuffle", w, c / (r * r)),
-                    true => ("pixel_unshuffle", w / r, c),
-                };
-                let (n, dtype) = (x.len() / (r * r), x.dtype());
-                let args = [x.into(), (&mut y).into(), n.into(), w.into(), c.into(), r.into()];
-                gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)?;
+                let (w, c) = if self.inverse { (w / r, c) } else { (w, c / (r * r)) };
+                let (n, y, inverse) = (x.len() / (r * r), &mut y, self.inverse);
+                launch_one_of!(&gpu, Grid::packs(n, x.dtype()), match inverse {
+                    false => pixel_shuffle,
+                    true => pixel_unshuffle,
+                } { x, y, n, w, c, r })?;
             }
         );
         Ok(y)

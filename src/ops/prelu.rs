@@ -90,21 +90,20 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cuda {
-    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::device::DType;
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
     use crate::ops::column_blocks;
 
     pub(super) fn forward(gpu: &Gpu, x: &Tensor, slope: &Tensor, y: &mut Tensor) -> Result<()> {
-        let args = [x.into(), slope.into(), y.into(), x.len().into(), slope.len().into()];
-        gpu.launch("prelu_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)
+        kernels::prelu_forward { x, slope, y, n: x.len(), c: slope.len() }
+            .launch(gpu, Grid::packs(x.len(), x.dtype()))
     }
 
     pub(super) fn by_input(gpu: &Gpu, [x, slope, dy]: [&Tensor; 3], dx: &mut Tensor) -> Result<()> {
-        let sizes = [x.len().into(), slope.len().into()];
-        let args = [&[x.into(), slope.into(), dy.into(), dx.into()], &sizes[..]].concat();
-        gpu.launch("prelu_backward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)
+        kernels::prelu_backward { x, slope, dy, dx, n: x.len(), c: slope.len() }
+            .launch(gpu, Grid::packs(x.len(), x.dtype()))
     }
 
     pub(super) fn by_slope(gpu: &Gpu, x: &Tensor, dy: &Tensor, slope: &mut Tensor) -> Result<()> {
@@ -117,12 +116,12 @@ mod cuda {
     fn by_one_slope(gpu: &Gpu, x: &Tensor, dy: &Tensor, slope: &mut Tensor) -> Result<()> {
         // Enough blocks for any GPU, few enough for one block to add up.
         let blocks = x.len().div_ceil(2048).clamp(1, 1024);
-        let partial = Tensor::empty_on(&x.device(), DType::F32, &[blocks])?;
-        let args = [x.into(), dy.into(), (&partial).into(), x.len().into()];
-        gpu.launch("prelu_slope_sums", x.dtype(), Grid::new([blocks, 1, 1], 256), &args)?;
+        let mut partial = Tensor::empty_on(&x.device(), DType::F32, &[blocks])?;
+        kernels::prelu_slope_sums { x, dy, partial: &mut partial, n: x.len() }
+            .launch(gpu, Grid::new([blocks, 1, 1], 256))?;
         // A sum is a mean over one.
-        let args = [(&partial).into(), slope.into(), blocks.into(), 1usize.into()];
-        gpu.launch("mean_loss_finish", x.dtype(), Grid::new([1, 1, 1], 256), &args)
+        kernels::mean_loss_finish { partial: &partial, y: slope, blocks, n: 1 }
+            .launch(gpu, Grid::new([1, 1, 1], 256))
     }
 
     fn by_slopes(gpu: &Gpu, x: &Tensor, dy: &Tensor, slopes: &mut Tensor) -> Result<()> {
@@ -130,11 +129,10 @@ mod cuda {
         let pixels = x.len() / c;
         let ([across, splits], rows) = column_blocks(dtype, pixels, c);
         let mut partial = Tensor::empty_on(&x.device(), DType::F32, &[splits, c])?;
-        let sizes = [pixels, c, rows].map(Into::into);
-        let args = [&[x.into(), dy.into(), (&mut partial).into()], &sizes[..]].concat();
-        gpu.launch("prelu_channel_sums", dtype, Grid::new([across, splits, 1], 256), &args)?;
-        let args = [(&partial).into(), slopes.into(), c.into(), splits.into()];
-        gpu.launch("prelu_channel_finish", dtype, Grid::elements(c), &args)
+        kernels::prelu_channel_sums { x, dy, partial: &mut partial, pixels, c, rows }
+            .launch(gpu, Grid::new([across, splits, 1], 256))?;
+        kernels::prelu_channel_finish { partial: &partial, dslope: slopes, c, splits }
+            .launch(gpu, Grid::elements(c))
     }
 }
 

@@ -7,11 +7,11 @@
 //! ```
 //!
 //! x0, y0 and z are F32; state and target are what the network computes in.
-use super::noise::Noise;
+use super::noise::{Drawn, Noise};
 use super::same_shape;
 use super::sampler_step::combine;
-use crate::engine::cuda::{Arg, Grid};
-use crate::engine::device::Device;
+use crate::engine::cuda::{Grid, kernels};
+use crate::engine::device::{Device, Real};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 
@@ -42,16 +42,30 @@ pub fn q_sample(
     };
     let repeated = noise.repeated(state, 0)?;
     let noise = &repeated.as_ref().map_or(*noise, Noise::Given);
-    let [z, origins, later, seed, purpose, step] = noise.args();
-    let dtype = state.dtype();
-    let (into, of) = match target {
-        Some((target, of)) => (Arg::from(target), of),
-        None => (Arg::NULL, [0.0; 3]),
-    };
-    let from = [factors.into(), x0.into(), y0.into(), z, origins, later, state.into(), into];
-    let sizes = [n * h * w, h, w, c].map(Arg::from);
-    let args = [&from[..], &of.map(Arg::from), &[seed, purpose, step], &sizes].concat();
-    gpu.launch(OP, dtype, Grid::elements(n * h * w), &args)
+    let Drawn { given, origins, later, seed, purpose, step } = noise.drawn();
+    let (target, of) = target.unzip();
+    let [target_x0, target_y0, target_noise] = of.unwrap_or_default().map(f32::from_f64);
+    kernels::q_sample {
+        factors,
+        x0,
+        y0,
+        noise: given,
+        origins,
+        later,
+        state,
+        target,
+        target_x0,
+        target_y0,
+        target_noise,
+        seed,
+        purpose,
+        step,
+        count: n * h * w,
+        height: h,
+        width: w,
+        channels: c,
+    }
+    .launch(&gpu, Grid::elements(n * h * w))
 }
 
 fn on_cpu(

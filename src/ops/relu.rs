@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A NaN stays a NaN, so that it is seen at the end of the network.
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -35,8 +35,8 @@ impl Op for Relu {
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
-                let args = [x.into(), (&mut y).into(), x.len().into()];
-                gpu.launch("relu_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+                kernels::relu_forward { x, y: &mut y, n: x.len() }
+                    .launch(&gpu, Grid::packs(x.len(), x.dtype()))?;
             }
         );
         Ok((y, Saved::new()))
@@ -48,8 +48,8 @@ impl Op for Relu {
         on_device!(y,
             cpu::<T> => cpu::backward::<T>(y.cpu()?, dy.cpu()?, dx.cpu_mut()?),
             cuda(gpu) => {
-                let args = [y.into(), dy.into(), (&mut dx).into(), y.len().into()];
-                gpu.launch("relu_backward", y.dtype(), Grid::packs(y.len(), y.dtype()), &args)?;
+                kernels::relu_backward { y, dy, dx: &mut dx, n: y.len() }
+                    .launch(&gpu, Grid::packs(y.len(), y.dtype()))?;
             }
         );
         Ok(vec![Some(dx)])

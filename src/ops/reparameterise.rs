@@ -7,7 +7,7 @@
 //! ```
 use super::same_shape;
 use super::scale::scaled;
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -37,8 +37,8 @@ impl Op for Reparameterise {
         on_device!(m,
             cpu::<T> => cpu::forward::<T>([m.cpu()?, s.cpu()?, n.cpu()?], z.cpu_mut()?),
             cuda(gpu) => {
-                let args = [m.into(), s.into(), n.into(), Arg::from(&mut z), m.len().into()];
-                gpu.launch("reparameterise_forward", m.dtype(), Grid::elements(m.len()), &args)?;
+                kernels::reparameterise_forward { m, s, noise: n, z: &mut z, n: m.len() }
+                    .launch(&gpu, Grid::elements(m.len()))?;
             }
         );
         Ok((z, Saved::new()))
@@ -51,8 +51,8 @@ impl Op for Reparameterise {
         on_device!(s,
             cpu::<T> => cpu::backward::<T>([s.cpu()?, n.cpu()?, dz.cpu()?], ds.cpu_mut()?),
             cuda(gpu) => {
-                let args = [s.into(), n.into(), dz.into(), Arg::from(&mut ds), s.len().into()];
-                gpu.launch("reparameterise_backward", s.dtype(), Grid::elements(s.len()), &args)?;
+                kernels::reparameterise_backward { s, noise: n, dz, ds: &mut ds, n: s.len() }
+                    .launch(&gpu, Grid::elements(s.len()))?;
             }
         );
         Ok(vec![dm, Some(ds), None])

@@ -267,7 +267,7 @@ pub fn cases() -> Vec<OpCase> {
 
 mod cuda {
     use super::Placed;
-    use crate::engine::cuda::{Gpu, Grid};
+    use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
 
@@ -278,16 +278,26 @@ mod cuda {
         x: &Tensor,
         y: &mut Tensor,
     ) -> Result<()> {
-        let [_, h, w, c] = x.nhwc("resample")?.map(Into::into);
-        let [_, height, width, _] = y.nhwc("resample")?.map(Into::into);
-        let (n, dtype) = (y.len(), y.dtype());
-        let tables = [
-            [(&rows.index).into(), (&rows.weight).into(), row_taps.into()],
-            [(&columns.index).into(), (&columns.weight).into(), column_taps.into()],
-        ];
-        let map = [x.into(), y.into(), n.into(), h, w, c, height, width];
-        let args = [&map[..], &tables[0], &tables[1]].concat();
-        gpu.launch("resample", dtype, Grid::packs(n, dtype), &args)
+        let [_, h, w, c] = x.nhwc("resample")?;
+        let [_, height, width, _] = y.nhwc("resample")?;
+        let (n, grid) = (y.len(), Grid::packs(y.len(), y.dtype()));
+        kernels::resample {
+            x,
+            y,
+            n,
+            h,
+            w,
+            c,
+            height,
+            width,
+            rows: &rows.index,
+            row_weights: &rows.weight,
+            row_taps,
+            columns: &columns.index,
+            column_weights: &columns.weight,
+            column_taps,
+        }
+        .launch(gpu, grid)
     }
 }
 

@@ -10,9 +10,10 @@
 //! are F32; output and input are what the network computes in.
 use rayon::prelude::*;
 
-use super::noise::Noise;
+use super::noise::{Drawn, Noise};
 use super::same_shape;
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::Grid;
+use crate::engine::cuda::kernels::{self, Factor};
 use crate::engine::device::{Device, Real};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
@@ -47,7 +48,7 @@ impl StepFactors {
     /// # Errors
     /// If the memory of a GPU is full.
     pub fn new(device: &Device, factors: Factors) -> Result<Self> {
-        let table = Tensor::from_slice_on(device, &factors.table(), &[11])?;
+        let table = Tensor::from_slice_on(device, &factors.table(), &[Factor::COUNT])?;
         Ok(Self { factors, table })
     }
 
@@ -67,14 +68,27 @@ impl Factors {
         self.x0_hat[2] != 0.0 || self.next.is_some_and(|next| next[2] != 0.0)
     }
 
-    fn table(&self) -> [f32; 11] {
-        let ([a, b, c], [x, x0, y0, noise]) =
-            (self.x0_hat, self.next.unwrap_or([0.0, 1.0, 0.0, 0.0]));
-        let flag = |on: bool| if on { 1.0 } else { 0.0 };
-        let [clamp_x0, clamp_xt] = [flag(self.clamp_x0), flag(self.clamp_xt)];
-        let numbers = [a, b, c, x, x0, y0, noise, self.input, clamp_x0, clamp_xt, 0.0];
-        let mut table = numbers.map(f32::from_f64);
-        table[10] = f32::from_bits(self.draw);
+    /// Each at its place in [`Factor`].
+    fn table(&self) -> [f32; Factor::COUNT] {
+        let [slope, from_x, from_y0] = self.x0_hat;
+        let [x, x0, y0, noise] = self.next.unwrap_or([0.0, 1.0, 0.0, 0.0]);
+        let mut table = [0.0; Factor::COUNT];
+        for (factor, value) in [
+            (Factor::SLOPE, slope),
+            (Factor::FROM_X, from_x),
+            (Factor::FROM_Y0, from_y0),
+            (Factor::X, x),
+            (Factor::X0, x0),
+            (Factor::Y0, y0),
+            (Factor::NOISE, noise),
+            (Factor::INPUT, self.input),
+            (Factor::CLAMP_X0, f64::from(self.clamp_x0)),
+            (Factor::CLAMP_XT, f64::from(self.clamp_xt)),
+        ] {
+            table[factor as usize] = f32::from_f64(value);
+        }
+        // The kernel adds it as an integer.
+        table[Factor::DRAW as usize] = f32::from_bits(self.draw);
         table
     }
 }
@@ -102,12 +116,25 @@ pub fn sampler_step(
     };
     let repeated = noise.repeated(x, factors.factors.draw)?;
     let noise = &repeated.as_ref().map_or(*noise, Noise::Given);
-    let [z, origins, _, seed, purpose, step] = noise.args();
-    let from = [(&factors.table).into(), output.into(), x.into(), y0.into(), z, origins];
-    let to = [Arg::optional(x0_hat.as_deref()), Arg::optional(input.as_deref())];
-    let sizes = [n * h * w, h, w, c].map(Arg::from);
-    let args = [&from[..], &to, &[seed, purpose, step], &sizes].concat();
-    gpu.launch(OP, output.dtype(), Grid::elements(n * h * w), &args)
+    let Drawn { given, origins, seed, purpose, step, .. } = noise.drawn();
+    kernels::sampler_step {
+        factors: &factors.table,
+        output,
+        x,
+        y0,
+        z: given,
+        origins,
+        x0_hat,
+        input,
+        seed,
+        purpose,
+        step,
+        count: n * h * w,
+        height: h,
+        width: w,
+        channels: c,
+    }
+    .launch(&gpu, Grid::elements(n * h * w))
 }
 
 /// What a task of the CPU works on: the same elements of every tensor.

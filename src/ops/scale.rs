@@ -4,7 +4,8 @@
 //! y  = s x
 //! dx = s dy
 //! ```
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
+use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -50,8 +51,8 @@ pub(super) fn scaled(x: &Tensor, factor: f64) -> Result<Tensor> {
     on_device!(x,
         cpu::<T> => cpu::forward::<T>(factor, x.cpu()?, y.cpu_mut()?),
         cuda(gpu) => {
-            let args = [x.into(), (&mut y).into(), factor.into(), x.len().into()];
-            gpu.launch("scale", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+            let (factor, n) = (f32::from_f64(factor), x.len());
+            kernels::scale { x, y: &mut y, factor, n }.launch(&gpu, Grid::packs(n, x.dtype()))?;
         }
     );
     Ok(y)

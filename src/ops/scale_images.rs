@@ -4,7 +4,7 @@
 //! y[n]  = s[n] x[n]
 //! dx[n] = s[n] dy[n]
 //! ```
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -54,9 +54,8 @@ impl ScaleImages {
             cuda(gpu) => {
                 let factors: Vec<f32> = self.factors.iter().map(|&f| f32::from_f64(f)).collect();
                 let factors = Tensor::from_slice_on(&x.device(), &factors, &[factors.len()])?;
-                let sizes = [x.len().into(), each.into()];
-                let args = [&[x.into(), (&factors).into(), (&mut y).into()], &sizes[..]].concat();
-                gpu.launch("scale_images", x.dtype(), Grid::elements(x.len()), &args)?;
+                kernels::scale_images { x, factors: &factors, y: &mut y, n: x.len(), each }
+                    .launch(&gpu, Grid::elements(x.len()))?;
             }
         );
         Ok(y)

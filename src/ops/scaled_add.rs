@@ -6,7 +6,8 @@
 //! ```
 use super::same_shape;
 use super::scale::scaled;
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::{Grid, kernels};
+use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -46,9 +47,9 @@ impl Op for ScaledAdd {
         on_device!(a,
             cpu::<T> => cpu::forward::<T>(self, a.cpu()?, b.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
-                let (s, t, n) = (Arg::from(self.s), Arg::from(self.t), a.len());
-                let args = [a.into(), b.into(), (&mut y).into(), s, t, n.into()];
-                gpu.launch("scaled_add", a.dtype(), Grid::packs(n, a.dtype()), &args)?;
+                let (s, t, n) = (f32::from_f64(self.s), f32::from_f64(self.t), a.len());
+                kernels::scaled_add { a, b, y: &mut y, s, t, n }
+                    .launch(&gpu, Grid::packs(n, a.dtype()))?;
             }
         );
         Ok((y, Saved::new()))

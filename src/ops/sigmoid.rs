@@ -4,7 +4,7 @@
 //! y  = 1 / (1 + exp(-x))
 //! dx = dy y (1 - y)
 //! ```
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -33,8 +33,8 @@ impl Op for Sigmoid {
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
-                let args = [x.into(), (&mut y).into(), x.len().into()];
-                gpu.launch("sigmoid_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+                kernels::sigmoid_forward { x, y: &mut y, n: x.len() }
+                    .launch(&gpu, Grid::packs(x.len(), x.dtype()))?;
             }
         );
         Ok((y, Saved::new()))
@@ -46,8 +46,8 @@ impl Op for Sigmoid {
         on_device!(y,
             cpu::<T> => cpu::backward::<T>(y.cpu()?, dy.cpu()?, dx.cpu_mut()?),
             cuda(gpu) => {
-                let args = [y.into(), dy.into(), (&mut dx).into(), y.len().into()];
-                gpu.launch("sigmoid_backward", y.dtype(), Grid::packs(y.len(), y.dtype()), &args)?;
+                kernels::sigmoid_backward { y, dy, dx: &mut dx, n: y.len() }
+                    .launch(&gpu, Grid::packs(y.len(), y.dtype()))?;
             }
         );
         Ok(vec![Some(dx)])

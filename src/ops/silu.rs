@@ -4,7 +4,7 @@
 //! y  = x s(x),                      s(x) = 1 / (1 + exp(-x))
 //! dx = dy (s + x s (1 - s)) = dy s (1 + x (1 - s))
 //! ```
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -33,8 +33,8 @@ impl Op for Silu {
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
-                let args = [x.into(), (&mut y).into(), x.len().into()];
-                gpu.launch("silu_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+                kernels::silu_forward { x, y: &mut y, n: x.len() }
+                    .launch(&gpu, Grid::packs(x.len(), x.dtype()))?;
             }
         );
         Ok((y, Saved::new()))
@@ -46,8 +46,8 @@ impl Op for Silu {
         on_device!(x,
             cpu::<T> => cpu::backward::<T>(x.cpu()?, dy.cpu()?, dx.cpu_mut()?),
             cuda(gpu) => {
-                let args = [x.into(), dy.into(), (&mut dx).into(), x.len().into()];
-                gpu.launch("silu_backward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+                kernels::silu_backward { x, dy, dx: &mut dx, n: x.len() }
+                    .launch(&gpu, Grid::packs(x.len(), x.dtype()))?;
             }
         );
         Ok(vec![Some(dx)])

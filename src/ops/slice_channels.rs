@@ -4,6 +4,7 @@
 //! y[.., c] = x[.., from + c],    c < len
 //! dx[.., from + c] = dy[.., c],  0 in the other channels
 //! ```
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -44,7 +45,12 @@ impl Op for SliceChannels {
         let mut y = Tensor::empty_as(x, &[before, &[self.len]].concat())?;
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(self, c, x.cpu()?, y.cpu_mut()?),
-            cuda(gpu) => cuda::launch(&gpu, "slice_channels_forward", self, c, x, &mut y)?,
+            cuda(gpu) => {
+                let (n, from, len) = (y.len(), self.from, self.len);
+                let grid = Grid::packs(n, y.dtype());
+                kernels::slice_channels_forward { x, y: &mut y, n, channels: c, from, len }
+                    .launch(&gpu, grid)?;
+            }
         );
         Ok((y, Saved::new()))
     }
@@ -55,7 +61,12 @@ impl Op for SliceChannels {
         let c = x.shape().last().copied().unwrap_or(0);
         on_device!(x,
             cpu::<T> => cpu::backward::<T>(self, c, dy.cpu()?, dx.cpu_mut()?),
-            cuda(gpu) => cuda::launch(&gpu, "slice_channels_backward", self, c, dy, &mut dx)?,
+            cuda(gpu) => {
+                let (n, from, len) = (dx.len(), self.from, self.len);
+                let grid = Grid::packs(n, dx.dtype());
+                kernels::slice_channels_backward { dy, dx: &mut dx, n, channels: c, from, len }
+                    .launch(&gpu, grid)?;
+            }
         );
         Ok(vec![Some(dx)])
     }
@@ -71,28 +82,6 @@ pub fn cases() -> Vec<OpCase> {
         OpCase::new(|| SliceChannels { from: 8, len: 16 }, &[&[1, 2, 3, 32]]),
         OpCase::new(|| SliceChannels { from: 64, len: 64 }, &[&[1, 64, 64, 256]]).timed_only(),
     ]
-}
-
-mod cuda {
-    use super::SliceChannels;
-    use crate::engine::cuda::{Gpu, Grid};
-    use crate::engine::tensor::Tensor;
-    use crate::error::Result;
-
-    /// `channels` of the wider map, whichever of `from` and `to` that is.
-    pub(super) fn launch(
-        gpu: &Gpu,
-        entry: &str,
-        op: &SliceChannels,
-        channels: usize,
-        from: &Tensor,
-        to: &mut Tensor,
-    ) -> Result<()> {
-        let (n, dtype) = (to.len(), to.dtype());
-        let [channels, first, len] = [channels, op.from, op.len].map(Into::into);
-        let args = [from.into(), to.into(), n.into(), channels, first, len];
-        gpu.launch(entry, dtype, Grid::packs(n, dtype), &args)
-    }
 }
 
 mod cpu {

@@ -4,7 +4,7 @@
 //! y  = tanh(x)
 //! dx = dy (1 - y^2)
 //! ```
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -33,8 +33,8 @@ impl Op for Tanh {
         on_device!(x,
             cpu::<T> => cpu::forward::<T>(x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
-                let args = [x.into(), (&mut y).into(), x.len().into()];
-                gpu.launch("tanh_forward", x.dtype(), Grid::packs(x.len(), x.dtype()), &args)?;
+                kernels::tanh_forward { x, y: &mut y, n: x.len() }
+                    .launch(&gpu, Grid::packs(x.len(), x.dtype()))?;
             }
         );
         Ok((y, Saved::new()))
@@ -46,8 +46,8 @@ impl Op for Tanh {
         on_device!(y,
             cpu::<T> => cpu::backward::<T>(y.cpu()?, dy.cpu()?, dx.cpu_mut()?),
             cuda(gpu) => {
-                let args = [y.into(), dy.into(), (&mut dx).into(), y.len().into()];
-                gpu.launch("tanh_backward", y.dtype(), Grid::packs(y.len(), y.dtype()), &args)?;
+                kernels::tanh_backward { y, dy, dx: &mut dx, n: y.len() }
+                    .launch(&gpu, Grid::packs(y.len(), y.dtype()))?;
             }
         );
         Ok(vec![Some(dx)])

@@ -13,7 +13,7 @@
 //! `1 - l` is computed as `(ma - mb)^2 / (..)` and `1 - s` alike, so that maps that are nearly equal keep their
 //! digits. The moments are those of the population, in double precision on the CPU; a GPU takes the means first and
 //! what is about them in a second pass.
-use crate::engine::cuda::{Gpu, Grid};
+use crate::engine::cuda::{Gpu, Grid, kernels, launch_one_of};
 use crate::engine::device::DType;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -76,13 +76,11 @@ impl Op for TextureStructure {
                     cpu::backward::<T>(dims, second, maps, moments.cpu()?, constants, dx.cpu_mut()?);
                 },
                 cuda(gpu) => {
-                    let (count, dtype) = (x.len(), x.dtype());
-                    let tensors =
-                        [x.into(), other.into(), moments.into(), (*weight).into(), dy.into()];
-                    let sizes = [count, h * w, c, second].map(Into::into);
-                    let args = [&tensors[..], &[(&mut dx).into()], &sizes].concat();
-                    let grid = Grid::packs(count, dtype);
-                    gpu.launch("texture_structure_backward", dtype, grid, &args)?;
+                    let (n, pixels) = (x.len(), h * w);
+                    kernels::texture_structure_backward {
+                        x, other, moments, weight, dy, dx: &mut dx, n, pixels, c, second,
+                    }
+                    .launch(&gpu, Grid::packs(n, x.dtype()))?;
                 }
             );
             debug_assert_eq!(dx.shape()[0], n);
@@ -104,16 +102,28 @@ fn forward_on_gpu(
     let grid = Grid::new([across, splits, n], 256);
     let mut moments = Tensor::empty_on(&device, DType::F32, &[n, MOMENTS, c])?;
     let mut partial = Tensor::empty_on(&device, DType::F32, &[n, splits, 3, c])?;
-    for (kernel, first, count) in [("means", 0usize, 2usize), ("products", 2, 3)] {
-        let tensors = [a.into(), b.into(), (&moments).into(), (&mut partial).into()];
-        let args = [&tensors[..], &[pixels, c, rows].map(Into::into)].concat();
-        gpu.launch(&format!("texture_structure_{kernel}"), dtype, grid, &args)?;
-        let sizes = [n * count * c, splits, c, pixels, first, count].map(Into::into);
-        let args = [&[(&partial).into(), (&mut moments).into()], &sizes[..]].concat();
-        gpu.launch("texture_structure_finish", dtype, Grid::elements(n * count * c), &args)?;
+    // The means first: the products are about them.
+    for (first, count) in [(0, 2), (2, 3)] {
+        let (moments, sums) = (&mut moments, &mut partial);
+        launch_one_of!(gpu, grid, match first {
+            0 => texture_structure_means,
+            _ => texture_structure_products,
+        } { a, b, moments: &*moments, partial: sums, pixels, c, rows })?;
+        let n = n * count * c;
+        kernels::texture_structure_finish {
+            partial: &partial,
+            moments,
+            n,
+            splits,
+            c,
+            pixels,
+            first,
+            count,
+        }
+        .launch(gpu, dtype, Grid::elements(n))?;
     }
-    let args = [(&moments).into(), weight.into(), y.into(), c.into()];
-    gpu.launch("texture_structure_difference", dtype, Grid::new([n, 1, 1], 256), &args)?;
+    kernels::texture_structure_difference { moments: &moments, weight, y, c }
+        .launch(gpu, Grid::new([n, 1, 1], 256))?;
     Ok(moments)
 }
 

@@ -10,7 +10,7 @@
 //! SinCosToEnd   [sin(t g_0), .., cos(t g_0), ..]
 //! Raw           [t]
 //! ```
-use crate::engine::cuda::{Arg, Grid};
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -49,10 +49,10 @@ impl TimeEmbedding {
             let what = format!("steps of {:?}", t.dtype());
             return Err(Error::Unsupported { op: "time_embedding", what });
         }
-        let y = Tensor::empty_on(&t.device(), dtype, &[t.len(), dim])?;
-        let sizes = [t.len(), dim, self as usize].map(Arg::from);
-        let args = [&[t.into(), (&y).into()], &sizes[..]].concat();
-        gpu.launch("time_embedding", dtype, Grid::elements(y.len()), &args)?;
+        let mut y = Tensor::empty_on(&t.device(), dtype, &[t.len(), dim])?;
+        let grid = Grid::elements(y.len());
+        kernels::time_embedding { t, y: &mut y, count: t.len(), dim, kind: self as usize }
+            .launch(&gpu, grid)?;
         Ok(y)
     }
 

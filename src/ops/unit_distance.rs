@@ -11,7 +11,7 @@
 //!
 //! A vector of zeros has no direction and no gradient: behind a ReLU none would pass there. Differences are
 //! taken before they are squared, so that maps that are nearly alike keep their digits.
-use crate::engine::cuda::{Gpu, Grid};
+use crate::engine::cuda::{Gpu, Grid, kernels};
 use crate::engine::device::DType;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -68,11 +68,9 @@ impl Op for UnitDistance {
                     cpu::backward::<T>(dims, maps, weight.cpu()?, dy.cpu()?, dx.cpu_mut()?);
                 },
                 cuda(gpu) => {
-                    let tensors = [x.into(), other.into(), (*weight).into(), dy.into()];
-                    let sizes = [n * h * w, h * w, c].map(Into::into);
-                    let args = [&tensors[..], &[(&mut dx).into()], &sizes].concat();
-                    let grid = Grid::new([(n * h * w).div_ceil(PIXELS_OF_BLOCK), 1, 1], 256);
-                    gpu.launch("unit_distance_backward", x.dtype(), grid, &args)?;
+                    let (pixels, n, da) = (h * w, n * h * w, &mut dx);
+                    kernels::unit_distance_backward { a: x, b: other, weight, dy, da, n, pixels, c }
+                        .launch(&gpu, Grid::new([n.div_ceil(PIXELS_OF_BLOCK), 1, 1], 256))?;
                 }
             );
             Ok(Some(dx))
@@ -90,14 +88,14 @@ fn forward_on_gpu(
     [a, b, weight]: [&Tensor; 3],
     y: &mut Tensor,
 ) -> Result<()> {
-    let (pixels, dtype) = (h * w, a.dtype());
+    let pixels = h * w;
     // Follows from the shape alone, and with it the order of the sum.
     let blocks = pixels.div_ceil(PIXELS_OF_BLOCK).min(256);
     let mut partial = Tensor::empty_on(&a.device(), DType::F32, &[n, blocks])?;
-    let args = [a.into(), b.into(), weight.into(), (&mut partial).into(), pixels.into(), c.into()];
-    gpu.launch("unit_distance_sums", dtype, Grid::new([blocks, n, 1], 256), &args)?;
-    let args = [(&partial).into(), y.into(), n.into(), blocks.into(), pixels.into()];
-    gpu.launch("unit_distance_finish", dtype, Grid::elements(n), &args)
+    kernels::unit_distance_sums { a, b, weight, partial: &mut partial, pixels, c }
+        .launch(gpu, Grid::new([blocks, n, 1], 256))?;
+    kernels::unit_distance_finish { partial: &partial, y, n, blocks, pixels }
+        .launch(gpu, Grid::elements(n))
 }
 
 /// Odd sizes, one pixel, whole lanes (one channel has no direction, only a sign); several blocks and ragged warps; the first layer of a

@@ -6,7 +6,7 @@
 //! y  = codes[argmin_k |x - codes[k]|^2]      the first k of equal distances; x where it is not finite
 //! dx = dy                                    straight through; the codes get no gradient
 //! ```
-use crate::engine::cuda::Grid;
+use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -44,9 +44,8 @@ impl Op for VqNearest {
             cpu::<T> => cpu::forward::<T>(depth, x.cpu()?, codes.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
                 let pixels = n * h * w;
-                let sizes = [pixels, rows, depth].map(Into::into);
-                let args = [&[x.into(), codes.into(), (&mut y).into()], &sizes[..]].concat();
-                gpu.launch("vq_nearest_forward", x.dtype(), Grid::elements(32 * pixels), &args)?;
+                kernels::vq_nearest_forward { x, codes, y: &mut y, pixels, rows, depth }
+                    .launch(&gpu, Grid::elements(32 * pixels))?;
             }
         );
         Ok((y, Saved::new()))

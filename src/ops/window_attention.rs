@@ -370,8 +370,8 @@ mod cpu {
 
 mod cuda {
     use super::{Dims, Mask};
-    use crate::engine::cuda::{Arg, Gpu, Grid};
-    use crate::engine::device::DType;
+    use crate::engine::cuda::{Gpu, Grid, kernels};
+    use crate::engine::device::{DType, Real};
     use crate::engine::tensor::Tensor;
     use crate::error::{Error, Result};
     use crate::ops::conv2d::cuda::{check_dtype, sum_rows};
@@ -389,12 +389,6 @@ mod cuda {
         Ok(Grid::new([windows, d.heads, d.images], 256).shared(shared))
     }
 
-    fn sizes(d: &Dims) -> [Arg; 7] {
-        let edges = usize::from(d.mask == Mask::Edges);
-        let [h, w, c, window] = [d.height, d.width, d.channels, d.window].map(Arg::from);
-        [h, w, c, window, d.shift.into(), edges.into(), d.scale().into()]
-    }
-
     pub(super) fn forward(
         gpu: &Gpu,
         d: &Dims,
@@ -402,9 +396,11 @@ mod cuda {
         table: &Tensor,
         y: &mut Tensor,
     ) -> Result<()> {
-        let (dtype, grid) = (y.dtype(), grid(gpu, d, y.dtype(), 3)?);
-        let args = [&[qkv.into(), table.into(), y.into()], &sizes(d)[..]].concat();
-        gpu.launch("window_attention_forward", dtype, grid, &args)
+        let grid = grid(gpu, d, y.dtype(), 3)?;
+        let Dims { height: h, width: w, channels: c, window: side, shift, mask, .. } = *d;
+        let (edges, scale) = ((mask == Mask::Edges).into(), f32::from_f64(d.scale()));
+        kernels::window_attention_forward { qkv, table, y, h, w, c, side, shift, edges, scale }
+            .launch(gpu, grid)
     }
 
     pub(super) fn backward(
@@ -418,9 +414,22 @@ mod cuda {
         let windows = d.images * d.height * d.width / d.pixels();
         let shape = [windows, d.entries(), d.heads];
         let mut partial = Tensor::empty_on(&dy.device(), DType::F32, &shape)?;
-        let tensors = [qkv.into(), table.into(), dy.into(), dqkv.into(), (&mut partial).into()];
-        let args = [&tensors, &sizes(d)[..]].concat();
-        gpu.launch("window_attention_backward", dy.dtype(), grid, &args)?;
+        let Dims { height: h, width: w, channels: c, window: side, shift, mask, .. } = *d;
+        kernels::window_attention_backward {
+            qkv,
+            table,
+            dy,
+            dqkv,
+            partial: &mut partial,
+            h,
+            w,
+            c,
+            side,
+            shift,
+            edges: (mask == Mask::Edges).into(),
+            scale: f32::from_f64(d.scale()),
+        }
+        .launch(gpu, grid)?;
         sum_rows(gpu, &partial, dtable)
     }
 }

@@ -163,7 +163,7 @@ impl Driver for Emulated {
 
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         self.issue(Work::Launch {
-            kernel: launch.kernel.to_owned(),
+            kernel: launch.kernel.name().to_owned(),
             grid: launch.grid,
             block: launch.block,
             shared: launch.shared_bytes,

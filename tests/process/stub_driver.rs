@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 
 use srk::engine::cuda::images::Module;
 use srk::engine::cuda::{
-    Argument, Convolution, DevicePointer, Driver, Gpu, Launch, Libraries, Pass, Product, nvidia,
+    Argument, Convolution, DevicePointer, Driver, Gpu, Kernel, Launch, Libraries, Pass, Product,
+    nvidia,
 };
 use srk::engine::device::DType;
 use srk::error::{Error, Result};
@@ -227,7 +228,17 @@ fn open() -> Result<Gpu> {
     })
 }
 
-fn launch(driver: &dyn Driver, kernel: &str, at: DevicePointer, n: u32, shared: u32) -> Result<()> {
+static ADD_ONE: Kernel = Kernel::new(0, "add_one_f32", "other", &[8, 4]);
+static FAULT: Kernel = Kernel::new(1, "fault_f32", "other", &[8, 4]);
+static MISSING: Kernel = Kernel::new(2, "no_such_f32", "demo", &[8, 4]);
+
+fn launch(
+    driver: &dyn Driver,
+    kernel: &'static Kernel,
+    at: DevicePointer,
+    n: u32,
+    shared: u32,
+) -> Result<()> {
     let arguments = [Argument { bits: at.0, size: 8 }, Argument { bits: u64::from(n), size: 4 }];
     driver.launch(&Launch {
         kernel,
@@ -260,7 +271,7 @@ fn working() {
     from_several_threads(&gpu);
     let four = gpu.allocate(16).unwrap();
     let seconds = driver
-        .time(&mut || (0..3).try_for_each(|_| launch(driver, "add_one_f32", four.pointer(), 4, 0)))
+        .time(&mut || (0..3).try_for_each(|_| launch(driver, &ADD_ONE, four.pointer(), 4, 0)))
         .unwrap();
     assert_eq!(seconds, 3e-3);
 }
@@ -298,14 +309,14 @@ fn launches_and_graphs(gpu: &Gpu) {
     let driver = gpu.driver();
     let (a, b) = (gpu.allocate(16).unwrap(), gpu.allocate(16).unwrap());
     driver.fill(a.pointer(), 0, 16).unwrap();
-    launch(driver, "add_one_f32", a.pointer(), 4, 0).unwrap();
+    launch(driver, &ADD_ONE, a.pointer(), 4, 0).unwrap();
     // More shared memory than a block has by default, then less again.
-    launch(driver, "add_one_f32", a.pointer(), 3, 100 << 10).unwrap();
-    launch(driver, "add_one_f32", a.pointer(), 2, 1 << 10).unwrap();
+    launch(driver, &ADD_ONE, a.pointer(), 3, 100 << 10).unwrap();
+    launch(driver, &ADD_ONE, a.pointer(), 2, 1 << 10).unwrap();
     assert_eq!(values(gpu, a.pointer()), [3.0, 3.0, 2.0, 1.0]);
-    let error = launch(driver, "add_one_f32", a.pointer(), 4, 1 << 20).unwrap_err().to_string();
+    let error = launch(driver, &ADD_ONE, a.pointer(), 4, 1 << 20).unwrap_err().to_string();
     assert!(error.contains("add_one_f32") && error.contains("shared memory"), "{error}");
-    let error = launch(driver, "no_such_f32", a.pointer(), 4, 0).unwrap_err().to_string();
+    let error = launch(driver, &MISSING, a.pointer(), 4, 0).unwrap_err().to_string();
     assert!(error.contains("no kernel no_such_f32"), "{error}");
 
     let (graph, ()) = gpu
@@ -313,7 +324,7 @@ fn launches_and_graphs(gpu: &Gpu) {
             let error = driver.upload(a.pointer(), &[0]).unwrap_err().to_string();
             assert!(error.contains("being recorded"), "{error}");
             driver.synchronize()?;
-            launch(driver, "add_one_f32", a.pointer(), 4, 0)?;
+            launch(driver, &ADD_ONE, a.pointer(), 4, 0)?;
             driver.copy(b.pointer(), a.pointer(), 16)
         })
         .unwrap();
@@ -345,7 +356,7 @@ fn from_several_threads(gpu: &Gpu) {
 fn failing() {
     let gpu = open().unwrap();
     let buffer = gpu.allocate(16).unwrap();
-    launch(gpu.driver(), "fault_f32", buffer.pointer(), 4, 0).unwrap();
+    launch(gpu.driver(), &FAULT, buffer.pointer(), 4, 0).unwrap();
     let error = gpu.synchronize().unwrap_err();
     assert!(matches!(error, Error::Device(_)));
     let text = error.to_string();

@@ -121,7 +121,7 @@ impl Driver for Counting {
         addresses.sort_unstable();
         addresses.dedup();
         let bytes: usize = addresses.iter().map(|&at| seen.bytes_at(at)).sum();
-        STARTED.lock().unwrap().insert(launch.kernel.to_owned());
+        STARTED.lock().unwrap().insert(launch.kernel.name().to_owned());
         seen.count.launches += 1;
         seen.count.bytes += bytes;
         Ok(())

@@ -21,6 +21,7 @@ mod jpeg_decoding;
 mod kernels;
 mod kernels_more;
 mod latent;
+mod launch_checks;
 mod launches;
 mod layout;
 mod mutate;

@@ -1,6 +1,7 @@
 //! What the engine asks of a machine that runs kernels.
 use std::fmt::Debug;
 
+use super::kernel::Kernel;
 use super::libraries::Libraries;
 pub(super) use super::pointer::DevicePointer;
 use crate::error::Result;
@@ -17,8 +18,8 @@ pub struct Argument {
 /// A kernel, its grid and its arguments.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch<'a> {
-    /// The entry point, such as `silu_forward_f16`.
-    pub kernel: &'a str,
+    /// The entry point.
+    pub kernel: &'static Kernel,
     /// Blocks in x, y, z.
     pub grid: [u32; 3],
     /// Threads of a block in x, y, z.

@@ -1,15 +1,15 @@
-//! One GPU: launches, memory, constants and recorded graphs.
+//! One GPU: memory, constants and recorded graphs.
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::driver::{Argument, Description, Driver, Launch, Replay};
+use super::driver::{Description, Driver, Replay};
 use super::libraries::Libraries;
 use super::memory::{Arena, Buffer, Memory, Usage};
 use super::tuning::Tuner;
 use crate::engine::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Threads of a block where nothing else is said.
 const THREADS: usize = 256;
@@ -84,47 +84,6 @@ impl Gpu {
             self.driver().fill(buffer.pointer(), 0xff, bytes)?;
         }
         Ok(buffer)
-    }
-
-    /// Starts `entry` in its version for tensors of `dtype`.
-    pub fn launch(&self, entry: &str, dtype: DType, grid: Grid, args: &[Arg]) -> Result<()> {
-        let suffix = match dtype {
-            DType::F16 => "f16",
-            DType::BF16 => "bf16",
-            DType::F32 => "f32",
-            DType::F64 => {
-                let what = format!("{entry} of F64 tensors on a GPU");
-                return Err(Error::Unsupported { op: "launch", what });
-            }
-        };
-        self.launch_untyped(&format!("{entry}_{suffix}"), grid, args)
-    }
-
-    /// Starts the kernel `entry`.
-    pub fn launch_untyped(&self, entry: &str, grid: Grid, args: &[Arg]) -> Result<()> {
-        let too_large = || Error::Unsupported {
-            op: "launch",
-            what: format!("{entry} of more than 2^31 elements along an axis of the grid"),
-        };
-        let argument = |a: &Arg| a.0.ok_or_else(too_large);
-        let arguments = args.iter().map(argument).collect::<Result<Vec<_>>>()?;
-        let limits = [i32::MAX as usize, 65535, 65535];
-        if grid.blocks.iter().zip(limits).any(|(&n, limit)| n > limit) {
-            return Err(too_large());
-        }
-        if grid.blocks.contains(&0) {
-            return Ok(());
-        }
-        #[allow(clippy::cast_possible_truncation)]
-        // Checked above; blocks have at most 1024 threads.
-        let narrow = |v: usize| v as u32;
-        self.driver().launch(&Launch {
-            kernel: entry,
-            grid: grid.blocks.map(narrow),
-            block: [narrow(grid.threads), 1, 1],
-            shared_bytes: narrow(grid.shared),
-            arguments: &arguments,
-        })
     }
 
     /// f32 numbers that are computed once on the host and stay on the device under `key`, and their shape.
@@ -211,9 +170,9 @@ impl Graph {
 /// Blocks and threads of a launch.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid {
-    blocks: [usize; 3],
-    threads: usize,
-    shared: usize,
+    pub(super) blocks: [usize; 3],
+    pub(super) threads: usize,
+    pub(super) shared: usize,
 }
 
 impl Grid {
@@ -235,51 +194,5 @@ impl Grid {
     /// The same with `bytes` of dynamic shared memory a block.
     pub const fn shared(self, bytes: usize) -> Self {
         Self { shared: bytes, ..self }
-    }
-}
-
-/// A kernel argument; none if a number does not fit a kernel's `int`.
-#[derive(Clone, Copy, Debug)]
-pub struct Arg(pub(in crate::engine) Option<Argument>);
-
-impl Arg {
-    /// A null pointer: an optional tensor that is absent.
-    pub const NULL: Self = Self(Some(Argument { bits: 0, size: 8 }));
-}
-
-impl From<i32> for Arg {
-    fn from(v: i32) -> Self {
-        Self(Some(Argument { bits: u64::from(v.cast_unsigned()), size: 4 }))
-    }
-}
-
-impl From<usize> for Arg {
-    fn from(v: usize) -> Self {
-        i32::try_from(v).map_or(Self(None), Self::from)
-    }
-}
-
-impl From<bool> for Arg {
-    fn from(v: bool) -> Self {
-        Self::from(i32::from(v))
-    }
-}
-
-impl From<f32> for Arg {
-    fn from(v: f32) -> Self {
-        Self(Some(Argument { bits: u64::from(v.to_bits()), size: 4 }))
-    }
-}
-
-#[allow(clippy::cast_possible_truncation)] // Kernels compute in f32.
-impl From<f64> for Arg {
-    fn from(v: f64) -> Self {
-        Self::from(v as f32)
-    }
-}
-
-impl From<u64> for Arg {
-    fn from(v: u64) -> Self {
-        Self(Some(Argument { bits: v, size: 8 }))
     }
 }

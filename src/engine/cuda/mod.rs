@@ -1,4 +1,4 @@
-//! The GPU: kernels launched by name, device memory, graphs.
+//! The GPU: [launchers](kernels) of kernels, device memory, graphs.
 //!
 //! Under everything lies one seam, the [`Driver`]: NVIDIA's, or in tests an emulator that runs the
 //! same `kernels/*.cu` on the processor. Above it nothing knows which.
@@ -6,6 +6,11 @@ mod choose;
 mod driver;
 mod gpu;
 pub mod images;
+mod kernel;
+pub mod kernels;
+mod launch;
+#[cfg(test)]
+mod launchers; // build.rs runs it; here are its tests.
 mod libraries;
 mod memory;
 #[cfg(feature = "cuda")]
@@ -16,7 +21,9 @@ pub mod tuning;
 
 pub use choose::{choose, devices, is_device_name, libraries, open, open_best};
 pub use driver::{Argument, Description, Driver, Launch, Replay};
-pub use gpu::{Arg, Gpu, Graph, Grid};
+pub use gpu::{Gpu, Graph, Grid};
+pub use kernel::Kernel;
+pub(crate) use launch::launch_one_of;
 pub use libraries::{Convolution, Libraries, Pass, Product};
 pub use memory::{Buffer, Usage};
 pub use pointer::DevicePointer;

@@ -48,8 +48,8 @@ pub(in crate::ops) fn expect(op: &'static str, v: &Tensor, shape: &[usize]) -> R
 }
 
 pub(in crate::ops) mod cuda {
-    use crate::engine::cuda::{Arg, Gpu, Grid};
-    use crate::engine::device::DType;
+    use crate::engine::cuda::{Gpu, Grid, kernels};
+    use crate::engine::device::{DType, Real};
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
     use crate::ops::column_blocks;
@@ -58,8 +58,8 @@ pub(in crate::ops) mod cuda {
     pub(in crate::ops) struct Partial {
         pub(in crate::ops) sums: Tensor,
         pub(in crate::ops) grid: Grid,
-        pub(in crate::ops) splits: Arg,
-        pub(in crate::ops) rows_each: Arg,
+        pub(in crate::ops) splits: usize,
+        pub(in crate::ops) rows_each: usize,
     }
 
     impl Partial {
@@ -67,20 +67,20 @@ pub(in crate::ops) mod cuda {
             let ([across, splits], rows_each) = column_blocks(x.dtype(), rows, c);
             let sums = Tensor::empty_on(&x.device(), DType::F32, &[splits, 2, c])?;
             let grid = Grid::new([across, splits, 1], 256);
-            Ok(Self { sums, grid, splits: splits.into(), rows_each: rows_each.into() })
+            Ok(Self { sums, grid, splits, rows_each })
         }
     }
 
     pub(in crate::ops) fn statistics(gpu: &Gpu, x: &Tensor, found: &mut Tensor) -> Result<()> {
-        let (c, dtype) = (found.len() / 2, x.dtype());
+        let c = found.len() / 2;
         let rows = x.len() / c.max(1);
         let mut partial = Partial::of(x, rows, c)?;
-        let [rows, channels] = [rows, c].map(Arg::from);
-        let args = [x.into(), (&mut partial.sums).into(), rows, channels, partial.rows_each];
-        gpu.launch("batch_norm_sums", dtype, partial.grid, &args)?;
-        let sums = Arg::from(&partial.sums);
-        let args = [sums, x.into(), found.into(), rows, partial.splits, channels];
-        gpu.launch("batch_norm_statistics", dtype, Grid::elements(c), &args)
+        let Partial { splits, rows_each, grid, .. } = partial;
+        kernels::batch_norm_sums { x, partial: &mut partial.sums, rows, c, rows_each }
+            .launch(gpu, grid)?;
+        let (partial, statistics) = (&partial.sums, found);
+        kernels::batch_norm_statistics { partial, x, statistics, rows, splits, c }
+            .launch(gpu, Grid::elements(c))
     }
 
     pub(in crate::ops) fn follow(
@@ -91,8 +91,9 @@ pub(in crate::ops) mod cuda {
         unbias: f64,
     ) -> Result<()> {
         let c = found.len() / 2;
-        let args = [found.into(), running.into(), momentum.into(), unbias.into(), c.into()];
-        gpu.launch_untyped("batch_norm_follow", Grid::elements(c), &args)
+        let [momentum, unbias] = [momentum, unbias].map(f32::from_f64);
+        kernels::batch_norm_follow { statistics: found, running, momentum, unbias, c }
+            .launch(gpu, Grid::elements(c))
     }
 
     pub(in crate::ops) fn forward(
@@ -102,10 +103,9 @@ pub(in crate::ops) mod cuda {
         y: &mut Tensor,
     ) -> Result<()> {
         let (n, c, dtype) = (x.len(), gamma.len(), x.dtype());
-        let [count, channels] = [n, c].map(Arg::from);
-        let [x, gamma, beta, found] = [x, gamma, beta, found].map(Arg::from);
-        let args = [x, gamma, beta, found, y.into(), count, channels, eps.into()];
-        gpu.launch("batch_norm_forward", dtype, Grid::packs(n, dtype), &args)
+        let (statistics, eps) = (found, f32::from_f64(eps));
+        kernels::batch_norm_forward { x, gamma, beta, statistics, y, n, c, eps }
+            .launch(gpu, Grid::packs(n, dtype))
     }
 
     pub(in crate::ops) fn backward(
@@ -126,17 +126,25 @@ pub(in crate::ops) mod cuda {
         [x, dy, found]: [&Tensor; 3],
         [dgamma, dbeta]: [&mut Tensor; 2],
     ) -> Result<Tensor> {
-        let (c, dtype) = (dgamma.len(), x.dtype());
+        let c = dgamma.len();
         let rows = x.len() / c.max(1);
         let mut partial = Partial::of(x, rows, c)?;
-        let sums = Tensor::empty_on(&x.device(), DType::F32, &[2, c])?;
-        let [rows, channels] = [rows, c].map(Arg::from);
-        let (each, parts) = (partial.rows_each, Arg::from(&mut partial.sums));
-        let args = [x.into(), dy.into(), found.into(), parts, rows, channels, each, eps.into()];
-        gpu.launch("batch_norm_backward_sums", dtype, partial.grid, &args)?;
-        let to = [Arg::from(&sums), dgamma.into(), dbeta.into()];
-        let args = [&[parts], &to[..], &[partial.splits, channels]].concat();
-        gpu.launch("batch_norm_backward_finish", dtype, Grid::elements(c), &args)?;
+        let mut sums = Tensor::empty_on(&x.device(), DType::F32, &[2, c])?;
+        let Partial { splits, rows_each, grid, .. } = partial;
+        kernels::batch_norm_backward_sums {
+            x,
+            dy,
+            statistics: found,
+            partial: &mut partial.sums,
+            rows,
+            c,
+            rows_each,
+            eps: f32::from_f64(eps),
+        }
+        .launch(gpu, grid)?;
+        let partial = &partial.sums;
+        kernels::batch_norm_backward_finish { partial, sums: &mut sums, dgamma, dbeta, splits, c }
+            .launch(gpu, Grid::elements(c))?;
         Ok(sums)
     }
 
@@ -145,13 +153,13 @@ pub(in crate::ops) mod cuda {
         gpu: &Gpu,
         eps: f64,
         share: f64,
-        inputs: [&Tensor; 5],
+        [x, dy, gamma, statistics, sums]: [&Tensor; 5],
         dx: &mut Tensor,
     ) -> Result<()> {
-        let (n, c, dtype) = (dx.len(), inputs[2].len(), dx.dtype());
-        let numbers = [n.into(), c.into(), eps.into(), share.into()];
-        let args = [&inputs.map(Arg::from)[..], &[dx.into()], &numbers].concat();
-        gpu.launch("batch_norm_backward", dtype, Grid::packs(n, dtype), &args)
+        let (n, c, grid) = (dx.len(), gamma.len(), Grid::packs(dx.len(), dx.dtype()));
+        let [eps, share] = [eps, share].map(f32::from_f64);
+        kernels::batch_norm_backward { x, dy, gamma, statistics, sums, dx, n, c, eps, share }
+            .launch(gpu, grid)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Launches of `kernels/conv2d.cu`: which blocks compute a product, and how its depth is split.
 //! Transposed convolutions and linear layers come here too.
 use super::{Activation, Dims, engines};
-use crate::engine::cuda::{Arg, Gpu, Grid, Pass};
+use crate::engine::cuda::{Gpu, Grid, Pass, kernels, launch_one_of};
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -18,16 +18,45 @@ pub(in crate::ops) struct Epilogue<'a> {
     pub(in crate::ops) activation: Activation,
 }
 
-/// A kernel that computes products in blocks of `rows` x `columns`.
-struct Blocks {
-    entry: &'static str,
-    rows: usize,
-    columns: usize,
-    threads: usize,
+/// How a kernel computes products: in blocks of this many rows and columns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blocks {
+    /// 128 x 128
+    Large,
+    /// 128 x 64
+    Tall,
+    /// 128 x 32
+    Narrow,
+    /// 64 x 64
+    Small,
+    /// 64 x 64, for channels that do not fill packs.
+    Ragged,
 }
 
-const fn blocks(entry: &'static str, rows: usize, columns: usize, threads: usize) -> Blocks {
-    Blocks { entry, rows, columns, threads }
+impl Blocks {
+    const fn rows(self) -> usize {
+        match self {
+            Self::Large | Self::Tall | Self::Narrow => 128,
+            Self::Small | Self::Ragged => 64,
+        }
+    }
+
+    const fn columns(self) -> usize {
+        match self {
+            Self::Large => 128,
+            Self::Narrow => 32,
+            Self::Tall | Self::Small | Self::Ragged => 64,
+        }
+    }
+
+    const fn threads(self) -> usize {
+        if matches!(self, Self::Large) { 256 } else { 128 }
+    }
+
+    /// Blocks that cover a product.
+    const fn cover(self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.rows()) * columns.div_ceil(self.columns())
+    }
 }
 
 /// Elements in 16 bytes.
@@ -40,26 +69,26 @@ fn gather_blocks(gpu: &Gpu, dtype: DType, inputs: usize, rows: usize, outputs: u
     let enough = |columns| rows.div_ceil(128) * outputs.div_ceil(columns) >= gpu.multiprocessors();
     let unwasted = outputs.next_multiple_of(128) == outputs.next_multiple_of(64);
     if !inputs.is_multiple_of(pack(dtype)) {
-        blocks("conv2d_ragged", 64, 64, 128)
+        Blocks::Ragged
     } else if dtype == DType::F32 {
-        blocks("conv2d_64x64", 64, 64, 128)
+        Blocks::Small
     } else if unwasted && enough(128) {
-        blocks("conv2d_128x128", 128, 128, 256)
+        Blocks::Large
     } else if outputs > 32 && enough(64) {
-        blocks("conv2d_128x64", 128, 64, 128)
+        Blocks::Tall
     } else {
-        blocks("conv2d_128x32", 128, 32, 128)
+        Blocks::Narrow
     }
 }
 
 /// The blocks of a gradient of weights, `outputs` x `columns`.
 fn weight_blocks(dtype: DType, d: &Dims) -> Blocks {
     if !d.ci.is_multiple_of(pack(dtype)) || !d.co.is_multiple_of(pack(dtype)) {
-        blocks("conv2d_weight_ragged", 64, 64, 128)
+        Blocks::Ragged
     } else if dtype != DType::F32 && d.co > 64 && d.kernel * d.kernel * d.ci > 64 {
-        blocks("conv2d_weight_128x128", 128, 128, 256)
+        Blocks::Large
     } else {
-        blocks("conv2d_weight_64x64", 64, 64, 128)
+        Blocks::Small
     }
 }
 
@@ -82,10 +111,10 @@ pub(in crate::ops) fn forward(
     y: &mut Tensor,
 ) -> Result<()> {
     let source = [d.height, d.width, d.ci];
-    let (size, y) = ([d.out_height(), d.out_width(), d.co], &*y);
-    let native = || gather(gpu, d, false, x, source, w, epilogue, y, size);
-    let finish = || finish(gpu, epilogue, y, size);
-    engines::run(gpu, &d.problem(Pass::Forward, x.dtype()), [x, w, y], &native, &finish)
+    let size = [d.out_height(), d.out_width(), d.co];
+    let native = |y: &mut Tensor| gather(gpu, d, false, x, source, w, epilogue, y, size);
+    let finish = |y: &mut Tensor| finish(gpu, epilogue, y, size);
+    engines::run(gpu, &d.problem(Pass::Forward, x.dtype()), [x, w], y, &native, &finish)
 }
 
 /// `dx`, the gradient of the input of the convolution given that of its output; with an epilogue it
@@ -98,11 +127,11 @@ pub(in crate::ops) fn input_gradient(
     epilogue: Epilogue,
     dx: &mut Tensor,
 ) -> Result<()> {
-    let (size, dx) = ([d.height, d.width, d.ci], &*dx);
-    let native = || native_input_gradient(gpu, d, w, dy, epilogue, dx);
-    let finish = || finish(gpu, epilogue, dx, size);
+    let size = [d.height, d.width, d.ci];
+    let native = |dx: &mut Tensor| native_input_gradient(gpu, d, w, dy, epilogue, dx);
+    let finish = |dx: &mut Tensor| finish(gpu, epilogue, dx, size);
     let problem = d.problem(Pass::InputGradient, dy.dtype());
-    engines::run(gpu, &problem, [dx, w, dy], &native, &finish)
+    engines::run(gpu, &problem, [w, dy], dx, &native, &finish)
 }
 
 fn native_input_gradient(
@@ -111,30 +140,39 @@ fn native_input_gradient(
     w: &Tensor,
     dy: &Tensor,
     epilogue: Epilogue,
-    dx: &Tensor,
+    dx: &mut Tensor,
 ) -> Result<()> {
     let taps = d.kernel * d.kernel;
     let mut transposed = Tensor::empty_as(w, &[d.ci, d.kernel, d.kernel, d.co])?;
     let grid = Grid::new([d.ci.div_ceil(32), d.co.div_ceil(32), taps], 256);
-    let args = [w.into(), (&mut transposed).into(), d.co.into(), taps.into(), d.ci.into()];
-    gpu.launch("conv2d_transpose_weights", w.dtype(), grid, &args)?;
+    let (to, outputs, inputs) = (&mut transposed, d.co, d.ci);
+    kernels::conv2d_transpose_weights { w, transposed: to, outputs, taps, inputs }
+        .launch(gpu, grid)?;
     let source = [d.out_height(), d.out_width(), d.co];
     gather(gpu, d, true, dy, source, &transposed, epilogue, dx, [d.height, d.width, d.ci])
 }
 
 /// The epilogue of what a library wrote to `y`, whose images have this height, width and channels.
-fn finish(gpu: &Gpu, epilogue: Epilogue, y: &Tensor, size: [usize; 3]) -> Result<()> {
-    let pointers = [epilogue.bias, epilogue.shift, epilogue.residual];
-    if pointers.iter().all(Option::is_none) && epilogue.activation == Activation::None {
+fn finish(gpu: &Gpu, epilogue: Epilogue, y: &mut Tensor, size: [usize; 3]) -> Result<()> {
+    let Epilogue { bias, shift, residual, activation } = epilogue;
+    let none = [bias, shift, residual].iter().all(Option::is_none);
+    if none && activation == Activation::None {
         return Ok(());
     }
     let [height, width, channels] = size;
-    let [bias, shift, residual] = pointers.map(Arg::optional);
-    let sizes = [y.len() / channels, height * width, channels].map(Arg::from);
-    let mut args = vec![y.into(), bias, shift, residual];
-    args.extend(sizes.into_iter().chain([Arg::from(epilogue.activation as i32)]));
     let together = if channels.is_multiple_of(pack(y.dtype())) { pack(y.dtype()) } else { 1 };
-    gpu.launch("conv2d_epilogue", y.dtype(), Grid::elements(y.len() / together), &args)
+    let grid = Grid::elements(y.len() / together);
+    kernels::conv2d_epilogue {
+        pixels: y.len() / channels,
+        y,
+        bias,
+        shift,
+        residual,
+        image_pixels: height * width,
+        channels,
+        activation: activation as usize,
+    }
+    .launch(gpu, grid)
 }
 
 /// Every output gathers from the pixels of `x` that its taps meet.
@@ -146,23 +184,40 @@ fn gather(
     [height, width, inputs]: [usize; 3],
     w: &Tensor,
     epilogue: Epilogue,
-    y: &Tensor,
+    y: &mut Tensor,
     [out_height, out_width, outputs]: [usize; 3],
 ) -> Result<()> {
     check_dtype(gpu, "conv2d", x.dtype())?;
     let stride = if transposed { d.stride } else { 1 };
     let rows = d.batch * out_height.div_ceil(stride) * out_width.div_ceil(stride);
     let blocks = gather_blocks(gpu, x.dtype(), inputs, rows, outputs);
-    let tiles = rows.div_ceil(blocks.rows) * outputs.div_ceil(blocks.columns);
-    let pointers = [epilogue.bias, epilogue.shift, epilogue.residual].map(Arg::optional);
-    let [bias, shift, residual] = pointers;
-    let sizes = [d.batch, height, width, inputs, out_height, out_width, outputs];
-    let window = [d.kernel, d.stride, d.pad];
-    let mut args = vec![x.into(), w.into(), bias, shift, residual, y.into()];
-    args.extend(sizes.into_iter().chain(window).map(Arg::from));
-    args.extend([Arg::from(transposed), Arg::from(epilogue.activation as i32)]);
-    let grid = Grid::new([tiles, stride * stride, 1], blocks.threads);
-    gpu.launch(blocks.entry, x.dtype(), grid, &args)
+    let grid = Grid::new([blocks.cover(rows, outputs), stride * stride, 1], blocks.threads());
+    launch_one_of!(gpu, grid, match blocks {
+        Blocks::Large => conv2d_128x128,
+        Blocks::Tall => conv2d_128x64,
+        Blocks::Narrow => conv2d_128x32,
+        Blocks::Small => conv2d_64x64,
+        Blocks::Ragged => conv2d_ragged,
+    } {
+        x,
+        w,
+        bias: epilogue.bias,
+        shift: epilogue.shift,
+        residual: epilogue.residual,
+        y,
+        images: d.batch,
+        height,
+        width,
+        inputs,
+        out_height,
+        out_width,
+        outputs,
+        kernel: d.kernel,
+        stride: d.stride,
+        pad: d.pad,
+        transposed: transposed.into(),
+        activation: epilogue.activation as usize,
+    })
 }
 
 /// Blocks that a sum is split into where there is enough to add: a few for each multiprocessor of a
@@ -177,26 +232,48 @@ pub(in crate::ops) fn weight_gradient(
     dz: &Tensor,
     dw: &mut Tensor,
 ) -> Result<()> {
-    let (dw, problem) = (&*dw, d.problem(Pass::WeightGradient, x.dtype()));
-    let native = || native_weight_gradient(gpu, d, x, dz, dw);
-    engines::run(gpu, &problem, [x, dw, dz], &native, &|| Ok(()))
+    let problem = d.problem(Pass::WeightGradient, x.dtype());
+    let native = |dw: &mut Tensor| native_weight_gradient(gpu, d, x, dz, dw);
+    engines::run(gpu, &problem, [x, dz], dw, &native, &|_| Ok(()))
 }
 
-fn native_weight_gradient(gpu: &Gpu, d: &Dims, x: &Tensor, dz: &Tensor, dw: &Tensor) -> Result<()> {
+fn native_weight_gradient(
+    gpu: &Gpu,
+    d: &Dims,
+    x: &Tensor,
+    dz: &Tensor,
+    dw: &mut Tensor,
+) -> Result<()> {
     check_dtype(gpu, "conv2d", x.dtype())?;
     let blocks = weight_blocks(x.dtype(), d);
     let (pixels, columns) = (d.batch * d.out_height() * d.out_width(), d.kernel * d.kernel * d.ci);
-    let tiles = d.co.div_ceil(blocks.rows) * columns.div_ceil(blocks.columns);
+    let tiles = blocks.cover(d.co, columns);
     // A block should have some steps to hide the start of its pipeline behind.
     let step = 4 * pack(x.dtype());
     let depth = pixels.div_ceil((SPLITS / tiles).max(1)).max(8 * step).next_multiple_of(step);
     let splits = pixels.div_ceil(depth);
     let mut partial = Tensor::empty_on(&x.device(), DType::F32, &[splits, d.co, columns])?;
-    let sizes = [d.batch, d.height, d.width, d.ci, d.out_height(), d.out_width(), d.co];
-    let mut args = vec![dz.into(), x.into(), (&mut partial).into()];
-    args.extend(sizes.into_iter().chain([d.kernel, d.stride, d.pad, depth]).map(Arg::from));
-    let grid = Grid::new([tiles, 1, splits], blocks.threads);
-    gpu.launch(blocks.entry, x.dtype(), grid, &args)?;
+    let grid = Grid::new([tiles, 1, splits], blocks.threads());
+    launch_one_of!(gpu, grid, match blocks {
+        Blocks::Ragged => conv2d_weight_ragged,
+        Blocks::Large => conv2d_weight_128x128,
+        _ => conv2d_weight_64x64,
+    } {
+        dz,
+        x,
+        partial: &mut partial,
+        images: d.batch,
+        height: d.height,
+        width: d.width,
+        inputs: d.ci,
+        out_height: d.out_height(),
+        out_width: d.out_width(),
+        outputs: d.co,
+        kernel: d.kernel,
+        stride: d.stride,
+        pad: d.pad,
+        depth,
+    })?;
     add_partials(gpu, &partial, dw)
 }
 
@@ -207,22 +284,21 @@ pub(in crate::ops) fn sum_rows(gpu: &Gpu, x: &Tensor, sums: &mut Tensor) -> Resu
     let depth = rows.div_ceil(SPLITS).max(64);
     let splits = rows.div_ceil(depth);
     let mut partial = Tensor::empty_on(&x.device(), DType::F32, &[splits, columns])?;
-    let args = [x.into(), (&mut partial).into(), rows.into(), columns.into(), depth.into()];
     let grid = Grid::new([columns.div_ceil(32), splits, 1], 256);
-    gpu.launch("conv2d_column_sums", x.dtype(), grid, &args)?;
+    kernels::conv2d_column_sums { x, partial: &mut partial, rows, columns, depth }
+        .launch(gpu, grid)?;
     add_partials(gpu, &partial, sums)
 }
 
 /// `y` = the sum of `partial` along its first axis.
-fn add_partials(gpu: &Gpu, partial: &Tensor, y: &Tensor) -> Result<()> {
+fn add_partials(gpu: &Gpu, partial: &Tensor, y: &mut Tensor) -> Result<()> {
     let n = y.len();
-    let args = [partial.into(), y.into(), partial.shape()[0].into(), n.into()];
-    gpu.launch("conv2d_add_partials", y.dtype(), Grid::elements(n), &args)
+    kernels::conv2d_add_partials { partial, y, splits: partial.shape()[0], n }
+        .launch(gpu, Grid::elements(n))
 }
 
 /// `dz` = `dy` where `y` is positive, else 0.
 pub(super) fn relu_mask(gpu: &Gpu, y: &Tensor, dy: &Tensor, dz: &mut Tensor) -> Result<()> {
-    let args = [y.into(), dy.into(), (&mut *dz).into(), y.len().into()];
     let grid = Grid::elements(y.len().div_ceil(pack(y.dtype())));
-    gpu.launch("conv2d_relu_mask", y.dtype(), grid, &args)
+    kernels::conv2d_relu_mask { y, dy, dz, n: y.len() }.launch(gpu, grid)
 }

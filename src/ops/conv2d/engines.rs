@@ -3,6 +3,7 @@
 //! `SRK_CONV=native|cudnn|cublas` decides; otherwise the first time that a size is met all that can
 //! do it are run on the tensors at hand, compared and timed ([`Tuner`](crate::engine::cuda::tuning)).
 //! A library does the bare convolution; the epilogue follows as a kernel of ours.
+use std::cell::RefCell;
 use std::fmt::Write;
 use std::sync::LazyLock;
 
@@ -36,46 +37,70 @@ fn wanted() -> Result<Wanted> {
     }
 }
 
-/// Does `problem` on x, w, y, of which the one that the pass computes is written: by `native`, or by
+/// What writes the output that it is given.
+type Work<'a> = &'a dyn Fn(&mut Tensor) -> Result<()>;
+
+/// The output, which those that are tried write and look at in turn.
+type Output<'a> = RefCell<&'a mut Tensor>;
+
+/// Does `problem`, which computes one of x, w and y, the `output`, from the other two, the `inputs`: by `native`, or by
 /// a library and then `finish`.
 pub(super) fn run(
     gpu: &Gpu,
     problem: &Convolution,
-    [x, w, y]: [&Tensor; 3],
-    native: &dyn Fn() -> Result<()>,
-    finish: &dyn Fn() -> Result<()>,
+    inputs: [&Tensor; 2],
+    output: &mut Tensor,
+    native: Work,
+    finish: Work,
 ) -> Result<()> {
     let wanted = wanted()?;
     if wanted == Wanted::Native {
-        return native();
+        return native(output);
     }
     let Some(libraries) = gpu.driver().libraries() else {
         return match wanted {
-            Wanted::Fastest => native(),
+            Wanted::Fastest => native(output),
             _ => Err(missing(wanted, "this device has no libraries")),
         };
     };
     if let Some(error) = not_there(wanted, libraries) {
         return Err(error);
     }
-    let output = [y, x, w][problem.pass as usize];
-    let tensors = [x, w, y].map(|t| t.device_pointer().unwrap_or(DevicePointer(0)));
+    let tensors = pointers(gpu, problem, inputs, output)?;
+    let output = RefCell::new(output);
+    let finish = Finish { write: finish, output: &output };
     let candidates = candidates(libraries, wanted, problem, tensors, finish);
     match (wanted, candidates.first()) {
-        (_, None) => native(),
-        (Wanted::Fastest, _) => choose(gpu, problem, output, native, &candidates),
+        (_, None) => native(&mut output.borrow_mut()),
+        (Wanted::Fastest, _) => choose(gpu, problem, &output, native, &candidates),
         (_, Some(first)) => first.run(),
     }
 }
 
-fn choose(
+/// Where x, w and y are.
+fn pointers(
     gpu: &Gpu,
     problem: &Convolution,
+    [a, b]: [&Tensor; 2],
     output: &Tensor,
-    native: &dyn Fn() -> Result<()>,
-    candidates: &[ByLibrary<'_>],
+) -> Result<[DevicePointer; 3]> {
+    let [x, w, y] = match problem.pass {
+        Pass::Forward => [a, b, output],
+        Pass::InputGradient => [output, a, b],
+        Pass::WeightGradient => [a, output, b],
+    };
+    let at = |name, tensor| gpu.pointer("conv2d", name, tensor, problem.dtype);
+    Ok([at("x", x)?, at("w", w)?, at("y", y)?])
+}
+
+fn choose<'a>(
+    gpu: &'a Gpu,
+    problem: &Convolution,
+    output: &'a Output<'a>,
+    native: Work<'a>,
+    candidates: &[ByLibrary<'a>],
 ) -> Result<()> {
-    let native = Native(native);
+    let native = Native(Finish { write: native, output });
     let others = candidates.iter().map(|c| c as &dyn Engine);
     let engines: Vec<&dyn Engine> = std::iter::once(&native as &dyn Engine).chain(others).collect();
     let bench = OnGpu { gpu, output };
@@ -129,7 +154,7 @@ fn candidates<'a>(
     wanted: Wanted,
     problem: &'a Convolution,
     tensors: [DevicePointer; 3],
-    finish: &'a dyn Fn() -> Result<()>,
+    finish: Finish<'a>,
 ) -> Vec<ByLibrary<'a>> {
     let one = |way| ByLibrary { libraries, problem, way, tensors, finish };
     let mut all = vec![];
@@ -143,7 +168,20 @@ fn candidates<'a>(
     all
 }
 
-struct Native<'a>(&'a dyn Fn() -> Result<()>);
+/// What remains to be done to the output, or all.
+#[derive(Clone, Copy)]
+struct Finish<'a> {
+    write: Work<'a>,
+    output: &'a Output<'a>,
+}
+
+impl Finish<'_> {
+    fn run(&self) -> Result<()> {
+        (self.write)(&mut self.output.borrow_mut())
+    }
+}
+
+struct Native<'a>(Finish<'a>);
 
 impl Engine for Native<'_> {
     fn name(&self) -> String {
@@ -151,7 +189,7 @@ impl Engine for Native<'_> {
     }
 
     fn run(&self) -> Result<()> {
-        (self.0)()
+        self.0.run()
     }
 }
 
@@ -167,7 +205,7 @@ struct ByLibrary<'a> {
     way: Way,
     /// x, w, y
     tensors: [DevicePointer; 3],
-    finish: &'a dyn Fn() -> Result<()>,
+    finish: Finish<'a>,
 }
 
 impl Engine for ByLibrary<'_> {
@@ -192,24 +230,25 @@ impl Engine for ByLibrary<'_> {
             (Way::Cublas, None) => unreachable!("cuBLASLt is a candidate for products only"),
             (Way::Cudnn(plan), _) => self.libraries.convolve(self.problem, plan, self.tensors)?,
         }
-        (self.finish)()
+        self.finish.run()
     }
 }
 
 /// Measures on the device, and looks at the tensor that engines write.
 struct OnGpu<'a> {
     gpu: &'a Gpu,
-    output: &'a Tensor,
+    output: &'a Output<'a>,
 }
 
 impl Bench for OnGpu<'_> {
     fn poison(&self) -> Result<()> {
-        let Some(at) = self.output.device_pointer() else { return Ok(()) };
-        self.gpu.driver().fill(at, 0xff, self.output.bytes())
+        let output = self.output.borrow();
+        let Some(at) = output.device_pointer() else { return Ok(()) };
+        self.gpu.driver().fill(at, 0xff, output.bytes())
     }
 
     fn result(&self) -> Result<Vec<f32>> {
-        self.output.to_f32_vec()
+        self.output.borrow().to_f32_vec()
     }
 
     fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {

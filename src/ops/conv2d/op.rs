@@ -1,5 +1,5 @@
 //! The op, its sizes, and its entry on the tape.
-use crate::engine::cuda::{Convolution, Pass};
+use crate::engine::cuda::{Convolution, Pass, kernels};
 use crate::engine::device::DType;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -61,16 +61,16 @@ impl Conv2d {
     }
 }
 
-/// What is applied to the sum of a convolution; the numbers are those of `kernels/conv2d.cu`.
+/// What is applied to the sum of a convolution; the numbers are the kernels'.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
     #[default]
-    None = 0,
+    None = kernels::Activation::NONE as isize,
     /// `max(x, 0)`.
-    Relu = 1,
+    Relu = kernels::Activation::RELU as isize,
     /// `x sigmoid(x)`.
-    Silu = 2,
+    Silu = kernels::Activation::SILU as isize,
 }
 
 /// The sizes that every implementation needs.

@@ -1,8 +1,9 @@
 //! A convolution and leaky or parametric ReLU behind it, written once: for inference.
-use super::cuda::{self as kernels, Epilogue};
+use super::cuda::{self, Epilogue};
 use super::finish::After;
 use super::{Conv2d, cpu};
-use crate::engine::cuda::{Arg, Gpu, Grid};
+use crate::engine::cuda::{Gpu, Grid, kernels};
+use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -64,7 +65,7 @@ impl Op for SlopedConv2d {
         let mut y = Tensor::empty_as(x, &[d.batch, d.out_height(), d.out_width(), d.co])?;
         on_device!(x,
             cpu::<T> => {
-                let one = self.slope.map(<T as crate::engine::device::Real>::from_f64);
+                let one = self.slope.map(T::from_f64);
                 let slopes = match (slopes, &one) {
                     (Some(slopes), _) => slopes.cpu::<T>()?,
                     (None, one) => one.as_slice(),
@@ -75,8 +76,8 @@ impl Op for SlopedConv2d {
             },
             cuda(gpu) => {
                 let epilogue = Epilogue { bias: bias.copied(), ..Epilogue::default() };
-                kernels::forward(&gpu, &d, x, w, epilogue, &mut y)?;
-                sloped(&gpu, &y, slopes.copied(), self.slope)?;
+                cuda::forward(&gpu, &d, x, w, epilogue, &mut y)?;
+                sloped(&gpu, &mut y, slopes.copied(), self.slope)?;
             }
         );
         Ok((y, Saved::new()))
@@ -84,17 +85,17 @@ impl Op for SlopedConv2d {
 }
 
 /// `y`, multiplied by its slope where it is not positive, in place.
-fn sloped(gpu: &Gpu, y: &Tensor, slopes: Option<&Tensor>, slope: Option<f64>) -> Result<()> {
-    let (n, dtype) = (y.len(), y.dtype());
-    let grid = Grid::packs(n, dtype);
+fn sloped(gpu: &Gpu, y: &mut Tensor, slopes: Option<&Tensor>, slope: Option<f64>) -> Result<()> {
+    let (n, grid) = (y.len(), Grid::packs(y.len(), y.dtype()));
+    // A thread reads what it writes, before it does.
+    let x = &y.alias_on(gpu)?;
     match (slopes, slope) {
-        (Some(s), _) => {
-            let args = [y.into(), s.into(), y.into(), n.into(), s.len().into()];
-            gpu.launch("prelu_forward", dtype, grid, &args)
+        (Some(slope), _) => {
+            kernels::prelu_forward { x, slope, y, n, c: slope.len() }.launch(gpu, grid)
         }
         (None, slope) => {
-            let args = [y.into(), y.into(), Arg::from(slope.unwrap_or(1.0)), n.into()];
-            gpu.launch("leaky_relu_forward", dtype, grid, &args)
+            let slope = f32::from_f64(slope.unwrap_or(1.0));
+            kernels::leaky_relu_forward { x, y, slope, n }.launch(gpu, grid)
         }
     }
 }

@@ -1,7 +1,7 @@
 //! On a GPU: how kernels/group_norm.cu is launched.
 use super::GroupNorm;
-use crate::engine::cuda::{Arg, Gpu, Grid};
-use crate::engine::device::{DType, Device};
+use crate::engine::cuda::{Gpu, Grid, kernels, launch_one_of};
+use crate::engine::device::{DType, Device, Real};
 use crate::engine::tape::Call;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
@@ -33,9 +33,9 @@ impl Plan {
         self.dims[1] * self.dims[2]
     }
 
-    fn entry(&self, name: &str) -> String {
-        let suffix = if self.pack == 1 { "_ragged" } else { "" };
-        format!("group_norm_{name}{suffix}")
+    /// Whether channels do not fill packs: then kernels of their own take them one by one.
+    const fn ragged(&self) -> bool {
+        self.pack == 1
     }
 
     /// Threads side by side, each for one pack of channels.
@@ -93,9 +93,21 @@ impl Plan {
     }
 }
 
-/// gamma, beta, and scale and shift or null.
-fn parameters(inputs: &[&Tensor]) -> [Arg; 4] {
-    [1, 2, 3, 4].map(|i| Arg::optional(inputs.get(i).copied()))
+/// What follows the normalisation, by its names in kernels.
+#[derive(Clone, Copy)]
+struct Affine<'a> {
+    gamma: &'a Tensor,
+    beta: &'a Tensor,
+    scale: Option<&'a Tensor>,
+    shift: Option<&'a Tensor>,
+}
+
+impl<'a> Affine<'a> {
+    /// Of the op's inputs, which are x, gamma, beta, and scale and shift if there are any.
+    fn of(inputs: &[&'a Tensor]) -> Self {
+        let [gamma, beta] = [inputs[1], inputs[2]];
+        Self { gamma, beta, scale: inputs.get(3).copied(), shift: inputs.get(4).copied() }
+    }
 }
 
 /// Writes `y` and returns the statistics.
@@ -106,41 +118,48 @@ pub(super) fn forward(
     inputs: &[&Tensor],
     y: &mut Tensor,
 ) -> Result<Tensor> {
-    let (x, dtype) = (inputs[0], y.dtype());
-    let plan = Plan::new(op, dims, dtype);
-    let [gamma, beta, scale, shift] = parameters(inputs);
-    let [pixels, c, groups] = [plan.pixels(), dims[3], op.groups].map(Arg::from);
-    let (eps, silu) = (Arg::from(op.eps), Arg::from(op.silu));
-    let stats = plan.f32(gpu, &[dims[0], op.groups, 3])?;
+    let x = inputs[0];
+    let plan = Plan::new(op, dims, y.dtype());
+    let ragged = plan.ragged();
+    let Affine { gamma, beta, scale, shift } = Affine::of(inputs);
+    let (pixels, channels, groups) = (plan.pixels(), dims[3], op.groups);
+    let (eps, silu) = (f32::from_f64(op.eps), op.silu.into());
+    let mut stats = plan.f32(gpu, &[dims[0], groups, 3])?;
     if let Some((width, grid)) = plan.slab(1) {
-        let [y, stats_out, width] = [y.into(), (&stats).into(), width.into()];
-        let args = [
-            x.into(),
-            gamma,
-            beta,
-            scale,
-            shift,
-            y,
-            stats_out,
-            pixels,
-            c,
-            groups,
-            width,
-            eps,
-            silu,
-        ];
-        gpu.launch(&plan.entry("slab"), dtype, grid, &args)?;
+        let to = &mut stats;
+        launch_one_of!(gpu, grid, match ragged {
+            false => group_norm_slab,
+            true => group_norm_slab_ragged,
+        } { x, gamma, beta, scale, shift, y, stats: to, pixels, channels, groups, width, eps, silu })?;
         return Ok(stats);
     }
-    let [columns, chunk] = [plan.columns(), plan.chunk()].map(Arg::from);
-    let partial = plan.f32(gpu, &[dims[0], plan.chunks(), 2, dims[3]])?;
-    let args = [x.into(), (&partial).into(), pixels, c, columns, chunk];
-    gpu.launch(&plan.entry("moments"), dtype, plan.grid().shared(plan.scratch()), &args)?;
-    let args = [x.into(), (&partial).into(), (&stats).into(), pixels, c, groups, chunk, eps];
-    gpu.launch("group_norm_statistics", dtype, plan.joining(), &args)?;
-    let from = [x.into(), (&stats).into(), gamma, beta, scale, shift, y.into()];
-    let args = [&from[..], &[pixels, c, groups, columns, chunk, silu]].concat();
-    gpu.launch(&plan.entry("apply"), dtype, plan.grid(), &args)?;
+    let (columns, chunk) = (plan.columns(), plan.chunk());
+    let mut partial = plan.f32(gpu, &[dims[0], plan.chunks(), 2, channels])?;
+    launch_one_of!(gpu, plan.grid().shared(plan.scratch()), match ragged {
+        false => group_norm_moments,
+        true => group_norm_moments_ragged,
+    } { x, partial: &mut partial, pixels, channels, columns, chunk })?;
+    let (partial, to) = (&partial, &mut stats);
+    kernels::group_norm_statistics { x, partial, stats: to, pixels, channels, groups, chunk, eps }
+        .launch(gpu, plan.joining())?;
+    launch_one_of!(gpu, plan.grid(), match ragged {
+        false => group_norm_apply,
+        true => group_norm_apply_ragged,
+    } {
+        x,
+        stats: &stats,
+        gamma,
+        beta,
+        scale,
+        shift,
+        y,
+        pixels,
+        channels,
+        groups,
+        columns,
+        chunk,
+        silu,
+    })?;
     Ok(stats)
 }
 
@@ -148,32 +167,56 @@ pub(super) fn forward(
 pub(super) fn gradients(
     gpu: &Gpu,
     op: &GroupNorm,
-    dims @ [n, _, _, channels]: [usize; 4],
+    dims @ [images, _, _, channels]: [usize; 4],
     call: &Call,
     dy: &Tensor,
 ) -> Result<Vec<Option<Tensor>>> {
-    let (x, dtype) = (call.inputs[0], dy.dtype());
-    let plan = Plan::new(op, dims, dtype);
-    let dx = call.wants[0].then(|| Tensor::empty_as(x, x.shape())).transpose()?;
-    let sums = plan.f32(gpu, &[n, 2, channels])?;
+    let x = call.inputs[0];
+    let plan = Plan::new(op, dims, dy.dtype());
+    let mut dx = call.wants[0].then(|| Tensor::empty_as(x, x.shape())).transpose()?;
+    let mut sums = plan.f32(gpu, &[images, 2, channels])?;
+    let ragged = plan.ragged();
+    let Affine { gamma, beta, scale, shift } = Affine::of(call.inputs);
     match plan.slab(2) {
-        Some((width, grid)) => {
-            let [gamma, beta, scale, shift] = parameters(call.inputs);
-            let stats = Arg::from(&call.saved[0]);
-            let from = [x.into(), dy.into(), stats, gamma, beta, scale, shift];
-            let to = [(&sums).into(), Arg::optional(dx.as_ref())];
-            let sizes = [plan.pixels(), channels, op.groups, width].map(Arg::from);
-            let args = [&from[..], &to, &sizes, &[op.silu.into()]].concat();
-            gpu.launch(&plan.entry("gradient_slab"), dtype, grid, &args)?;
-        }
-        None => large_gradient(gpu, op, &plan, call, dy, &sums, dx.as_ref())?,
+        Some((width, grid)) => launch_one_of!(gpu, grid, match ragged {
+            false => group_norm_gradient_slab,
+            true => group_norm_gradient_slab_ragged,
+        } {
+            x,
+            dy,
+            stats: &call.saved[0],
+            gamma,
+            beta,
+            scale,
+            shift,
+            sums: &mut sums,
+            dx: dx.as_mut(),
+            pixels: plan.pixels(),
+            channels,
+            groups: op.groups,
+            width,
+            silu: op.silu.into(),
+        })?,
+        None => large_gradient(gpu, op, &plan, call, dy, &mut sums, dx.as_mut())?,
     }
     let empty = |of: &&Tensor| Tensor::empty_as(of, of.shape());
-    let gradients = call.inputs[1..].iter().map(empty).collect::<Result<Vec<_>>>()?;
-    let [gamma, beta, scale, _] = parameters(call.inputs);
-    let to = [0, 1, 2, 3].map(|i| Arg::optional(gradients.get(i)));
-    let args = [&[(&sums).into(), gamma, beta, scale], &to[..], &[n.into(), channels.into()]];
-    gpu.launch("group_norm_parameters", dtype, Grid::elements(channels), &args.concat())?;
+    let mut gradients = call.inputs[1..].iter().map(empty).collect::<Result<Vec<_>>>()?;
+    let (of_gamma, rest) = gradients.split_at_mut(1);
+    let (of_beta, rest) = rest.split_at_mut(1);
+    let mut rest = rest.iter_mut();
+    kernels::group_norm_parameters {
+        sums: &sums,
+        gamma,
+        beta,
+        scale,
+        dgamma: &mut of_gamma[0],
+        dbeta: &mut of_beta[0],
+        dscale: rest.next(),
+        dshift: rest.next(),
+        images,
+        channels,
+    }
+    .launch(gpu, Grid::elements(channels))?;
     Ok(std::iter::once(dx).chain(gradients.into_iter().map(Some)).collect())
 }
 
@@ -184,24 +227,67 @@ fn large_gradient(
     plan: &Plan,
     call: &Call,
     dy: &Tensor,
-    sums: &Tensor,
-    dx: Option<&Tensor>,
+    sums: &mut Tensor,
+    dx: Option<&mut Tensor>,
 ) -> Result<()> {
-    let ([n, _, _, channels], dtype) = (plan.dims, dy.dtype());
-    let [x, dy, stats] = [call.inputs[0], dy, &call.saved[0]].map(Arg::from);
-    let [gamma, beta, scale, shift] = parameters(call.inputs);
-    let [pixels, c, groups] = [plan.pixels(), channels, op.groups].map(Arg::from);
-    let [columns, chunk, silu] = [plan.columns().into(), plan.chunk().into(), op.silu.into()];
-    let partial = plan.f32(gpu, &[n, plan.chunks(), 2, channels])?;
-    let from = [x, dy, stats, gamma, beta, scale, shift, (&partial).into()];
-    let args = [&from[..], &[pixels, c, groups, columns, chunk, silu]].concat();
-    gpu.launch(&plan.entry("sums"), dtype, plan.grid().shared(plan.scratch()), &args)?;
-    let slopes = plan.f32(gpu, &[n, op.groups, 2])?;
-    let from = [(&partial).into(), stats, gamma, scale, sums.into(), (&slopes).into()];
-    let args = [&from[..], &[pixels, c, groups, chunk]].concat();
-    gpu.launch("group_norm_slopes", dtype, plan.joining(), &args)?;
+    let ([n, _, _, channels], pixels, groups) = (plan.dims, plan.pixels(), op.groups);
+    let (x, stats) = (call.inputs[0], &call.saved[0]);
+    let ragged = plan.ragged();
+    let Affine { gamma, beta, scale, shift } = Affine::of(call.inputs);
+    let (columns, chunk, silu) = (plan.columns(), plan.chunk(), op.silu.into());
+    let mut partial = plan.f32(gpu, &[n, plan.chunks(), 2, channels])?;
+    launch_one_of!(gpu, plan.grid().shared(plan.scratch()), match ragged {
+        false => group_norm_sums,
+        true => group_norm_sums_ragged,
+    } {
+        x,
+        dy,
+        stats,
+        gamma,
+        beta,
+        scale,
+        shift,
+        partial: &mut partial,
+        pixels,
+        channels,
+        groups,
+        columns,
+        chunk,
+        silu,
+    })?;
+    let mut slopes = plan.f32(gpu, &[n, groups, 2])?;
+    kernels::group_norm_slopes {
+        partial: &partial,
+        stats,
+        gamma,
+        scale,
+        sums,
+        slopes: &mut slopes,
+        pixels,
+        channels,
+        groups,
+        chunk,
+    }
+    .launch(gpu, plan.joining())?;
     let Some(dx) = dx else { return Ok(()) };
-    let from = [x, dy, stats, (&slopes).into(), gamma, beta, scale, shift, dx.into()];
-    let args = [&from[..], &[pixels, c, groups, columns, chunk, silu]].concat();
-    gpu.launch(&plan.entry("gradient"), dtype, plan.grid(), &args)
+    launch_one_of!(gpu, plan.grid(), match ragged {
+        false => group_norm_gradient,
+        true => group_norm_gradient_ragged,
+    } {
+        x,
+        dy,
+        stats,
+        slopes: &slopes,
+        gamma,
+        beta,
+        scale,
+        shift,
+        dx,
+        pixels,
+        channels,
+        groups,
+        columns,
+        chunk,
+        silu,
+    })
 }

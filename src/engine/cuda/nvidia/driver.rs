@@ -2,7 +2,7 @@
 use std::ffi::c_void;
 use std::fmt;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{CUdevice, CUgraph, CUgraphExec};
@@ -27,7 +27,8 @@ pub(super) struct Nvidia {
     staging: Mutex<Staging>,
     stream: Arc<Stream>,
     capturing: AtomicBool,
-    last_kernel: Mutex<String>,
+    /// The index of the kernel that was started last.
+    last_kernel: AtomicUsize,
     description: Description,
 }
 
@@ -47,7 +48,7 @@ impl Nvidia {
             staging: Mutex::default(),
             stream: Stream::new(&context)?,
             capturing: AtomicBool::new(false),
-            last_kernel: Mutex::default(),
+            last_kernel: AtomicUsize::new(usize::MAX),
             description,
         })
     }
@@ -65,17 +66,11 @@ impl Nvidia {
         Err(Error::Device(report))
     }
 
-    fn remember(&self, kernel: &str) {
-        let mut last = self.last_kernel.lock().unwrap_or_else(PoisonError::into_inner);
-        last.clear();
-        last.push_str(kernel);
-    }
-
     /// Adds to the fault of a kernel which one was started last: it failed, or one before it.
     fn blame(&self, error: Error) -> Error {
         let Error::Device(mut report) = error else { return error };
-        let last = self.last_kernel.lock().unwrap_or_else(PoisonError::into_inner);
-        if !last.is_empty() && code::FAULTS.clone().any(|c| is(&report, c)) {
+        let last = self.kernels.name(self.last_kernel.load(Ordering::Relaxed));
+        if let Some(last) = last.filter(|_| code::FAULTS.clone().any(|c| is(&report, c))) {
             report.cause += &format!("; the last kernel that was started is {last}");
         }
         Error::Device(report)
@@ -150,14 +145,15 @@ impl Driver for Nvidia {
 
     fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         let function = self.kernels.function(launch.kernel, launch.shared_bytes)?;
-        self.remember(launch.kernel);
+        self.last_kernel.store(launch.kernel.index(), Ordering::Relaxed);
         // The driver reads as many low bytes of each as the parameter has.
         let mut arguments: Vec<*mut c_void> =
             launch.arguments.iter().map(|a| ptr::from_ref(&a.bits).cast_mut().cast()).collect();
         let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
         let shared = launch.shared_bytes;
         let what = || {
-            format!("kernel {} (grid {:?}, block {:?})", launch.kernel, launch.grid, launch.block)
+            let Launch { kernel, grid, block, .. } = launch;
+            format!("kernel {} (grid {grid:?}, block {block:?})", kernel.name())
         };
         let launched = self.stream.call(what, |api, s| {
             let arguments = arguments.as_mut_ptr();

@@ -1,14 +1,17 @@
-//! Kernels by name: modules are loaded when one of their kernels is first asked for.
-use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_int, c_void};
+//! The kernels of one device, in the order of their table: modules are loaded when one of their kernels is first asked
+//! for, and later launches find the driver's handle by its index, without a lock.
+use std::ffi::{CString, c_int, c_void};
 use std::ptr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{CUfunction, CUmodule};
 
 use super::api::{Api, code};
 use super::context::Context;
 use crate::engine::cuda::images::Module;
+use crate::engine::cuda::kernel::Kernel;
+use crate::engine::cuda::kernels::TABLE;
 use crate::error::{Error, Report, Result};
 
 /// Shared memory a block may have without being asked for.
@@ -25,13 +28,9 @@ const LOG: usize = 4096;
 pub(super) struct Kernels {
     context: Arc<Context>,
     compute_capability: (u32, u32),
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    modules: Vec<Lazy>,
-    functions: HashMap<String, Function>,
+    modules: Mutex<Vec<Lazy>>,
+    /// By [`Kernel::index`].
+    functions: Vec<OnceLock<Function>>,
 }
 
 /// An image, and its module once it is loaded.
@@ -41,11 +40,12 @@ struct Lazy {
     loaded: Option<CUmodule>,
 }
 
-/// A kernel and the dynamic shared memory it has been granted.
-#[derive(Clone, Copy, Debug)]
+/// A loaded kernel and the dynamic shared memory it has been granted.
+#[derive(Debug)]
 struct Function {
+    kernel: &'static Kernel,
     raw: CUfunction,
-    shared: u32,
+    shared: AtomicU32,
 }
 
 // SAFETY: the driver lets any thread with the context use modules and functions; our own state is
@@ -61,14 +61,18 @@ impl Kernels {
         images: Vec<Module>,
     ) -> Self {
         let modules = images.into_iter().map(|image| Lazy { image, loaded: None }).collect();
-        let state = Mutex::new(State { modules, functions: HashMap::new() });
-        Self { context: Arc::clone(context), compute_capability, state }
+        let functions = TABLE.iter().map(|_| OnceLock::new()).collect();
+        let modules = Mutex::new(modules);
+        Self { context: Arc::clone(context), compute_capability, modules, functions }
+    }
+
+    fn modules(&self) -> MutexGuard<'_, Vec<Lazy>> {
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Loads the smallest module: whether the driver takes the images at all is known now.
     pub(super) fn probe(&self) -> Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.modules.iter_mut().min_by_key(|m| m.image.bytes.len()) {
+        match self.modules().iter_mut().min_by_key(|m| m.image.bytes.len()) {
             Some(smallest) => self.load(smallest).map(|_| ()),
             None => {
                 let report = Report::new("no GPU can be used", "this build has no GPU kernels");
@@ -77,68 +81,61 @@ impl Kernels {
         }
     }
 
-    /// The kernel `name`, allowed `shared` bytes of dynamic shared memory.
-    pub(super) fn function(&self, name: &str, shared: u32) -> Result<CUfunction> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut function = match state.functions.get(name) {
-            Some(&function) => function,
+    /// The driver's handle of `kernel`, allowed `shared` bytes of dynamic shared memory.
+    pub(super) fn function(&self, kernel: &'static Kernel, shared: u32) -> Result<CUfunction> {
+        let slot = self.functions.get(kernel.index()).ok_or_else(|| missing(kernel))?;
+        let function = match slot.get() {
+            Some(function) => function,
             None => {
-                Function { raw: self.find(&mut state.modules, name)?, shared: SHARED_BY_DEFAULT }
+                let (raw, shared) = (self.find(kernel)?, AtomicU32::new(SHARED_BY_DEFAULT));
+                slot.get_or_init(|| Function { kernel, raw, shared })
             }
         };
-        if shared > function.shared {
-            self.grant(function.raw, name, shared)?;
-            function.shared = shared;
-        }
-        if state.functions.get(name).is_none_or(|known| known.shared != function.shared) {
-            state.functions.insert(name.to_owned(), function);
+        if shared > function.shared.load(Ordering::Relaxed) {
+            self.grant(function, shared)?;
         }
         Ok(function.raw)
     }
 
-    fn grant(&self, function: CUfunction, name: &str, shared: u32) -> Result<()> {
+    /// The name of the kernel at `index`, if it was loaded.
+    pub(super) fn name(&self, index: usize) -> Option<&'static str> {
+        Some(self.functions.get(index)?.get()?.kernel.name())
+    }
+
+    fn grant(&self, function: &Function, shared: u32) -> Result<()> {
+        // One at a time: what the driver was told last must be the most.
+        let _modules = self.modules();
+        if shared <= function.shared.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         self.context.bind()?;
-        let bytes = c_int::try_from(shared).unwrap_or(c_int::MAX);
+        let (bytes, name) = (c_int::try_from(shared).unwrap_or(c_int::MAX), function.kernel.name());
         let api = self.context.api;
         // SAFETY: the function belongs to a module that stays loaded.
-        let status = unsafe { (api.func_set_attribute)(function, MAX_DYNAMIC_SHARED, bytes) };
-        api.check(status, || format!("kernel {name}: {shared} bytes of shared memory for a block"))
+        let status = unsafe { (api.func_set_attribute)(function.raw, MAX_DYNAMIC_SHARED, bytes) };
+        api.check(status, || {
+            format!("kernel {name}: {shared} bytes of shared memory for a block")
+        })?;
+        function.shared.store(shared, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Looks for `name` in the modules whose stem it begins with, longest first, then in the others.
-    fn find(&self, modules: &mut [Lazy], name: &str) -> Result<CUfunction> {
-        let symbol = CString::new(name)
-            .map_err(|e| Error::Device(Report::new(format!("no kernel {name:?}"), e)))?;
-        let mut order: Vec<usize> = (0..modules.len()).collect();
-        order.sort_by_key(|&i| {
-            let stem: &str = modules[i].image.stem.as_ref();
-            // Modules that are loaded cost nothing to ask.
-            let rank = if name.starts_with(stem) { stem.len() + 1 } else { 0 };
-            std::cmp::Reverse((rank, modules[i].loaded.is_some()))
-        });
-        for i in order {
-            if let Some(function) = self.find_in(&mut modules[i], &symbol)? {
-                return Ok(function);
-            }
-        }
-        let cause = format!("none of the {} modules of this build has it", modules.len());
-        let report = Report::new(format!("no kernel {name}"), cause);
-        Err(Error::Device(report.help("the kernels and srk are of different versions; rebuild")))
-    }
-
-    fn find_in(&self, module: &mut Lazy, symbol: &CStr) -> Result<Option<CUfunction>> {
-        let raw = self.load(module)?;
+    /// Asks the driver for `kernel`, and loads its module first if need be.
+    fn find(&self, kernel: &Kernel) -> Result<CUfunction> {
+        let symbol = CString::new(kernel.name())
+            .map_err(|e| Error::Device(Report::new(format!("no kernel {}", kernel.name()), e)))?;
+        let mut modules = self.modules();
+        let module = modules.iter_mut().find(|module| module.image.stem == kernel.module());
+        let raw = self.load(module.ok_or_else(|| missing(kernel))?)?;
         let mut function = ptr::null_mut();
         let api = self.context.api;
         // SAFETY: the module is loaded; the out-pointer is a local, the name ends in a zero.
         let status = unsafe { (api.module_get_function)(&raw mut function, raw, symbol.as_ptr()) };
-        match status {
-            code::NOT_FOUND => Ok(None),
-            status => {
-                api.check(status, || format!("cannot find kernel {}", symbol.to_string_lossy()))?;
-                Ok(Some(function))
-            }
+        if status == code::NOT_FOUND {
+            return Err(missing(kernel));
         }
+        api.check(status, || format!("cannot find kernel {}", kernel.name()))?;
+        Ok(function)
     }
 
     fn load(&self, module: &mut Lazy) -> Result<CUmodule> {
@@ -180,6 +177,13 @@ impl Kernels {
     }
 }
 
+/// The error of a kernel that this build should have.
+fn missing(kernel: &Kernel) -> Error {
+    let cause = format!("the module {} of this build does not have it", kernel.module());
+    let report = Report::new(format!("no kernel {}", kernel.name()), cause);
+    Error::Device(report.help("the kernels and srk are of different versions; rebuild"))
+}
+
 /// A module, or the status and what the driver's compiler said.
 fn load_image(api: &Api, image: &[u8]) -> std::result::Result<CUmodule, (u32, String)> {
     // Words for the alignment that images of several architectures need, and a zero behind text.
@@ -212,8 +216,8 @@ impl Drop for Kernels {
         if self.context.bind().is_err() {
             return;
         }
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for module in state.modules.iter().filter_map(|m| m.loaded) {
+        let modules = self.modules.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for module in modules.iter().filter_map(|m| m.loaded) {
             // SAFETY: loaded by `load`, unloaded once; streams that used it are finished.
             unsafe { (self.context.api.module_unload)(module) };
         }
