@@ -1,8 +1,10 @@
-//! Writing images: PNG, JPEG, WebP, TIFF, BMP and PNM, by the extension of the name.
+//! Writing images: PNG, JPEG, WebP, TIFF, BMP, PNM and, if built so, AVIF, by the extension of the name.
 //!
 //! [`check_output`] tells before any work whether the format can hold the picture; `write` is atomic
 //! (see `engine::files`). 16 bits become 8 where the format has no more; [`losses`] lists what a
 //! format does not carry.
+#[cfg(feature = "avif")]
+mod avif;
 mod jpeg;
 mod png;
 mod pnm;
@@ -44,13 +46,20 @@ pub enum Format {
     Pgm,
     /// The one or the other, as the picture is.
     Pnm,
+    /// 8 bits, lossy, alpha, of metadata only EXIF; in builds with the feature `avif`.
+    Avif,
 }
 
 impl Format {
     /// The format of `path` by its extension; [`Error::Usage`] if that names none.
     pub fn from_path(path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-        Self::from_extension(extension).ok_or_else(|| {
+        let named = Self::from_extension(extension);
+        if let Some(cause) = named.and_then(Self::missing) {
+            let what = format!("cannot write {}", path.display());
+            return Err(Error::Usage(Report::new(what, cause).help(AVIF_HELP)));
+        }
+        named.ok_or_else(|| {
             let cause = match extension {
                 "" => "the name has no extension".to_owned(),
                 other => format!("\".{other}\" is no format that srk writes"),
@@ -72,6 +81,7 @@ impl Format {
             "ppm" => Some(Self::Ppm),
             "pgm" => Some(Self::Pgm),
             "pnm" => Some(Self::Pnm),
+            "avif" => Some(Self::Avif),
             _ => None,
         }
     }
@@ -87,6 +97,7 @@ impl Format {
             Self::Ppm => "ppm",
             Self::Pgm => "pgm",
             Self::Pnm => "pnm",
+            Self::Avif => "avif",
         }
     }
 
@@ -101,7 +112,14 @@ impl Format {
             Self::Ppm => "PPM",
             Self::Pgm => "PGM",
             Self::Pnm => "PNM",
+            Self::Avif => "AVIF",
         }
+    }
+
+    /// Why this build of srk does not write it; none if it does.
+    pub fn missing(self) -> Option<&'static str> {
+        let absent = self == Self::Avif && !cfg!(feature = "avif");
+        absent.then_some("this build of srk writes no AVIF, which takes long to compile")
     }
 
     /// Whether it holds 16 bits per sample.
@@ -117,6 +135,11 @@ impl Format {
     /// Whether it holds any metadata but the density.
     pub(super) fn has_metadata(self) -> bool {
         self != Self::Bmp && !self.is_pnm()
+    }
+
+    /// Whether it holds a colour profile and XMP.
+    pub(super) fn has_profile(self) -> bool {
+        self.has_metadata() && self != Self::Avif
     }
 
     /// Whether its files have as many bytes as its pixels, and a head.
@@ -139,7 +162,7 @@ impl Format {
     /// BMP have none beside alpha.
     pub(super) fn keeps_gray(self, image: &Outline) -> bool {
         let alone = !image.alpha || matches!(self, Self::Png | Self::Jpeg);
-        image.color == Color::Gray && alone && !matches!(self, Self::WebP | Self::Ppm)
+        image.color == Color::Gray && alone && !matches!(self, Self::WebP | Self::Ppm | Self::Avif)
     }
 
     /// The longest side in pixels.
@@ -147,7 +170,7 @@ impl Format {
         match self {
             Self::Png | Self::Bmp | Self::Ppm | Self::Pgm | Self::Pnm => 0x7FFF_FFFF,
             Self::Tiff => 0xFFFF_FFFF,
-            Self::Jpeg => 65_535,
+            Self::Jpeg | Self::Avif => 65_535,
             Self::WebP => 16_383,
         }
     }
@@ -156,15 +179,19 @@ impl Format {
     fn max_bytes(self) -> usize {
         match self {
             Self::Bmp | Self::Tiff => 0xFFFF_FFFF - (1 << 20),
-            Self::Png | Self::Jpeg | Self::WebP | Self::Ppm | Self::Pgm | Self::Pnm => usize::MAX,
+            _ => usize::MAX,
         }
     }
 }
 
+/// How a build that writes AVIF is had.
+pub const AVIF_HELP: &str = "cargo install --path . --locked --features avif    in srk's sources makes one that does; \
+     or write a .webp";
+
 /// How to encode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncodeOptions {
-    /// JPEG quality 1..=100; colour is never subsampled.
+    /// Quality of JPEG and AVIF, 1..=100; colour is never subsampled.
     pub quality: u8,
     /// The quality of a lossy WebP; none is lossless.
     pub webp_quality: Option<u8>,
@@ -201,6 +228,9 @@ pub fn check_output(
     bytes_per_pixel: usize,
 ) -> Result<()> {
     let what = || format!("cannot write {name}");
+    if let Some(cause) = format.missing() {
+        return Err(Error::Usage(Report::new(what(), cause).help(AVIF_HELP)));
+    }
     let side = width.max(height);
     let help = "use .png, which has no such limit, or a smaller scale";
     if side > format.max_side() {
@@ -326,6 +356,7 @@ pub fn file_size(image: &Outline, format: Format, options: &EncodeOptions) -> Fi
     let times = match format {
         Format::Jpeg => 20,
         Format::WebP if options.webp_quality.is_some() => 40,
+        Format::Avif => 40,
         _ => 4,
     };
     FileSize { least: 0, likely: bytes / times }
@@ -344,6 +375,8 @@ pub fn memory(image: &Outline, format: Format) -> u64 {
         Format::Bmp => row * image.height as u64,
         // Beside the bytes it works on four channels and what it finds in them.
         Format::WebP => 5 * row * image.height as u64,
+        // The picture in planes of 16 bits, several times over, and what is known of its blocks.
+        Format::Avif => 20 * row * image.height as u64,
     }
 }
 
@@ -389,6 +422,10 @@ fn encode_to(
             None => encode_webp(writer, image, rows),
         },
         Format::Ppm | Format::Pgm | Format::Pnm => pnm::encode(writer, image, packing, &mut rows),
+        #[cfg(feature = "avif")]
+        Format::Avif => avif::encode(writer, image, packing.color(), options.quality, &mut rows),
+        #[cfg(not(feature = "avif"))]
+        Format::Avif => Err(io::Error::other(AVIF_HELP)),
         Format::Bmp => {
             let mut bytes = Vec::new();
             rows.read(image.height, &mut bytes)?;

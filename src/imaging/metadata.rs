@@ -9,7 +9,7 @@
 //! text               iTXt             -            -             -             -
 //! PNG's colours      gAMA, cHRM, ...  -            -             -             -
 //! ```
-//! PNM holds nothing of it.
+//! PNM holds nothing of it, AVIF (as it is written here) EXIF alone, with the pixels per metre.
 //! A profile goes along only where it is for the kind of pixels that the file gets.
 use super::encode::{Format, Outline};
 use super::exif;
@@ -78,7 +78,7 @@ pub(super) fn fitted(image: &Outline, format: Format) -> (Metadata, Vec<&'static
     let unfit =
         if gray { "colour profile, which is not for gray" } else { "profile, which is for gray" };
     if drop(!fits, unfit)
-        || drop(fits && metadata.icc.is_some() && !format.has_metadata(), "colour profile")
+        || drop(fits && metadata.icc.is_some() && !format.has_profile(), "colour profile")
     {
         metadata.icc = None;
     }
@@ -89,7 +89,7 @@ pub(super) fn fitted(image: &Outline, format: Format) -> (Metadata, Vec<&'static
         metadata.exif = None;
     }
     let long = metadata.xmp.as_ref().is_some_and(|x| x.len() > JPEG_XMP_BYTES);
-    if drop(metadata.xmp.is_some() && !format.has_metadata(), "XMP")
+    if drop(metadata.xmp.is_some() && !format.has_profile(), "XMP")
         || drop(long && format == Format::Jpeg, "XMP, which is longer than 64 kB")
     {
         metadata.xmp = None;
@@ -109,7 +109,7 @@ pub(super) fn fitted(image: &Outline, format: Format) -> (Metadata, Vec<&'static
         exif::update(block, image.width, image.height);
     }
     stamp(&mut metadata, format);
-    if format == Format::WebP {
+    if matches!(format, Format::WebP | Format::Avif) {
         metadata.exif = exif_with_density(&metadata);
     }
     (metadata, lost)

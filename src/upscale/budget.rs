@@ -264,7 +264,7 @@ impl Budget {
             in_words(tiles),
             in_words(beside)
         );
-        let whole = matches!(wanted.format, Format::WebP | Format::Bmp) && beside > tiles;
+        let whole = matches!(wanted.format, Format::WebP | Format::Bmp | Format::Avif) && beside > tiles;
         let help = match settings.tile {
             _ if whole => {
                 let name = wanted.format.name();
