@@ -1,4 +1,5 @@
 //! `srk upscale`.
+mod again;
 mod care;
 mod choice;
 mod disk;
@@ -20,7 +21,7 @@ use dry::Planned;
 use encoding::Encoding;
 use look::Look;
 use naming::Naming;
-use options::{Alpha, Kept, Tile, tile, wrap_sides};
+use options::{Alpha, Kept, Tile, Vram, tile, wrap_sides};
 use report::{Outcome, Output, Summary, Tally, first_done};
 
 use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Seed, Stop};
@@ -28,6 +29,7 @@ use super::habits::{self, Habits};
 use super::sizes::Sizes;
 use super::{progress, voice};
 use crate::diffusion::system::System;
+use crate::engine::device::Device;
 use crate::engine::files::is_standard;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
@@ -57,7 +59,7 @@ const EXAMPLES: &str = "Examples:
 pub(super) struct Args {
     /// Pictures, folders, or - for standard input; of two names, the second is the output, unless it is a picture
     /// that exists
-    #[arg(required_unless_present = "named_inputs", value_name = "INPUT")]
+    #[arg(required_unless_present_any = ["named_inputs", "from_report"], value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// The same as INPUT
     #[arg(short = 'i', long = "input", value_name = "INPUT", hide = true)]
@@ -78,10 +80,13 @@ pub(super) struct Args {
     /// How much noise and compression is taken away: auto (what the picture shows), or from 0 (none) to 1
     #[arg(long, default_value = "auto", value_name = "AMOUNT", value_parser = choice::denoise)]
     denoise: Denoise,
+    /// From 0 to 1, how near the picture stays to its input: 1 less --denoise
+    #[arg(long, value_name = "AMOUNT", hide = true, conflicts_with = "denoise", value_parser = choice::fidelity)]
+    fidelity: Option<Denoise>,
     /// The seed of the noise: a number, the same of which gives the same bytes, or random, which says what it drew
     #[arg(long, value_name = "N", default_value = "42")]
     seed: Seed,
-    /// Tile size in input pixels: auto (also 0), none, or a number
+    /// Tile size in input pixels: auto (also 0), none, a side, or both as in 512x256
     #[arg(short, long, default_value = "auto", value_parser = tile,
         aliases = ["tile-size", "tile_size", "chop_size", "process_size", "upscale-tile-size"])]
     tile: Tile,
@@ -89,6 +94,13 @@ pub(super) struct Args {
     /// [default: SRK_RAM, or the picture and about 0.6G]
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     ram: Option<u64>,
+    /// Memory of the GPU for tiles, such as 4G or 50% of what is free [default: 80%]
+    #[arg(long, value_name = "SIZE", value_parser = options::vram, alias = "max-vram")]
+    vram: Option<Vram>,
+    /// Fail where the work would go on in another way: on the CPU without a GPU, in f32 where f16 overflows, in smaller
+    /// tiles where the GPU is full
+    #[arg(long)]
+    no_fallback: bool,
     /// Where to run: auto (what SRK_DEVICE says, or a GPU if there is one), cpu, cuda, or one of several GPUs, such as
     /// cuda:1
     #[arg(long, default_value = "auto")]
@@ -106,12 +118,13 @@ pub(super) struct Args {
     #[command(flatten)]
     look: Look,
     /// What to do with transparency
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "HOW", default_value = "keep", value_parser = options::Alphas)]
     alpha: Alpha,
     /// Sides that continue at the opposite side, for textures that tile: none, x, y or both
     #[arg(long, value_name = "SIDES", default_value = "none", value_parser = wrap_sides)]
     wrap: Wrap,
-    /// What to write of what a file says beside its pixels: keep, icc (the colour profile), strip (nothing)
+    /// What to write of what a file says beside its pixels: keep, icc (the colour profile), strip (nothing, not even
+    /// which model and seed made it)
     #[arg(long, value_enum, default_value_t)]
     metadata: Kept,
     /// Do not say in the output that srk made it, with which model, seed and steps
@@ -136,7 +149,10 @@ pub(super) fn run(mut args: Args) -> Result<()> {
         voice::leave_stdout();
     }
     let models = {
-        let Args { model, sampling, device, precision, dry_run, .. } = &args;
+        let Args { model, sampling, device, precision, dry_run, no_fallback, .. } = &args;
+        if *no_fallback {
+            device.refuse_fallback()?;
+        }
         choice::open(model, sampling, device, *precision, *dry_run)?
     };
     choice::check(&models, args.denoise)?;
@@ -155,6 +171,9 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     }
     for note in common::notes_of_model(system) {
         out.say(&format!("note: {note}"));
+    }
+    if jobs.is_empty() {
+        out.say("note: the report names no picture that failed");
     }
     if let Some(first) = left_out.first() {
         let (n, first) = (left_out.len(), first.display());
@@ -249,6 +268,9 @@ impl Args {
         if let Some(name) = &self.habits.gpu {
             self.device = DeviceChoice::named(name);
         }
+        if let Some(denoise) = self.fidelity {
+            self.denoise = denoise;
+        }
         match (self.habits.fp32, self.habits.half) {
             (true, _) => self.precision = Precision::F32,
             (_, true) => self.precision = Precision::F16,
@@ -258,7 +280,10 @@ impl Args {
 
     /// What is worth a warning before any work.
     fn warnings(&self, upscaler: &Upscaler) -> Vec<String> {
-        let notes = [dry::too_many_threads(self.threads), dry::note_of_steps(self, upscaler)];
+        let on_cpu = upscaler.system().network.device() == Device::Cpu;
+        let idle = (self.vram.is_some() && on_cpu)
+            .then(|| "--vram does nothing on the CPU; --ram bounds the process".to_owned());
+        let notes = [dry::too_many_threads(self.threads), dry::note_of_steps(self, upscaler), idle];
         notes.into_iter().flatten().collect()
     }
 
@@ -281,17 +306,18 @@ impl Args {
 
     fn settings(&self, memory: u64) -> Settings {
         let steps = self.steps.map(|n| n as usize);
+        let memory = self.vram.map_or(memory, |vram| vram.of(memory));
         Settings { steps, seed: self.seed.number, tile: self.tile.size, memory }
     }
 }
 
 /// The settings that made an output, for its stamp.
-fn stamp(args: &Args, system: &System, steps: usize) -> String {
+fn stamp(args: &Args, system: &System, seed: u64, steps: usize) -> String {
     let scale = args.sizes.factor().unwrap_or(system.scale() as f64);
     let settings = [
         ("model", system.label.clone()),
         ("scale", scale.to_string()),
-        ("seed", args.seed.number.to_string()),
+        ("seed", seed.to_string()),
         ("steps", steps.to_string()),
     ];
     let more = [args.sizes.settings(system.scale()), args.look.settings()].concat();
@@ -356,9 +382,11 @@ impl Work<'_> {
         })?;
         let format = self.format(job)?;
         image = args.encoding.deepened(image);
-        if args.alpha == Alpha::Drop {
-            image.alpha = None;
-        }
+        image = match args.alpha {
+            Alpha::Keep => image,
+            Alpha::Drop => Image { alpha: None, ..image },
+            Alpha::Flatten(color) => upscale::alpha::flattened(image, color),
+        };
         let findings = self.models.findings(&image)?;
         let upscaler = self.models.of(&findings, args.denoise);
         let system = upscaler.system();
@@ -366,15 +394,21 @@ impl Work<'_> {
             let (name, model) = (job.input.display(), &system.name);
             out.say(&format!("{name}: {findings}; enlarged by {model}"));
         }
+        let unkept = std::mem::take(&mut image.metadata.unkept);
         image.metadata = args.kept(std::mem::take(&mut image.metadata));
         let (mut plan, mut output, advice) =
             self.plan(job, upscaler, format, (image.width, image.height), Outline::of(&image))?;
         plan.damage = upscale::choice::told(system, &findings, args.denoise);
-        output.metadata.stamp = args.stamps().then(|| stamp(args, system, plan.steps));
+        plan.strict = args.no_fallback;
+        let seed = args.seed.number.wrapping_add(job.sample);
+        output.metadata.stamp = args.stamps().then(|| stamp(args, system, seed, plan.steps));
         refuse_newcomer(args, &job.output)?;
         let sizes = [(image.width, image.height), (output.width, output.height)];
         let mut notes = dry::notes(args, upscaler, sizes);
         notes.extend(args.encoding.without_effect(format));
+        if args.metadata == Kept::Keep {
+            notes.extend(unkept.iter().map(|what| format!("the {what} of the input is not kept")));
+        }
         if let Some(folder) = job.output.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| {
                 Error::Failed(Report::new(format!("cannot create {}", folder.display()), e))
@@ -403,10 +437,10 @@ impl Work<'_> {
         let to = (output.width, output.height);
         let done = match args.wrap == Wrap::default() {
             true if args.look.needs_whole() => {
-                self.whole(job, upscaler, &image, &plan, &output, &mut on_call, put)
+                self.whole((job, seed), upscaler, &image, &plan, &output, &mut on_call, put)
             }
-            true => self.strips(upscaler, &image, &plan, to, &mut on_call, put),
-            false => self.texture(upscaler, &image, &plan, to, &mut on_call, put),
+            true => self.strips(upscaler, &image, (&plan, seed), to, &mut on_call, put),
+            false => self.texture(upscaler, &image, (&plan, seed), to, &mut on_call, put),
         };
         bar.finish();
         let report = match done {
@@ -421,11 +455,13 @@ impl Work<'_> {
             output,
             format,
             tiles: plan.tiles.len(),
+            memory: plan.memory,
+            seed,
             steps: plan.steps,
             started,
             report,
             notes,
-            model: system.name.clone(),
+            model: [system.name.clone(), system.label.clone()],
             damage: self
                 .models
                 .looks()
@@ -438,13 +474,12 @@ impl Work<'_> {
         &self,
         upscaler: &Upscaler,
         image: &Image,
-        plan: &Plan,
+        (plan, seed): (&Plan, u64),
         to: (usize, usize),
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
         put: &mut Sink<'_>,
     ) -> Result<upscale::Report> {
         let mut resampler = budget::resampler(image, upscaler.system().scale(), to)?;
-        let seed = self.args.seed.number;
         upscale::upscale_strips(upscaler, image, plan, seed, on_call, &mut |strip| {
             match &mut resampler {
                 Some(resampler) => resampler.add(&strip, put),
@@ -458,14 +493,14 @@ impl Work<'_> {
         &self,
         upscaler: &Upscaler,
         image: &Image,
-        plan: &Plan,
+        (plan, seed): (&Plan, u64),
         to: (usize, usize),
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
         put: &mut Sink<'_>,
     ) -> Result<upscale::Report> {
         let (args, size) = (self.args, (image.width, image.height));
         let steps = args.steps.map(|n| n as usize);
-        let (scale, seed) = (upscaler.system().scale(), args.seed.number);
+        let scale = upscaler.system().scale();
         let way = Continued::new(upscaler, size, args.wrap, steps);
         if (size.0 * scale, size.1 * scale) == to {
             return way.upscale_strips(upscaler, image, plan, seed, on_call, put);
@@ -551,5 +586,5 @@ fn refuse_lost_alpha(output: &Outline, format: Format, name: &str) -> Result<()>
     let cause = format!("{} cannot hold transparency", format.name());
     let report = Report::new(format!("cannot write {name}"), cause);
     let report = report.code("alpha");
-    Err(Error::Failed(report.help("write a .png, or leave transparency out with --alpha drop")))
+    Err(Error::Failed(report.help("write a .png, leave transparency out with --alpha drop, or lay the picture over white with --alpha flatten")))
 }

@@ -382,7 +382,7 @@ pub fn memory(image: &Outline, format: Format) -> u64 {
 
 fn check_image(name: &str, image: &Outline, format: Format) -> Result<()> {
     if image.alpha && !format.has_alpha() {
-        let help = "write a .png instead, or give --alpha drop";
+        let help = "write a .png instead, or give --alpha drop or --alpha flatten";
         let cause = format!("the image has transparency and {} has none", format.name());
         let report = Report::new(format!("cannot write {name}"), cause).code("alpha");
         return Err(Error::Failed(report.help(help)));

@@ -17,9 +17,8 @@ pub mod pipeline;
 mod rolled;
 mod runner;
 pub mod tta;
+mod work;
 pub mod wrap;
-
-use std::collections::VecDeque;
 
 use crate::diffusion::system::System;
 use crate::engine::device::{DType, Device};
@@ -31,7 +30,7 @@ use crate::models::Network;
 use crate::models::damage::Damage;
 use crate::ops::noise::Period;
 use bands::{Bands, Sink};
-use runner::{Inputs, Runner};
+use work::Work;
 
 /// How large tiles are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +41,8 @@ pub enum TileSize {
     None,
     /// Squares of about this many low-resolution pixels a side.
     Side(usize),
+    /// Rectangles of about this width and height.
+    Sides(usize, usize),
 }
 
 /// How an image is upscaled.
@@ -133,6 +134,9 @@ pub struct Plan {
     /// How many rows at a time go through the network, where the image does so from top to bottom and is never held
     /// whole; tiles are as wide as the image then.
     pub rolled: Option<usize>,
+    /// Whether a tile that is not finite in half precision, or a device that is full, is an error: nothing is computed
+    /// again in another way.
+    pub strict: bool,
 }
 
 impl Plan {
@@ -209,6 +213,7 @@ pub fn plan_bands(
         damage,
         period: None,
         rolled: None,
+        strict: false,
     })
 }
 
@@ -244,7 +249,8 @@ struct Cuts {
     blended: bool,
     /// What tiles begin at multiples of.
     grid: usize,
-    core: usize,
+    /// Width and height.
+    core: [usize; 2],
     /// Bytes of the largest tile, and of the rows of the output that are held.
     cost: u64,
     held: u64,
@@ -278,6 +284,7 @@ fn lay_out(
     let at_once = match settings.tile {
         TileSize::None => true,
         TileSize::Side(side) => side >= padded.0.max(padded.1),
+        TileSize::Sides(width, height) => width >= padded.0 && height >= padded.1,
         TileSize::Auto => {
             let sees_all = geometry.receptive_field.is_none();
             let rows = padded.1 as u64 * if sees_all { band.blended } else { band.row };
@@ -302,7 +309,7 @@ fn lay_out(
     // Rows that blended tiles share are held, too.
     let (shared, row) = if blended { (2 * halo, band.blended) } else { (0, band.row) };
     // Bytes of the largest of the tiles with cores of `core`, and of the rows that are held with them.
-    let bytes = |core: usize| {
+    let bytes = |core: [usize; 2]| {
         let sizes = tiles::sizes(padded.0, padded.1, core, halo, grid);
         let cost = sizes.padded.iter().map(|&(width, height)| of_size(width, height)).max();
         let rows = if sizes.padded.is_empty() { 0 } else { sizes.core_height + shared };
@@ -314,16 +321,19 @@ fn lay_out(
     };
     let whole = padded.0.max(padded.1).next_multiple_of(grid);
     let core = match settings.tile {
-        TileSize::None => whole,
-        TileSize::Side(side) => side.max(1).next_multiple_of(grid),
+        TileSize::None => [whole; 2],
+        TileSize::Side(side) => [side.max(1).next_multiple_of(grid); 2],
+        TileSize::Sides(width, height) => {
+            [width, height].map(|side| side.max(1).next_multiple_of(grid))
+        }
         TileSize::Auto => {
             let mut core = whole;
-            while core > grid && too_large(bytes(core)) {
+            while core > grid && too_large(bytes([core; 2])) {
                 // Fewer, equal parts rather than a large tile and a sliver.
                 let parts = whole.div_ceil(core) + 1;
                 core = whole.div_ceil(parts).next_multiple_of(grid).min(core - grid);
             }
-            core
+            [core; 2]
         }
     };
     let (cost, held) = bytes(core);
@@ -370,28 +380,6 @@ fn equal(tiles: Vec<Tile>, (width, height): (usize, usize)) -> Vec<Tile> {
         Tile { core: tile.core, padded: Rect::new(x, y, w, h) }
     };
     tiles.iter().map(grown).collect()
-}
-
-/// The tile as two, cut across its longer side; none if it cannot be cut.
-fn halves(tile: &Tile, plan: &Plan, grid: usize) -> Option<[Tile; 2]> {
-    let core = tile.core;
-    let tall = core.height >= core.width;
-    let side = if tall { core.height } else { core.width };
-    let first = (side / 2).next_multiple_of(grid);
-    if first >= side {
-        return None;
-    }
-    let parts = match tall {
-        true => [
-            Rect::new(core.x, core.y, core.width, first),
-            Rect::new(core.x, core.y + first, core.width, side - first),
-        ],
-        false => [
-            Rect::new(core.x, core.y, first, core.height),
-            Rect::new(core.x + first, core.y, side - first, core.height),
-        ],
-    };
-    Some(parts.map(|core| Tile { core, padded: core.grown(plan.halo, plan.padded) }))
 }
 
 /// Enlarges `image` by the model's factor along `plan`; `on_call` is told of every call of the
@@ -451,143 +439,4 @@ fn part_in_strips(
     let mut bands = Bands::new(image, plan, upscaler.system().scale(), part);
     work.run(on_call, &mut |tile, pixels| bands.add(tile, pixels, sink))?;
     Ok(work.report)
-}
-
-/// The tiles of an image that are still to be computed.
-struct Work<'a> {
-    upscaler: &'a Upscaler,
-    image: &'a Image,
-    plan: &'a Plan,
-    seed: u64,
-    queue: VecDeque<Tile>,
-    batch: usize,
-    /// Calls of the network so far.
-    done: usize,
-    /// For tiles that half precision cannot hold, once there was one.
-    precise: Option<System>,
-    report: Report,
-}
-
-impl<'a> Work<'a> {
-    fn new(upscaler: &'a Upscaler, image: &'a Image, plan: &'a Plan, seed: u64) -> Self {
-        Self {
-            upscaler,
-            image,
-            plan,
-            seed,
-            queue: plan.tiles.iter().copied().collect(),
-            batch: plan.batch,
-            done: 0,
-            precise: None,
-            report: Report::default(),
-        }
-    }
-
-    /// Computes all tiles, each handed to `store` with its pixels `[H, W, 3]` in [0, 1], halo included.
-    fn run(
-        &mut self,
-        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
-        store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
-    ) -> Result<()> {
-        let system = self.upscaler.system();
-        if let Some(rows) = self.plan.rolled {
-            let whole = rolled::Picture { system, image: self.image, plan: self.plan, rows };
-            return whole.run(self.seed, on_call, store);
-        }
-        let mut runner = Runner::new(system, self.plan, self.seed);
-        let mut prepared = self.prepare()?;
-        while let Some(mut inputs) = prepared.take() {
-            let calls = inputs.tiles.len() * self.plan.steps;
-            let total = self.done + calls + self.queue.len() * self.plan.steps;
-            let before = self.done;
-            let count = inputs.tiles.len();
-            let mut told = |k: usize| on_call(before + k * count, total);
-            match runner.start(&mut inputs, &mut told) {
-                Ok(()) => {}
-                Err(full @ Error::Memory(_)) => {
-                    // What the runner holds would stay on the device beside the smaller tiles.
-                    runner = Runner::new(system, self.plan, self.seed);
-                    self.make_smaller(inputs.tiles, full)?;
-                    prepared = self.prepare()?;
-                    continue;
-                }
-                Err(other) => return Err(other),
-            }
-            // A GPU is busy now: time to prepare what follows.
-            prepared = self.prepare()?;
-            let _beside = inputs.beside_pixels();
-            let pixels = inputs.colored(runner.finish()?);
-            self.done += calls;
-            on_call(self.done, self.done + (total - before - calls))?;
-            let each = pixels.len() / inputs.tiles.len();
-            for (i, tile) in inputs.tiles.iter().enumerate() {
-                let pixels = &pixels[i * each..(i + 1) * each];
-                match pixels.iter().all(|v| v.is_finite()) {
-                    true => store(tile, pixels)?,
-                    false => store(tile, &self.again(tile)?)?,
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The next tiles of one size with what the network is to see of them; none at the end.
-    fn prepare(&mut self) -> Result<Option<Inputs>> {
-        let Some(first) = self.queue.front() else { return Ok(None) };
-        let size = (first.padded.width, first.padded.height);
-        let same = |t: &&Tile| (t.padded.width, t.padded.height) == size;
-        let count = self.queue.iter().take(self.batch).take_while(same).count();
-        let tiles: Vec<Tile> = self.queue.drain(..count).collect();
-        Inputs::of(self.image, self.plan, self.upscaler.system(), tiles).map(Some)
-    }
-
-    /// Puts `tiles` back in smaller pieces, or fails with `full` if they are as small as can be.
-    fn make_smaller(&mut self, tiles: Vec<Tile>, full: Error) -> Result<()> {
-        self.report.halved += 1;
-        let alone = self.batch == 1;
-        self.batch = (self.batch / 2).max(1);
-        if !alone {
-            tiles.into_iter().rev().for_each(|tile| self.queue.push_front(tile));
-            return Ok(());
-        }
-        let grid = self.upscaler.system().network.tile_align();
-        let all: Vec<Tile> = tiles.into_iter().chain(self.queue.drain(..)).collect();
-        for tile in all {
-            match halves(&tile, self.plan, grid) {
-                Some(parts) => self.queue.extend(parts),
-                None => return Err(full),
-            }
-        }
-        Ok(())
-    }
-
-    /// One tile again in single precision.
-    fn again(&mut self, tile: &Tile) -> Result<Vec<f32>> {
-        let system = self.upscaler.system();
-        let mut inputs = Inputs::of(self.image, self.plan, system, vec![*tile])?;
-        let mut pixels = vec![f32::NAN];
-        if system.network.dtype() != DType::F32 {
-            self.report.redone += 1;
-            let precise = match self.precise.take() {
-                Some(precise) => precise,
-                None => self.upscaler.precise()?,
-            };
-            let mut runner = Runner::new(&precise, self.plan, self.seed);
-            runner.start(&mut inputs, &mut |_| Ok(()))?;
-            pixels = inputs.colored(runner.finish()?);
-            self.precise = Some(precise);
-        }
-        check_finite(system, tile, &pixels)?;
-        Ok(pixels)
-    }
-}
-
-/// Refuses pixels of a tile that are no numbers.
-fn check_finite(system: &System, tile: &Tile, pixels: &[f32]) -> Result<()> {
-    let Some(bad) = pixels.iter().find(|v| !v.is_finite()) else { return Ok(()) };
-    let (name, at) = (&system.name, tile.padded.scaled(system.scale()));
-    let what = format!("the model {name} gave {bad} in place of a pixel");
-    let cause = format!("in the tile at {}, {}", at.x, at.y);
-    let help = "the weights are damaged or the model diverged";
-    Err(Error::Check(error::Report::new(what, cause).help(help)))
 }

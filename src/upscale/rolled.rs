@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::runner::{enlarged, padded_region};
-use super::{BandCost, Plan, check_finite};
+use super::work::check_finite;
+use super::{BandCost, Plan};
 use crate::diffusion::rolling::{Noise, RollingWalk};
 use crate::diffusion::sampler::condition;
 use crate::diffusion::system::System;
@@ -69,6 +70,7 @@ pub(super) fn plan(
         damage: system.told(Damage::default()),
         period: None,
         rolled: Some(rows),
+        strict: false,
     })
 }
 

@@ -2,7 +2,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use super::Args;
+use super::{Args, again};
 use crate::diffusion::system::System;
 use crate::engine::files::is_standard;
 use crate::engine::outputs::identity;
@@ -30,6 +30,13 @@ pub(super) struct Naming {
     /// Leave out inputs whose output exists
     #[arg(long)]
     skip_existing: bool,
+    /// As many results of each picture, NAME_s0 and on, with seeds that follow each other
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000),
+        aliases = ["n_samples", "num_samples"])]
+    samples: Option<u64>,
+    /// Only what failed in an earlier run, of which this file holds what --json wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["inputs", "named_inputs", "output", "template", "suffix"])]
+    pub(super) from_report: Option<PathBuf>,
 }
 
 fn suffix(text: &str) -> std::result::Result<Template, String> {
@@ -92,7 +99,7 @@ impl Args {
     fn check_output(&self, places: &Places) -> Result<()> {
         let Some(output) = places.output.as_deref() else { return Ok(()) };
         if places.is_piped() {
-            if places.into_folder {
+            if places.into_folder || self.naming.samples.is_some_and(|n| n > 1) {
                 let cause = "standard output takes one picture";
                 return Err(usage("several pictures need a folder to go to", cause, "-o FOLDER"));
             }
@@ -116,7 +123,7 @@ impl Args {
 
     /// The pictures and their outputs.
     pub(super) fn jobs(&self, places: Places, model: &str, system: &System) -> Result<Jobs> {
-        let Naming { template, suffix, overwrite, skip_existing } = &self.naming;
+        let Naming { template, suffix, overwrite, skip_existing, .. } = &self.naming;
         let piped = places.is_piped();
         let given = template.clone().or_else(|| suffix.clone());
         let plain = |text: &str| {
@@ -155,6 +162,11 @@ impl Args {
                 _ => Existing::Refuse,
             },
             models: self.model.paths(),
+            samples: self.naming.samples.unwrap_or(1),
+            again: match &self.naming.from_report {
+                Some(report) => again::failures(report)?,
+                None => Vec::new(),
+            },
         };
         request.jobs(&|input| {
             let header = imaging::header::of_file(input).ok_or_else(|| {
