@@ -2,6 +2,7 @@
 mod best;
 mod dry;
 mod nan;
+mod resume;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,6 +48,7 @@ use crate::error::{Error, Report, Result};
 use crate::models::Network;
 
 pub use dry::{Dry, dry_run};
+pub use resume::{adopt, refuse_existing};
 
 /// Trains what `config` describes in the folder `out/<run.name>`, resuming what is there, to the end
 /// of the run or to step `until`, on `device` in `dtype`.
