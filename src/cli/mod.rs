@@ -1,12 +1,16 @@
 //! The command line: one file per subcommand, no logic.
 #![allow(clippy::print_stdout)] // This module and main are the only ones that print.
+mod bench;
 mod common;
 mod compare;
 mod data;
+mod data_check;
+mod defaults;
 mod doctor;
 mod eval;
 mod eval_checks;
 mod eval_metrics;
+mod eval_table;
 mod habits;
 mod import;
 mod manual;
@@ -50,6 +54,7 @@ enum Command {
     Data(data::Args),
     Models(models::Args),
     Doctor(doctor::Args),
+    Bench(bench::Args),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -69,7 +74,7 @@ const EXIT_CODES: &str = "Exit codes:
   3        a model is missing, unsupported or damaged
   4        the requested device cannot be used
   5        the work does not fit in memory
-  6        a check said no: eval --min, or a loss that is not finite
+  6        a check said no: eval --min, data check, doctor, or a loss that is not finite
   130 143  interrupted; what is worth keeping was saved";
 
 /// Parses the arguments of the process, runs what they ask for and prints the error if it fails.
@@ -99,7 +104,19 @@ fn parse(arguments: &[OsString]) -> std::result::Result<Cli, ExitCode> {
         return Err(failed(&error));
     }
     let command = Cli::command().color(voice::Color::among(arguments).choice());
-    let matches = command.try_get_matches_from(arguments);
+    let filled = defaults::filled(&command, arguments).map_err(|error| {
+        early();
+        failed(&error)
+    })?;
+    let matches = command.try_get_matches_from(&filled);
+    if let (Err(error), true) = (&matches, filled != arguments) {
+        early();
+        let file = defaults::used().map_or_else(String::new, |path| path.display().to_string());
+        let what = format!("cannot use the settings in {file}");
+        let report =
+            Report::new(what, refusal::of(error, arguments).to_string().replace('\n', "; "));
+        return Err(failed(&Error::Usage(report.help("correct it, or --no-config"))));
+    }
     let cli = matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     cli.map_err(|error| {
         if !error.use_stderr() {
@@ -136,6 +153,7 @@ fn run(command: Command) -> Result<()> {
         Command::Data(args) => data::run(args),
         Command::Models(args) => models::run(args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     }?;

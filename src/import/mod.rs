@@ -10,6 +10,7 @@ pub mod features;
 mod folding;
 mod foreign;
 mod frozen;
+pub mod hub;
 mod mat;
 mod naming;
 pub mod ncnn;
