@@ -1,5 +1,5 @@
 //! The binary in a folder of its own, and what it said.
-#![allow(dead_code)] // Not every file of tests uses all of it.
+#![allow(dead_code, unreachable_pub)] // Not every file of tests uses all of it.
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
