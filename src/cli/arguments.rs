@@ -1,7 +1,7 @@
 //! All that the command line takes.
 use clap::{Parser, Subcommand};
 
-use super::{compare, data, doctor, eval, manual, models, sample, train, upscale, voice};
+use super::{bench, compare, data, doctor, eval, manual, models, sample, train, upscale, voice};
 
 /// Super-resolution with diffusion models on an engine of its own.
 #[derive(Debug, Parser)]
@@ -24,6 +24,7 @@ pub(super) enum Command {
     Data(data::Args),
     Models(models::Args),
     Doctor(doctor::Args),
+    Bench(bench::Args),
     Completions(manual::Completions),
     Man(manual::Man),
 }
@@ -43,5 +44,5 @@ const EXIT_CODES: &str = "Exit codes:
   3        a model is missing, unsupported or damaged
   4        the requested device cannot be used
   5        the work does not fit in memory
-  6        a check said no: eval --min, or a loss that is not finite
+  6        a check said no: eval --min, data check, doctor, or a loss that is not finite
   130 143  interrupted; what is worth keeping was saved";

@@ -89,6 +89,18 @@ impl DeviceChoice {
         Self(name.to_owned())
     }
 
+    /// Refuses the CPU where it would be taken for want of a GPU, and not because it was asked for.
+    ///
+    /// # Errors
+    /// Why no GPU can be used.
+    pub(super) fn refuse_fallback(&self) -> Result<()> {
+        let asked = variable(DEVICE).unwrap_or_else(|| self.0.clone());
+        match self.0 == "auto" && asked == "auto" {
+            true => cuda::choose("cuda", &mut |_| ()).map(drop),
+            false => Ok(()),
+        }
+    }
+
     /// Whether a GPU was asked for by name.
     pub(super) fn is_a_gpu(&self) -> bool {
         self.0.starts_with("cuda")
@@ -223,8 +235,8 @@ pub(super) use crate::upscale::choice::AUTO;
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelChoice {
     /// A model of this binary (srk models list), a weights file (srk's own, .pth, .pt, .safetensors), the folder of a
-    /// training run or of one of its checkpoints, or with -n a folder of models [default: SRK_MODEL, or auto, by what
-    /// each picture shows]
+    /// training run or of one of its checkpoints, hf:ORG/REPO[@REVISION][:FILE] of what Hugging Face's programs have
+    /// downloaded, or with -n a folder of models [default: SRK_MODEL, or auto, by what each picture shows]
     #[arg(short, long, value_name = "MODEL", aliases = ["model_path", "upscale-model"])]
     model: Option<String>,
     /// The model's name in the folder -m; alone, the same as -m

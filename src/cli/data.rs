@@ -1,13 +1,14 @@
 //! `srk data`.
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
 use super::progress::Progress;
-use super::{common, voice};
+use super::{common, data_check, voice};
 use crate::data::degrade::{Degrade as Clean, DegradeConfig, Process};
+use crate::data::packed;
 use crate::data::pairs;
 use crate::data::prep::{self, Method, Request};
 use crate::data::subimages::{self, Squares};
@@ -21,6 +22,7 @@ const EXAMPLES: &str = "Examples:
   srk data prep DIV2K/ -o parts/ --crop 480 --step 240          overlapping squares, which train faster
   srk data prep DIV2K/ -o pairs/ --scale 4                      high/ and low/ of whole pictures
   srk data degrade photos/ look/ --preset photo --count 20      damaged pairs, to look at
+  srk data pack photos/ photos.tar                              one file in place of many, which srk train reads
 ";
 
 /// Look at data sets and prepare them.
@@ -33,17 +35,25 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Check(Check),
+    Check(data_check::Check),
     Stats(Stats),
     Prep(Prep),
     Degrade(Degrade),
+    Pack(Pack),
 }
+
+const DEGRADE_EXAMPLES: &str = "Examples:
+  srk data degrade photos/ look/ --count 20                       the damage of photographs on the web
+  srk data degrade photos/ look/ --preset real-esrgan --seed 7
+  srk data degrade photos/ look/ --set jpeg_prob=1 --size 256
+";
 
 /// Write pairs of truths and damaged low-resolution images, as training with [degrade] sees them.
 ///
 /// Makes high/ and low/ in the output folder, and pairs.json with what was drawn for each. The pictures take
 /// turns in sorted order; where they are cut and how they are damaged follows from the seed alone.
 #[derive(Debug, clap::Args)]
+#[command(before_help = DEGRADE_EXAMPLES)]
 struct Degrade {
     /// A picture, or a folder with all pictures below it
     #[arg(value_name = "SRC")]
@@ -108,9 +118,9 @@ struct Prep {
     /// Pictures, idx files, folders with all pictures below them, and lists (.txt) of such
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
-    /// The folder to write, new or empty
-    #[arg(short, long, value_name = "DIR")]
-    out: PathBuf,
+    /// The folder to write, new or empty; the last of several names without -o
+    #[arg(short, long, value_name = "DIR", visible_alias = "output")]
+    out: Option<PathBuf>,
     /// Cut squares of this side in pixels
     #[arg(long, value_name = "N", requires = "step")]
     crop: Option<usize>,
@@ -137,7 +147,7 @@ struct Prep {
     #[arg(long, value_enum, default_value_t, conflicts_with_all = ["crop", "scale"])]
     method: Square,
     /// How they are resampled [default: matlab-bicubic with --scale, bicubic with --low]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, alias = "kernel")]
     resample: Option<Resample>,
     /// With --low: the share of the pictures, in sorted order, that goes to train
     #[arg(long, value_name = "SHARE", default_value_t = 0.9, conflicts_with_all = ["crop", "scale"])]
@@ -148,6 +158,22 @@ struct Prep {
     /// Threads [default: all cores]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
+}
+
+impl Prep {
+    /// The folder to write: that of -o, or the last of several names.
+    fn place(&mut self) -> Result<PathBuf> {
+        if let Some(out) = self.out.take() {
+            return Ok(out);
+        }
+        match self.inputs.len() {
+            2.. => self.inputs.pop().ok_or_else(|| Error::Usage(Report::new("no names", ""))),
+            _ => {
+                let report = Report::new("where the squares go is not said", "one name was given");
+                Err(Error::Usage(report.help("srk data prep SRC OUT, or -o OUT")))
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -177,25 +203,41 @@ enum Resample {
     Bilinear12,
 }
 
-/// Decode every picture and name those that training had better not see.
+const PACK_EXAMPLES: &str = "Examples:
+  srk data pack photos/ photos.tar                 one file in place of many
+  srk data pack photos/ photos.tar --size 1G       photos-000.tar, photos-001.tar and on
+  srk train run.toml --set 'data.train.paths=[\"photos.tar\"]'
+";
+
+/// Pack pictures into tar files, which training reads as they are.
 ///
-/// Broken ones, those with a side under --least, those without a colour, JPEGs of four inks (CMYK), and files with the
-/// same pixels as another. Exit code 1 if any is broken.
+/// A file system is slow at millions of small files, and copies them slowly. Pictures keep their bytes and their names
+/// below the folder; other programs that read tar files (WebDataset) take them, too.
 #[derive(Debug, clap::Args)]
-struct Check {
-    /// Pictures, idx files, folders with all pictures below them, and lists (.txt) of such
-    #[arg(required = true, value_name = "FOLDER")]
-    inputs: Vec<PathBuf>,
-    /// The shortest side, in pixels, that is not too small
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    least: usize,
-    /// Threads [default: all cores]
-    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    threads: Option<u32>,
+#[command(before_help = PACK_EXAMPLES)]
+struct Pack {
+    /// A folder with all pictures below it, a picture, or a list (.txt)
+    #[arg(value_name = "SRC")]
+    input: PathBuf,
+    /// The file to write, which ends in .tar
+    #[arg(value_name = "OUT.tar")]
+    out: PathBuf,
+    /// The most bytes of a file, such as 1G: several are written then, with numbers
+    #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
+    size: Option<u64>,
+    /// Replace files that are there
+    #[arg(long, visible_alias = "force")]
+    overwrite: bool,
 }
+
+const STATS_EXAMPLES: &str = "Examples:
+  srk data stats photos/
+  srk data stats train.txt --json
+";
 
 /// Count pictures and say how large they are, and what the mean and the deviation of their colours is.
 #[derive(Debug, clap::Args)]
+#[command(before_help = STATS_EXAMPLES)]
 struct Stats {
     /// Pictures, idx files, folders with all pictures below them, and lists (.txt) of such
     #[arg(required = true, value_name = "FOLDER")]
@@ -207,16 +249,19 @@ struct Stats {
 
 pub(super) fn run(args: Args) -> Result<()> {
     match args.command {
-        Command::Check(args) => check(&args),
+        Command::Check(args) => data_check::run(&args),
         Command::Stats(args) => stats(&args),
-        Command::Prep(args) if args.low.is_some() => prepare(args),
-        Command::Prep(args) => cut(args),
+        Command::Prep(mut args) => {
+            let out = args.place()?;
+            if args.low.is_some() { prepare(args, out) } else { cut(args, out) }
+        }
         Command::Degrade(args) => degrade(args),
+        Command::Pack(args) => pack(&args),
     }
 }
 
 /// Runs `work` with a progress bar that `name`s it; its argument is to be called for each picture.
-fn with_progress<R>(
+pub(super) fn with_progress<R>(
     name: &str,
     threads: Option<u32>,
     work: impl FnOnce(&(dyn Fn(usize) -> Result<()> + Sync)) -> Result<R>,
@@ -235,64 +280,6 @@ fn with_progress<R>(
         progress.finish();
     }
     result
-}
-
-fn check(args: &Check) -> Result<()> {
-    let survey =
-        with_progress("data check", args.threads, |done| survey::survey(&args.inputs, done))?;
-    let finding = |kind: &str, path: &Path, cause: String| {
-        voice::event(&json!({"event": "finding", "kind": kind, "file": path, "cause": cause}));
-        let cause = if cause.is_empty() { cause } else { format!(": {cause}") };
-        voice::result(format_args!("{kind:<10} {}{cause}", path.display()));
-    };
-    for (path, cause) in &survey.broken {
-        finding("broken", path, cause.clone());
-    }
-    let mut counts = [0; 3];
-    for entry in &survey.entries {
-        let size = format!("{}x{}", entry.width, entry.height);
-        let small = entry.width.min(entry.height) < args.least;
-        for (i, (is_so, kind, cause)) in [
-            (small, "small", size),
-            (entry.gray, "gray", String::new()),
-            (entry.cmyk, "CMYK", String::new()),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            if is_so {
-                counts[i] += 1;
-                finding(kind, &entry.path, cause);
-            }
-        }
-    }
-    let twins = survey.twins();
-    for [path, first] in &twins {
-        finding("duplicate", path, format!("the same pixels as {}", first.display()));
-    }
-    let [small, gray, cmyk] = counts;
-    let (all, broken) = (survey.len(), survey.broken.len());
-    let counts = json!({"pictures": all, "broken": broken, "small": small, "gray": gray,
-        "cmyk": cmyk, "duplicates": twins.len()});
-    voice::result(format_args!(
-        "{}: {broken} broken, {small} with a side under {}, {gray} gray, {cmyk} CMYK, {}",
-        common::counted(all, "picture"),
-        args.least,
-        common::counted(twins.len(), "duplicate")
-    ));
-    if let Some((first, _)) = survey.broken.first() {
-        let mut summary = counts;
-        summary["event"] = "summary".into();
-        voice::event(&summary);
-        let verb = if broken == 1 { "is" } else { "are" };
-        let what = format!("{broken} of {} {verb} broken", common::counted(all, "picture"));
-        let report = Report::new(what, format!("first: {}", first.display()));
-        return Err(Error::Failed(
-            report.code("some_failed").help("copy them again, or remove them"),
-        ));
-    }
-    voice::done(counts);
-    Ok(())
 }
 
 fn stats(args: &Stats) -> Result<()> {
@@ -329,7 +316,7 @@ fn stats(args: &Stats) -> Result<()> {
 }
 
 /// Squares, low resolutions, or both.
-fn cut(args: Prep) -> Result<()> {
+fn cut(args: Prep, out: PathBuf) -> Result<()> {
     let squares = args.crop.zip(args.step).map(|(side, step)| Squares {
         side,
         step,
@@ -353,8 +340,7 @@ fn cut(args: Prep) -> Result<()> {
         method,
         given: args.lr.into_iter().collect(),
     });
-    let request =
-        subimages::Request { inputs: args.inputs, out: args.out, squares, low, force: args.force };
+    let request = subimages::Request { inputs: args.inputs, out, squares, low, force: args.force };
     let written =
         with_progress("data prep", args.threads, |done| subimages::write(&request, done))?;
     for skipped in &written.skipped {
@@ -401,7 +387,7 @@ fn degrade(args: Degrade) -> Result<()> {
 }
 
 /// Squares of two sizes.
-fn prepare(args: Prep) -> Result<()> {
+fn prepare(args: Prep, out: PathBuf) -> Result<()> {
     let filter = match args.resample.unwrap_or(Resample::Bicubic) {
         Resample::Bicubic => Filter::Bicubic,
         Resample::Bilinear => Filter::Bilinear,
@@ -416,7 +402,7 @@ fn prepare(args: Prep) -> Result<()> {
     };
     let request = Request {
         inputs: args.inputs,
-        out: args.out,
+        out,
         low: args.low.unwrap_or_default(),
         high: args.high.unwrap_or_default(),
         method: match args.method {
@@ -438,5 +424,23 @@ fn prepare(args: Prep) -> Result<()> {
         "{train} pictures in {out}/train, {test} in {out}/test, {} left out",
         prepared.skipped.len()
     ));
+    Ok(())
+}
+
+fn pack(args: &Pack) -> Result<()> {
+    let request = packed::Request {
+        inputs: vec![args.input.clone()],
+        out: args.out.clone(),
+        most: args.size,
+        overwrite: args.overwrite,
+    };
+    let written = with_progress("data pack", None, |done| packed::write(&request, done))?;
+    let names: Vec<String> = written.files.iter().map(|f| f.display().to_string()).collect();
+    voice::result(format_args!(
+        "{} in {}",
+        common::counted(written.pictures, "picture"),
+        names.join(", ")
+    ));
+    voice::done(json!({"written": written.files, "pictures": written.pictures}));
     Ok(())
 }

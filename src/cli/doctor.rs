@@ -1,30 +1,53 @@
 //! `srk doctor`.
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
-use super::{common, print, voice};
+use super::common::{self, DeviceChoice};
+use super::{defaults, print, voice};
 use crate::diffusion::system::System;
 use crate::engine::cuda::{self, images};
+use crate::engine::files::{atomic_write, cache_folder};
 use crate::engine::memory;
+use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 
 const EXAMPLES: &str = "Examples:
   srk doctor
   srk doctor -q            problems only: a GPU that cannot be used, arithmetic that is wrong
   srk doctor --json
+  srk doctor --device cuda             exit code 4 if that cannot be used
+  srk doctor --report srk.txt          the same in a file, to go with a question
 ";
 
 /// Check this machine: processor, memory, devices, models, and the arithmetic.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// A device that must work: auto (any), cpu, cuda, or one of several GPUs, such as cuda:1
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Also write the lines into this file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Replace that file
+    #[arg(long)]
+    overwrite: bool,
+}
 
 /// Largest relative difference between f32 and f64 that passes the self-test.
 const TOLERANCE: f64 = 1e-4;
 
 const READS: [&str; 7] = ["PNG", "JPEG", "WebP", "TIFF", "BMP", "PNM", "GIF"];
-const WRITES: [&str; 6] = ["PNG", "JPEG", "WebP", "TIFF", "BMP", "PNM"];
+const WRITES: &[&str] = match cfg!(feature = "avif") {
+    true => &["PNG", "JPEG", "WebP", "TIFF", "BMP", "PNM", "AVIF"],
+    false => &["PNG", "JPEG", "WebP", "TIFF", "BMP", "PNM"],
+};
 
-pub(super) fn run(_: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
+    if let Some(file) = &args.report {
+        Outputs::overwriting(args.overwrite).claim(file, file)?;
+    }
     let (cases, worst) = self_test()?;
     let models = System::embedded().map(|name| {
         let parameters = System::open(name)?.network.parameter_count();
@@ -52,8 +75,15 @@ pub(super) fn run(_: &Args) -> Result<()> {
         ("reads", READS.join(" ")),
         ("writes", WRITES.join(" ")),
         ("models", models.iter().map(of_model).collect::<Vec<_>>().join("; ")),
+        ("settings", settings()),
+        ("cache", cache_folder().map_or("none".to_owned(), |path| path.display().to_string())),
         ("self-test", test.clone()),
     ];
+    if let Some(file) = &args.report {
+        let text: String =
+            lines.iter().map(|(key, value)| format!("{key:<10} {value}\n")).collect();
+        atomic_write(file, |writer| writer.write_all(text.as_bytes()))?;
+    }
     let mut problems = gpus.problems();
     if !passed {
         problems.push(format!("self-test {test}"));
@@ -93,6 +123,7 @@ pub(super) fn run(_: &Args) -> Result<()> {
         }
     }
     if passed {
+        args.device.open(&mut |_| ())?;
         return print::check();
     }
     let cause =
@@ -209,6 +240,15 @@ fn sentence(error: &Error) -> String {
             parts.join("; ")
         }
         other => other.to_string(),
+    }
+}
+
+/// Where defaults of options come from.
+fn settings() -> String {
+    match (defaults::used(), defaults::usual_place()) {
+        (Some(path), _) => path.display().to_string(),
+        (None, Some(path)) => format!("none; {} is not there, or not asked for", path.display()),
+        (None, None) => "none".to_owned(),
     }
 }
 

@@ -1,12 +1,10 @@
 //! `srk eval`.
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-
 use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Seed, Stop};
-use super::eval_checks::{self, Convention, Limit};
+use super::eval_checks::{self, Border, Convention, Limit, Space};
 use super::eval_metrics::{self, Metric, Metrics, Values};
-use super::print::{self, line as print};
+use super::eval_table::{Head, Layout, Row, Table};
 use super::progress::Progress;
 use super::voice;
 use crate::diffusion::system::System;
@@ -72,9 +70,12 @@ pub(super) struct Args {
     /// Leave out pictures without a partner of their name, and say which
     #[arg(long)]
     allow_missing: bool,
-    /// Pixels left out at every side of PSNR and SSIM [default: the scale]
-    #[arg(long, value_name = "N")]
-    border: Option<usize>,
+    /// Pixels left out at every side of PSNR and SSIM; auto is as many as the scale
+    #[arg(long, value_name = "N", default_value = "auto")]
+    border: Border,
+    /// Whether Y, RGB or both are measured by PSNR and SSIM
+    #[arg(long, value_enum, default_value_t)]
+    space: Space,
     /// Which Y is measured
     #[arg(long, value_enum, default_value_t)]
     convention: Convention,
@@ -112,19 +113,32 @@ pub(super) struct Args {
 enum Degrade {
     /// MATLAB's imresize, 8 bits: the published LRx4 sets
     #[default]
+    #[value(alias = "bicubic")]
     MatlabBicubic,
 }
 
-/// One compared picture.
-struct Row {
-    name: String,
-    scores: Scores,
-    bicubic: Option<Scores>,
-    /// Of `--metrics`: the picture's, and bicubic's.
-    more: [Values; 2],
-}
-
 impl Args {
+    /// What the first lines say.
+    fn head(&self, border: usize) -> Head<'_> {
+        let given = !self.hr.is_empty();
+        let source = match given {
+            true if self.lr.is_some() => {
+                format!("model {}, given pairs, x{}", self.model, self.scale)
+            }
+            true => format!("model {}, MATLAB bicubic 8-bit, x{}", self.model, self.scale),
+            false => "pairs by name".to_owned(),
+        };
+        let mut better = eval_metrics::directions_by_name(&self.metrics);
+        better.retain(|name, _| self.space.has(name));
+        Head {
+            source: source + &self.seed.words(),
+            border,
+            range: self.convention.range(),
+            seed: self.seed.number,
+            better,
+        }
+    }
+
     /// What may be written: nothing that is read.
     fn outputs(&self) -> Outputs {
         let mut outputs = Outputs::overwriting(self.overwrite);
@@ -137,17 +151,18 @@ impl Args {
 
 pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads.map(|n| n as usize))?;
-    let border = args.border.unwrap_or(args.scale);
+    let border = args.border.0.unwrap_or(args.scale);
     // Before anything is printed or enlarged: weights may be missing.
     let metrics = Metrics::open(&args.metrics, args.features.as_deref(), args.scale)?;
     let more = args.metrics.iter().any(|m| !matches!(m, Metric::Psnr | Metric::Ssim));
     let limits: Vec<&Limit> = args.min.iter().chain(&args.max).collect();
-    eval_checks::check_names(&limits, more)?;
+    eval_checks::check_names(&limits, more, args.space)?;
     if let Some(csv) = &args.csv {
         eval_checks::check_folder(csv)?;
         args.outputs().claim(csv, csv)?;
     }
     let mut table = Table {
+        layout: Layout { space: args.space, bicubic: !args.hr.is_empty() },
         json: voice::json(),
         rows: Vec::new(),
         records: Vec::new(),
@@ -159,7 +174,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     match (&args.results, &args.truths) {
         (Some(results), Some(truths)) => {
-            table.header(&args, border);
+            table.header(&args.head(border));
             finished(&args, [results, truths], border, &mut table)?;
         }
         _ => degraded(&args, border, &mut table)?,
@@ -249,7 +264,7 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
         return Err(Error::Usage(report.help(format!("--scale {}", system.scale()))));
     }
     let sets = tasks(args, &mut table.alone)?;
-    table.header(args, border);
+    table.header(&args.head(border));
     table.left_out();
     table.all = sets.iter().map(|(_, tasks)| tasks.len()).sum();
     let upscaler = common::place(system, &args.device, args.precision)?;
@@ -413,184 +428,4 @@ fn compared(
     let scores = Scores::with_y(&image, &other, border, args.convention.channels())?;
     let more = [metrics.of(&image, &other, None)?, Values::new()];
     Ok((Row { name: stem(result), scores, bicubic: None, more }, cut))
-}
-
-/// Prints rows as they come, and the means last.
-struct Table {
-    json: bool,
-    rows: Vec<Row>,
-    /// The same as programs read it, the mean of all last.
-    records: Vec<serde_json::Value>,
-    /// Truths that were cut to the size of their results.
-    cut: usize,
-    /// Pictures without a partner.
-    alone: Vec<PathBuf>,
-    /// How many pictures there are.
-    all: usize,
-    /// Why some could not be measured.
-    failed: Vec<Error>,
-    metrics: Metrics,
-}
-
-impl Table {
-    fn header(&self, args: &Args, border: usize) {
-        let source = match args.hr.is_empty() {
-            false if args.lr.is_some() => {
-                format!("model {}, given pairs, x{}", args.model, args.scale)
-            }
-            false => format!("model {}, MATLAB bicubic 8-bit, x{}", args.model, args.scale),
-            true => "pairs by name".to_owned(),
-        } + &args.seed.words();
-        if self.json {
-            print(json!({"event": "start", "source": source, "border": border,
-                "y": format!("BT.601 {}, not rounded", args.convention.range()), "ssim": "Gaussian 11, sigma 1.5, valid region",
-                "seed": args.seed.number, "better": eval_metrics::directions_by_name(&args.metrics)}));
-            return;
-        }
-        print(format_args!(
-            "{source}; border {border}; 8 bits; Y of BT.601 ({}), not rounded; SSIM Gaussian 11x11 \
-             sigma 1.5, valid region",
-            args.convention.range()
-        ));
-        print(format_args!(
-            "{:<24} {:>8} {:>7} {:>8} {:>7}   {:>8} {:>7}",
-            "", "PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM", "bicubic", "SSIM-Y"
-        ));
-    }
-
-    /// Says which pictures are not measured for want of a partner.
-    fn left_out(&self) {
-        let Some(first) = self.alone.first() else { return };
-        let names: Vec<String> = self.alone.iter().map(|path| path.display().to_string()).collect();
-        let (count, first) = (common::counted(names.len(), "picture"), first.display());
-        voice::event(&json!({"event": "warn", "text": format!("{count} without a partner"),
-            "left_out": names}));
-        match names.len() {
-            n @ 6.. => voice::say(format_args!(
-                "note: {count} without a partner left out, first {first} and {} more",
-                n - 1
-            )),
-            _ => voice::say(format_args!(
-                "note: {count} without a partner left out: {}",
-                names.join(", ")
-            )),
-        }
-    }
-
-    /// The row of `file`, or why there is none: one picture that cannot be measured costs only its own row.
-    fn measured(&mut self, file: &Path, row: Result<Row>) -> Result<()> {
-        match row {
-            Ok(row) => self.row(row),
-            Err(error @ (Error::Interrupted { .. } | Error::Memory(_) | Error::Device(_))) => {
-                return Err(error);
-            }
-            Err(error) => {
-                let text = error.to_string();
-                if self.json {
-                    let record = json!({"event": "image", "name": stem(file), "input": file,
-                        "status": "failed"});
-                    print(voice::with_error(record, &error));
-                }
-                let named = text.contains(&file.display().to_string());
-                let before = if named { String::new() } else { format!("{}: ", file.display()) };
-                if self.all > 1 {
-                    print::note(format_args!("error: {before}{text}"));
-                }
-                self.failed.push(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn row(&mut self, row: Row) {
-        let mut event = values(&row.scores, row.bicubic.as_ref(), &row.more);
-        event["event"] = "image".into();
-        event["name"] = row.name.as_str().into();
-        self.records.push(event.clone());
-        match self.json {
-            true => drop(print(event)),
-            false => {
-                let heads = eval_metrics::heads(&row.more[0]);
-                if self.rows.is_empty() {
-                    let gap = if row.bicubic.is_some() { WIDTH } else { SHORT };
-                    if !heads.is_empty() {
-                        print(format!("{:gap$}{heads}", ""));
-                    }
-                    print(better(row.bicubic.is_some()) + &eval_metrics::directions(&row.more[0]));
-                }
-                let cells = eval_metrics::cells(&row.more[0]);
-                print(line(&row.name, &row.scores, row.bicubic.as_ref()) + &cells);
-            }
-        }
-        self.rows.push(row);
-    }
-
-    /// The means of the rows from number `first` on: those of a set that has a name, or all.
-    fn summary(&mut self, first: usize, set: &str) {
-        let rows = &self.rows[first..];
-        // Of nothing there is no mean; why, was said.
-        if rows.is_empty() {
-            return;
-        }
-        let scores: Vec<Scores> = rows.iter().map(|r| r.scores).collect();
-        let baseline: Vec<Scores> = rows.iter().filter_map(|r| r.bicubic).collect();
-        let mean = Scores::mean(&scores);
-        let bicubic = (!baseline.is_empty()).then(|| Scores::mean(&baseline));
-        let more = [0, 1].map(|k| eval_metrics::mean(rows.iter().map(move |row| &row.more[k])));
-        let mut event = values(&mean, bicubic.as_ref(), &more);
-        event["event"] = if set.is_empty() { "summary" } else { "set" }.into();
-        event["images"] = rows.len().into();
-        if set.is_empty() && !self.alone.is_empty() {
-            event["left_out"] = self.alone.len().into();
-        }
-        if !set.is_empty() {
-            event["name"] = set.into();
-        }
-        let count = rows.len();
-        self.records.extend(set.is_empty().then(|| event.clone()));
-        if self.json {
-            print(event);
-            return;
-        }
-        let of = if set.is_empty() { String::new() } else { format!(" in {set}") };
-        let name = format!("mean of {count}{of}");
-        print(line(&name, &mean, bicubic.as_ref()) + &eval_metrics::cells(&more[0]));
-        // Only then is it a baseline: a column of zeros would be none.
-        if bicubic.is_some() && !more[1].is_empty() {
-            let cells = eval_metrics::cells(&more[1]);
-            print(format!("{:<WIDTH$}{cells}", "bicubic"));
-        }
-    }
-}
-
-/// Columns before those of `--metrics`, with bicubic's and without.
-const WIDTH: usize = 77;
-const SHORT: usize = 58;
-
-fn values(scores: &Scores, bicubic: Option<&Scores>, more: &[Values; 2]) -> serde_json::Value {
-    let mut event = eval_checks::scores(scores);
-    if let Some(b) = bicubic {
-        event["bicubic"] = eval_checks::scores(b);
-        eval_metrics::extend(&mut event["bicubic"], &more[1]);
-    }
-    eval_metrics::extend(&mut event, &more[0]);
-    event
-}
-
-/// The line below the names of columns that says which values are better.
-fn better(bicubic: bool) -> String {
-    let [name, higher] = ["better is", eval_metrics::better("psnr")];
-    let line = format!("{name:<24} {higher:>8} {higher:>7} {higher:>8} {higher:>7}");
-    if bicubic { format!("{line}   {higher:>8} {higher:>7}") } else { line }
-}
-
-fn line(name: &str, s: &Scores, bicubic: Option<&Scores>) -> String {
-    let mut line = format!(
-        "{name:<24} {:>8.3} {:>7.4} {:>8.3} {:>7.4}",
-        s.psnr_y, s.ssim_y, s.psnr_rgb, s.ssim_rgb
-    );
-    if let Some(b) = bicubic {
-        line.push_str(&format!("   {:>8.3} {:>7.4}", b.psnr_y, b.ssim_y));
-    }
-    line
 }

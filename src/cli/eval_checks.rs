@@ -37,6 +37,52 @@ impl Convention {
     }
 }
 
+/// A value of `--space`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Space {
+    /// Y alone, as most papers
+    Y,
+    /// RGB alone
+    Rgb,
+    #[default]
+    Both,
+}
+
+impl Space {
+    pub(super) fn has_y(self) -> bool {
+        self != Self::Rgb
+    }
+
+    pub(super) fn has_rgb(self) -> bool {
+        self != Self::Y
+    }
+
+    /// Whether the value of this name is measured.
+    pub(super) fn has(self, name: &str) -> bool {
+        match name {
+            "psnr_y" | "ssim_y" => self.has_y(),
+            "psnr_rgb" | "ssim_rgb" => self.has_rgb(),
+            _ => true,
+        }
+    }
+}
+
+/// A value of `--border`; none is the scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Border(pub(super) Option<usize>);
+
+impl std::str::FromStr for Border {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match (text, text.parse()) {
+            ("auto", _) => Ok(Self(None)),
+            (_, Ok(pixels)) => Ok(Self(Some(pixels))),
+            _ => Err("auto (the scale), or a number of pixels".into()),
+        }
+    }
+}
+
 /// A number for JSON, which has no infinity: the PSNR of equal pictures is the text `inf`.
 pub(super) fn number(value: f64) -> Value {
     match value.is_finite() {
@@ -65,16 +111,26 @@ pub(super) fn limit(text: &str) -> std::result::Result<Limit, String> {
 const ALWAYS: [&str; 4] = ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"];
 
 /// Refuses, before any work, limits of what will not be measured: `more` tells whether anything else is.
-pub(super) fn check_names(limits: &[&Limit], more: bool) -> Result<()> {
-    match limits.iter().find(|limit| !more && !ALWAYS.contains(&limit.name.as_str())) {
-        Some(limit) => Err(unknown(limit, &ALWAYS)),
+pub(super) fn check_names(limits: &[&Limit], more: bool, space: Space) -> Result<()> {
+    let measured: Vec<&str> = ALWAYS.into_iter().filter(|name| space.has(name)).collect();
+    let is_known = |name: &str| match ALWAYS.contains(&name) {
+        true => measured.contains(&name),
+        false => more,
+    };
+    match limits.iter().find(|limit| !is_known(&limit.name)) {
+        Some(limit) => Err(unknown(limit, &measured)),
         None => Ok(()),
     }
 }
 
 fn unknown(limit: &Limit, known: &[&str]) -> Error {
-    let report = Report::new(format!("{} is not measured", limit.name), known.join(", "));
-    Error::Usage(report.help("--metrics names more to measure"))
+    let cause = format!("what is: {}", known.join(", "));
+    let report = Report::new(format!("{} is not measured", limit.name), cause);
+    let near = known.iter().find(|name| name.starts_with(&limit.name));
+    Error::Usage(report.help(match near {
+        Some(near) => format!("did you mean {near}={}?", limit.value),
+        None => "--metrics names more to measure".to_owned(),
+    }))
 }
 
 /// Whether the means in `summary` are at least `least` and at most `most`.
@@ -169,9 +225,13 @@ fn quoted(text: &str) -> String {
 }
 
 /// The scores under their names.
-pub(super) fn scores(s: &crate::evaluate::Scores) -> Value {
-    json!({"psnr_y": number(s.psnr_y), "ssim_y": number(s.ssim_y),
-        "psnr_rgb": number(s.psnr_rgb), "ssim_rgb": number(s.ssim_rgb)})
+pub(super) fn scores(s: &crate::evaluate::Scores, space: Space) -> Value {
+    let mut all = json!({"psnr_y": number(s.psnr_y), "ssim_y": number(s.ssim_y),
+        "psnr_rgb": number(s.psnr_rgb), "ssim_rgb": number(s.ssim_rgb)});
+    if let Some(all) = all.as_object_mut() {
+        all.retain(|name, _| space.has(name));
+    }
+    all
 }
 
 #[cfg(test)]
@@ -193,8 +253,12 @@ mod tests {
         for text in ["psnr_y", "psnr_y=x", "psnr_y=nan"] {
             assert!(limit(text).is_err(), "{text}");
         }
-        assert!(check_names(&[&least[0]], false).is_ok());
-        assert!(check_names(&[&most[0]], false).is_err() && check_names(&[&most[0]], true).is_ok());
+        let names = |limit, more, space| check_names(&[limit], more, space);
+        assert!(names(&least[0], false, Space::Both).is_ok());
+        assert!(names(&least[0], true, Space::Rgb).is_err());
+        assert!(
+            names(&most[0], false, Space::Y).is_err() && names(&most[0], true, Space::Y).is_ok()
+        );
     }
 
     #[test]

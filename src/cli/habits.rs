@@ -1,9 +1,11 @@
 //! Flags of other programs that srk does not take: what to type in their place.
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::{Error, Report};
+use crate::imaging::folder;
 
 /// Where a flag of that name is known from, and what srk has in its place.
 const KNOWN: &[(&[&str], &str)] = &[
@@ -27,11 +29,6 @@ const KNOWN: &[(&[&str], &str)] = &[
     (&["-dn", "--denoise_strength", "--denoise-strength"], "--denoise 0..1"),
     (&["-z", "--model-scale"], "leave it out: a model knows its factor; -s asks for another"),
     (
-        &["--max-vram", "--vram"],
-        "leave it out: tiles take what is free on the GPU; --ram SIZE bounds the process",
-    ),
-    (&["--samples", "--n_samples", "--num_samples"], "another --seed gives another sample"),
-    (
         &[
             "--latent_tiled_size",
             "--latent-tiled-size",
@@ -45,19 +42,25 @@ const KNOWN: &[(&[&str], &str)] = &[
         "leave it out: -s 16 asks for more than the model's factor, or name the result as the next input",
     ),
     (&["--one_step"], "--steps 1"),
+    (&["--init-img", "--init_img"], "-i PICTURE or FOLDER"),
+    (&["--outdir", "--output_dir", "--save_dir"], "-o FOLDER"),
+    (
+        &["--list-devices", "--list_devices", "--list-gpus"],
+        "srk doctor    lists GPUs, with their free memory",
+    ),
+    (&["-M", "--mode"], "srk upscale, train, eval, models ...: a command says what is done"),
+    (&["--test_y_channel", "--y-channel"], "--space y"),
+    (&["--crop_border", "--crop-border", "--shave"], "--border N"),
     (&["--ddim"], "--sampler ddim"),
     (&["--nocolor"], "--color-fix none"),
     (&["--task", "--mask_path"], "-m names the model, and with it the task"),
     (
-        &["--dec_w", "--fidelity"],
-        "--color-fix and --kappa change how near an output stays to its input",
+        &["--dec_w"],
+        "--fidelity 0..1, where 1 stays with the input; --color-fix and --kappa change more",
     ),
     (&["--prompt", "--pos_prompt", "--neg_prompt"], "models of srk take no words; leave it out"),
     (&["-opt", "--opt"], "srk train FILE.toml    takes the configuration without an option"),
-    (
-        &["--auto_resume", "--resume"],
-        "leave it out: a run goes on by itself when its command is given again",
-    ),
+    (&["--auto_resume"], "leave it out: a run goes on by itself when its command is given again"),
     (&["--force_yml"], "--set KEY=VALUE"),
     (&["--launcher", "--local_rank"], "leave it out: srk train needs no launcher"),
     (&["--debug"], "srk train ... --dry-run"),
@@ -101,8 +104,80 @@ fn version_among_others(flags: &[&str], root: &clap::Command) -> Option<Error> {
     ))
 }
 
-/// The answer to a flag that was not understood, if it is known from elsewhere or a number.
+/// Names of commands elsewhere, and what srk has in their place.
+const COMMANDS: &[(&[&str], &str)] = &[
+    (
+        &[
+            "enlarge",
+            "upsample",
+            "superres",
+            "sr",
+            "run",
+            "predict",
+            "infer",
+            "inference",
+            "resize",
+        ],
+        "srk upscale PICTURE",
+    ),
+    (
+        &["test", "validate", "val", "measure", "metrics", "psnr", "ssim", "score"],
+        "srk eval RESULTS TRUTHS",
+    ),
+    (&["finetune", "fine-tune", "fit"], "srk train --from WEIGHTS FILE.toml"),
+    (&["generate", "draw"], "srk sample RUN -o grid.png"),
+    (&["benchmark", "time", "speed"], "srk bench"),
+    (
+        &["info", "list", "ls", "import", "export", "verify", "convert"],
+        "srk models COMMAND    has list, info, import, export, verify",
+    ),
+    (
+        &["check", "stats", "prep", "degrade", "pack", "dataset"],
+        "srk data COMMAND    has check, stats, prep, degrade, pack",
+    ),
+    (&["version"], "srk --version"),
+    (&["diff", "sheet"], "srk compare BEFORE AFTER -o look.html"),
+    (
+        &["config", "settings"],
+        "srk --help    says under --config where defaults of options are kept",
+    ),
+    (
+        &["pull", "download", "get", "fetch"],
+        "srk downloads nothing: curl -LO URL, then srk models verify FILE prints its SHA-256; docs/models.md names models",
+    ),
+    (&["rm", "remove", "delete", "uninstall"], "models are files: rm FILE removes one"),
+    (&["show", "describe"], "srk models info FILE"),
+    (&["crop", "cut", "subimages"], "srk data prep SRC OUT --crop 480 --step 240"),
+];
+
+/// The answer to a command that there is not: one of another program, or a picture without a command.
+fn of_command(name: &str) -> Option<Error> {
+    let ending = Path::new(name).extension().unwrap_or_default().to_string_lossy();
+    let is_picture = folder::is_image_name(Path::new(name)) || Path::new(name).is_dir();
+    let what = format!("{name} is no command of srk");
+    if is_picture {
+        let report = Report::new(what, "it is something to enlarge");
+        return Some(Error::Usage(report.help(format!("srk upscale {name}"))));
+    }
+    if ending == "toml" {
+        let report = Report::new(what, "it is a configuration");
+        return Some(Error::Usage(report.help(format!("srk train {name}"))));
+    }
+    let (_, help) = COMMANDS.iter().find(|(names, _)| names.contains(&name))?;
+    Some(Error::Usage(Report::new(what, "nothing was done").help(*help)))
+}
+
+/// The answer to a flag or a command that was not understood, if it is known from elsewhere or a number.
 pub(super) fn after(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        return match error.get(ContextKind::InvalidSubcommand)? {
+            ContextValue::String(name) => of_command(name),
+            _ => None,
+        };
+    }
+    if error.kind() == ErrorKind::InvalidValue {
+        return of_value(error);
+    }
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }
@@ -111,6 +186,39 @@ pub(super) fn after(error: &clap::Error, arguments: &[OsString]) -> Option<Error
             .or_else(|| below_zero(flag, arguments)),
         _ => None,
     }
+}
+
+/// The answer to a value that other programs have.
+fn of_value(error: &clap::Error) -> Option<Error> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (option, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let (cause, help) = match (option.split(' ').next()?, value) {
+        ("--precision", "tf32") => (
+            "srk computes no products in TF32, whose 10 bits would make f32 results differ between GPUs",
+            "--precision f32, or bf16 and f16, which are faster",
+        ),
+        ("--precision", "fp8" | "int8" | "fp64" | "f64") => (
+            "srk runs models in f32, f16 or bf16",
+            "leave --precision out, for the fastest that the device has",
+        ),
+        (
+            "--sampler",
+            "dpm++" | "dpm" | "dpmpp" | "euler" | "euler_a" | "heun" | "plms" | "unipc" | "lcm",
+        ) => (
+            "samplers of many steps do not pay for chains of a few, which models of srk have",
+            "--sampler ddim is the deterministic one; --steps says how many",
+        ),
+        ("--sampler", "resshift" | "ddpm") => (
+            "that is a process, which a model has",
+            "--sampler posterior is its own rule, the default",
+        ),
+        _ => return None,
+    };
+    let what = format!("{} has no {value}", option.split(' ').next()?);
+    Some(Error::Usage(Report::new(what, cause).help(help)))
 }
 
 /// The answer to `-s -1`, which looks like two options.

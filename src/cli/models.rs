@@ -10,6 +10,7 @@ use super::voice;
 use crate::diffusion::system::{DEGRADE, System};
 use crate::engine::cuda::sha256;
 use crate::engine::device::DType;
+use crate::engine::memory::in_words;
 use crate::engine::outputs::Outputs;
 use crate::engine::parameter::Parameter;
 use crate::engine::spelling;
@@ -125,17 +126,68 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
 }
 
+/// The columns of [`list`] and [`list_folder`].
+fn row(name: &str, d: &Description, stored: &Stored, place: &str) -> String {
+    format!(
+        "{name:<24} {:<16} x{:<2} {:>2} of {:<4} {:>11} {:>9} {:>9}  {:<14}  {}",
+        d.arch,
+        d.scale,
+        d.default_steps,
+        d.steps,
+        d.parameters,
+        stored.precision,
+        in_words(stored.bytes),
+        place,
+        d.license
+    )
+}
+
+fn heads() -> String {
+    format!(
+        "{:<24} {:<16} {:<3} {:>10} {:>11} {:>9} {:>9}  {:<14}  licence",
+        "name", "network", "x", "steps", "parameters", "stored", "size", "where"
+    )
+}
+
+/// How a file holds its numbers.
+struct Stored {
+    precision: String,
+    bytes: u64,
+}
+
+impl Stored {
+    fn of(name: &str) -> Self {
+        let (precision, bytes) = match System::embedded_bytes(name) {
+            Some(bytes) => (open::stored(bytes, bytes.len() as u64), bytes.len() as u64),
+            None => {
+                let bytes = std::fs::metadata(name).map_or(0, |file| file.len());
+                (std::fs::File::open(name).ok().and_then(|file| open::stored(file, bytes)), bytes)
+            }
+        };
+        Self { precision: precision.unwrap_or_else(|| "-".to_owned()), bytes }
+    }
+
+    /// Adds it to a record.
+    fn extend(&self, record: &mut serde_json::Value) {
+        record["precision"] = self.precision.as_str().into();
+        record["bytes"] = self.bytes.into();
+    }
+}
+
 fn list(as_json: bool) -> Result<()> {
+    if !as_json {
+        print(heads());
+    }
     for name in System::embedded() {
         let system = System::open(name)?;
-        let d = Description::of(&system);
+        let (d, stored) = (Description::of(&system), Stored::of(name));
         if as_json {
-            print(d.json());
+            let mut record = d.json();
+            stored.extend(&mut record);
+            record["where"] = "in this binary".into();
+            print(record);
         } else {
-            print(format_args!(
-                "{name}  x{}  {}  {} parameters  {} of {} steps  {}  in this binary",
-                d.scale, d.arch, d.parameters, d.default_steps, d.steps, d.license
-            ));
+            print(row(name, &d, &stored, "in this binary"));
         }
     }
     if !as_json {
@@ -301,23 +353,26 @@ fn folded(system: System, input: &Path) -> Result<System> {
 /// A line for each file of a folder: what it is, or why it cannot be used.
 fn list_folder(folder: &Path, as_json: bool) -> Result<()> {
     let files = open::files(folder)?;
+    if !as_json && !files.is_empty() {
+        print(heads());
+    }
     for file in &files {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let described = open::open(&file.display().to_string()).map(|s| Description::of(&s));
         let line = match described {
-            Ok(d) if as_json => json!({"file": name, "arch": d.arch, "scale": d.scale,
-                "parameters": d.parameters, "license": d.license})
-            .to_string(),
-            Ok(d) => format!(
-                "{name:<40} {:<16} x{:<3} {:>11}  {}",
-                d.arch, d.scale, d.parameters, d.license
-            ),
+            Ok(d) if as_json => {
+                let mut line = json!({"file": name, "arch": d.arch, "scale": d.scale,
+                    "parameters": d.parameters, "license": d.license, "where": file});
+                Stored::of(&file.display().to_string()).extend(&mut line);
+                line.to_string()
+            }
+            Ok(d) => row(&name, &d, &Stored::of(&file.display().to_string()), "this folder"),
             Err(e) if as_json => {
                 let mut line = json!({"file": name, "code": e.code()});
                 line["error"] = cause_of(&e).into();
                 line.to_string()
             }
-            Err(e) => format!("{name:<40} {}", cause_of(&e)),
+            Err(e) => format!("{name:<24} {}", cause_of(&e)),
         };
         print(&line);
     }

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::arguments::{Cli, Command};
 use super::{
-    compare, data, doctor, eval, habits, manual, models, print, refusal, sample, train, upscale,
-    voice,
+    bench, compare, data, defaults, doctor, eval, habits, manual, models, print, refusal, sample,
+    train, upscale, voice,
 };
 use crate::engine::shield::located;
 use crate::error::{Error, Report, Result};
@@ -40,7 +40,21 @@ fn parse(arguments: &[OsString]) -> std::result::Result<Cli, ExitCode> {
         return Err(failed(&error));
     }
     let command = Cli::command().color(voice::Color::among(arguments).choice());
-    let matches = command.try_get_matches_from(arguments);
+    let filled = defaults::filled(&command, arguments).map_err(|error| {
+        early();
+        failed(&error)
+    })?;
+    let matches = command.try_get_matches_from(&filled);
+    if let (Err(error), true) = (&matches, filled != arguments) {
+        early();
+        let file = defaults::used().map_or_else(String::new, |path| path.display().to_string());
+        let what = format!("cannot use the settings in {file}");
+        let report = Report::new(
+            what,
+            refusal::of(error, arguments, &Cli::command()).to_string().replace('\n', "; "),
+        );
+        return Err(failed(&Error::Usage(report.help("correct it, or --no-config"))));
+    }
     let cli = matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     cli.map_err(|error| {
         if !error.use_stderr() {
@@ -77,6 +91,7 @@ fn run(command: Command) -> Result<()> {
         Command::Data(args) => data::run(args),
         Command::Models(args) => models::run(args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),
     }?;

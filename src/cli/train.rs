@@ -1,5 +1,5 @@
 //! `srk train`.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -13,6 +13,7 @@ use crate::training::config::{Config, SCHEMA};
 use crate::training::log::Reporter;
 use crate::training::recipes;
 use crate::training::run::dry::dry_run;
+use crate::training::run::resume::{adopt, refuse_existing};
 use crate::training::run::train;
 use crate::training::settings;
 
@@ -47,6 +48,10 @@ pub(super) struct Args {
     /// Start a new run from these weights: a weights file, or the folder of a run (run.init)
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
+    /// Whether a run that is there goes on: auto (it does), never (it is an error), or the run or checkpoint whose weights
+    /// and moments a new run goes on from
+    #[arg(long, value_name = "auto|never|PATH", default_value = "auto", conflicts_with_all = ["from", "dry_run"])]
+    resume: PathBuf,
     /// Stop after this step, as if the run went on
     #[arg(long, value_name = "STEP")]
     until: Option<u64>,
@@ -109,6 +114,7 @@ pub(super) fn run(args: Args) -> Result<()> {
                 let report = Report::new(format!("cannot read {}", file.display()), e);
                 Error::Usage(report.help("srk train --list-recipes    shows what comes with srk"))
             })?;
+            refuse_other_formats(&file)?;
             (text, file.display().to_string())
         }
     };
@@ -134,9 +140,30 @@ pub(super) fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let stop = common::stop_on_signals()?;
+    match args.resume.to_str() {
+        Some("auto") => {}
+        Some("never") => refuse_existing(&args.out.join(&config.run.name))?,
+        _ => {
+            let (step, from) = (adopt(&config, &args.out, &args.resume)?, args.resume.display());
+            voice::say(format_args!("going on from {from} at step {step}"));
+        }
+    }
     train(&config, &args.out, args.until, (&device, dtype), &stop, &mut Terminal::default())?;
     voice::done(json!({"run": args.out.join(&config.run.name)}));
     Ok(())
+}
+
+/// Refuses configurations of other programs by their names.
+fn refuse_other_formats(file: &Path) -> Result<()> {
+    let ending = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if !["yml", "yaml", "json", "py"].contains(&ending.as_str()) {
+        return Ok(());
+    }
+    let what = format!("{} is no configuration of srk", file.display());
+    let report = Report::new(what, "those are TOML, with keys of their own");
+    Err(Error::Usage(report.help(
+        "srk train --list-recipes    shows published systems; --init NAME > run.toml prints one to change",
+    )))
 }
 
 /// Trains a GAN, VAE or DDPM: small, and on the CPU.
@@ -149,6 +176,15 @@ fn train_generative(args: &Args, text: &str, name: &str, kind: &str) -> Result<(
     if args.dry_run {
         let report = Report::new("--dry-run is for super-resolution", format!("{kind} is no such"));
         return Err(Error::Usage(report.help("--until 2 takes two steps of it")));
+    }
+    match args.resume.to_str() {
+        Some("auto") => {}
+        Some("never") => refuse_existing(&args.out.join(&config.run.name))?,
+        _ => {
+            let report =
+                Report::new("--resume PATH is for super-resolution", format!("{kind} is no such"));
+            return Err(Error::Usage(report.help("leave it out: a run goes on by itself")));
+        }
     }
     args.precision.on(&Device::Cpu)?;
     let stop = common::stop_on_signals()?;

@@ -1,4 +1,5 @@
 //! `srk upscale`.
+mod again;
 mod arguments;
 mod care;
 mod choice;
@@ -21,6 +22,7 @@ use report::{Outcome, Output, Tally, first_done};
 
 use super::common::{self};
 use super::{progress, voice};
+use crate::engine::device::Device;
 use crate::error::Result;
 use crate::upscale::budget::Budget;
 use crate::upscale::jobs::{Job, Jobs};
@@ -39,7 +41,10 @@ pub(super) fn run(mut args: Args) -> Result<()> {
         voice::leave_stdout();
     }
     let models = {
-        let Args { model, sampling, device, precision, dry_run, .. } = &args;
+        let Args { model, sampling, device, precision, dry_run, no_fallback, .. } = &args;
+        if *no_fallback {
+            device.refuse_fallback()?;
+        }
         choice::open(model, sampling, device, *precision, *dry_run)?
     };
     choice::check(&models, args.denoise)?;
@@ -58,6 +63,9 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     }
     for note in common::notes_of_model(system) {
         out.say(&format!("note: {note}"));
+    }
+    if jobs.is_empty() {
+        out.say("note: the report names no picture that failed");
     }
     if let Some(first) = left_out.first() {
         let (n, first) = (left_out.len(), first.display());
@@ -143,6 +151,9 @@ pub(super) fn run(mut args: Args) -> Result<()> {
 
 /// What is worth a warning before any work.
 fn warnings(args: &Args, upscaler: &Upscaler) -> Vec<String> {
-    let notes = [dry::too_many_threads(args.threads), dry::note_of_steps(args, upscaler)];
+    let on_cpu = upscaler.system().network.device() == Device::Cpu;
+    let idle = (args.vram.is_some() && on_cpu)
+        .then(|| "--vram does nothing on the CPU; --ram bounds the process".to_owned());
+    let notes = [dry::too_many_threads(args.threads), dry::note_of_steps(args, upscaler), idle];
     notes.into_iter().flatten().collect()
 }

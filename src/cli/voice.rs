@@ -34,6 +34,12 @@ pub(super) struct Voice {
     /// Also write all messages into this file, behind what it holds
     #[arg(long, global = true, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Take defaults of options from this file [default: SRK_CONFIG, or ~/.config/srk/config.toml if it is there]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "no_config")]
+    config: Option<PathBuf>,
+    /// Take no defaults of options from a file
+    #[arg(long, global = true)]
+    no_config: bool,
 }
 
 /// A value of `--color`.

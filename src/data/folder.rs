@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::idx::{self, Images};
 use super::list;
+use super::packed::{self, Shard};
 pub use super::rgb8::Rgb8;
 use crate::engine::rng::{Purpose, Stream};
+use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
 use crate::imaging::decode::MAX_PIXELS;
 use crate::imaging::header::{Header, header};
@@ -22,6 +24,8 @@ pub enum Source {
     File(PathBuf),
     /// One of many in an idx file, which is in memory.
     Idx(Arc<Images>, usize),
+    /// One of many in a tar file, which is not.
+    Packed(Arc<Shard>, usize),
 }
 
 /// A decoded image.
@@ -44,7 +48,7 @@ pub enum OnBroken {
     Error,
 }
 
-/// The images under `paths` (files, idx files, folders with all pictures below them, or [lists](list) of such),
+/// The images under `paths` (files, idx files, tar files, folders with all pictures below them, or [lists](list) of such),
 /// sorted by path, each once.
 ///
 /// # Errors
@@ -54,6 +58,11 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Source>> {
     let named = with_lists(paths)?;
     let by_name: HashSet<&PathBuf> = named.iter().collect();
     for file in files(&named)? {
+        if packed::is_tar(&file) {
+            let shard = Arc::new(Shard::open(&file)?);
+            sources.extend((0..shard.len()).map(|i| Source::Packed(Arc::clone(&shard), i)));
+            continue;
+        }
         // In folders only pictures are looked for: one with MNIST's files holds train and test alike.
         match by_name.contains(&file) && idx::is_idx(&file) {
             false => sources.push(Source::File(file)),
@@ -95,18 +104,22 @@ fn with_lists(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(named)
 }
 
+/// What helps where no images are found, in training and elsewhere.
+const ELSEWHERE: &str = "name a folder of pictures that is there; for training: --set 'data.train.paths=[\"FOLDER\"]', \
+     and data.val.paths for validation";
+
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in paths {
         let before = found.len();
         walk(path, &mut found).map_err(|e| {
-            let report = Report::new(format!("cannot read the folder {}", path.display()), e);
-            Error::Usage(report.help("--set 'data.train.paths=[\"FOLDER\"]'    names another"))
+            let report = Report::new(format!("cannot read {}", path.display()), e);
+            Error::Usage(report.code("not_found").help(spelling::help(path, ELSEWHERE)))
         })?;
         if found.len() == before {
             let what = format!("no images in {}", path.display());
             let cause = format!("no file below it ends in {}", names::ENDINGS.join(", "));
-            let help = "--set 'data.train.paths=[\"FOLDER\"]'    names another folder";
+            let help = ELSEWHERE;
             return Err(Error::Usage(Report::new(what, cause).help(help)));
         }
     }
@@ -120,7 +133,11 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 fn walk(path: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     match std::fs::metadata(path)?.is_dir() {
-        true => found.extend(names::pictures(path, true)?),
+        true => {
+            found.extend(names::pictures(path, true)?);
+            let inside = std::fs::read_dir(path)?.flatten().map(|entry| entry.path());
+            found.extend(inside.filter(|path| packed::is_tar(path)));
+        }
         false => found.push(path.to_owned()),
     }
     Ok(())
@@ -138,6 +155,7 @@ pub fn decode_all(
     for (source, image) in sources.iter().zip(decoded) {
         match image {
             Ok(image) => pictures.push(Picture { path: source.name(), image }),
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
             Err(e) => broken.push((source.name(), e)),
         }
     }
@@ -178,6 +196,7 @@ impl Source {
         match self {
             Self::File(path) => path.clone(),
             Self::Idx(images, index) => images.name(*index),
+            Self::Packed(shard, index) => shard.name(*index),
         }
     }
 
@@ -186,6 +205,7 @@ impl Source {
         match self {
             Self::File(path) => path,
             Self::Idx(images, _) => images.path(),
+            Self::Packed(shard, _) => shard.path(),
         }
     }
 
@@ -196,21 +216,24 @@ impl Source {
     /// Decodes it, unless `fits`, which is told about how many bytes that takes, says otherwise.
     pub(super) fn decode_if(&self, fits: &dyn Fn(u64) -> Result<()>) -> Result<Rgb8> {
         match self {
-            Self::File(path) => decode(path, fits),
+            Self::File(path) => {
+                decode(&imaging::decode::read_bytes(path)?, &path.display().to_string(), fits)
+            }
+            Self::Packed(shard, index) => {
+                decode(&shard.bytes(*index)?, &shard.name(*index).display().to_string(), fits)
+            }
             Self::Idx(images, index) => Ok(images.image(*index)),
         }
     }
 }
 
-fn decode(path: &Path, fits: &dyn Fn(u64) -> Result<()>) -> Result<Rgb8> {
-    let bytes = imaging::decode::read_bytes(path)?;
+fn decode(bytes: &[u8], name: &str, fits: &dyn Fn(u64) -> Result<()>) -> Result<Rgb8> {
     // Beyond the limit decoding refuses the file, as one that is broken, whatever fits.
     let allowed = |h: &Header| (h.width as u64).saturating_mul(h.height as u64) <= MAX_PIXELS;
-    if let Some(header) = header(&bytes).filter(allowed) {
+    if let Some(header) = header(bytes).filter(allowed) {
         fits(header.decoding)?;
     }
-    let image = imaging::decode(&bytes, &path.display().to_string())?;
-    drop(bytes);
+    let image = imaging::decode(bytes, name)?;
     // Only what is not of this kind is copied.
     let image = if image.color == Color::Rgb { image } else { image.to_rgb() };
     let image = image.to_depth(Depth::Eight);

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use super::rgb8::Rgb8;
+use crate::engine::files;
 use crate::error::{Error, Report, Result};
 
 /// Of a file that srk reads: unsigned bytes, three axes.
@@ -39,7 +40,8 @@ pub fn is_idx(path: &Path) -> bool {
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     let named = ["idx3-ubyte", ".idx", ".idx3"].iter().any(|ending| name.ends_with(ending));
     let mut first = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut first));
+    // A pipe without a writer would be waited for.
+    let read = files::open_file(path).and_then(|mut file| file.read_exact(&mut first));
     named || read.is_ok() && (first[..3] == MAGIC[..3] || first[..2] == GZIP)
 }
 

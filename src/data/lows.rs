@@ -10,8 +10,8 @@ use crate::error::{Error, Report, Result};
 #[derive(Clone, Debug)]
 pub struct Lows(Arc<BTreeMap<String, Source>>);
 
-/// The name by which two files belong together.
-fn key(path: &Path, scale: usize) -> String {
+/// The name by which two files belong together, `scale` times as large one as the other.
+pub fn key(path: &Path, scale: usize) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let ends = [format!("_x{scale}"), format!("x{scale}"), "_lr".into(), "_hr".into()];
     let cut = ends.iter().find_map(|end| stem.strip_suffix(end.as_str()));

@@ -62,6 +62,7 @@ pub fn write(request: &Request, done: &(dyn Fn() -> Result<()> + Sync)) -> Resul
     let sources = folder::find(&request.inputs)?;
     let digits = request.count.to_string().len().max(3);
     request.check_outputs(&sources, digits)?;
+    request.check_sizes(&sources)?;
     for part in ["high", "low"] {
         let path = request.out.join(part);
         std::fs::create_dir_all(&path).map_err(|e| {
@@ -116,17 +117,36 @@ impl Request {
         Ok(())
     }
 
+    /// Refuses pictures that are smaller than a truth, by their heads, before anything is made.
+    fn check_sizes(&self, sources: &[Source]) -> Result<()> {
+        for source in sources.iter().take(self.count) {
+            let Source::File(path) = source else { continue };
+            let Some(head) = imaging::header::of_file(path) else { continue };
+            if head.width < self.size || head.height < self.size {
+                return Err(self.too_small(&path.display().to_string(), head.width, head.height));
+            }
+        }
+        Ok(())
+    }
+
+    fn too_small(&self, name: &str, width: usize, height: usize) -> Error {
+        let size = self.size;
+        let report = Report::new(
+            format!("{name} is smaller than a truth"),
+            format!("{width}x{height}, not {size}x{size}"),
+        );
+        let fits = width.min(height) / self.scale * self.scale;
+        Error::Failed(report.code("size").help(format!("--size {fits}    cuts truths that fit")))
+    }
+
     /// Pair `index`, under `name`, of a picture.
     fn pair(&self, source: &Source, index: usize, name: &str) -> Result<Pair> {
         let picture = source.decode()?;
         let (scale, small) = (self.scale, self.size / self.scale);
         let (columns, rows) = (picture.width / scale, picture.height / scale);
         if columns < small || rows < small {
-            let what = format!("{} is smaller than a truth", source.name().display());
-            let size = self.size;
-            let cause = format!("{}x{}, not {size}x{size}", picture.width, picture.height);
-            let report = Report::new(what, cause);
-            return Err(Error::Failed(report.help("--size N    cuts smaller ones")));
+            let name = source.name().display().to_string();
+            return Err(self.too_small(&name, picture.width, picture.height));
         }
         let mut draws = Draws::new(self.seed, 0, u32::try_from(index).unwrap_or(u32::MAX));
         let place = [draws.below(columns - small + 1), draws.below(rows - small + 1)];

@@ -84,6 +84,7 @@ pub fn prep(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> R
         done(sources.len())?;
         let image = match source.decode() {
             Ok(image) => image,
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
             Err(error) => return Ok(Some(folder::describe(&source.name(), &error))),
         };
         let folders = FOLDERS[usize::from(i >= train)];
@@ -113,6 +114,9 @@ pub fn prep(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> R
 pub(super) fn names(sources: &[Source]) -> Vec<String> {
     let stem = |source: &Source| match source {
         Source::File(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        Source::Packed(..) => {
+            source.name().file_stem().unwrap_or_default().to_string_lossy().into_owned()
+        }
         Source::Idx(_, index) => {
             let name = source.name();
             let name = name.file_name().unwrap_or_default().to_string_lossy();

@@ -114,7 +114,7 @@ impl Pairs {
                     Ok(Ok(Ok(entry)))
                 }
                 Ok(Err(size)) => Ok(Ok(Err(size))),
-                Err(full @ Error::Memory(_)) => Err(full),
+                Err(ends @ (Error::Memory(_) | Error::Interrupted { .. })) => Err(ends),
                 Err(error) => Ok(Err(error)),
             };
             let loaded: Vec<_> = some.par_iter().map(load).collect::<Result<_>>()?;

@@ -177,6 +177,7 @@ impl Request {
         let path = source.name();
         let image = match source.decode() {
             Ok(image) => image,
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
             Err(error) => return Ok(Err(folder::describe(&path, &error))),
         };
         let too_small = |least: usize| {

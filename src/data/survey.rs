@@ -55,10 +55,11 @@ pub fn survey(paths: &[PathBuf], done: &(dyn Fn(usize) -> Result<()> + Sync)) ->
     let sources = folder::find(paths)?;
     let one = |source: &Source| -> Result<std::result::Result<Entry, (PathBuf, String)>> {
         done(sources.len())?;
-        Ok(source
-            .decode()
-            .map(|image| look(source, &image))
-            .map_err(|e| (source.name(), cause(&e))))
+        match source.decode() {
+            Ok(image) => Ok(Ok(look(source, &image))),
+            Err(error @ Error::Interrupted { .. }) => Err(error),
+            Err(error) => Ok(Err((source.name(), cause(&error)))),
+        }
     };
     let mut survey = Survey::default();
     for result in sources.par_iter().map(one).collect::<Result<Vec<_>>>()? {
@@ -153,6 +154,15 @@ impl Survey {
             }
         }
         twins
+    }
+
+    /// Files with the same pixels as one of `other`, each with that one.
+    pub fn shared_with<'a>(&'a self, other: &'a Self) -> Vec<[&'a Path; 2]> {
+        let key = |entry: &Entry| (entry.width, entry.height, entry.digest);
+        let known: BTreeMap<_, &Path> =
+            other.entries.iter().map(|entry| (key(entry), entry.path.as_path())).collect();
+        let of = |entry: &'a Entry| Some([entry.path.as_path(), *known.get(&key(entry))?]);
+        self.entries.iter().filter_map(of).collect()
     }
 
     /// All pixels that can be read.

@@ -58,6 +58,11 @@ impl System {
         EMBEDDED.map(|(name, _)| name)
     }
 
+    /// The bytes of the embedded model of that name.
+    pub fn embedded_bytes(model: &str) -> Option<&'static [u8]> {
+        EMBEDDED.iter().find(|(name, _)| *name == model).map(|(_, bytes)| *bytes)
+    }
+
     /// Opens a model by the name of an embedded one, as a file, or as the folder of a training run: its
     /// best checkpoint if that was looked for, else its newest.
     ///
@@ -71,9 +76,9 @@ impl System {
             let names = Self::embedded().join(", ");
             let cause = format!("it is neither a model of this binary ({names}) nor a file");
             let report = Report::new(format!("there is no model {model}"), cause);
-            return Err(Error::Model(
-                report.help("srk models list    shows the models that are there"),
-            ));
+            return Err(Error::Model(report.help(
+                "srk models list    shows the models that are there; others are files: -m FILE.pth",
+            )));
         }
         let mut notes = Vec::new();
         let file = read_noting(Path::new(model), &mut notes)?;

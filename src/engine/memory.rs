@@ -17,6 +17,19 @@ pub fn resident() -> u64 {
     statm(1).unwrap_or(32 << 20)
 }
 
+/// Bytes of the process that were in memory at most, since it began or since [`reset_peak`]; none where the system does
+/// not say.
+pub fn peak() -> Option<u64> {
+    let text = read("/proc/self/status")?;
+    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// From now on [`peak`] is what the process holds at most from now on, where the system can do that.
+pub fn reset_peak() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
 /// `bytes` in words: MiB, or GiB from 10 GiB on.
 pub fn in_words(bytes: u64) -> String {
     match bytes >> 30 {

@@ -114,6 +114,9 @@ impl Outputs {
             ));
         }
         let there = missing.is_none();
+        if !there && self.existing != Existing::Overwrite {
+            refuse_link(output)?;
+        }
         if let (Existing::Refuse | Existing::Skip, Some(at)) = (self.existing, missing) {
             // It may appear until the work is done.
             files::expect_new(at);
@@ -128,6 +131,18 @@ impl Outputs {
             _ => Ok(true),
         }
     }
+}
+
+/// Refuses a link to a file that is not there: written through it would be a file elsewhere, in place of it the link
+/// would be gone.
+fn refuse_link(output: &Path) -> Result<()> {
+    let Ok(to) = fs::read_link(output) else { return Ok(()) };
+    if output.exists() {
+        return Ok(());
+    }
+    let what = format!("{} is a link to a file that is not there", output.display());
+    let report = Report::new(what, format!("it leads to {}", to.display())).code("exists");
+    Err(Error::Usage(report.help("--overwrite puts a file in the place of the link")))
 }
 
 fn is_linked_folder(entry: &fs::DirEntry) -> bool {

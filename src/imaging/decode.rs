@@ -188,6 +188,7 @@ impl<'a> Source<'a> {
         let mut image = self.finish(self.open(png::PngDecoder::new)?, density, xmp)?;
         image.metadata.text = text;
         image.metadata.png_colors = metadata::png_colors(self.bytes);
+        image.metadata.unkept = metadata::png_unkept(self.bytes);
         Ok(image)
     }
 
@@ -207,6 +208,11 @@ impl<'a> Source<'a> {
             return Err(self.truncated());
         }
         self.check_size(file.size)?;
+        if (self.bytes.len() as u64) < file.least_bytes() {
+            let (width, height) = file.size;
+            let bytes = self.bytes.len();
+            return Err(self.damaged(format!("{bytes} bytes cannot hold {width}x{height} pixels")));
+        }
         if file.components == 4 && file.icc.is_none() {
             return Err(self.cmyk("JPEG"));
         }

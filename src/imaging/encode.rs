@@ -1,8 +1,10 @@
-//! Writing images: PNG, JPEG, WebP, TIFF, BMP and PNM, by the extension of the name.
+//! Writing images: PNG, JPEG, WebP, TIFF, BMP, PNM and, if built so, AVIF, by the extension of the name.
 //!
 //! [`check_output`] tells before any work whether the format can hold the picture; `write` is atomic
 //! (see `engine::files`). 16 bits become 8 where the format has no more; [`losses`] lists what a
 //! format does not carry.
+#[cfg(feature = "avif")]
+mod avif;
 mod fitted;
 mod format;
 mod jpeg;
@@ -21,7 +23,7 @@ use std::path::Path;
 use image::codecs::{bmp::BmpEncoder, jpeg::JpegEncoder};
 use image::{ImageEncoder, ImageError};
 
-pub use format::{EncodeOptions, Format, TiffCompression};
+pub use format::{AVIF_HELP, EncodeOptions, Format, TiffCompression};
 pub use outline::Outline;
 pub use rows::Strips;
 use rows::{Packing, Rows, size};
@@ -40,6 +42,9 @@ pub fn check_output(
     bytes_per_pixel: usize,
 ) -> Result<()> {
     let what = || format!("cannot write {name}");
+    if let Some(cause) = format.missing() {
+        return Err(Error::Usage(Report::new(what(), cause).help(AVIF_HELP)));
+    }
     let side = width.max(height);
     let help = "use .png, which has no such limit, or a smaller scale";
     if side > format.max_side() {
@@ -165,6 +170,7 @@ pub fn file_size(image: &Outline, format: Format, options: &EncodeOptions) -> Fi
     let times = match format {
         Format::Jpeg => 20,
         Format::WebP if options.webp_quality.is_some() => 40,
+        Format::Avif => 40,
         _ => 4,
     };
     FileSize { least: 0, likely: bytes / times }
@@ -183,12 +189,14 @@ pub fn memory(image: &Outline, format: Format) -> u64 {
         Format::Bmp => row * image.height as u64,
         // Beside the bytes it works on four channels and what it finds in them.
         Format::WebP => 5 * row * image.height as u64,
+        // The picture in planes of 16 bits, several times over, and what is known of its blocks.
+        Format::Avif => 20 * row * image.height as u64,
     }
 }
 
 fn check_image(name: &str, image: &Outline, format: Format) -> Result<()> {
     if image.alpha && !format.has_alpha() {
-        let help = "write a .png instead, or give --alpha drop";
+        let help = "write a .png instead, or give --alpha drop or --alpha flatten";
         let cause = format!("the image has transparency and {} has none", format.name());
         let report = Report::new(format!("cannot write {name}"), cause).code("alpha");
         return Err(Error::Failed(report.help(help)));
@@ -228,6 +236,10 @@ fn encode_to(
             None => encode_webp(writer, image, rows),
         },
         Format::Ppm | Format::Pgm | Format::Pnm => pnm::encode(writer, image, packing, &mut rows),
+        #[cfg(feature = "avif")]
+        Format::Avif => avif::encode(writer, image, packing.color(), options.quality, &mut rows),
+        #[cfg(not(feature = "avif"))]
+        Format::Avif => Err(io::Error::other(AVIF_HELP)),
         Format::Bmp => {
             let mut bytes = Vec::new();
             rows.read(image.height, &mut bytes)?;

@@ -32,6 +32,11 @@ fn ending(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
+/// Whether the extension is that of a format srk reads.
+pub fn is_image_name(path: &Path) -> bool {
+    ENDINGS.contains(&ending(path).as_str())
+}
+
 /// The pictures in `folder`, and in those below it if `recursive`, in the order of their paths.
 ///
 /// Names that begin with a point are passed over: what systems put beside pictures. A link to a folder is

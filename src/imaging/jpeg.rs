@@ -23,6 +23,10 @@ pub(super) struct Structure {
     pub(super) complete: bool,
     /// Width and height.
     pub(super) size: (u32, u32),
+    /// Whether its blocks are coded by Huffman's tables, in at least a bit each.
+    pub(super) huffman: bool,
+    /// Columns and rows that a block of the first component stands for.
+    pub(super) block: (u32, u32),
     /// Pixels per metre from the JFIF header.
     pub(super) density: Option<(u32, u32)>,
     /// 1..=100, of the luminance.
@@ -33,6 +37,16 @@ pub(super) struct Structure {
     pub(super) icc: Option<Vec<u8>>,
     /// Written by Adobe's programs or in their way: CMYK is inverted.
     pub(super) adobe: bool,
+}
+
+impl Structure {
+    /// Bytes that a file with so many pixels cannot be shorter than: each block of its first component takes a bit.
+    /// 0 where nothing is known.
+    pub(super) fn least_bytes(&self) -> u64 {
+        let blocks = |side: u32, of: u32| u64::from(side / of.max(1));
+        let all = blocks(self.size.0, self.block.0) * blocks(self.size.1, self.block.1);
+        if self.huffman { all / 8 } else { 0 }
+    }
 }
 
 /// What a segment with XMP begins with.
@@ -94,6 +108,8 @@ fn segments(bytes: &[u8], profile: &mut Vec<(u8, Vec<u8>)>) -> Structure {
                         let side =
                             |at| u32::from(u16::from_be_bytes([segment[at], segment[at + 1]]));
                         found.size = (side(3), side(1));
+                        found.huffman = matches!(marker, 0xC0..=0xC2);
+                        found.block = block(segment);
                     }
                     0xDB => found.quality = found.quality.or_else(|| luminance(segment)),
                     _ => found.application(marker, segment, profile),
@@ -102,6 +118,18 @@ fn segments(bytes: &[u8], profile: &mut Vec<(u8, Vec<u8>)>) -> Structure {
         }
     }
     found
+}
+
+/// Columns and rows of a block of the first component, by the sampling factors of a frame's header.
+fn block(frame: &[u8]) -> (u32, u32) {
+    let factors: Vec<[u32; 2]> = (frame[6..].chunks_exact(3))
+        .map(|component| [u32::from(component[1] >> 4), u32::from(component[1] & 15)])
+        .collect();
+    let side = |i: usize| {
+        let most = factors.iter().map(|f| f[i]).max().unwrap_or(1);
+        (8 * most).div_ceil(factors.first().map_or(1, |f| f[i].max(1)))
+    };
+    (side(0), side(1))
 }
 
 /// The next marker at or after `at`, past entropy-coded data; leaves `at` behind it.

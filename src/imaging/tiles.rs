@@ -19,9 +19,9 @@ pub struct Tile {
 }
 
 /// Tiles of a `width` x `height` image, row by row from the top left, with cores of at most `core`
-/// pixels a side (rounded down to a multiple of `align`, at least `align`) and a halo of at least
+/// (width, height) pixels (rounded down to a multiple of `align`, at least `align`) and a halo of at least
 /// `halo` (rounded up). An `align` or `core` of 0 counts as 1; an empty image has no tiles.
-pub fn plan(width: usize, height: usize, core: usize, halo: usize, align: usize) -> Vec<Tile> {
+pub fn plan(width: usize, height: usize, core: [usize; 2], halo: usize, align: usize) -> Vec<Tile> {
     let [columns, rows] = cuts_of_both(width, height, core, halo, align);
     let mut tiles = Vec::with_capacity(rows.len() * columns.len());
     for y in &rows {
@@ -45,7 +45,7 @@ pub struct Sizes {
 }
 
 /// The sizes of the tiles that [`plan`] would make, without making them.
-pub fn sizes(width: usize, height: usize, core: usize, halo: usize, align: usize) -> Sizes {
+pub fn sizes(width: usize, height: usize, core: [usize; 2], halo: usize, align: usize) -> Sizes {
     let [columns, rows] = cuts_of_both(width, height, core, halo, align);
     let lengths = |cuts: &[Cut]| {
         // They grow, stay, and fall.
@@ -65,14 +65,14 @@ pub fn sizes(width: usize, height: usize, core: usize, halo: usize, align: usize
 fn cuts_of_both(
     width: usize,
     height: usize,
-    core: usize,
+    core: [usize; 2],
     halo: usize,
     align: usize,
 ) -> [Vec<Cut>; 2] {
     let align = align.max(1);
-    let core = (core / align * align).max(align);
+    let [wide, high] = core.map(|core| (core / align * align).max(align));
     let halo = halo.div_ceil(align).saturating_mul(align);
-    [cuts(width, core, halo, align), cuts(height, core, halo, align)]
+    [cuts(width, wide, halo, align), cuts(height, high, halo, align)]
 }
 
 /// A tile along one side.
@@ -112,7 +112,7 @@ mod tests {
             {
                 let case = format!("{width}x{height} core {core} halo {halo} align {align}");
                 let mut covered = vec![0u8; width * height];
-                for tile in plan(width, height, core, halo, align) {
+                for tile in plan(width, height, [core; 2], halo, align) {
                     let (c, p) = (tile.core, tile.padded);
                     for y in c.y..c.bottom() {
                         for x in c.x..c.right() {
@@ -135,13 +135,13 @@ mod tests {
 
     #[test]
     fn order_and_sizes_are_as_described() {
-        let tiles = plan(260, 100, 256, 8, 2);
+        let tiles = plan(260, 100, [256; 2], 8, 2);
         assert_eq!(tiles.len(), 2);
         assert_eq!(tiles[0].core, Rect::new(0, 0, 130, 100));
         assert_eq!(tiles[0].padded, Rect::new(0, 0, 138, 100));
         assert_eq!(tiles[1].padded, Rect::new(122, 0, 138, 100));
-        assert_eq!(plan(5, 5, usize::MAX, usize::MAX, 1).len(), 1);
-        assert!(plan(0, 5, 16, 0, 1).is_empty());
+        assert_eq!(plan(5, 5, [usize::MAX; 2], usize::MAX, 1).len(), 1);
+        assert!(plan(0, 5, [16; 2], 0, 1).is_empty());
     }
 
     #[test]
@@ -153,8 +153,8 @@ mod tests {
             (999, 1001, 100, 33),
             (0, 5, 8, 0),
         ] {
-            let tiles = plan(width, height, core, halo, 4);
-            let sizes = sizes(width, height, core, halo, 4);
+            let tiles = plan(width, height, [core; 2], halo, 4);
+            let sizes = sizes(width, height, [core; 2], halo, 4);
             let of_tiles = |of: fn(&Tile) -> usize| tiles.iter().map(of).max().unwrap_or(0);
             let most = |of: fn(&(usize, usize)) -> usize| sizes.padded.iter().map(of).max();
             assert_eq!(of_tiles(|t| t.core.height), sizes.core_height);

@@ -11,6 +11,7 @@ pub mod features;
 mod folding;
 mod foreign;
 mod frozen;
+pub mod hub;
 mod imported;
 mod mat;
 mod naming;

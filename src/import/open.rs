@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::{Imported, Request, foreign, import, ncnn};
+use super::{Imported, Request, foreign, hub, import, ncnn};
 use crate::diffusion::system::System;
 use crate::error::{Error, Report, Result};
 
@@ -21,6 +21,9 @@ pub const IMPORTED: &str = "srk.imported";
 /// # Errors
 /// [`Error::Model`] if there is none of that name, or the file is damaged or of no network that srk knows.
 pub fn open(model: &str) -> Result<System> {
+    if model.starts_with(hub::PREFIX) {
+        return open(&hub::file(model)?.display().to_string());
+    }
     let path = Path::new(model);
     if System::embedded().contains(&model) || !path.is_file() || is_own(path) {
         return System::open(model);
@@ -47,19 +50,36 @@ pub fn imported(path: &Path) -> Result<Imported> {
     }
 }
 
+/// The head of a safetensors file of `size` bytes.
+fn header(mut file: impl Read, size: u64) -> Option<Json> {
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let length = u64::from_le_bytes(length);
+    let mut text = Vec::new();
+    file.take(length.min(size).min(100 << 20)).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// How a safetensors file of `size` bytes stores its numbers, such as `f16`, or `f16 f32` where it does both; none of
+/// other files.
+pub fn stored(file: impl Read, size: u64) -> Option<String> {
+    let header = header(file, size)?;
+    let tensors = header.as_object()?.iter().filter(|(name, _)| *name != "__metadata__");
+    let mut kinds: Vec<String> =
+        tensors.filter_map(|(_, t)| Some(t["dtype"].as_str()?.to_lowercase())).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    (!kinds.is_empty()).then(|| kinds.join(" "))
+}
+
 /// Whether a file says of itself that srk wrote it.
 fn is_own(path: &Path) -> bool {
-    let header = || -> Option<Json> {
-        let mut file = File::open(path).ok()?;
-        let mut length = [0; 8];
-        file.read_exact(&mut length).ok()?;
+    let head = || -> Option<Json> {
+        let file = File::open(path).ok()?;
         let size = file.metadata().ok()?.len();
-        let length = u64::from_le_bytes(length);
-        let mut text = Vec::new();
-        file.take(length.min(size).min(100 << 20)).read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
+        header(file, size)
     };
-    let metadata = header().map(|h| h["__metadata__"].clone()).unwrap_or_default();
+    let metadata = head().map(|h| h["__metadata__"].clone()).unwrap_or_default();
     metadata.as_object().is_some_and(|m| m.keys().any(|key| key.starts_with("srk.")))
 }
 
@@ -97,8 +117,11 @@ fn stem(path: &Path) -> Option<String> {
 /// # Errors
 /// [`Error::Usage`] if the folder cannot be read.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let wrong =
-        |e| Error::Usage(Report::new(format!("cannot read the folder {}", folder.display()), e));
+    let wrong = |e| {
+        let what = format!("cannot read the folder {}", folder.display());
+        let help = "name a folder of weights files that is there, or a file itself with -m";
+        Error::Usage(Report::new(what, e).code("not_found").help(help))
+    };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(wrong)? {
         let path = entry.map_err(wrong)?.path();

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::optimizer::{LossScale, Optimizer};
 use crate::engine::device::DType;
+use crate::engine::disk;
 use crate::engine::files::atomic_write;
+use crate::engine::memory::in_words;
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
@@ -131,6 +133,11 @@ impl Checkpoints {
         }
         for tensors in [&model, &ema, &state] {
             self.check_finite(tensors, trained.first().map_or(0, |first| first.by.step))?;
+        }
+        let numbers: usize =
+            [&model, &ema, &state].iter().flat_map(|t| t.values()).map(|t| t.1.len()).sum();
+        if let Some(free) = disk::free(&self.folder) {
+            fits(target, (numbers * size_of::<f32>()) as u64, free)?;
         }
         let of_state = trained.first().map(|first| metadata_of_state(first.by)).unwrap_or_default();
         let files = [
@@ -290,6 +297,17 @@ impl Checkpoints {
     }
 }
 
+/// Refuses a checkpoint of `needed` bytes where `free` are.
+fn fits(target: &Path, needed: u64, free: u64) -> Result<()> {
+    if needed <= free {
+        return Ok(());
+    }
+    let what = format!("there is no room for the checkpoint {}", target.display());
+    let cause = format!("it takes {}, {} are free", in_words(needed), in_words(free));
+    let help = "free some space, and give the same command again; ckpt.keep says how many stay";
+    Err(Error::Failed(Report::new(what, cause).code("disk").help(help)))
+}
+
 /// How folders start that are no checkpoints yet, or no more.
 const UNFINISHED: &str = ".unfinished-";
 
@@ -355,5 +373,19 @@ impl Moments {
 fn sync(folder: &Path) {
     if let Ok(folder) = fs::File::open(folder) {
         let _ = folder.sync_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_the_disk_has_no_room_for_is_refused_before_it_is_written() {
+        assert!(fits(Path::new("5"), 100, 100).is_ok());
+        let error = fits(Path::new("runs/a/ckpt/5"), 3 << 20, 1 << 20).unwrap_err();
+        assert_eq!((error.exit_code(), error.code()), (1, "disk"));
+        let text = error.to_string();
+        assert!(text.contains("3 MiB, 1 MiB are free") && text.contains("runs/a/ckpt/5"), "{text}");
     }
 }

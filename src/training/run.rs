@@ -2,6 +2,7 @@
 mod best;
 pub mod dry;
 mod nan;
+pub mod resume;
 
 use std::collections::BTreeMap;
 use std::fs;

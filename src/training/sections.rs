@@ -105,8 +105,8 @@ impl DataConfig {
 /// `[data.train]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainData {
-    /// Files, idx files of many images, folders with all pictures below them, and lists (`.txt`) of such with a path a
-    /// line, relative to the list.
+    /// Files, idx and tar files of many images, folders with all pictures below them, and lists (`.txt`) of such with a
+    /// path a line, relative to the list.
     pub paths: Vec<PathBuf>,
     /// The same of their low resolutions, which are made of the images where this is left out. Pairs have the same
     /// file names, with or without `x4` at their end.
@@ -144,7 +144,7 @@ const fn symmetries() -> Augment {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ValData {
-    /// Files, idx files of many images, folders with all pictures below them, and lists (`.txt`) of such; no
+    /// Files, idx and tar files of many images, folders with all pictures below them, and lists (`.txt`) of such; no
     /// validation if empty and nothing is split off.
     pub paths: Vec<PathBuf>,
     /// The same of their low resolutions, which are made of the images where this is left out.
@@ -162,7 +162,7 @@ pub struct ValData {
 /// `[data.val.sets.NAME]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValSet {
-    /// Files, idx files of many images, folders with all pictures below them, and lists (`.txt`) of such.
+    /// Files, idx and tar files of many images, folders with all pictures below them, and lists (`.txt`) of such.
     pub paths: Vec<PathBuf>,
     /// The same of their low resolutions, which are made of the images where this is left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

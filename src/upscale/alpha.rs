@@ -36,6 +36,36 @@ pub fn bled(image: &Image) -> Option<Image> {
     changed.then_some(out)
 }
 
+/// The image over a plane of `color` (sRGB, 8 bits), without transparency: colours are mixed as they are stored, which is
+/// what browsers and viewers do. Gray takes the luma of the colour.
+pub fn flattened(mut image: Image, color: [u8; 3]) -> Image {
+    let Some(alpha) = image.alpha.take() else { return image };
+    let [r, g, b] = color.map(f32::from);
+    let gray = [0.299f32.mul_add(r, 0.587f32.mul_add(g, 0.114 * b))];
+    let behind: &[f32] = if image.channels() == 1 { &gray } else { &[r, g, b] };
+    match (&mut image.samples, &alpha) {
+        (Samples::U8(own), Samples::U8(alpha)) => mix(own, alpha, behind, 255.0),
+        (Samples::U16(own), Samples::U16(alpha)) => mix(own, alpha, behind, 65535.0),
+        _ => {}
+    }
+    image
+}
+
+/// Mixes `samples` with the 8-bit colour `behind` by `alpha`.
+fn mix<T: Copy + Into<f32> + TryFrom<u32> + Default>(
+    samples: &mut [T],
+    alpha: &[T],
+    behind: &[f32],
+    max: f32,
+) {
+    for (pixel, &alpha) in samples.chunks_exact_mut(behind.len()).zip(alpha) {
+        let share = alpha.into() / max;
+        for (sample, &behind) in pixel.iter_mut().zip(behind) {
+            *sample = round(share * (*sample).into() + (1.0 - share) * behind * (max / 255.0), max);
+        }
+    }
+}
+
 fn round<T: TryFrom<u32> + Default>(v: f32, max: f32) -> T {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
     T::try_from((v + 0.5).clamp(0.0, max) as u32).unwrap_or_default()
@@ -205,7 +235,7 @@ fn between(start: usize, len: usize, held: usize, size: usize, scale: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imaging::Color;
+    use crate::imaging::{Color, Depth};
 
     fn sprite(hidden: [u8; 3], faint: u8) -> Image {
         let inside = |i: usize| (2..5).contains(&(i % 9)) && (2..6).contains(&(i / 9));
@@ -243,6 +273,19 @@ mod tests {
         let mut nothing = sprite([9, 9, 9], 0);
         nothing.alpha = Some(Samples::U8(vec![0; 81]));
         assert!(bled(&nothing).is_none(), "nothing is seen");
+    }
+
+    #[test]
+    fn what_is_transparent_shows_the_plane_behind() {
+        let mut image = Image::from_u8(3, 1, Color::Rgb, [200, 100, 0].repeat(3)).unwrap();
+        image.alpha = Some(Samples::U8(vec![0, 255, 51]));
+        let Samples::U8(out) = flattened(image, [255, 0, 50]).samples else { panic!() };
+        assert_eq!(out, [255, 0, 50, 200, 100, 0, 244, 20, 40]);
+        let mut gray =
+            Image::from_u8(2, 1, Color::Gray, vec![7, 7]).unwrap().to_depth(Depth::Sixteen);
+        gray.alpha = Some(Samples::U16(vec![0, 65_535]));
+        let Samples::U16(out) = flattened(gray, [255; 3]).samples else { panic!() };
+        assert_eq!(out, [65_535, 7 * 257]);
     }
 
     #[test]

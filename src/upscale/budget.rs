@@ -264,7 +264,8 @@ impl Budget {
             in_words(tiles),
             in_words(beside)
         );
-        let whole = matches!(wanted.format, Format::WebP | Format::Bmp) && beside > tiles;
+        let whole =
+            matches!(wanted.format, Format::WebP | Format::Bmp | Format::Avif) && beside > tiles;
         let help = match settings.tile {
             _ if whole => {
                 let name = wanted.format.name();
@@ -273,7 +274,9 @@ impl Budget {
                 )
             }
             TileSize::Auto => self.more(needed),
-            TileSize::None | TileSize::Side(_) => "leave -t out, for tiles that fit".into(),
+            TileSize::None | TileSize::Side(_) | TileSize::Sides(..) => {
+                "leave -t out, for tiles that fit".into()
+            }
         };
         self.refuse(wanted.name, needed, &what, &help)
     }

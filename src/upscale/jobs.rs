@@ -24,6 +24,31 @@ pub struct Job {
     pub format: Option<Format>,
     /// The output exists and stays as it is.
     pub skip: bool,
+    /// Which of several results of one picture it is, from 0 on: its seed is so many further.
+    pub sample: u64,
+}
+
+impl Job {
+    fn new(input: &Path, output: PathBuf, format: Option<Format>) -> Self {
+        Self { input: input.to_owned(), output, format, skip: false, sample: 0 }
+    }
+
+    /// As many results, `NAME_s0.png` and on.
+    fn samples(self, count: u64) -> Vec<Self> {
+        if count <= 1 {
+            return vec![self];
+        }
+        let of = |sample: u64| {
+            let mut name = self.output.file_stem().unwrap_or_default().to_os_string();
+            name.push(format!("_s{sample}"));
+            if let Some(ending) = self.output.extension() {
+                name.push(".");
+                name.push(ending);
+            }
+            Self { output: self.output.with_file_name(name), sample, ..self.clone() }
+        };
+        (0..count).map(of).collect()
+    }
 }
 
 /// What was asked for on the command line.
@@ -53,6 +78,10 @@ pub struct Request {
     pub existing: Existing,
     /// What is read beside the inputs: models.
     pub models: Vec<PathBuf>,
+    /// Results of each picture, with seeds that follow each other; 0 is 1.
+    pub samples: u64,
+    /// Inputs with the outputs that they had before, in place of `inputs`.
+    pub again: Vec<[PathBuf; 2]>,
 }
 
 /// Tells the size (width, height) of the output of an input.
@@ -118,6 +147,11 @@ impl Request {
                 found.jobs.push(self.job(&file, &below, size)?);
             }
         }
+        for [input, output] in &self.again {
+            let format = if is_standard(output) { None } else { Some(Format::from_path(output)?) };
+            found.jobs.push(Job::new(input, output.clone(), format));
+        }
+        found.jobs = found.jobs.into_iter().flat_map(|job| job.samples(self.samples)).collect();
         self.check(&mut found.jobs)?;
         Ok(found)
     }
@@ -149,7 +183,7 @@ impl Request {
             Some(folder) if self.into_folder || folder.is_dir() => {
                 let (name, format) = self.named(input, &self.inside, size)?;
                 let output = folder.join(below).with_file_name(name);
-                return Ok(Job { input: input.to_owned(), output, format, skip: false });
+                return Ok(Job::new(input, output, format));
             }
             Some(file) if self.inputs.len() == 1 => file.clone(),
             Some(file) => {
@@ -160,7 +194,7 @@ impl Request {
             None => {
                 let (name, format) = self.named(input, &self.beside, size)?;
                 let output = input.with_file_name(name);
-                return Ok(Job { input: input.to_owned(), output, format, skip: false });
+                return Ok(Job::new(input, output, format));
             }
         };
         let format = match is_standard(&output) {
@@ -168,7 +202,7 @@ impl Request {
             true => self.format.or_else(|| kept(input).filter(|_| !is_standard(input))),
             false => Some(Format::from_path(&output)?),
         };
-        Ok(Job { input: input.to_owned(), output, format, skip: false })
+        Ok(Job::new(input, output, format))
     }
 
     /// Name and format of the output of `input` by a template.

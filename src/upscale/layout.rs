@@ -65,6 +65,7 @@ pub fn plan_bands(
         damage,
         period: None,
         rolled: None,
+        strict: false,
     })
 }
 
@@ -100,7 +101,8 @@ pub(super) struct Cuts {
     blended: bool,
     /// What tiles begin at multiples of.
     grid: usize,
-    core: usize,
+    /// Width and height.
+    core: [usize; 2],
     /// Bytes of the largest tile, and of the rows of the output that are held.
     cost: u64,
     held: u64,
@@ -134,6 +136,7 @@ fn lay_out(
     let at_once = match settings.tile {
         TileSize::None => true,
         TileSize::Side(side) => side >= padded.0.max(padded.1),
+        TileSize::Sides(width, height) => width >= padded.0 && height >= padded.1,
         TileSize::Auto => {
             let sees_all = geometry.receptive_field.is_none();
             let rows = padded.1 as u64 * if sees_all { band.blended } else { band.row };
@@ -158,7 +161,7 @@ fn lay_out(
     // Rows that blended tiles share are held, too.
     let (shared, row) = if blended { (2 * halo, band.blended) } else { (0, band.row) };
     // Bytes of the largest of the tiles with cores of `core`, and of the rows that are held with them.
-    let bytes = |core: usize| {
+    let bytes = |core: [usize; 2]| {
         let sizes = tiles::sizes(padded.0, padded.1, core, halo, grid);
         let cost = sizes.padded.iter().map(|&(width, height)| of_size(width, height)).max();
         let rows = if sizes.padded.is_empty() { 0 } else { sizes.core_height + shared };
@@ -170,16 +173,19 @@ fn lay_out(
     };
     let whole = padded.0.max(padded.1).next_multiple_of(grid);
     let core = match settings.tile {
-        TileSize::None => whole,
-        TileSize::Side(side) => side.max(1).next_multiple_of(grid),
+        TileSize::None => [whole; 2],
+        TileSize::Side(side) => [side.max(1).next_multiple_of(grid); 2],
+        TileSize::Sides(width, height) => {
+            [width, height].map(|side| side.max(1).next_multiple_of(grid))
+        }
         TileSize::Auto => {
             let mut core = whole;
-            while core > grid && too_large(bytes(core)) {
+            while core > grid && too_large(bytes([core; 2])) {
                 // Fewer, equal parts rather than a large tile and a sliver.
                 let parts = whole.div_ceil(core) + 1;
                 core = whole.div_ceil(parts).next_multiple_of(grid).min(core - grid);
             }
-            core
+            [core; 2]
         }
     };
     let (cost, held) = bytes(core);

@@ -26,7 +26,6 @@ pub mod wrap;
 use layout::WIDEST_HALO;
 pub use layout::{least_bytes, plan, plan_bands};
 pub use plan::{BandCost, Plan, Report, Settings, TileSize};
-use runner::check_finite;
 use tiled::part_in_strips;
 pub use tiled::{upscale, upscale_strips};
 pub use upscaler::Upscaler;

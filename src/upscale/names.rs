@@ -2,7 +2,7 @@
 use std::ffi::{OsStr, OsString};
 
 use crate::error::Result;
-use crate::imaging::encode::Format;
+use crate::imaging::encode::{AVIF_HELP, Format};
 
 /// What may stand between braces.
 const FIELDS: [(&str, Field); 7] = [
@@ -81,6 +81,9 @@ impl Template {
             }
             _ => (rest, None),
         };
+        if let Some(cause) = format.and_then(Format::missing) {
+            return Err(format!("{cause}; {AVIF_HELP}"));
+        }
         parts.push(Part::Text(tail.to_owned()));
         parts.retain(|part| *part != Part::Text(String::new()));
         if text.contains(['/', '\\']) {

@@ -13,6 +13,8 @@ pub enum TileSize {
     None,
     /// Squares of about this many low-resolution pixels a side.
     Side(usize),
+    /// Rectangles of about this width and height.
+    Sides(usize, usize),
 }
 
 /// How an image is upscaled.
@@ -63,6 +65,9 @@ pub struct Plan {
     /// How many rows at a time go through the network, where the image does so from top to bottom and is never held
     /// whole; tiles are as wide as the image then.
     pub rolled: Option<usize>,
+    /// Whether a tile that is not finite in half precision, or a device that is full, is an error: nothing is computed
+    /// again in another way.
+    pub strict: bool,
 }
 
 impl Plan {

@@ -6,8 +6,8 @@
 //! Nothing is computed twice, as halos of tiles are, and what is held grows with the width alone.
 use std::ops::Range;
 
-use super::runner::{enlarged, padded_region};
-use super::{BandCost, Plan, check_finite};
+use super::runner::{check_finite, enlarged, padded_region};
+use super::{BandCost, Plan};
 use crate::diffusion::rolling::{Noise, RollingWalk};
 use crate::diffusion::sampler::condition;
 use crate::diffusion::system::System;
@@ -69,6 +69,7 @@ pub(super) fn plan(
         damage: system.told(Damage::default()),
         period: None,
         rolled: Some(rows),
+        strict: false,
     })
 }
 

@@ -144,7 +144,7 @@ impl<'a> Work<'a> {
             let mut told = |k: usize| on_call(before + k * count, total);
             match runner.start(&mut inputs, &mut told) {
                 Ok(()) => {}
-                Err(full @ Error::Memory(_)) => {
+                Err(full @ Error::Memory(_)) if !self.plan.strict => {
                     // What the runner holds would stay on the device beside the smaller tiles.
                     runner = Runner::new(system, self.plan, self.seed);
                     self.make_smaller(inputs.tiles, full)?;
@@ -206,7 +206,7 @@ impl<'a> Work<'a> {
         let system = self.upscaler.system();
         let mut inputs = Inputs::of(self.image, self.plan, system, vec![*tile])?;
         let mut pixels = vec![f32::NAN];
-        if system.network.dtype() != DType::F32 {
+        if system.network.dtype() != DType::F32 && !self.plan.strict {
             self.report.redone += 1;
             let precise = match self.precise.take() {
                 Some(precise) => precise,

@@ -261,17 +261,14 @@ fn habits_of_other_programs_work_or_are_answered() {
         (&["in.png", "x.png", "--device", "cuda:0,1"], "one GPU at a time"),
         (&["in.png", "x.png", "--tile-overlap", "16"], "leave it out"),
         (&["in.png", "x.png", "--tile-batch", "4"], "as many tiles as fit"),
-        (&["in.png", "x.png", "--fidelity", "0.5"], "--kappa"),
-        (&["in.png", "x.png", "--samples", "3"], "another --seed"),
         (&["in.png", "x.png", "--latent_tiled_size", "64"], "--tile N"),
         (&["in.png", "x.png", "--upscale-repeats", "2"], "-s 16"),
-        (&["in.png", "x.png", "--vram", "6G"], "--ram SIZE"),
         (&["in.png", "x.png", "-s", "-1"], "-s takes no number below 0"),
         (&["in.png", "x.png", "-s", "-0.5"], "-s 0.5 half as large"),
         (&["in.png", "x.png", "--seed", "-1"], "--seed random"),
         (&["in.png", "x.png", "--steps", "-3"], "--steps takes no number below 0"),
         (&["in.png", "x.png", "--seed", "many"], "or random"),
-        (&["in.png", "x.png", "-t", "100x80"], "squares"),
+        (&["in.png", "x.png", "-t", "100x4"], "at least 8"),
         (&["in.png", "x.png", "-s", "640x480"], "--size"),
     ] {
         b.upscale(arguments).failed(2, &[word]);

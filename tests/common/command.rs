@@ -70,6 +70,8 @@ impl Run {
 pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
     command.args(arguments).current_dir(folder);
+    // No settings of whoever runs the tests.
+    command.env("XDG_CONFIG_HOME", folder.join("settings"));
     command
 }
 

@@ -4,7 +4,7 @@ use super::choice;
 use super::encoding::Encoding;
 use super::look::Look;
 use super::options::Naming;
-use super::options::{Alpha, Kept, Tile, tile, wrap_sides};
+use super::options::{self, Alpha, Kept, Tile, Vram, tile, wrap_sides};
 use crate::cli::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Seed};
 use crate::cli::habits::{self, Habits};
 use crate::cli::sizes::Sizes;
@@ -32,7 +32,7 @@ const EXAMPLES: &str = "Examples:
 pub(in crate::cli) struct Args {
     /// Pictures, folders, or - for standard input; of two names, the second is the output, unless it is a picture
     /// that exists
-    #[arg(required_unless_present = "named_inputs", value_name = "INPUT")]
+    #[arg(required_unless_present_any = ["named_inputs", "from_report"], value_name = "INPUT")]
     pub(super) inputs: Vec<PathBuf>,
     /// The same as INPUT
     #[arg(short = 'i', long = "input", value_name = "INPUT", hide = true)]
@@ -53,10 +53,13 @@ pub(in crate::cli) struct Args {
     /// How much noise and compression is taken away: auto (what the picture shows), or from 0 (none) to 1
     #[arg(long, default_value = "auto", value_name = "AMOUNT", value_parser = choice::denoise)]
     pub(super) denoise: Denoise,
+    /// From 0 to 1, how near the picture stays to its input: 1 less --denoise
+    #[arg(long, value_name = "AMOUNT", hide = true, conflicts_with = "denoise", value_parser = choice::fidelity)]
+    pub(super) fidelity: Option<Denoise>,
     /// The seed of the noise: a number, the same of which gives the same bytes, or random, which says what it drew
     #[arg(long, value_name = "N", default_value = "42")]
     pub(super) seed: Seed,
-    /// Tile size in input pixels: auto (also 0), none, or a number
+    /// Tile size in input pixels: auto (also 0), none, a side, or both as in 512x256
     #[arg(short, long, default_value = "auto", value_parser = tile,
         aliases = ["tile-size", "tile_size", "chop_size", "process_size", "upscale-tile-size"])]
     pub(super) tile: Tile,
@@ -64,6 +67,13 @@ pub(in crate::cli) struct Args {
     /// [default: SRK_RAM, or the picture and about 0.6G]
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     pub(super) ram: Option<u64>,
+    /// Memory of the GPU for tiles, such as 4G or 50% of what is free [default: 80%]
+    #[arg(long, value_name = "SIZE", value_parser = options::vram, alias = "max-vram")]
+    pub(super) vram: Option<Vram>,
+    /// Fail where the work would go on in another way: on the CPU without a GPU, in f32 where f16 overflows, in smaller
+    /// tiles where the GPU is full
+    #[arg(long)]
+    pub(super) no_fallback: bool,
     /// Where to run: auto (what SRK_DEVICE says, or a GPU if there is one), cpu, cuda, or one of several GPUs, such as
     /// cuda:1
     #[arg(long, default_value = "auto")]
@@ -81,12 +91,13 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     pub(super) look: Look,
     /// What to do with transparency
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "HOW", default_value = "keep", value_parser = options::Alphas)]
     pub(super) alpha: Alpha,
     /// Sides that continue at the opposite side, for textures that tile: none, x, y or both
     #[arg(long, value_name = "SIDES", default_value = "none", value_parser = wrap_sides)]
     pub(super) wrap: Wrap,
-    /// What to write of what a file says beside its pixels: keep, icc (the colour profile), strip (nothing)
+    /// What to write of what a file says beside its pixels: keep, icc (the colour profile), strip (nothing, not even
+    /// which model and seed made it)
     #[arg(long, value_enum, default_value_t)]
     pub(super) metadata: Kept,
     /// Do not say in the output that srk made it, with which model, seed and steps
@@ -111,6 +122,9 @@ impl Args {
     pub(super) fn adopt_habits(&mut self) {
         if let Some(name) = &self.habits.gpu {
             self.device = DeviceChoice::named(name);
+        }
+        if let Some(denoise) = self.fidelity {
+            self.denoise = denoise;
         }
         match (self.habits.fp32, self.habits.half) {
             (true, _) => self.precision = Precision::F32,
@@ -138,6 +152,7 @@ impl Args {
 
     pub(super) fn settings(&self, memory: u64) -> Settings {
         let steps = self.steps.map(|n| n as usize);
+        let memory = self.vram.map_or(memory, |vram| vram.of(memory));
         Settings { steps, seed: self.seed.number, tile: self.tile.size, memory }
     }
 }

@@ -16,6 +16,13 @@ pub(super) fn denoise(text: &str) -> std::result::Result<Denoise, String> {
     }
 }
 
+pub(super) fn fidelity(text: &str) -> std::result::Result<Denoise, String> {
+    match text.parse::<f32>() {
+        Ok(v) if (0.0..=1.0).contains(&v) => Ok(Denoise::Strength(1.0 - v)),
+        _ => Err("a number from 0 (all noise and blocks are taken away) to 1 (none are)".into()),
+    }
+}
+
 /// The models that were asked for, where they run; for plans alone, no more than those take.
 pub(super) fn open(
     model: &ModelChoice,

@@ -173,10 +173,14 @@ pub(super) fn crawling(args: &Args, plan: &Plan) -> Option<String> {
     let core: usize = plan.tiles.iter().map(|tile| tile.core.area()).sum();
     let padded: usize = plan.tiles.iter().map(|tile| tile.padded.area()).sum();
     let times = padded as f64 / core.max(1) as f64;
-    let TileSize::Side(side) = args.tile.size else { return None };
+    let words = match args.tile.size {
+        TileSize::Side(side) => side.to_string(),
+        TileSize::Sides(width, height) => format!("{width}x{height}"),
+        TileSize::Auto | TileSize::None => return None,
+    };
     (times > 3.0 && plan.tiles.len() > 1).then(|| {
         format!(
-            "tiles of {side} pixels with {} around them compute the picture {times:.0} times over; \
+            "tiles of {words} pixels with {} around them compute the picture {times:.0} times over; \
              leave -t out, or take -t {}",
             plan.halo,
             (4 * plan.halo).max(256)

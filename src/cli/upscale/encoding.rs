@@ -2,18 +2,19 @@
 use std::path::Path;
 
 use crate::error::{Error, Report, Result};
-use crate::imaging::encode::{EncodeOptions, Format, TiffCompression};
+use crate::imaging::encode::{AVIF_HELP, EncodeOptions, Format, TiffCompression};
 use crate::imaging::{Depth, Image};
 
 /// Options of encoding.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Files")]
 pub(super) struct Encoding {
-    /// The format of outputs whose name does not tell: png, jpg, webp, tiff, bmp, ppm, or keep for that of the input
+    /// The format of outputs whose name does not tell: png, jpg, webp, tiff, bmp, ppm, avif (where srk was built with
+    /// it), or keep for that of the input
     /// [default: png; through a pipe, keep]
     #[arg(short, long, value_name = "FORMAT", value_parser = format, visible_alias = "ext")]
     format: Option<Wanted>,
-    /// JPEG quality, 1 to 100 [default: 95]; makes a WebP lossy
+    /// Quality of JPEG and AVIF, 1 to 100 [default: 95]; makes a WebP lossy
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
     quality: Option<u8>,
     /// As upscayl counts it: --quality is 100 less this
@@ -67,7 +68,10 @@ fn format(text: &str) -> std::result::Result<Wanted, String> {
         // "auto" is what Real-ESRGAN calls it.
         "keep" | "auto" => Ok(Wanted::Keep),
         _ => match Format::from_extension(text.trim_start_matches('.')) {
-            Some(format) => Ok(Wanted::Named(format)),
+            Some(format) => match format.missing() {
+                Some(cause) => Err(format!("{cause}; {AVIF_HELP}")),
+                None => Ok(Wanted::Named(format)),
+            },
             None => Err(format!("srk writes no {text}: png, jpg, webp, tiff, bmp, ppm or keep")),
         },
     }
@@ -143,7 +147,7 @@ impl Encoding {
 
     /// What was asked for and does nothing in `format`.
     pub(super) fn without_effect(&self, format: Format) -> Option<String> {
-        let lossy = matches!(format, Format::Jpeg | Format::WebP);
+        let lossy = matches!(format, Format::Jpeg | Format::WebP | Format::Avif);
         let name = format.name();
         if self.asked_quality().is_some() && !lossy {
             return Some(format!("--quality does nothing in a {name}, which loses nothing"));

@@ -2,6 +2,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use super::again;
 use super::arguments::Args;
 use super::options::Naming;
 use crate::diffusion::system::System;
@@ -69,7 +70,7 @@ impl Args {
     fn check_output(&self, places: &Places) -> Result<()> {
         let Some(output) = places.output.as_deref() else { return Ok(()) };
         if places.is_piped() {
-            if places.into_folder {
+            if places.into_folder || self.naming.samples.is_some_and(|n| n > 1) {
                 let cause = "standard output takes one picture";
                 return Err(usage("several pictures need a folder to go to", cause, "-o FOLDER"));
             }
@@ -93,7 +94,7 @@ impl Args {
 
     /// The pictures and their outputs.
     pub(super) fn jobs(&self, places: Places, model: &str, system: &System) -> Result<Jobs> {
-        let Naming { template, suffix, overwrite, skip_existing } = &self.naming;
+        let Naming { template, suffix, overwrite, skip_existing, .. } = &self.naming;
         let piped = places.is_piped();
         let given = template.clone().or_else(|| suffix.clone());
         let plain = |text: &str| {
@@ -132,6 +133,11 @@ impl Args {
                 _ => Existing::Refuse,
             },
             models: self.model.paths(),
+            samples: self.naming.samples.unwrap_or(1),
+            again: match &self.naming.from_report {
+                Some(report) => again::failures(report)?,
+                None => Vec::new(),
+            },
         };
         request.jobs(&|input| {
             let header = imaging::header::of_file(input).ok_or_else(|| {

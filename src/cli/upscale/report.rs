@@ -29,12 +29,16 @@ pub(super) struct Summary {
     pub(super) output: Outline,
     pub(super) format: Format,
     pub(super) tiles: usize,
+    /// Bytes that tiles and the band of the output were planned to take.
+    pub(super) memory: u64,
+    pub(super) seed: u64,
     pub(super) steps: usize,
     pub(super) started: Instant,
     pub(super) report: upscale::Report,
     /// What a user should know of it.
     pub(super) notes: Vec<String>,
-    pub(super) model: String,
+    /// Its name, and what its weights are called.
+    pub(super) model: [String; 2],
     /// What was found in the picture and what the model was told, where it is looked at.
     pub(super) damage: Option<serde_json::Value>,
 }
@@ -195,8 +199,10 @@ impl Output {
         let seconds = started.elapsed().as_secs_f64();
         self.event(json!({"event": "file", "input": job.input, "output": job.output,
             "status": "ok", "from": [from.0, from.1], "to": [output.width, output.height],
-            "tiles": tiles, "steps": steps, "seconds": seconds, "lost": losses,
-            "notes": summary.notes, "model": summary.model, "damage": summary.damage}));
+            "tiles": tiles, "memory": summary.memory, "seed": summary.seed, "steps": steps,
+            "seconds": seconds, "lost": losses,
+            "notes": summary.notes, "model": summary.model[0],
+            "weights": summary.model[1], "damage": summary.damage}));
         self.say(&format!(
             "{}  {} x {}  {seconds:.1} s",
             way(job, *from, output),

@@ -15,7 +15,7 @@ impl Work<'_> {
     /// Enlarges `image`, holding all of the output, and hands it on in the size `to`.
     pub(super) fn whole(
         &self,
-        job: &Job,
+        (job, seed): (&Job, u64),
         upscaler: &Upscaler,
         image: &Image,
         plan: &Plan,
@@ -36,10 +36,10 @@ impl Work<'_> {
         let (mut whole, report) = match args.look.tta {
             true => {
                 let turned = self.turned(job, upscaler, image, output)?;
-                let turned = Plan { damage: plan.damage, ..turned };
-                tta::enlarge(upscaler, image, [plan, &turned], args.seed.number, on_call)?
+                let turned = Plan { damage: plan.damage, strict: plan.strict, ..turned };
+                tta::enlarge(upscaler, image, [plan, &turned], seed, on_call)?
             }
-            false => upscale::upscale(upscaler, image, plan, args.seed.number, on_call)?,
+            false => upscale::upscale(upscaler, image, plan, seed, on_call)?,
         };
         if let Some(fix) = args.look.color_fix.0 {
             let bled = alpha::bled(image);

@@ -1,7 +1,7 @@
 //! One picture after the other.
 use super::arguments::Args;
 use super::dry::Planned;
-use super::options::Alpha;
+use super::options::{Alpha, Kept};
 use super::report::{Outcome, Output, Summary};
 use super::{choice, dry};
 use crate::cli::common::{self, Stop};
@@ -23,12 +23,12 @@ use std::path::Path;
 use std::time::Instant;
 
 /// The settings that made an output, for its stamp.
-fn stamp(args: &Args, system: &System, steps: usize) -> String {
+fn stamp(args: &Args, system: &System, seed: u64, steps: usize) -> String {
     let scale = args.sizes.factor().unwrap_or(system.scale() as f64);
     let settings = [
         ("model", system.label.clone()),
         ("scale", scale.to_string()),
-        ("seed", args.seed.number.to_string()),
+        ("seed", seed.to_string()),
         ("steps", steps.to_string()),
     ];
     let more = [args.sizes.settings(system.scale()), args.look.settings()].concat();
@@ -93,9 +93,11 @@ impl Work<'_> {
         })?;
         let format = self.format(job)?;
         image = args.encoding.deepened(image);
-        if args.alpha == Alpha::Drop {
-            image.alpha = None;
-        }
+        image = match args.alpha {
+            Alpha::Keep => image,
+            Alpha::Drop => Image { alpha: None, ..image },
+            Alpha::Flatten(color) => upscale::alpha::flattened(image, color),
+        };
         let findings = self.models.findings(&image)?;
         let upscaler = self.models.of(&findings, args.denoise);
         let system = upscaler.system();
@@ -103,15 +105,21 @@ impl Work<'_> {
             let (name, model) = (job.input.display(), &system.name);
             out.say(&format!("{name}: {findings}; enlarged by {model}"));
         }
+        let unkept = std::mem::take(&mut image.metadata.unkept);
         image.metadata = args.kept(std::mem::take(&mut image.metadata));
         let (mut plan, mut output, advice) =
             self.plan(job, upscaler, format, (image.width, image.height), Outline::of(&image))?;
         plan.damage = upscale::choice::told(system, &findings, args.denoise);
-        output.metadata.stamp = args.stamps().then(|| stamp(args, system, plan.steps));
+        plan.strict = args.no_fallback;
+        let seed = args.seed.number.wrapping_add(job.sample);
+        output.metadata.stamp = args.stamps().then(|| stamp(args, system, seed, plan.steps));
         refuse_newcomer(args, &job.output)?;
         let sizes = [(image.width, image.height), (output.width, output.height)];
         let mut notes = dry::notes(args, upscaler, sizes);
         notes.extend(args.encoding.without_effect(format));
+        if args.metadata == Kept::Keep {
+            notes.extend(unkept.iter().map(|what| format!("the {what} of the input is not kept")));
+        }
         if let Some(folder) = job.output.parent().filter(|p| !p.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|e| {
                 Error::Failed(Report::new(format!("cannot create {}", folder.display()), e))
@@ -140,10 +148,10 @@ impl Work<'_> {
         let to = (output.width, output.height);
         let done = match args.wrap == Wrap::default() {
             true if args.look.needs_whole() => {
-                self.whole(job, upscaler, &image, &plan, &output, &mut on_call, put)
+                self.whole((job, seed), upscaler, &image, &plan, &output, &mut on_call, put)
             }
-            true => self.strips(upscaler, &image, &plan, to, &mut on_call, put),
-            false => self.texture(upscaler, &image, &plan, to, &mut on_call, put),
+            true => self.strips(upscaler, &image, (&plan, seed), to, &mut on_call, put),
+            false => self.texture(upscaler, &image, (&plan, seed), to, &mut on_call, put),
         };
         bar.finish();
         let report = match done {
@@ -158,11 +166,13 @@ impl Work<'_> {
             output,
             format,
             tiles: plan.tiles.len(),
+            memory: plan.memory,
+            seed,
             steps: plan.steps,
             started,
             report,
             notes,
-            model: system.name.clone(),
+            model: [system.name.clone(), system.label.clone()],
             damage: self
                 .models
                 .looks()
@@ -175,13 +185,12 @@ impl Work<'_> {
         &self,
         upscaler: &Upscaler,
         image: &Image,
-        plan: &Plan,
+        (plan, seed): (&Plan, u64),
         to: (usize, usize),
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
         put: &mut Sink<'_>,
     ) -> Result<upscale::Report> {
         let mut resampler = budget::resampler(image, upscaler.system().scale(), to)?;
-        let seed = self.args.seed.number;
         upscale::upscale_strips(upscaler, image, plan, seed, on_call, &mut |strip| {
             match &mut resampler {
                 Some(resampler) => resampler.add(&strip, put),
@@ -195,14 +204,14 @@ impl Work<'_> {
         &self,
         upscaler: &Upscaler,
         image: &Image,
-        plan: &Plan,
+        (plan, seed): (&Plan, u64),
         to: (usize, usize),
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
         put: &mut Sink<'_>,
     ) -> Result<upscale::Report> {
         let (args, size) = (self.args, (image.width, image.height));
         let steps = args.steps.map(|n| n as usize);
-        let (scale, seed) = (upscaler.system().scale(), args.seed.number);
+        let scale = upscaler.system().scale();
         let way = Continued::new(upscaler, size, args.wrap, steps);
         if (size.0 * scale, size.1 * scale) == to {
             return way.upscale_strips(upscaler, image, plan, seed, on_call, put);
@@ -288,5 +297,5 @@ fn refuse_lost_alpha(output: &Outline, format: Format, name: &str) -> Result<()>
     let cause = format!("{} cannot hold transparency", format.name());
     let report = Report::new(format!("cannot write {name}"), cause);
     let report = report.code("alpha");
-    Err(Error::Failed(report.help("write a .png, or leave transparency out with --alpha drop")))
+    Err(Error::Failed(report.help("write a .png, leave transparency out with --alpha drop, or lay the picture over white with --alpha flatten")))
 }

@@ -29,7 +29,7 @@ pub(super) fn fitted(image: &Outline, format: Format) -> (Metadata, Vec<&'static
     let unfit =
         if gray { "colour profile, which is not for gray" } else { "profile, which is for gray" };
     if drop(!fits, unfit)
-        || drop(fits && metadata.icc.is_some() && !format.has_metadata(), "colour profile")
+        || drop(fits && metadata.icc.is_some() && !format.has_profile(), "colour profile")
     {
         metadata.icc = None;
     }
@@ -40,7 +40,7 @@ pub(super) fn fitted(image: &Outline, format: Format) -> (Metadata, Vec<&'static
         metadata.exif = None;
     }
     let long = metadata.xmp.as_ref().is_some_and(|x| x.len() > JPEG_XMP_BYTES);
-    if drop(metadata.xmp.is_some() && !format.has_metadata(), "XMP")
+    if drop(metadata.xmp.is_some() && !format.has_profile(), "XMP")
         || drop(long && format == Format::Jpeg, "XMP, which is longer than 64 kB")
     {
         metadata.xmp = None;
@@ -60,7 +60,7 @@ pub(super) fn fitted(image: &Outline, format: Format) -> (Metadata, Vec<&'static
         exif::update(block, image.width, image.height);
     }
     stamp(&mut metadata, format);
-    if format == Format::WebP {
+    if matches!(format, Format::WebP | Format::Avif) {
         metadata.exif = exif_with_density(&metadata);
     }
     (metadata, lost)

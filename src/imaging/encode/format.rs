@@ -24,13 +24,20 @@ pub enum Format {
     Pgm,
     /// The one or the other, as the picture is.
     Pnm,
+    /// 8 bits, lossy, alpha, of metadata only EXIF; in builds with the feature `avif`.
+    Avif,
 }
 
 impl Format {
     /// The format of `path` by its extension; [`Error::Usage`] if that names none.
     pub fn from_path(path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-        Self::from_extension(extension).ok_or_else(|| {
+        let named = Self::from_extension(extension);
+        if let Some(cause) = named.and_then(Self::missing) {
+            let what = format!("cannot write {}", path.display());
+            return Err(Error::Usage(Report::new(what, cause).help(AVIF_HELP)));
+        }
+        named.ok_or_else(|| {
             let cause = match extension {
                 "" => "the name has no extension".to_owned(),
                 other => format!("\".{other}\" is no format that srk writes"),
@@ -52,6 +59,7 @@ impl Format {
             "ppm" => Some(Self::Ppm),
             "pgm" => Some(Self::Pgm),
             "pnm" => Some(Self::Pnm),
+            "avif" => Some(Self::Avif),
             _ => None,
         }
     }
@@ -67,6 +75,7 @@ impl Format {
             Self::Ppm => "ppm",
             Self::Pgm => "pgm",
             Self::Pnm => "pnm",
+            Self::Avif => "avif",
         }
     }
 
@@ -81,7 +90,14 @@ impl Format {
             Self::Ppm => "PPM",
             Self::Pgm => "PGM",
             Self::Pnm => "PNM",
+            Self::Avif => "AVIF",
         }
+    }
+
+    /// Why this build of srk does not write it; none if it does.
+    pub fn missing(self) -> Option<&'static str> {
+        let absent = self == Self::Avif && !cfg!(feature = "avif");
+        absent.then_some("this build of srk writes no AVIF, which takes long to compile")
     }
 
     /// Whether it holds 16 bits per sample.
@@ -97,6 +113,11 @@ impl Format {
     /// Whether it holds any metadata but the density.
     pub(in crate::imaging) fn has_metadata(self) -> bool {
         self != Self::Bmp && !self.is_pnm()
+    }
+
+    /// Whether it holds a colour profile and XMP.
+    pub(super) fn has_profile(self) -> bool {
+        self.has_metadata() && self != Self::Avif
     }
 
     /// Whether its files have as many bytes as its pixels, and a head.
@@ -119,7 +140,7 @@ impl Format {
     /// BMP have none beside alpha.
     pub(in crate::imaging) fn keeps_gray(self, image: &Outline) -> bool {
         let alone = !image.alpha || matches!(self, Self::Png | Self::Jpeg);
-        image.color == Color::Gray && alone && !matches!(self, Self::WebP | Self::Ppm)
+        image.color == Color::Gray && alone && !matches!(self, Self::WebP | Self::Ppm | Self::Avif)
     }
 
     /// The longest side in pixels.
@@ -127,7 +148,7 @@ impl Format {
         match self {
             Self::Png | Self::Bmp | Self::Ppm | Self::Pgm | Self::Pnm => 0x7FFF_FFFF,
             Self::Tiff => 0xFFFF_FFFF,
-            Self::Jpeg => 65_535,
+            Self::Jpeg | Self::Avif => 65_535,
             Self::WebP => 16_383,
         }
     }
@@ -136,15 +157,19 @@ impl Format {
     pub(super) fn max_bytes(self) -> usize {
         match self {
             Self::Bmp | Self::Tiff => 0xFFFF_FFFF - (1 << 20),
-            Self::Png | Self::Jpeg | Self::WebP | Self::Ppm | Self::Pgm | Self::Pnm => usize::MAX,
+            _ => usize::MAX,
         }
     }
 }
 
+/// How a build that writes AVIF is had.
+pub const AVIF_HELP: &str = "cargo install --path . --locked --features avif    in srk's sources makes one that does; \
+     or write a .webp";
+
 /// How to encode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncodeOptions {
-    /// JPEG quality 1..=100; colour is never subsampled.
+    /// Quality of JPEG and AVIF, 1..=100; colour is never subsampled.
     pub quality: u8,
     /// The quality of a lossy WebP; none is lossless.
     pub webp_quality: Option<u8>,

@@ -29,7 +29,11 @@ impl Packing {
         let widen = image.color == Color::Gray
             && image.alpha
             && matches!(format, Format::Tiff | Format::Bmp);
-        let channels = if widen || format == Format::Ppm { 3 } else { image.color.channels() };
+        let channels = if widen || matches!(format, Format::Ppm | Format::Avif) {
+            3
+        } else {
+            image.color.channels()
+        };
         let big_endian = format == Format::Png || format.is_pnm();
         Self { channels, alpha: image.alpha, depth, big_endian }
     }
