@@ -1,14 +1,12 @@
 //! `srk data`.
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 
-use super::progress::Progress;
+use super::counted::with_progress;
 use super::{common, data_check, voice};
 use crate::data::degrade::{Degrade as Clean, DegradeConfig, Process};
-use crate::data::packed;
+use crate::data::pack;
 use crate::data::pairs;
 use crate::data::prep::{self, Method, Request};
 use crate::data::subimages::{self, Squares};
@@ -260,28 +258,6 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
 }
 
-/// Runs `work` with a progress bar that `name`s it; its argument is to be called for each picture.
-pub(super) fn with_progress<R>(
-    name: &str,
-    threads: Option<u32>,
-    work: impl FnOnce(&(dyn Fn(usize) -> Result<()> + Sync)) -> Result<R>,
-) -> Result<R> {
-    common::set_threads(threads.map(|n| n as usize))?;
-    let stop = common::stop_on_signals()?;
-    let (progress, done) = (Mutex::new(Progress::new(name, 0)), AtomicU64::new(0));
-    let result = work(&|all| {
-        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Ok(progress) = progress.lock() {
-            progress.at(done, all as u64);
-        }
-        common::check(&stop)
-    });
-    if let Ok(progress) = progress.lock() {
-        progress.finish();
-    }
-    result
-}
-
 fn stats(args: &Stats) -> Result<()> {
     let survey =
         with_progress("data stats", args.threads, |done| survey::survey(&args.inputs, done))?;
@@ -428,13 +404,13 @@ fn prepare(args: Prep, out: PathBuf) -> Result<()> {
 }
 
 fn pack(args: &Pack) -> Result<()> {
-    let request = packed::Request {
+    let request = pack::Request {
         inputs: vec![args.input.clone()],
         out: args.out.clone(),
         most: args.size,
         overwrite: args.overwrite,
     };
-    let written = with_progress("data pack", None, |done| packed::write(&request, done))?;
+    let written = with_progress("data pack", None, |done| pack::write(&request, done))?;
     let names: Vec<String> = written.files.iter().map(|f| f.display().to_string()).collect();
     voice::result(format_args!(
         "{} in {}",

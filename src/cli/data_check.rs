@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::data::with_progress;
+use super::counted::with_progress;
 use super::{common, voice};
 use crate::data::lows;
 use crate::data::survey::{self, Entry, Survey};

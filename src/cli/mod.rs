@@ -4,6 +4,7 @@ mod arguments;
 mod bench;
 mod common;
 mod compare;
+mod counted;
 mod data;
 mod data_check;
 mod defaults;

@@ -16,7 +16,7 @@ use crate::engine::parameter::Parameter;
 use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
 use crate::generative::grid;
-use crate::import::{self, Request, features, open};
+use crate::import::{self, Request, features, listing, open};
 use crate::models::perceptual::folder::Folder;
 use crate::models::span::SpanConfig;
 use crate::models::weights::WeightsFile;
@@ -352,7 +352,7 @@ fn folded(system: System, input: &Path) -> Result<System> {
 
 /// A line for each file of a folder: what it is, or why it cannot be used.
 fn list_folder(folder: &Path, as_json: bool) -> Result<()> {
-    let files = open::files(folder)?;
+    let files = listing::files(folder)?;
     if !as_json && !files.is_empty() {
         print(heads());
     }

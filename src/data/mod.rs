@@ -8,6 +8,7 @@ pub mod folder;
 pub mod idx;
 pub mod list;
 pub mod lows;
+pub mod pack;
 pub mod packed;
 pub mod pairs;
 pub mod plain;

@@ -12,6 +12,7 @@ mod outline;
 mod png;
 mod pnm;
 mod rows;
+mod shared;
 mod tiff;
 pub(super) mod webp;
 
@@ -20,13 +21,14 @@ use std::cell::Cell;
 use std::io;
 use std::path::Path;
 
+use image::ImageEncoder;
 use image::codecs::{bmp::BmpEncoder, jpeg::JpegEncoder};
-use image::{ImageEncoder, ImageError};
 
 pub use format::{AVIF_HELP, EncodeOptions, Format, TiffCompression};
 pub use outline::Outline;
 pub use rows::Strips;
 use rows::{Packing, Rows, size};
+use shared::{plain, set_metadata};
 
 use super::{Color, Depth, Image, metadata, stamp};
 use crate::engine::files::{WriteSeek, atomic_write, is_standard, write_to_stdout};
@@ -251,11 +253,13 @@ fn encode_to(
     }
 }
 
-fn plain(error: ImageError) -> io::Error {
-    match error {
-        ImageError::IoError(e) => e,
-        e => io::Error::other(e),
-    }
+/// Pixels per metre as the dots per inch of a JFIF header.
+fn jpeg_density((x, y): (u32, u32)) -> Option<image::codecs::jpeg::PixelDensity> {
+    let inch = |metre: u32| u16::try_from((u64::from(metre) * 254 + 5000) / 10_000).ok();
+    Some(image::codecs::jpeg::PixelDensity {
+        density: (inch(x)?.max(1), inch(y)?.max(1)),
+        unit: image::codecs::jpeg::PixelDensityUnit::Inches,
+    })
 }
 
 /// Writes pixels per metre into the header, which the encoder leaves at a value of its own.
@@ -289,26 +293,6 @@ fn encode_webp(
         image_webp::EncodingError::IoError(e) => e,
         e => io::Error::other(e),
     })
-}
-
-/// Pixels per metre as the dots per inch of a JFIF header.
-fn jpeg_density((x, y): (u32, u32)) -> Option<image::codecs::jpeg::PixelDensity> {
-    let inch = |metre: u32| u16::try_from((u64::from(metre) * 254 + 5000) / 10_000).ok();
-    Some(image::codecs::jpeg::PixelDensity {
-        density: (inch(x)?.max(1), inch(y)?.max(1)),
-        unit: image::codecs::jpeg::PixelDensityUnit::Inches,
-    })
-}
-
-fn set_metadata(encoder: &mut impl ImageEncoder, image: &Outline) {
-    let metadata = &image.metadata;
-    // What does not fit is not there any more, and the user was told.
-    if let Some(icc) = &metadata.icc {
-        let _ = encoder.set_icc_profile(icc.clone());
-    }
-    if let Some(block) = &metadata.exif {
-        let _ = encoder.set_exif_metadata(block.clone());
-    }
 }
 
 fn encode_png(

@@ -8,7 +8,7 @@
 //! Nothing is downloaded.
 use std::path::{Component, Path, PathBuf};
 
-use super::open;
+use super::listing;
 use crate::error::{Error, Report, Result};
 
 /// What such names begin with.
@@ -34,7 +34,8 @@ fn parts(name: &str) -> Option<(&str, &str, Option<&str>)> {
         let mut all = Path::new(part).components();
         !part.is_empty() && all.all(|c| matches!(c, Component::Normal(_)))
     };
-    let known = repository.matches('/').count() == 1 && plain(repository) && plain(revision);
+    let named = |(owner, name): (&str, &str)| plain(owner) && plain(name) && !name.contains('/');
+    let known = repository.split_once('/').is_some_and(named) && plain(revision);
     (known && file.is_none_or(plain)).then_some((repository, revision, file))
 }
 
@@ -79,7 +80,7 @@ pub fn file(model: &str) -> Result<PathBuf> {
             false => refuse(format!("{wanted} was not downloaded with the others"), download()),
         };
     }
-    let found = open::files(&snapshot)?;
+    let found = listing::files(&snapshot)?;
     match &found[..] {
         [only] => Ok(only.clone()),
         [] => refuse(format!("{} holds no weights", snapshot.display()), download()),

@@ -13,6 +13,7 @@ mod foreign;
 mod frozen;
 pub mod hub;
 mod imported;
+pub mod listing;
 mod mat;
 mod naming;
 pub mod ncnn;

@@ -104,11 +104,12 @@ fn a_folder_of_files_is_listed_with_what_each_is() {
     let Run { code, out, err, .. } = srk(folder.path(), &["models", "list", "."]);
     assert_eq!(code, 0, "{err}");
     let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(lines.len(), 5, "{out}");
+    assert_eq!(lines.len(), 6, "{out}");
+    assert!(lines[0].starts_with("name"), "{out}");
     let has = |line: &str, all: &[&str]| all.iter().all(|w| line.contains(w));
-    assert!(has(lines[0], &["a.pth", "errn2", "x2"]), "{out}");
-    assert!(has(lines[3], &["e.pt", "compact", "x3"]), "{out}");
-    assert!(has(lines[4], &["page.pth", "a web page"]), "{out}");
+    assert!(has(lines[1], &["a.pth", "errn2", "x2"]), "{out}");
+    assert!(has(lines[4], &["e.pt", "compact", "x3"]), "{out}");
+    assert!(has(lines[5], &["page.pth", "a web page"]), "{out}");
     let Run { out, .. } = srk(folder.path(), &["models", "list", ".", "--json"]);
     let first: serde_json::Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
     assert_eq!((&first["file"], &first["scale"]), (&"a.pth".into(), &2.into()));

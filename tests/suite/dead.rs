@@ -6,7 +6,6 @@ use crate::source::Source;
 
 /// Functions that only tests call, and why they stay.
 const ALLOWED: &[(&str, &str)] = &[
-    ("src/engine/cuda/launch.rs like_tensor", LAUNCHERS),
     ("src/engine/cuda/launch.rs like_or_null", LAUNCHERS),
     ("src/engine/cuda/launch.rs tensor_or_null", LAUNCHERS),
     ("src/engine/cuda/launch.rs untyped", LAUNCHERS),

@@ -4,8 +4,9 @@ use std::io;
 use image::codecs::avif::AvifEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 
-use super::rows::{Outline, Rows};
-use super::{plain, set_metadata, size};
+use super::outline::Outline;
+use super::rows::{Rows, size};
+use super::shared::{plain, set_metadata};
 use crate::engine::files::WriteSeek;
 
 /// From 1, slow and small, to 10: a megapixel takes about a second on a core.

@@ -94,9 +94,13 @@ impl Source {
         let by_path = |d: &&&Definition| !path.is_empty() && d.module.ends_with(path);
         let text = self.texts.get(module).map_or("", String::as_str);
         let used = |d: &&&Definition| {
-            let place = format!("use crate::{}::", d.module);
-            text.lines()
-                .any(|l| l.strip_prefix(&place).is_some_and(|rest| words(rest).any(|w| w == last)))
+            // By the module, or one above it that exports what it holds.
+            let places = d.module.match_indices("::").map(|(at, _)| &d.module[..at]);
+            let place = |l: &str, module: &str| {
+                let rest = l.strip_prefix(&format!("use crate::{module}::"));
+                rest.is_some_and(|rest| words(rest).any(|w| w == last))
+            };
+            text.lines().any(|l| place(l, &d.module) || places.clone().any(|m| place(l, m)))
         };
         let found = named.iter().find(here).or_else(|| named.iter().find(by_path));
         found.or_else(|| named.iter().find(used)).copied()
