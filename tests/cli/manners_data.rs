@@ -1,4 +1,5 @@
 //! What people expect of data sets, training and measuring: packed pictures, checks of pairs, runs that go on elsewhere.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::time::{Duration, Instant};

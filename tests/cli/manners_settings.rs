@@ -1,4 +1,5 @@
 //! Defaults of options from a file, guesses at commands, models that other programs downloaded, `bench`, `doctor`.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 

@@ -1,5 +1,6 @@
 //! What people expect of `srk upscale`: rectangles for tiles, several samples, only what failed, flattened alpha, words
 //! about what a format or a machine cannot do.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 

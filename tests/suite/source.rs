@@ -2,6 +2,7 @@
 //!
 //! Read by `syn`, without types: what a name means follows from declarations and imports alone. Code for tests
 //! (`#[cfg(test)]`) does not count. Methods are no paths: `tape.silu(x)` names no file.
+#![allow(clippy::unwrap_used)]
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -97,7 +97,7 @@ fn finish<T: Lane>(
             for (row, y) in y.chunks_exact_mut(channels).enumerate() {
                 let image = (chunk * rows + row) / pixels;
                 let shift = &shift[image * channels..][..channels];
-                y.iter_mut().zip(shift).for_each(|(y, &s)| *y = *y + s);
+                y.iter_mut().zip(shift).for_each(|(y, &s)| *y += s);
             }
         }
         match activation {
@@ -109,7 +109,7 @@ fn finish<T: Lane>(
         }
         if let Some(residual) = residual {
             let residual = &residual[chunk * rows * channels..][..y.len()];
-            y.iter_mut().zip(residual).for_each(|(y, &r)| *y = *y + r);
+            y.iter_mut().zip(residual).for_each(|(y, &r)| *y += r);
         }
     });
 }
