@@ -235,7 +235,7 @@ pub(super) use crate::upscale::choice::AUTO;
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelChoice {
     /// A model of this binary (srk models list), a weights file (srk's own, .pth, .pt, .safetensors), the folder of a
-    /// training run or of one of its checkpoints, hf:ORG/REPO[@REVISION][:FILE] of what Hugging Face's programs have
+    /// training run or of one of its checkpoints, hf:ORG/REPO (or hf:ORG/REPO@REVISION:FILE) of what Hugging Face's programs have
     /// downloaded, or with -n a folder of models [default: SRK_MODEL, or auto, by what each picture shows]
     #[arg(short, long, value_name = "MODEL", aliases = ["model_path", "upscale-model"])]
     model: Option<String>,

@@ -56,7 +56,7 @@ impl Unbuilt {
     }
 }
 
-/// What `build` makes of the sizes in `config`, with the limits of [`ModelConfig::build_within`].
+/// What `build` makes of the sizes in `config`, with the limits of [`ModelConfig::build_within`](super::ModelConfig::build_within).
 ///
 /// # Errors
 /// As there.

@@ -19,7 +19,7 @@ const OVERLAP: usize = 16;
 /// A square that tiles are about as large as: a border counts by its share of one.
 const TYPICAL_TILE: f64 = 256.0;
 
-/// See the [module](self).
+/// A network that is its layers: see the [module](super).
 #[derive(Debug)]
 pub struct Graph {
     config: GraphConfig,

@@ -24,7 +24,7 @@ pub(super) const fn padded(channels: usize) -> usize {
     channels.next_multiple_of(CB)
 }
 
-/// Transformed weights, see [`simd`] for their layout.
+/// Transformed weights, see [`simd`](super::simd) for their layout.
 pub(super) struct Packed {
     pub(super) u: Buffer<f32>,
     pub(super) inputs: usize,

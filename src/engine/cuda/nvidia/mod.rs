@@ -1,7 +1,7 @@
 //! GPUs of this machine, through the NVIDIA driver and nothing else.
 //!
-//! [`open`] is the only way in. Whatever is missing or unsuitable (no driver, a stub of one, no
-//! GPU, one that is too old, kernels that it cannot run) is an [`Error::Device`] that says so.
+//! `open` is the only way in. Whatever is missing or unsuitable (no driver, a stub of one, no
+//! GPU, one that is too old, kernels that it cannot run) is an [`Error::Device`](crate::error::Error::Device) that says so.
 mod api;
 mod context;
 mod cublas;
