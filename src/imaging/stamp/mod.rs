@@ -1,7 +1,7 @@
 //! What an output of srk says of itself: one line of text, by which the next run knows it.
 //!
 //! ```text
-//! srk 0.1.0 model=srk-x4 scale=4 seed=42 steps=4
+//! srk 0.2.0 model=srk-x4 scale=4 seed=42 steps=4
 //! ```
 //!
 //! PNG holds it as text, JPEG, WebP and TIFF in their EXIF: under `Software`, or beside a `Software` of the
