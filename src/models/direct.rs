@@ -91,7 +91,7 @@ impl<L: Upscale> Network for Direct<L> {
     }
 
     fn floats_per_pixel(&self) -> usize {
-        // Around them: the image twice, and its plain enlargement twice beside the state.
+        // Around them: the image as it is made, in its range and clamped, and the low resolution twice.
         self.layers.floats_per_pixel() + 9 * self.layers.scale().pow(2) + 6
     }
 }
