@@ -68,7 +68,7 @@ fn system(model: &Value, latent: bool) -> System {
     if latent {
         diffusion.space = Space::Latent;
     }
-    let config = SystemConfig { model, diffusion, default_steps: Some(2) };
+    let config = SystemConfig { default_steps: Some(2), ..SystemConfig::new(model, diffusion) };
     let state = config.model.build(4).state();
     let file = WeightsFile::of(&state, config.metadata(&[])).unwrap();
     System::from_file(&file, "test").unwrap()

@@ -75,6 +75,9 @@ enum Command {
         /// Calls of the network that a picture takes by default [default: all]
         #[arg(long, value_name = "N")]
         default_steps: Option<usize>,
+        /// How much of a JPEG's blocks is taken out of a picture before the network sees it, 0 to 1 [default: as INPUT]
+        #[arg(long, value_name = "SHARE", value_parser = share)]
+        deblock: Option<f32>,
         /// What users may do with the weights
         #[arg(long, value_name = "TEXT")]
         license: Option<String>,
@@ -95,7 +98,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         Command::Import(args) => import_command::run(args),
         Command::Verify { files } => verify(&files),
         Command::Path { model } => path_of(model.as_deref()),
-        Command::Export { input, output, default_steps, license, f32, overwrite } => {
+        Command::Export { input, output, default_steps, deblock, license, f32, overwrite } => {
             let mut outputs = Outputs::overwriting(overwrite);
             outputs.reads_below(&input);
             outputs.claim(&output, &input)?;
@@ -105,6 +108,7 @@ pub(super) fn run(args: Args) -> Result<()> {
             let file = WeightsFile::of(&system.network.state(), metadata)?;
             let mut config = system.config;
             config.default_steps = default_steps;
+            config.deblock = deblock.unwrap_or(config.deblock);
             let keep = ["srk.step", "srk.recipe", "srk.license", "srk.assumed", DEGRADE];
             let mut extra: Vec<(&str, String)> =
                 keep.iter().filter_map(|k| Some((*k, file.metadata.get(*k)?.clone()))).collect();
@@ -124,6 +128,12 @@ pub(super) fn run(args: Args) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// A number of 0 to 1.
+fn share(text: &str) -> std::result::Result<f32, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "it is a number from 0 to 1".to_owned())
 }
 
 /// The columns of [`list`] and [`list_folder`].
@@ -225,6 +235,7 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         ("parameters", d.parameters.to_string()),
         ("steps", format!("{} by default, {} trained", d.default_steps, d.steps)),
         ("receptive field", d.field.clone()),
+        ("deblock", Some(system.config.deblock).filter(|&d| d > 0.0).map_or(String::new(), |d| d.to_string())),
         ("licence", d.license.clone()),
         ("source", system.metadata.get("srk.source").cloned().unwrap_or_default()),
         ("assumed", system.metadata.get("srk.assumed").cloned().unwrap_or_default()),

@@ -11,6 +11,7 @@ use crate::error::{Error, Report, Result};
 use crate::models::damage::Damage;
 use crate::models::weights::WeightsFile;
 use crate::models::{ModelConfig, Network, most_numbers, run_folder};
+use crate::nn::init;
 
 /// The models that the binary carries, and the names they go by.
 const EMBEDDED: [(&str, &[u8]); 2] = [
@@ -22,7 +23,7 @@ const EMBEDDED: [(&str, &[u8]); 2] = [
 pub const DEGRADE: &str = "srk.degrade";
 
 /// What a weights file says about itself: JSON under `srk.config` and `srk.diffusion` and a number
-/// under `srk.default_steps` in its metadata.
+/// under `srk.default_steps` and `srk.deblock` in its metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SystemConfig {
     /// The network and its sizes.
@@ -31,6 +32,9 @@ pub struct SystemConfig {
     pub diffusion: Diffusion,
     /// Calls of the network a picture takes unless the user says otherwise; all T if absent.
     pub default_steps: Option<usize>,
+    /// How much of a JPEG's blocks is taken out of a picture before the network sees it, see
+    /// [`deblocked`](crate::imaging::deblock::deblocked); 0 is nothing.
+    pub deblock: f32,
 }
 
 /// A network ready to run.
@@ -85,10 +89,23 @@ impl System {
         Ok(Self { notes, ..Self::from_file(&file, model)? })
     }
 
+    /// An embedded model with zeros for weights, which take no memory: for those who ask for its sizes alone.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if there is none of that name.
+    pub fn outline(model: &str) -> Result<Self> {
+        let bytes = Self::embedded_bytes(model).unwrap_or_default();
+        let file = WeightsFile::header(bytes, model)?;
+        let config = SystemConfig::of(&file, model)?;
+        let network = init::blank(|| config.model.build(0));
+        let (name, label, metadata) = (model.to_owned(), label(&file), file.metadata);
+        Ok(Self { name, label, network, config, metadata, notes: Vec::new() })
+    }
+
     /// The system that `file` describes; messages call it `name`.
     pub fn from_file(file: &WeightsFile, name: &str) -> Result<Self> {
         let config = SystemConfig::of(file, name)?;
-        let built = config.model.build_within(0, most_numbers(file));
+        let built = init::blank(|| config.model.build_within(0, most_numbers(file)));
         let network = built.map_err(|unbuilt| unbuilt.of_file(name))?;
         latent::check(&*network, &config.diffusion)?;
         file.apply(&network.state(), name)?;
@@ -101,7 +118,7 @@ impl System {
     /// # Errors
     /// If the memory of a GPU is full.
     pub fn on(&self, device: &Device, dtype: DType) -> Result<Self> {
-        let network = self.config.model.build(0);
+        let network = init::blank(|| self.config.model.build(0));
         for (to, from) in network.state().iter().zip(self.network.state()) {
             to.set(from.value());
         }
@@ -167,6 +184,11 @@ fn read_noting(path: &Path, notes: &mut Vec<String>) -> Result<WeightsFile> {
 }
 
 impl SystemConfig {
+    /// A network and a process, without what else a file may say.
+    pub const fn new(model: ModelConfig, diffusion: Diffusion) -> Self {
+        Self { model, diffusion, default_steps: None, deblock: 0.0 }
+    }
+
     /// What `file` says about itself; messages call it `name`.
     pub fn of(file: &WeightsFile, name: &str) -> Result<Self> {
         let refuse = |cause: String| {
@@ -194,7 +216,8 @@ impl SystemConfig {
             parse(diffusion).map_err(|e| refuse(format!("its srk.diffusion is wrong: {e}")))?;
         diffusion.check().map_err(|e| refuse(e.to_string()))?;
         let default_steps = file.metadata.get("srk.default_steps").and_then(|s| s.parse().ok());
-        Ok(Self { model, diffusion, default_steps })
+        let deblock = file.metadata.get("srk.deblock").and_then(|s| s.parse().ok()).unwrap_or(0.0);
+        Ok(Self { model, diffusion, default_steps, deblock })
     }
 
     /// The metadata of a weights file of this system, with `extra` beside what srk needs itself.
@@ -214,6 +237,9 @@ impl SystemConfig {
         .into();
         if let Some(steps) = self.default_steps {
             metadata.insert("srk.default_steps".to_owned(), steps.to_string());
+        }
+        if self.deblock > 0.0 {
+            metadata.insert("srk.deblock".to_owned(), self.deblock.to_string());
         }
         metadata.extend(extra.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
         metadata

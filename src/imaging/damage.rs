@@ -12,6 +12,26 @@ const STANDARD: [u16; 64] = [
     92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
 ];
 
+/// The chrominance table of quality 50 (ITU-T T.81, table K.2), row by row.
+const STANDARD_CHROMA: [u16; 64] = {
+    let mut table = [99; 64];
+    let known = [17, 18, 24, 47, 18, 21, 26, 66, 24, 26, 56, 99, 47, 66, 99, 99];
+    let mut i = 0;
+    while i < known.len() {
+        table[i / 4 * 8 + i % 4] = known[i];
+        i += 1;
+    }
+    table
+};
+
+/// The tables of luminance and of chrominance, row by row, that libjpeg has for `quality`, 1..=100.
+pub fn tables(quality: f32) -> [[f32; 64]; 2] {
+    let quality = quality.clamp(1.0, 100.0);
+    let scale = if quality < 50.0 { 5000.0 / quality } else { 200.0 - 2.0 * quality };
+    let scaled = |entry: u16| ((f32::from(entry) * scale + 50.0) / 100.0).floor().clamp(1.0, 255.0);
+    [STANDARD.map(scaled), STANDARD_CHROMA.map(scaled)]
+}
+
 /// Where the k-th number of a table in a file stands in [`STANDARD`] (T.81, figure A.6).
 const ZIGZAG: [usize; 64] = [
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20,
@@ -103,7 +123,7 @@ pub fn seen(image: &Image) -> Result<Findings> {
 }
 
 /// From this quality on a JPEG is as good as none.
-const CLEAN_QUALITY: f32 = 97.0;
+pub const CLEAN_QUALITY: f32 = 97.0;
 
 /// More noise than this, in levels, is not the texture of a clean picture's flattest parts.
 const CLEAN_NOISE: f32 = 5.0;

@@ -14,6 +14,7 @@ mod cmyk;
 pub mod color;
 mod containers;
 pub mod damage;
+pub mod deblock;
 pub mod decode;
 pub mod encode;
 mod exif;

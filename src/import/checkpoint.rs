@@ -169,7 +169,7 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     }
     let (diffusion, process) = diffusion_of(known, &model, request)?;
     let mut notes: Vec<String> = archive.tree.foreign.alarm().into_iter().collect();
-    let mut config = SystemConfig { model, diffusion, default_steps: None };
+    let mut config = SystemConfig::new(model, diffusion);
     if let Some(betas) = state.get("betas") {
         let betas = archive.read(betas).map_err(|e| refuse(&name, e))?;
         notes.extend(schedule::adopt(&mut config.diffusion, &betas));

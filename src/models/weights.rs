@@ -84,6 +84,18 @@ pub fn from_file_layout(layout: Layout, shape: &[usize], values: &[f32]) -> Tens
     Tensor::from_vec(permute(values, axes, true), &[a, h, w, b])
 }
 
+fn damaged(cause: &dyn std::fmt::Display, name: &str) -> Error {
+    let report = Report::new(format!("cannot load the weights {name}"), cause);
+    Error::Model(report.help("copy or download the file again; srk reads safetensors"))
+}
+
+fn broken(bytes: &[u8], e: &safetensors::SafeTensorError, name: &str) -> Error {
+    match cut_short(bytes) {
+        Some(cause) => damaged(&cause, name),
+        None => damaged(e, name),
+    }
+}
+
 impl WeightsFile {
     /// The values of `parameters` under their names.
     ///
@@ -111,27 +123,30 @@ impl WeightsFile {
 
     /// Reads the bytes of a file; `name` is what error messages call it.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
-        let damaged = |cause: &dyn std::fmt::Display| {
-            let report = Report::new(format!("cannot load the weights {name}"), cause);
-            Error::Model(report.help("copy or download the file again; srk reads safetensors"))
-        };
-        let broken = |e: safetensors::SafeTensorError| match cut_short(bytes) {
-            Some(cause) => damaged(&cause),
-            None => damaged(&e),
-        };
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
-        let file = SafeTensors::deserialize(bytes).map_err(broken)?;
+        let Self { metadata, .. } = Self::header(bytes, name)?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| broken(bytes, &e, name))?;
         let mut tensors = BTreeMap::new();
         for (key, view) in file.iter() {
-            let values = decode(&view)
-                .ok_or_else(|| damaged(&format!("{key} has element type {:?}", view.dtype())))?;
+            let values = decode(&view).ok_or_else(|| {
+                damaged(&format!("{key} has element type {:?}", view.dtype()), name)
+            })?;
             if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-                return Err(damaged(&format!("{key}[{i}] is {}, not a finite number", values[i])));
+                let cause = format!("{key}[{i}] is {}, not a finite number", values[i]);
+                return Err(damaged(&cause, name));
             }
             tensors.insert(key.to_owned(), (view.shape().to_vec(), values));
         }
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
         Ok(Self { metadata, tensors })
+    }
+
+    /// Reads the metadata of a file's bytes alone, without its tensors.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if they do not begin as a weights file does.
+    pub fn header(bytes: &[u8], name: &str) -> Result<Self> {
+        let read = SafeTensors::read_metadata(bytes).map_err(|e| broken(bytes, &e, name))?;
+        let metadata = read.1.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { metadata, tensors: BTreeMap::new() })
     }
 
     /// A part of a network, of a file of that part alone or of one of the whole network, where its names

@@ -10,6 +10,9 @@ use crate::engine::tensor::Tensor;
 thread_local! {
     /// How many numbers may still be allocated; none if that is not limited.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+
+    /// Whether initial values are left out, see [`blank`].
+    static BLANK: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What ends the construction of a network that is too large.
@@ -27,6 +30,19 @@ pub fn within<R>(most: usize, build: impl FnOnce() -> R) -> Option<R> {
         Err(payload) if payload.is::<TooLarge>() => None,
         Err(payload) => panic::resume_unwind(payload),
     }
+}
+
+/// What `build` makes with zeros where it would draw initial values: of a network that is loaded into, or of which
+/// the sizes alone are asked. The zeros take no memory until they are written.
+pub fn blank<R>(build: impl FnOnce() -> R) -> R {
+    struct Outer(bool);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            BLANK.set(self.0);
+        }
+    }
+    let _outer = Outer(BLANK.replace(true));
+    build()
 }
 
 /// The numbers in a tensor of `shape`, which are about to be allocated.
@@ -56,9 +72,10 @@ pub struct Init {
 }
 
 impl Init {
-    /// Initial values are a function of `seed` and the order of construction.
+    /// Initial values are a function of `seed` and the order of construction; zero within [`blank`].
     pub fn new(seed: u64) -> Self {
-        let random = Some(Stream::new(seed, Purpose::Weights, 0).sequence());
+        let random = Stream::new(seed, Purpose::Weights, 0).sequence();
+        let random = (!BLANK.get()).then_some(random);
         Self { prefix: Vec::new(), random, parameters: Vec::new(), buffers: Vec::new() }
     }
 
@@ -90,8 +107,8 @@ impl Init {
         shape: &[usize],
         bound: f64,
     ) -> Parameter {
-        let values = self.draw(count(shape), |random| (random.uniform() * 2.0 - 1.0) * bound);
-        self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
+        let value = self.draw(shape, |random| (random.uniform() * 2.0 - 1.0) * bound);
+        self.register(name, layout, value)
     }
 
     /// A parameter drawn from a normal distribution with this standard deviation.
@@ -102,8 +119,8 @@ impl Init {
         shape: &[usize],
         deviation: f64,
     ) -> Parameter {
-        let values = self.draw(count(shape), |random| f64::from(random.normal()) * deviation);
-        self.register(name, layout, Tensor::from_f64(&values, shape, DType::F32))
+        let value = self.draw(shape, |random| f64::from(random.normal()) * deviation);
+        self.register(name, layout, value)
     }
 
     /// A parameter whose elements all start as `value`.
@@ -123,10 +140,9 @@ impl Init {
     pub fn redraw(&mut self, deviation: f64, mean: impl Fn(&Parameter) -> Option<f64>) {
         for parameter in self.parameters.clone() {
             let Some(mean) = mean(&parameter) else { continue };
-            let value = parameter.value();
-            let values =
-                self.draw(value.len(), |random| mean + deviation * f64::from(random.normal()));
-            parameter.set(Tensor::from_f64(&values, value.shape(), DType::F32));
+            let shape = parameter.value().shape().to_vec();
+            let anew = |random: &mut Sequence| mean + deviation * f64::from(random.normal());
+            parameter.set(self.values(&shape, anew));
         }
     }
 
@@ -151,11 +167,20 @@ impl Init {
         (self.parameters, self.buffers)
     }
 
-    /// `len` numbers as `one` draws them; zeros if nothing is drawn.
-    fn draw(&mut self, len: usize, one: impl Fn(&mut Sequence) -> f64) -> Vec<f64> {
+    /// A new tensor as `one` draws its numbers; zeros if nothing is drawn.
+    fn draw(&mut self, shape: &[usize], one: impl Fn(&mut Sequence) -> f64) -> Tensor {
+        count(shape);
+        self.values(shape, one)
+    }
+
+    fn values(&mut self, shape: &[usize], one: impl Fn(&mut Sequence) -> f64) -> Tensor {
+        let len = shape.iter().product();
         match &mut self.random {
-            Some(random) => (0..len).map(|_| one(random)).collect(),
-            None => vec![0.0; len],
+            Some(random) => {
+                let values: Vec<f64> = (0..len).map(|_| one(random)).collect();
+                Tensor::from_f64(&values, shape, DType::F32)
+            }
+            None => Tensor::from_vec(vec![0.0f32; len], shape),
         }
     }
 

@@ -48,7 +48,7 @@ impl Models {
     /// Those of `place`.
     pub fn auto_for_plans(place: impl Fn(System) -> Result<Upscaler>) -> Result<Self> {
         let [photo, _] = System::embedded();
-        Ok(Self::Auto { photo: Box::new(place(System::open(photo)?)?), clean: None })
+        Ok(Self::Auto { photo: Box::new(place(System::outline(photo)?)?), clean: None })
     }
 
     /// The one that a picture takes which shows `findings`.

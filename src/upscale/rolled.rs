@@ -109,7 +109,7 @@ impl Picture<'_> {
         for start in (0..height).step_by(self.rows) {
             let rows = start..(start + self.rows).min(height);
             let last = rows.end == height;
-            let low = padded_region(self.image, self.region(&rows))?;
+            let low = padded_region(self.image, self.plan, self.system, self.region(&rows))?;
             let low = Tensor::from_vec(low, &[1, rows.len(), width, 3]);
             let seen = Rows::shared(start, condition(network, &low, &low, Some(&told))?, 1)?;
             let mut high = |rows: Range<usize>| {

@@ -11,7 +11,7 @@ use crate::error;
 use crate::error::{Error, Result};
 use crate::imaging::color::{luma_of, with_luma};
 use crate::imaging::tiles::Tile;
-use crate::imaging::{Image, Rect, resample};
+use crate::imaging::{Image, Rect, deblock, resample};
 use crate::models::damage::{Damage, TOLD};
 use crate::ops::noise::Period;
 
@@ -56,7 +56,7 @@ impl Inputs {
         for tile in &tiles {
             let high = tile.padded.scaled(scale);
             if alone {
-                join(&mut low, padded_region(image, tile.padded)?);
+                join(&mut low, padded_region(image, plan, system, tile.padded)?);
             } else {
                 let (enlarged, lows) = enlarged(image, plan, system, tile.padded)?;
                 join(&mut y0, enlarged);
@@ -238,13 +238,21 @@ pub(super) fn enlarged(
     };
     let high = region.scaled(scale);
     let held = resample::bicubic_footprint(high, plan.padded, scale);
-    let wider = padded_region(image, held)?;
+    let wider = padded_region(image, plan, system, held)?;
     let y0 = enlarge(&wider, held, plan.padded, 3, scale, high)?;
     Ok((y0, crop(&wider, held, region)))
 }
 
-/// The region `[H, W, 3]` of the image padded by reflection on the right and below, in [-1, 1].
-pub(super) fn padded_region(image: &Image, region: Rect) -> Result<Vec<f32>> {
+/// The region `[H, W, 3]` of the image padded by reflection on the right and below, in [-1, 1], as the network is to see
+/// it: without blocks of JPEG, if it was trained so.
+pub(super) fn padded_region(
+    image: &Image,
+    plan: &Plan,
+    system: &System,
+    region: Rect,
+) -> Result<Vec<f32>> {
+    let quality = plan.damage.jpeg_quality.unwrap_or(100.0);
+    let seen = |part: Rect| deblock::deblocked(image, part, quality, system.config.deblock);
     let inside = Rect::new(
         region.x,
         region.y,
@@ -252,18 +260,23 @@ pub(super) fn padded_region(image: &Image, region: Rect) -> Result<Vec<f32>> {
         region.bottom().min(image.height).saturating_sub(region.y),
     );
     if inside == region {
-        let pixels = image.rgb_f32(region)?;
-        return Ok(pixels.into_iter().map(|v| 2.0 * v - 1.0).collect());
+        return Ok(seen(region)?.into_iter().map(|v| 2.0 * v - 1.0).collect());
     }
     let (rows, columns) = (
         reflected(region.y, region.height, image.height),
         reflected(region.x, region.width, image.width),
     );
+    let bounds = |all: &[usize]| {
+        let first = all.iter().min().copied().unwrap_or_default();
+        (first, all.iter().max().map_or(0, |last| last + 1 - first))
+    };
+    let ((left, width), (top, height)) = (bounds(&columns), bounds(&rows));
+    let pixels = seen(Rect::new(left, top, width, height))?;
     let mut out = Vec::with_capacity(region.area() * 3);
     for &y in &rows {
-        let row = image.rgb_f32(Rect::new(0, y, image.width, 1))?;
         for &x in &columns {
-            out.extend(row[3 * x..3 * x + 3].iter().map(|v| 2.0 * v - 1.0));
+            let at = 3 * ((y - top) * width + x - left);
+            out.extend(pixels[at..at + 3].iter().map(|v| 2.0 * v - 1.0));
         }
     }
     Ok(out)

@@ -110,7 +110,7 @@ fn system(model: ModelConfig) -> System {
     if matches!(model, ModelConfig::SwinUNet(_)) {
         diffusion.space = Space::Latent;
     }
-    let config = SystemConfig { model, diffusion, default_steps: Some(2) };
+    let config = SystemConfig { default_steps: Some(2), ..SystemConfig::new(model, diffusion) };
     let file = WeightsFile::of(&config.model.build(1).state(), config.metadata(&[])).unwrap();
     System::from_file(&file, "narrow").unwrap()
 }

@@ -381,7 +381,7 @@ fn what_span_sees_follows_the_file_or_the_user() {
 
 /// A system of this network with arbitrary weights.
 fn system(model: ModelConfig) -> System {
-    let config = SystemConfig { model, diffusion: Diffusion::direct(), default_steps: None };
+    let config = SystemConfig::new(model, Diffusion::direct());
     let metadata = config.metadata(&[]);
     let state = config.model.build(4).state();
     System::from_file(&WeightsFile::of(&state, metadata).unwrap(), "test").unwrap()

@@ -47,7 +47,7 @@ pub fn import(path: &Path, request: &Request) -> Result<Imported> {
     let (config, tensors) = read(&text, &numbers).map_err(|cause| refuse(&name, cause))?;
     let config = with_conventions(config, &tensors, path)?;
     let model = ModelConfig::Graph(config);
-    let mut system = SystemConfig { model, diffusion: Diffusion::direct(), default_steps: None };
+    let mut system = SystemConfig::new(model, Diffusion::direct());
     overridden(&mut system, &request.overrides)?;
     let ModelConfig::Graph(config) = &system.model else {
         return Err(refuse(&name, "--set made another kind of network of it".to_owned()));

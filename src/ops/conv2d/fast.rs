@@ -100,14 +100,16 @@ thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Positions (Winograd tiles or pixels) per block: V and M stay in the second-level cache, and threads end together.
+/// Positions (Winograd tiles or pixels) per block: V and M stay in the second-level cache beside the weights, which
+/// every block reads again, and threads end together.
 fn block_len(frequencies: usize, ci: usize, co: usize, positions: usize) -> usize {
-    const CACHE_FLOATS: usize = 224 << 10;
+    const CACHE_FLOATS: usize = 160 << 10;
     // Positions that fill a register tile.
     const TILE: usize = 14;
     // What reading the weights costs a block, in positions.
     const WEIGHTS: usize = 6;
-    let fit = (CACHE_FLOATS / (frequencies * (ci + co)) / TILE).clamp(1, 8);
+    let beside_weights = CACHE_FLOATS.saturating_sub(frequencies * ci * co);
+    let fit = (beside_weights / (frequencies * (ci + co)) / TILE).clamp(1, 8);
     let threads = rayon::current_num_threads();
     let time = |t: usize| positions.div_ceil(t).div_ceil(threads) * (t + WEIGHTS);
     (1..=fit).rev().map(|n| n * TILE).min_by_key(|&t| time(t)).unwrap_or(TILE)

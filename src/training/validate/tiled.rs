@@ -39,11 +39,7 @@ impl Enlarger {
             name: config.run.name.clone(),
             label: config.run.name.clone(),
             network: own,
-            config: SystemConfig {
-                model: config.model.clone(),
-                diffusion: config.diffusion.clone(),
-                default_steps: None,
-            },
+            config: SystemConfig::new(config.model.clone(), config.diffusion.clone()),
             metadata: BTreeMap::new(),
             notes: Vec::new(),
         };
