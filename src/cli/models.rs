@@ -235,7 +235,12 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
         ("parameters", d.parameters.to_string()),
         ("steps", format!("{} by default, {} trained", d.default_steps, d.steps)),
         ("receptive field", d.field.clone()),
-        ("deblock", Some(system.config.deblock).filter(|&d| d > 0.0).map_or(String::new(), |d| d.to_string())),
+        (
+            "deblock",
+            Some(system.config.deblock)
+                .filter(|&d| d > 0.0)
+                .map_or(String::new(), |d| d.to_string()),
+        ),
         ("licence", d.license.clone()),
         ("source", system.metadata.get("srk.source").cloned().unwrap_or_default()),
         ("assumed", system.metadata.get("srk.assumed").cloned().unwrap_or_default()),

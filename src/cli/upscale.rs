@@ -49,14 +49,14 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     };
     choice::check(&models, args.denoise)?;
     let system = models.any().system();
-    let Jobs { jobs, left_out, foreign } = args.jobs(places, models.name(), system)?;
+    let Jobs { jobs, elsewhere, left_out, foreign } = args.jobs(places, models.name(), system)?;
     let full_disks = disk::check(&args, system, &jobs)?;
     let stop = common::stop_on_signals()?;
     let started = Instant::now();
     let mut out = Output;
     out.event(json!({"event": "start", "model": models.name(), "files": jobs.len(),
         "device": common::device_name(system), "precision": common::precision_name(system),
-        "seed": args.seed.number, "left_out": left_out, "unread": foreign}));
+        "seed": args.seed.number, "left_out": left_out, "unread": foreign, "other_shards": elsewhere}));
     out.say(&(common::where_it_runs(models.name(), system) + &args.seed.words()));
     for note in &system.notes {
         out.say(&format!("warning: {note}"));
@@ -64,7 +64,10 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     for note in common::notes_of_model(system) {
         out.say(&format!("note: {note}"));
     }
-    if jobs.is_empty() {
+    if elsewhere > 0 {
+        let (here, all) = (jobs.len(), jobs.len() + elsewhere);
+        out.say(&format!("note: {here} of {all} pictures belong to this part"));
+    } else if jobs.is_empty() {
         out.say("note: the report names no picture that failed");
     }
     if let Some(first) = left_out.first() {

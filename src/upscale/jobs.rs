@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::globs::Glob;
 use super::names::{Facts, Template};
+use super::shard::Shard;
 use crate::engine::files::is_standard;
 pub use crate::engine::outputs::Existing;
 use crate::engine::outputs::{Identity, Outputs, identity};
@@ -80,6 +81,8 @@ pub struct Request {
     pub models: Vec<PathBuf>,
     /// Results of each picture, with seeds that follow each other; 0 is 1.
     pub samples: u64,
+    /// The part of all pictures that is wanted; all, if none is said.
+    pub shard: Option<Shard>,
     /// Inputs with the outputs that they had before, in place of `inputs`.
     pub again: Vec<[PathBuf; 2]>,
 }
@@ -92,6 +95,8 @@ pub type SizeOfFile<'a> = dyn Fn(&Path) -> Result<(usize, usize)> + 'a;
 pub struct Jobs {
     /// In the order of the inputs; files of a folder in the order of their names.
     pub jobs: Vec<Job>,
+    /// Pictures that belong to other parts.
+    pub elsewhere: usize,
     /// Pictures in folders that are results of earlier runs.
     pub left_out: Vec<PathBuf>,
     /// Pictures in folders in formats that are not read.
@@ -150,6 +155,13 @@ impl Request {
         for [input, output] in &self.again {
             let format = if is_standard(output) { None } else { Some(Format::from_path(output)?) };
             found.jobs.push(Job::new(input, output.clone(), format));
+        }
+        refuse_collisions(&found.jobs)?;
+        if let Some(shard) = self.shard {
+            let all = found.jobs.len();
+            let mut position = 0..all;
+            found.jobs.retain(|_| position.next().is_some_and(|at| shard.takes(at)));
+            found.elsewhere = all - found.jobs.len();
         }
         found.jobs = found.jobs.into_iter().flat_map(|job| job.samples(self.samples)).collect();
         self.check(&mut found.jobs)?;

@@ -18,6 +18,7 @@ pub mod pipeline;
 mod plan;
 mod rolled;
 mod runner;
+pub mod shard;
 mod tiled;
 pub mod tta;
 mod upscaler;

@@ -18,5 +18,6 @@ mod own_models;
 mod pictures;
 mod safety;
 mod safety_train;
+mod shards;
 mod train_events;
 mod train_manners;

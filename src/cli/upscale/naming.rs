@@ -13,6 +13,7 @@ use crate::imaging::encode::Format;
 use crate::imaging::{self, folder};
 use crate::upscale::jobs::{Existing, Jobs, Request};
 use crate::upscale::names::{Facts, Template};
+use crate::upscale::shard::Shard;
 
 fn usage(what: &str, cause: &str, help: &str) -> Error {
     Error::Usage(Report::new(what, cause).help(help))
@@ -92,6 +93,16 @@ impl Args {
         Ok(())
     }
 
+    /// The part of the pictures that is wanted.
+    fn shard(&self) -> Result<Option<Shard>> {
+        let Some(wanted) = self.naming.shard else { return Ok(None) };
+        let variable = |name: &str| std::env::var(name).ok();
+        let refused = |cause: String| {
+            usage("cannot tell which pictures are wanted", &cause, "--shard 2/8    names the part")
+        };
+        wanted.of(&variable).map(Some).map_err(refused)
+    }
+
     /// The pictures and their outputs.
     pub(super) fn jobs(&self, places: Places, model: &str, system: &System) -> Result<Jobs> {
         let Naming { template, suffix, overwrite, skip_existing, .. } = &self.naming;
@@ -134,6 +145,7 @@ impl Args {
             },
             models: self.model.paths(),
             samples: self.naming.samples.unwrap_or(1),
+            shard: self.shard()?,
             again: match &self.naming.from_report {
                 Some(report) => again::failures(report)?,
                 None => Vec::new(),

@@ -9,6 +9,7 @@ use clap::{Arg, Command};
 use crate::engine::memory;
 use crate::upscale::TileSize;
 use crate::upscale::names::Template;
+use crate::upscale::shard;
 use crate::upscale::wrap::Wrap;
 
 /// A value of `--alpha`.
@@ -174,6 +175,10 @@ pub(super) struct Naming {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000),
         aliases = ["n_samples", "num_samples"])]
     pub(super) samples: Option<u64>,
+    /// The part I of N parts of all pictures, for N runs that share them: 1/8 to 8/8, or auto[/N] by the numbers
+    /// that Slurm and Kubernetes give their jobs
+    #[arg(long, value_name = "I/N")]
+    pub(super) shard: Option<shard::Wanted>,
     /// Only what failed in an earlier run, of which this file holds what --json wrote
     #[arg(long, value_name = "FILE", conflicts_with_all = ["inputs", "named_inputs", "output", "template", "suffix"])]
     pub(super) from_report: Option<PathBuf>,
