@@ -217,7 +217,7 @@ impl Crops {
         let (high, low, damage) = match &self.process {
             Some(process) => {
                 let made = process.apply(high, draws)?;
-                (made.high, made.low, made.damage)
+                (made.high, process.seen(made.low, &made.damage)?, made.damage)
             }
             None => {
                 let low = degrade::shrink(&high, degrade, scale)?;

@@ -520,7 +520,9 @@ fn record(step: u64, values: &[(&'static str, Value)]) -> Vec<(&'static str, Val
 /// What the weights of `config` say about themselves after `step` steps.
 fn metadata(config: &Config, step: u64) -> BTreeMap<String, String> {
     let (model, diffusion) = (config.model.clone(), config.diffusion.clone());
-    let system = SystemConfig::new(model, diffusion);
+    #[allow(clippy::cast_possible_truncation)] // A share.
+    let deblock = config.degrade.as_ref().map_or(0.0, |degrade| degrade.deblock as f32);
+    let system = SystemConfig { deblock, ..SystemConfig::new(model, diffusion) };
     let preset = config.degrade.as_ref().map_or(Preset::Bicubic, |degrade| degrade.preset);
     system.metadata(&[
         ("srk.step", step.to_string()),

@@ -53,9 +53,12 @@ fn parts_are_all_pictures_once_and_the_same_bytes() {
 fn wrong_parts_are_refused_in_words() {
     let b = Bench::new();
     pictures(&b);
-    for (part, words) in
-        [("7/6", "part 7 of 6"), ("1", "such as 2/8"), ("1/0", "at least 1"), ("x/2", "such as 2/8")]
-    {
+    for (part, words) in [
+        ("7/6", "part 7 of 6"),
+        ("1", "such as 2/8"),
+        ("1/0", "at least 1"),
+        ("x/2", "such as 2/8"),
+    ] {
         b.upscale(&["in", "-r", "-o", "o", "--shard", part]).failed(2, &[words]);
     }
     b.upscale(&["in", "-r", "-o", "o", "--shard", "auto"]).failed(2, &["SLURM_ARRAY_TASK_ID"]);

@@ -8,6 +8,7 @@ use srk::data::degrade::{
 };
 use srk::data::folder::Rgb8;
 use srk::imaging::lossy::{self, Chroma};
+use srk::imaging::{Color, Image, artefacts, deblock};
 
 fn blur(kind: KernelKind, size: usize, sigma: [f64; 2], angle: f64, beta: f64) -> Blur {
     Blur { kind, size, sigma_x: sigma[0], sigma_y: sigma[1], angle, beta, cutoff: 0.0 }
@@ -533,4 +534,47 @@ fn wrong_keys_are_refused_with_what_is_wrong() {
         assert_eq!(config, again);
         assert_eq!(config.sinc_prob, 0.25);
     }
+}
+
+/// What training sees of a JPEG is what the trained model sees of one.
+#[test]
+fn blocks_are_taken_out_of_what_training_sees() {
+    let given = [
+        "clean_prob=0",
+        "noise_prob2=0",
+        "jpeg_prob2=1",
+        "jpeg_range2=[30, 30]",
+        "webp_prob=0",
+        "double_jpeg_prob=0",
+        "resize_prob2=[0, 0, 1]",
+    ];
+    let process = |deblock: &str| {
+        let all: Vec<String> = given.iter().chain(&[deblock]).map(|&k| k.to_owned()).collect();
+        Process::new(DegradeConfig::read("photo", &all).unwrap(), Degrade::MatlabBicubic, 4)
+    };
+    let damaged = |of: &Process| of.apply(texture(192, 160), Draws::new(1, 1, 1)).unwrap();
+    let (with, without) = (process("deblock=0.5"), process("deblock=0"));
+    let made = damaged(&with);
+    // The file itself has its blocks.
+    assert_eq!(made.low.pixels, damaged(&without).low.pixels);
+    assert_eq!(without.seen(made.low.clone(), &made.damage).unwrap().pixels, made.low.pixels);
+    let image = |low: &Rgb8| {
+        let Rgb8 { width, height, pixels } = low.clone();
+        Image::from_u8(width, height, Color::Rgb, pixels).unwrap()
+    };
+    let low = image(&made.low);
+    let seen = with.seen(made.low, &made.damage).unwrap();
+    let grid = |image: &Image| artefacts::grid(image, 1).unwrap().unwrap();
+    assert!(
+        grid(&low) > 1.5 && grid(&image(&seen)) < 1.2,
+        "{} {}",
+        grid(&low),
+        grid(&image(&seen))
+    );
+    let same = deblock::deblocked(&low, low.rect(), 30.0, 0.5).unwrap();
+    let levels: Vec<u8> = same.iter().map(|v| (255.0 * v).round() as u8).collect();
+    assert_eq!(seen.pixels, levels);
+    // What was never a JPEG has none.
+    let clean = with.seen(seen.clone(), &Default::default()).unwrap();
+    assert_eq!(clean.pixels, seen.pixels);
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use common::training::*;
 use srk::diffusion::system::System;
 use srk::engine::device::{DType, Device};
+use srk::engine::parameter::Parameter;
 use srk::imaging;
 use srk::models::weights::WeightsFile;
 use srk::training::config::Config;
@@ -283,4 +284,37 @@ fn what_enlarges_nothing_says_so() {
     let place = Place::new();
     let (code, text) = refused(System::open(place.images().to_str().unwrap()));
     assert!(code == 3 && text.contains("is not a training run"), "{text}");
+}
+
+#[test]
+fn plans_need_no_weights() {
+    for name in System::embedded() {
+        let (system, outline) = (System::open(name).unwrap(), System::outline(name).unwrap());
+        assert_eq!((&outline.config, &outline.label), (&system.config, &system.label));
+        let shapes = |system: &System| {
+            let of = |p: &Parameter| (p.name().to_owned(), p.value().shape().to_vec());
+            system.network.state().iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(shapes(&outline), shapes(&system));
+        let planned = |system: System| {
+            let system = Upscaler::new(system, &Device::Cpu, DType::F32).unwrap();
+            let settings =
+                Settings { steps: None, seed: 0, tile: TileSize::Auto, memory: 500 << 20 };
+            let plan = upscale::plan(&system, 4000, 3000, &settings).unwrap();
+            (plan.memory, plan.tiles.len(), plan.steps, plan.rolled)
+        };
+        assert_eq!(planned(outline), planned(system));
+    }
+    assert!(System::outline("srk-x5").is_err());
+}
+
+#[test]
+fn models_say_how_they_saw_jpegs_in_training() {
+    let place = Place::new();
+    let config = place.config(&["run.steps=1", "degrade.preset=photo", "degrade.deblock=0.25"]);
+    finish(&config, &place.runs("runs"), None);
+    let trained = System::open(place.runs("runs/tiny").to_str().unwrap()).unwrap();
+    assert!((trained.config.deblock - 0.25).abs() < 1e-6, "{}", trained.config.deblock);
+    assert!(System::open("srk-photo-x4").unwrap().config.deblock > 0.0);
+    assert!(System::open("srk-x4").unwrap().config.deblock == 0.0);
 }

@@ -124,6 +124,9 @@ pub struct DegradeConfig {
     pub webp_range: [f64; 2],
     /// The probability that the last compression, if it is a JPEG, follows another whose blocks lie elsewhere.
     pub double_jpeg_prob: f64,
+    /// How much of the blocks of the last JPEG is taken out again before the network sees it, 0 to 1, in training and then
+    /// in every picture that the model enlarges: the steps of a second compression over those of the first.
+    pub deblock: f64,
 }
 
 /// One stage of it.
@@ -230,6 +233,7 @@ impl DegradeConfig {
             ("jpeg_last_prob", self.jpeg_last_prob),
             ("webp_prob", self.webp_prob),
             ("double_jpeg_prob", self.double_jpeg_prob),
+            ("deblock", self.deblock),
         ];
         single.into_iter().try_for_each(|(key, p)| probability(key, p))?;
         range("webp_range", self.webp_range, [1.0, 100.0])?;

@@ -83,6 +83,7 @@ fn real_esrgan() -> DegradeConfig {
         webp_prob: 0.0,
         webp_range: [30.0, 95.0],
         double_jpeg_prob: 0.0,
+        deblock: 0.0,
     }
 }
 
@@ -118,6 +119,7 @@ fn photo() -> DegradeConfig {
         jpeg_last_prob: 1.0,
         webp_prob: 0.15,
         double_jpeg_prob: 0.15,
+        deblock: 0.0,
         ..real_esrgan()
     }
 }
@@ -136,6 +138,7 @@ fn web() -> DegradeConfig {
         jpeg_range2: [30.0, 92.0],
         webp_prob: 0.0,
         double_jpeg_prob: 0.0,
+        deblock: 0.0,
         ..photo()
     }
 }

@@ -10,6 +10,7 @@ use super::{Degrade, shrink};
 use crate::data::folder::Rgb8;
 use crate::error::Result;
 use crate::imaging::lossy::{self, Chroma};
+use crate::imaging::{Color, Image, deblock};
 
 /// How much a low-resolution image is damaged, in numbers that a network can be told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -66,6 +67,23 @@ impl Process {
     /// Whether no sample is ever damaged or sharpened.
     pub fn is_clean(&self) -> bool {
         self.config.clean_prob >= 1.0 && !self.config.usm
+    }
+
+    /// `low`, to which `damage` was done, as the network is to see it.
+    ///
+    /// # Errors
+    /// If the lengths in `low` do not fit together.
+    pub fn seen(&self, low: Rgb8, damage: &Damage) -> Result<Rgb8> {
+        let Some(quality) = damage.jpeg_quality.filter(|_| self.config.deblock > 0.0) else {
+            return Ok(low);
+        };
+        let Rgb8 { width, height, pixels } = low;
+        let image = Image::from_u8(width, height, Color::Rgb, pixels)?;
+        #[allow(clippy::cast_possible_truncation)] // A share.
+        let seen = deblock::deblocked(&image, image.rect(), quality, self.config.deblock as f32)?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Values are in [0, 1].
+        let pixels = seen.iter().map(|v| (255.0 * v + 0.5) as u8).collect();
+        Ok(Rgb8 { width, height, pixels })
     }
 
     /// Damages `high`, whose sides are multiples of the scale, by the `draws` of its own.
