@@ -70,6 +70,7 @@ pub mod slice_channels;
 pub mod tanh;
 pub mod texture_structure;
 pub mod time_embedding;
+mod unary;
 pub mod unit_distance;
 pub mod vq_nearest;
 pub mod window_attention;
