@@ -10,7 +10,6 @@ pub mod bilinear;
 pub mod cast;
 pub mod channel_gate;
 pub mod charbonnier_loss;
-pub mod check_finite;
 pub mod clamp;
 pub mod clip_by_norm;
 pub mod concat;
