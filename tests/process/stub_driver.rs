@@ -298,25 +298,25 @@ fn copies_of_many_sizes(gpu: &Gpu) {
         let buffer = gpu.allocate(bytes).unwrap();
         let pattern: Vec<u8> = (0..=250).cycle().take(bytes).collect();
         let mut source = pattern.clone();
-        put(&gpu, buffer.pointer(), &source).unwrap();
+        put(gpu, buffer.pointer(), &source).unwrap();
         source.fill(0);
         let mut back = vec![0; bytes];
-        get(&gpu, buffer.pointer(), &mut back).unwrap();
+        get(gpu, buffer.pointer(), &mut back).unwrap();
         assert!(back == pattern, "{bytes} bytes");
     }
     // Many small ones in flight.
     let buffer = gpu.allocate(400).unwrap();
     for i in 0..100u32 {
-        put(&gpu, buffer.pointer().offset(4 * i as usize), &i.to_ne_bytes()).unwrap();
+        put(gpu, buffer.pointer().offset(4 * i as usize), &i.to_ne_bytes()).unwrap();
     }
     let mut back = vec![0u32; 100];
-    get(&gpu, buffer.pointer(), bytemuck::cast_slice_mut(&mut back)).unwrap();
+    get(gpu, buffer.pointer(), bytemuck::cast_slice_mut(&mut back)).unwrap();
     assert!(back.iter().enumerate().all(|(i, &v)| v as usize == i));
 }
 
 fn values(gpu: &Gpu, at: DevicePointer) -> [f32; 4] {
     let mut values = [0.0f32; 4];
-    get(&gpu, at, bytemuck::cast_slice_mut(&mut values)).unwrap();
+    get(gpu, at, bytemuck::cast_slice_mut(&mut values)).unwrap();
     values
 }
 
@@ -359,9 +359,9 @@ fn from_several_threads(gpu: &Gpu) {
             scope.spawn(move || {
                 let buffer = gpu.allocate(100_000).unwrap();
                 for round in 0..20 {
-                    put(&gpu, buffer.pointer(), &[thread + round; 100_000]).unwrap();
+                    put(gpu, buffer.pointer(), &[thread + round; 100_000]).unwrap();
                     let mut back = vec![0; 100_000];
-                    get(&gpu, buffer.pointer(), &mut back).unwrap();
+                    get(gpu, buffer.pointer(), &mut back).unwrap();
                     assert!(back.iter().all(|&b| b == thread + round));
                 }
             });
@@ -387,13 +387,13 @@ fn failing() {
 /// Numbers on the device, and where.
 fn place(gpu: &Gpu, values: &[f32]) -> srk::engine::cuda::Buffer {
     let buffer = gpu.allocate(4 * values.len()).unwrap();
-    put(&gpu, buffer.pointer(), bytemuck::cast_slice(values)).unwrap();
+    put(gpu, buffer.pointer(), bytemuck::cast_slice(values)).unwrap();
     buffer
 }
 
 fn fetch(gpu: &Gpu, at: DevicePointer, n: usize) -> Vec<f32> {
     let mut values = vec![0.0f32; n];
-    get(&gpu, at, bytemuck::cast_slice_mut(&mut values)).unwrap();
+    get(gpu, at, bytemuck::cast_slice_mut(&mut values)).unwrap();
     values
 }
 
