@@ -84,8 +84,10 @@ fn random(device: &Device, dtype: DType, shape: &[usize]) -> Result<Tensor> {
 fn ceilings(gpu: &Gpu) -> Result<()> {
     const BYTES: usize = 1 << 30;
     let (from, to) = (gpu.allocate(BYTES)?, gpu.allocate(BYTES)?);
-    gpu.driver().fill(from.pointer(), 0x3c, BYTES)?;
-    let copy = || gpu.driver().copy(to.pointer(), from.pointer(), BYTES);
+    // SAFETY: both buffers have as many bytes.
+    unsafe { gpu.driver().fill(from.pointer(), 0x3c, BYTES)? };
+    // SAFETY: likewise.
+    let copy = || unsafe { gpu.driver().copy(to.pointer(), from.pointer(), BYTES) };
     let time = seconds(gpu, &mut { copy })?;
     say(&json!({"what": "copy", "seconds": time, "gb_per_s": 2.0 * BYTES as f64 / time / 1e9}));
     drop((from, to));
@@ -208,9 +210,11 @@ fn network(
     };
     let launched = seconds(gpu, &mut || call(&mut Tape::inference()).map(|_| ()))?;
     let (graph, _kept) = gpu.capture(|| call(&mut Tape::inference()))?;
-    let replayed = seconds(gpu, &mut || graph.replay())?;
+    // SAFETY: what the call reads and gave is alive.
+    let replayed = seconds(gpu, &mut || unsafe { graph.replay() })?;
     drop((graph, _kept));
     let trained = seconds(gpu, &mut || gradients().map(|_| ()))?;
     let (graph, _kept) = gpu.capture(gradients)?;
-    Ok([launched, replayed, trained, seconds(gpu, &mut || graph.replay())?])
+    // SAFETY: likewise.
+    Ok([launched, replayed, trained, seconds(gpu, &mut || unsafe { graph.replay() })?])
 }

@@ -103,7 +103,7 @@ fn kinds() -> Vec<(&'static str, Value, bool, (usize, usize))> {
     latent["autoencoder"] = vq;
     let unet = (64, 48);
     let direct = (160, 128);
-    vec![
+    let mut all = vec![
         ("grid", json!({"kind": "dual-domain-grid"}), false, direct),
         (
             "grid, tall",
@@ -161,7 +161,17 @@ fn kinds() -> Vec<(&'static str, Value, bool, (usize, usize))> {
         ("compact, thin", json!({"kind": "compact", "depth": 4, "channels": 16}), false, direct),
         ("edsr", json!({"kind": "edsr", "blocks": 2}), false, direct),
         ("edsr, x3", json!({"kind": "edsr", "blocks": 2, "scale": 3}), false, direct),
-    ]
+    ];
+    // Of the others in the list of networks the narrow version.
+    for known in ModelConfig::KINDS {
+        if !all.iter().any(|(_, model, ..)| model["kind"] == known.name) {
+            let narrow = (known.narrow)();
+            let latent = narrow.build(0).first_stage().is_some();
+            let size = if narrow.is_direct() { direct } else { unet };
+            all.push((known.name, serde_json::to_value(narrow).unwrap(), latent, size));
+        }
+    }
+    all
 }
 
 /// What threads hold for themselves, and weights as convolutions want them.

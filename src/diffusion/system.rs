@@ -129,7 +129,7 @@ impl System {
     }
 
     /// The factor between low and high resolution.
-    pub const fn scale(&self) -> usize {
+    pub fn scale(&self) -> usize {
         self.config.model.scale()
     }
 

@@ -70,7 +70,10 @@ impl Tensor {
         match &mut zeros.storage {
             Storage::CpuF32(v) => v.fill(0.0),
             Storage::CpuF64(v) => v.fill(0.0),
-            Storage::Cuda { gpu, buffer, .. } => gpu.driver().fill(buffer.pointer(), 0, bytes)?,
+            Storage::Cuda { gpu, buffer, .. } => {
+                // SAFETY: the buffer holds the tensor's bytes and is alive.
+                unsafe { gpu.driver().fill(buffer.pointer(), 0, bytes)? };
+            }
         }
         Ok(zeros)
     }
@@ -116,7 +119,8 @@ impl Tensor {
         match &mut self.storage {
             Storage::CpuF32(v) => v.copy_from_slice(values),
             Storage::Cuda { gpu, buffer, dtype: DType::F32 } => {
-                gpu.driver().upload(buffer.pointer(), bytemuck::cast_slice(values))?;
+                // SAFETY: the buffer holds as many f32, as was seen above, and is alive.
+                unsafe { gpu.driver().upload(buffer.pointer(), bytemuck::cast_slice(values))? };
             }
             _ => return Err(self.mixed(DType::F32)),
         }
@@ -249,11 +253,15 @@ impl Tensor {
         };
         if *dtype == DType::F32 {
             let mut values = vec![0.0f32; self.len()];
-            gpu.driver().download(buffer.pointer(), bytemuck::cast_slice_mut(&mut values))?;
+            // SAFETY: the buffer holds as many f32 and is alive.
+            unsafe {
+                gpu.driver().download(buffer.pointer(), bytemuck::cast_slice_mut(&mut values))?;
+            }
             return Ok(values);
         }
         let mut bits = vec![0u16; self.len()];
-        gpu.driver().download(buffer.pointer(), bytemuck::cast_slice_mut(&mut bits))?;
+        // SAFETY: the buffer holds as many numbers of two bytes and is alive.
+        unsafe { gpu.driver().download(buffer.pointer(), bytemuck::cast_slice_mut(&mut bits))? };
         Ok(match dtype {
             DType::F16 => bits.into_iter().map(|b| f16::from_bits(b).to_f32()).collect(),
             _ => bits.into_iter().map(|b| bf16::from_bits(b).to_f32()).collect(),
@@ -298,7 +306,9 @@ impl Tensor {
                 Storage::Cuda { gpu, buffer: to, dtype },
                 Storage::Cuda { gpu: theirs, buffer: from, dtype: of },
             ) if gpu == theirs && dtype == of => {
-                gpu.driver().copy(to.pointer(), from.pointer(), bytes)?;
+                // SAFETY: both buffers hold as many bytes, of one shape and type, and are alive; that which is written
+                // is borrowed mutably, so that they are two.
+                unsafe { gpu.driver().copy(to.pointer(), from.pointer(), bytes)? };
             }
             _ => return Err(mixed),
         }
@@ -319,7 +329,8 @@ impl Tensor {
                 (Storage::CpuF64(to), Storage::CpuF64(from)) => to[at].copy_from_slice(from),
                 (Storage::Cuda { buffer: to, .. }, Storage::Cuda { gpu, buffer: from, .. }) => {
                     let to = to.pointer().offset(i * self.bytes());
-                    gpu.driver().copy(to, from.pointer(), self.bytes())?;
+                    // SAFETY: the new buffer holds n times the bytes of the old one; both are alive.
+                    unsafe { gpu.driver().copy(to, from.pointer(), self.bytes())? };
                 }
                 _ => unreachable!("empty_on keeps device and element type"),
             }

@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::archive::Archive;
-use super::detect::{KNOWN, Known};
+use super::detect::Known;
 use super::frozen::Frozen;
 use super::imported::{Array, Imported, Request, overridden};
 use super::pickle::Parsed;
 use super::state_dict::StateDict;
-use super::{archive, detect, ncnn, schedule, storage, upscalers};
+use super::{archive, detect, ncnn, schedule, storage};
 use crate::diffusion::sampler::Diffusion;
 use crate::diffusion::system::SystemConfig;
 use crate::engine::parameter::Parameter;
 use crate::error::{Error, Report, Result};
-use crate::models::ModelConfig;
 use crate::models::weights::{WeightsFile, file_shape};
+use crate::models::{ModelConfig, Shapes};
 use crate::training::config::Config;
 use crate::training::recipes;
 
@@ -154,11 +154,11 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     };
     let shapes = state.shapes(&file);
     let model = known.config(&shapes).ok_or_else(|| {
-        let (found, all) = known.matches(&shapes);
+        let (found, all) = detect::matches(known, &shapes);
         let cause = format!("{found} of the {all} tensors of {} are there", known.name);
         refuse(&name, cause)
     })?;
-    if matches!(&model, ModelConfig::SwinUNet(c) if c.autoencoder.is_none()) {
+    if !model.is_whole() {
         let report =
             Report::new(format!("{name} is half of a system"), "its autoencoder is missing");
         return Err(Error::Usage(
@@ -205,7 +205,7 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     }
     let mut extra = vec![("srk.recipe", format!("imported from {file}"))];
     extra.extend(request.license.clone().map(|l| ("srk.license", l)));
-    let assumed = if upscalers::is_settled(&config.model) { "" } else { known.assumed };
+    let assumed = if config.model.is_settled() { "" } else { known.assumed };
     if !assumed.is_empty() {
         extra.push(("srk.assumed", assumed.to_owned()));
     }
@@ -218,16 +218,16 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
 }
 
 fn unknown_arch(name: &str) -> Error {
-    let names: Vec<&str> = KNOWN.iter().map(|k| k.name).collect();
+    let names: Vec<&str> = detect::known().map(|k| k.name).collect();
     let nearest = names.iter().min_by_key(|k| strsim::damerau_levenshtein(k, name)).unwrap_or(&"");
     let report =
         Report::new(format!("srk imports no {name}"), format!("it knows {}", names.join(", ")));
     Error::Usage(report.help(format!("did you mean --arch {nearest}?")))
 }
 
-fn not_known(name: &str, shapes: &detect::Shapes) -> Error {
+fn not_known(name: &str, shapes: &Shapes) -> Error {
     let first = shapes.shapes.keys().next().map_or("none", String::as_str);
-    let names: Vec<&str> = KNOWN.iter().map(|k| k.name).collect();
+    let names: Vec<&str> = detect::known().map(|k| k.name).collect();
     let near = match detect::nearest(shapes) {
         Some((known, (found, all))) if found > 0 => {
             format!("; nearest is {}, {found} of whose {all} names are there", known.name)

@@ -6,12 +6,7 @@ use super::archive::Archive;
 use super::detect::Known;
 use super::pickle::Parsed;
 use super::state_dict::StateDict;
-
-/// By the kind of network: how the names of the part begin in it, and a name of the part by itself.
-const PARTS: [(&str, &str, &str); 2] = [
-    ("swin-unet", "first_stage.", "encoder.conv_in.weight"),
-    ("srdiff-unet", "rrdb.", "conv_first.weight"),
-];
+use crate::models::FrozenPart;
 
 /// The file of such a part.
 pub(super) struct Frozen {
@@ -26,7 +21,7 @@ impl Frozen {
     /// # Errors
     /// If it is damaged, holds another part, or the network has none.
     pub(super) fn open(path: &Path, known: &Known, state: &mut StateDict) -> Parsed<Self> {
-        let Some((_, prefix, key)) = PARTS.into_iter().find(|part| part.0 == known.name) else {
+        let Some(FrozenPart { prefix, key }) = known.frozen else {
             return Err(format!("{} has no part with a checkpoint of its own", known.name));
         };
         let file = File::open(path).map_err(|e| e.to_string())?;

@@ -20,13 +20,10 @@ pub mod ncnn;
 mod numpy;
 pub mod open;
 mod pickle;
-mod resshift;
 mod schedule;
-mod shapes;
 mod state_dict;
 mod storage;
 mod tree;
-mod upscalers;
 mod zip;
 
 use checkpoint::refuse;

@@ -2,11 +2,12 @@
 use std::collections::BTreeMap;
 
 use super::archive::Archive;
-use super::detect::{self, Shapes};
+use super::detect;
 use super::folding::{self, Ways};
 use super::naming;
 use super::pickle::{Id, Parsed};
 use super::storage::Tensor;
+use crate::models::Shapes;
 
 /// Where checkpoints keep weights, the averaged ones first.
 const CONTAINERS: [&str; 15] = [

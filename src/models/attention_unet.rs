@@ -13,7 +13,7 @@
 //! `attention = false` too, as in the published checkpoints; then nothing uses or trains them.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Network};
+use super::{Geometry, Kind, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -179,5 +179,42 @@ impl Network for AttentionUNet {
     fn floats_per_pixel(&self) -> usize {
         // Its widest point: the first block behind the last skip, 2 base channels in each of its maps.
         (9 * self.config.base + 12) * self.config.scale * self.config.scale
+    }
+}
+
+impl Kind for AttentionUNetConfig {
+    const KEYS: &'static [&'static str] = &[
+        "encoder.enc1.models.0.model_ultim.models.6.weight",
+        "bottleneck.layer1.models.0.res_block.model_ultim.models.10.weight",
+        "decoder.last.models.0.model_ultim.models.6.weight",
+    ];
+    const ASSUMED: &'static str =
+        "whether attention runs (model.attention): by \"attn\" in the file's name";
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(AttentionUNet::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let [first, last] = ["encoder.enc1", "decoder.last"]
+            .map(|part| format!("{part}.models.0.model_ultim.models.6.weight"));
+        let widest = "bottleneck.layer1.models.0.res_block.model_ultim.models.10.weight";
+        Some(Self {
+            base: s.dim(widest, 0)? / 16,
+            // Both published models have its weights.
+            attention: s.file.contains("attn"),
+            time_dim: s.dim("encoder.enc1.models.0.model_ultim.models.3.func.weight", 1)?,
+            input_channels: s.dim(&first, 1)?,
+            output_channels: s.dim(&last, 0)?,
+            ..Self::default()
+        })
+    }
+
+    fn narrow() -> Self {
+        Self { base: 4, time_dim: 10, ..Self::default() }
     }
 }

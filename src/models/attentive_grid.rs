@@ -22,7 +22,7 @@ pub use layers::{AttentiveGrid, AttentiveGridConfig, LATER};
 
 use super::damage::TOLD;
 use super::direct::BLOCK;
-use super::{Geometry, Network};
+use super::{Geometry, Kind, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -113,5 +113,25 @@ impl Network for AttentiveGrid {
         let (c, image) = (self.config.channels, 3 * self.config.scale * self.config.scale);
         // Stem, a block's input and two of its maps; then the images of the sampler.
         4 * c + 5 * image
+    }
+}
+
+impl Kind for AttentiveGridConfig {
+    const KEYS: &'static [&'static str] = &[];
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(AttentiveGrid::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(_: &Shapes) -> Option<Self> {
+        None
+    }
+
+    fn narrow() -> Self {
+        Self { channels: 8, blocks: 2, time_dim: 8, ..Self::default() }
     }
 }

@@ -12,7 +12,7 @@
 //! 63,898,017 parameters for MNIST (1 channel, 32 for t), 64,376,707 for MiniPlaces (3, 128).
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Network};
+use super::{Geometry, Kind, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -249,5 +249,41 @@ impl Network for BigGanUNet {
         // Its widest point: twice the second width at full resolution, in the last up block.
         let widest = self.config.widths.iter().take(2).max().copied().unwrap_or_default();
         (5 * 2 * widest + 12) * self.config.scale * self.config.scale
+    }
+}
+
+impl Kind for BigGanUNetConfig {
+    const KEYS: &'static [&'static str] = &[
+        "conv0.weight",
+        "up_blocks.0.upsample.weight",
+        "up_blocks.0.bn1.running_mean",
+        "output.weight",
+    ];
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(BigGanUNet::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let down = (0..).map(|i| s.dim(&format!("down_blocks.{i}.skip_conv.weight"), 0));
+        let mut widths = vec![s.dim("conv0.weight", 0)?];
+        widths.extend(down.map_while(|width| width));
+        let first = s.dim("down_blocks.0.time_mlp.weight", 0)? == widths[0];
+        let injection = if first { Injection::BeforeConv1 } else { Injection::BetweenConvs };
+        Some(Self {
+            channels: s.dim("output.weight", 0)?,
+            time_dim: s.dim("time_mlp.1.weight", 0)?,
+            widths,
+            injection,
+            ..Self::default()
+        })
+    }
+
+    fn narrow() -> Self {
+        Self { channels: 3, time_dim: 16, widths: vec![4, 8, 12], ..Self::default() }
     }
 }

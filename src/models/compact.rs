@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::{BLOCK, Direct, Upscale};
+use super::{Kind, Network, Shapes};
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
@@ -120,5 +121,42 @@ impl Upscale for Compact {
         // Before and behind a convolution and its activation; or the images around the shuffle.
         let (features, image) = (self.config.channels, 3 * self.config.scale * self.config.scale);
         (3 * features).max(3 * image)
+    }
+}
+
+impl Kind for CompactConfig {
+    const KEYS: &'static [&'static str] =
+        &["body.0.weight", "body.0.bias", "body.2.weight", "body.2.bias"];
+    const DIRECT: bool = true;
+    const ASSUMED: &'static str = "ReLU behind convolutions where there are no slopes (model.activation, such as \
+        leaky-relu)";
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(Compact::network(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let convs = s.count(|i| format!("body.{}.weight", 2 * i));
+        let slopes = s.dim("body.1.weight", 0).is_some();
+        let activation = if slopes { Activation::Prelu } else { Activation::Relu };
+        let colours = s.dim("body.0.weight", 1) == Some(3);
+        Some(Self {
+            channels: s.dim("body.0.weight", 0)?,
+            depth: convs.checked_sub(2).filter(|_| colours)?,
+            scale: s.shuffle(&format!("body.{}.weight", 2 * (convs - 1)))?,
+            activation,
+        })
+    }
+
+    fn narrow() -> Self {
+        Self { channels: 8, depth: 2, scale: 3, ..Self::default() }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.activation == Activation::Prelu
     }
 }

@@ -11,7 +11,7 @@
 //! ```
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Network};
+use super::{Geometry, Kind, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -169,5 +169,42 @@ impl Network for DualDomainGrid {
         let (streams, image) = (c.frequency_channels + c.wavelet_channels, 3 * c.scale * c.scale);
         // Inside a block, at the concatenation; then the images of the sampler.
         5 * c.channels + 3 * streams + 5 * image
+    }
+}
+
+impl Kind for DualDomainGridConfig {
+    const KEYS: &'static [&'static str] =
+        &["stem.weight", "blocks.0.time.weight", "blocks.0.spatial.conv.0.weight", "tail.weight"];
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(DualDomainGrid::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let (reduced, trunk) = (s.dim("blocks.0.reduce.weight", 0)?, s.dim("stem.weight", 0)?);
+        let frequency = s.dim("blocks.0.dct.weight", 0)?;
+        Some(Self {
+            scale: s.shuffle("tail.weight")?,
+            channels: trunk,
+            blocks: s.count(|i| format!("blocks.{i}.time.weight")),
+            frequency_channels: frequency,
+            wavelet_channels: reduced.checked_sub(frequency)?,
+            time_dim: s.dim("time.0.weight", 1)?,
+        })
+    }
+
+    fn narrow() -> Self {
+        Self {
+            scale: 4,
+            channels: 8,
+            blocks: 2,
+            frequency_channels: 4,
+            wavelet_channels: 6,
+            time_dim: 12,
+        }
     }
 }

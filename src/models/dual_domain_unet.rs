@@ -3,7 +3,7 @@
 //! Input is `[x_t 3, y0 3, Fourier position 24, local amplitude 1]`, output the predicted `x0 - y0`.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Network};
+use super::{Geometry, Kind, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -155,5 +155,30 @@ impl Network for DualDomainUNet {
         // Its widest point: the last block, 128 channels at full resolution, three streams and their
         // concatenation beside the input.
         10 * 2 * self.base * self.scale * self.scale
+    }
+}
+
+impl Kind for DualDomainUNetConfig {
+    const KEYS: &'static [&'static str] =
+        &["inc.conv.0.weight", "down1.1.dct_branch.process.0.weight", "dec2.fusion.weight"];
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(DualDomainUNet::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        Some(Self {
+            base: s.dim("dec2.fusion.weight", 0)? / 2,
+            time_dim: s.dim("time_mlp.1.weight", 1)?,
+            ..Self::default()
+        })
+    }
+
+    fn narrow() -> Self {
+        Self { base: 8, time_dim: 12, ..Self::default() }
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::direct::{BLOCK, Direct, Upscale};
 use super::span::DIV2K_MEAN;
+use super::{Kind, Network, Shapes};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 use crate::nn::{Conv2d, Init};
@@ -119,5 +120,40 @@ impl Upscale for Edsr {
         // The last shuffle, in and out; or a block.
         let (features, pixels) = (self.config.channels, self.config.scale * self.config.scale);
         (2 * features * pixels).max(4 * features)
+    }
+}
+
+impl Kind for EdsrConfig {
+    const KEYS: &'static [&'static str] =
+        &["conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight", "conv_last.weight"];
+    const DIRECT: bool = true;
+    const ASSUMED: &'static str = "that the network sees 255 (x - mean of DIV2K) (model.range, model.mean); blocks \
+        damped by 0.1 from 256 channels on (model.residual_scale)";
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(Edsr::network(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let steps = (0..).map(|i| s.dim(&format!("upsample.{}.weight", 2 * i), 0));
+        let channels = s.dim("conv_first.weight", 0)?;
+        let factor = |outputs: usize| (2..=3).find(|n| outputs == n * n * channels);
+        let factors: Vec<_> = steps.map_while(|outputs| outputs).map(factor).collect();
+        Some(Self {
+            channels,
+            blocks: s.count(|i| format!("body.{i}.conv1.weight")),
+            scale: factors.into_iter().take(6).product::<Option<usize>>()?,
+            // As published: wide networks damp their blocks.
+            residual_scale: if channels >= 256 { 0.1 } else { 1.0 },
+            ..Self::default()
+        })
+    }
+
+    fn narrow() -> Self {
+        Self { channels: 8, blocks: 2, scale: 2, ..Self::default() }
     }
 }

@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::{BLOCK, Direct, Upscale};
+use super::{Kind, Network, Shapes};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 use crate::nn::{Conv2d, GatedBlock, Init};
@@ -89,5 +90,32 @@ impl Upscale for Errn2 {
         let (features, image) =
             (4 * self.config.channels, 3 * self.config.scale * self.config.scale);
         features.max(3 * image)
+    }
+}
+
+impl Kind for Errn2Config {
+    const KEYS: &'static [&'static str] =
+        &["conv_1.weight", "block_1.rep1.rep_conv.weight", "conv_2.weight", "upsampler.0.weight"];
+    const DIRECT: bool = true;
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(Errn2::network(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        Some(Self {
+            channels: s.dim("conv_1.weight", 0)?,
+            blocks: s.count(|i| format!("block_{}.rep1.rep_conv.weight", i + 1)),
+            depth: s.count(|i| format!("block_1.rep{}.rep_conv.weight", i + 1)),
+            scale: s.shuffle("upsampler.0.weight")?,
+        })
+    }
+
+    fn narrow() -> Self {
+        Self { channels: 8, blocks: 2, depth: 3, scale: 2 }
     }
 }

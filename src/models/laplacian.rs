@@ -17,7 +17,7 @@
 //! 15,352,291 parameters). Images at 4 and 8 use no further parameters.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Network};
+use super::{Geometry, Kind, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -255,5 +255,35 @@ impl Network for Laplacian {
     /// The maps of the level of 8 and what compresses them.
     fn floats_per_pixel(&self) -> usize {
         6 * 64 * self.config.channels
+    }
+}
+
+impl Kind for LaplacianConfig {
+    const KEYS: &'static [&'static str] = &[
+        "conv1.weight",
+        "upsample_8x.weight",
+        "channels_compression_2x.weight",
+        "reconstruction_layer.weight",
+    ];
+    const DIRECT: bool = true;
+    const ASSUMED: &'static str = "whether blocks are chained (model.chained)";
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(Laplacian::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let channels = s.dim("channels_compression_2x.weight", 0)?;
+        let distinct = s.dim("residual_block_8x.0.conv.weight", 0).is_some();
+        // Published weights are of calls that all see the same.
+        Some(Self { channels, distinct, chained: distinct, ..Self::published() })
+    }
+
+    fn narrow() -> Self {
+        Self { channels: 16, ..Self::published() }
     }
 }

@@ -2,7 +2,7 @@
 //! noise in the residual `x0 - y0`. 2,032,835 parameters as published.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Network};
+use super::{Geometry, Kind, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -153,5 +153,26 @@ impl Network for ResidualUNet {
 
     fn floats_per_pixel(&self) -> usize {
         10 * self.time_dim / 4 * self.scale * self.scale
+    }
+}
+
+impl Kind for ResidualUNetConfig {
+    const KEYS: &'static [&'static str] =
+        &["time_emb.weight", "time_lin1.weight", "conv3_2.weight", "conv5_1.weight"];
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(ResidualUNet::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        Some(Self { base: s.dim("conv3_2.weight", 0)? / 2, ..Self::default() })
+    }
+
+    fn narrow() -> Self {
+        Self { base: 8, ..Self::default() }
     }
 }

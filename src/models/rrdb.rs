@@ -15,7 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::BLOCK;
-use super::{Geometry, Network, doublings};
+use super::{Geometry, Kind, Network, Shapes, doublings};
 use crate::engine::device::Device;
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -222,5 +222,48 @@ impl Network for Rrdb {
         let (c, pixels) = (&self.config, self.config.scale * self.config.scale);
         let block = (4 * c.base + 2 * (c.base + 4 * c.growth)).div_ceil(c.unshuffle * c.unshuffle);
         block.max(2 * c.base * pixels) + 9 * pixels
+    }
+}
+
+impl RrdbConfig {
+    /// The sizes of an encoder of dense blocks whose names start with `prefix`.
+    pub(super) fn of_encoder(s: &Shapes, prefix: &str) -> Option<Self> {
+        Some(Self {
+            base: s.dim(&format!("{prefix}conv_first.weight"), 0)?,
+            blocks: s.count(|i| format!("{prefix}RRDB_trunk.{i}.RDB1.conv1.weight")),
+            growth: s.dim(&format!("{prefix}RRDB_trunk.0.RDB1.conv1.weight"), 0)?,
+            ..Self::default()
+        })
+    }
+}
+
+impl Kind for RrdbConfig {
+    const KEYS: &'static [&'static str] = &[
+        "conv_first.weight",
+        "RRDB_trunk.0.RDB1.conv5.weight",
+        "HRconv.weight",
+        "conv_last.weight",
+    ];
+    const DIRECT: bool = true;
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(Rrdb::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let encoder = Self::of_encoder(s, "")?;
+        let doublings = s.count(|i| format!("upconv{}.weight", i + 1));
+        let finer = (doublings < 7).then(|| 1usize << doublings)?;
+        let inputs = s.dim("conv_first.weight", 1);
+        let unshuffle = [1, 2, 4].into_iter().find(|n| inputs == Some(3 * n * n))?;
+        Some(Self { scale: finer / unshuffle, unshuffle, ..encoder })
+    }
+
+    fn narrow() -> Self {
+        Self { base: 8, blocks: 3, growth: 4, ..Self::default() }
     }
 }

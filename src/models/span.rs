@@ -18,6 +18,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::{BLOCK, Direct, Upscale};
+use super::{Kind, Network, Shapes};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 use crate::nn::{Conv2d, Init};
@@ -171,5 +172,48 @@ impl Upscale for Span {
         // Four maps and their row; or the image before, in and behind the shuffle.
         let (features, image) = (self.config.channels, 3 * self.config.scale * self.config.scale);
         (8 * features).max(3 * image)
+    }
+}
+
+impl Kind for SpanConfig {
+    const KEYS: &'static [&'static str] = &[
+        "conv_1.eval_conv.weight",
+        "block_1.c1_r.eval_conv.weight",
+        "conv_cat.weight",
+        "conv_2.eval_conv.weight",
+        "upsampler.0.weight",
+    ];
+    const DIRECT: bool = true;
+    const ASSUMED: &'static str = "that the network sees 255 (x - mean of DIV2K) unless there is a tensor no_norm \
+        (--set model.range=1 --set model.mean=[0,0,0] where it sees colours as they are)";
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(Span::network(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let plain = s.shapes.contains_key("no_norm");
+        let seen = if plain { (1.0, [0.0; 3]) } else { (255.0, DIV2K_MEAN) };
+        Some(Self {
+            channels: s.dim("conv_1.eval_conv.weight", 0)?,
+            blocks: s.count(|i| format!("block_{}.c1_r.eval_conv.weight", i + 1)),
+            scale: s.shuffle("upsampler.0.weight")?,
+            range: seen.0,
+            mean: seen.1,
+            branches: false,
+        })
+    }
+
+    fn narrow() -> Self {
+        Self { channels: 8, blocks: 3, ..Self::default() }
+    }
+
+    /// As told by `no_norm`, or by the user.
+    fn is_settled(&self) -> bool {
+        (self.range, self.mean) != (255.0, DIV2K_MEAN)
     }
 }

@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::{BLOCK, Direct, Upscale};
+use super::{Kind, Network, Shapes};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 use crate::nn::{Conv2d, DepthwiseConv2d, Init};
@@ -123,5 +124,36 @@ impl Upscale for SpanV2 {
         // The row of both and its convolution.
         let (features, image) = (self.config.channels, 3 * self.config.scale * self.config.scale);
         (2 * (features + image)).max(3 * image)
+    }
+}
+
+impl Kind for SpanV2Config {
+    const KEYS: &'static [&'static str] = &[
+        "conv_near.weight",
+        "block_1.c1.conv.weight",
+        "block_2.guidance_map_conv.weight",
+        "depthwise_conv.weight",
+        "pointwise_conv.weight",
+    ];
+    const DIRECT: bool = true;
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(SpanV2::network(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        Some(Self {
+            channels: s.dim("block_2.guidance_map_conv.weight", 0)?,
+            blocks: s.count(|i| format!("block_{}.c1.conv.weight", i + 1)),
+            scale: s.shuffle("conv_near.weight")?,
+        })
+    }
+
+    fn narrow() -> Self {
+        Self { channels: 8, blocks: 2, scale: 3 }
     }
 }

@@ -17,7 +17,7 @@
 //! with BigGAN blocks and 550 to 625 million parameters, were not published.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Network};
+use super::{Geometry, Kind, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -228,5 +228,76 @@ impl Network for Sr3UNet {
         // the inside of a block.
         let c = &self.config;
         (2 * (c.blocks + 1) + 8) * c.base * c.scale * c.scale
+    }
+}
+
+impl Kind for Sr3UNetConfig {
+    const KEYS: &'static [&'static str] = &[
+        "noise_level_mlp.1.weight",
+        "downs.0.weight",
+        "mid.0.attn.qkv.weight",
+        "final_conv.block.3.weight",
+    ];
+    const ASSUMED: &'static str = "groups of the norms (model.groups)";
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(Sr3UNet::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    /// Levels of blocks, a strided convolution between two; attention by which blocks have it.
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let base = s.dim("downs.0.weight", 0)?;
+        let mut levels = vec![(0, 0, false)];
+        for i in 1.. {
+            let width = s.dim(&format!("downs.{i}.res_block.block1.block.3.weight"), 0);
+            match (width, levels.last_mut()) {
+                (Some(width), Some(level)) => {
+                    let attends = s.dim(&format!("downs.{i}.attn.qkv.weight"), 0).is_some();
+                    *level = (width, level.1 + 1, attends);
+                }
+                _ if s.dim(&format!("downs.{i}.conv.weight"), 0).is_some() => {
+                    levels.push((0, 0, false))
+                }
+                _ => break,
+            }
+        }
+        let multipliers: Vec<usize> =
+            levels.iter().map(|l| l.0.checked_div(base)).collect::<Option<_>>()?;
+        let blocks = levels[0].1;
+        if levels.len() > 16 {
+            return None;
+        }
+        // As published: 16 groups for one block a level and 16 times the width, 32 for the others.
+        let usual = if blocks == 1 && multipliers.last() == Some(&16) { 16 } else { 32 };
+        let groups = [usual, 16, 8, 4, 2, 1].into_iter().find(|g| base.is_multiple_of(*g))?;
+        // Nominal resolutions only say which levels attend.
+        let image_size = if levels.len() > 8 { 1 << levels.len() } else { 128 };
+        let attending = levels.iter().enumerate().filter(|(_, level)| level.2);
+        Some(Self {
+            base,
+            multipliers,
+            blocks,
+            groups,
+            attention: attending.map(|(i, _)| image_size >> i).collect(),
+            image_size,
+            input_channels: s.dim("downs.0.weight", 1)?,
+            output_channels: s.dim("final_conv.block.3.weight", 0)?,
+            ..Self::default()
+        })
+    }
+
+    fn narrow() -> Self {
+        Self {
+            base: 8,
+            multipliers: vec![1, 2, 4],
+            blocks: 1,
+            groups: 8,
+            attention: vec![64],
+            ..Self::default()
+        }
     }
 }

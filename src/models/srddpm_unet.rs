@@ -12,7 +12,7 @@
 //! map is from 128 to 128: 8,337,475 parameters.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Network};
+use super::{Geometry, Kind, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -188,5 +188,39 @@ impl Network for SrddpmUNet {
         // Its widest point: the last block, whose input has twice as many channels as the first level, with its skip and
         // their sum; and the images around it.
         (6 * self.config.base + 12) * self.config.scale * self.config.scale
+    }
+}
+
+impl Kind for SrddpmUNetConfig {
+    const KEYS: &'static [&'static str] = &[
+        "lr_processor.0.weight",
+        "time_mlp.0.weight",
+        "bottleneck.conv2.weight",
+        "out_conv.weight",
+    ];
+    const ASSUMED: &'static str =
+        "that images were in -1..1, where the published training has 0..1";
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(SrddpmUNet::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let inputs = s.dim("time_mlp.0.weight", 1)?;
+        let time = if inputs == 1 { TimeInput::Raw } else { TimeInput::Sinusoids };
+        Some(Self {
+            base: s.dim("bottleneck.conv2.weight", 0)? / 8,
+            time_dim: s.dim("time_mlp.0.weight", 0)?,
+            time,
+            ..Self::default()
+        })
+    }
+
+    fn narrow() -> Self {
+        Self { base: 4, time_dim: 12, time: TimeInput::Raw, ..Self::default() }
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rrdb::{Layers, RrdbConfig};
 use super::weights::WeightsFile;
-use super::{Geometry, Network};
+use super::{FrozenPart, Geometry, Kind, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -290,5 +290,51 @@ impl Network for SrdiffUNet {
     fn floats_per_pixel(&self) -> usize {
         // At full resolution the skip, a map, and it padded, convolved and added to.
         6 * self.config.base * self.config.scale * self.config.scale
+    }
+}
+
+impl Kind for SrdiffUNetConfig {
+    const KEYS: &'static [&'static str] = &[
+        "cond_proj.weight",
+        "mlp.0.weight",
+        "downs.0.0.block1.block.1.weight",
+        "mid_block1.block1.block.1.weight",
+        "rrdb.conv_first.weight",
+    ];
+    const FROZEN: Option<FrozenPart> =
+        Some(FrozenPart { prefix: "rrdb.", key: "conv_first.weight" });
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(SrdiffUNet::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let encoder = RrdbConfig::of_encoder(s, "rrdb.")?;
+        let base = s.dim("mlp.0.weight", 1)?;
+        let widths = (0..).map(|i| s.dim(&format!("downs.{i}.0.block1.block.1.weight"), 0));
+        let widths = widths.map_while(|width| width);
+        Some(Self {
+            base,
+            multipliers: widths.map(|width| width / base).collect(),
+            encoder_base: encoder.base,
+            encoder_blocks: encoder.blocks,
+            encoder_growth: encoder.growth,
+            scale: s.dim("cond_proj.weight", 2)? / 2,
+        })
+    }
+
+    fn narrow() -> Self {
+        Self {
+            base: 8,
+            multipliers: vec![1, 2],
+            encoder_base: 8,
+            encoder_blocks: 8,
+            encoder_growth: 4,
+            scale: 4,
+        }
     }
 }

@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::BLOCK;
-use super::{Geometry, Network, doublings};
+use super::{Geometry, Kind, Network, Shapes, doublings};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -159,5 +159,36 @@ impl Network for Srgan {
     fn floats_per_pixel(&self) -> usize {
         // Its widest point: the last shuffle, in and out, and the unit behind it.
         3 * self.config.base * self.config.scale * self.config.scale
+    }
+}
+
+impl Kind for SrganConfig {
+    const KEYS: &'static [&'static str] = &[
+        "prelu1.weight",
+        "residual_blocks.0.bn1.weight",
+        "upsample.0.conv.weight",
+        "conv3.weight",
+    ];
+    const DIRECT: bool = true;
+
+    fn build(&self, seed: u64) -> Box<dyn Network> {
+        Box::new(Srgan::new(self, seed))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(s: &Shapes) -> Option<Self> {
+        let doublings = s.count(|i| format!("upsample.{i}.conv.weight"));
+        Some(Self {
+            base: s.dim("residual_blocks.0.bn1.weight", 0)?,
+            blocks: s.count(|i| format!("residual_blocks.{i}.conv1.weight")),
+            scale: (doublings < 7).then(|| 1 << doublings)?,
+        })
+    }
+
+    fn narrow() -> Self {
+        Self { base: 8, blocks: 2, ..Self::default() }
     }
 }

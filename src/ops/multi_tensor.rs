@@ -123,7 +123,7 @@ pub(super) fn address(tensor: &Tensor) -> Result<u64> {
         let what = format!("a tensor on {:?} among those of a GPU", tensor.device());
         Error::Unsupported { op: "multi_tensor", what }
     };
-    tensor.device_pointer().map(|at| at.0).ok_or_else(missing)
+    tensor.device_pointer().map(|at| at.address()).ok_or_else(missing)
 }
 
 /// `values` as a table of addresses.

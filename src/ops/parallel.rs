@@ -9,10 +9,13 @@ pub(crate) const CHUNK: usize = 1 << 14;
 
 /// `f(y, x)` for every pair.
 pub(crate) fn zip2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut T, &T) + Sync) {
+    chunks2(y, x, |y, x| y.iter_mut().zip(x).for_each(|(y, x)| f(y, x)));
+}
+
+/// `f(y, x)` for pieces of both.
+pub(crate) fn chunks2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut [T], &[T]) + Sync) {
     debug_assert_eq!(y.len(), x.len());
-    y.par_chunks_mut(CHUNK)
-        .zip(x.par_chunks(CHUNK))
-        .for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, x)| f(y, x)));
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| f(y, x));
 }
 
 /// `f(y, a, b)` for every triple.

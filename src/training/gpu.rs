@@ -193,7 +193,8 @@ impl GpuTrainer {
     fn gradients_of_batch(&mut self, config: &Config, part: usize) -> Result<f32> {
         let inputs = self.inputs.as_ref().ok_or_else(|| unreachable!("a batch was uploaded"))?;
         if let Some(recorded) = &self.recorded {
-            recorded.gradients.replay()?;
+            // SAFETY: `inputs`, the network and `recorded` are held by this value.
+            unsafe { recorded.gradients.replay()? };
             return Ok(recorded.loss.to_f32_vec()?[0]);
         }
         let (loss, gradients) = self.forward_backward(config, inputs)?;
@@ -241,7 +242,8 @@ impl GpuTrainer {
         };
         self.scalars.write(&constants, o.clip, config.ema.decay_at(step))?;
         match &self.recorded {
-            Some(recorded) => recorded.update.replay()?,
+            // SAFETY: scalars, moments, weights and the recorded gradients are held by this value.
+            Some(recorded) => unsafe { recorded.update.replay()? },
             None => {
                 let gradients: Vec<_> = self.gradients.iter().map(Option::as_ref).collect();
                 self.adam.set_gradients(&gradients)?;

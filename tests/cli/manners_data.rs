@@ -4,11 +4,11 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::common::run_srk::{Ended, Place, SMALL};
+use crate::common::command::{Bench, Run, SMALL};
 use serde_json::Value;
 
 /// Trains the small network as `name`.
-fn train(p: &Place, name: &str, more: &[&str]) -> Ended {
+fn train(p: &Bench, name: &str, more: &[&str]) -> Run {
     let name = format!("run.name={name}");
     let mut arguments = vec!["train", "--recipe", "dual-domain-grid", "--set", &name];
     arguments.extend(SMALL.iter().flat_map(|setting| ["--set", setting]));
@@ -16,24 +16,24 @@ fn train(p: &Place, name: &str, more: &[&str]) -> Ended {
     p.srk(&arguments)
 }
 
-fn weights(p: &Place, run: &str, step: u32) -> Vec<u8> {
+fn weights(p: &Bench, run: &str, step: u32) -> Vec<u8> {
     let file = fs::read(p.path(&format!("runs/{run}/ckpt/{step}/ema.safetensors"))).unwrap();
     // Behind the head, which names the run.
     let head = u64::from_le_bytes(file[..8].try_into().unwrap());
     file[8 + usize::try_from(head).unwrap()..].to_vec()
 }
 
-fn photos(p: &Place, folder: &str, count: u32) {
+fn photos(p: &Bench, folder: &str, count: u32) {
     for i in 0..count {
-        p.photo(&format!("{folder}/sub/p{i}.png"), 72, 64 + 4 * i, i);
+        p.another(&format!("{folder}/sub/p{i}.png"), 72, 64 + 4 * i, i);
     }
 }
 
 #[test]
 fn packed_pictures_train_as_those_of_a_folder() {
-    let p = Place::new();
+    let p = Bench::new();
     photos(&p, "in", 4);
-    p.srk(&["data", "pack", "in", "all.tar"]).worked().says(&["4 pictures in all.tar"]);
+    p.srk(&["data", "pack", "in", "all.tar"]).worked().says_all(&["4 pictures in all.tar"]);
     let folder = ["--set", "data.train.paths=[\"in\"]", "--set", "run.steps=3"];
     let packed = ["--set", "data.train.paths=[\"all.tar\"]", "--set", "run.steps=3"];
     train(&p, "a", &folder).worked();
@@ -57,13 +57,13 @@ fn packed_pictures_train_as_those_of_a_folder() {
     let whole = fs::read(p.path("all.tar")).unwrap();
     fs::write(p.path("cut.tar"), &whole[..whole.len() / 3]).unwrap();
     p.srk(&["data", "check", "cut.tar"]).failed(1, &["cut.tar"]);
-    p.write("no.tar", &"x".repeat(2000));
+    p.put("no.tar", &"x".repeat(2000));
     p.srk(&["data", "check", "no.tar"]).failed(1, &["no.tar", "srk data pack"]);
 }
 
 #[test]
 fn pairs_and_validation_are_checked_and_a_list_of_the_good_is_written() {
-    let p = Place::new();
+    let p = Bench::new();
     for (name, width, height, salt) in [
         ("hr/a", 80, 72, 0),
         ("hr/b", 80, 72, 1),
@@ -73,7 +73,7 @@ fn pairs_and_validation_are_checked_and_a_list_of_the_good_is_written() {
         ("lr/dx4", 20, 18, 3),
         ("val/v", 80, 72, 1),
     ] {
-        p.photo(&format!("{name}.png"), width, height, salt);
+        p.another(&format!("{name}.png"), width, height, salt);
     }
     fs::copy(p.path("hr/a.png"), p.path("hr/twin.png")).unwrap();
     let asked = ["data", "check", "hr", "--low", "lr", "--val", "val", "--least", "64", "--json"];
@@ -89,20 +89,20 @@ fn pairs_and_validation_are_checked_and_a_list_of_the_good_is_written() {
     assert_eq!(found("duplicate"), ["twin.png"]);
     assert_eq!(ended.event("summary")["leaks"], 1);
     // The list leaves out what should not be trained on, and training reads it.
-    p.photo("hr/small.png", 80, 20, 4);
+    p.another("hr/small.png", 80, 20, 4);
     p.srk(&["data", "check", "hr", "--fix-list", "good.txt"])
         .worked()
-        .says(&["3 pictures in good.txt"]);
+        .says_all(&["3 pictures in good.txt"]);
     let list = fs::read_to_string(p.path("good.txt")).unwrap();
     assert!(list.contains("a.png") && !list.contains("twin") && !list.contains("small"), "{list}");
     p.srk(&["data", "check", "hr", "--fix-list", "good.txt"]).failed(2, &["good.txt exists"]);
     let listed = ["--set", "data.train.paths=[\"good.txt\"]", "--set", "run.steps=1"];
-    train(&p, "listed", &listed).worked().says(&["3 training images"]);
+    train(&p, "listed", &listed).worked().says_all(&["3 training images"]);
     p.srk(&["data", "check", "hr", "--low", "lr"]).failed(6, &["do not belong together"]);
     // The configuration of a run names all of it.
-    let recipe = p.srk(&["train", "--init", "dual-domain-grid"]).worked().text();
+    let recipe = p.srk(&["train", "--init", "dual-domain-grid"]).worked().out;
     let recipe = recipe.replace("\"data/train\"", "\"hr\"").replace("\"data/valid\"", "\"val\"");
-    p.write("run.toml", &recipe);
+    p.put("run.toml", &recipe);
     p.srk(&["data", "check", "run.toml"]).failed(6, &["validation are trained on"]);
     p.srk(&["data", "check", "run.toml", "hr"]).failed(2, &["name it alone"]);
     p.srk(&["data", "check", "hrr"]).failed(2, &["did you mean hr?"]);
@@ -110,7 +110,7 @@ fn pairs_and_validation_are_checked_and_a_list_of_the_good_is_written() {
 
 #[test]
 fn prep_takes_the_words_of_others() {
-    let p = Place::new();
+    let p = Bench::new();
     photos(&p, "in", 1);
     let out = p.srk(&["data", "prep", "in", "out", "--scale", "4", "--kernel", "matlab-bicubic"]);
     out.worked();
@@ -124,7 +124,7 @@ fn prep_takes_the_words_of_others() {
 
 #[test]
 fn a_new_run_goes_on_from_another_as_if_it_were_that() {
-    let p = Place::new();
+    let p = Bench::new();
     photos(&p, "in", 3);
     let data =
         ["--set", "data.train.paths=[\"in\"]", "--set", "ckpt.every=2", "--set", "run.steps=4"];
@@ -132,13 +132,13 @@ fn a_new_run_goes_on_from_another_as_if_it_were_that() {
     let from = [&data[..], &["--resume", "runs/one/ckpt/2"]].concat();
     train(&p, "two", &from)
         .worked()
-        .says(&["going on from runs/one/ckpt/2 at step 2", "resuming runs/two"]);
+        .says_all(&["going on from runs/one/ckpt/2 at step 2", "resuming runs/two"]);
     assert_eq!(weights(&p, "one", 4), weights(&p, "two", 4));
     train(&p, "two", &from).failed(2, &["runs/two is there already", "leave --resume out"]);
-    train(&p, "two", &[&data[..], &["--resume", "auto"]].concat()).worked().says(&["finished"]);
+    train(&p, "two", &[&data[..], &["--resume", "auto"]].concat()).worked().says_all(&["finished"]);
     train(&p, "two", &[&data[..], &["--resume", "never"]].concat()).failed(2, &["there already"]);
     let longer = ["--set", "run.steps=5", "--resume", "runs/one"];
-    train(&p, "three", &[&data[..], &longer].concat()).worked().says(&["at step 4"]);
+    train(&p, "three", &[&data[..], &longer].concat()).worked().says_all(&["at step 4"]);
     train(&p, "four", &[&data[..], &["--resume", "nowhere"]].concat())
         .failed(3, &["RUN/ckpt/STEP"]);
     let other = ["--set", "model.channels=16", "--resume", "runs/one"];
@@ -149,11 +149,11 @@ fn a_new_run_goes_on_from_another_as_if_it_were_that() {
 
 #[test]
 fn one_space_is_measured_and_shown() {
-    let p = Place::new();
-    p.photo("a/x.png", 40, 40, 0);
-    p.photo("b/x.png", 40, 40, 1);
+    let p = Bench::new();
+    p.photo("a/x.png", 40, 40);
+    p.another("b/x.png", 40, 40, 1);
     let eval = |more: &[&str]| p.srk(&[&["eval", "a", "b"][..], more].concat());
-    let y = eval(&["--space", "y"]).worked().text();
+    let y = eval(&["--space", "y"]).worked().out;
     assert!(y.contains("PSNR-Y") && !y.contains("PSNR-RGB") && !y.contains("bicubic"), "{y}");
     let rgb = eval(&["--space", "rgb", "--border", "auto", "--json"]).worked();
     let summary = rgb.event("summary");
@@ -164,7 +164,7 @@ fn one_space_is_measured_and_shown() {
     eval(&["--min", "psnr=3"]).failed(2, &["did you mean psnr_y=3?"]);
     eval(&["--border", "x"]).failed(2, &["auto (the scale)"]);
     let model = ["eval", "--hr", "a", "--degrade", "bicubic", "--steps", "1", "--space", "y"];
-    let text = p.srk(&model).worked().text();
+    let text = p.srk(&model).worked().out;
     assert!(text.contains("MATLAB bicubic") && text.contains("bicubic  SSIM-Y"), "{text}");
 }
 
@@ -172,7 +172,7 @@ fn one_space_is_measured_and_shown() {
 #[cfg(unix)]
 #[test]
 fn signals_are_heard_beside_a_pipe_without_a_writer() {
-    let p = Place::new();
+    let p = Bench::new();
     photos(&p, "in", 2);
     let made = std::process::Command::new("mkfifo").arg(p.path("in/pipe.png")).status();
     if !made.is_ok_and(|status| status.success()) {

@@ -3,13 +3,13 @@
 
 use std::fs;
 
-use crate::common::run_srk::{Place, size};
+use crate::common::command::{Bench, size};
 
 #[test]
 fn a_file_has_defaults_and_the_command_line_counts_more() {
-    let p = Place::new();
-    p.photo("in.png", 16, 12, 0);
-    p.write(
+    let p = Bench::new();
+    p.photo("in.png", 16, 12);
+    p.put(
         "settings/srk/config.toml",
         "color = \"never\"\n[upscale]\nscale = 2\nsteps = 1\nno-stamp = true\nquality = 40\n[eval]\nborder = 1\n",
     );
@@ -27,22 +27,22 @@ fn a_file_has_defaults_and_the_command_line_counts_more() {
     // Flags, and other files.
     let text = |name: &str| String::from_utf8_lossy(&fs::read(p.path(name)).unwrap()).into_owned();
     assert!(!text("two.png").contains("seed=") && text("four.png").contains("seed="));
-    p.write("mine.toml", "[upscale]\nscale = 1\n");
+    p.put("mine.toml", "[upscale]\nscale = 1\n");
     p.srk(&["--config", "mine.toml", "upscale", "in.png", "a.png"]).worked();
     p.srk(&["upscale", "in.png", "b.png", "--config=mine.toml"]).worked();
     let mut command = p.command(&["upscale", "in.png", "c.png"]);
     command.env("SRK_CONFIG", "mine.toml");
-    p.end(command, b"").worked();
+    p.fed_to(command, b"").worked();
     for name in ["a.png", "b.png", "c.png"] {
         assert_eq!(size(&p.path(name)), (16, 12), "{name}");
     }
-    p.srk(&["doctor"]).worked().says(&["config.toml"]);
+    p.srk(&["doctor"]).worked().says_all(&["config.toml"]);
 }
 
 #[test]
 fn a_file_that_is_wrong_is_said_with_what_helps() {
-    let p = Place::new();
-    p.photo("in.png", 16, 12, 0);
+    let p = Bench::new();
+    p.photo("in.png", 16, 12);
     for (text, words) in [
         ("[upscale]\nscael = 2\n", &["no option upscale.scael", "did you mean upscale.scale"][..]),
         ("[upscalee]\nscale = 2\n", &["no option upscalee"]),
@@ -53,7 +53,7 @@ fn a_file_that_is_wrong_is_said_with_what_helps() {
         ("[run]\nname = \"x\"\n[model]\nkind = \"y\"\n", &["training run", "srk train FILE.toml"]),
         ("no-config = true\n", &["no option no-config"]),
     ] {
-        p.write("mine.toml", text);
+        p.put("mine.toml", text);
         p.srk(&["upscale", "in.png", "x.png", "--config", "mine.toml"]).failed(2, words);
     }
     p.srk(&["upscale", "in.png", "x.png", "--config", "none.toml"]).failed(2, &["none.toml"]);
@@ -64,20 +64,20 @@ fn a_file_that_is_wrong_is_said_with_what_helps() {
 
 #[test]
 fn the_environment_counts_more_than_the_file() {
-    let p = Place::new();
-    p.photo("in.png", 16, 12, 0);
-    p.write("settings/srk/config.toml", "[upscale]\nmodel = \"nosuch\"\nsteps = 1\n");
+    let p = Bench::new();
+    p.photo("in.png", 16, 12);
+    p.put("settings/srk/config.toml", "[upscale]\nmodel = \"nosuch\"\nsteps = 1\n");
     p.srk(&["upscale", "in.png", "a.png"]).failed(3, &["nosuch"]);
     let mut command = p.command(&["upscale", "in.png", "b.png"]);
     command.env("SRK_MODEL", "srk-x4");
-    p.end(command, b"").worked();
+    p.fed_to(command, b"").worked();
     p.srk(&["upscale", "in.png", "c.png", "-m", "srk-x4"]).worked();
 }
 
 #[test]
 fn first_guesses_at_a_command_are_answered() {
-    let p = Place::new();
-    p.photo("in.png", 16, 12, 0);
+    let p = Bench::new();
+    p.photo("in.png", 16, 12);
     fs::create_dir(p.path("scans")).unwrap();
     for (arguments, word) in [
         (&["in.png"][..], "srk upscale in.png"),
@@ -101,7 +101,7 @@ fn first_guesses_at_a_command_are_answered() {
     ] {
         p.srk(arguments).failed(2, &[word]);
     }
-    p.write("x.yml", "name: x");
+    p.put("x.yml", "name: x");
     p.srk(&["train", "x.yml"]).failed(2, &["those are TOML", "--list-recipes"]);
     // A slip of the hand is still a slip.
     p.srk(&["upscle", "in.png"]).failed(2, &["'upscale'"]);
@@ -111,18 +111,18 @@ fn first_guesses_at_a_command_are_answered() {
 
 #[test]
 fn models_that_were_downloaded_elsewhere_are_found_and_none_is_downloaded() {
-    let p = Place::new();
-    p.photo("in.png", 16, 12, 0);
+    let p = Bench::new();
+    p.photo("in.png", 16, 12);
     let snapshot = p.path("hub/models--me--net/snapshots/abc");
     fs::create_dir_all(&snapshot).unwrap();
-    p.write("hub/models--me--net/refs/main", "abc");
+    p.put("hub/models--me--net/refs/main", "abc");
     fs::copy("weights/srk-x4.safetensors", snapshot.join("net.safetensors")).unwrap();
     let with = |arguments: &[&str]| {
         let mut command = p.command(arguments);
         command.env("HF_HUB_CACHE", p.path("hub"));
-        p.end(command, b"")
+        p.fed_to(command, b"")
     };
-    with(&["models", "info", "hf:me/net"]).worked().says(&["attentive-grid"]);
+    with(&["models", "info", "hf:me/net"]).worked().says_all(&["attentive-grid"]);
     with(&["upscale", "in.png", "o.png", "--steps", "1", "-m", "hf:me/net@abc:net.safetensors"])
         .worked();
     fs::copy("weights/srk-x4.safetensors", snapshot.join("other.safetensors")).unwrap();
@@ -134,14 +134,14 @@ fn models_that_were_downloaded_elsewhere_are_found_and_none_is_downloaded() {
         .failed(3, &["hf download you/net", "downloads nothing"]);
     with(&["models", "info", "hf:me/../net"]).failed(3, &["hf:ORG/REPO"]);
     // A commit that leads elsewhere is none.
-    p.write("hub/models--me--net/refs/bad", "../../../..");
+    p.put("hub/models--me--net/refs/bad", "../../../..");
     with(&["models", "info", "hf:me/net@bad"]).failed(3, &["hf download"]);
 }
 
 #[test]
 fn a_list_of_models_has_columns() {
-    let p = Place::new();
-    let text = p.srk(&["models", "list"]).worked().text();
+    let p = Bench::new();
+    let text = p.srk(&["models", "list"]).worked().out;
     let mut lines = text.lines();
     let head = lines.next().unwrap();
     for column in ["name", "network", "steps", "parameters", "stored", "size", "where", "licence"] {
@@ -156,14 +156,14 @@ fn a_list_of_models_has_columns() {
     assert!(events.iter().all(|e| e["precision"].as_str().unwrap().starts_with('f')), "{events:?}");
     fs::create_dir(p.path("m")).unwrap();
     fs::copy("weights/srk-x4.safetensors", p.path("m/a.safetensors")).unwrap();
-    p.write("m/b.pth", "no model");
-    let text = p.srk(&["models", "list", "m"]).worked().text();
+    p.put("m/b.pth", "no model");
+    let text = p.srk(&["models", "list", "m"]).worked().out;
     assert!(text.contains("this folder") && text.contains("b.pth"), "{text}");
 }
 
 #[test]
 fn a_bench_measures_what_it_is_asked_to() {
-    let p = Place::new();
+    let p = Bench::new();
     let asked = ["--sizes", "32,48x24", "--steps", "1", "--runs", "2", "--export-json", "b.json"];
     let ended = p.srk(&[&["bench", "--json"][..], &asked].concat()).worked();
     let events: Vec<_> =
@@ -188,12 +188,12 @@ fn a_bench_measures_what_it_is_asked_to() {
     p.srk(&["bench", "-m", "nosuch"]).failed(3, &["nosuch"]);
     p.srk(&["bench", "--sizes", "16", "--runs", "1", "--steps", "1"])
         .worked()
-        .says(&["16x16", "s/Mpx"]);
+        .says_all(&["16x16", "s/Mpx"]);
 }
 
 #[test]
 fn a_doctor_reports_into_a_file_and_can_insist() {
-    let p = Place::new();
+    let p = Bench::new();
     p.srk(&["doctor", "--report", "r.txt", "--device", "cpu"]).worked();
     let report = fs::read_to_string(p.path("r.txt")).unwrap();
     for word in ["srk ", "processor", "gpu", "self-test", "settings", "cache"] {

@@ -4,16 +4,16 @@
 
 use std::fs;
 
-use crate::common::run_srk::{Place, size};
+use crate::common::command::{Bench, Run, size};
 
-fn upscale(place: &Place, arguments: &[&str]) -> crate::common::run_srk::Ended {
+fn upscale(place: &Bench, arguments: &[&str]) -> Run {
     place.srk(&[&["upscale", "--steps", "1"], arguments].concat())
 }
 
 #[test]
 fn tiles_may_be_rectangles_and_give_the_same_bytes() {
-    let p = Place::new();
-    p.photo("in.png", 96, 80, 0);
+    let p = Bench::new();
+    p.photo("in.png", 96, 80);
     upscale(&p, &["in.png", "whole.png", "-t", "none"]).worked();
     let tiled = upscale(&p, &["in.png", "tiled.png", "-t", "96x40", "--json"]).worked();
     assert_eq!(tiled.event("file")["tiles"], 2);
@@ -25,8 +25,8 @@ fn tiles_may_be_rectangles_and_give_the_same_bytes() {
 
 #[test]
 fn several_samples_have_names_and_seeds_of_their_own() {
-    let p = Place::new();
-    p.photo("in.png", 24, 20, 0);
+    let p = Bench::new();
+    p.photo("in.png", 24, 20);
     let ended = p.srk(&["upscale", "in.png", "--samples", "3", "--seed", "7", "--json"]).worked();
     let seeds: Vec<u64> = (ended.events().iter())
         .filter(|event| event["event"] == "file")
@@ -49,24 +49,26 @@ fn several_samples_have_names_and_seeds_of_their_own() {
 
 #[test]
 fn only_what_failed_is_done_again() {
-    let p = Place::new();
-    p.photo("in/a.png", 16, 12, 0);
-    p.write("in/b.png", "no picture");
+    let p = Bench::new();
+    p.photo("in/a.png", 16, 12);
+    p.put("in/b.png", "no picture");
     let ended = upscale(&p, &["in", "-o", "out", "--json"]).failed(1, &[]);
-    fs::write(p.path("report.jsonl"), &ended.out).unwrap();
+    fs::write(p.path("report.jsonl"), &ended.bytes).unwrap();
     fs::remove_file(p.path("in/b.png")).unwrap();
-    p.photo("in/b.png", 16, 12, 1);
+    p.another("in/b.png", 16, 12, 1);
     let again = upscale(&p, &["--from-report", "report.jsonl", "--json"]).worked();
     let done = again.event("done");
     assert_eq!((&done["done"], &done["failed"]), (&1.into(), &0.into()));
     assert_eq!(p.names("out"), ["a.png", "b.png"]);
     // The output is there now.
     upscale(&p, &["--from-report", "report.jsonl"]).failed(2, &["b.png exists"]);
-    fs::write(p.path("good.jsonl"), &again.out).unwrap();
-    upscale(&p, &["--from-report", "good.jsonl"]).worked().says(&["names no picture that failed"]);
-    p.write("no.jsonl", "{\"a\": 1}\n");
+    fs::write(p.path("good.jsonl"), &again.bytes).unwrap();
+    upscale(&p, &["--from-report", "good.jsonl"])
+        .worked()
+        .says_all(&["names no picture that failed"]);
+    p.put("no.jsonl", "{\"a\": 1}\n");
     upscale(&p, &["--from-report", "no.jsonl"]).failed(2, &["no event of srk", "--json >"]);
-    p.write("text.jsonl", "hello\n");
+    p.put("text.jsonl", "hello\n");
     upscale(&p, &["--from-report", "text.jsonl"]).failed(2, &["line 1"]);
     upscale(&p, &["--from-report", "none.jsonl"]).failed(2, &["none.jsonl"]);
     upscale(&p, &["in", "--from-report", "report.jsonl"]).failed(2, &["cannot be used with"]);
@@ -74,7 +76,7 @@ fn only_what_failed_is_done_again() {
 
 #[test]
 fn transparency_can_be_laid_over_a_colour() {
-    let p = Place::new();
+    let p = Bench::new();
     p.sprite("in.png", 16);
     upscale(&p, &["in.png", "x.jpg"]).failed(1, &["--alpha flatten", "--alpha drop"]);
     upscale(&p, &["in.png", "o.jpg", "--alpha", "flatten"]).worked();
@@ -96,11 +98,11 @@ fn transparency_can_be_laid_over_a_colour() {
 
 #[test]
 fn what_cannot_be_done_here_is_said_and_done_elsewhere() {
-    let p = Place::new();
-    p.photo("in.png", 16, 12, 0);
+    let p = Bench::new();
+    p.photo("in.png", 16, 12);
     // A GPU or nothing.
     let strict = p.command(&["upscale", "in.png", "gpu.png", "--no-fallback"]);
-    let ended = p.end(strict, b"");
+    let ended = p.fed_to(strict, b"");
     assert!(ended.code == 4 || ended.code == 0, "{}", ended.err);
     assert_eq!(p.path("gpu.png").exists(), ended.code == 0);
     upscale(&p, &["in.png", "cpu.png", "--no-fallback", "--device", "cpu"]).worked();
@@ -123,8 +125,8 @@ fn what_cannot_be_done_here_is_said_and_done_elsewhere() {
 
 #[test]
 fn avif_is_written_or_its_absence_said() {
-    let p = Place::new();
-    p.photo("in.png", 24, 16, 0);
+    let p = Bench::new();
+    p.photo("in.png", 24, 16);
     let named = upscale(&p, &["in.png", "o.avif"]);
     let asked = upscale(&p, &["in.png", "-o", "out", "-f", "avif", "--quality", "60"]);
     match cfg!(feature = "avif") {
@@ -145,8 +147,8 @@ fn avif_is_written_or_its_absence_said() {
 
 #[test]
 fn events_say_what_it_took_and_by_which_weights() {
-    let p = Place::new();
-    p.photo("in.png", 16, 12, 0);
+    let p = Bench::new();
+    p.photo("in.png", 16, 12);
     let ended = upscale(&p, &["in.png", "o.png", "--json"]).worked();
     let file = ended.event("file");
     assert!(!file["weights"].as_str().unwrap().is_empty(), "{file}");
@@ -158,8 +160,8 @@ fn events_say_what_it_took_and_by_which_weights() {
 #[cfg(unix)]
 #[test]
 fn a_link_into_nowhere_is_called_one() {
-    let p = Place::new();
-    p.photo("in.png", 16, 12, 0);
+    let p = Bench::new();
+    p.photo("in.png", 16, 12);
     std::os::unix::fs::symlink("nowhere.png", p.path("o.png")).unwrap();
     let ended = upscale(&p, &["in.png", "o.png"]);
     ended.failed(2, &["o.png is a link to a file that is not there", "nowhere.png", "--overwrite"]);
@@ -185,8 +187,8 @@ fn with_chunks(file: &[u8], chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
 
 #[test]
 fn what_a_png_says_of_its_pixels_is_kept_or_named() {
-    let p = Place::new();
-    p.photo("plain.png", 16, 12, 0);
+    let p = Bench::new();
+    p.photo("plain.png", 16, 12);
     let plain = fs::read(p.path("plain.png")).unwrap();
     let aspect = [0, 0, 0, 4, 0, 0, 0, 3, 0];
     let chunks: [(&[u8; 4], &[u8]); 3] =
@@ -204,15 +206,15 @@ fn what_a_png_says_of_its_pixels_is_kept_or_named() {
     // Nothing is kept, as asked.
     let ended = upscale(&p, &["in.png", "s.png", "--metadata", "strip"]).worked();
     assert!(!ended.err.contains("sBIT"), "{}", ended.err);
-    let help = String::from_utf8(p.srk(&["upscale", "--help"]).out).unwrap();
+    let help = p.srk(&["upscale", "--help"]).out;
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("strip (nothing, not even which model and seed made it)"), "{help}");
 }
 
 #[test]
 fn a_jpeg_that_cannot_hold_its_size_is_refused_before_it_is_decoded() {
-    let p = Place::new();
-    p.photo("in.jpg", 16, 16, 0);
+    let p = Bench::new();
+    p.photo("in.jpg", 16, 16);
     let mut file = fs::read(p.path("in.jpg")).unwrap();
     let at = file.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
     file[at + 5..at + 9].copy_from_slice(&[0x3E, 0x80, 0x3E, 0x80]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use image::{ImageBuffer, Rgb};
+use image::{ImageBuffer, Rgb, Rgba};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -59,6 +59,23 @@ impl Run {
         self
     }
 
+    /// On either output.
+    #[track_caller]
+    pub(crate) fn says_all(self, words: &[&str]) -> Self {
+        let all = format!("{}{}", self.out, self.err);
+        for word in words {
+            assert!(all.contains(word), "\"{word}\" is not in: {all}");
+        }
+        self
+    }
+
+    /// The last line of `--json` of this event.
+    #[track_caller]
+    pub(crate) fn event(&self, name: &str) -> Value {
+        let found = self.events().into_iter().rev().find(|event| event["event"] == name);
+        found.unwrap_or_else(|| panic!("no event {name} in {}", self.out))
+    }
+
     /// The lines of `--json`.
     #[track_caller]
     pub(crate) fn events(&self) -> Vec<Value> {
@@ -72,6 +89,9 @@ pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     command.args(arguments).current_dir(folder);
     // No settings of whoever runs the tests.
     command.env("XDG_CONFIG_HOME", folder.join("settings"));
+    for name in ["SRK_MODEL", "SRK_DEVICE", "SRK_RAM", "SRK_CONFIG", "HF_HOME", "HF_HUB_CACHE"] {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -91,6 +111,18 @@ pub(crate) fn wait_until(child: &mut Child, ready: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// Settings of a network that trains in no time.
+pub(crate) const SMALL: [&str; 8] = [
+    "model.channels=8",
+    "model.blocks=1",
+    "model.frequency_channels=8",
+    "model.wavelet_channels=4",
+    "data.train.crop=32",
+    "data.train.batch=2",
+    "val.every=0",
+    "data.val.paths=[]",
+];
 
 /// Width and height of a picture.
 pub(crate) fn size(path: &Path) -> (u32, u32) {
@@ -124,14 +156,27 @@ impl Bench {
 
     /// A picture with edges and gradients.
     pub(crate) fn photo(&self, name: &str, width: u32, height: u32) -> PathBuf {
+        self.another(name, width, height, 0)
+    }
+
+    /// The same, whose edges are where `salt` says.
+    pub(crate) fn another(&self, name: &str, width: u32, height: u32, salt: u32) -> PathBuf {
         let level = |v: u32, of: u32| u8::try_from(v * 255 / of).unwrap();
         let pixel = |x: u32, y: u32| {
-            let v = if (x / 5 + y / 7).is_multiple_of(2) { 60 } else { 200 };
+            let v = if (x / 5 + y / 7 + salt).is_multiple_of(2) { 60 } else { 200 };
             Rgb([v, level(x, width), level(y, height)])
         };
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         ImageBuffer::from_fn(width, height, pixel).save(&path).unwrap();
+        path
+    }
+
+    /// A red square whose left half is transparent.
+    pub(crate) fn sprite(&self, name: &str, side: u32) -> PathBuf {
+        let pixel = |x: u32, _: u32| Rgba([200u8, 40, 30, if x < side / 2 { 0 } else { 255 }]);
+        let path = self.path(name);
+        ImageBuffer::from_fn(side, side, pixel).save(&path).unwrap();
         path
     }
 
@@ -160,12 +205,26 @@ impl Bench {
     /// `srk` with `input` at its standard input.
     #[track_caller]
     pub(crate) fn fed(&self, arguments: &[&str], input: &[u8]) -> Run {
-        let mut command = self.command(arguments);
+        self.fed_to(self.command(arguments), input)
+    }
+
+    /// `command` with `input` at its standard input.
+    #[track_caller]
+    pub(crate) fn fed_to(&self, mut command: Command, input: &[u8]) -> Run {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // It may end without reading.
         let _ = child.stdin.take().unwrap().write_all(input);
         Run::of(child.wait_with_output().unwrap())
+    }
+
+    /// What is in a folder, sorted.
+    pub(crate) fn names(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(folder)).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
     }
 
     /// Every file in the folder and below, hidden ones too, and with a slash every folder that is empty; sorted.

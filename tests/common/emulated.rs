@@ -104,8 +104,10 @@ impl Machine {
                 let arguments: Vec<_> = arguments.iter().map(|a| (a.bits, a.size)).collect();
                 self.library.launch(kernel, *grid, *block, *shared, &arguments, self.schedule)
             }
-            Work::Copy { to, from, bytes } => self.library.copy(to.0, from.0, *bytes),
-            Work::Fill { at, byte, bytes } => self.library.fill(at.0, *byte, *bytes),
+            Work::Copy { to, from, bytes } => {
+                self.library.copy(to.address(), from.address(), *bytes)
+            }
+            Work::Fill { at, byte, bytes } => self.library.fill(at.address(), *byte, *bytes),
         }
         .map_err(failed)
     }
@@ -125,12 +127,12 @@ impl Driver for Emulated {
         }
         let at = self.machine.library.allocate(bytes, "tensor").map_err(failed)?;
         allocated.insert(at, bytes);
-        Ok(DevicePointer(at))
+        Ok(DevicePointer::new(at))
     }
 
-    fn free(&self, at: DevicePointer) {
-        self.allocated.lock().unwrap().remove(&at.0);
-        let _ = self.machine.library.free(at.0);
+    unsafe fn free(&self, at: DevicePointer) {
+        self.allocated.lock().unwrap().remove(&at.address());
+        let _ = self.machine.library.free(at.address());
     }
 
     fn recycles(&self) -> bool {
@@ -143,25 +145,25 @@ impl Driver for Emulated {
         Ok((limit.saturating_sub(used), limit))
     }
 
-    fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()> {
+    unsafe fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()> {
         self.not_capturing("an upload")?;
-        self.machine.library.upload(to.0, from).map_err(failed)
+        self.machine.library.upload(to.address(), from).map_err(failed)
     }
 
-    fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()> {
+    unsafe fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()> {
         self.not_capturing("a download")?;
-        self.machine.library.download(from.0, to).map_err(failed)
+        self.machine.library.download(from.address(), to).map_err(failed)
     }
 
-    fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()> {
+    unsafe fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()> {
         self.issue(Work::Copy { to, from, bytes })
     }
 
-    fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()> {
+    unsafe fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()> {
         self.issue(Work::Fill { at, byte, bytes })
     }
 
-    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         self.issue(Work::Launch {
             kernel: launch.kernel.name().to_owned(),
             grid: launch.grid,
@@ -201,7 +203,7 @@ struct Recorded {
 }
 
 impl Replay for Recorded {
-    fn replay(&self) -> Result<()> {
+    unsafe fn replay(&self) -> Result<()> {
         self.work.iter().try_for_each(|work| self.machine.run(work))
     }
 }

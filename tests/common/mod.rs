@@ -5,7 +5,6 @@
 pub(crate) mod command;
 pub(crate) mod emulated;
 pub(crate) mod features;
-pub(crate) mod run_srk;
 pub(crate) mod torch_file;
 pub(crate) mod training;
 

@@ -239,14 +239,29 @@ fn launch(
     n: u32,
     shared: u32,
 ) -> Result<()> {
-    let arguments = [Argument { bits: at.0, size: 8 }, Argument { bits: u64::from(n), size: 4 }];
-    driver.launch(&Launch {
+    let arguments =
+        [Argument { bits: at.address(), size: 8 }, Argument { bits: u64::from(n), size: 4 }];
+    let launch = Launch {
         kernel,
         grid: [1, 1, 1],
         block: [64, 1, 1],
         shared_bytes: shared,
         arguments: &arguments,
-    })
+    };
+    // SAFETY: the stub's kernels take a pointer and an int, and `at` begins `n` numbers in each test.
+    unsafe { driver.launch(&launch) }
+}
+
+/// Copies to a buffer of the test, within its size.
+fn put(gpu: &Gpu, at: DevicePointer, bytes: &[u8]) -> Result<()> {
+    // SAFETY: as said; the buffer is alive in every test.
+    unsafe { gpu.driver().upload(at, bytes) }
+}
+
+/// Copies from a buffer of the test, within its size.
+fn get(gpu: &Gpu, at: DevicePointer, bytes: &mut [u8]) -> Result<()> {
+    // SAFETY: as said; the buffer is alive in every test.
+    unsafe { gpu.driver().download(at, bytes) }
 }
 
 #[test]
@@ -283,32 +298,33 @@ fn copies_of_many_sizes(gpu: &Gpu) {
         let buffer = gpu.allocate(bytes).unwrap();
         let pattern: Vec<u8> = (0..=250).cycle().take(bytes).collect();
         let mut source = pattern.clone();
-        gpu.driver().upload(buffer.pointer(), &source).unwrap();
+        put(gpu, buffer.pointer(), &source).unwrap();
         source.fill(0);
         let mut back = vec![0; bytes];
-        gpu.driver().download(buffer.pointer(), &mut back).unwrap();
+        get(gpu, buffer.pointer(), &mut back).unwrap();
         assert!(back == pattern, "{bytes} bytes");
     }
     // Many small ones in flight.
     let buffer = gpu.allocate(400).unwrap();
     for i in 0..100u32 {
-        gpu.driver().upload(buffer.pointer().offset(4 * i as usize), &i.to_ne_bytes()).unwrap();
+        put(gpu, buffer.pointer().offset(4 * i as usize), &i.to_ne_bytes()).unwrap();
     }
     let mut back = vec![0u32; 100];
-    gpu.driver().download(buffer.pointer(), bytemuck::cast_slice_mut(&mut back)).unwrap();
+    get(gpu, buffer.pointer(), bytemuck::cast_slice_mut(&mut back)).unwrap();
     assert!(back.iter().enumerate().all(|(i, &v)| v as usize == i));
 }
 
 fn values(gpu: &Gpu, at: DevicePointer) -> [f32; 4] {
     let mut values = [0.0f32; 4];
-    gpu.driver().download(at, bytemuck::cast_slice_mut(&mut values)).unwrap();
+    get(gpu, at, bytemuck::cast_slice_mut(&mut values)).unwrap();
     values
 }
 
 fn launches_and_graphs(gpu: &Gpu) {
     let driver = gpu.driver();
     let (a, b) = (gpu.allocate(16).unwrap(), gpu.allocate(16).unwrap());
-    driver.fill(a.pointer(), 0, 16).unwrap();
+    // SAFETY: the buffer has 16 bytes.
+    unsafe { driver.fill(a.pointer(), 0, 16).unwrap() };
     launch(driver, &ADD_ONE, a.pointer(), 4, 0).unwrap();
     // More shared memory than a block has by default, then less again.
     launch(driver, &ADD_ONE, a.pointer(), 3, 100 << 10).unwrap();
@@ -321,16 +337,18 @@ fn launches_and_graphs(gpu: &Gpu) {
 
     let (graph, ()) = gpu
         .capture(|| {
-            let error = driver.upload(a.pointer(), &[0]).unwrap_err().to_string();
+            let error = put(gpu, a.pointer(), &[0]).unwrap_err().to_string();
             assert!(error.contains("being recorded"), "{error}");
             driver.synchronize()?;
             launch(driver, &ADD_ONE, a.pointer(), 4, 0)?;
-            driver.copy(b.pointer(), a.pointer(), 16)
+            // SAFETY: both buffers have 16 bytes.
+            unsafe { driver.copy(b.pointer(), a.pointer(), 16) }
         })
         .unwrap();
     assert_eq!(values(gpu, a.pointer()), [3.0, 3.0, 2.0, 1.0], "recording does nothing");
     for _ in 0..3 {
-        graph.replay().unwrap();
+        // SAFETY: both buffers are alive.
+        unsafe { graph.replay().unwrap() };
     }
     assert_eq!(values(gpu, b.pointer()), [6.0, 6.0, 5.0, 4.0]);
 }
@@ -341,9 +359,9 @@ fn from_several_threads(gpu: &Gpu) {
             scope.spawn(move || {
                 let buffer = gpu.allocate(100_000).unwrap();
                 for round in 0..20 {
-                    gpu.driver().upload(buffer.pointer(), &[thread + round; 100_000]).unwrap();
+                    put(gpu, buffer.pointer(), &[thread + round; 100_000]).unwrap();
                     let mut back = vec![0; 100_000];
-                    gpu.driver().download(buffer.pointer(), &mut back).unwrap();
+                    get(gpu, buffer.pointer(), &mut back).unwrap();
                     assert!(back.iter().all(|&b| b == thread + round));
                 }
             });
@@ -363,19 +381,19 @@ fn failing() {
     for word in ["CUDA error 700", "fault_f32", "CUDA_LAUNCH_BLOCKING=1"] {
         assert!(text.contains(word), "{word} is not in {text}");
     }
-    gpu.driver().download(buffer.pointer(), &mut [0; 4]).unwrap_err();
+    get(&gpu, buffer.pointer(), &mut [0; 4]).unwrap_err();
 }
 
 /// Numbers on the device, and where.
 fn place(gpu: &Gpu, values: &[f32]) -> srk::engine::cuda::Buffer {
     let buffer = gpu.allocate(4 * values.len()).unwrap();
-    gpu.driver().upload(buffer.pointer(), bytemuck::cast_slice(values)).unwrap();
+    put(gpu, buffer.pointer(), bytemuck::cast_slice(values)).unwrap();
     buffer
 }
 
 fn fetch(gpu: &Gpu, at: DevicePointer, n: usize) -> Vec<f32> {
     let mut values = vec![0.0f32; n];
-    gpu.driver().download(at, bytemuck::cast_slice_mut(&mut values)).unwrap();
+    get(gpu, at, bytemuck::cast_slice_mut(&mut values)).unwrap();
     values
 }
 
@@ -408,7 +426,10 @@ fn products(gpu: &Gpu, libraries: &dyn Libraries, transposed: [bool; 2], batch: 
     let (a, b) = (numbers(batch * rows * inner), numbers(batch * inner * columns));
     let (at_a, at_b) = (place(gpu, &a), place(gpu, &b));
     let at_c = place(gpu, &vec![f32::NAN; batch * rows * columns]);
-    libraries.multiply(&product, [at_a.pointer(), at_b.pointer(), at_c.pointer()]).unwrap();
+    // SAFETY: the buffers are of these matrices.
+    unsafe {
+        libraries.multiply(&product, [at_a.pointer(), at_b.pointer(), at_c.pointer()]).unwrap();
+    }
     let c = fetch(gpu, at_c.pointer(), batch * rows * columns);
     for (i, got) in c.into_iter().enumerate() {
         let (n, row, column) = (i / (rows * columns), i / columns % rows, i % columns);
@@ -432,8 +453,11 @@ fn convolutions(gpu: &Gpu, libraries: &dyn Libraries, pass: Pass) {
     let written = [2, 0, 1][pass as usize];
     let places = all.each_ref().map(|values| place(gpu, values));
     let at = places.each_ref().map(srk::engine::cuda::Buffer::pointer);
-    libraries.convolve(&p, 0, at).unwrap();
-    libraries.convolve(&p, 1, at).unwrap_err();
+    // SAFETY: the buffers are of these tensors.
+    unsafe {
+        libraries.convolve(&p, 0, at).unwrap();
+        libraries.convolve(&p, 1, at).unwrap_err();
+    }
     all[written].fill(0.0);
     for i in 0..2 * height * width * 2 * 27 {
         let (tap, y) = (i % 27, i / 27);

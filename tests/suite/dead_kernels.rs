@@ -15,7 +15,6 @@ use srk::diffusion::system::{System, SystemConfig};
 use srk::engine::cuda::Gpu;
 use srk::engine::device::{DType, Device};
 use srk::imaging::{Color, Image};
-use srk::import::detect::KNOWN;
 use srk::models::ModelConfig;
 use srk::models::weights::WeightsFile;
 use srk::training::config::Config;
@@ -82,10 +81,6 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["conv2d_epilogue"],
     ),
     ("shows the numbers that other kernels draw for themselves", &["pixel_noise"]),
-    (
-        "dead, like src/ops/check_finite.rs: to be cut",
-        &["check_finite_blocks", "check_finite_flag"],
-    ),
 ];
 
 fn device() -> Device {
@@ -107,17 +102,18 @@ fn system(model: ModelConfig) -> System {
     if !model.is_direct() {
         diffusion.process = process;
     }
-    if matches!(model, ModelConfig::SwinUNet(_)) {
+    let network = model.build(1);
+    if network.first_stage().is_some() {
         diffusion.space = Space::Latent;
     }
     let config = SystemConfig { default_steps: Some(2), ..SystemConfig::new(model, diffusion) };
-    let file = WeightsFile::of(&config.model.build(1).state(), config.metadata(&[])).unwrap();
+    let file = WeightsFile::of(&network.state(), config.metadata(&[])).unwrap();
     System::from_file(&file, "narrow").unwrap()
 }
 
 /// Each network in a call with gradients, and in the upscaler: alone, and in batches of tiles.
 fn networks() {
-    for known in KNOWN {
+    for known in ModelConfig::KINDS {
         let config = (known.narrow)();
         let side =
             if matches!(config, ModelConfig::SwinUNet(_)) { 64 } else { 32 * config.scale() };

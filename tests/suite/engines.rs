@@ -42,8 +42,9 @@ impl Driver for Equipped {
     fn allocate(&self, bytes: usize) -> Result<DevicePointer> {
         self.gpu.allocate(bytes)
     }
-    fn free(&self, at: DevicePointer) {
-        self.gpu.free(at);
+    unsafe fn free(&self, at: DevicePointer) {
+        // SAFETY: as asked of this function.
+        unsafe { self.gpu.free(at) };
     }
     fn recycles(&self) -> bool {
         self.gpu.recycles()
@@ -51,20 +52,25 @@ impl Driver for Equipped {
     fn memory(&self) -> Result<(usize, usize)> {
         self.gpu.memory()
     }
-    fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()> {
-        self.gpu.upload(to, from)
+    unsafe fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()> {
+        // SAFETY: as asked of this function.
+        unsafe { self.gpu.upload(to, from) }
     }
-    fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()> {
-        self.gpu.download(from, to)
+    unsafe fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()> {
+        // SAFETY: as asked of this function.
+        unsafe { self.gpu.download(from, to) }
     }
-    fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()> {
-        self.gpu.copy(to, from, bytes)
+    unsafe fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()> {
+        // SAFETY: as asked of this function.
+        unsafe { self.gpu.copy(to, from, bytes) }
     }
-    fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()> {
-        self.gpu.fill(at, byte, bytes)
+    unsafe fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()> {
+        // SAFETY: as asked of this function.
+        unsafe { self.gpu.fill(at, byte, bytes) }
     }
-    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        self.gpu.launch(launch)
+    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        // SAFETY: as asked of this function.
+        unsafe { self.gpu.launch(launch) }
     }
     fn synchronize(&self) -> Result<()> {
         self.gpu.synchronize()
@@ -86,7 +92,8 @@ impl Driver for Equipped {
 impl MadeUp {
     fn read(&self, at: DevicePointer, dtype: DType, n: usize) -> Vec<f32> {
         let mut bytes = vec![0u8; n * dtype.size()];
-        self.gpu.download(at, &mut bytes).unwrap();
+        // SAFETY: the emulated GPU refuses ranges that are not within a block.
+        unsafe { self.gpu.download(at, &mut bytes).unwrap() };
         match dtype {
             DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
             _ => {
@@ -100,10 +107,12 @@ impl MadeUp {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let values: Vec<f32> = values.iter().map(|v| v + self.error).collect();
         match dtype {
-            DType::F32 => self.gpu.upload(at, bytemuck::cast_slice(&values)).unwrap(),
+            // SAFETY: the emulated GPU refuses ranges that are not within a block.
+            DType::F32 => unsafe { self.gpu.upload(at, bytemuck::cast_slice(&values)).unwrap() },
             _ => {
                 let bits: Vec<u16> = values.into_iter().map(|v| narrow(dtype, v)).collect();
-                self.gpu.upload(at, bytemuck::cast_slice(&bits)).unwrap();
+                // SAFETY: as above.
+                unsafe { self.gpu.upload(at, bytemuck::cast_slice(&bits)).unwrap() };
             }
         }
     }
@@ -137,7 +146,12 @@ impl Libraries for MadeUp {
         if self.missing == Some("cudnn") { 0 } else { 2 }
     }
 
-    fn convolve(&self, p: &Convolution, plan: usize, [x, w, y]: [DevicePointer; 3]) -> Result<()> {
+    unsafe fn convolve(
+        &self,
+        p: &Convolution,
+        plan: usize,
+        [x, w, y]: [DevicePointer; 3],
+    ) -> Result<()> {
         if plan >= 2 {
             return Err(Error::Device(Report::new("no such plan", plan)));
         }
@@ -168,7 +182,7 @@ impl Libraries for MadeUp {
         self.missing != Some("cublas")
     }
 
-    fn multiply(&self, p: &Product, [a, b, c]: [DevicePointer; 3]) -> Result<()> {
+    unsafe fn multiply(&self, p: &Product, [a, b, c]: [DevicePointer; 3]) -> Result<()> {
         assert_eq!(p.batch, 1);
         let a = self.read(a, p.dtype, p.rows * p.inner);
         let b = self.read(b, p.dtype, p.inner * p.columns);

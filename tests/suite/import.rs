@@ -11,10 +11,10 @@ use srk::diffusion::system::System;
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
 use srk::error::Error;
-use srk::import::detect::{self, KNOWN, Shapes};
+use srk::import::detect;
 use srk::import::{self, Imported, Request};
-use srk::models::Network;
 use srk::models::weights::{WeightsFile, file_shape, to_file_layout};
+use srk::models::{Network, Shapes};
 
 /// What PyTorch wrote with `tests/pickle/make.py`.
 fn written(name: &str) -> Vec<u8> {
@@ -101,7 +101,7 @@ fn import(bytes: Vec<u8>, request: &Request) -> Result<Imported, Error> {
 
 #[test]
 fn every_known_network_comes_back_bit_for_bit() {
-    for known in KNOWN {
+    for known in detect::known() {
         let config = (known.narrow)();
         let network = config.build(3);
         let expected = output(&*network, config.scale());
@@ -380,7 +380,7 @@ fn published_networks_are_recognised_with_their_sizes() {
         let Some(shapes) = published(name) else { continue };
         let known = detect::identify(&shapes).unwrap_or_else(|| panic!("{name} is not known"));
         assert_eq!(known.config(&shapes), Some(expected), "{name}");
-        let (found, all) = known.matches(&shapes);
+        let (found, all) = detect::matches(known, &shapes);
         // Narrow networks have fewer levels.
         assert!(found * 2 >= all, "{name}: {found} of {all}");
     }
@@ -405,11 +405,11 @@ fn published_networks_are_recognised_with_their_sizes() {
         assert_eq!(known.config(&unet), Some(ModelConfig::SwinUNet(whole)));
     }
     // No two entries take the same file.
-    for known in KNOWN {
+    for known in detect::known() {
         let network = (known.narrow)().build(0);
         let shapes = state(&*network).into_iter().map(|(n, s, _)| (n, s)).collect();
         let shapes = Shapes { shapes, file: String::new() };
-        let taken = KNOWN.iter().filter(|k| k.config(&shapes).is_some()).count();
+        let taken = detect::known().filter(|k| k.config(&shapes).is_some()).count();
         assert_eq!(taken, 1, "{}", known.name);
     }
 }

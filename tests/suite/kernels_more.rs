@@ -9,7 +9,6 @@ use srk::engine::device::{DType, Device};
 use srk::engine::rng::{Purpose, Stream};
 use srk::engine::tensor::Tensor;
 use srk::ops::adam::{Adam, FusedAdam, Moved, Scalars, adam};
-use srk::ops::check_finite::all_finite;
 use srk::ops::clip_by_norm;
 use srk::ops::ema::ema;
 use srk::ops::fourier_position::{Window, fourier_position_on};
@@ -116,27 +115,6 @@ fn amplitudes_of_smooth_images_do_not_cancel() {
     let (cpu, gpu) = (of(&Device::Cpu), of(&Device::from(&common::fast_gpu())));
     let error = cpu.iter().zip(gpu).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(error < 1e-5, "{error}");
-}
-
-#[test]
-fn infinities_and_nans_are_found() {
-    for gpu in common::checked_gpus() {
-        for (dtype, _) in DTYPES {
-            for len in [1, 7, 8, 3001] {
-                let mut values = numbers(3, len);
-                let finite =
-                    |v: &[f32]| all_finite(&tensor(&Device::from(&gpu), v, &[len], dtype)).unwrap();
-                assert!(finite(&values));
-                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                    for at in [0, len / 2, len - 1] {
-                        let kept = std::mem::replace(&mut values[at], bad);
-                        assert!(!finite(&values), "{dtype:?}: {bad} at {at} of {len}");
-                        values[at] = kept;
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Far from the origin, with a seed of 64 bits and a step that is added when the kernel runs.
@@ -256,7 +234,8 @@ fn a_recorded_step_follows_its_factors_and_keeps_nans() {
             factors.set(step).unwrap();
             let mut again = x.try_clone().unwrap();
             sampler_step(&factors, [&output, &y0], &noise, &mut again, None, None).unwrap();
-            graph.replay().unwrap();
+            // SAFETY: all that the recording uses is alive.
+            unsafe { graph.replay().unwrap() };
             let (a, b) = (x.to_f32_vec().unwrap(), again.to_f32_vec().unwrap());
             let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&a), bits(&b));
@@ -454,7 +433,8 @@ fn a_recorded_step_is_replayed_with_new_numbers() {
                 }
             }
             run.write(step);
-            graph.replay().unwrap();
+            // SAFETY: all that the recording uses is alive.
+            unsafe { graph.replay().unwrap() };
         }
         run.compare(&wanted);
     }

@@ -81,11 +81,11 @@ impl Driver for Counting {
         let at = seen.next;
         seen.next += bytes.next_multiple_of(512) as u64 + 512;
         seen.blocks.insert(at, bytes);
-        Ok(DevicePointer(at))
+        Ok(DevicePointer::new(at))
     }
 
-    fn free(&self, at: DevicePointer) {
-        self.seen.lock().unwrap().blocks.remove(&at.0);
+    unsafe fn free(&self, at: DevicePointer) {
+        self.seen.lock().unwrap().blocks.remove(&at.address());
     }
 
     /// Each tensor keeps a block of its own size: blocks that are used again are larger than what lies in them.
@@ -97,24 +97,24 @@ impl Driver for Counting {
         Ok((80 << 30, 80 << 30))
     }
 
-    fn upload(&self, _: DevicePointer, _: &[u8]) -> Result<()> {
+    unsafe fn upload(&self, _: DevicePointer, _: &[u8]) -> Result<()> {
         Ok(())
     }
 
-    fn download(&self, _: DevicePointer, to: &mut [u8]) -> Result<()> {
+    unsafe fn download(&self, _: DevicePointer, to: &mut [u8]) -> Result<()> {
         to.fill(0);
         Ok(())
     }
 
-    fn copy(&self, _: DevicePointer, _: DevicePointer, _: usize) -> Result<()> {
+    unsafe fn copy(&self, _: DevicePointer, _: DevicePointer, _: usize) -> Result<()> {
         Ok(())
     }
 
-    fn fill(&self, _: DevicePointer, _: u8, _: usize) -> Result<()> {
+    unsafe fn fill(&self, _: DevicePointer, _: u8, _: usize) -> Result<()> {
         Ok(())
     }
 
-    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         let mut seen = self.seen.lock().unwrap();
         let pointers = launch.arguments.iter().filter(|a| a.size == 8 && a.bits >= FIRST);
         let mut addresses: Vec<u64> = pointers.map(|a| a.bits).collect();
@@ -148,7 +148,7 @@ impl Driver for Counting {
 struct Nothing;
 
 impl Replay for Nothing {
-    fn replay(&self) -> Result<()> {
+    unsafe fn replay(&self) -> Result<()> {
         Ok(())
     }
 }

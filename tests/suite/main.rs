@@ -13,6 +13,7 @@ mod degrade;
 mod degrade_stages;
 mod diffusion;
 mod engines;
+mod every_network;
 mod generative;
 mod golden;
 mod imaging;

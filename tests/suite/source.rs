@@ -43,6 +43,8 @@ pub(crate) struct Module {
     pub(crate) words: BTreeSet<String>,
     /// Items beside declarations of modules and imports.
     pub(crate) items: usize,
+    /// Of these, lists that a macro reads: they declare, too.
+    pub(crate) lists: usize,
 }
 
 /// What a path leads to.
@@ -265,6 +267,7 @@ impl Reader {
                 return;
             }
             Item::Macro(m) if m.ident.is_some() => self.macros.extend(name.clone()),
+            Item::Macro(_) => self.module.lists += 1,
             Item::Fn(f) if is_visible(&f.vis) => self.function(&f.sig),
             Item::Impl(i) if i.trait_.is_none() => {
                 for member in &i.items {

@@ -51,6 +51,16 @@ pub struct Description {
 /// All methods fail with [`Error::Device`](crate::error::Error::Device), naming the driver's reason;
 /// [`allocate`](Self::allocate) fails with [`Error::Memory`](crate::error::Error::Memory) when the
 /// device is full.
+///
+/// What takes an address is unsafe: a driver cannot know what lies there, and with unified addresses that may be
+/// memory of the host. Tensors, [`Buffer`](super::Buffer) and the [launchers](super::kernels) are the safe way.
+///
+/// ```compile_fail,E0133
+/// # use srk::engine::cuda::{DevicePointer, Driver};
+/// fn clear(driver: &dyn Driver) {
+///     driver.fill(DevicePointer::new(0x1000), 0, 64).unwrap();
+/// }
+/// ```
 pub trait Driver: Debug + Send + Sync {
     /// What this GPU is.
     fn describe(&self) -> &Description;
@@ -59,7 +69,11 @@ pub trait Driver: Debug + Send + Sync {
     fn allocate(&self, bytes: usize) -> Result<DevicePointer>;
 
     /// Gives memory back, once the work that was issued before is done.
-    fn free(&self, at: DevicePointer);
+    ///
+    /// # Safety
+    /// - `at` came from [`allocate`](Self::allocate) of this driver and was not freed since.
+    /// - Nothing is issued or replayed afterwards that uses the block.
+    unsafe fn free(&self, at: DevicePointer);
 
     /// Whether freed memory is worth keeping for the next allocation of about its size. An emulator
     /// says no, so that each allocation has bounds of its own to check.
@@ -71,19 +85,37 @@ pub trait Driver: Debug + Send + Sync {
     fn memory(&self) -> Result<(usize, usize)>;
 
     /// Copies host memory to the device; `from` may change when the call returns.
-    fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()>;
+    ///
+    /// # Safety
+    /// `to` begins `from.len()` bytes of one block of this driver's memory that is not freed.
+    unsafe fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()>;
 
     /// Copies device memory to the host, after all work issued before.
-    fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()>;
+    ///
+    /// # Safety
+    /// `from` begins `to.len()` bytes of one block of this driver's memory that is not freed.
+    unsafe fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()>;
 
     /// Copies `bytes` within the device.
-    fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()>;
+    ///
+    /// # Safety
+    /// `to` and `from` each begin `bytes` bytes of one block of this driver's memory that is not freed, and the two
+    /// ranges do not overlap.
+    unsafe fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()>;
 
     /// Sets `bytes` to `byte`.
-    fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()>;
+    ///
+    /// # Safety
+    /// `at` begins `bytes` bytes of one block of this driver's memory that is not freed.
+    unsafe fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()>;
 
     /// Starts a kernel.
-    fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+    ///
+    /// # Safety
+    /// - The arguments are the kernel's parameters in number, order and size.
+    /// - All that the kernel reads and writes with them lies in blocks of this driver's memory that are not freed,
+    ///   and its threads do not write where others read or write unless the kernel orders them.
+    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()>;
 
     /// Waits until all work is done.
     fn synchronize(&self) -> Result<()>;
@@ -106,5 +138,8 @@ pub trait Driver: Debug + Send + Sync {
 /// A recorded sequence of launches, copies and fills.
 pub trait Replay: Debug + Send {
     /// Issues the sequence again, on the same addresses.
-    fn replay(&self) -> Result<()>;
+    ///
+    /// # Safety
+    /// What was asked of each recorded call holds again: the blocks that it uses are not freed.
+    unsafe fn replay(&self) -> Result<()>;
 }

@@ -81,7 +81,8 @@ impl Gpu {
     pub fn allocate(&self, bytes: usize) -> Result<Buffer> {
         let buffer = self.0.memory.allocate(bytes)?;
         if self.0.poison.load(Ordering::Relaxed) {
-            self.driver().fill(buffer.pointer(), 0xff, bytes)?;
+            // SAFETY: the buffer holds at least `bytes` and is alive.
+            unsafe { self.driver().fill(buffer.pointer(), 0xff, bytes)? };
         }
         Ok(buffer)
     }
@@ -97,8 +98,10 @@ impl Gpu {
         if let Some((buffer, shape)) = constants.get(key) {
             return Ok((Arc::clone(buffer), shape.clone()));
         }
-        let buffer = Arc::new(self.allocate(4 * shape.iter().product::<usize>())?);
-        self.driver().upload(buffer.pointer(), bytemuck::cast_slice(&values()))?;
+        let values = values();
+        let buffer = Arc::new(self.allocate(4 * values.len())?);
+        // SAFETY: the buffer was made for these values and is alive.
+        unsafe { self.driver().upload(buffer.pointer(), bytemuck::cast_slice(&values))? };
         constants.insert(key.to_owned(), (Arc::clone(&buffer), shape.to_vec()));
         Ok((buffer, shape.to_vec()))
     }
@@ -153,7 +156,8 @@ impl fmt::Debug for Gpu {
     }
 }
 
-/// A recorded sequence of launches with the memory it works in.
+/// A recorded sequence of launches with the memory that was allocated while it was recorded. Tensors that were there
+/// before it does not keep.
 #[derive(Debug)]
 pub struct Graph {
     replay: Box<dyn Replay>,
@@ -162,8 +166,16 @@ pub struct Graph {
 
 impl Graph {
     /// Issues the sequence.
-    pub fn replay(&self) -> Result<()> {
-        self.replay.replay()
+    ///
+    /// # Errors
+    /// If the driver cannot start it.
+    ///
+    /// # Safety
+    /// The tensors that the recorded work reads and writes are alive, those excepted that it made and let go itself.
+    pub unsafe fn replay(&self) -> Result<()> {
+        // SAFETY: the arena keeps the blocks of the recording, constants stay with the GPU, and the rest is asked of
+        // who replays.
+        unsafe { self.replay.replay() }
     }
 }
 

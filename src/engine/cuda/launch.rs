@@ -63,7 +63,7 @@ impl<'a> Call<'a> {
         let at = self.gpu.place(self.name, name, tensor)?;
         let (dtype, is) = (self.dtype, tensor.dtype());
         if is == dtype {
-            return Ok(Argument::from(at.0));
+            return Ok(Argument::from(at.address()));
         }
         let what = match self.like {
             Some(like) => format!("{like} is {dtype:?}, {name} is {is:?}"),
@@ -79,7 +79,7 @@ impl<'a> Call<'a> {
 
     /// A pointer to `tensor`, whose elements must be `dtype` whatever the launch's type.
     pub(super) fn tensor(&self, name: &str, tensor: &Tensor, dtype: DType) -> Result<Argument> {
-        Ok(Argument::from(self.gpu.pointer(self.name, name, tensor, dtype)?.0))
+        Ok(Argument::from(self.gpu.pointer(self.name, name, tensor, dtype)?.address()))
     }
 
     /// The same, or null.
@@ -114,13 +114,17 @@ impl<'a> Call<'a> {
         #[allow(clippy::cast_possible_truncation)]
         // Checked above; blocks have at most 1024 threads.
         let narrow = |v: usize| v as u32;
-        self.gpu.driver().launch(&Launch {
+        let launch = Launch {
             kernel: self.kernel,
             grid: grid.blocks.map(narrow),
             block: [narrow(grid.threads), 1, 1],
             shared_bytes: narrow(grid.shared),
             arguments,
-        })
+        };
+        // SAFETY: the launcher was made of the kernel's declaration, so that arguments agree in number, order and size;
+        // it borrows the tensors, which are on this GPU. That sizes fit their shapes is each op's to see to, as
+        // that a slice fits is of code behind it; the checked build of the kernels tests it for all cases.
+        unsafe { self.gpu.driver().launch(&launch) }
     }
 }
 

@@ -101,7 +101,11 @@ pub trait Libraries: Debug + Send + Sync {
     ///
     /// # Errors
     /// If there is no such plan or it fails.
-    fn convolve(
+    ///
+    /// # Safety
+    /// Each address begins a tensor of the size that `problem` says, in a block of the driver's memory that is not
+    /// freed; the one that is written overlaps none of the others.
+    unsafe fn convolve(
         &self,
         problem: &Convolution,
         plan: usize,
@@ -115,5 +119,8 @@ pub trait Libraries: Debug + Send + Sync {
     ///
     /// # Errors
     /// If there is no cuBLASLt or it fails.
-    fn multiply(&self, product: &Product, tensors: [DevicePointer; 3]) -> Result<()>;
+    ///
+    /// # Safety
+    /// As for [`convolve`](Self::convolve), with the matrices of `product`.
+    unsafe fn multiply(&self, product: &Product, tensors: [DevicePointer; 3]) -> Result<()>;
 }

@@ -1,6 +1,7 @@
 //! The network that layers make.
-use super::super::{Geometry, Network};
-use super::config::GraphConfig;
+use super::super::{Geometry, Kind as KindOfNetwork, Network, Shapes};
+use super::config::{GraphConfig, unit};
+use super::layer::{Activation, Kind, Layer, Window};
 use super::plan::Plan;
 use super::run;
 use super::run::Weights;
@@ -134,5 +135,38 @@ impl Network for Graph {
         let border = (plan.border[0] + plan.border[1]) as f64 / TYPICAL_TILE;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Some thousands.
         ((plan.floats * (1.0 + border) * (1.0 + border)).ceil() as usize)
+    }
+}
+
+impl KindOfNetwork for GraphConfig {
+    // srk::import::ncnn reads such files.
+    const KEYS: &'static [&'static str] = &[];
+    const DIRECT: bool = true;
+
+    fn build(&self, _seed: u64) -> Box<dyn Network> {
+        Box::new(Graph::new(self))
+    }
+
+    fn scale(&self) -> usize {
+        self.scale
+    }
+
+    fn of_shapes(_: &Shapes) -> Option<Self> {
+        None
+    }
+
+    /// A convolution, its ReLU, another one and a shuffle.
+    fn narrow() -> Self {
+        let window = |from, to, activation| {
+            let channels = [from, to];
+            Kind::Convolution(Window { channels, kernel: 3, stride: 1, pad: 1, bias: true, activation })
+        };
+        let layer = |name: &str, from, kind| Layer { name: name.to_owned(), from: vec![from], kind };
+        let layers = vec![
+            layer("first", 0, window(3, 8, Activation::Relu)),
+            layer("last", 1, window(8, 12, Activation::None)),
+            layer("shuffle", 2, Kind::PixelShuffle { factor: 2 }),
+        ];
+        Self { scale: 2, channels: 3, range: unit(), residual: false, layers }
     }
 }

@@ -225,10 +225,15 @@ impl Engine for ByLibrary<'_> {
                     Pass::InputGradient => [y, w, x],
                     Pass::WeightGradient => [y, x, w],
                 };
-                self.libraries.multiply(&product, operands)?;
+                // SAFETY: as below; the product is that of the problem.
+                unsafe { self.libraries.multiply(&product, operands)? };
             }
             (Way::Cublas, None) => unreachable!("cuBLASLt is a candidate for products only"),
-            (Way::Cudnn(plan), _) => self.libraries.convolve(self.problem, plan, self.tensors)?,
+            (Way::Cudnn(plan), _) => {
+                // SAFETY: the problem was made of these tensors' shapes, and `pointers` saw that they are of its type and
+                // on this GPU; they are borrowed for as long as there are engines, that which is written mutably.
+                unsafe { self.libraries.convolve(self.problem, plan, self.tensors)? };
+            }
         }
         self.finish.run()
     }
@@ -244,7 +249,8 @@ impl Bench for OnGpu<'_> {
     fn poison(&self) -> Result<()> {
         let output = self.output.borrow();
         let Some(at) = output.device_pointer() else { return Ok(()) };
-        self.gpu.driver().fill(at, 0xff, output.bytes())
+        // SAFETY: the output begins there, is as long, and borrowed.
+        unsafe { self.gpu.driver().fill(at, 0xff, output.bytes()) }
     }
 
     fn result(&self) -> Result<Vec<f32>> {

@@ -191,7 +191,7 @@ fn defaults_are_those_that_serde_fills_in() {
         }
     }
     // Every network by its kind alone.
-    let models = schema["$defs"]["models.config.ModelConfig"]["oneOf"].as_array().unwrap();
+    let models = schema["$defs"]["models.ModelConfig"]["oneOf"].as_array().unwrap();
     for model in models {
         let properties = model["properties"].as_object().unwrap();
         let kind = &properties["kind"]["const"];

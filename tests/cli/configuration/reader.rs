@@ -349,6 +349,9 @@ fn definitions(text: &str, module: &str) -> Vec<Definition> {
         if head.takes(line) {
             continue;
         }
+        if line == "registry::models! {" {
+            found.push(networks(lines.by_ref().take_while(|l| *l != "}"), module));
+        }
         let code = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ");
         let kind = ["struct ", "enum "]
             .iter()
@@ -369,6 +372,28 @@ fn definitions(text: &str, module: &str) -> Vec<Definition> {
         head = Head::default();
     }
     found
+}
+
+/// The enum that the macro of `models/registry.rs` makes of lines `module::Config, Variant, "kind", "what it is";`.
+fn networks<'a>(lines: impl Iterator<Item = &'a str>, module: &str) -> Definition {
+    let variant = |line: &str| {
+        let parts = split(line.trim().trim_end_matches(';'), ',');
+        let [config, name, kind, about] = &parts[..] else { panic!("a line of networks: {line}") };
+        Variant {
+            name: name.clone(),
+            doc: about.trim_matches('"').to_owned(),
+            serde: format!("#[serde(rename = {kind})]"),
+            is_default: false,
+            payload: Payload::Of(config.clone()),
+        }
+    };
+    Definition {
+        name: "ModelConfig".into(),
+        module: module.to_owned(),
+        doc: "Which network, and its sizes: the `[model]` section of a recipe and the `srk.config` of a file.".into(),
+        serde: "#[serde(tag = \"kind\")]".into(),
+        body: Body::Enum(lines.map(variant).collect()),
+    }
 }
 
 /// Comments and attributes before what they belong to.

@@ -167,16 +167,22 @@ impl Cublas {
         self.plan(&mut plans, product).is_ok()
     }
 
-    pub(super) fn multiply(&self, product: &Product, tensors: [DevicePointer; 3]) -> Result<()> {
+    /// # Safety
+    /// As for [`Libraries::multiply`](crate::engine::cuda::Libraries::multiply).
+    pub(super) unsafe fn multiply(
+        &self,
+        product: &Product,
+        tensors: [DevicePointer; 3],
+    ) -> Result<()> {
         self.stream.context.bind()?;
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = self.plan(&mut plans, product)?;
         let [a, b, c] = tensors.map(|at| ptr::without_provenance_mut::<c_void>(address(at)));
         let bytes = plan.answer.workspace;
-        let workspace = DevicePointer(self.workspace.get(bytes)?);
+        let workspace = DevicePointer::new(self.workspace.get(bytes)?);
         let (one, zero) = (1.0f32, 0.0f32);
         let [of_b, of_a, of_c] = plan.layouts.each_ref().map(|l| l.raw);
-        // SAFETY: all descriptors are alive; the caller says that the matrices are valid; the
+        // SAFETY: all descriptors are alive; the matrices are valid, as asked of this function; the
         // factors are read during the call.
         let status = unsafe {
             (self.handle.api.matmul)(
@@ -213,7 +219,7 @@ impl Cublas {
 
 #[allow(clippy::cast_possible_truncation)] // Addresses; only 64-bit machines have such GPUs.
 const fn address(at: DevicePointer) -> usize {
-    at.0 as usize
+    at.address() as usize
 }
 
 fn failed(what: &str, status: u32) -> Error {

@@ -197,7 +197,9 @@ impl Cudnn {
         state.plans_of(problem).map_or(0, <[Plan]>::len)
     }
 
-    pub(super) fn convolve(
+    /// # Safety
+    /// As for [`Libraries::convolve`](crate::engine::cuda::Libraries::convolve).
+    pub(super) unsafe fn convolve(
         &self,
         problem: &Convolution,
         plan: usize,
@@ -211,11 +213,11 @@ impl Cudnn {
         let plan = plans.get(plan).ok_or_else(|| failed("has no such plan", 0))?;
         let workspace = self.workspace.get(plan.workspace)?;
         let pack = Descriptor::new(api, kind::VARIANT_PACK)?
-            .set(attribute::PACK_POINTERS, of::POINTER, &[x.0, w.0, y.0])?
+            .set(attribute::PACK_POINTERS, of::POINTER, &[x, w, y].map(DevicePointer::address))?
             .set(attribute::PACK_IDS, of::INT64, &[X, W, Y])?
             .set(attribute::PACK_WORKSPACE, of::POINTER, &[workspace])?
             .finish()?;
-        // SAFETY: handle, plan and pack are alive; the caller says that the tensors are valid.
+        // SAFETY: handle, plan and pack are alive; the tensors are valid, as asked of this function.
         check(unsafe { (api.execute)(handle, plan.descriptor.raw, pack.raw) }, "failed")
     }
 }

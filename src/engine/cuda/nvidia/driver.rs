@@ -94,7 +94,7 @@ impl Driver for Nvidia {
     }
 
     fn allocate(&self, bytes: usize) -> Result<DevicePointer> {
-        self.context().allocate(bytes.max(1)).map(DevicePointer).map_err(|e| match e {
+        self.context().allocate(bytes.max(1)).map(DevicePointer::new).map_err(|e| match e {
             Error::Memory(mut report) => {
                 if let Ok((free, total)) = self.memory() {
                     report.cause += &format!(" ({} of {} MiB free)", free >> 20, total >> 20);
@@ -105,45 +105,47 @@ impl Driver for Nvidia {
         })
     }
 
-    fn free(&self, at: DevicePointer) {
-        self.context().free(at.0);
+    unsafe fn free(&self, at: DevicePointer) {
+        self.context().free(at.address());
     }
 
     fn memory(&self) -> Result<(usize, usize)> {
         self.context().memory()
     }
 
-    fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()> {
+    unsafe fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()> {
         self.not_while_recording("copy to the GPU")?;
         self.context().bind()?;
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        staging.upload(&self.stream, to, from).map_err(|e| self.blame(e))
+        // SAFETY: as asked of this function.
+        unsafe { staging.upload(&self.stream, to, from) }.map_err(|e| self.blame(e))
     }
 
-    fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()> {
+    unsafe fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()> {
         self.not_while_recording("copy from the GPU")?;
         self.context().bind()?;
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        staging.download(&self.stream, from, to).map_err(|e| self.blame(e))
+        // SAFETY: as asked of this function.
+        unsafe { staging.download(&self.stream, from, to) }.map_err(|e| self.blame(e))
     }
 
-    fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()> {
+    unsafe fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()> {
         self.stream.call(
             || format!("cannot copy {bytes} bytes on the GPU"),
-            // SAFETY: the caller says that both ranges are valid; the stream is ours.
-            |api, s| unsafe { (api.memcpy_dtod_async)(to.0, from.0, bytes, s) },
+            // SAFETY: both ranges are valid, as asked of this function; the stream is ours.
+            |api, s| unsafe { (api.memcpy_dtod_async)(to.address(), from.address(), bytes, s) },
         )
     }
 
-    fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()> {
+    unsafe fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()> {
         self.stream.call(
             || format!("cannot fill {bytes} bytes on the GPU"),
-            // SAFETY: the caller says that the range is valid; the stream is ours.
-            |api, s| unsafe { (api.memset_d8_async)(at.0, byte, bytes, s) },
+            // SAFETY: the range is valid, as asked of this function; the stream is ours.
+            |api, s| unsafe { (api.memset_d8_async)(at.address(), byte, bytes, s) },
         )
     }
 
-    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+    unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         let function = self.kernels.function(launch.kernel, launch.shared_bytes)?;
         self.last_kernel.store(launch.kernel.index(), Ordering::Relaxed);
         // The driver reads as many low bytes of each as the parameter has.
@@ -158,7 +160,7 @@ impl Driver for Nvidia {
         let launched = self.stream.call(what, |api, s| {
             let arguments = arguments.as_mut_ptr();
             // SAFETY: there is one pointer for each parameter of the kernel, to at least its size;
-            // they are read before the call returns.
+            // they are read before the call returns. What they point to is valid, as asked of this function.
             unsafe {
                 (api.launch_kernel)(
                     function,
@@ -274,10 +276,11 @@ impl fmt::Debug for Executable {
 }
 
 impl Replay for Executable {
-    fn replay(&self) -> Result<()> {
+    unsafe fn replay(&self) -> Result<()> {
         self.stream.call(
             || "cannot replay a recorded graph".to_owned(),
-            // SAFETY: graph and stream are alive and of one context.
+            // SAFETY: graph and stream are alive and of one context; its addresses are valid, as asked of this
+            // function.
             |api, s| unsafe { (api.graph_launch)(self.raw, s) },
         )
     }

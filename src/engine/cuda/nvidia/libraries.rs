@@ -63,22 +63,24 @@ impl Libraries for Beside {
         self.cudnn.as_ref().map_or(0, |cudnn| cudnn.plans(problem))
     }
 
-    fn convolve(
+    unsafe fn convolve(
         &self,
         problem: &Convolution,
         plan: usize,
         tensors: [DevicePointer; 3],
     ) -> Result<()> {
         let cudnn = self.cudnn.as_ref().map_err(|why| missing("cuDNN", why))?;
-        cudnn.convolve(problem, plan, tensors)
+        // SAFETY: as asked of this function.
+        unsafe { cudnn.convolve(problem, plan, tensors) }
     }
 
     fn multiplies(&self, product: &Product) -> bool {
         self.cublas.as_ref().is_ok_and(|cublas| cublas.supports(product))
     }
 
-    fn multiply(&self, product: &Product, tensors: [DevicePointer; 3]) -> Result<()> {
+    unsafe fn multiply(&self, product: &Product, tensors: [DevicePointer; 3]) -> Result<()> {
         let cublas = self.cublas.as_ref().map_err(|why| missing("cuBLASLt", why))?;
-        cublas.multiply(product, tensors)
+        // SAFETY: as asked of this function.
+        unsafe { cublas.multiply(product, tensors) }
     }
 }

@@ -72,16 +72,24 @@ impl Staging {
     }
 
     /// Starts copies of `from` to the device; returns when `from` may change.
-    pub(super) fn upload(&mut self, stream: &Stream, to: DevicePointer, from: &[u8]) -> Result<()> {
+    ///
+    /// # Safety
+    /// As for [`Driver::upload`](crate::engine::cuda::Driver::upload).
+    pub(super) unsafe fn upload(
+        &mut self,
+        stream: &Stream,
+        to: DevicePointer,
+        from: &[u8],
+    ) -> Result<()> {
         for (i, part) in from.chunks(PIECE).enumerate() {
             let index = self.take(&stream.context)?;
             let piece = &self.pieces[index];
             // SAFETY: the piece holds PIECE bytes, no copy uses it, and `part` is no longer.
             unsafe { ptr::copy_nonoverlapping(part.as_ptr(), piece.at.cast(), part.len()) };
-            let to = to.offset(i * PIECE).0;
+            let to = to.offset(i * PIECE).address();
             stream.call(
                 || format!("cannot copy {} bytes to the GPU", part.len()),
-                // SAFETY: the caller says that the device range is valid; the piece stays as it is
+                // SAFETY: the device range is valid, as asked of this function; the piece stays as it is
                 // until its event is reached.
                 |api, s| unsafe { (api.memcpy_htod_async)(to, piece.at, part.len(), s) },
             )?;
@@ -91,7 +99,10 @@ impl Staging {
     }
 
     /// Copies from the device into `to`, after all work issued before.
-    pub(super) fn download(
+    ///
+    /// # Safety
+    /// As for [`Driver::download`](crate::engine::cuda::Driver::download).
+    pub(super) unsafe fn download(
         &mut self,
         stream: &Stream,
         from: DevicePointer,
@@ -104,10 +115,11 @@ impl Staging {
             }
             let index = self.take(&stream.context)?;
             let piece = &self.pieces[index];
-            let from = from.offset(i * PIECE).0;
+            let from = from.offset(i * PIECE).address();
             stream.call(
                 || format!("cannot copy {} bytes from the GPU", part.len()),
-                // SAFETY: the piece holds at least as many bytes, and no other copy uses it.
+                // SAFETY: the device range is valid, as asked of this function; the piece holds at least as many
+                // bytes, and no other copy uses it.
                 |api, s| unsafe { (api.memcpy_dtoh_async)(piece.at, from, part.len(), s) },
             )?;
             piece.free.record(stream)?;
