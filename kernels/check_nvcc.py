@@ -32,6 +32,7 @@ PACKAGES = [
     "nvidia-cuda-cccl==13.0.85",
 ]
 FLAGS = ["-O3", "-std=c++17", "-Werror", "all-warnings", "-Xptxas", "-v"]
+RESULTS = 1  # counts the forms that a result of a compilation had
 SIZES = {"8": 1, "16": 2, "32": 4, "64": 8}
 
 
@@ -74,8 +75,8 @@ def compile_one(job):
     """What was found, and what the compiler complains of, from the cache if the same was compiled before."""
     nvcc, results, source, arch = job
     folder = os.path.dirname(source)
-    content = b"\0".join(read(f) for f in [source, __file__, *sorted(glob.glob(f"{folder}/*.cuh"))])
-    key = hashlib.sha256(f"{PACKAGES} {arch} {os.path.basename(source)} ".encode() + content).hexdigest()
+    content = b"\0".join(read(f) for f in prebuild.included(source))
+    key = hashlib.sha256(f"{PACKAGES} {FLAGS} {RESULTS} {arch} {os.path.basename(source)} ".encode() + content).hexdigest()
     cached = os.path.join(results, key)
     if os.path.exists(cached):
         return json.loads(read(cached)), ""

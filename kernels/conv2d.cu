@@ -12,212 +12,19 @@
 // A step of a block of M x N and depth D moves (M + N) D elements for M N D multiply-adds:
 // 128 x 128: 32 an operand byte at 16 bits, 128 x 64: 21, 128 x 32: 13, 64 x 64 in f32: 8. Bound by the
 // tensor cores from 64 channels on, by memory below. Three stages: 48, 36, 30, 24 KiB of shared memory.
-#include "gemm.cuh"
+#include "conv2d.cuh"
 
 namespace {
-constexpr int STAGES = 3;
-
-// Which source pixel and weight meet at tap (a, b) of output (i, j):
-//     source = i * scale + a * step + first,   weight tap = first_tap + a * tap_stride.
-// A convolution reads every stride-th window. A transposed one with stride s falls apart into s * s
-// phases, outputs that are s apart, each a convolution with every s-th tap: no product is wasted.
-struct Axis {
-    int outputs, source, scale, step, first, first_tap, tap_stride, taps, phase, out_stride;
-
-    __device__ Axis(int size_out, int size_in, int kernel, int stride, int pad, bool transposed,
-                    int of_phase) {
-        source = size_in;
-        phase = of_phase;
-        out_stride = tap_stride = transposed ? stride : 1;
-        outputs = size_out > phase ? (size_out - phase + out_stride - 1) / out_stride : 0;
-        scale = transposed ? 1 : stride;
-        step = transposed ? -1 : 1;
-        first = transposed ? (phase + pad) / stride : -pad;
-        first_tap = transposed ? (phase + pad) % stride : 0;
-        taps = kernel > first_tap ? (kernel - first_tap + tap_stride - 1) / tap_stride : 0;
-    }
-};
-
-// A place along the depth: a channel of tap (a, b). Every thread walks through its own.
-struct Place {
-    int channel, a, b;
-
-    __device__ __forceinline__ void advance(int by, int channels, int taps) {
-        channel += by;
-        while (channel >= channels) {
-            channel -= channels;
-            if (++b == taps) b = 0, ++a;
-        }
-    }
-};
-
-// What follows the sum: y = activation(sum + bias[c] + shift[image, c]) + residual. All are optional.
-enum Activation { NONE, RELU, SILU };
-template <typename T> struct Epilogue {
-    const T *bias, *shift, *residual;
-    int activation, channels;
-
-    template <int WIDTH> __device__ __forceinline__ static void add(float (&v)[WIDTH], const T *from) {
-        if constexpr (WIDTH == 1) {
-            v[0] += load(from);
-        } else {
-            const Pack<T> pack = load_pack(from);
-#pragma unroll
-            for (int e = 0; e < WIDTH; ++e) v[e] += load(&pack.value[e]);
-        }
-    }
-    // Writes WIDTH channels from c on of one pixel.
-    template <int WIDTH>
-    __device__ __forceinline__ void write(const float *sum, T *y, int image, size_t pixel, int c) {
-        float v[WIDTH];
-#pragma unroll
-        for (int e = 0; e < WIDTH; ++e) v[e] = sum[e];
-        const size_t at = pixel * channels + c;
-        if (bias) add(v, bias + c);
-        if (shift) add(v, shift + size_t(image) * channels + c);
-#pragma unroll
-        for (int e = 0; e < WIDTH; ++e) {
-            if (activation == RELU) v[e] = v[e] < 0.0f ? 0.0f : v[e]; // NaN stays NaN
-            if (activation == SILU) v[e] *= sigmoid(v[e]);
-        }
-        if (residual) add(v, residual + at);
-        if constexpr (WIDTH == 1) {
-            store(y + at, v[0]);
-        } else {
-            Pack<T> pack;
-#pragma unroll
-            for (int e = 0; e < WIDTH; ++e) store(&pack.value[e], v[e]);
-            store_pack(y + at, pack);
-        }
-    }
-};
-
-// How the threads of a block share the filling of a tile whose rows have COLUMNS elements.
-template <typename T, int ROWS, int COLUMNS, int THREADS, bool PACKED> struct Share {
-    static constexpr int WIDTH = PACKED ? Pack<T>::SIZE : 1, ACROSS = COLUMNS / WIDTH,
-                         DOWN = THREADS / ACROSS;
-    static constexpr int COUNT = ROWS / DOWN;
-    static_assert(THREADS % ACROSS == 0 && ROWS % DOWN == 0, "every thread fills equally many");
-    __device__ __forceinline__ static int column() { return int(threadIdx.x) % ACROSS * WIDTH; }
-    __device__ __forceinline__ static int row(int i) { return int(threadIdx.x) / ACROSS + i * DOWN; }
-};
-
-constexpr int FAR = -(1 << 29); // a coordinate outside every image
-
-// What a block keeps in shared memory: operands during the product, then sums, as many rows at a time
-// as fit. The pitch keeps the rows that a warp writes apart.
-template <typename T, int M, int N> union BlockMemory {
-    static constexpr int DEPTH = Blocking<T, M, N>::DEPTH, SUM_ROWS = M * N > 128 * 64 ? M / 2 : M;
-    struct {
-        Tile<T, M, DEPTH> x[STAGES];
-        Tile<T, N, DEPTH> w[STAGES];
-    } in;
-    float sum[SUM_ROWS][N + 8];
-};
-
-// x: [images, height, width, inputs], w: [outputs, kernel, kernel, inputs], y: [images, out_height,
-// out_width, outputs]; bias: [outputs], shift: [images, outputs], residual: as y, or null.
-// Blocks: x = tiles, those of one range of pixels next to each other; y = phases.
-template <typename T, int M, int N, bool PACKED>
-__device__ __forceinline__ void convolve(const T *x, const T *w, Epilogue<T> epilogue, T *y, int images,
-                                         int height, int width, int inputs, int out_height, int out_width,
-                                         int outputs, int kernel, int stride, int pad, bool transposed) {
-    using Sums = Product<T, M, N, false>;
-    constexpr int DEPTH = Sums::DEPTH;
-    using ShareX = Share<T, M, DEPTH, Sums::THREADS, PACKED>;
-    using ShareW = Share<T, N, DEPTH, Sums::THREADS, PACKED>;
-    using Memory = BlockMemory<T, M, N>;
-    SHARED(memory, Memory);
-
-    const int phases = transposed ? stride : 1, phase = int(blockIdx.y);
-    const Axis down(out_height, height, kernel, stride, pad, transposed, phase / phases);
-    const Axis across(out_width, width, kernel, stride, pad, transposed, phase % phases);
-    const int column_tiles = (outputs + N - 1) / N;
-    const int row0 = int(blockIdx.x) / column_tiles * M, column0 = int(blockIdx.x) % column_tiles * N;
-    const int per_image = down.outputs * across.outputs, rows = images * per_image;
-
-    int from_image[ShareX::COUNT], from_y[ShareX::COUNT], from_x[ShareX::COUNT];
-#pragma unroll
-    for (int i = 0; i < ShareX::COUNT; ++i) {
-        const int row = row0 + ShareX::row(i), image = row < rows ? row / per_image : 0;
-        const int pixel = row - image * per_image, line = row < rows ? pixel / across.outputs : 0;
-        from_image[i] = image * height;
-        from_y[i] = row < rows ? line * down.scale + down.first : FAR;
-        from_x[i] = (pixel - line * across.outputs) * across.scale + across.first;
-    }
-    Place place = {0, 0, 0};
-    place.advance(ShareX::column(), inputs, across.taps);
-
-    const auto fill = [&](int stage) {
-        const bool deep = place.a < down.taps;
-        const int off_y = place.a * down.step, off_x = place.b * across.step;
-#pragma unroll
-        for (int i = 0; i < ShareX::COUNT; ++i) {
-            const int at_y = from_y[i] + off_y, at_x = from_x[i] + off_x;
-            const bool inside = deep && unsigned(at_y) < unsigned(height) && unsigned(at_x) < unsigned(width);
-            const T *from = x + (size_t(from_image[i] + at_y) * width + at_x) * inputs + place.channel;
-            copy_in<PACKED>(memory.in.x[stage].at(ShareX::row(i), ShareX::column()), from, x, inside);
-        }
-        const int tap_y = down.first_tap + place.a * down.tap_stride;
-        const int tap_x = across.first_tap + place.b * across.tap_stride;
-        const T *const tap = w + size_t(tap_y * kernel + tap_x) * inputs + place.channel;
-#pragma unroll
-        for (int i = 0; i < ShareW::COUNT; ++i) {
-            const int output = column0 + ShareW::row(i);
-            const T *from = tap + size_t(output) * kernel * kernel * inputs;
-            copy_in<PACKED>(memory.in.w[stage].at(ShareW::row(i), ShareW::column()), from, w,
-                            deep && output < outputs);
-        }
-        place.advance(DEPTH, inputs, across.taps);
-    };
-
-    Sums sums;
-    sums.clear();
-    const int steps = (down.taps * across.taps * inputs + DEPTH - 1) / DEPTH;
-    pipeline<STAGES>(steps, fill, [&](int stage) { sums.add(memory.in.x[stage], memory.in.w[stage]); });
-
-    // Through shared memory, so that global memory sees whole packs and this code exists once.
-    constexpr int PACK = Pack<T>::SIZE, PACKS = N / PACK;
-#pragma unroll 1
-    for (int first = 0; first < M; first += Memory::SUM_ROWS) {
-        __syncthreads();
-        sums.each([&](int row, int column, const float *sum) {
-            if (row / Memory::SUM_ROWS * Memory::SUM_ROWS != first) return;
-#pragma unroll
-            for (int e = 0; e < Sums::RUN; ++e) memory.sum[row - first][column + e] = sum[e];
-        });
-        __syncthreads();
-#pragma unroll 1
-        for (int i = int(threadIdx.x); i < Memory::SUM_ROWS * PACKS; i += Sums::THREADS) {
-            const int row = row0 + first + i / PACKS, column = column0 + i % PACKS * PACK;
-            if (row >= rows || column >= outputs) continue;
-            const int image = row / per_image, pixel = row - image * per_image, line = pixel / across.outputs;
-            const int out_y = line * down.out_stride + down.phase;
-            const int out_x = (pixel - line * across.outputs) * across.out_stride + across.phase;
-            const size_t to = (size_t(image) * out_height + out_y) * out_width + out_x;
-            const float *const sum = &memory.sum[i / PACKS][i % PACKS * PACK];
-            if (outputs % PACK == 0) {
-                epilogue.template write<PACK>(sum, y, image, to, column);
-            } else {
-#pragma unroll 1
-                for (int e = 0; e < PACK && column + e < outputs; ++e)
-                    epilogue.template write<1>(sum + e, y, image, to, column + e);
-            }
-        }
-    }
-}
-
 #define CONV2D_PARAMETERS \
-    (const T *x, const T *w, const T *bias /* or null */, const T *shift /* or null */, \
-     const T *residual /* or null */, T *y, int images, int height, int width, int inputs, int out_height, \
-     int out_width, int outputs, int kernel, int stride, int pad, int transposed, int activation)
+    (const T *x, const T *w, T *y, int images, int height, int width, int inputs, int out_height, \
+     int out_width, int outputs, int kernel, int stride, int pad, int transposed, EPILOGUE_PARAMETERS)
 #define CONV2D_ARGUMENTS \
-    (x, w, bias, shift, residual, y, images, height, width, inputs, out_height, out_width, outputs, kernel, \
-     stride, pad, transposed, activation)
+    (x, w, y, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, \
+     transposed, EPILOGUE_ARGUMENTS)
 #define CONV2D_BLOCKS(name, M, N, PACKED) \
     template <typename T> __device__ void name##_kernel CONV2D_PARAMETERS { \
-        const Epilogue<T> epilogue = {bias, shift, residual, activation, outputs}; \
-        convolve<T, M, N, PACKED>(x, w, epilogue, y, images, height, width, inputs, out_height, out_width, \
+        const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
+        convolve<T, M, N, PACKED>(OneMap<T>{x, inputs}, w, epilogue, y, images, height, width, inputs, out_height, out_width, \
                                   outputs, kernel, stride, pad, transposed != 0); \
     }
 CONV2D_BLOCKS(conv2d_128x128, 128, 128, true)
@@ -268,7 +75,7 @@ __device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *
         for (int i = 0; i < ShareZ::COUNT; ++i) {
             const int pixel = at + ShareZ::row(i);
             const T *from = dz + size_t(pixel) * outputs + output;
-            copy_in<PACKED>(tile_z[stage].at(ShareZ::row(i), ShareZ::column()), from, dz,
+            copy_in<PACKED>(tile_z[stage].at(ShareZ::row(i), ShareZ::column()), from,
                             pixel < end && output < outputs);
         }
 #pragma unroll
@@ -277,7 +84,7 @@ __device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *
             const bool inside = at + ShareX::row(i) < end && column < columns &&
                                 unsigned(y) < unsigned(height) && unsigned(x_) < unsigned(width);
             const T *from = x_channel + (size_t(image[i] * height + y) * width + x_) * inputs;
-            copy_in<PACKED>(tile_x[stage].at(ShareX::row(i), ShareX::column()), from, x, inside);
+            copy_in<PACKED>(tile_x[stage].at(ShareX::row(i), ShareX::column()), from, inside);
             across[i] += step_across;
             const bool next_line = across[i] >= out_width;
             across[i] -= next_line ? out_width : 0;
@@ -385,10 +192,10 @@ template <typename T> __device__ void conv2d_relu_mask_kernel(const T *y, const 
 
 // The epilogue by itself, in place, behind a product that a library did. A thread does one pack.
 template <typename T>
-__device__ void conv2d_epilogue_kernel(T *y, const T *bias, const T *shift, const T *residual, int pixels,
-                                       int image_pixels, int channels, int activation) {
+__device__ void conv2d_epilogue_kernel(T *y, int pixels, int image_pixels, int channels,
+                                       EPILOGUE_PARAMETERS) {
     constexpr int PACK = Pack<T>::SIZE;
-    Epilogue<T> epilogue{bias, shift, residual, activation, channels};
+    const Epilogue<T> epilogue EPILOGUE_OF(channels);
     const bool packed = channels % PACK == 0;
     const size_t at = element() * (packed ? PACK : 1);
     const size_t pixel = at / channels;
@@ -412,13 +219,13 @@ __device__ void conv2d_epilogue_kernel(T *y, const T *bias, const T *shift, cons
 #else
 #define PER_SM 2
 #endif
-EXPORT_16BIT(256, PER_SM, conv2d_128x128, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+EXPORT_16BIT(128, PER_SM, conv2d_128x128, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_16BIT(128, 3, conv2d_128x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_16BIT(128, 4, conv2d_128x32, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_BLOCKS(f32, float, 128, 4, conv2d_64x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_ALL(128, 2, conv2d_ragged, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 
-EXPORT_16BIT(256, PER_SM, conv2d_weight_128x128, WEIGHT_PARAMETERS, WEIGHT_ARGUMENTS)
+EXPORT_16BIT(128, PER_SM, conv2d_weight_128x128, WEIGHT_PARAMETERS, WEIGHT_ARGUMENTS)
 EXPORT_ALL(128, 4, conv2d_weight_64x64, WEIGHT_PARAMETERS, WEIGHT_ARGUMENTS)
 EXPORT_ALL(128, 2, conv2d_weight_ragged, WEIGHT_PARAMETERS, WEIGHT_ARGUMENTS)
 
@@ -428,7 +235,5 @@ FOR_DTYPES(conv2d_column_sums, (const T *x, float *partial, int rows, int column
            (x, partial, rows, columns, depth))
 FOR_DTYPES(conv2d_add_partials, (const float *partial, T *y, int splits, int n), (partial, y, splits, n))
 FOR_DTYPES(conv2d_relu_mask, (const T *y, const T *dy, T *dz, int n), (y, dy, dz, n))
-FOR_DTYPES(conv2d_epilogue,
-           (T *y, const T *bias /* or null */, const T *shift /* or null */, const T *residual /* or null */,
-            int pixels, int image_pixels, int channels, int activation),
-           (y, bias, shift, residual, pixels, image_pixels, channels, activation))
+FOR_DTYPES(conv2d_epilogue, (T *y, int pixels, int image_pixels, int channels, EPILOGUE_PARAMETERS),
+           (y, pixels, image_pixels, channels, EPILOGUE_ARGUMENTS))

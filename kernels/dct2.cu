@@ -1,7 +1,7 @@
 // Cosine transforms. Formulas and host side: src/ops/dct2.rs.
 // Whole maps: a product with a constant matrix along the rows, then along the columns, with f32 values
 // between them; bound by f32 arithmetic. Blocks of 8: one pass, bound by memory.
-#include "common.cuh"
+#include "dct2.cuh"
 
 namespace {
 constexpr int TILE = 64, DEPTH = 16;
@@ -69,49 +69,6 @@ template <typename T>
 __device__ void dct2_along_columns_kernel(const float *d, const float *half, T *y, int columns, int len,
                                           int inner) {
     multiply(d, half, y, columns, len, inner);
-}
-
-// The left half of D_8; the right half is its mirror image, negated in odd rows.
-__device__ __forceinline__ float basis(int k, int i) {
-    static constexpr float D[8][4] = {
-        {0.35355339f, 0.35355339f, 0.35355339f, 0.35355339f},
-        {0.49039264f, 0.41573481f, 0.27778512f, 0.09754516f},
-        {0.46193977f, 0.19134172f, -0.19134172f, -0.46193977f},
-        {0.41573481f, -0.09754516f, -0.49039264f, -0.27778512f},
-        {0.35355339f, -0.35355339f, -0.35355339f, 0.35355339f},
-        {0.27778512f, -0.49039264f, 0.09754516f, 0.41573481f},
-        {0.19134172f, -0.46193977f, 0.46193977f, -0.19134172f},
-        {0.09754516f, -0.27778512f, 0.41573481f, -0.49039264f},
-    };
-    return D[k][i];
-}
-
-// Eight values to their coefficients, or back. Sums and differences of mirrored elements halve the products.
-__device__ __forceinline__ void eight(float (&v)[8], bool inverse) {
-    float out[8] = {};
-    if (inverse) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            float even = 0.0f, odd = 0.0f;
-#pragma unroll
-            for (int k = 0; k < 8; k += 2) {
-                even += v[k] * basis(k, i);
-                odd += v[k + 1] * basis(k + 1, i);
-            }
-            out[i] = even + odd;
-            out[7 - i] = even - odd;
-        }
-    } else {
-#pragma unroll
-        for (int k = 0; k < 8; ++k) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                out[k] += (k % 2 ? v[i] - v[7 - i] : v[i] + v[7 - i]) * basis(k, i);
-            }
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] = out[i];
 }
 
 // x, y: [bands, 8, w / 8, 8, c]. A block transforms 32 of the (w / 8) c blocks of pixels of a band, one a

@@ -8,7 +8,7 @@
 // ROWS x COLUMNS elements in packs of 16 bytes. Packs are permuted within a row so that eight packs
 // below each other, which is what ldmatrix reads, lie in different banks without padding.
 template <typename T, int ROWS, int COLUMNS> struct __align__(16) Tile {
-    static constexpr int PACK = Pack<T>::SIZE, PACKS = COLUMNS / PACK;
+    static constexpr int PACK = Pack<T>::SIZE, PACKS = COLUMNS / PACK, WIDTH = COLUMNS;
     static_assert(PACKS >= 2 && (PACKS & (PACKS - 1)) == 0, "rows of a power of two of packs");
     T elements[ROWS * COLUMNS];
 
@@ -17,24 +17,30 @@ template <typename T, int ROWS, int COLUMNS> struct __align__(16) Tile {
         return elements + row * COLUMNS + (pack ^ turn) * PACK;
     }
     __device__ __forceinline__ T *at(int row, int column) { return pack(row, column / PACK) + column % PACK; }
+    // What a thread fills of row i of its share. Rows that are a multiple of 8 apart are permuted alike.
+    template <typename Share> __device__ __forceinline__ T *share(int i) {
+        if constexpr (Share::DOWN % 8 == 0) return at(Share::row(0), Share::column()) + i * Share::DOWN * COLUMNS;
+        else return at(Share::row(i), Share::column());
+    }
 };
 
-// Copies a whole pack (asynchronously) or one element into shared memory; zero where it is not `inside`.
-// `any` is an address that may be named without being read.
+// Copies a whole pack (asynchronously) or one element into shared memory; zero where it is not `inside`. Nothing is read
+// then, wherever `from` points.
 template <bool PACKED, typename T>
-__device__ __forceinline__ void copy_in(T *shared, const T *from, const T *any, bool inside) {
+__device__ __forceinline__ void copy_in(T *shared, const T *from, bool inside) {
     if (PACKED) {
-        cp_async_16(shared, inside ? from : any, inside ? 16 : 0);
+        cp_async_16(shared, from, inside ? 16 : 0);
     } else {
         store(shared, inside ? load(from) : 0.0f);
     }
 }
 
-// Fragments of mma.m16n8k16 at (row or column, depth) of a tile that is [row][depth], or [depth][row].
+// Fragments of mma.m16n8k16 at (row or column, depth) of a tile that is [row][depth], or [depth][row]: the `i`th of those
+// below each other, 16 rows apart, which are permuted alike: one address serves all.
 template <typename Tile>
-__device__ __forceinline__ void load_a(uint32_t (&r)[4], Tile &tile, int row, int depth) {
+__device__ __forceinline__ void load_a(uint32_t (&r)[4], Tile &tile, int row, int depth, int i = 0) {
     const int lane = threadIdx.x % WARP;
-    ldmatrix_x4(r, tile.pack(row + lane % 16, depth / 8 + lane / 16));
+    ldmatrix_x4(r, tile.pack(row + lane % 16, depth / 8 + lane / 16) + i * 16 * Tile::WIDTH);
 }
 template <typename Tile>
 __device__ __forceinline__ void load_a_transposed(uint32_t (&r)[4], Tile &tile, int row, int depth) {
@@ -43,9 +49,9 @@ __device__ __forceinline__ void load_a_transposed(uint32_t (&r)[4], Tile &tile, 
 }
 // Two fragments of b: columns 0-7 in r[0] and r[1], columns 8-15 in r[2] and r[3].
 template <typename Tile>
-__device__ __forceinline__ void load_b(uint32_t (&r)[4], Tile &tile, int column, int depth) {
+__device__ __forceinline__ void load_b(uint32_t (&r)[4], Tile &tile, int column, int depth, int i = 0) {
     const int lane = threadIdx.x % WARP;
-    ldmatrix_x4(r, tile.pack(column + lane / 16 * 8 + lane % 8, depth / 8 + lane / 8 % 2));
+    ldmatrix_x4(r, tile.pack(column + lane / 16 * 8 + lane % 8, depth / 8 + lane / 8 % 2) + i * 16 * Tile::WIDTH);
 }
 template <typename Tile>
 __device__ __forceinline__ void load_b_transposed(uint32_t (&r)[4], Tile &tile, int column, int depth) {
@@ -53,10 +59,11 @@ __device__ __forceinline__ void load_b_transposed(uint32_t (&r)[4], Tile &tile, 
     ldmatrix_x4_transposed(r, tile.pack(depth + lane % 16, column / 8 + lane / 16));
 }
 
-// How a block of M x N is divided among warps. Warps of 64 x 32 read 192 bytes of shared memory an
-// mma, those of 32 x 32 read 256, which is where the tensor cores of sm_80 begin to wait.
+// How a block of M x N is divided among warps. Warps of 64 x 64 read 128 bytes of shared memory an mma, those of
+// 64 x 32 read 192, those of 32 x 32 read 256, which is where the tensor cores of sm_80 begin to wait.
 template <typename T, int M, int N> struct Blocking {
-    static constexpr int WARP_M = M * N >= 128 * 64 && sizeof(T) == 2 ? 64 : 32, WARP_N = 32;
+    static constexpr int WARP_M = M * N >= 128 * 64 && sizeof(T) == 2 ? 64 : 32;
+    static constexpr int WARP_N = M * N >= 128 * 128 && sizeof(T) == 2 ? 64 : 32;
     static constexpr int THREADS = M / WARP_M * (N / WARP_N) * WARP;
     static constexpr int DEPTH = 4 * Pack<T>::SIZE; // rows of 64 bytes
     __device__ static int warp_row() { return int(threadIdx.x) / WARP % (M / WARP_M) * WARP_M; }
@@ -83,12 +90,12 @@ template <typename T, int M, int N, bool TRANSPOSED> struct Product : Blocking<T
 #pragma unroll
             for (int i = 0; i < ROW_TILES; ++i) {
                 if (TRANSPOSED) load_a_transposed(fa[i], a, row + i * 16, k);
-                else load_a(fa[i], a, row + i * 16, k);
+                else load_a(fa[i], a, row, k, i);
             }
 #pragma unroll
             for (int j = 0; j < COLUMN_TILES / 2; ++j) {
                 if (TRANSPOSED) load_b_transposed(fb[j], b, column + j * 16, k);
-                else load_b(fb[j], b, column + j * 16, k);
+                else load_b(fb[j], b, column, k, j);
             }
 #pragma unroll
             for (int i = 0; i < ROW_TILES; ++i)

@@ -4,27 +4,32 @@
 // thread keeps the constants of its channels in registers while it walks over pixels. V is 16 bytes, or one
 // channel where the number of channels is ragged.
 //
-// Large maps (small ones: group_norm_slab.cu): blocks take sums over a chunk of pixels each, a small kernel joins
-// them in order, and a third one reads the map again. Sums are of differences to a pixel of the same channel, so
-// that a mean far above the deviation does not cancel.
+// Large maps (small ones: group_norm_slab.cu): blocks take sums over a chunk of pixels each; the blocks that read the map
+// again join them first, each for itself and in the same order, which is a few numbers a chunk and group. Sums are of
+// differences to a pixel of the same channel, so that a mean far above the deviation does not cancel.
 #include "group_norm.cuh"
 
 namespace {
 // Grids are [columns of channels, chunks of pixels, N].
-// x: [N, pixels, C]; partial: [N, chunks, 2, C], mean minus the image's first pixel, and squares.
+// What chunks found lies as [N, chunks, C / run, 2]: of `run` neighbouring channels of a group the mean, minus the first
+// channel of the group in the image's first pixel, and the sum of squared differences to that mean. A run is a group,
+// or what divides groups where a block has not whole ones.
+// x: [N, pixels, C].
 template <typename T, int V>
-__device__ void moments(const T *x, float *partial, int pixels, int channels, int columns, int chunk) {
+__device__ void moments(const T *x, float *partial, int pixels, int channels, int groups, int run, int columns,
+                        int chunk) {
     DYNAMIC_SHARED(float, scratch);
-    const Place<V> at(columns, int(blockIdx.x) * columns * V, channels);
+    const int first_channel = int(blockIdx.x) * columns * V;
+    const Place<V> at(columns, first_channel, channels);
     const int first = int(blockIdx.y) * chunk, last = min(first + chunk, pixels);
-    const T *const image = x + size_t(blockIdx.z) * pixels * channels + at.channel;
+    const T *const image = x + size_t(blockIdx.z) * pixels * channels;
     float s[V] = {}, q[V] = {}, pivot[V] = {};
     if (at.active) {
-        load_channels<T, V>(image + size_t(first) * channels, pivot);
+        load_channels<T, V>(image + size_t(first) * channels + at.channel, pivot);
 #pragma unroll 4
         for (int r = first + at.row; r < last; r += at.rows) {
             float v[V];
-            load_channels<T, V>(image + size_t(r) * channels, v);
+            load_channels<T, V>(image + size_t(r) * channels + at.channel, v);
 #pragma unroll
             for (int i = 0; i < V; ++i) {
                 const float d = v[i] - pivot[i];
@@ -34,98 +39,130 @@ __device__ void moments(const T *x, float *partial, int pixels, int channels, in
         }
     }
     sum_rows<V>(s, q, columns, scratch);
+    __syncthreads(); // the sums have been read
+    const int per_group = channels / groups, count = last - first;
+    const float n = float(count);
     if (at.active && at.row == 0) {
-        float origin[V];
-        load_channels<T, V>(image, origin);
-        float *const out =
-            partial + (size_t(blockIdx.z) * gridDim.y + blockIdx.y) * 2 * channels + at.channel;
-        const float n = float(last - first);
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-            out[i] = (pivot[i] - origin[i]) + s[i] / n;
-            out[channels + i] = fmaxf(q[i] - s[i] * s[i] / n, 0.0f);
-        }
-    }
-}
-template <typename T>
-__device__ void group_norm_moments_kernel(const T *x, float *partial, int pixels, int channels, int columns,
-                                          int chunk) {
-    moments<T, Pack<T>::SIZE>(x, partial, pixels, channels, columns, chunk);
-}
-template <typename T>
-__device__ void group_norm_moments_ragged_kernel(const T *x, float *partial, int pixels, int channels,
-                                                 int columns, int chunk) {
-    moments<T, 1>(x, partial, pixels, channels, columns, chunk);
-}
-
-// Joins the chunks: one block a group, grid [G, N], one warp a channel at a time. stats: [N, G, 3].
-template <typename T>
-__device__ void group_norm_statistics_kernel(const T *x, const float *partial, float *stats, int pixels,
-                                             int channels, int groups, int chunk, float eps) {
-    DYNAMIC_SHARED(float, of_channels); // [C / G, 2]
-    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP;
-    const int per_group = channels / groups, chunks = (pixels + chunk - 1) / chunk;
-    const int first = int(blockIdx.x) * per_group;
-    const T *const origins = x + size_t(blockIdx.y) * pixels * channels + first;
-    for (int j = warp; j < per_group; j += THREADS / WARP) {
-        const float *const of_chunks = partial + size_t(blockIdx.y) * chunks * 2 * channels + first + j;
-        float sum = 0.0f, squares = 0.0f;
-        for (int k = lane; k < chunks; k += WARP) {
-            sum += float(min(chunk, pixels - k * chunk)) * of_chunks[size_t(k) * 2 * channels];
-        }
-        const float mean = warp_sum(sum) / float(pixels);
-        for (int k = lane; k < chunks; k += WARP) {
-            const float d = of_chunks[size_t(k) * 2 * channels] - mean;
-            squares += of_chunks[size_t(k) * 2 * channels + channels] +
-                       float(min(chunk, pixels - k * chunk)) * d * d;
-        }
-        squares = warp_sum(squares);
-        if (lane == 0) {
-            of_channels[2 * j] = (load(origins + j) - load(origins)) + mean;
-            of_channels[2 * j + 1] = squares;
+            const int channel = at.channel + i, local = channel - first_channel;
+            scratch[2 * local] = (pivot[i] - load(image + channel / per_group * per_group)) + s[i] / n;
+            scratch[2 * local + 1] = fmaxf(q[i] - s[i] * s[i] / n, 0.0f);
         }
     }
     __syncthreads();
-    if (warp == 0) {
-        float *const out = stats + 3 * (size_t(blockIdx.y) * groups + blockIdx.x);
-        group_statistics(of_channels, per_group, float(pixels), load(origins), eps, out);
+    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP;
+    const int runs = min(columns * V, channels - first_channel) / run;
+    float *const out = partial + ((size_t(blockIdx.z) * gridDim.y + blockIdx.y) * (channels / run) + first_channel / run) * 2;
+    for (int r = warp; r < runs; r += THREADS / WARP) {
+        const float *const of_run = scratch + 2 * r * run;
+        float sum = 0.0f, squares = 0.0f;
+        for (int c = lane; c < run; c += WARP) sum += of_run[2 * c];
+        const float mean = warp_sum(sum) / float(run);
+        for (int c = lane; c < run; c += WARP) {
+            const float d = of_run[2 * c] - mean;
+            squares += of_run[2 * c + 1] + n * d * d;
+        }
+        squares = warp_sum(squares);
+        if (lane == 0) {
+            out[2 * r] = mean;
+            out[2 * r + 1] = squares;
+        }
+    }
+}
+template <typename T>
+__device__ void group_norm_moments_kernel(const T *x, float *partial, int pixels, int channels, int groups, int run,
+                                          int columns, int chunk) {
+    moments<T, Pack<T>::SIZE>(x, partial, pixels, channels, groups, run, columns, chunk);
+}
+template <typename T>
+__device__ void group_norm_moments_ragged_kernel(const T *x, float *partial, int pixels, int channels, int groups,
+                                                 int run, int columns, int chunk) {
+    moments<T, 1>(x, partial, pixels, channels, groups, run, columns, chunk);
+}
+
+// One warp: the statistics of a group from what the chunks of `found` pixels found of its `runs` runs; those of a chunk
+// are `next` numbers apart.
+__device__ __forceinline__ void join(const float *of_chunks, int next, int runs, int run, int pixels, int found,
+                                     float origin, float eps, float *stats) {
+    const int lane = int(threadIdx.x) % WARP, entries = (pixels + found - 1) / found * runs;
+    const auto size = [=](int k) { return float(min(found, pixels - k * found) * run); };
+    const float all = float(pixels) * float(runs * run);
+    float sum = 0.0f, squares = 0.0f;
+#pragma unroll 4
+    for (int e = lane; e < entries; e += WARP) {
+        const int k = runs == 1 ? e : e / runs;
+        sum += size(k) * of_chunks[size_t(k) * next + 2 * (e - k * runs)];
+    }
+    const float mean = warp_sum(sum) / all;
+#pragma unroll 4
+    for (int e = lane; e < entries; e += WARP) {
+        const int k = runs == 1 ? e : e / runs;
+        const float *const entry = of_chunks + size_t(k) * next + 2 * (e - k * runs);
+        const float d = entry[0] - mean;
+        squares += entry[1] + size(k) * d * d;
+    }
+    squares = warp_sum(squares);
+    if (lane == 0) {
+        const float center = origin + mean;
+        stats[0] = center;
+        stats[1] = (origin - center) + mean;
+        stats[2] = 1.0f / sqrtf(squares / all + eps);
     }
 }
 
-// x, y: [N, pixels, C]; stats: [N, G, 3]; gamma, beta: [C]; scale, shift: [N, C] or null.
+// x, y: [N, pixels, C]; partial: as moments leave it, in chunks of `found` pixels; stats: [N, G, 3], which is written;
+// gamma, beta: [C]; scale, shift: [N, C] or null.
 template <typename T, int V>
-__device__ void apply(const T *x, const float *stats, const T *gamma, const T *beta, const T *scale,
-                      const T *shift, T *y, int pixels, int channels, int groups, int columns, int chunk,
-                      int silu) {
-    const Place<V> at(columns, int(blockIdx.x) * columns * V, channels);
-    if (!at.active) return;
+__device__ void apply(const T *x, const float *partial, float *stats, const T *gamma, const T *beta, const T *scale,
+                      const T *shift, T *y, int pixels, int channels, int groups, int run, int found, int columns,
+                      int chunk, int silu, float eps) {
+    DYNAMIC_SHARED(float, joined); // [groups of the block, 3]
     const size_t n = blockIdx.z;
+    const int first_channel = int(blockIdx.x) * columns * V, per_group = channels / groups;
+    const int first_group = first_channel / per_group;
+    const int last_group = (min(first_channel + columns * V, channels) - 1) / per_group;
+    const T *const image = x + n * pixels * channels;
+    const int runs = per_group / run, next = channels / run * 2, chunks = (pixels + found - 1) / found;
+    for (int g = first_group + int(threadIdx.x) / WARP; g <= last_group; g += THREADS / WARP) {
+        float *const to = joined + 3 * (g - first_group);
+        join(partial + n * chunks * next + g * runs * 2, next, runs, run, pixels, found, load(image + g * per_group), eps, to);
+        // The block that has the first channel of a group.
+        if (blockIdx.y == 0 && threadIdx.x % WARP == 0 && g * per_group >= first_channel) {
+            for (int i = 0; i < 3; ++i) stats[3 * (n * groups + g) + i] = to[i];
+        }
+    }
+    __syncthreads();
+    const Place<V> at(columns, first_channel, channels);
+    if (!at.active) return;
     const int first = int(blockIdx.y) * chunk, last = min(first + chunk, pixels);
-    const Constants<V> c = constants<T, V>(stats + 3 * n * groups, 0, channels / groups, gamma, beta,
+    const Constants<V> c = constants<T, V>(joined, first_group, per_group, gamma, beta,
                                            scale ? scale + n * channels : scale,
                                            shift ? shift + n * channels : shift, at.channel);
-    const size_t image = n * pixels * channels + at.channel;
+    T *const to = y + n * pixels * channels + at.channel;
 #pragma unroll 4
     for (int r = first + at.row; r < last; r += at.rows) {
         float v[V];
-        load_channels<T, V>(x + image + size_t(r) * channels, v);
+        load_channels<T, V>(image + at.channel + size_t(r) * channels, v);
 #pragma unroll
         for (int i = 0; i < V; ++i) v[i] = activated((v[i] - c.center[i]) * c.a[i] + c.b[i], silu);
-        store_channels<T, V>(y + image + size_t(r) * channels, v);
+        store_channels<T, V>(to + size_t(r) * channels, v);
     }
 }
 template <typename T>
-__device__ void group_norm_apply_kernel(const T *x, const float *stats, const T *gamma, const T *beta,
-                                        const T *scale, const T *shift, T *y, int pixels, int channels,
-                                        int groups, int columns, int chunk, int silu) {
-    apply<T, Pack<T>::SIZE>(x, stats, gamma, beta, scale, shift, y, pixels, channels, groups, columns, chunk,
-                            silu);
+__device__ void group_norm_apply_kernel(const T *x, const float *partial, float *stats, const T *gamma, const T *beta,
+                                        const T *scale, const T *shift, T *y, int pixels, int channels, int groups,
+                                        int run, int found, int columns, int chunk, int silu, float eps) {
+    apply<T, Pack<T>::SIZE>(x, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found,
+                            columns, chunk, silu, eps);
 }
 template <typename T>
-__device__ void group_norm_apply_ragged_kernel(const T *x, const float *stats, const T *gamma, const T *beta,
-                                               const T *scale, const T *shift, T *y, int pixels, int channels,
-                                               int groups, int columns, int chunk, int silu) {
-    apply<T, 1>(x, stats, gamma, beta, scale, shift, y, pixels, channels, groups, columns, chunk, silu);
+__device__ void group_norm_apply_ragged_kernel(const T *x, const float *partial, float *stats, const T *gamma,
+                                               const T *beta, const T *scale, const T *shift, T *y, int pixels,
+                                               int channels, int groups, int run, int found, int columns, int chunk,
+                                               int silu, float eps) {
+    apply<T, 1>(x, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found, columns, chunk,
+                silu, eps);
 }
 
 // Sums of dv and of dv xhat over the pixels of a chunk. partial: [N, chunks, 2, C].
@@ -294,17 +331,14 @@ __device__ void group_norm_parameters_kernel(const float *sums, const T *gamma, 
 } // namespace
 
 BOTH_WIDTHS(group_norm_moments,
-            (const T *x, float *partial, int pixels, int channels, int columns, int chunk),
-            (x, partial, pixels, channels, columns, chunk))
-FOR_DTYPES(group_norm_statistics,
-           (const T *x, const float *partial, float *stats, int pixels, int channels, int groups, int chunk,
-            float eps),
-           (x, partial, stats, pixels, channels, groups, chunk, eps))
+            (const T *x, float *partial, int pixels, int channels, int groups, int run, int columns, int chunk),
+            (x, partial, pixels, channels, groups, run, columns, chunk))
 BOTH_WIDTHS(group_norm_apply,
-            (const T *x, const float *stats, const T *gamma, const T *beta, const T *scale /* or null */,
-             const T *shift /* or null */, T *y, int pixels, int channels, int groups, int columns, int chunk,
-             int silu),
-            (x, stats, gamma, beta, scale, shift, y, pixels, channels, groups, columns, chunk, silu))
+            (const T *x, const float *partial, float *stats, const T *gamma, const T *beta,
+             const T *scale /* or null */, const T *shift /* or null */, T *y, int pixels, int channels,
+             int groups, int run, int found, int columns, int chunk, int silu, float eps),
+            (x, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found, columns,
+             chunk, silu, eps))
 BOTH_WIDTHS(group_norm_sums,
             (const T *x, const T *dy, const float *stats, const T *gamma, const T *beta,
              const T *scale /* or null */, const T *shift /* or null */, float *partial, int pixels,

@@ -5,6 +5,27 @@
 #include "group_norm.cuh"
 
 namespace {
+// One warp: the statistics of a group from what its channels hold: mean minus `origin`, and the sum of
+// squared differences to that mean over `pixels`.
+__device__ void group_statistics(const float *of_channels, int per_group, float pixels, float origin,
+                                 float eps, float *stats) {
+    const int lane = int(threadIdx.x) % WARP;
+    float sum = 0.0f, squares = 0.0f;
+    for (int j = lane; j < per_group; j += WARP) sum += of_channels[2 * j];
+    const float mean = warp_sum(sum) / float(per_group);
+    for (int j = lane; j < per_group; j += WARP) {
+        const float d = of_channels[2 * j] - mean;
+        squares += of_channels[2 * j + 1] + pixels * d * d;
+    }
+    squares = warp_sum(squares);
+    if (lane == 0) {
+        const float center = origin + mean;
+        stats[0] = center;
+        stats[1] = (origin - center) + mean;
+        stats[2] = 1.0f / sqrtf(squares / (pixels * float(per_group)) + eps);
+    }
+}
+
 // Grid [C / width, N]: a block holds `width` channels, whole groups, of an image in shared memory:
 // scratch [2 V, THREADS], [width, 2] of channels, [groups, 3] of groups, rounded up to 16 bytes; the map.
 template <int V> __device__ __forceinline__ int slab_header(int width, int groups) {

@@ -47,14 +47,15 @@ __device__ __forceinline__ void pixel_normals(const Stream &stream, unsigned x, 
 struct Pixel {
     int image;
     unsigned x, y;
+    // Of fewer than 2^31 pixels: divisions of 64 bits cost as much as all else.
     __device__ __forceinline__ Pixel(size_t pixel, int height, int width, const float *origins) {
-        const size_t row = pixel / width;
-        image = int(row / height);
-        x = unsigned(pixel % width);
-        y = unsigned(row);
+        const unsigned row = unsigned(pixel) / unsigned(width);
+        image = int(row / unsigned(height));
+        x = unsigned(pixel) - row * unsigned(width);
+        y = row;
         if (origins) {
             x += unsigned(origins[2 * image + 1]);
-            y = unsigned(row % height) + unsigned(origins[2 * image]);
+            y = row - unsigned(image) * unsigned(height) + unsigned(origins[2 * image]);
         }
     }
 };

@@ -117,12 +117,25 @@ def compile_one(job):
     """A cubin or PTX, from the cache if the same was compiled before."""
     kernels, tools, cache, stem, arch = job
     parts = [NVRTC, arch, PTX_VERSION, *FLAGS, stem]
-    parts += [read(f) for f in [f"{kernels}/{stem}.cu", *sorted(glob.glob(f"{kernels}/*.cuh"))]]
+    parts += [read(f) for f in included(f"{kernels}/{stem}.cu")]
     key = hashlib.sha256(b"\0".join(p if isinstance(p, bytes) else p.encode() for p in parts)).hexdigest()
     cached = os.path.join(cache, key)
     if not os.path.exists(cached):
         write(cached, nvrtc(kernels, tools, stem, arch))
     return read(cached)
+
+
+def included(source):
+    """The file and all that it includes: what its compilation depends on."""
+    found = []
+    waiting = [source]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.append(path)
+            names = re.findall(rb'^#include "(\w+\.cuh)"', read(path), re.M)
+            waiting += [os.path.join(os.path.dirname(source), name.decode()) for name in names]
+    return [source, *sorted(set(found) - {source})]
 
 
 def nvrtc(kernels, tools, stem, arch):

@@ -112,6 +112,8 @@ pub struct Tape {
     recording: bool,
     frozen: bool,
     recomputing: bool,
+    /// Whether this is a part of a recomputing tape, which runs again with the ops of training.
+    part: bool,
     batch_statistics: bool,
     nodes: Vec<Node>,
     parameters: HashMap<u64, Var>,
@@ -195,6 +197,7 @@ impl Tape {
             recording,
             frozen: false,
             recomputing: false,
+            part: false,
             batch_statistics: recording,
             nodes: Vec::new(),
             parameters: HashMap::new(),
@@ -207,6 +210,11 @@ impl Tape {
     /// Whether ops are recorded.
     pub const fn is_training(&self) -> bool {
         self.recording
+    }
+
+    /// Whether nobody will ask for gradients, so that ops may be joined that have none.
+    pub const fn is_free(&self) -> bool {
+        !self.recording && !self.part
     }
 
     /// Whether norms over the batch normalise by its own statistics and move the running ones: so do
@@ -290,7 +298,7 @@ impl Tape {
         if !self.recomputing {
             return body(self, &inputs);
         }
-        let mut inner = Self { frozen: self.frozen, ..Self::inference() };
+        let mut inner = Self { frozen: self.frozen, part: true, ..Self::inference() };
         let seen: Vec<Var> = inputs.iter().map(|v| inner.input(Arc::clone(&v.value))).collect();
         let y = body(&mut inner, &seen)?.value;
         let trained = !inner.used.is_empty();

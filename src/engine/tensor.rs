@@ -169,19 +169,6 @@ impl Tensor {
         }
     }
 
-    /// The same memory under a second name: for kernels that work in place.
-    ///
-    /// # Errors
-    /// If it is not on `gpu`.
-    pub(crate) fn alias_on(&self, gpu: &Gpu) -> Result<Self> {
-        match &self.storage {
-            Storage::Cuda { gpu: mine, buffer, dtype } if mine == gpu => {
-                Ok(Self::on_gpu(gpu, Arc::clone(buffer), *dtype, &self.shape))
-            }
-            _ => Err(self.mixed(self.dtype())),
-        }
-    }
-
     /// The GPU that it is on; none on the CPU.
     pub(crate) fn gpu(&self) -> Option<&Gpu> {
         match &self.storage {

@@ -93,10 +93,23 @@ impl DualDomainGrid {
         let embedded =
             TimeEmbedding::SinCosToEnd.of_tensor(t, self.config.time_dim, x.value().dtype())?;
         let embedded = tape.input(embedded);
-        let features = self.time[0].forward(tape, &embedded)?;
-        let features = tape.silu(&features)?;
-        let features = self.time[1].forward(tape, &features)?;
-        tape.silu(&features)
+        let features = self.time[0].forward_silu(tape, &embedded)?;
+        self.time[1].forward_silu(tape, &features)
+    }
+}
+
+impl DualDomainGrid {
+    /// All behind the stem, on a tape that [fuses](Tape::fuses).
+    fn fused(&self, tape: &mut Tape, stem: &Var, time: &Var) -> Result<Var> {
+        let layers: Vec<&Linear> = self.blocks.iter().map(|(_, linear)| linear).collect();
+        let (shifts, firsts) = Linear::forward_all(tape, &layers, time)?;
+        let mut features = stem.clone();
+        for ((block, _), first) in self.blocks.iter().zip(firsts) {
+            features = block.fused(tape, &features, (&shifts, first))?;
+        }
+        features = self.body.forward_onto(tape, &features, stem, 1.0)?;
+        let image = self.tail.forward(tape, &features)?;
+        tape.pixel_shuffle(&image, self.config.scale)
     }
 }
 
@@ -112,6 +125,9 @@ impl Network for DualDomainGrid {
         drop(state);
         let stem = self.stem.forward(tape, &input)?;
         drop(input);
+        if tape.fuses(x) {
+            return self.fused(tape, &stem, &time);
+        }
         let mut features = stem.clone();
         for (block, linear) in &self.blocks {
             let shift = linear.forward(tape, &time)?;

@@ -91,12 +91,10 @@ impl Upscale for Edsr {
         let first = self.first.forward(tape, &centred)?;
         let mut f = first.clone();
         for [conv1, conv2] in &self.blocks {
-            let mut y = conv1.forward(tape, &f)?;
-            y = conv2.forward(tape, &y)?;
-            f = tape.scaled_add(&f, 1.0, &y, residual_scale)?;
+            let y = conv1.forward(tape, &f)?;
+            f = conv2.forward_onto(tape, &y, &f, residual_scale)?;
         }
-        f = self.after.forward(tape, &f)?;
-        f = tape.add(&f, &first)?;
+        f = self.after.forward_onto(tape, &f, &first, 1.0)?;
         drop((first, centred));
         for (conv, factor) in &self.up {
             f = conv.forward(tape, &f)?;

@@ -22,6 +22,7 @@ use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::nn::{Conv2d, Init};
+use crate::ops::conv2d::{self, Then};
 
 /// What the outputs of blocks are multiplied by.
 const DAMPING: f64 = 0.2;
@@ -82,6 +83,9 @@ impl Dense {
             let y = last.forward_joined(tape, &maps, 1.0)?;
             return tape.scaled_add(x, 1.0, &y, DAMPING);
         }
+        if tape.fuses(x) {
+            return self.fused(tape, x, None);
+        }
         let mut all = x.clone();
         for conv in inner {
             let y = conv.forward_leaky(tape, &all, SLOPE)?;
@@ -89,6 +93,28 @@ impl Dense {
         }
         let y = last.forward(tape, &all)?;
         tape.scaled_add(x, 1.0, &y, DAMPING)
+    }
+}
+
+impl Dense {
+    /// As [`forward`](Self::forward), each convolution with what follows it in one pass, which reads the maps where they
+    /// lie; with `around`, the input of the block whose last part this is, what the whole block gives.
+    fn fused(&self, tape: &mut Tape, x: &Var, around: Option<&Var>) -> Result<Var> {
+        let [inner @ .., last] = &self.conv;
+        let mut maps = vec![x.clone()];
+        let leaky = Then { activation: conv2d::Activation::Leaky, slope: SLOPE, ..Then::default() };
+        for conv in inner {
+            let y = conv.forward_maps(tape, &maps.iter().collect::<Vec<_>>(), false, leaky)?;
+            maps.push(y);
+        }
+        let factor = if around.is_some() { DAMPING } else { 1.0 };
+        let then = Then {
+            scale: factor * DAMPING,
+            residual: Some((x, factor)),
+            second: around.map(|f| (f, 1.0)),
+            ..Then::default()
+        };
+        last.forward_maps(tape, &maps.iter().collect::<Vec<_>>(), false, then)
     }
 }
 
@@ -142,21 +168,32 @@ impl Layers {
         let first = self.first.forward(tape, &x)?;
         let mut f = first.clone();
         for block in &self.blocks {
+            let [before @ .., last] = block;
             let mut y = f.clone();
-            for dense in block {
+            for dense in before {
                 y = dense.forward(tape, &y)?;
             }
-            f = tape.scaled_add(&f, 1.0, &y, DAMPING)?;
+            if tape.fuses(&f) {
+                f = last.fused(tape, &y, Some(&f))?;
+            } else {
+                y = last.forward(tape, &y)?;
+                f = tape.scaled_add(&f, 1.0, &y, DAMPING)?;
+            }
             each(&f);
         }
-        let trunk = self.trunk.forward(tape, &f)?;
-        tape.add(&first, &trunk)
+        self.trunk.forward_onto(tape, &f, &first, 1.0)
     }
 
     fn upscale(&self, tape: &mut Tape, low: &Var) -> Result<Var> {
         doublings("rrdb", self.config.scale * self.config.unshuffle)?;
         let mut f = self.run(tape, low, &mut |_| ())?;
         for conv in &self.up {
+            if tape.fuses(&f) {
+                let activation = conv2d::Activation::Leaky;
+                let then = Then { activation, slope: SLOPE, ..Then::default() };
+                f = conv.forward_maps(tape, &[&f], true, then)?;
+                continue;
+            }
             f = tape.nearest2(&f)?;
             f = conv.forward_leaky(tape, &f, SLOPE)?;
         }

@@ -91,10 +91,17 @@ impl Conv3 {
                 for conv in way {
                     y = conv.forward(tape, &y)?;
                 }
-                let skip = skip.forward(tape, x)?;
-                tape.add(&y, &skip)
+                skip.forward_onto(tape, x, &y, 1.0)
             }
         }
+    }
+
+    fn forward_silu(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        if let Self::Folded(conv) = self {
+            return conv.forward_silu(tape, x);
+        }
+        let y = self.forward(tape, x)?;
+        tape.silu(&y)
     }
 }
 
@@ -142,10 +149,8 @@ impl Upscale for Span {
         let (mut early, mut inner) = (first.clone(), first.clone());
         let mut y = first.clone();
         for (i, [a, b, c]) in self.blocks.iter().enumerate() {
-            inner = a.forward(tape, &y)?;
-            inner = tape.silu(&inner)?;
-            let mut o = b.forward(tape, &inner)?;
-            o = tape.silu(&o)?;
+            inner = a.forward_silu(tape, &y)?;
+            let mut o = b.forward_silu(tape, &inner)?;
             o = c.forward(tape, &o)?;
             y = tape.parameter_free_attention(&y, &o)?;
             if i == 0 {

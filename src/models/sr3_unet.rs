@@ -206,8 +206,7 @@ impl Network for Sr3UNet {
         let dtype = x.value().dtype();
         let embedded = TimeEmbedding::SinCos.of_tensor(t, self.config.base, dtype)?;
         let mut level = tape.input(embedded);
-        level = self.noise_level[0].forward(tape, &level)?;
-        level = tape.silu(&level)?;
+        level = self.noise_level[0].forward_silu(tape, &level)?;
         level = self.noise_level[1].forward(tape, &level)?;
         let input = tape.concat(&[condition, x])?;
         self.unet.forward(tape, input, Some(&level))

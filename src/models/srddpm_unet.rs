@@ -19,6 +19,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::nn::{Conv2d, ConvTranspose2d, Init, Linear};
 use crate::ops::conv_transpose2d;
+use crate::ops::conv2d::Then;
 use crate::ops::time_embedding::TimeEmbedding;
 
 /// What the network is told of the step t.
@@ -75,6 +76,12 @@ impl Block {
     fn forward(&self, tape: &mut Tape, x: &Var, time: &Var) -> Result<Var> {
         let shift = self.time.forward(tape, time)?;
         let shift = tape.relu(&shift)?;
+        if tape.fuses(x) {
+            let moved = Then { shift: Some((&shift, 0)), late: true, ..Then::default() };
+            let y = self.conv[0].forward_then(tape, x, moved)?;
+            let skip = self.skip.forward(tape, x)?;
+            return self.conv[1].forward_onto(tape, &y, &skip, 1.0);
+        }
         let mut y = self.conv[0].forward(tape, x)?;
         y = tape.add_channels(&y, &shift)?;
         y = self.conv[1].forward(tape, &y)?;

@@ -23,7 +23,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::nn::{Conv2d, ConvTranspose2d, Init, Linear};
 use crate::ops::conv_transpose2d;
-use crate::ops::conv2d;
+use crate::ops::conv2d::{self, Then};
 use crate::ops::time_embedding::TimeEmbedding;
 
 /// What the names of the encoder's parameters start with.
@@ -91,8 +91,18 @@ impl Reflecting {
     }
 
     fn forward_mish(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        if tape.fuses(x) {
+            return self.fused(tape, x, Then::default());
+        }
         let y = self.forward(tape, x)?;
         tape.mish(&y)
+    }
+
+    /// Mish, and then what `then` says, in one pass.
+    fn fused(&self, tape: &mut Tape, x: &Var, then: Then<'_>) -> Result<Var> {
+        let padded = tape.pad_reflect_around(x, 1)?;
+        let then = Then { activation: conv2d::Activation::Mish, late: true, ..then };
+        self.0.forward_then(tape, &padded, then)
     }
 }
 
@@ -118,6 +128,16 @@ impl Block {
     /// `time` is `mish e`, the same for all blocks.
     fn forward(&self, tape: &mut Tape, x: &Var, time: &Var) -> Result<Var> {
         let shift = self.time.forward(tape, time)?;
+        if tape.fuses(x) {
+            let then = Then { shift: Some((&shift, 0)), ..Then::default() };
+            let y = self.conv[0].fused(tape, x, then)?;
+            let skip = match &self.skip {
+                Some(skip) => skip.forward(tape, x)?,
+                None => x.clone(),
+            };
+            let then = Then { residual: Some((&skip, 1.0)), ..Then::default() };
+            return self.conv[1].fused(tape, &y, then);
+        }
         let mut y = self.conv[0].forward_mish(tape, x)?;
         y = tape.add_channels(&y, &shift)?;
         y = self.conv[1].forward_mish(tape, &y)?;

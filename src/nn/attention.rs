@@ -76,8 +76,8 @@ impl SelfAttention {
         }
         let mut y = tape.attention(&q, &k, &v, self.heads)?;
         drop((q, k, v));
-        y = self.out.forward(tape, &y)?;
-        tape.add(x, &y)
+        y = self.out.forward_onto(tape, &y, x, 1.0)?;
+        Ok(y)
     }
 
     /// The queries (0), keys (1) or values (2) of all heads side by side.

@@ -6,6 +6,8 @@ use super::layers::Conv2d;
 use super::strips;
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
+use crate::ops::conv2d::Then;
+use crate::ops::spectral_product::Transform;
 
 /// Two 3x3 convolutions, each followed by ReLU; names `conv.0` and `conv.2`.
 #[derive(Clone, Debug)]
@@ -63,8 +65,7 @@ impl DualDomainBlock {
         let wavelet = self.wavelet_stream(tape, x)?;
         let all = tape.concat(&[&spatial, &frequency, &wavelet])?;
         drop((spatial, frequency, wavelet));
-        let fused = self.fusion.forward(tape, &all)?;
-        tape.add(x, &fused)
+        self.fusion.forward_onto(tape, &all, x, 1.0)
     }
 
     fn dct_stream(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
@@ -131,6 +132,20 @@ impl GridBlock {
     /// `shift` `[N, C]` is added to it: what the step t has to say.
     pub fn forward(&self, tape: &mut Tape, x: &Var, shift: &Var) -> Result<Var> {
         self.rows(tape, x, 0..x.shape()[1], shift)
+    }
+
+    /// As [`forward`](Self::forward), of which `shift` `[N, M]` holds what is added from channel `first` on, with all that
+    /// follows a convolution in one pass: for tapes that [fuse](Tape::fuses).
+    pub fn fused(&self, tape: &mut Tape, x: &Var, (shift, first): (&Var, usize)) -> Result<Var> {
+        let (f, w) = (self.frequency_channels, self.wavelet_channels);
+        let reduced = self.reduce.forward(tape, x)?;
+        let frequency = self.dct.forward_between(tape, &reduced, Transform::Cosine, [0, f])?;
+        let wavelet = self.bands.forward_between(tape, &reduced, Transform::Haar, [f, w])?;
+        drop(reduced);
+        let spatial = self.spatial.forward(tape, x)?;
+        let then =
+            Then { shift: Some((shift, first)), residual: Some((x, 1.0)), ..Then::default() };
+        self.fusion.forward_maps(tape, &[&spatial, &frequency, &wavelet], false, then)
     }
 
     /// The rows `rows` of the output, whole blocks of the DCT: all that the spatial stream sees of `x`

@@ -6,7 +6,8 @@ use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::ops::conv_transpose2d;
-use crate::ops::conv2d;
+use crate::ops::conv2d::{self, Then};
+use crate::ops::spectral_product::{SpectralProduct, Transform};
 
 /// A 2-D convolution over `[N, H, W, Cin]` with weight `[Cout, k, k, Cin]`.
 #[derive(Clone, Debug)]
@@ -87,7 +88,7 @@ impl Conv2d {
 
     /// The layer's output, then leaky ReLU of this slope left of 0.
     pub fn forward_leaky(&self, tape: &mut Tape, x: &Var, slope: f64) -> Result<Var> {
-        if tape.is_training() {
+        if !tape.is_free() {
             let y = self.forward(tape, x)?;
             return tape.leaky_relu(&y, slope);
         }
@@ -105,9 +106,74 @@ impl Conv2d {
         tape.conv2d_joined(&maps, &weight, bias.as_ref(), slope, self.op)
     }
 
+    /// The layer's output and what follows it, in one pass; the bias is the layer's, and its ReLU unless there is another
+    /// activation. For tapes that [fuse](Tape::fuses).
+    pub fn forward_then(&self, tape: &mut Tape, x: &Var, then: Then<'_>) -> Result<Var> {
+        self.forward_maps(tape, &[x], false, then)
+    }
+
+    /// The same for `maps` side by side, or `doubled`: for their enlargement to twice the sides by repeating pixels.
+    pub fn forward_maps(
+        &self,
+        tape: &mut Tape,
+        maps: &[&Var],
+        doubled: bool,
+        then: Then<'_>,
+    ) -> Result<Var> {
+        let weight = tape.parameter(&self.weight);
+        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        let activation = match (self.op.relu, then.activation) {
+            (true, conv2d::Activation::None) => conv2d::Activation::Relu,
+            (_, activation) => activation,
+        };
+        let then = Then { bias: bias.as_ref(), activation, ..then };
+        tape.conv2d_of_maps(maps, doubled, &weight, self.op, then)
+    }
+
+    /// `residual + factor * output`.
+    pub fn forward_onto(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        residual: &Var,
+        factor: f64,
+    ) -> Result<Var> {
+        if tape.fuses(x) {
+            let residual = Some((residual, 1.0));
+            return self.forward_then(tape, x, Then { scale: factor, residual, ..Then::default() });
+        }
+        let y = self.forward(tape, x)?;
+        tape.scaled_add(residual, 1.0, &y, factor)
+    }
+
+    /// What a 1x1 layer makes of the coefficients that `transform` has of `count` channels of `x` from `first` on,
+    /// transformed back, in one pass: for tapes that [fuse](Tape::fuses).
+    pub fn forward_between(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        transform: Transform,
+        [first, count]: [usize; 2],
+    ) -> Result<Var> {
+        let weight = tape.parameter(&self.weight);
+        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        let op = SpectralProduct { transform, first, count, relu: self.op.relu };
+        tape.spectral_product(x, &weight, bias.as_ref(), op)
+    }
+
+    /// The layer's output, then SiLU.
+    pub fn forward_silu(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        if tape.fuses(x) {
+            let activation = conv2d::Activation::Silu;
+            return self.forward_then(tape, x, Then { activation, ..Then::default() });
+        }
+        let y = self.forward(tape, x)?;
+        tape.silu(&y)
+    }
+
     /// The layer's output, then parametric ReLU.
     pub fn forward_prelu(&self, tape: &mut Tape, x: &Var, unit: &Prelu) -> Result<Var> {
-        if tape.is_training() {
+        if !tape.is_free() {
             let y = self.forward(tape, x)?;
             return unit.forward(tape, &y);
         }
@@ -187,6 +253,25 @@ impl Linear {
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
         tape.linear(x, &weight, Some(&bias))
+    }
+
+    /// The layer's output, then SiLU.
+    pub fn forward_silu(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let aligned = self.bias.value().len().is_multiple_of(8);
+        if aligned && tape.fuses(x) {
+            let map = [tape.parameter(&self.weight), tape.parameter(&self.bias)];
+            return Ok(tape.linears(x, &[map], true)?.0);
+        }
+        let y = self.forward(tape, x)?;
+        tape.silu(&y)
+    }
+
+    /// The outputs of `layers` for the same `x` `[N, in]`, each as one map of `[N, M]` and where it begins there: for
+    /// tapes that [fuse](Tape::fuses).
+    pub fn forward_all(tape: &mut Tape, layers: &[&Self], x: &Var) -> Result<(Var, Vec<usize>)> {
+        let both = |l: &&Self| [tape.parameter(&l.weight), tape.parameter(&l.bias)];
+        let maps: Vec<[Var; 2]> = layers.iter().map(both).collect();
+        tape.linears(x, &maps, false)
     }
 }
 

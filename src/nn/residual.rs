@@ -3,6 +3,7 @@ use super::init::Init;
 use super::layers::{Conv2d, GroupNorm, Linear};
 use crate::engine::tape::{Tape, Var};
 use crate::error::{Error, Result};
+use crate::ops::conv2d::Then;
 
 /// GroupNorm, SiLU, a convolution, and perhaps something per channel made of the embedding of t.
 #[derive(Clone, Debug)]
@@ -36,26 +37,82 @@ impl Stage {
 
     /// The stage's output; `time` is `[N, time_dim]`.
     pub fn forward(&self, tape: &mut Tape, x: &Var, time: Option<&Var>) -> Result<Var> {
-        let told = |x: &Var| {
-            time.ok_or_else(|| Error::shape("residual", "an embedding of t beside x", x.shape()))
-        };
         // Assigned, not shadowed, so that an inference tape frees what is no longer needed.
-        let mut y = match &self.time {
-            Time::Film(linear) => {
-                let both = linear.forward(tape, told(x)?)?;
-                let channels = both.shape().last().map_or(0, |c| c / 2);
-                let scale = tape.slice_channels(&both, 0, channels)?;
-                let shift = tape.slice_channels(&both, channels, channels)?;
-                self.norm.forward_film_silu(tape, x, [&scale, &shift])?
-            }
-            _ => self.norm.forward_silu(tape, x)?,
-        };
+        let mut y = self.normed(tape, x, time)?;
         y = self.conv.forward(tape, &y)?;
         if let Time::Shift(linear) = &self.time {
-            let shift = linear.forward(tape, told(x)?)?;
+            let shift = linear.forward(tape, told(x, time)?)?;
             y = tape.add_channels(&y, &shift)?;
         }
         Ok(y)
+    }
+
+    /// What the convolution sees.
+    fn normed(&self, tape: &mut Tape, x: &Var, time: Option<&Var>) -> Result<Var> {
+        let Time::Film(linear) = &self.time else { return self.norm.forward_silu(tape, x) };
+        let both = linear.forward(tape, told(x, time)?)?;
+        let channels = both.shape().last().map_or(0, |c| c / 2);
+        let scale = tape.slice_channels(&both, 0, channels)?;
+        let shift = tape.slice_channels(&both, channels, channels)?;
+        self.norm.forward_film_silu(tape, x, [&scale, &shift])
+    }
+
+    /// The map that makes the shift.
+    const fn shift(&self) -> Option<&Linear> {
+        match &self.time {
+            Time::Shift(linear) => Some(linear),
+            _ => None,
+        }
+    }
+
+    /// As [`forward`](Self::forward), with all that follows the convolution in one pass.
+    fn fused(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        time: Option<&Var>,
+        shifts: &mut Shifts,
+        then: Then<'_>,
+    ) -> Result<Var> {
+        let y = self.normed(tape, x, time)?;
+        let shift = if self.shift().is_some() { shifts.next() } else { None };
+        self.conv.forward_then(tape, &y, Then { shift, ..then })
+    }
+}
+
+fn told<'a>(x: &Var, time: Option<&'a Var>) -> Result<&'a Var> {
+    time.ok_or_else(|| Error::shape("residual", "an embedding of t beside x", x.shape()))
+}
+
+/// What t has to say to the stages of a network, in the order that they run: of one product.
+#[derive(Debug)]
+pub struct Shifts {
+    all: Option<Var>,
+    firsts: std::vec::IntoIter<usize>,
+}
+
+impl Shifts {
+    /// Those of `blocks` for the embedding `time` `[N, time_dim]`, on a tape that [fuses](Tape::fuses).
+    pub fn new<'a>(
+        tape: &mut Tape,
+        blocks: impl Iterator<Item = &'a ResidualBlock>,
+        time: Option<&Var>,
+    ) -> Result<Self> {
+        let layers: Vec<&Linear> =
+            blocks.flat_map(|b| b.stages.iter().filter_map(Stage::shift)).collect();
+        let (all, firsts) = match (time, layers.is_empty()) {
+            (Some(time), false) => {
+                let (all, firsts) = Linear::forward_all(tape, &layers, time)?;
+                (Some(all), firsts)
+            }
+            _ => (None, Vec::new()),
+        };
+        Ok(Self { all, firsts: firsts.into_iter() })
+    }
+
+    /// All, and where those of the next stage begin.
+    fn next(&mut self) -> Option<(&Var, usize)> {
+        self.all.as_ref().zip(self.firsts.next())
     }
 }
 
@@ -144,6 +201,27 @@ impl ResidualBlock {
         });
         let skip = (inputs != outputs).then(|| Conv2d::same(init, "conv", inputs, outputs, 3));
         Self { stages, skip, skip_scale: std::f64::consts::FRAC_1_SQRT_2 }
+    }
+
+    /// As [`forward`](Self::forward), each convolution with all that follows it in one pass.
+    pub fn fused(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        time: Option<&Var>,
+        shifts: &mut Shifts,
+    ) -> Result<Var> {
+        let Some((last, before)) = self.stages.split_last() else { return Ok(x.clone()) };
+        let mut y = x.clone();
+        for stage in before {
+            y = stage.fused(tape, &y, time, shifts, Then::default())?;
+        }
+        let skip = match &self.skip {
+            Some(conv) => conv.forward(tape, x)?,
+            None => x.clone(),
+        };
+        let residual = Some((&skip, self.skip_scale));
+        last.fused(tape, &y, time, shifts, Then { residual, ..Then::default() })
     }
 
     /// The block's output, of the same height and width; `time` is `[N, time_dim]`.

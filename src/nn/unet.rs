@@ -2,10 +2,11 @@
 //! for later ones.
 use super::attention::SelfAttention;
 use super::layers::{Conv2d, ConvTranspose2d};
-use super::residual::{ResidualBlock, Stage};
+use super::residual::{ResidualBlock, Shifts, Stage};
 use super::swin::SwinLayer;
 use crate::engine::tape::{Tape, Var};
 use crate::error::{Error, Result};
+use crate::ops::conv2d::Then;
 
 /// One layer of a UNet.
 #[derive(Clone, Debug)]
@@ -61,11 +62,23 @@ impl UNet {
     /// Blocks and attention are parts that a recomputing tape runs again.
     pub fn forward(&self, tape: &mut Tape, mut x: Var, time: Option<&Var>) -> Result<Var> {
         let mut kept = Vec::new();
-        for layer in &self.layers {
+        let mut shifts = self.shifts(tape, &x, time)?;
+        let mut layers = self.layers.iter().peekable();
+        while let Some(layer) = layers.next() {
             x = match layer {
+                Layer::Nearest
+                    if shifts.is_some() && matches!(layers.peek(), Some(Layer::Conv(_))) =>
+                {
+                    let Some(Layer::Conv(conv)) = layers.next() else { continue };
+                    conv.forward_maps(tape, &[&x], true, Then::default())?
+                }
                 Layer::Conv(conv) => conv.forward(tape, &x)?,
                 Layer::Stage(stage) => stage.forward(tape, &x, time)?,
                 Layer::Block(block) => {
+                    if let Some(shifts) = &mut shifts {
+                        x = block.fused(tape, &x, time, shifts)?;
+                        continue;
+                    }
                     // A clone shares the weights.
                     let block = block.clone();
                     let inputs: Vec<&Var> = std::iter::once(&x).chain(time).collect();
@@ -99,5 +112,17 @@ impl UNet {
             };
         }
         Ok(x)
+    }
+
+    /// What t has to say to the blocks, if what follows their convolutions is best given to these.
+    fn shifts(&self, tape: &mut Tape, x: &Var, time: Option<&Var>) -> Result<Option<Shifts>> {
+        if !tape.fuses(x) {
+            return Ok(None);
+        }
+        let blocks = self.layers.iter().filter_map(|layer| match layer {
+            Layer::Block(block) => Some(block),
+            _ => None,
+        });
+        Shifts::new(tape, blocks, time).map(Some)
     }
 }

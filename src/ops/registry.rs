@@ -3,11 +3,11 @@ use super::{
     add_channels, affine, attention, batch_norm, batch_norm_gradient, bce_with_logits, bilinear,
     cast, channel_gate, charbonnier_loss, clamp, concat, conv_transpose2d, conv2d, crop, dct2,
     depthwise_conv2d, dssim, gelu, gradient_penalty, group_norm, haar, huber_loss, kl_normal,
-    l1_loss, l2_pool, leaky_relu, leaky_relu_gradient, linear, max_pool2, max_pool3, mean,
+    l1_loss, l2_pool, leaky_relu, leaky_relu_gradient, linear, linears, max_pool2, max_pool3, mean,
     mean_pixels, mish, mse_loss, multiply, nearest2, pad_reflect, pad_zero,
     parameter_free_attention, pixel_shuffle, prelu, relu, reparameterise, resample, reshape, scale,
-    scale_images, scaled_add, sigmoid, silu, slice_channels, tanh, texture_structure,
-    unit_distance, vq_nearest, window_attention,
+    scale_images, scaled_add, sigmoid, silu, slice_channels, spectral_product, tanh,
+    texture_structure, unit_distance, vq_nearest, window_attention,
 };
 use crate::engine::op_case::OpCase;
 
@@ -43,6 +43,7 @@ pub fn all() -> Vec<OpCase> {
         leaky_relu::cases(),
         leaky_relu_gradient::cases(),
         linear::cases(),
+        linears::cases(),
         max_pool2::cases(),
         max_pool3::cases(),
         mean::cases(),
@@ -66,6 +67,7 @@ pub fn all() -> Vec<OpCase> {
         sigmoid::cases(),
         silu::cases(),
         slice_channels::cases(),
+        spectral_product::cases(),
         texture_structure::cases(),
         unit_distance::cases(),
         vq_nearest::cases(),

@@ -8,6 +8,7 @@ use srk::engine::op_case::relative_l2;
 use srk::engine::rng::{Purpose, Stream};
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
+use srk::models::attention_unet::AttentionUNetConfig;
 use srk::models::compact::CompactConfig;
 use srk::models::dual_domain_grid::DualDomainGridConfig;
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
@@ -53,6 +54,38 @@ fn passes(network: &dyn Network, exact: DType) -> Vec<Vec<f64>> {
     [output, by_state].into_iter().chain(parameters).collect()
 }
 
+/// The output of a call without gradients, in which what follows convolutions is part of them on a GPU.
+fn inferred(network: &dyn Network, exact: DType) -> Vec<f64> {
+    let (device, dtype) = (network.device(), network.dtype());
+    let place = |t: Tensor| match device {
+        Device::Cpu => t,
+        _ => t.to_device(&device).unwrap(),
+    };
+    let low = place(random(&[2, 8, 8, 3], 0, exact));
+    let [y0, state] = [1, 2].map(|i| place(random(&[2, 32, 32, 3], i, exact)));
+    let t = place(Tensor::from_f64(&[3.0, 7.0], &[2], exact));
+    let mut tape = Tape::inference();
+    let seen = tape.input(condition(network, &low, &y0, None).unwrap());
+    let x = tape.input(state.cast(dtype).unwrap());
+    network.forward(&mut tape, &x, &seen, &t).unwrap().value().to_f64_vec().unwrap()
+}
+
+/// Outputs of calls without gradients in all element types.
+fn check_inference(name: &str, config: &ModelConfig) {
+    let reference = config.build(5);
+    reference.cast(DType::F64).unwrap();
+    let wanted = inferred(&*reference, DType::F64);
+    let gpu = Device::Cuda(common::fast_gpu());
+    // As of outputs with gradients.
+    for (dtype, most) in [(DType::F32, 2e-4), (DType::F16, 5e-3), (DType::BF16, 4e-2)] {
+        let network = config.build(5);
+        network.to_device(&gpu, dtype).unwrap();
+        let error = relative_l2(&inferred(&*network, DType::F32), &wanted);
+        println!("{name} {dtype:?}, without gradients: {error:.1e}");
+        assert!(error < most, "{name} in {dtype:?}, without gradients: off by {error:.1e}");
+    }
+}
+
 /// `|got - wanted| / |wanted|` over all of the tensors together.
 fn error_of_all(got: &[Vec<f64>], wanted: &[Vec<f64>]) -> f64 {
     let flat = |all: &[Vec<f64>]| all.iter().flatten().copied().collect::<Vec<_>>();
@@ -60,6 +93,7 @@ fn error_of_all(got: &[Vec<f64>], wanted: &[Vec<f64>]) -> f64 {
 }
 
 fn check(name: &str, config: &ModelConfig) {
+    check_inference(name, config);
     let reference = config.build(5);
     reference.cast(DType::F64).unwrap();
     let wanted = passes(&*reference, DType::F64);
@@ -146,6 +180,13 @@ fn a_unet_with_attention() {
         ..Default::default()
     };
     check("sr3-unet", &ModelConfig::Sr3UNet(config));
+}
+
+/// Every map of its norms is large here or small, every block is told t, and five maps are concatenated.
+#[test]
+fn a_deep_unet() {
+    let config = AttentionUNetConfig { base: 8, time_dim: 20, ..Default::default() };
+    check_inference("attention-unet", &ModelConfig::AttentionUNet(config));
 }
 
 #[test]

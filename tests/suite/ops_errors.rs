@@ -32,6 +32,7 @@ use srk::ops::{
     l2_pool::L2Pool,
     leaky_relu_gradient::LeakyReluGradient,
     linear::Linear,
+    linears::Linears,
     max_pool2::MaxPool2,
     max_pool3::MaxPool3,
     mean::Mean,
@@ -50,6 +51,7 @@ use srk::ops::{
     scale_images::ScaleImages,
     scaled_add::ScaledAdd,
     slice_channels::SliceChannels,
+    spectral_product::{SpectralProduct, Transform},
     texture_structure::TextureStructure,
     unit_distance::UnitDistance,
     vq_nearest::VqNearest,
@@ -75,6 +77,10 @@ fn table() -> Vec<Wrong> {
     let dct = |block| Dct2 { inverse: false, block };
     let norm = |groups| GroupNorm { groups, eps: 1e-5, silu: true };
     let windows = |shift| WindowAttention { heads: 2, window: 2, shift, mask: Mask::Published };
+    let spectral = |count| {
+        let (transform, first, relu) = (Transform::Cosine, 0, true);
+        SpectralProduct { transform, first, count, relu }
+    };
     let shuffle = |inverse| PixelShuffle { factor: 3, inverse };
     vec![
         wrong(AddChannels, [x, &[2, 3]], "a shift of [2, 4], got shape [2, 3]"),
@@ -98,6 +104,11 @@ fn table() -> Vec<Wrong> {
         wrong(CharbonnierLoss { eps: 0.1 }, [x, &[4]], "got shape [4]"),
         wrong(Concat, [x, &[2, 3, 6, 4]], "[2, 3, 5, any] as the first input"),
         wrong(Concat, [], "at least one input"),
+        wrong(Linears { silu: false }, [&[2, 4], &[3, 5], &[3]], "a weight [out, 4]"),
+        wrong(Linears { silu: false }, [&[2, 4], &[3, 4], &[2]], "a bias [out]"),
+        wrong(spectral(4), [x, &[4, 1, 1, 4]], "sides of multiples of 8"),
+        wrong(spectral(5), [&[1, 8, 8, 4], &[5, 1, 1, 5]], "5 channels or more"),
+        wrong(spectral(4), [&[1, 8, 8, 4], &[4, 1, 1, 3]], "weights [4, 1, 1, 4]"),
         wrong(Conv2d::same(3), [x, &[2, 3, 3, 5]], "weight [Co, k, k, 4], got shape [2, 3, 3, 5]"),
         wrong(Conv2d::same(3), [x, &[2, 3, 1, 4]], "weight [Co, k, k, 4]"),
         wrong(Conv2d::same(3), [x, &[2, 3, 3, 4], &[3]], "bias [2], got shape [3]"),

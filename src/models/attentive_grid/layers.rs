@@ -77,10 +77,8 @@ impl Trunk {
         let time = tape.reshape(&time, &[n, 1, 1, dim])?;
         let all = tape.concat(&[&time, damage])?;
         let all = tape.reshape(&all, &[n, dim + TOLD])?;
-        let told = self.embedding[0].forward(tape, &all)?;
-        let told = tape.silu(&told)?;
-        let told = self.embedding[1].forward(tape, &told)?;
-        tape.silu(&told)
+        let told = self.embedding[0].forward_silu(tape, &all)?;
+        self.embedding[1].forward_silu(tape, &told)
     }
 
     /// x0 `[N, H, W, 3]` in `[0, 1]` for `low` `[N, h, w, 3]` in `[0, 1]` and the state `x`.
@@ -88,8 +86,7 @@ impl Trunk {
         let mut stem = self.low.forward(tape, low)?;
         if let Some(state) = &self.state {
             let x = tape.pixel_unshuffle(x, scale)?;
-            let x = state.forward(tape, &x)?;
-            stem = tape.add(&stem, &x)?;
+            stem = state.forward_onto(tape, &x, &stem, 1.0)?;
         }
         let mut features = stem.clone();
         for (block, linear) in &self.blocks {
@@ -99,8 +96,7 @@ impl Trunk {
             let run = move |tape: &mut Tape, v: &[Var]| block.forward_told(tape, &v[0], &v[1]);
             features = tape.part(&[&features, &shift], run)?;
         }
-        features = self.body.forward(tape, &features)?;
-        features = tape.add(&features, &stem)?;
+        features = self.body.forward_onto(tape, &features, &stem, 1.0)?;
         drop(stem);
         let image = self.tail.forward(tape, &features)?;
         drop(features);

@@ -2,21 +2,90 @@
 //! Transposed convolutions and linear layers come here too.
 use super::{Activation, Dims, engines};
 use crate::engine::cuda::{Gpu, Grid, Pass, kernels, launch_one_of};
-use crate::engine::device::DType;
+use crate::engine::device::{DType, Real};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 
-/// What becomes of a sum before it is written: `y = activation(sum + bias + shift) + residual`.
-#[derive(Clone, Copy, Default)]
+/// What becomes of a sum before it is written:
+/// `y = scale activation(sum + bias + shift) + of_residual residual + of_second second`.
+#[derive(Clone, Copy)]
 pub(in crate::ops) struct Epilogue<'a> {
     /// `[Co]`.
     pub(in crate::ops) bias: Option<&'a Tensor>,
-    /// `[N, Co]`: one number an image and channel.
+    /// `[N, M]`: one number an image and channel.
     pub(in crate::ops) shift: Option<&'a Tensor>,
+    /// Which of the M is the first channel's.
+    pub(in crate::ops) shift_first: usize,
+    /// Whether the shift is added behind the activation.
+    pub(in crate::ops) late: bool,
+    pub(in crate::ops) activation: Activation,
+    /// Of leaky ReLU where there are no slopes.
+    pub(in crate::ops) slope: f64,
+    /// `[Co]` or `[1]`.
+    pub(in crate::ops) slopes: Option<&'a Tensor>,
+    pub(in crate::ops) scale: f64,
     /// As the output.
     pub(in crate::ops) residual: Option<&'a Tensor>,
-    pub(in crate::ops) activation: Activation,
+    pub(in crate::ops) of_residual: f64,
+    /// As the output.
+    pub(in crate::ops) second: Option<&'a Tensor>,
+    pub(in crate::ops) of_second: f64,
 }
+
+impl Default for Epilogue<'_> {
+    fn default() -> Self {
+        Self {
+            bias: None,
+            shift: None,
+            shift_first: 0,
+            late: false,
+            activation: Activation::None,
+            slope: 1.0,
+            slopes: None,
+            scale: 1.0,
+            residual: None,
+            of_residual: 1.0,
+            second: None,
+            of_second: 1.0,
+        }
+    }
+}
+
+impl Epilogue<'_> {
+    /// Whether the sum stays as it is.
+    fn is_none(&self) -> bool {
+        let none = [self.bias, self.shift, self.residual, self.second].iter().all(Option::is_none);
+        #[allow(clippy::float_cmp)] // What a caller left at 1.
+        let unscaled = self.scale == 1.0;
+        none && unscaled && self.activation == Activation::None
+    }
+}
+
+/// Starts the one of several kernels that a pattern picks, whose arguments are these and an epilogue's.
+macro_rules! launch_with {
+    ($epilogue:ident, $gpu:expr, $grid:expr, match $which:tt $kernels:tt { $($fields:tt)* }) => {
+        launch_one_of!($gpu, $grid, match $which $kernels {
+            $($fields)*
+            bias: $epilogue.bias,
+            shift: $epilogue.shift,
+            slopes: $epilogue.slopes,
+            residual: $epilogue.residual,
+            second: $epilogue.second,
+            activation: $epilogue.activation as usize,
+            shift_first: $epilogue.shift_first,
+            shift_stride: $epilogue.shift.map_or(0, |shift| shift.shape()[1]),
+            late: $epilogue.late.into(),
+            slope_stride: $epilogue.slopes.is_some_and(|slopes| slopes.len() > 1).into(),
+            slope: f32::from_f64($epilogue.slope),
+            scale: f32::from_f64($epilogue.scale),
+            of_residual: f32::from_f64($epilogue.of_residual),
+            of_second: f32::from_f64($epilogue.of_second),
+        })
+    };
+}
+
+/// Threads of a block that computes products.
+const THREADS: usize = 128;
 
 /// How a kernel computes products: in blocks of this many rows and columns.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,10 +116,6 @@ impl Blocks {
             Self::Narrow => 32,
             Self::Tall | Self::Small | Self::Ragged => 64,
         }
-    }
-
-    const fn threads(self) -> usize {
-        if matches!(self, Self::Large) { 256 } else { 128 }
     }
 
     /// Blocks that cover a product.
@@ -99,6 +164,17 @@ pub(in crate::ops) fn check_dtype(gpu: &Gpu, op: &'static str, dtype: DType) -> 
         return Err(Error::Unsupported { op, what });
     }
     Ok(())
+}
+
+/// Kernels count the pixels of a batch in an `int`.
+fn check_pixels(pixels: usize) -> Result<()> {
+    match i32::try_from(pixels) {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            let what = format!("a batch of {pixels} pixels; kernels count to 2^31 - 1");
+            Err(Error::Unsupported { op: "conv2d", what })
+        }
+    }
 }
 
 /// `y = conv(x, w)`, then the epilogue.
@@ -154,25 +230,19 @@ fn native_input_gradient(
 
 /// The epilogue of what a library wrote to `y`, whose images have this height, width and channels.
 fn finish(gpu: &Gpu, epilogue: Epilogue, y: &mut Tensor, size: [usize; 3]) -> Result<()> {
-    let Epilogue { bias, shift, residual, activation } = epilogue;
-    let none = [bias, shift, residual].iter().all(Option::is_none);
-    if none && activation == Activation::None {
+    if epilogue.is_none() {
         return Ok(());
     }
     let [height, width, channels] = size;
     let together = if channels.is_multiple_of(pack(y.dtype())) { pack(y.dtype()) } else { 1 };
     let grid = Grid::elements(y.len() / together);
-    kernels::conv2d_epilogue {
-        pixels: y.len() / channels,
+    let (pixels, image_pixels) = (y.len() / channels, height * width);
+    launch_with!(epilogue, gpu, grid, match () { () => conv2d_epilogue } {
         y,
-        bias,
-        shift,
-        residual,
-        image_pixels: height * width,
+        pixels,
+        image_pixels,
         channels,
-        activation: activation as usize,
-    }
-    .launch(gpu, grid)
+    })
 }
 
 /// Every output gathers from the pixels of `x` that its taps meet.
@@ -188,11 +258,12 @@ fn gather(
     [out_height, out_width, outputs]: [usize; 3],
 ) -> Result<()> {
     check_dtype(gpu, "conv2d", x.dtype())?;
+    check_pixels(d.batch * height * width)?;
     let stride = if transposed { d.stride } else { 1 };
     let rows = d.batch * out_height.div_ceil(stride) * out_width.div_ceil(stride);
     let blocks = gather_blocks(gpu, x.dtype(), inputs, rows, outputs);
-    let grid = Grid::new([blocks.cover(rows, outputs), stride * stride, 1], blocks.threads());
-    launch_one_of!(gpu, grid, match blocks {
+    let grid = Grid::new([blocks.cover(rows, outputs), stride * stride, 1], THREADS);
+    launch_with!(epilogue, gpu, grid, match blocks {
         Blocks::Large => conv2d_128x128,
         Blocks::Tall => conv2d_128x64,
         Blocks::Narrow => conv2d_128x32,
@@ -201,9 +272,6 @@ fn gather(
     } {
         x,
         w,
-        bias: epilogue.bias,
-        shift: epilogue.shift,
-        residual: epilogue.residual,
         y,
         images: d.batch,
         height,
@@ -216,7 +284,67 @@ fn gather(
         stride: d.stride,
         pad: d.pad,
         transposed: transposed.into(),
-        activation: epilogue.activation as usize,
+    })
+}
+
+/// Maps that one kernel reads side by side.
+const MAPS: usize = 5;
+
+/// Whether [`forward_maps`] takes maps `[.., channels[k]]`.
+pub(super) fn reads_maps(dtype: DType, channels: &[usize]) -> bool {
+    channels.len() <= MAPS && channels.iter().all(|c| c.is_multiple_of(pack(dtype)))
+}
+
+/// As [`forward`], of maps side by side, each pixel of which is seen as 2 x 2 where `doubled`. The sizes `d` are
+/// those of what is seen.
+pub(super) fn forward_maps(
+    gpu: &Gpu,
+    d: &Dims,
+    maps: &[&Tensor],
+    doubled: bool,
+    w: &Tensor,
+    epilogue: Epilogue,
+    y: &mut Tensor,
+) -> Result<()> {
+    check_dtype(gpu, "conv2d", w.dtype())?;
+    check_pixels(d.batch * d.height * d.width)?;
+    let (out_height, out_width) = (d.out_height(), d.out_width());
+    let rows = d.batch * out_height * out_width;
+    let blocks = match gather_blocks(gpu, w.dtype(), d.ci, rows, d.co) {
+        Blocks::Large => Blocks::Tall,
+        blocks => blocks,
+    };
+    let grid = Grid::new([blocks.cover(rows, d.co), 1, 1], THREADS);
+    let at = |k: usize| maps.get(k).copied();
+    let channels = |k: usize| at(k).map_or(0, |map| map.shape()[3]);
+    let times = if doubled { 2 } else { 1 };
+    launch_with!(epilogue, gpu, grid, match blocks {
+        Blocks::Tall => conv2d_joined_128x64,
+        Blocks::Small => conv2d_joined_64x64,
+        _ => conv2d_joined_128x32,
+    } {
+        x: maps[0],
+        x1: at(1),
+        x2: at(2),
+        x3: at(3),
+        x4: at(4),
+        w,
+        y,
+        c0: channels(0),
+        c1: channels(1),
+        c2: channels(2),
+        c3: channels(3),
+        c4: channels(4),
+        doubled: doubled.into(),
+        images: d.batch,
+        height: d.height / times,
+        width: d.width / times,
+        out_height,
+        out_width,
+        outputs: d.co,
+        kernel: d.kernel,
+        stride: d.stride,
+        pad: d.pad,
     })
 }
 
@@ -253,7 +381,7 @@ fn native_weight_gradient(
     let depth = pixels.div_ceil((SPLITS / tiles).max(1)).max(8 * step).next_multiple_of(step);
     let splits = pixels.div_ceil(depth);
     let mut partial = Tensor::empty_on(&x.device(), DType::F32, &[splits, d.co, columns])?;
-    let grid = Grid::new([tiles, 1, splits], blocks.threads());
+    let grid = Grid::new([tiles, 1, splits], THREADS);
     launch_one_of!(gpu, grid, match blocks {
         Blocks::Ragged => conv2d_weight_ragged,
         Blocks::Large => conv2d_weight_128x128,

@@ -1,7 +1,7 @@
-//! A convolution of maps side by side, and leaky ReLU behind it, written once: for inference. The CPU's fast path reads
-//! the maps where they lie; elsewhere they are put together first.
+//! A convolution of maps side by side, and leaky ReLU behind it, written once: for inference. The CPU's fast path and
+//! GPUs read the maps where they lie; elsewhere they are put together first.
 use super::sloped::SlopedConv2d;
-use super::{Conv2d, cpu};
+use super::{Activation, Conv2d, Then, cpu};
 use crate::engine::device::{DType, Device};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Op, Saved, Tape, Var};
@@ -20,6 +20,12 @@ impl Tape {
         slope: f64,
         conv: Conv2d,
     ) -> Result<Var> {
+        if maps.first().is_some_and(|map| self.fuses(map)) {
+            let activation = if slope == 1.0 { Activation::None } else { Activation::Leaky };
+            let activation = if conv.relu { Activation::Relu } else { activation };
+            let then = Then { bias: b, activation, slope, ..Then::default() };
+            return self.conv2d_of_maps(maps, false, w, conv, then);
+        }
         let inputs: Vec<&Var> = [w].into_iter().chain(b).chain(maps.iter().copied()).collect();
         self.apply(JoinedConv2d { conv, slope, bias: b.is_some() }, &inputs)
     }

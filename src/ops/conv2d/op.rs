@@ -71,6 +71,10 @@ pub enum Activation {
     Relu = kernels::Activation::RELU as isize,
     /// `x sigmoid(x)`.
     Silu = kernels::Activation::SILU as isize,
+    /// `x`, multiplied by a slope where it is not positive: leaky or parametric ReLU.
+    Leaky = kernels::Activation::LEAKY as isize,
+    /// `x tanh(ln(1 + e^x))`.
+    Mish = kernels::Activation::MISH as isize,
 }
 
 /// The sizes that every implementation needs.

@@ -1,8 +1,7 @@
 //! A convolution and leaky or parametric ReLU behind it, written once: for inference.
 use super::cuda::{self, Epilogue};
 use super::finish::After;
-use super::{Conv2d, cpu};
-use crate::engine::cuda::{Gpu, Grid, kernels};
+use super::{Activation, Conv2d, cpu};
 use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Op, Saved, Tape, Var};
@@ -75,28 +74,17 @@ impl Op for SlopedConv2d {
                 cpu::forward::<T>(&d, then, x.cpu()?, w.cpu()?, bias, y.cpu_mut()?);
             },
             cuda(gpu) => {
-                let epilogue = Epilogue { bias: bias.copied(), ..Epilogue::default() };
+                let epilogue = Epilogue {
+                    bias: bias.copied(),
+                    activation: Activation::Leaky,
+                    slope: self.slope.unwrap_or(1.0),
+                    slopes: slopes.copied(),
+                    ..Epilogue::default()
+                };
                 cuda::forward(&gpu, &d, x, w, epilogue, &mut y)?;
-                sloped(&gpu, &mut y, slopes.copied(), self.slope)?;
             }
         );
         Ok((y, Saved::new()))
-    }
-}
-
-/// `y`, multiplied by its slope where it is not positive, in place.
-fn sloped(gpu: &Gpu, y: &mut Tensor, slopes: Option<&Tensor>, slope: Option<f64>) -> Result<()> {
-    let (n, grid) = (y.len(), Grid::packs(y.len(), y.dtype()));
-    // A thread reads what it writes, before it does.
-    let x = &y.alias_on(gpu)?;
-    match (slopes, slope) {
-        (Some(slope), _) => {
-            kernels::prelu_forward { x, slope, y, n, c: slope.len() }.launch(gpu, grid)
-        }
-        (None, slope) => {
-            let slope = f32::from_f64(slope.unwrap_or(1.0));
-            kernels::leaky_relu_forward { x, y, slope, n }.launch(gpu, grid)
-        }
     }
 }
 

@@ -10,6 +10,8 @@ use crate::error::Result;
 const THREADS: usize = 256;
 /// Blocks that fill any GPU, whatever its size: results must not depend on it.
 const BLOCKS: usize = 512;
+/// Most blocks of an image whose statistics are joined.
+const JOINED: usize = 128;
 /// Shared memory that every GPU has for a block.
 const SHARED: usize = 64 << 10;
 
@@ -56,8 +58,30 @@ impl Plan {
     }
 
     fn grid(&self) -> Grid {
+        self.grid_of(self.chunk())
+    }
+
+    /// Blocks that have `chunk` pixels each.
+    fn grid_of(&self, chunk: usize) -> Grid {
         let slabs = (self.dims[3] / self.pack).div_ceil(self.columns());
-        Grid::new([slabs, self.chunks(), self.dims[0]], THREADS)
+        Grid::new([slabs, self.pixels().div_ceil(chunk), self.dims[0]], THREADS)
+    }
+
+    /// Pixels of a block that looks for statistics: few enough blocks that each that uses them may join them all.
+    fn found(&self) -> usize {
+        self.chunk().max(self.pixels().div_ceil(JOINED))
+    }
+
+    /// Channels whose statistics a block keeps together: those of a group, or what divides them where a block's do.
+    fn run(&self) -> usize {
+        let (per_group, of_block) = (self.dims[3] / self.groups, self.columns() * self.pack);
+        if of_block >= self.dims[3] { per_group } else { common_divisor(per_group, of_block) }
+    }
+
+    /// Bytes of the statistics of a block's groups.
+    fn joined(&self) -> usize {
+        let (per_group, of_block) = (self.dims[3] / self.groups, self.columns() * self.pack);
+        12 * (of_block.div_ceil(per_group) + 1)
     }
 
     /// Bytes in which a block adds up two numbers for each channel of each thread.
@@ -91,6 +115,14 @@ impl Plan {
     fn f32(&self, gpu: &Gpu, shape: &[usize]) -> Result<Tensor> {
         Tensor::empty_on(&Device::from(gpu), DType::F32, shape)
     }
+}
+
+/// The largest number that divides both.
+const fn common_divisor(mut a: usize, mut b: usize) -> usize {
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 /// What follows the normalisation, by its names in kernels.
@@ -133,21 +165,19 @@ pub(super) fn forward(
         } { x, gamma, beta, scale, shift, y, stats: to, pixels, channels, groups, width, eps, silu })?;
         return Ok(stats);
     }
-    let (columns, chunk) = (plan.columns(), plan.chunk());
-    let mut partial = plan.f32(gpu, &[dims[0], plan.chunks(), 2, channels])?;
-    launch_one_of!(gpu, plan.grid().shared(plan.scratch()), match ragged {
+    let (columns, run, found) = (plan.columns(), plan.run(), plan.found());
+    let mut partial = plan.f32(gpu, &[dims[0], pixels.div_ceil(found), channels / run, 2])?;
+    launch_one_of!(gpu, plan.grid_of(found).shared(plan.scratch()), match ragged {
         false => group_norm_moments,
         true => group_norm_moments_ragged,
-    } { x, partial: &mut partial, pixels, channels, columns, chunk })?;
-    let (partial, to) = (&partial, &mut stats);
-    kernels::group_norm_statistics { x, partial, stats: to, pixels, channels, groups, chunk, eps }
-        .launch(gpu, plan.joining())?;
-    launch_one_of!(gpu, plan.grid(), match ragged {
+    } { x, partial: &mut partial, pixels, channels, groups, run, columns, chunk: found })?;
+    launch_one_of!(gpu, plan.grid().shared(plan.joined()), match ragged {
         false => group_norm_apply,
         true => group_norm_apply_ragged,
     } {
         x,
-        stats: &stats,
+        partial: &partial,
+        stats: &mut stats,
         gamma,
         beta,
         scale,
@@ -156,9 +186,12 @@ pub(super) fn forward(
         pixels,
         channels,
         groups,
+        run,
+        found,
         columns,
-        chunk,
+        chunk: plan.chunk(),
         silu,
+        eps,
     })?;
     Ok(stats)
 }

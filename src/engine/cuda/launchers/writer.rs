@@ -13,13 +13,15 @@ pub(crate) fn generate(sources: &BTreeMap<String, String>) -> Result<String> {
     let mut text = String::from("// Written by src/engine/cuda/launchers from kernels/*.cu.\n");
     let (mut modules, mut enums) = (Vec::new(), BTreeMap::new());
     for (file, source) in sources {
-        let Some(stem) = file.strip_suffix(".cu") else { continue };
         let in_file = |e: String| format!("kernels/{file}: {e}");
         let tokens = preprocessor::expanded(source, sources).map_err(in_file)?;
-        modules.push((stem, declarations::kernels(&tokens).map_err(in_file)?));
+        // Headers declare no kernels.
+        if let Some(stem) = file.strip_suffix(".cu") {
+            modules.push((stem, declarations::kernels(&tokens).map_err(in_file)?));
+        }
         for (name, variants) in declarations::enums(&tokens) {
             match enums.get(&name) {
-                None => drop(enumeration(&mut text, stem, &name, &variants)),
+                None => drop(enumeration(&mut text, file, &name, &variants)),
                 Some(known) if *known == variants => {}
                 Some(_) => return Err(in_file(format!("enum {name} is another elsewhere"))),
             }
@@ -39,8 +41,8 @@ pub(crate) fn generate(sources: &BTreeMap<String, String>) -> Result<String> {
 }
 
 /// An enumeration under its own names.
-fn enumeration(text: &mut String, stem: &str, name: &str, all: &[String]) -> std::fmt::Result {
-    writeln!(text, "\n/// `enum {name}` of kernels/{stem}.cu.")?;
+fn enumeration(text: &mut String, file: &str, name: &str, all: &[String]) -> std::fmt::Result {
+    writeln!(text, "\n/// `enum {name}` of kernels/{file}.")?;
     writeln!(text, "#[derive(Clone, Copy, Debug)]\n#[allow(missing_docs)]\npub enum {name} {{")?;
     all.iter().try_for_each(|variant| writeln!(text, "    {variant},"))?;
     writeln!(text, "}}\n\nimpl {name} {{\n    /// How many there are.")?;

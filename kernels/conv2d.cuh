@@ -1,0 +1,284 @@
+// Convolution as an implicit product: what kernels/conv2d.cu and kernels/conv2d_joined.cu share.
+#pragma once
+#include "gemm.cuh"
+
+namespace {
+constexpr int STAGES = 3;
+
+// Which source pixel and weight meet at tap (a, b) of output (i, j):
+//     source = i * scale + a * step + first,   weight tap = first_tap + a * tap_stride.
+// A convolution reads every stride-th window. A transposed one with stride s falls apart into s * s
+// phases, outputs that are s apart, each a convolution with every s-th tap: no product is wasted.
+struct Axis {
+    int outputs, source, scale, step, first, first_tap, tap_stride, taps, phase, out_stride;
+
+    __device__ Axis(int size_out, int size_in, int kernel, int stride, int pad, bool transposed,
+                    int of_phase) {
+        source = size_in;
+        phase = of_phase;
+        out_stride = tap_stride = transposed ? stride : 1;
+        outputs = size_out > phase ? (size_out - phase + out_stride - 1) / out_stride : 0;
+        scale = transposed ? 1 : stride;
+        step = transposed ? -1 : 1;
+        first = transposed ? (phase + pad) / stride : -pad;
+        first_tap = transposed ? (phase + pad) % stride : 0;
+        taps = kernel > first_tap ? (kernel - first_tap + tap_stride - 1) / tap_stride : 0;
+    }
+};
+
+// A place along the depth: a channel of tap (a, b). Every thread walks through its own.
+struct Place {
+    int channel, a, b;
+
+    __device__ __forceinline__ void advance(int by, int channels, int taps) {
+        channel += by;
+        while (channel >= channels) {
+            channel -= channels;
+            if (++b == taps) b = 0, ++a;
+        }
+    }
+};
+
+// What follows the sum, all of which is optional:
+//     y = scale activation(sum + bias[c] + shift[image, c]) + of_residual residual + of_second second,
+// or, where the shift is late, y = scale (activation(sum + bias[c]) + shift[image, c]) + ...
+// Leaky ReLU has the slope `slope`, or slopes[c], or slopes[0].
+enum Activation { NONE, RELU, SILU, LEAKY, MISH };
+template <typename T> struct Epilogue {
+    const T *bias, *shift, *slopes, *residual, *second;
+    int channels, activation, shift_stride, late, slope_stride;
+    float slope, scale, of_residual, of_second;
+
+    template <int WIDTH>
+    __device__ __forceinline__ static void add(float (&v)[WIDTH], const T *from, float times) {
+        if constexpr (WIDTH == 1) {
+            v[0] += times * load(from);
+        } else {
+            const Pack<T> pack = load_pack(from);
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) v[e] += times * load(&pack.value[e]);
+        }
+    }
+    // As kernels/mish.cu.
+    __device__ __forceinline__ static float mish(float v) {
+        const float e = __expf(fminf(v, 20.0f)), growth = e * (e + 2.0f);
+        return v * (growth / (growth + 2.0f));
+    }
+    __device__ __forceinline__ float activated(float v, int c) const {
+        switch (activation) {
+        case RELU: return v < 0.0f ? 0.0f : v; // NaN stays NaN
+        case SILU: return v * sigmoid(v);
+        case LEAKY: return v > 0.0f ? v : (slopes ? load(slopes + c * slope_stride) : slope) * v;
+        case MISH: return mish(v);
+        default: return v;
+        }
+    }
+    // Writes WIDTH channels from c on of one pixel.
+    template <int WIDTH>
+    __device__ __forceinline__ void write(const float *sum, T *y, int image, size_t pixel, int c) const {
+        float v[WIDTH];
+#pragma unroll
+        for (int e = 0; e < WIDTH; ++e) v[e] = sum[e];
+        const size_t at = pixel * channels + c;
+        const T *const moved = shift ? shift + size_t(image) * shift_stride + c : nullptr;
+        if (bias) add(v, bias + c, 1.0f);
+        if (moved && !late) add(v, moved, 1.0f);
+#pragma unroll
+        for (int e = 0; e < WIDTH; ++e) v[e] = activated(v[e], c + e);
+        if (moved && late) add(v, moved, 1.0f);
+#pragma unroll
+        for (int e = 0; e < WIDTH; ++e) v[e] *= scale;
+        if (residual) add(v, residual + at, of_residual);
+        if (second) add(v, second + at, of_second);
+        if constexpr (WIDTH == 1) {
+            store(y + at, v[0]);
+        } else {
+            Pack<T> pack;
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) store(&pack.value[e], v[e]);
+            store_pack(y + at, pack);
+        }
+    }
+};
+
+// How the threads of a block share the filling of a tile whose rows have COLUMNS elements.
+template <typename T, int ROWS, int COLUMNS, int THREADS, bool PACKED> struct Share {
+    static constexpr int WIDTH = PACKED ? Pack<T>::SIZE : 1, ACROSS = COLUMNS / WIDTH,
+                         DOWN = THREADS / ACROSS;
+    static constexpr int COUNT = ROWS / DOWN;
+    static_assert(THREADS % ACROSS == 0 && ROWS % DOWN == 0, "every thread fills equally many");
+    __device__ __forceinline__ static int column() { return int(threadIdx.x) % ACROSS * WIDTH; }
+    __device__ __forceinline__ static int row(int i) { return int(threadIdx.x) / ACROSS + i * DOWN; }
+};
+
+constexpr int FAR = -(1 << 29); // a coordinate outside every image
+
+// p + n * stride in one instruction: a product of ints, as wide as an address.
+template <typename T> __device__ __forceinline__ const T *ahead(const T *p, int n, int stride) {
+    const char *const bytes = reinterpret_cast<const char *>(p);
+    return reinterpret_cast<const T *>(bytes + (long long)(n) * (stride * int(sizeof(T))));
+}
+
+// What a block keeps in shared memory: operands during the product, then sums, as many rows at a time
+// as fit. The pitch keeps the rows that a warp writes apart.
+template <typename T, int M, int N> union BlockMemory {
+    static constexpr int DEPTH = Blocking<T, M, N>::DEPTH, SUM_ROWS = M * N > 128 * 64 ? M / 2 : M;
+    struct {
+        Tile<T, M, DEPTH> x[STAGES];
+        Tile<T, N, DEPTH> w[STAGES];
+    } in;
+    float sum[SUM_ROWS][N + 8];
+};
+
+// Where a convolution finds its input: a map [images, height, width, channels].
+template <typename T> struct OneMap {
+    const T *x;
+    int channels;
+    static constexpr bool LINEAR = true; // the next pixel that is seen is the next in memory
+    static constexpr int doubled = 0;    // the map that is seen has sides 2^doubled times as large
+
+    // Once a step, then for pixels of rows that are counted over all images.
+    __device__ __forceinline__ const T *from(int channel) const { return x + channel; }
+    __device__ __forceinline__ int stride(int) const { return channels; }
+};
+
+// Up to five maps side by side, [.., channels[k]] each, of which a pixel may be seen as 2 x 2.
+template <typename T> struct Maps {
+    const T *x, *x1, *x2, *x3, *x4;
+    int c0, c1, c2, c3, c4, doubled;
+    static constexpr bool LINEAR = false;
+
+    __device__ __forceinline__ const T *from(int channel) const {
+        if (channel < c0) return x + channel;
+        if (channel < c0 + c1) return x1 + (channel - c0);
+        if (channel < c0 + c1 + c2) return x2 + (channel - c0 - c1);
+        if (channel < c0 + c1 + c2 + c3) return x3 + (channel - c0 - c1 - c2);
+        return x4 + (channel - c0 - c1 - c2 - c3);
+    }
+    __device__ __forceinline__ int stride(int channel) const {
+        if (channel < c0) return c0;
+        if (channel < c0 + c1) return c1;
+        if (channel < c0 + c1 + c2) return c2;
+        return channel < c0 + c1 + c2 + c3 ? c3 : c4;
+    }
+};
+
+// x: [images, height, width, inputs] as `Source` has it, w: [outputs, kernel, kernel, inputs], y: [images,
+// out_height, out_width, outputs]; bias: [outputs], shift: [images, outputs], residual: as y, or null.
+// Blocks: x = tiles, those of one range of pixels next to each other; y = phases.
+template <typename T, int M, int N, bool PACKED, typename Source>
+__device__ __forceinline__ void convolve(const Source &source, const T *w, const Epilogue<T> &epilogue, T *y, int images,
+                                         int height, int width, int inputs, int out_height, int out_width,
+                                         int outputs, int kernel, int stride, int pad, bool transposed) {
+    using Sums = Product<T, M, N, false>;
+    constexpr int DEPTH = Sums::DEPTH;
+    using ShareX = Share<T, M, DEPTH, Sums::THREADS, PACKED>;
+    using ShareW = Share<T, N, DEPTH, Sums::THREADS, PACKED>;
+    using Memory = BlockMemory<T, M, N>;
+    SHARED(memory, Memory);
+
+    const int seen_height = height << source.doubled, seen_width = width << source.doubled;
+    const int phases = transposed ? stride : 1, phase = int(blockIdx.y);
+    const Axis down(out_height, seen_height, kernel, stride, pad, transposed, phase / phases);
+    const Axis across(out_width, seen_width, kernel, stride, pad, transposed, phase % phases);
+    const int column_tiles = (outputs + N - 1) / N;
+    const int row0 = int(blockIdx.x) / column_tiles * M, column0 = int(blockIdx.x) % column_tiles * N;
+    const int per_image = down.outputs * across.outputs, rows = images * per_image;
+
+    // The first pixel that each row of this thread meets; the index is that of (y, x) among the pixels of all images,
+    // or of its image where pixels are seen as 2 x 2.
+    int from_pixel[ShareX::COUNT], from_y[ShareX::COUNT], from_x[ShareX::COUNT];
+#pragma unroll
+    for (int i = 0; i < ShareX::COUNT; ++i) {
+        const int row = row0 + ShareX::row(i), image = row < rows ? row / per_image : 0;
+        const int pixel = row - image * per_image, line = row < rows ? pixel / across.outputs : 0;
+        from_y[i] = row < rows ? line * down.scale + down.first : FAR;
+        from_x[i] = (pixel - line * across.outputs) * across.scale + across.first;
+        from_pixel[i] = image * height * width;
+        if (Source::LINEAR && row < rows) from_pixel[i] += from_y[i] * width + from_x[i];
+    }
+    // Rows of weights that there are, as bits, and how far they are apart.
+    unsigned present = 0;
+#pragma unroll
+    for (int i = 0; i < ShareW::COUNT; ++i) present |= unsigned(column0 + ShareW::row(i) < outputs) << i;
+    const int depth = kernel * kernel * inputs, below = ShareW::DOWN * depth;
+    const T *const w_row = w + size_t(column0 + ShareW::row(0)) * depth;
+    Place place = {0, 0, 0};
+    place.advance(ShareX::column(), inputs, across.taps);
+
+    const auto fill = [&](int stage) {
+        const bool deep = place.a < down.taps;
+        const int off_y = deep ? place.a * down.step : FAR, off_x = place.b * across.step;
+        const int off = place.a * down.step * width + off_x;
+        const T *const channel = source.from(place.channel);
+        const int stride = source.stride(place.channel);
+#pragma unroll
+        for (int i = 0; i < ShareX::COUNT; ++i) {
+            const int at_y = from_y[i] + off_y, at_x = from_x[i] + off_x;
+            const bool inside =
+                unsigned(at_y) < unsigned(seen_height) && unsigned(at_x) < unsigned(seen_width);
+            const int small = (at_y >> source.doubled) * width + (at_x >> source.doubled);
+            const T *const from = ahead(channel, from_pixel[i] + (Source::LINEAR ? off : small), stride);
+            copy_in<PACKED>(memory.in.x[stage].template share<ShareX>(i), from, inside);
+        }
+        const int tap_y = down.first_tap + place.a * down.tap_stride;
+        const int tap_x = across.first_tap + place.b * across.tap_stride;
+        const T *const tap = w_row + ((tap_y * kernel + tap_x) * inputs + place.channel);
+        const unsigned there = deep ? present : 0;
+#pragma unroll
+        for (int i = 0; i < ShareW::COUNT; ++i) {
+            T *const to = memory.in.w[stage].template share<ShareW>(i);
+            copy_in<PACKED>(to, ahead(tap, i, below), there >> i & 1);
+        }
+        place.advance(DEPTH, inputs, across.taps);
+    };
+
+    Sums sums;
+    sums.clear();
+    const int steps = (down.taps * across.taps * inputs + DEPTH - 1) / DEPTH;
+    pipeline<STAGES>(steps, fill, [&](int stage) { sums.add(memory.in.x[stage], memory.in.w[stage]); });
+
+    // Through shared memory, so that global memory sees whole packs and this code exists once.
+    constexpr int PACK = Pack<T>::SIZE, PACKS = N / PACK;
+#pragma unroll 1
+    for (int first = 0; first < M; first += Memory::SUM_ROWS) {
+        __syncthreads();
+        sums.each([&](int row, int column, const float *sum) {
+            if (row / Memory::SUM_ROWS * Memory::SUM_ROWS != first) return;
+#pragma unroll
+            for (int e = 0; e < Sums::RUN; ++e) memory.sum[row - first][column + e] = sum[e];
+        });
+        __syncthreads();
+#pragma unroll 1
+        for (int i = int(threadIdx.x); i < Memory::SUM_ROWS * PACKS; i += Sums::THREADS) {
+            const int row = row0 + first + i / PACKS, column = column0 + i % PACKS * PACK;
+            if (row >= rows || column >= outputs) continue;
+            const int image = row / per_image, pixel = row - image * per_image, line = pixel / across.outputs;
+            const int out_y = line * down.out_stride + down.phase;
+            const int out_x = (pixel - line * across.outputs) * across.out_stride + across.phase;
+            const size_t to = (size_t(image) * out_height + out_y) * out_width + out_x;
+            const float *const sum = &memory.sum[i / PACKS][i % PACKS * PACK];
+            if (outputs % PACK == 0) {
+                epilogue.template write<PACK>(sum, y, image, to, column);
+            } else {
+#pragma unroll 1
+                for (int e = 0; e < PACK && column + e < outputs; ++e)
+                    epilogue.template write<1>(sum + e, y, image, to, column + e);
+            }
+        }
+    }
+}
+} // namespace
+
+// What an epilogue is made of, behind w and y.
+#define EPILOGUE_PARAMETERS \
+    const T *bias /* or null */, const T *shift /* or null */, const T *slopes /* or null */, \
+        const T *residual /* or null */, const T *second /* or null */, int activation, int shift_first, \
+        int shift_stride, int late, int slope_stride, float slope, float scale, float of_residual, \
+        float of_second
+#define EPILOGUE_ARGUMENTS \
+    bias, shift, slopes, residual, second, activation, shift_first, shift_stride, late, slope_stride, slope, \
+        scale, of_residual, of_second
+#define EPILOGUE_OF(channels) \
+    {bias, shift ? shift + shift_first : shift, slopes, residual, second, channels, activation, shift_stride, \
+     late, slope_stride, slope, scale, of_residual, of_second}
