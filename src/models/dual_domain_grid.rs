@@ -11,7 +11,7 @@
 //! ```
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Network};
+use super::{Geometry, Module, Network};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -100,6 +100,12 @@ impl DualDomainGrid {
     }
 }
 
+impl Module for DualDomainGrid {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for DualDomainGrid {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
@@ -136,10 +142,6 @@ impl Network for DualDomainGrid {
         let image = self.tail.forward(tape, &features)?;
         drop(features);
         tape.pixel_shuffle(&image, self.config.scale)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     fn geometry(&self) -> Geometry {

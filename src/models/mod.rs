@@ -14,6 +14,7 @@ pub mod errn2;
 pub mod graph;
 pub mod laplacian;
 mod limits;
+mod module;
 mod network;
 pub mod patch_discriminator;
 pub mod perceptual;
@@ -35,5 +36,6 @@ pub mod weights;
 
 pub use config::ModelConfig;
 pub use limits::{Unbuilt, build_within, most_numbers};
+pub use module::Module;
 use network::doublings;
 pub use network::{Geometry, Network};

@@ -15,7 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::BLOCK;
-use super::{Geometry, Network, doublings};
+use super::{Geometry, Module, Network, doublings};
 use crate::engine::device::Device;
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -183,6 +183,12 @@ impl Rrdb {
     }
 }
 
+impl Module for Rrdb {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for Rrdb {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
@@ -195,10 +201,6 @@ impl Network for Rrdb {
     /// The image of `condition`, the low-resolution one; state and step play no part.
     fn forward(&self, tape: &mut Tape, _x: &Var, condition: &Var, _t: &Tensor) -> Result<Var> {
         self.layers.upscale(tape, condition)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     /// Fifteen convolutions a block; those behind a doubling are finer.

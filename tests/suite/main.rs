@@ -36,6 +36,7 @@ mod ops_values;
 mod perceptual;
 mod pillow;
 mod prebuilt;
+mod recipes_gpu;
 mod second_order;
 mod source;
 mod systems;

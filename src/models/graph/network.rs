@@ -1,5 +1,5 @@
 //! The network that layers make.
-use super::super::{Geometry, Network};
+use super::super::{Geometry, Module, Network};
 use super::config::GraphConfig;
 use super::plan::Plan;
 use super::run;
@@ -84,6 +84,12 @@ impl Graph {
     }
 }
 
+impl Module for Graph {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for Graph {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
@@ -101,10 +107,6 @@ impl Network for Graph {
         let y = self.enlarge(tape, &low)?;
         drop(low);
         tape.affine(&y, 1.0 / half, -(black + half) / half)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     fn channels(&self) -> usize {
