@@ -45,3 +45,4 @@ mod train;
 mod train_gpu;
 mod upscale;
 mod upscalers;
+mod validation;
