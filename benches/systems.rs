@@ -9,10 +9,10 @@ use srk::diffusion::sampler::condition;
 use srk::engine::device::DType;
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
-use srk::generative;
 use srk::models::ModelConfig;
 use srk::models::vq::{Vq, VqConfig};
 use srk::training::config::Config;
+use srk::training::tasks::teaching;
 use srk::training::{recipes, settings};
 
 /// High-resolution pixels a side.
@@ -27,7 +27,7 @@ fn tensor(shape: &[usize]) -> Tensor {
 /// The network of a recipe for super-resolution.
 fn model(text: &str) -> Option<ModelConfig> {
     let kind = settings::text_at(text, "model.kind")?;
-    if generative::config::KINDS.contains(&kind.as_str()) {
+    if teaching::KINDS.contains(&kind.as_str()) {
         return None;
     }
     Some(Config::read(text, "recipe", &[]).ok()?.model)

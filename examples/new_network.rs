@@ -3,7 +3,7 @@
 //!
 //! In the repository it would be `src/models/tiny.rs`, with a line in `src/models/mod.rs` and a recipe.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
-use srk::models::Network;
+use srk::models::Module as _;
 use srk::models::direct::{BLOCK, Direct, Upscale};
 use srk::nn::{Conv2d, Init};
 use srk::{Tape, Tensor, Var};

@@ -121,9 +121,6 @@ pub mod data;
 pub mod training;
 
 #[doc(hidden)]
-pub mod generative;
-
-#[doc(hidden)]
 pub mod import;
 
 #[doc(hidden)]

@@ -101,11 +101,6 @@ impl DeviceChoice {
         }
     }
 
-    /// Whether a GPU was asked for by name.
-    pub(super) fn is_a_gpu(&self) -> bool {
-        self.0.starts_with("cuda")
-    }
-
     /// The device; `note` hears why a GPU is not used where that is left to us. `auto` is what SRK_DEVICE says, if it
     /// says something.
     ///

@@ -9,18 +9,18 @@ use super::print::line as print;
 use super::voice;
 use crate::diffusion::system::{DEGRADE, System};
 use crate::engine::cuda::sha256;
-use crate::engine::device::DType;
+use crate::engine::device::{DType, Device};
 use crate::engine::memory::in_words;
 use crate::engine::outputs::Outputs;
 use crate::engine::parameter::Parameter;
 use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
-use crate::generative::grid;
 use crate::import::{self, Request, features, listing, open};
 use crate::models::perceptual::folder::Folder;
 use crate::models::span::SpanConfig;
 use crate::models::weights::WeightsFile;
 use crate::models::{ModelConfig, run_folder};
+use crate::training::tasks::grid;
 
 const EXAMPLES: &str = "Examples:
   srk models list                                  those in this binary
@@ -308,7 +308,7 @@ fn kind_of(file: &Path) -> Result<String> {
     };
     // Of another kind: networks to learn from, and those that judge pictures.
     if file.is_file() {
-        if grid::open(file, None, &mut Vec::new()).is_ok() {
+        if grid::open(file, None, &Device::Cpu, &mut Vec::new()).is_ok() {
             return Ok("weights for srk sample".to_owned());
         }
         let own = WeightsFile::read(file).ok();

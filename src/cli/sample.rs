@@ -3,11 +3,12 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{common, voice};
+use super::common::{self, DeviceChoice};
+use super::voice;
 use crate::engine::outputs::Outputs;
 use crate::error::Result;
-use crate::generative::grid;
 use crate::imaging::{self, EncodeOptions};
+use crate::training::tasks::grid;
 
 const EXAMPLES: &str = "Examples:
   srk train --recipe ddpm --set 'data.paths=[\"mnist\"]'    makes the run runs/ddpm
@@ -18,7 +19,7 @@ const EXAMPLES: &str = "Examples:
 /// Draw a grid of images from a trained GAN, VAE or DDPM.
 ///
 /// What the recipes gan, dcgan, wgan-gp, vae and ddpm of `srk train` make. The same seed draws the same
-/// images. On the CPU.
+/// images, on a GPU within rounding.
 #[derive(Debug, clap::Args)]
 #[command(before_help = EXAMPLES)]
 pub(super) struct Args {
@@ -43,6 +44,9 @@ pub(super) struct Args {
     /// Write over an existing file
     #[arg(long)]
     overwrite: bool,
+    /// Where to run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
     /// Threads [default: all cores]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
@@ -54,9 +58,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
     outputs.reads_below(&args.model);
     outputs.claim(&args.output, &args.model)?;
     let mut notes = Vec::new();
-    let system = grid::open(&args.model, args.steps.map(|n| n as usize), &mut notes)?;
+    let device = args.device.open(&mut |_| ())?;
+    let system = grid::open(&args.model, args.steps.map(|n| n as usize), &device, &mut notes)?;
     notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
-    let images = system.sample(grid::noise(args.seed), args.count as usize)?;
+    let images = system.draw(grid::noise(args.seed), args.count as usize)?;
     let mut picture = grid::grid(&images, args.zoom as usize)?;
     let model = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut settings = vec![("model", model), ("seed", args.seed.to_string())];

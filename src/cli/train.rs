@@ -8,14 +8,14 @@ use super::{print, voice};
 use crate::engine::device::{DType, Device};
 use crate::engine::files;
 use crate::error::{Error, Report, Result};
-use crate::generative;
-use crate::training::config::{Config, SCHEMA};
+use crate::training::config::SCHEMA;
+use crate::training::job::Job;
+use crate::training::jobs;
 use crate::training::log::Reporter;
 use crate::training::recipes;
 use crate::training::run::dry::dry_run;
 use crate::training::run::resume::{adopt, refuse_existing};
 use crate::training::run::train;
-use crate::training::settings;
 
 const EXAMPLES: &str = "Examples:
   srk train --list-recipes
@@ -122,34 +122,28 @@ pub(super) fn run(args: Args) -> Result<()> {
     if let Some(from) = &args.from {
         args.overrides.push(format!("run.init={:?}", from.display().to_string()));
     }
-    let kind = settings::text_at(&text, "model.kind").unwrap_or_default();
-    if generative::config::KINDS.contains(&kind.as_str()) {
-        return train_generative(&args, &text, &name, &kind);
-    }
-    let config = Config::read(&text, &name, &args.overrides)?;
+    let job = jobs::read(&text, &name, &args.overrides)?;
     let device = args.device.open(&mut |_| ())?;
-    let dtype = match (args.precision, &device) {
-        (Precision::Auto, Device::Cuda(gpu)) if gpu.compute_capability() >= (8, 0) => DType::BF16,
-        (precision, device) => precision.on(device)?,
-    };
+    let dtype = precision(&*job, args.precision, &device)?;
+    let run = &job.shared().run;
     if args.dry_run {
-        let dry = dry_run(&config, (&device, dtype), &mut Terminal::default())?;
+        let dry = dry_run(&*job, (&device, dtype), &mut Terminal::default())?;
         voice::done(json!({"dry_run": true, "planned_bytes": dry.planned,
             "resident_bytes": dry.resident, "gpu_bytes": dry.on_gpu,
-            "seconds_per_step": dry.seconds, "loss": dry.loss, "steps": config.run.steps}));
+            "seconds_per_step": dry.seconds, "loss": dry.loss, "steps": run.steps}));
         return Ok(());
     }
     let stop = common::stop_on_signals()?;
     match args.resume.to_str() {
         Some("auto") => {}
-        Some("never") => refuse_existing(&args.out.join(&config.run.name))?,
+        Some("never") => refuse_existing(&args.out.join(&run.name))?,
         _ => {
-            let (step, from) = (adopt(&config, &args.out, &args.resume)?, args.resume.display());
+            let (step, from) = (adopt(&*job, &args.out, &args.resume)?, args.resume.display());
             voice::say(format_args!("going on from {from} at step {step}"));
         }
     }
-    train(&config, &args.out, args.until, (&device, dtype), &stop, &mut Terminal::default())?;
-    voice::done(json!({"run": args.out.join(&config.run.name)}));
+    train(&*job, &args.out, args.until, (&device, dtype), &stop, &mut Terminal::default())?;
+    voice::done(json!({"run": args.out.join(&run.name)}));
     Ok(())
 }
 
@@ -166,31 +160,24 @@ fn refuse_other_formats(file: &Path) -> Result<()> {
     )))
 }
 
-/// Trains a GAN, VAE or DDPM: small, and on the CPU.
-fn train_generative(args: &Args, text: &str, name: &str, kind: &str) -> Result<()> {
-    let config = generative::config::Config::read(text, name, &args.overrides)?;
-    if args.device.is_a_gpu() {
-        let report = Report::new("cannot train on a GPU", format!("{kind} trains on the CPU only"));
-        return Err(Error::Usage(report.help("leave --device out")));
-    }
-    if args.dry_run {
-        let report = Report::new("--dry-run is for super-resolution", format!("{kind} is no such"));
-        return Err(Error::Usage(report.help("--until 2 takes two steps of it")));
-    }
-    match args.resume.to_str() {
-        Some("auto") => {}
-        Some("never") => refuse_existing(&args.out.join(&config.run.name))?,
-        _ => {
-            let report =
-                Report::new("--resume PATH is for super-resolution", format!("{kind} is no such"));
-            return Err(Error::Usage(report.help("leave it out: a run goes on by itself")));
+/// What networks compute in.
+fn precision(job: &dyn Job, asked: Precision, device: &Device) -> Result<DType> {
+    match (asked, device) {
+        (Precision::Auto, Device::Cuda(_)) if !job.halves() => Ok(DType::F32),
+        (Precision::Auto, Device::Cuda(gpu)) if gpu.compute_capability() >= (8, 0) => {
+            Ok(DType::BF16)
         }
+        (asked, device) => match asked.on(device)? {
+            DType::F16 | DType::BF16 if !job.halves() => {
+                let report = Report::new(
+                    "cannot train in half precision",
+                    "networks that draw digits are small",
+                );
+                Err(Error::Usage(report.help("leave --precision out")))
+            }
+            dtype => Ok(dtype),
+        },
     }
-    args.precision.on(&Device::Cpu)?;
-    let stop = common::stop_on_signals()?;
-    generative::run::train(&config, &args.out, args.until, &stop, &mut Terminal::default())?;
-    voice::done(json!({"run": args.out.join(&config.run.name)}));
-    Ok(())
 }
 
 /// Lines on standard output, warnings on standard error.

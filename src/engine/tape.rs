@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::device::{DType, Device};
+use super::cuda::{Grid, kernels};
 use super::parameter::Parameter;
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -401,15 +401,30 @@ impl Tape {
     }
 }
 
-/// Ones in the shape of `x`.
+/// Ones in the shape of `x`. On a GPU this only launches.
 fn ones_as(x: &Tensor) -> Result<Tensor> {
-    let ones = vec![1.0; x.len()];
-    match x.device() {
-        Device::Cpu => Ok(Tensor::from_f64(&ones, x.shape(), x.dtype())),
-        device => {
-            Tensor::from_f64(&ones, x.shape(), DType::F32).to_device(&device)?.cast(x.dtype())
-        }
+    let Some(gpu) = x.gpu() else {
+        return Ok(Tensor::from_f64(&vec![1.0; x.len()], x.shape(), x.dtype()));
+    };
+    let (n, zeros) = (x.len(), Tensor::zeros_as(x, x.shape())?);
+    let mut ones = Tensor::empty_as(x, x.shape())?;
+    let grid = Grid::packs(n, x.dtype());
+    kernels::affine {
+        x: &zeros,
+        y: &mut ones,
+        n,
+        channels: 1,
+        f0: 0.0,
+        s0: 1.0,
+        f1: 0.0,
+        s1: 0.0,
+        f2: 0.0,
+        s2: 0.0,
+        f3: 0.0,
+        s3: 0.0,
     }
+    .launch(gpu, grid)?;
+    Ok(ones)
 }
 
 impl Node {

@@ -169,6 +169,19 @@ impl Tensor {
         }
     }
 
+    /// The same memory under a second name: for kernels that work in place.
+    ///
+    /// # Errors
+    /// If it is not on `gpu`.
+    pub(crate) fn alias_on(&self, gpu: &Gpu) -> Result<Self> {
+        match &self.storage {
+            Storage::Cuda { gpu: mine, buffer, dtype } if mine == gpu => {
+                Ok(Self::on_gpu(gpu, Arc::clone(buffer), *dtype, &self.shape))
+            }
+            _ => Err(self.mixed(self.dtype())),
+        }
+    }
+
     /// The GPU that it is on; none on the CPU.
     pub(crate) fn gpu(&self) -> Option<&Gpu> {
         match &self.storage {
@@ -293,8 +306,11 @@ impl Tensor {
                 Storage::Cuda { gpu, buffer: to, dtype },
                 Storage::Cuda { gpu: theirs, buffer: from, dtype: of },
             ) if gpu == theirs && dtype == of => {
-                // SAFETY: both buffers hold as many bytes, of one shape and type, and are alive; that which is written
-                // is borrowed mutably, so that they are two.
+                // A second name of the same memory has its elements.
+                if Arc::ptr_eq(to, from) {
+                    return Ok(());
+                }
+                // SAFETY: both buffers hold as many bytes, of one shape and type, are alive, and are two.
                 unsafe { gpu.driver().copy(to.pointer(), from.pointer(), bytes)? };
             }
             _ => return Err(mixed),

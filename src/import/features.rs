@@ -16,6 +16,7 @@ use super::pickle::{Id, Parsed, Value};
 use super::storage::Tensor;
 use super::{Array, refuse};
 use crate::error::Result;
+use crate::models::Module as _;
 use crate::models::perceptual::backbone::Architecture;
 use crate::models::perceptual::dists;
 use crate::models::perceptual::folder::is_trunk;

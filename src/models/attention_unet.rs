@@ -13,7 +13,7 @@
 //! `attention = false` too, as in the published checkpoints; then nothing uses or trains them.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Network, Shapes};
+use super::{Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -154,6 +154,12 @@ impl Builder<'_> {
     }
 }
 
+impl Module for AttentionUNet {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for AttentionUNet {
     fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
         y0.try_clone()
@@ -165,10 +171,6 @@ impl Network for AttentionUNet {
         let time = tape.input(time);
         let input = tape.concat(&[condition, x])?;
         self.unet.forward(tape, input, Some(&time))
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     /// Four halvings; the norms, and attention, see the whole map.

@@ -22,12 +22,18 @@ pub use layers::{AttentiveGrid, AttentiveGridConfig, LATER};
 
 use super::damage::TOLD;
 use super::direct::BLOCK;
-use super::{Geometry, Kind, Network, Shapes};
+use super::{Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::nn::rolling::RollingCall;
+
+impl Module for AttentiveGrid {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
 
 impl Network for AttentiveGrid {
     /// `low` and, for every pixel, that nothing is known of its damage.
@@ -88,10 +94,6 @@ impl Network for AttentiveGrid {
         let passing = piece * (2 * c + 4 * image);
         let floats = steps * (windows + block_inputs + skip + state) - state + passing;
         Some(4 * (floats * width) as u64)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     fn geometry(&self) -> Geometry {

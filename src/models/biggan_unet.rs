@@ -12,7 +12,7 @@
 //! 63,898,017 parameters for MNIST (1 channel, 32 for t), 64,376,707 for MiniPlaces (3, 128).
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Network, Shapes};
+use super::{Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -202,6 +202,16 @@ impl BigGanUNet {
     }
 }
 
+impl Module for BigGanUNet {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn buffers(&self) -> &[Parameter] {
+        &self.buffers
+    }
+}
+
 impl Network for BigGanUNet {
     fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
         y0.try_clone()
@@ -224,14 +234,6 @@ impl Network for BigGanUNet {
             y = block.forward(tape, &y, &level, &time)?;
         }
         self.last.forward(tape, &y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    fn buffers(&self) -> &[Parameter] {
-        &self.buffers
     }
 
     fn channels(&self) -> usize {

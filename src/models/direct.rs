@@ -2,7 +2,7 @@
 //! to 1 inside, as published ones have them.
 use std::fmt::Debug;
 
-use super::{Geometry, Network};
+use super::{Geometry, Module, Network};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -59,6 +59,12 @@ impl<L: Upscale> Direct<L> {
     }
 }
 
+impl<L: Upscale> Module for Direct<L> {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl<L: Upscale> Network for Direct<L> {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
@@ -74,10 +80,6 @@ impl<L: Upscale> Network for Direct<L> {
         let y = self.layers.upscale(tape, &low)?;
         drop(low);
         tape.to_signed(&y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     fn geometry(&self) -> Geometry {

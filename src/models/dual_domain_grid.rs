@@ -11,7 +11,7 @@
 //! ```
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Network, Shapes};
+use super::{Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -113,6 +113,12 @@ impl DualDomainGrid {
     }
 }
 
+impl Module for DualDomainGrid {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for DualDomainGrid {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
@@ -152,10 +158,6 @@ impl Network for DualDomainGrid {
         let image = self.tail.forward(tape, &features)?;
         drop(features);
         tape.pixel_shuffle(&image, self.config.scale)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     fn geometry(&self) -> Geometry {

@@ -3,7 +3,7 @@
 //! Input is `[x_t 3, y0 3, Fourier position 24, local amplitude 1]`, output the predicted `x0 - y0`.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Network, Shapes};
+use super::{Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -108,6 +108,12 @@ fn up(tape: &mut Tape, x: &Var, layer: &Conv2d, skip: &Var) -> Result<Var> {
     tape.concat(&[&x, skip])
 }
 
+impl Module for DualDomainUNet {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for DualDomainUNet {
     /// `[y0 3, Fourier position 24, local amplitude 1]` at the high resolution.
     fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
@@ -139,10 +145,6 @@ impl Network for DualDomainUNet {
         drop(x1);
         let y = self.dec2.forward(tape, &y)?;
         self.outc.forward(tape, &y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     /// Two poolings and even sizes for the wavelets below: high-resolution sides are multiples of 8.

@@ -17,7 +17,7 @@
 //! 15,352,291 parameters). Images at 4 and 8 use no further parameters.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Network, Shapes};
+use super::{Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -230,6 +230,12 @@ impl Laplacian {
     }
 }
 
+impl Module for Laplacian {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for Laplacian {
     /// The low-resolution image in `[0, 1]`.
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
@@ -241,10 +247,6 @@ impl Network for Laplacian {
     fn forward(&self, tape: &mut Tape, _x: &Var, condition: &Var, _t: &Tensor) -> Result<Var> {
         let image = self.enlarge(tape, condition, self.config.scale)?;
         tape.to_signed(&image)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     /// Any size will do; squeeze and excitation see the whole map.

@@ -4,6 +4,7 @@ pub mod direct;
 pub mod discriminator;
 mod kind;
 mod limits;
+mod module;
 mod network;
 pub mod patch_discriminator;
 pub mod perceptual;
@@ -18,6 +19,7 @@ pub mod weights;
 
 pub use kind::{FrozenPart, Kind, Known};
 pub use limits::{Unbuilt, build_within, most_numbers};
+pub use module::Module;
 use network::doublings;
 pub use network::{Geometry, Network};
 pub use shapes::Shapes;

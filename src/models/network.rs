@@ -1,10 +1,9 @@
 //! What every network for super-resolution is.
 use std::sync::Arc;
 
+use super::Module;
 use super::vq;
 use super::weights::WeightsFile;
-use crate::engine::device::{DType, Device};
-use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
@@ -12,7 +11,7 @@ use crate::nn::rolling::RollingCall;
 
 /// A network for super-resolution: a denoiser, or for the direct process one that enlarges in one call
 /// and ignores state and t. Images are NHWC in `[-1, 1]`, with C [`channels`](Self::channels).
-pub trait Network: Send + Sync {
+pub trait Network: Module {
     /// What the network sees besides the state `x_t`, computed once for all steps of a batch or tile.
     ///
     /// `low` is the low-resolution image `[N, h, w, C]`, `y0` its enlargement `[N, H, W, C]`.
@@ -74,23 +73,9 @@ pub trait Network: Send + Sync {
         self.forward(tape, x, condition, t)
     }
 
-    /// All parameters, in construction order.
-    fn parameters(&self) -> &[Parameter];
-
-    /// What files hold beside the parameters and training does not change by gradients, such as the
-    /// running statistics of norms; in construction order.
-    fn buffers(&self) -> &[Parameter] {
-        &[]
-    }
-
     /// Whether a training step changes the buffers. Not those of a part that is frozen.
     fn moves_buffers(&self) -> bool {
         !self.buffers().is_empty()
-    }
-
-    /// Everything a file holds: parameters, then buffers.
-    fn state(&self) -> Vec<Parameter> {
-        [self.parameters(), self.buffers()].concat()
     }
 
     /// Channels of an image: 3, or 1 for luma.
@@ -141,47 +126,6 @@ pub trait Network: Send + Sync {
     /// low-resolution pixels.
     fn bytes_on_cpu(&self, width: usize, height: usize) -> u64 {
         4 * (self.floats_per_pixel() * width * height) as u64
-    }
-
-    /// How many numbers training changes.
-    fn parameter_count(&self) -> usize {
-        self.parameters().iter().map(|p| p.value().len()).sum()
-    }
-
-    /// Where the weights are.
-    fn device(&self) -> Device {
-        self.parameters().first().map_or(Device::Cpu, |p| p.value().device())
-    }
-
-    /// The element type the network computes in.
-    fn dtype(&self) -> DType {
-        self.parameters().first().map_or(DType::F32, |p| p.value().dtype())
-    }
-
-    /// Changes the element type the network computes in.
-    ///
-    /// # Errors
-    /// If the device has no such elements or its memory is full.
-    fn cast(&self, dtype: DType) -> Result<()> {
-        self.parameters().iter().try_for_each(|p| p.cast(dtype))?;
-        self.buffers().iter().try_for_each(|b| b.cast(of_buffers(dtype)))
-    }
-
-    /// Moves the weights to `device`, as `dtype` there.
-    ///
-    /// # Errors
-    /// If the memory of the device is full.
-    fn to_device(&self, device: &Device, dtype: DType) -> Result<()> {
-        self.parameters().iter().try_for_each(|p| p.to_device(device, dtype))?;
-        self.buffers().iter().try_for_each(|b| b.to_device(device, of_buffers(dtype)))
-    }
-}
-
-/// The type of buffers of a network that computes in `dtype`: statistics are not kept in half precision.
-pub(super) const fn of_buffers(dtype: DType) -> DType {
-    match dtype {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
     }
 }
 

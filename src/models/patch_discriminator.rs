@@ -8,6 +8,7 @@
 //! A verdict for every 8 x 8 pixels. 1,751,489 parameters at b = 64.
 use serde::{Deserialize, Serialize};
 
+use super::Module;
 use super::discriminator::Discriminator;
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -59,6 +60,16 @@ impl PatchDiscriminator {
     }
 }
 
+impl Module for PatchDiscriminator {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn buffers(&self) -> &[Parameter] {
+        &self.buffers
+    }
+}
+
 impl Discriminator for PatchDiscriminator {
     fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let mut y = x.clone();
@@ -66,13 +77,5 @@ impl Discriminator for PatchDiscriminator {
             y = stage.forward(tape, &y)?;
         }
         self.last.forward(tape, &y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    fn buffers(&self) -> &[Parameter] {
-        &self.buffers
     }
 }

@@ -2,7 +2,7 @@
 //! noise in the residual `x0 - y0`. 2,032,835 parameters as published.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Network, Shapes};
+use super::{Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -114,6 +114,12 @@ fn up(tape: &mut Tape, x: &Var, layer: &ConvTranspose2d, skip: &Var) -> Result<V
     tape.concat(&[&x, &skip])
 }
 
+impl Module for ResidualUNet {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for ResidualUNet {
     fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
         y0.try_clone()
@@ -140,10 +146,6 @@ impl Network for ResidualUNet {
         drop(x1);
         let y = s5.forward(tape, &y, &time)?;
         self.last.forward(tape, &y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     /// Two halvings; the norms see the whole map.

@@ -15,7 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::BLOCK;
-use super::{Geometry, Kind, Network, Shapes, doublings};
+use super::{Geometry, Kind, Module, Network, Shapes, doublings};
 use crate::engine::device::Device;
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -220,6 +220,12 @@ impl Rrdb {
     }
 }
 
+impl Module for Rrdb {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for Rrdb {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
@@ -232,10 +238,6 @@ impl Network for Rrdb {
     /// The image of `condition`, the low-resolution one; state and step play no part.
     fn forward(&self, tape: &mut Tape, _x: &Var, condition: &Var, _t: &Tensor) -> Result<Var> {
         self.layers.upscale(tape, condition)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     /// Fifteen convolutions a block; those behind a doubling are finer.

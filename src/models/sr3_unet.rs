@@ -17,7 +17,7 @@
 //! with BigGAN blocks and 550 to 625 million parameters, were not published.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Network, Shapes};
+use super::{Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -196,6 +196,12 @@ impl Builder<'_> {
     }
 }
 
+impl Module for Sr3UNet {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for Sr3UNet {
     fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
         y0.try_clone()
@@ -210,10 +216,6 @@ impl Network for Sr3UNet {
         level = self.noise_level[1].forward(tape, &level)?;
         let input = tape.concat(&[condition, x])?;
         self.unet.forward(tape, input, Some(&level))
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     /// A halving between any two levels; the norms, and attention, see the whole map.

@@ -12,7 +12,7 @@
 //! map is from 128 to 128: 8,337,475 parameters.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Network, Shapes};
+use super::{Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -154,6 +154,12 @@ const fn time_inputs(config: &SrddpmUNetConfig) -> usize {
     }
 }
 
+impl Module for SrddpmUNet {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for SrddpmUNet {
     fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
         y0.try_clone()
@@ -179,10 +185,6 @@ impl Network for SrddpmUNet {
             y = block.forward(tape, &y, &time)?;
         }
         self.last.forward(tape, &y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     /// Three halvings. Without norms an output sees some 53 pixels each way, but over the many steps of its

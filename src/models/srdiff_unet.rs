@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rrdb::{Layers, RrdbConfig};
 use super::weights::WeightsFile;
-use super::{FrozenPart, Geometry, Kind, Network, Shapes};
+use super::{FrozenPart, Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -237,6 +237,16 @@ impl SrdiffUNet {
     }
 }
 
+impl Module for SrdiffUNet {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn buffers(&self) -> &[Parameter] {
+        &self.buffers
+    }
+}
+
 impl Network for SrdiffUNet {
     fn frozen_part(&self) -> Option<&'static str> {
         Some("encoder")
@@ -286,14 +296,6 @@ impl Network for SrdiffUNet {
         }
         y = self.last.0.forward_mish(tape, &y)?;
         self.last.1.forward(tape, &y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    fn buffers(&self) -> &[Parameter] {
-        &self.buffers
     }
 
     fn moves_buffers(&self) -> bool {

@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::BLOCK;
-use super::{Geometry, Kind, Network, Shapes, doublings};
+use super::{Geometry, Kind, Module, Network, Shapes, doublings};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -121,6 +121,16 @@ impl Srgan {
     }
 }
 
+impl Module for Srgan {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn buffers(&self) -> &[Parameter] {
+        &self.buffers
+    }
+}
+
 impl Network for Srgan {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
@@ -135,14 +145,6 @@ impl Network for Srgan {
         let low = tape.to_unit(condition)?;
         let y = self.upscale(tape, &low)?;
         tape.to_signed(&y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    fn buffers(&self) -> &[Parameter] {
-        &self.buffers
     }
 
     /// Trained norms are constants, so that an output sees its neighbourhood alone.

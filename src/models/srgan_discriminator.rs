@@ -10,6 +10,7 @@
 //! images: 18432 inputs for 96 pixels, 23,565,505 parameters.
 use serde::{Deserialize, Serialize};
 
+use super::Module;
 use super::discriminator::Discriminator;
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -68,6 +69,16 @@ impl SrganDiscriminator {
     }
 }
 
+impl Module for SrganDiscriminator {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn buffers(&self) -> &[Parameter] {
+        &self.buffers
+    }
+}
+
 impl Discriminator for SrganDiscriminator {
     fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         if x.shape().len() != 4 || x.shape()[1..3] != [self.crop; 2] {
@@ -81,13 +92,5 @@ impl Discriminator for SrganDiscriminator {
         y = self.classifier[0].forward(tape, &y)?;
         y = leaky(tape, &y)?;
         self.classifier[1].forward(tape, &y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    fn buffers(&self) -> &[Parameter] {
-        &self.buffers
     }
 }

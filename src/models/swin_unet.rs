@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::vq::{Vq, VqConfig};
 use super::weights::WeightsFile;
-use super::{FrozenPart, Geometry, Kind, Network, Shapes};
+use super::{FrozenPart, Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -294,6 +294,17 @@ impl Builder<'_> {
     }
 }
 
+impl Module for SwinUNet {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// The first stage.
+    fn buffers(&self) -> &[Parameter] {
+        &self.frozen
+    }
+}
+
 impl Network for SwinUNet {
     /// The low-resolution image itself.
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
@@ -316,15 +327,6 @@ impl Network for SwinUNet {
         }
         let input = tape.concat(&[x, &low])?;
         self.unet.forward(tape, input, Some(&time))
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    /// The first stage.
-    fn buffers(&self) -> &[Parameter] {
-        &self.frozen
     }
 
     fn moves_buffers(&self) -> bool {

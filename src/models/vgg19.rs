@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::Module;
 use super::weights::WeightsFile;
-use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::error::{Error, Result};
@@ -38,6 +38,12 @@ const fn colour(mean: f64, deviation: f64) -> [f64; 2] {
 pub struct Vgg19 {
     groups: Vec<Vec<Conv2d>>,
     parameters: Vec<Parameter>,
+}
+
+impl Module for Vgg19 {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
 }
 
 impl Vgg19 {
@@ -83,19 +89,6 @@ impl Vgg19 {
         let wanted = |key: &str| key.starts_with("features.");
         let tensors = file.tensors.into_iter().filter(|(key, _)| wanted(key)).collect();
         WeightsFile { metadata: BTreeMap::new(), tensors }.apply(&self.parameters, name)
-    }
-
-    /// All parameters, in construction order. No optimizer is to have them.
-    pub fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    /// Moves the weights to `device`, as `dtype` there.
-    ///
-    /// # Errors
-    /// If the memory of the device is full.
-    pub fn to_device(&self, device: &Device, dtype: DType) -> Result<()> {
-        self.parameters.iter().try_for_each(|p| p.to_device(device, dtype))
     }
 
     /// The output of layer `last` (0 to 36) for `image` `[N, H, W, 3]` in `[-1, 1]`.

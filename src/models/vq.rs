@@ -12,7 +12,7 @@
 //! through. 55,322,782 parameters for a factor of 4 and codes of 3 numbers.
 use serde::{Deserialize, Serialize};
 
-use crate::engine::device::{DType, Device};
+use super::Module;
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
@@ -92,6 +92,12 @@ pub struct Vq {
     parameters: Vec<Parameter>,
 }
 
+impl Module for Vq {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Vq {
     /// An autoencoder whose initial weights are a function of `seed`.
     pub fn new(config: &VqConfig, seed: u64) -> Self {
@@ -120,24 +126,6 @@ impl Vq {
     /// Its sizes.
     pub const fn config(&self) -> &VqConfig {
         &self.config
-    }
-
-    /// All parameters, in construction order.
-    pub fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    /// How many numbers it has.
-    pub fn parameter_count(&self) -> usize {
-        self.parameters.iter().map(|p| p.value().len()).sum()
-    }
-
-    /// Moves the weights to `device`, as `dtype` there.
-    ///
-    /// # Errors
-    /// If the memory of the device is full.
-    pub fn to_device(&self, device: &Device, dtype: DType) -> Result<()> {
-        self.parameters.iter().try_for_each(|p| p.to_device(device, dtype))
     }
 
     /// The latent `[N, H / f, W / f, D]` of images `[N, H, W, 3]`, which f divides; not quantised.

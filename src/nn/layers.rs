@@ -1,6 +1,5 @@
 //! Convolutions, linear maps and norms with their parameters.
 use super::init::Init;
-use crate::engine::device::DType;
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -439,9 +438,9 @@ impl BatchNorm {
             let part = tape.slice_channels(&both, i * channels, channels)?;
             parameter.set(part.into_tensor()?.reshape(&[channels])?);
         }
-        let before = self.moved.value();
-        let after = Tensor::from_f64(&[before.to_f64_vec()?[0] + 1.0], &[], DType::F32);
-        self.moved.set(after.to_device(&before.device())?.cast(before.dtype())?);
+        let before = tape.input(self.moved.value());
+        let after = tape.affine(&before, 1.0, 1.0)?;
+        self.moved.set(after.into_tensor()?);
         Ok(())
     }
 }

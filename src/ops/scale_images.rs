@@ -5,7 +5,7 @@
 //! dx[n] = s[n] dy[n]
 //! ```
 use crate::engine::cuda::{Grid, kernels};
-use crate::engine::device::Real;
+use crate::engine::device::DType;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -13,17 +13,25 @@ use crate::error::{Error, Result};
 use crate::on_device;
 
 impl Tape {
-    /// `x` `[N, ..]` with every `x[n]` multiplied by `factors[n]`.
-    pub fn scale_images(&mut self, x: &Var, factors: Vec<f64>) -> Result<Var> {
-        self.apply(ScaleImages { factors }, &[x])
+    /// `x` `[N, ..]` with every `x[n]` multiplied by `factors[n]`: `[N]`, F32, where `x` lies. This can be recorded, and
+    /// replayed with others.
+    pub fn scale_images_by(&mut self, x: &Var, factors: &Tensor) -> Result<Var> {
+        self.apply(ScaleImages { factors: factors.try_clone()? }, &[x])
     }
 }
 
 /// See the [module](self) for the formulas.
 #[derive(Debug)]
 pub struct ScaleImages {
-    /// A number for each image.
-    pub factors: Vec<f64>,
+    /// A number for each image, `[N]`; on the CPU any type, and copied to where the images lie.
+    pub factors: Tensor,
+}
+
+impl ScaleImages {
+    /// Multiplies by `factors`.
+    pub fn new(factors: &[f64]) -> Self {
+        Self { factors: Tensor::from_f64(factors, &[factors.len()], DType::F64) }
+    }
 }
 
 impl Op for ScaleImages {
@@ -50,12 +58,16 @@ impl ScaleImages {
         let mut y = Tensor::empty_as(x, x.shape())?;
         let each = x.len() / self.factors.len();
         on_device!(x,
-            cpu::<T> => cpu::forward::<T>(&self.factors, each, x.cpu()?, y.cpu_mut()?),
+            cpu::<T> => cpu::forward::<T>(&self.factors.to_f64_vec()?, each, x.cpu()?, y.cpu_mut()?),
             cuda(gpu) => {
-                let factors: Vec<f32> = self.factors.iter().map(|&f| f32::from_f64(f)).collect();
-                let factors = Tensor::from_slice_on(&x.device(), &factors, &[factors.len()])?;
-                kernels::scale_images { x, factors: &factors, y: &mut y, n: x.len(), each }
-                    .launch(&gpu, Grid::elements(x.len()))?;
+                let n = x.len();
+                let moved = match self.factors.device() == x.device() {
+                    true => None,
+                    false => Some(self.factors.cast(DType::F32)?.to_device(&x.device())?),
+                };
+                let factors = moved.as_ref().unwrap_or(&self.factors);
+                kernels::scale_images { x, factors, y: &mut y, n, each }
+                    .launch(&gpu, Grid::elements(n))?;
             }
         );
         Ok(y)
@@ -64,11 +76,11 @@ impl ScaleImages {
 
 /// Images of an odd size, verdicts of one number, and an image of a training batch.
 pub fn cases() -> Vec<OpCase> {
-    let three = || ScaleImages { factors: vec![0.3, -1.5, 0.0] };
+    let three = || ScaleImages::new(&[0.3, -1.5, 0.0]);
     vec![
         OpCase::new(three, &[&[3, 5, 7, 3]]),
         OpCase::new(three, &[&[3]]),
-        OpCase::new(|| ScaleImages { factors: vec![0.5; 4] }, &[&[4, 256, 256, 3]]).timed_only(),
+        OpCase::new(|| ScaleImages::new(&[0.5; 4]), &[&[4, 256, 256, 3]]).timed_only(),
     ]
 }
 

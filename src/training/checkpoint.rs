@@ -15,8 +15,8 @@ use crate::engine::memory::in_words;
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
-use crate::models::run_folder;
 use crate::models::weights::{WeightsFile, file_shape, from_file_layout, to_file_layout};
+use crate::models::{Module, run_folder};
 
 /// Networks that one optimizer moves.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,21 @@ pub struct Part<'a> {
     pub buffers: &'a [Parameter],
     /// Whether nothing but training needs them, as a discriminator: they lie in `state` then.
     pub aside: bool,
+    /// Steps that its optimizer takes in one of the run.
+    pub pace: u64,
+}
+
+impl<'a> Part<'a> {
+    /// All of `module`, which takes one step in a step of the run.
+    pub fn of<M: Module + ?Sized>(module: &'a M) -> Self {
+        let (parameters, buffers) = (module.parameters(), module.buffers());
+        Self { parameters, buffers, aside: false, pace: 1 }
+    }
+
+    /// The parameters, then the buffers.
+    pub fn state(&self) -> Vec<Parameter> {
+        [self.parameters, self.buffers].concat()
+    }
 }
 
 /// A part with its optimizer.
@@ -113,12 +128,13 @@ impl Checkpoints {
         let builder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.folder);
         let temporary = builder.map_err(failed)?;
         let [mut model, mut ema, mut state] = [Named::new(), Named::new(), Named::new()];
-        for Trained { part: Part { parameters, buffers, aside }, by } in trained {
+        for Trained { part, by } in trained {
+            let Part { parameters, buffers, aside, .. } = part;
             let before = if *aside { ASIDE } else { "" };
             state.extend(named(parameters, &by.first, &format!("{before}first."))?);
             state.extend(named(parameters, &by.second, &format!("{before}second."))?);
             if *aside {
-                let all = [*parameters, *buffers].concat();
+                let all = part.state();
                 let values: Vec<Tensor> =
                     all.iter().map(|p| p.value().try_clone()).collect::<Result<_>>()?;
                 state.extend(named(&all, &values, ASIDE)?);
@@ -218,29 +234,28 @@ impl Checkpoints {
     }
 
     /// Loads the checkpoint of `step` into the parameters and buffers of `parts`, whose optimizers it
-    /// returns, each at `step`; a damaged one is an error, exit code 3.
+    /// returns, each at its count of steps; a damaged one is an error, exit code 3.
     pub fn load(&self, step: u64, parts: &[Part]) -> Result<Vec<Optimizer>> {
         let folder = self.at(step);
         let model = folder.join("model.safetensors");
-        let members = |part: &Part| [part.parameters, part.buffers].concat();
-        let all: Vec<Parameter> = parts.iter().filter(|p| !p.aside).flat_map(members).collect();
+        let all: Vec<Parameter> = parts.iter().filter(|p| !p.aside).flat_map(Part::state).collect();
         WeightsFile::read(&model)?.apply(&all, &model.display().to_string())?;
         let ema = Moments::read(&folder.join("ema.safetensors"))?;
         let state = Moments::read(&folder.join("state.safetensors"))?;
         for part in parts.iter().filter(|p| p.aside) {
-            let all = members(part);
+            let all = part.state();
             for (parameter, value) in all.iter().zip(state.take(&all, ASIDE)?) {
                 parameter.set(value);
             }
         }
-        let optimizer = |&Part { parameters, aside, .. }: &Part| {
+        let optimizer = |&Part { parameters, aside, pace, .. }: &Part| {
             let (before, averages) =
                 if aside { (ASIDE, (&state, ASIDE)) } else { ("", (&ema, "")) };
             Ok(Optimizer {
                 first: state.take(parameters, &format!("{before}first."))?,
                 second: state.take(parameters, &format!("{before}second."))?,
                 average: averages.0.take(parameters, averages.1)?,
-                step,
+                step: step * pace,
                 scale: loss_scale(&state.file.metadata),
             })
         };

@@ -7,17 +7,16 @@ use crate::diffusion::system;
 use crate::engine::parameter::Parameter;
 use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
-use crate::models::Network;
 use crate::models::attentive_grid::LATER;
 use crate::models::weights::{WeightsFile, file_shape, from_file_layout};
 
-/// Gives `network` every tensor of the weights file (or run folder) `path` that has the name and shape of one of
+/// Gives `state` every tensor of the weights file (or run folder) `path` that has the name and shape of one of
 /// its own, and reports how many those were, and which start anew.
 ///
 /// # Errors
 /// [`Error::Model`] if the file cannot be read, [`Error::Usage`] if none of its tensors fits.
 pub(super) fn load(
-    network: &dyn Network,
+    state: &[Parameter],
     path: &Path,
     names: &BTreeMap<String, String>,
     reporter: &mut dyn Reporter,
@@ -32,7 +31,6 @@ pub(super) fn load(
         return Err(Error::Model(report.code("not_found").help(help)));
     }
     let file = system::read(path)?;
-    let state = network.state();
     let (taken, new): (Vec<_>, Vec<_>) = state.iter().partition(|p| take(p, &file, names));
     if taken.is_empty() {
         let what = format!("nothing in {} fits the network", path.display());

@@ -104,17 +104,6 @@ pub struct StepReport {
     pub norm: f64,
 }
 
-/// The loss of a step, and what it did.
-#[derive(Clone, Copy, Debug)]
-pub struct Done {
-    /// The mean over its batches.
-    pub loss: f64,
-    /// The discriminator's, where one has a part in training.
-    pub critic: Option<f64>,
-    /// The update.
-    pub step: StepReport,
-}
-
 impl Optimizer {
     /// Zero moments, and averages equal to the values.
     ///
@@ -174,23 +163,5 @@ impl Optimizer {
             parameter.set(value);
         }
         Ok(StepReport { rate, norm })
-    }
-
-    /// Runs `body` while the parameters hold their averages.
-    pub fn with_average<R>(
-        &self,
-        parameters: &[Parameter],
-        body: impl FnOnce() -> Result<R>,
-    ) -> Result<R> {
-        let averages = self.average.iter().map(Tensor::try_clone).collect::<Result<Vec<_>>>()?;
-        let kept: Vec<_> = parameters.iter().map(Parameter::value).collect();
-        for (parameter, average) in parameters.iter().zip(averages) {
-            parameter.set(average);
-        }
-        let result = body();
-        for (parameter, value) in parameters.iter().zip(kept) {
-            parameter.set(value);
-        }
-        result
     }
 }

@@ -41,6 +41,11 @@ pub(super) fn build_critic(
     build_within(config, most, || config.build(seed)).map_err(|unbuilt| unbuilt.of_config(most))
 }
 
+/// Bytes that `numbers` weights take on the CPU beside their gradients.
+pub(super) const fn of_weights(numbers: usize) -> u64 {
+    numbers as u64 * F32 * (COPIES - 1)
+}
+
 /// Refuses batches that certainly do not fit in what is free, exit code 5. The estimate is what one call of the
 /// network keeps at its peak `on_cpu`, of which training takes several times as much. The bytes that a step takes at least.
 pub(super) fn check_memory(config: &Config, network: &dyn Network, on_cpu: bool) -> Result<u64> {
@@ -54,7 +59,7 @@ pub(super) fn check_memory(config: &Config, network: &dyn Network, on_cpu: bool)
         true => (high / (scale * scale)).saturating_mul(network.floats_per_pixel() as u64 * F32),
         false => 0,
     };
-    let weights = network.parameter_count() as u64 * F32 * (COPIES - 1);
+    let weights = of_weights(network.parameter_count());
     let (needed, free) = (crops.saturating_add(held).saturating_add(weights), memory::available());
     if needed <= free {
         return Ok(needed);

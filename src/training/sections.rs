@@ -203,8 +203,7 @@ pub struct OptimConfig {
     /// Batches whose gradients are averaged in one step.
     #[serde(deserialize_with = "whole")]
     pub accumulate: u64,
-    /// What to do with a step whose loss or gradient is not finite; but for `stop` on the CPU, and not with a
-    /// discriminator.
+    /// What to do with a step whose loss or gradient is not finite; `stop` where there is a discriminator.
     pub on_nan: OnNan,
     /// Whether the blocks of a network run again on the way back instead of keeping what they made.
     pub recompute: bool,

@@ -6,7 +6,6 @@ use super::sections::Config;
 use super::validate::Quality;
 use crate::data::folder::Rgb8;
 use crate::diffusion::sampler::Progress;
-use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::imaging::sheet::{Panel, Sheet};
 use crate::imaging::{self, Color, EncodeOptions, Image, Rect};
@@ -30,7 +29,7 @@ pub(super) struct Shown {
 pub(super) struct States {
     parts: usize,
     steps: usize,
-    seen: BTreeMap<usize, (usize, Tensor)>,
+    seen: BTreeMap<usize, (usize, Image)>,
 }
 
 impl States {
@@ -41,23 +40,24 @@ impl States {
         Self { parts, steps, seen: BTreeMap::new() }
     }
 
-    /// Keeps a copy of the state, in place of an earlier one of the same part.
-    pub(super) fn see(&mut self, progress: &Progress<'_>) -> Result<()> {
-        // Not every state of a long chain is copied: those that close a part will do.
+    /// Keeps the state, which `image` shows, in place of an earlier one of the same part.
+    pub(super) fn see(
+        &mut self,
+        progress: &Progress<'_>,
+        image: impl FnOnce() -> Result<Image>,
+    ) -> Result<()> {
+        // Not every state of a long chain is shown: those that close a part will do.
         let closes = (progress.at * self.parts) % self.steps < self.parts;
         if self.parts > 0 && (closes || progress.calls < self.steps) {
             let part = progress.at * self.parts / self.steps;
-            self.seen.insert(part, (progress.at, progress.state.try_clone()?));
+            self.seen.insert(part, (progress.at, image()?));
         }
         Ok(())
     }
 
-    /// The states kept, the cleanest first, as `image` shows them.
-    pub(super) fn images(
-        self,
-        image: impl Fn(&Tensor) -> Result<Image>,
-    ) -> Result<Vec<(usize, Image)>> {
-        self.seen.into_values().map(|(at, state)| Ok((at, image(&state)?))).collect()
+    /// The states kept, the cleanest first.
+    pub(super) fn images(self) -> Vec<(usize, Image)> {
+        self.seen.into_values().collect()
     }
 }
 

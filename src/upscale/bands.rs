@@ -6,7 +6,7 @@
 //! A band goes on as soon as its last tile is there, so that no more than one is held; where tiles
 //! are blended, the rows that no later tile reaches. Alpha is enlarged beside it. Of an image that was
 //! continued at its sides, only a part is handed on.
-use super::runner::crop;
+use super::enlarge::crop;
 use super::{Plan, alpha};
 use crate::error::{Error, Result};
 use crate::imaging::resample::{Premultiplied, Strips};

@@ -1,7 +1,8 @@
 //! A batch of tiles through the sampler, on one device.
+use std::sync::Arc;
+
 use crate::diffusion::latent;
-use crate::diffusion::process::Enlarge;
-use crate::diffusion::sampler::{PixelNoise, Walk, condition};
+use crate::diffusion::sampler::{PixelNoise, Progress, Walk, condition};
 use crate::diffusion::system::System;
 use crate::engine::cuda::Graph;
 use crate::engine::device::{DType, Device};
@@ -16,6 +17,7 @@ use crate::models::damage::{Damage, TOLD};
 use crate::ops::noise::Period;
 
 use super::Plan;
+use super::enlarge::{crop, enlarge};
 
 /// What the network is to see of some tiles of one size.
 pub(super) struct Inputs {
@@ -97,6 +99,20 @@ impl Inputs {
         self.beside = Beside::new(kept * size_of::<f32>());
     }
 
+    /// `state` of the walk, or of latents, in colour, `[N, H, W, 3]` in [0, 1], halo and padding included.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    fn shown(&self, system: &System, state: &Tensor) -> Result<Vec<f32>> {
+        let first_stage = system.network.first_stage().map(|vq| &**vq);
+        let mut pixels = match first_stage {
+            None => state.to_f32_vec()?,
+            Some(_) => latent::decode(first_stage, state.try_clone()?)?.to_f32_vec()?,
+        };
+        pixels.iter_mut().for_each(|v| *v = (*v + 1.0) / 2.0);
+        Ok(self.colored(pixels))
+    }
+
     /// The network's `pixels` `[N, H, W, C]` in colour, `[N, H, W, 3]`, both in [0, 1]: luma takes the
     /// chroma of the enlarged image.
     pub(super) fn colored(&self, pixels: Vec<f32>) -> Vec<f32> {
@@ -151,6 +167,7 @@ impl<'a> Runner<'a> {
         &mut self,
         inputs: &mut Inputs,
         on_step: &mut dyn FnMut(usize) -> Result<()>,
+        watch: Option<&mut Watch<'_>>,
     ) -> Result<()> {
         let device = self.system.network.device();
         let [low, high] = inputs.shapes();
@@ -179,7 +196,7 @@ impl<'a> Runner<'a> {
         };
         inputs.taken();
         // Noise that repeats is drawn elsewhere and copied, which cannot be recorded.
-        if let (1, Device::Cuda(gpu), None) = (batch.runs, &device, self.period) {
+        if let (1, Device::Cuda(gpu), None, None) = (batch.runs, &device, self.period, &watch) {
             batch.graph = match gpu.capture(|| batch.run(self.system, &mut |_| Ok(()))) {
                 Ok(recorded) => Some(recorded),
                 // A recording keeps its memory to itself; without one there is less to hold.
@@ -187,10 +204,13 @@ impl<'a> Runner<'a> {
                 Err(other) => return Err(other),
             };
         }
-        match &batch.graph {
+        match (&batch.graph, watch) {
+            (_, Some(watch)) => {
+                self.output = Some(batch.watched(self.system, inputs, on_step, watch)?);
+            }
             // SAFETY: the batch holds the tensors that its walk reads, and the recording what it wrote.
-            Some((graph, _)) => unsafe { graph.replay()? },
-            None => self.output = Some(batch.run(self.system, on_step)?),
+            (Some((graph, _)), None) => unsafe { graph.replay()? },
+            (None, None) => self.output = Some(batch.run(self.system, on_step)?),
         }
         batch.runs += 1;
         self.batch = Some(batch);
@@ -213,14 +233,65 @@ impl<'a> Runner<'a> {
 impl Batch {
     /// The clean images of the batch, in [-1, 1].
     fn run(&self, system: &System, on_step: &mut dyn FnMut(usize) -> Result<()>) -> Result<Tensor> {
+        self.walked(system, &mut |seen, y0| {
+            self.walk.run_unseen(&*system.network, seen, y0, &self.noise, on_step)
+        })
+    }
+
+    /// The same; `watch` sees the states of the walk.
+    fn watched(
+        &self,
+        system: &System,
+        inputs: &Inputs,
+        on_step: &mut dyn FnMut(usize) -> Result<()>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Tensor> {
+        self.walked(system, &mut |seen, y0| {
+            let watch = &mut |p: Progress<'_>| {
+                watch(&Seen { progress: p, inputs, system })?;
+                on_step(p.done)
+            };
+            self.walk.run(&*system.network, seen, y0, &self.noise, watch)
+        })
+    }
+
+    /// What `walk` makes of what the network sees and y0, as images.
+    fn walked(
+        &self,
+        system: &System,
+        walk: &mut dyn FnMut(Arc<Tensor>, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let network = &*system.network;
         let seen = condition(network, &self.low, &self.y0, Some(&self.told))?;
-        let Some(first_stage) = network.first_stage() else {
-            return self.walk.run_unseen(network, seen, &self.y0, &self.noise, on_step);
-        };
+        let Some(first_stage) = network.first_stage() else { return walk(seen, &self.y0) };
         let y0 = latent::encode(Some(first_stage), &self.y0)?;
-        let clean = self.walk.run_unseen(network, seen, &y0, &self.noise, on_step)?;
-        latent::decode(Some(first_stage), clean)
+        latent::decode(Some(first_stage), walk(seen, &y0)?)
+    }
+}
+
+/// Sees the states of a walk.
+pub type Watch<'a> = dyn FnMut(&Seen<'_>) -> Result<()> + 'a;
+
+/// A state of a walk through one batch of tiles.
+pub struct Seen<'a> {
+    /// Where the walk is.
+    pub progress: Progress<'a>,
+    inputs: &'a Inputs,
+    system: &'a System,
+}
+
+impl Seen<'_> {
+    /// The state as images `[N, H, W, 3]` in [0, 1], with what tiles and the alignment add to them.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn pixels(&self) -> Result<Vec<f32>> {
+        self.inputs.shown(self.system, self.progress.state)
+    }
+
+    /// The width of these images.
+    pub const fn width(&self) -> usize {
+        self.inputs.size[1] * self.inputs.scale
     }
 }
 
@@ -232,15 +303,11 @@ pub(super) fn enlarged(
     region: Rect,
 ) -> Result<(Vec<f32>, Vec<f32>)> {
     let scale = system.scale();
-    let enlarge = match system.config.diffusion.enlarge {
-        Enlarge::Bilinear => resample::bilinear_up,
-        Enlarge::TorchBicubic => resample::torch_bicubic_up,
-        Enlarge::Bicubic | Enlarge::Pillow => resample::bicubic_up,
-    };
     let high = region.scaled(scale);
     let held = resample::bicubic_footprint(high, plan.padded, scale);
     let wider = padded_region(image, plan, system, held)?;
-    let y0 = enlarge(&wider, held, plan.padded, 3, scale, high)?;
+    let method = (system.config.diffusion.enlarge, scale);
+    let y0 = enlarge(&wider, (held, plan.padded), method, high)?;
     Ok((y0, crop(&wider, held, region)))
 }
 
@@ -300,16 +367,6 @@ fn join(all: &mut Vec<f32>, more: Vec<f32>) {
         true => *all = more,
         false => all.extend(more),
     }
-}
-
-/// The part `wanted` of `pixels`, which are the region `held` `[H, W, 3]`.
-pub(super) fn crop(pixels: &[f32], held: Rect, wanted: Rect) -> Vec<f32> {
-    let mut out = Vec::with_capacity(wanted.area() * 3);
-    for y in wanted.y..wanted.bottom() {
-        let at = ((y - held.y) * held.width + wanted.x - held.x) * 3;
-        out.extend_from_slice(&pixels[at..at + wanted.width * 3]);
-    }
-    out
 }
 
 /// Refuses pixels of a tile that are no numbers.

@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 
 use super::bands::{Bands, Sink};
 use super::plan::{Plan, Report};
-use super::runner::{Inputs, Runner, check_finite};
+use super::runner::{Inputs, Runner, Watch, check_finite};
 use super::upscaler::Upscaler;
 use super::{alpha, rolled};
 use crate::diffusion::system::System;
@@ -46,16 +46,33 @@ pub fn upscale(
     seed: u64,
     on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<(Image, Report)> {
+    upscale_watched(upscaler, image, plan, seed, on_call, None)
+}
+
+/// As [`upscale`]; `watch` sees the states of the walks of all tiles. An image that rolls through the network has none.
+///
+/// # Errors
+/// Those of `upscale` and of `watch`.
+pub fn upscale_watched(
+    upscaler: &Upscaler,
+    image: &Image,
+    plan: &Plan,
+    seed: u64,
+    on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+    watch: Option<&mut Watch<'_>>,
+) -> Result<(Image, Report)> {
     let scale = upscaler.system().scale();
     let (width, height) = (image.width * scale, image.height * scale);
     let mut output = Image::new(width, 0, image.color, image.depth());
     output.metadata = image.metadata.clone();
     output.alpha = image.alpha.as_ref().map(|a| Samples::zeros(a.depth(), 0));
     output.samples.reserve(width * height * image.channels());
-    let report = upscale_strips(upscaler, image, plan, seed, on_call, &mut |strip| {
+    let whole = Rect::whole(image.width, image.height);
+    let sink = &mut |strip: Image| {
         output.append(&strip);
         Ok(())
-    })?;
+    };
+    let report = watched(upscaler, image, (plan, whole), seed, on_call, (sink, watch))?;
     Ok((output, report))
 }
 
@@ -85,11 +102,23 @@ pub(super) fn part_in_strips(
     on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
     sink: &mut Sink<'_>,
 ) -> Result<Report> {
+    watched(upscaler, image, (plan, part), seed, on_call, (sink, None))
+}
+
+/// The same; `watch` sees the states.
+fn watched(
+    upscaler: &Upscaler,
+    image: &Image,
+    (plan, part): (&Plan, Rect),
+    seed: u64,
+    on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+    (sink, watch): (&mut Sink<'_>, Option<&mut Watch<'_>>),
+) -> Result<Report> {
     let bled = alpha::bled(image);
     let image = bled.as_ref().unwrap_or(image);
     let mut work = Work::new(upscaler, image, plan, seed);
     let mut bands = Bands::new(image, plan, upscaler.system().scale(), part);
-    work.run(on_call, &mut |tile, pixels| bands.add(tile, pixels, sink))?;
+    work.run(on_call, &mut |tile, pixels| bands.add(tile, pixels, sink), watch)?;
     Ok(work.report)
 }
 
@@ -128,6 +157,7 @@ impl<'a> Work<'a> {
         &mut self,
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
         store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
+        mut watch: Option<&mut Watch<'_>>,
     ) -> Result<()> {
         let system = self.upscaler.system();
         if let Some(rows) = self.plan.rolled {
@@ -142,7 +172,8 @@ impl<'a> Work<'a> {
             let before = self.done;
             let count = inputs.tiles.len();
             let mut told = |k: usize| on_call(before + k * count, total);
-            match runner.start(&mut inputs, &mut told) {
+            let watch = watch.as_mut().map(|watch| &mut **watch as &mut Watch<'_>);
+            match runner.start(&mut inputs, &mut told, watch) {
                 Ok(()) => {}
                 Err(full @ Error::Memory(_)) if !self.plan.strict => {
                     // What the runner holds would stay on the device beside the smaller tiles.
@@ -213,7 +244,7 @@ impl<'a> Work<'a> {
                 None => self.upscaler.precise()?,
             };
             let mut runner = Runner::new(&precise, self.plan, self.seed);
-            runner.start(&mut inputs, &mut |_| Ok(()))?;
+            runner.start(&mut inputs, &mut |_| Ok(()), None)?;
             pixels = inputs.colored(runner.finish()?);
             self.precise = Some(precise);
         }

@@ -15,7 +15,7 @@ use srk::engine::tensor::Tensor;
 use srk::error::Result;
 use srk::models::compact::{Compact, CompactConfig};
 use srk::models::direct::Direct;
-use srk::models::{Geometry, Network};
+use srk::models::{Geometry, Module, Network};
 use srk::ops::noise::pixel_noise;
 
 fn resshift(input_scale: InputScale) -> Process {
@@ -150,6 +150,12 @@ fn told(t: f64) -> f64 {
     f64::from(t as f32)
 }
 
+impl Module for Oracle {
+    fn parameters(&self) -> &[Parameter] {
+        &[]
+    }
+}
+
 impl Network for Oracle {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
@@ -173,10 +179,6 @@ impl Network for Oracle {
         };
         let answers: Vec<f64> = (0..x.len()).map(answer).collect();
         Ok(tape.input(Tensor::from_f64(&answers, self.x0.shape(), self.x0.dtype())))
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &[]
     }
 
     fn geometry(&self) -> Geometry {
@@ -230,6 +232,12 @@ fn a_perfect_network_gives_the_clean_image_whatever_it_predicts() {
 /// Answers a function of the state at each pixel, so that tiles need no halo.
 struct Pointwise;
 
+impl Module for Pointwise {
+    fn parameters(&self) -> &[Parameter] {
+        &[]
+    }
+}
+
 impl Network for Pointwise {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
@@ -237,10 +245,6 @@ impl Network for Pointwise {
 
     fn forward(&self, tape: &mut Tape, x: &Var, _condition: &Var, _t: &Tensor) -> Result<Var> {
         tape.scale(x, 0.3)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &[]
     }
 
     fn geometry(&self) -> Geometry {
@@ -327,19 +331,25 @@ fn training_meets_every_noise_level_between_two_steps() {
 /// A network that does not say that it looks at the low resolution alone.
 struct Untold(Direct<Compact>);
 
+impl Module for Untold {
+    fn parameters(&self) -> &[Parameter] {
+        self.0.parameters()
+    }
+}
+
 impl Network for Untold {
     fn condition(&self, low: &Tensor, y0: &Tensor) -> Result<Tensor> {
         self.0.condition(low, y0)
     }
+
     fn forward(&self, tape: &mut Tape, x: &Var, condition: &Var, t: &Tensor) -> Result<Var> {
         self.0.forward(tape, x, condition, t)
     }
-    fn parameters(&self) -> &[Parameter] {
-        self.0.parameters()
-    }
+
     fn geometry(&self) -> Geometry {
         self.0.geometry()
     }
+
     fn floats_per_pixel(&self) -> usize {
         self.0.floats_per_pixel()
     }

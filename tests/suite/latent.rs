@@ -10,6 +10,7 @@ use srk::diffusion::system::System;
 use srk::engine::device::{DType, Device};
 use srk::error::Error;
 use srk::imaging::{Color, Image, Samples};
+use srk::models::Module as _;
 use srk::models::vq::{Vq, VqConfig};
 use srk::models::weights::WeightsFile;
 use srk::upscale::{Settings, TileSize, Upscaler, plan, upscale};

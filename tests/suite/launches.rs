@@ -40,6 +40,18 @@ struct Seen {
     /// Bytes at each address that is allocated.
     blocks: BTreeMap<u64, usize>,
     count: Count,
+    /// Launches of the recording in progress, if there is one.
+    recording: Option<usize>,
+    replayed: usize,
+}
+
+/// What a device was asked for since the last question.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Launches one by one.
+    pub(crate) launched: usize,
+    /// Launches of replayed recordings.
+    pub(crate) replayed: usize,
 }
 
 /// Launches, and bytes of all memory that they were given.
@@ -68,6 +80,16 @@ impl Counting {
         };
         let seen = Seen { next: FIRST, ..Seen::default() };
         Self { description, seen: Arc::new(Mutex::new(seen)) }
+    }
+
+    /// What tells how much was asked for since it was last called.
+    pub(crate) fn asked(&self) -> impl FnMut() -> Asked + use<> {
+        let seen = Arc::clone(&self.seen);
+        move || {
+            let mut seen = seen.lock().unwrap();
+            let launched = std::mem::take(&mut seen.count).launches;
+            Asked { launched, replayed: std::mem::take(&mut seen.replayed) }
+        }
     }
 }
 
@@ -116,12 +138,16 @@ impl Driver for Counting {
 
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         let mut seen = self.seen.lock().unwrap();
+        STARTED.lock().unwrap().insert(launch.kernel.name().to_owned());
+        if let Some(recorded) = &mut seen.recording {
+            *recorded += 1;
+            return Ok(());
+        }
         let pointers = launch.arguments.iter().filter(|a| a.size == 8 && a.bits >= FIRST);
         let mut addresses: Vec<u64> = pointers.map(|a| a.bits).collect();
         addresses.sort_unstable();
         addresses.dedup();
         let bytes: usize = addresses.iter().map(|&at| seen.bytes_at(at)).sum();
-        STARTED.lock().unwrap().insert(launch.kernel.name().to_owned());
         seen.count.launches += 1;
         seen.count.bytes += bytes;
         Ok(())
@@ -132,11 +158,13 @@ impl Driver for Counting {
     }
 
     fn begin_capture(&self) -> Result<()> {
+        self.seen.lock().unwrap().recording = Some(0);
         Ok(())
     }
 
     fn end_capture(&self) -> Result<Box<dyn Replay>> {
-        Ok(Box::new(Nothing))
+        let launches = self.seen.lock().unwrap().recording.take().unwrap_or_default();
+        Ok(Box::new(Recorded { launches, seen: Arc::clone(&self.seen) }))
     }
 
     fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
@@ -145,10 +173,14 @@ impl Driver for Counting {
 }
 
 #[derive(Debug)]
-struct Nothing;
+struct Recorded {
+    launches: usize,
+    seen: Arc<Mutex<Seen>>,
+}
 
-impl Replay for Nothing {
+impl Replay for Recorded {
     unsafe fn replay(&self) -> Result<()> {
+        self.seen.lock().unwrap().replayed += self.launches;
         Ok(())
     }
 }

@@ -17,7 +17,6 @@ const ORDER: &[&str] = &[
     "evaluate",
     "data",
     "training",
-    "generative",
     "import",
     "library",
     "cli",

@@ -22,9 +22,10 @@ use srk::engine::tensor::Tensor;
 use srk::error::Error;
 use srk::imaging::{Color, Image, Samples};
 use srk::import::ncnn;
+use srk::models::ModelConfig;
+use srk::models::Module as _;
 use srk::models::graph::{Graph, GraphConfig, Kind};
 use srk::models::weights::WeightsFile;
-use srk::models::{ModelConfig, Network};
 use srk::upscale::{Settings, TileSize, Upscaler, plan, upscale};
 
 /// What the network of `files` makes of `x` `[1, h, w, 3]`, and its factor.

@@ -8,6 +8,7 @@ use srk::engine::rng::{Purpose, Stream};
 use srk::engine::tape::{Grads, Tape, Var};
 use srk::engine::tensor::Tensor;
 use srk::error::Error;
+use srk::models::Module as _;
 use srk::models::discriminator::DiscriminatorConfig;
 use srk::models::patch_discriminator::PatchDiscriminatorConfig;
 use srk::models::rrdb::RrdbConfig;

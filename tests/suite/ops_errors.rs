@@ -177,7 +177,7 @@ fn table() -> Vec<Wrong> {
         ),
         wrong(Reshape { shape: vec![5, 5] }, [x], "as many elements as [5, 5]"),
         wrong(ScaledAdd { s: 1.0, t: 1.0 }, [x, &[2, 3, 5, 1]], "got shape [2, 3, 5, 1]"),
-        wrong(ScaleImages { factors: vec![1.0; 3] }, [x], "3 images"),
+        wrong(ScaleImages::new(&[1.0; 3]), [x], "3 images"),
         wrong(SliceChannels { from: 3, len: 2 }, [x], "at least 5 channels"),
         wrong(VqNearest, [x, &[7, 3]], "a codebook of [K, 4], got shape [7, 3]"),
         wrong(VqNearest, [x, &[0, 4]], "a codebook of [K, 4], got shape [0, 4]"),

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use common::training::*;
 use srk::error::{Error, Result};
-use srk::generative;
 use srk::imaging;
 use srk::training::config::Config;
-use srk::training::{recipes, settings};
+use srk::training::{jobs, recipes};
 
 fn usage(result: Result<impl Sized>) -> String {
     match result {
@@ -178,12 +177,8 @@ fn settings_are_read_as_what_they_stand_for() {
 #[test]
 fn recipes_are_complete() {
     for recipe in recipes::ALL {
-        let kind = settings::text_at(recipe.text, "model.kind").unwrap();
-        let run = match generative::config::KINDS.contains(&kind.as_str()) {
-            true => generative::config::Config::read(recipe.text, recipe.name, &[]).unwrap().run,
-            false => Config::read(recipe.text, recipe.name, &[]).unwrap().run,
-        };
-        assert_eq!(run.name, recipe.name);
+        let job = jobs::read(recipe.text, recipe.name, &[]).unwrap();
+        assert_eq!(job.shared().run.name, recipe.name);
         assert!(recipe.summary().len() > 20, "{} has no summary", recipe.name);
     }
     assert!(usage(recipes::find("srk-x5")).contains("did you mean srk-x4?"));

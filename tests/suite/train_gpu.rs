@@ -156,3 +156,48 @@ fn gradients_that_overflow_halve_the_scale_of_the_loss() {
     assert!(scale < 1e9, "the scale is still {scale:e}");
     assert!(weights_differ_by(&steep, &plain, 4) < 1e-3);
 }
+
+/// Weights that overflow: steps left out, or the checkpoint's weights taken again, as on the CPU.
+#[test]
+fn steps_that_are_not_finite_are_left_out_or_taken_back_on_a_gpu() {
+    let place = Place::new();
+    let go_wild = |policy: &str| {
+        let out = place.runs(&policy[13..]);
+        finish_on_gpu(DType::F32, &place.config(&[]), &out, Some(4));
+        let config = place.config(&["optim.lr=1e38", "run.steps=12", policy]);
+        let device = Device::Cuda(common::fast_gpu());
+        go_on((&device, DType::F32), &config, &out, None)
+    };
+    let (result, _) = go_wild("optim.on_nan=stop");
+    assert_eq!(
+        (result.as_ref().unwrap_err().exit_code(), result.unwrap_err().code()),
+        (6, "not_finite")
+    );
+    let (result, _) = go_wild("optim.on_nan=skip");
+    assert!(result.unwrap_err().to_string().contains("in a row"));
+    let (result, heard) = go_wild("optim.on_nan=rollback");
+    result.unwrap();
+    let warned = |w: &String| w.contains("weights are those of step 4");
+    assert!(heard.warnings.iter().any(warned), "{:?}", heard.warnings);
+}
+
+/// A GAN and a stage against a discriminator, stopped and gone on with: the moments of both networks go on.
+#[test]
+fn two_networks_resumed_on_a_gpu_repeat_the_bits() {
+    let place = Place::new();
+    let text = format!(
+        "{}[adversarial]\ndiscriminator = {{ kind = \"patch\", base = 4 }}\nafter = 2\nlr = 1e-4\nweight = 1e-3\nfeatures = 0.0\n",
+        place.text()
+    );
+    let sets = ["diffusion.prediction=x0".to_owned()];
+    let config = Config::read(&text, "adversarial", &sets).unwrap();
+    for dtype in [DType::F32, DType::F16] {
+        let [straight, resumed] =
+            ["straight", "resumed"].map(|n| place.runs(&format!("{n}-{dtype:?}")));
+        finish_on_gpu(dtype, &config, &straight, None);
+        for until in [Some(4), None] {
+            finish_on_gpu(dtype, &config, &resumed, until);
+        }
+        assert_same(&straight, &resumed, 6);
+    }
+}

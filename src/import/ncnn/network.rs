@@ -1,6 +1,6 @@
 //! From the two files of ncnn to a network.
 use crate::engine::files;
-use crate::models::Network as _;
+use crate::models::{Module as _, Network as _};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
 //! The network that layers make.
-use super::super::{Geometry, Kind as KindOfNetwork, Network, Shapes};
+use super::super::{Geometry, Kind as KindOfNetwork, Module, Network, Shapes};
 use super::config::{GraphConfig, unit};
 use super::layer::{Activation, Kind, Layer, Window};
 use super::plan::Plan;
@@ -85,6 +85,12 @@ impl Graph {
     }
 }
 
+impl Module for Graph {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
 impl Network for Graph {
     fn condition(&self, low: &Tensor, _y0: &Tensor) -> Result<Tensor> {
         low.try_clone()
@@ -102,10 +108,6 @@ impl Network for Graph {
         let y = self.enlarge(tape, &low)?;
         drop(low);
         tape.affine(&y, 1.0 / half, -(black + half) / half)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 
     fn channels(&self) -> usize {

@@ -14,10 +14,10 @@
 //! A norm is over the batch. Weights start from N(0, 0.02), those of norms from N(1, 0.02) (as published from
 //! N(0, 0.02), which starts with features switched off), biases of convolutions as PyTorch's defaults. The
 //! published discriminator ends in a sigmoid; here that is part of the loss.
-use super::Module;
 use crate::engine::parameter::{Layout, Parameter};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
+use crate::models::{Module, discriminator};
 use crate::nn::{BatchNorm, Conv2d, ConvTranspose2d, Init};
 use crate::ops::conv_transpose2d;
 use crate::ops::conv2d;
@@ -57,6 +57,16 @@ impl Generator {
 }
 
 impl Module for Generator {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn buffers(&self) -> &[Parameter] {
+        &self.buffers
+    }
+}
+
+impl super::Generator for Generator {
     fn forward(&self, tape: &mut Tape, z: &Var) -> Result<Var> {
         let mut y = z.clone();
         for (i, layer) in self.layers.iter().enumerate() {
@@ -67,14 +77,6 @@ impl Module for Generator {
             }
         }
         tape.tanh(&y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    fn buffers(&self) -> &[Parameter] {
-        &self.buffers
     }
 }
 
@@ -111,6 +113,16 @@ impl Judge {
 }
 
 impl Module for Judge {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn buffers(&self) -> &[Parameter] {
+        &self.buffers
+    }
+}
+
+impl discriminator::Discriminator for Judge {
     fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let mut y = x.clone();
         for (i, layer) in self.layers.iter().enumerate() {
@@ -123,14 +135,6 @@ impl Module for Judge {
             }
         }
         Ok(y)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
-    }
-
-    fn buffers(&self) -> &[Parameter] {
-        &self.buffers
     }
 }
 

@@ -15,6 +15,7 @@ use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
+use crate::models::{Geometry, Module, Network};
 use crate::nn::attention::SelfAttention;
 use crate::nn::residual::{ResidualBlock, Stage};
 use crate::nn::unet::{Layer, Side, UNet};
@@ -44,6 +45,7 @@ impl Default for DdpmUNetConfig {
 #[derive(Debug)]
 pub struct DdpmUNet {
     base: usize,
+    levels: usize,
     time: [Linear; 2],
     unet: UNet,
     parameters: Vec<Parameter>,
@@ -60,11 +62,31 @@ impl DdpmUNet {
         let mut build = Builder { init: &mut init, config, unet: UNet::default(), channels: 1 };
         build.all();
         let unet = build.unet;
-        Self { base: c, time, unet, parameters: init.finish() }
+        Self {
+            base: c,
+            levels: config.multipliers.len().max(1),
+            time,
+            unet,
+            parameters: init.finish(),
+        }
+    }
+}
+
+impl Module for DdpmUNet {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
+/// A network of the same chains as those of super-resolution, for which there is no condition.
+impl Network for DdpmUNet {
+    /// Nothing.
+    fn condition(&self, _low: &Tensor, y0: &Tensor) -> Result<Tensor> {
+        Tensor::zeros_as(y0, &[1])
     }
 
     /// The noise in `x` `[N, H, W, 1]` at the steps `t` `[N]`.
-    pub fn forward(&self, tape: &mut Tape, x: &Var, t: &Tensor) -> Result<Var> {
+    fn forward(&self, tape: &mut Tape, x: &Var, _condition: &Var, t: &Tensor) -> Result<Var> {
         let embedded = TimeEmbedding::SinCosToEnd.of_tensor(t, self.base, x.value().dtype())?;
         let mut time = tape.input(embedded);
         time = self.time[0].forward(tape, &time)?;
@@ -73,9 +95,17 @@ impl DdpmUNet {
         self.unet.forward(tape, x.clone(), Some(&time))
     }
 
-    /// All parameters, in construction order.
-    pub fn parameters(&self) -> &[Parameter] {
-        &self.parameters
+    fn channels(&self) -> usize {
+        1
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry { align: 1 << (self.levels - 1), receptive_field: None }
+    }
+
+    /// Attention over the whole map on every level, and some maps of each block.
+    fn floats_per_pixel(&self) -> usize {
+        16 * self.base
     }
 }
 

@@ -6,10 +6,11 @@
 //! ```
 //!
 //! The published discriminator ends in a sigmoid; here that is part of the loss, which stays exact.
-use super::{Module, SIDE};
+use super::SIDE;
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
+use crate::models::{Module, discriminator};
 use crate::nn::{Init, Linear};
 
 const SLOPE: f64 = 0.01;
@@ -32,16 +33,18 @@ impl Generator {
 }
 
 impl Module for Generator {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
+impl super::Generator for Generator {
     fn forward(&self, tape: &mut Tape, z: &Var) -> Result<Var> {
         let images = z.shape()[0];
         let z = tape.reshape(z, &[images, z.shape()[1..].iter().product()])?;
         let y = through(tape, &self.layers, &z)?;
         let y = tape.tanh(&y)?;
         tape.reshape(&y, &[images, SIDE, SIDE, 1])
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 }
 
@@ -62,13 +65,15 @@ impl Discriminator {
 }
 
 impl Module for Discriminator {
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+}
+
+impl discriminator::Discriminator for Discriminator {
     fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let x = tape.reshape(x, &[x.shape()[0], PIXELS])?;
         through(tape, &self.layers, &x)
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
     }
 }
 

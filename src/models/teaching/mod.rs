@@ -3,7 +3,7 @@
 pub mod dcgan;
 pub mod ddpm;
 pub mod gan;
-mod module;
+mod generator;
 pub mod vae;
 
-pub use module::{Module, SIDE};
+pub use generator::{Generator, SIDE};

@@ -13,6 +13,7 @@
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
+use crate::models::Module;
 use crate::nn::{Conv2d, ConvTranspose2d, Init, Linear};
 use crate::ops::conv_transpose2d;
 use crate::ops::conv2d;
@@ -81,9 +82,10 @@ impl Vae {
         }
         self.last.forward(tape, &y)
     }
+}
 
-    /// All parameters, in construction order.
-    pub fn parameters(&self) -> &[Parameter] {
+impl Module for Vae {
+    fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
 }

@@ -6,7 +6,7 @@ use crate::training::sections::Best;
 impl Run<'_> {
     /// Keeps the checkpoint of this step where it is the best so far and that is looked for.
     pub(super) fn keep_best(&mut self) -> Result<()> {
-        let step = self.optimizer.step;
+        let step = self.step;
         if self.best().is_some_and(|(best, _)| best == step) {
             self.save()?;
             self.checkpoints.mark_best(step)?;
@@ -16,7 +16,7 @@ impl Run<'_> {
 
     /// The steps that were validated and how good they were, by what the best is looked for; none if it is not.
     fn ranks(&self) -> Vec<(u64, f64)> {
-        let Some(by) = self.config.best() else { return Vec::new() };
+        let Some(by) = self.config.best else { return Vec::new() };
         let all = self.metrics.read(&by.key());
         all.into_iter().map(|(step, value)| (step, by.rank(value))).collect()
     }
@@ -38,12 +38,12 @@ impl Run<'_> {
 
     /// Whether validation has not become better for as long as the configuration is patient.
     pub(super) fn is_stale(&self) -> bool {
-        let patience = usize::try_from(self.config.val.patience).unwrap_or(usize::MAX);
+        let patience = usize::try_from(self.config.patience).unwrap_or(usize::MAX);
         patience > 0 && self.best().is_some_and(|(_, since)| since >= patience)
     }
 
     pub(super) fn end_of_patience(&self) -> String {
-        let title = self.config.best().map_or("", Best::title);
-        format!("no better {title} in {} validations: the end", self.config.val.patience)
+        let title = self.config.best.map_or("", Best::title);
+        format!("no better {title} in {} validations: the end", self.config.patience)
     }
 }

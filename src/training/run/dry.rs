@@ -1,13 +1,13 @@
 //! `srk train --dry-run`: everything up to the first steps, in a folder that goes away.
 use std::time::{Duration, Instant};
 
-use super::{Prepared, Run, Source};
+use super::Run;
 use crate::data::ahead::Ahead;
 use crate::engine::device::{DType, Device};
 use crate::engine::memory::{self, in_words};
 use crate::error::{Error, Report, Result};
+use crate::training::job::{Job, Prepared};
 use crate::training::log::{Reporter, grouped, short};
-use crate::training::sections::Config;
 
 /// What two steps showed.
 #[derive(Clone, Copy, Debug)]
@@ -24,45 +24,48 @@ pub struct Dry {
     pub on_gpu: Option<u64>,
 }
 
-/// Reads the data, builds the network and takes two steps of `config`, of which nothing is kept.
+/// Reads the data, builds the network and takes two steps of `job`, of which nothing is kept.
 ///
 /// # Errors
 /// As [`train`](super::train), but that of an existing run.
-pub fn dry_run(
-    config: &Config,
-    (device, dtype): (&Device, DType),
-    reporter: &mut dyn Reporter,
-) -> Result<Dry> {
-    let place = tempfile::tempdir()
+pub fn dry_run(job: &dyn Job, place: (&Device, DType), reporter: &mut dyn Reporter) -> Result<Dry> {
+    let temporary = tempfile::tempdir()
         .map_err(|e| Error::Failed(Report::new("cannot make a temporary folder", e)))?;
-    let folder = place.path().join(&config.run.name);
-    let Prepared { network, data, validation, planned } = Prepared::new(config, device, reporter)?;
+    let (device, shared) = (place.0, job.shared());
+    let folder = temporary.path().join(&shared.run.name);
+    let Prepared { task, source, planned } = job.prepare(device, reporter)?;
     let free_before = free(device)?;
-    let mut run = Run::open(config, &folder, (None, &*network, validation), &mut Silent)?;
+    let mut run = Run::open(job, &folder, (None, &*task), place, &mut Silent)?;
     if let Device::Cuda(gpu) = device {
-        run.move_to(gpu, dtype, reporter)?;
+        reporter.line(&format!("on {} in {:?}", gpu.describe().name, place.1));
     }
-    let parts = config.optim.accumulate;
-    let source = Source::new(data, config, run.network, run.gpu.is_none());
-    let mut batches = Ahead::start(0..2 * parts, 2, move |number| source.batch(number));
+    let mut batches = Ahead::start(0..2 * task.batches(), 2, source);
     let first = run.step(&mut batches)?;
     let started = Instant::now();
     // The first step also pays for what is set up once.
     run.step(&mut batches)?;
     let seconds = started.elapsed().as_secs_f64();
     let on_gpu = free_before.zip(free(device)?).map(|(before, now)| before.saturating_sub(now));
-    let dry = Dry { planned, resident: memory::resident(), seconds, loss: first.loss, on_gpu };
-    let all = Duration::from_secs_f64((seconds * config.run.steps as f64).min(1e15));
+    let dry = Dry {
+        planned,
+        resident: memory::resident(),
+        seconds,
+        loss: first.measured.first().map_or(f64::NAN, |m| m.1),
+        on_gpu,
+    };
+    let weights = task.parts().into_iter().flat_map(|part| part.parameters.to_vec());
+    let weights = weights.map(|p| p.value().len() as u64).sum();
+    let all = Duration::from_secs_f64((seconds * shared.run.steps as f64).min(1e15));
     reporter.line(&format!(
         "{} parameters; memory: at least {} planned, {} after a step{}",
-        grouped(network.parameter_count() as u64),
+        grouped(weights),
         in_words(planned),
         in_words(dry.resident),
         on_gpu.map_or_else(String::new, |bytes| format!(", {} on the GPU", in_words(bytes))),
     ));
     reporter.line(&format!(
         "a step takes {seconds:.2} s, so {} steps about {}; loss {:.5}",
-        grouped(config.run.steps),
+        grouped(shared.run.steps),
         short(all),
         dry.loss
     ));

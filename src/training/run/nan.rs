@@ -1,12 +1,13 @@
 //! What happens when a loss or a gradient is not finite: the run stops, leaves the step out, or goes back.
-use super::{Run, parts};
+use super::Run;
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::training::checkpoint::HELP;
 use crate::training::log::Reporter;
-use crate::training::optimizer::{Done, Optimizer, StepReport};
+use crate::training::optimizer::Optimizer;
 use crate::training::sections::OnNan;
+use crate::training::task::Stepped;
 
 /// So many such steps in a row are no accident, nor are so many returns to one checkpoint.
 const MOST: u64 = 5;
@@ -16,9 +17,9 @@ impl Run<'_> {
     ///
     /// # Errors
     /// Exit code 6 if the run stops.
-    pub(super) fn bad_step(&mut self, what: &str, value: f64) -> Result<Done> {
+    pub(super) fn bad_step(&mut self, what: &str, value: f64) -> Result<Stepped> {
         self.bad += 1;
-        let step = self.optimizer.step + 1;
+        let step = self.step + 1;
         let policy = self.config.optim.on_nan;
         if policy == OnNan::Stop || self.bad >= MOST {
             return Err(self.not_finite(what, value));
@@ -34,10 +35,9 @@ impl Run<'_> {
             _ => "it is left out".to_owned(),
         };
         // The batches go on: those that did this are not drawn again.
-        self.optimizer.step = step;
+        self.count(step);
         self.incident = Some(format!("{what} of step {step} is {value}: {done}"));
-        let step = StepReport { rate: 0.0, norm: f64::NAN };
-        Ok(Done { loss: f64::NAN, critic: None, step })
+        Ok(Stepped { measured: Vec::new(), rate: 0.0, norm: f64::NAN, bad: None })
     }
 
     /// Where `optim.on_nan` is rollback and a finite step has left weights that are not: takes those of the last
@@ -47,20 +47,18 @@ impl Run<'_> {
     /// Exit code 6 if that has been of no use several times.
     pub(super) fn takes_back(&mut self, reporter: &mut dyn Reporter) -> Result<bool> {
         let Some(at) = self.checkpoints.latest() else { return Ok(false) };
-        // There is no discriminator where this is the policy.
-        let finite = || all_finite(self.network.parameters(), &self.optimizer);
-        if self.config.optim.on_nan != OnNan::Rollback || finite()? {
+        if self.config.optim.on_nan != OnNan::Rollback || self.is_finite()? {
             return Ok(false);
         }
         self.taken_back += 1;
-        let step = self.optimizer.step;
+        let step = self.step;
         if self.taken_back >= MOST {
             let what = format!("the weights are not finite at step {step}");
             let cause = format!("{MOST} times since the checkpoint of step {at}, which is kept");
             return Err(Error::Check(Report::new(what, cause).code("not_finite").help(HELP)));
         }
         self.go_back(at)?;
-        self.optimizer.step = step;
+        self.count(step);
         let text = format!("the weights after step {step} are not finite");
         reporter.warn(&format!("{text}: the weights are those of step {at} again"));
         Ok(true)
@@ -68,14 +66,30 @@ impl Run<'_> {
 
     /// Takes the weights and moments of the checkpoint of step `at`.
     fn go_back(&mut self, at: u64) -> Result<()> {
-        for optimizer in self.checkpoints.load(at, &parts(self.network, None))? {
-            self.optimizer = optimizer;
-        }
-        Ok(())
+        let optimizers = self.checkpoints.load(at, &self.task.parts())?;
+        self.stepper.go_on_from(optimizers)
+    }
+
+    /// The run has taken `step` steps.
+    fn count(&mut self, step: u64) {
+        self.step = step;
+        self.stepper.count(step);
+    }
+
+    /// Whether all weights are finite.
+    fn is_finite(&mut self) -> Result<bool> {
+        let (task, mut finite) = (self.task, true);
+        self.stepper.at_rest(&mut |optimizers| {
+            for (part, by) in task.parts().iter().zip(optimizers) {
+                finite &= all_finite(part.parameters, by)?;
+            }
+            Ok(())
+        })?;
+        Ok(finite)
     }
 
     fn not_finite(&self, what: &str, value: f64) -> Error {
-        let step = self.optimizer.step + 1;
+        let step = self.step + 1;
         let kept = match self.checkpoints.latest() {
             Some(step) => format!("the newest checkpoint is step {step}"),
             None => "there is no checkpoint yet".to_owned(),

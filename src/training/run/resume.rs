@@ -7,8 +7,7 @@ use crate::engine::lock::FolderLock;
 use crate::error::{Error, Report, Result};
 use crate::models::run_folder;
 use crate::models::weights::WeightsFile;
-use crate::training::plan;
-use crate::training::sections::Config;
+use crate::training::job::Job;
 
 /// The files of a checkpoint.
 const FILES: [&str; 3] = ["model.safetensors", "ema.safetensors", "state.safetensors"];
@@ -27,19 +26,19 @@ pub fn refuse_existing(folder: &Path) -> Result<()> {
     Err(Error::Usage(report.help(help)))
 }
 
-/// Makes the run of `config` in `out` one that goes on where `from` is: a run, at its newest checkpoint, or the folder of
+/// Makes the run of `job` in `out` one that goes on where `from` is: a run, at its newest checkpoint, or the folder of
 /// a checkpoint. Weights, averages and moments are those; random numbers follow from seed and step.
 ///
 /// # Errors
 /// [`Error::Usage`] if the run is there already; [`Error::Model`] if there is no checkpoint, or it is of another network.
-pub fn adopt(config: &Config, out: &Path, from: &Path) -> Result<u64> {
-    let folder = out.join(&config.run.name);
+pub fn adopt(job: &dyn Job, out: &Path, from: &Path) -> Result<u64> {
+    let folder = out.join(&job.shared().run.name);
     refuse_existing(&folder)?;
     let (checkpoint, step) = checkpoint(from)?;
     // Before anything is written: what would not load.
-    let network = plan::build(config)?;
+    let state = job.state()?;
     let model = checkpoint.join(FILES[0]);
-    WeightsFile::read(&model)?.apply(&network.state(), &model.display().to_string())?;
+    WeightsFile::read(&model)?.apply(&state, &model.display().to_string())?;
     let failed = |path: &Path, e: std::io::Error| {
         Error::Failed(Report::new(format!("cannot write {}", path.display()), e))
     };
@@ -52,7 +51,7 @@ pub fn adopt(config: &Config, out: &Path, from: &Path) -> Result<u64> {
     }
     let line = format!("{step}\n");
     atomic_write(&folder.join("ckpt/latest"), |file| file.write_all(line.as_bytes()))?;
-    let toml = config.to_toml();
+    let toml = job.toml();
     atomic_write(&folder.join("config.toml"), |file| file.write_all(toml.as_bytes()))?;
     Ok(step)
 }

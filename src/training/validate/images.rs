@@ -25,30 +25,15 @@ pub(super) fn shown(
     })
 }
 
-/// The top left part of `values` `[H, width, 3]` in `[-1, 1]`, as large as `like`, in 8 bits.
+/// The top left part of `values` `[H, width, 3]` in `[0, 1]`, as large as `like`, in 8 bits.
 pub(super) fn cut(values: &[f32], width: usize, like: &Rgb8) -> Result<Image> {
     let rows = values.chunks_exact(width * 3).take(like.height);
-    let unit: Vec<f32> =
-        rows.flat_map(|r| r[..like.width * 3].iter().map(|v| (v + 1.0) / 2.0)).collect();
+    let unit: Vec<f32> = rows.flat_map(|row| &row[..like.width * 3]).copied().collect();
     Image::from_rgb_f32(like.width, like.height, &unit)
 }
 
 pub(super) fn to_image(image: &Rgb8) -> Result<Image> {
     Image::from_u8(image.width, image.height, Color::Rgb, image.pixels.clone())
-}
-
-/// Repeats the last column and row until both sides are multiples of `align`.
-pub(super) fn pad(image: &Rgb8, align: usize) -> Rgb8 {
-    let (width, height) =
-        (image.width.next_multiple_of(align), image.height.next_multiple_of(align));
-    let mut pixels = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
-        for x in 0..width {
-            let (x, y) = (x.min(image.width - 1), y.min(image.height - 1));
-            pixels.extend_from_slice(&image.pixels[(y * image.width + x) * 3..][..3]);
-        }
-    }
-    Rgb8 { width, height, pixels }
 }
 
 pub(super) fn measure(image: &Image, truth: &Image, border: usize) -> Result<Quality> {

@@ -1,26 +1,20 @@
 //! One set of images.
-use super::images::*;
 use super::measures::*;
 use super::scores::*;
-use super::tiled;
-use crate::data::crops::Pair;
-use crate::data::degrade::{self, Degrade};
+use super::tiled::Enlarger;
+use crate::data::degrade::Degrade;
 use crate::data::folder::{OnBroken, Source};
 use crate::data::lows::Lows;
 use crate::data::store::{Pairs, Recipe};
-use crate::diffusion::latent;
-use crate::diffusion::sampler::{PixelNoise, Progress, Walk, condition};
 use crate::engine::tape::Stop;
-use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::evaluate;
-use crate::imaging::color::{luma_of, with_luma};
-use crate::imaging::{Rect, metrics};
+use crate::imaging::metrics;
 use crate::models::Network;
 use crate::models::perceptual::Kind;
 use crate::training::log::Reporter;
 use crate::training::sections::Config;
-use crate::training::sheet::{self, Shown, States};
+use crate::training::sheet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -73,17 +67,13 @@ impl Validation {
         let mut sum = [Quality::default(); 2];
         let mut far = distances.iter().map(|_| Vec::new()).collect::<Vec<Vec<f64>>>();
         let (mut natural, mut shown) = (Vec::new(), Vec::new());
-        let tiled = tiled::Enlarger::new(network, config)?;
+        let enlarger = Enlarger::new(network, config)?;
         for index in 0..self.pairs.len() {
             if stop.load(Ordering::Relaxed) != 0 {
                 return Ok(None);
             }
             let pair = self.pairs.get(index)?;
-            let result = match &tiled {
-                Some(tiled) if tiled.takes(&pair) => tiled.enlarge(config, &pair, stop),
-                _ => enlarge(network, config, &pair, stop),
-            };
-            let result = match result {
+            let result = match enlarger.enlarge(config, &pair, stop) {
                 Err(Error::Interrupted { .. }) => return Ok(None),
                 result => result?,
             };
@@ -125,48 +115,4 @@ fn spread<T>(files: Vec<T>, count: u64) -> Vec<T> {
     let wanted: Vec<usize> = (0..count).map(|i| i * all / count).collect();
     let is_wanted = |i: usize| wanted.binary_search(&i).is_ok();
     files.into_iter().enumerate().filter(|(i, _)| is_wanted(*i)).map(|(_, f)| f).collect()
-}
-
-/// One image through the whole chain, and its measures.
-fn enlarge(network: &dyn Network, config: &Config, pair: &Pair, stop: &Stop) -> Result<Shown> {
-    let scale = config.model.scale();
-    let align = network.geometry().align;
-    let low = pad(&pair.low, align);
-    let (width, height) = (low.width * scale, low.height * scale);
-    let wanted = Rect::new(0, 0, width, height);
-    let enlarged = degrade::enlarge(&low, config.diffusion.enlarge, scale, wanted)?;
-    let (device, channels) = (network.device(), network.channels());
-    let tensor = |pixels: &[f32], height: usize, width: usize| {
-        let luma = (channels == 1).then(|| luma_of(pixels));
-        let values = luma.as_deref().unwrap_or(pixels);
-        Tensor::from_slice_on(&device, values, &[1, height, width, channels])
-    };
-    let y0 = tensor(&enlarged, height, width)?;
-    let small = tensor(&degrade::to_signed(&low.pixels), low.height, low.width)?;
-    let seen = condition(network, &small, &y0, None)?;
-    let noise = PixelNoise::new(&device, config.run.seed, &[[0, 0]])?;
-    let steps = match usize::try_from(config.val.steps).unwrap_or(0) {
-        0 => config.diffusion.process.steps(),
-        steps => steps,
-    };
-    let mut states = States::new(config);
-    let watch = &mut |p: Progress<'_>| states.see(&p);
-    let first_stage = network.first_stage().map(|vq| &**vq);
-    let start = latent::encode(first_stage, &y0)?;
-    let walk = Walk::new(&config.diffusion, start.shape()[0], steps, &device)?.until(stop);
-    let output = walk.run(network, seen, &start, &noise, watch)?;
-    let truth = to_image(&pair.high)?;
-    let image = |state: &Tensor| {
-        let pixels = match first_stage {
-            None => state.to_f32_vec()?,
-            Some(_) => latent::decode(first_stage, state.try_clone()?)?.to_f32_vec()?,
-        };
-        match channels {
-            1 => cut(&with_luma(&enlarged, &pixels), width, &pair.high),
-            _ => cut(&pixels, width, &pair.high),
-        }
-    };
-    let output = image(&output)?;
-    let bicubic = cut(&enlarged, width, &pair.high)?;
-    shown(pair, scale, states.images(image)?, [bicubic, output, truth])
 }

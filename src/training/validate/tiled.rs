@@ -1,4 +1,4 @@
-//! Validation images that are enlarged in tiles (`val.tile`), as `srk upscale` does it.
+//! Validation images enlarged as `srk upscale` does it.
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -12,25 +12,26 @@ use crate::error::{Error, Result};
 use crate::imaging::{Image, Rect};
 use crate::models::Network;
 use crate::training::sections::Config;
-use crate::training::sheet::Shown;
-use crate::upscale::{self, Settings, TileSize, Upscaler};
+use crate::training::sheet::{Shown, States};
+use crate::upscale::{self, Seen, Settings, TileSize, Upscaler, Watch};
 
 /// The network of a run as the upscaler wants it.
 pub(super) struct Enlarger {
     upscaler: Upscaler,
-    side: usize,
+    tile: TileSize,
 }
 
 impl Enlarger {
-    /// Of the weights that `network` has now; none where images are not tiled.
+    /// Of the weights that `network` has now.
     ///
     /// # Errors
     /// If the memory of a GPU is full.
-    pub(super) fn new(network: &dyn Network, config: &Config) -> Result<Option<Self>> {
-        let side = usize::try_from(config.val.tile).unwrap_or(usize::MAX);
-        if side == 0 {
-            return Ok(None);
-        }
+    pub(super) fn new(network: &dyn Network, config: &Config) -> Result<Self> {
+        // Memory decides nothing: scores are the same on every machine.
+        let tile = match usize::try_from(config.val.tile).unwrap_or(usize::MAX) {
+            0 => TileSize::None,
+            side => TileSize::Side(side),
+        };
         let own = config.model.build(0);
         for (to, from) in own.state().iter().zip(network.state()) {
             to.set(from.value());
@@ -44,12 +45,7 @@ impl Enlarger {
             notes: Vec::new(),
         };
         let upscaler = Upscaler::new(system, &network.device(), network.dtype())?;
-        Ok(Some(Self { upscaler, side }))
-    }
-
-    /// Whether the low resolution of `pair` is too large to be enlarged at once.
-    pub(super) fn takes(&self, pair: &Pair) -> bool {
-        pair.low.width.max(pair.low.height) > self.side
+        Ok(Self { upscaler, tile })
     }
 
     /// The image enlarged, and its measures.
@@ -62,7 +58,7 @@ impl Enlarger {
         let settings = Settings {
             steps: usize::try_from(config.val.steps).ok().filter(|&steps| steps > 0),
             seed: config.run.seed,
-            tile: TileSize::Side(self.side),
+            tile: self.tile,
             memory: self.upscaler.memory_or(memory::available())?,
         };
         let plan = upscale::plan(&self.upscaler, low.width, low.height, &settings)?;
@@ -73,9 +69,15 @@ impl Enlarger {
                 Err(Error::Interrupted { signal, what: "in validation".into() })
             }
         };
-        let (output, _) = upscale::upscale(&self.upscaler, &low, &plan, config.run.seed, heard)?;
+        let mut states = States::new(config);
+        let watch = &mut |seen: &Seen<'_>| {
+            states.see(&seen.progress, || cut(&seen.pixels()?, seen.width(), &pair.high))
+        };
+        let watch: Option<&mut Watch<'_>> = if config.val.states > 0 { Some(watch) } else { None };
+        let (upscaler, seed) = (&self.upscaler, config.run.seed);
+        let (output, _) = upscale::upscale_watched(upscaler, &low, &plan, seed, heard, watch)?;
         let bicubic = self.enlarged(config, pair)?;
-        shown(pair, scale, Vec::new(), [bicubic, output, to_image(&pair.high)?])
+        shown(pair, scale, states.images(), [bicubic, output, to_image(&pair.high)?])
     }
 
     /// What the network starts from.
@@ -84,6 +86,7 @@ impl Enlarger {
         let (width, height) = (pair.low.width * scale, pair.low.height * scale);
         let all = Rect::new(0, 0, width, height);
         let values = degrade::enlarge(&pair.low, config.diffusion.enlarge, scale, all)?;
-        cut(&values, width, &pair.high)
+        let unit: Vec<f32> = values.iter().map(|v| (v + 1.0) / 2.0).collect();
+        cut(&unit, width, &pair.high)
     }
 }

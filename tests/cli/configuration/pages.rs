@@ -8,7 +8,7 @@ use super::reader::{Body, Definition, Field, Payload, Source, Variant, has, serd
 /// The sections of both kinds of run: where they are defined, and what they are called.
 pub(crate) const ROOTS: [(&str, &str); 2] = [
     ("training::sections", "super-resolution"),
-    ("generative::config", "GANs, VAEs and DDPM to learn from"),
+    ("training::tasks::teaching", "GANs, VAEs and DDPM to learn from"),
 ];
 
 /// The network that is not written by hand.

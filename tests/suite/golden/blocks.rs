@@ -5,8 +5,8 @@ use srk::engine::tensor::Tensor;
 use srk::error::Result;
 use srk::models::ModelConfig;
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
-use srk::training::loss;
 use srk::training::sections::{LossConfig, LossKind};
+use srk::training::tasks::loss;
 
 use super::Outcome;
 use super::file::{Array, File, nchw};

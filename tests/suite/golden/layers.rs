@@ -7,6 +7,7 @@ use srk::engine::device::DType;
 use srk::engine::parameter::Parameter;
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
+use srk::models::Module as _;
 use srk::models::biggan_unet::{BigGanUNet, BigGanUNetConfig, Injection};
 use srk::models::discriminator::DiscriminatorConfig;
 use srk::models::laplacian::{Laplacian, LaplacianConfig};

@@ -4,6 +4,7 @@ use srk::engine::parameter::Parameter;
 use srk::engine::tape::{Grads, Tape, Var};
 use srk::engine::tensor::Tensor;
 use srk::error::Result;
+use srk::models::Module as _;
 use srk::models::attention_unet::AttentionUNetConfig;
 use srk::models::biggan_unet::BigGanUNetConfig;
 use srk::models::discriminator::{Discriminator, DiscriminatorConfig};

@@ -1,5 +1,6 @@
 //! Number, names and shapes of the parameters of published networks at their full width.
 use srk::engine::parameter::Parameter;
+use srk::models::Module as _;
 use srk::models::sr3_unet::Sr3UNetConfig;
 use srk::models::swin_unet::SwinUNetConfig;
 use srk::models::vq::{Vq, VqConfig};

@@ -1,6 +1,7 @@
 //! Number, names and shapes of the parameters of the teaching networks.
 use srk::engine::parameter::Parameter;
-use srk::models::teaching::{Module, dcgan, ddpm, gan, vae};
+use srk::models::Module;
+use srk::models::teaching::{dcgan, ddpm, gan, vae};
 
 use super::parameters::check_names_of;
 

@@ -6,8 +6,8 @@ use srk::engine::tensor::Tensor;
 use srk::models::{Network, weights};
 use srk::ops::dssim::Centres;
 use srk::ops::{adam, clip_by_norm};
-use srk::training::loss;
 use srk::training::sections::{LossConfig, LossKind};
+use srk::training::tasks::loss;
 
 use super::Outcome;
 use super::file::File;

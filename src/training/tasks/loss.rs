@@ -11,13 +11,13 @@
 //!
 //! `p` is what the network predicts and `q` what it should have; `e_s` is the error of x0 on the scale
 //! of `[0, 1]`, shrunk `s` times. The DCT is orthonormal, over each whole crop.
-use super::sections::{LossConfig, LossKind, OptimConfig};
 use crate::diffusion::process::Prediction;
 use crate::diffusion::sampler::Diffusion;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::ops::dssim::Centres;
+use crate::training::sections::{LossConfig, LossKind, OptimConfig};
 
 /// Refuses a loss of x0 for a network that predicts something else, where its gradient would grow without
 /// bound or it compares no images. Exit code 2.

@@ -8,22 +8,22 @@
 //! is alpha_bar_t, else 1. With `loss.perceptual_crop` a random part of all crops is compared, another one for
 //! each batch, which bounds the cost. With `loss.perceptual_turns` a batch has one of the terms, weighted by their
 //! number, so that the loss is the same in the mean.
-use super::batch::Batch;
-use super::clean::Clean;
-use super::sections::{Config, LossConfig};
-use crate::diffusion::process::{Chain, Prediction, Process, TimeInput};
+use super::clean::{self, WEIGHTS};
+use super::names::X0;
+use crate::diffusion::process::{Process, TimeInput};
 use crate::diffusion::sampler::Space;
+use crate::engine::device::{DType, Device};
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tape::{Tape, Var};
 use crate::error::{Error, Report, Result};
 use crate::models::perceptual::folder::Folder;
 use crate::models::perceptual::{Distance, Kind};
+use crate::training::batch::Batch;
+use crate::training::sections::{Config, LossConfig};
 
 /// The terms of a run.
 pub(super) struct Perceptual {
     terms: Vec<(f64, Distance)>,
-    chain: Chain,
-    prediction: Prediction,
     /// The side of what is compared; 0 compares all.
     side: usize,
     turns: bool,
@@ -55,12 +55,20 @@ impl Perceptual {
         let open = |(weight, kind)| Ok((weight, Distance::open(kind, &folder)?));
         Ok(Some(Self {
             terms: kinds.into_iter().map(open).collect::<Result<_>>()?,
-            chain: config.diffusion.process.chain(),
-            prediction: config.diffusion.prediction,
             side: config.loss.perceptual_crop,
             turns: config.loss.perceptual_turns,
             seed: config.run.seed,
         }))
+    }
+
+    /// Moves the networks to where they are used. In single precision: what they compare differs little.
+    pub(super) fn settle(&self, device: &Device) -> Result<()> {
+        self.terms.iter().try_for_each(|(_, distance)| distance.to_device(device, DType::F32))
+    }
+
+    /// Whether batches differ in nothing but numbers: they are compared as a whole, by the same terms.
+    pub(super) const fn is_alike(&self) -> bool {
+        self.side == 0 && !self.turns
     }
 
     /// What is added to the loss, `[1]`, of what the network predicted of a state.
@@ -70,13 +78,12 @@ impl Perceptual {
         [predicted, state]: [&Var; 2],
         batch: &Batch,
     ) -> Result<Var> {
-        let clean = Clean { chain: &self.chain, prediction: self.prediction };
-        let x0_hat = clean.x0_hat(tape, [predicted, state], batch)?;
-        let x0 = tape.input(batch.crops.x0.try_clone()?);
+        let x0_hat = clean::x0_hat(tape, [predicted, state], batch)?;
+        let x0 = tape.input(batch.get(X0)?.try_clone()?);
         let place = self.place(&x0, batch.number);
         let x0_hat = seen(tape, &x0_hat, place)?;
         let x0 = seen(tape, &x0, place)?;
-        let weights = clean.weights(&batch.steps);
+        let weights = batch.get(WEIGHTS)?;
         let mut total: Option<Var> = None;
         #[allow(clippy::cast_possible_truncation)] // Below the number of terms.
         let turn = (batch.number % self.terms.len() as u64) as usize;
@@ -87,7 +94,7 @@ impl Perceptual {
         for (weight, distance) in terms {
             let weight = weight * times;
             let distances = distance.forward(tape, &x0_hat, &x0)?;
-            let distances = tape.scale_images(&distances, weights.clone())?;
+            let distances = tape.scale_images_by(&distances, weights)?;
             let mean = tape.mean(&distances)?;
             total = Some(match total {
                 None => tape.scale(&mean, weight)?,

@@ -1,14 +1,29 @@
 //! Gray images in memory, and batches of them as functions of seed and number.
-use super::config::DataConfig;
-use crate::data::folder::{self, Picture};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::folder::{self, OnBroken, Picture};
 use crate::engine::device::Real;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 
+/// `[data]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DigitsData {
+    /// Files, idx files of many images, and folders with all pictures below them; colours become gray.
+    pub paths: Vec<PathBuf>,
+    /// Images in a step.
+    pub batch: usize,
+    /// What to do with an image that cannot be read.
+    #[serde(default)]
+    pub on_broken: OnBroken,
+}
+
 /// Square images of one size.
 #[derive(Debug)]
-pub(super) struct Digits {
+pub(in crate::training) struct Digits {
     side: usize,
     pixels: Vec<u8>,
     batch: usize,
@@ -17,8 +32,8 @@ pub(super) struct Digits {
 
 impl Digits {
     /// The images of `config`, smaller ones in the middle of black. Exit code 2 if one is larger than `side`.
-    pub(super) fn load(
-        config: &DataConfig,
+    pub(in crate::training) fn load(
+        config: &DigitsData,
         side: usize,
         seed: u64,
         warn: &mut dyn FnMut(&str),
@@ -42,8 +57,13 @@ impl Digits {
     }
 
     /// How many images there are.
-    pub(super) const fn len(&self) -> usize {
+    pub(in crate::training) const fn len(&self) -> usize {
         self.pixels.len() / (self.side * self.side)
+    }
+
+    /// Images of a batch.
+    pub(super) const fn per_batch(&self) -> usize {
+        self.batch
     }
 
     /// Images `[batch, side, side, 1]` in `[-1, 1]`, drawn with replacement: a function of `number`.

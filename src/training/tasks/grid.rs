@@ -1,9 +1,9 @@
 //! Pictures of many samples, and drawing them from weights.
 use std::path::Path;
 
-use super::config::ModelConfig;
-use super::registry;
-use super::system::System;
+use super::draws::Draws;
+use super::teaching::ModelConfig;
+use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::spelling;
@@ -12,6 +12,7 @@ use crate::error::{Error, Report, Result};
 use crate::imaging::{Color, Image};
 use crate::models::weights::WeightsFile;
 use crate::models::{build_within, most_numbers, run_folder};
+use crate::training::checkpoint::Part;
 
 /// Pixels between images.
 const GAP: usize = 2;
@@ -50,14 +51,19 @@ fn byte(v: f32) -> u8 {
     ((v.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
 }
 
-/// The system in `path`, with its weights: a weights file, or the newest averages of a run's folder. `steps`
+/// The system in `path`, with its weights on `device`: a weights file, or the newest averages of a run's folder. `steps`
 /// replaces the calls of a diffusion network for a sample, and is refused for others. `notes` hear of a damaged
 /// checkpoint that was passed over.
 ///
 /// # Errors
 /// [`Error::Model`] if there is no such file, or it holds none of these systems; exit code 2 for `steps` that it
 /// does not take.
-pub fn open(path: &Path, steps: Option<usize>, notes: &mut Vec<String>) -> Result<Box<dyn System>> {
+pub fn open(
+    path: &Path,
+    steps: Option<usize>,
+    device: &Device,
+    notes: &mut Vec<String>,
+) -> Result<Box<dyn Draws>> {
     if !path.exists() {
         let report = Report::new(
             format!("cannot sample from {}", path.display()),
@@ -80,14 +86,11 @@ pub fn open(path: &Path, steps: Option<usize>, notes: &mut Vec<String>) -> Resul
         }
         (None, _) => {}
     }
-    let built = build_within(&model, most_numbers(&file), || registry::build(&model, 0));
+    let built = build_within(&model, most_numbers(&file), || model.build(0));
     let system = built.map_err(|unbuilt| unbuilt.of_file(&name))?;
-    let all: Vec<Parameter> = system
-        .parts()
-        .iter()
-        .flat_map(|&(parameters, buffers)| [parameters, buffers].concat())
-        .collect();
+    let all: Vec<Parameter> = system.parts().iter().flat_map(Part::state).collect();
     file.apply(&all, &name)?;
+    all.iter().try_for_each(|parameter| parameter.to_device(device, DType::F32))?;
     Ok(system)
 }
 

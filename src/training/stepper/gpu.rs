@@ -1,0 +1,303 @@
+//! Training on a GPU.
+//!
+//! Parameters, their moments and averages are F32 and stay on the device. Networks compute with copies in half
+//! precision, which the update writes beside the parameters. The first batch of a way runs as it is written; then
+//! what it launches is recorded as a graph, which later batches of the same way replay with new numbers. So is the
+//! update of each part. Running statistics are written where they lie, so that replays find them.
+use std::collections::BTreeMap;
+
+use super::cpu::add;
+use super::gpu_part::GpuPart;
+use super::interface::{Bad, Done, Fewer, Learn, Learned, Move, Pass, Stepper};
+use crate::engine::cuda::{Gpu, Graph};
+use crate::engine::device::{DType, Device, Real};
+use crate::engine::parameter::Parameter;
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Report, Result};
+use crate::training::batch::Batch;
+use crate::training::checkpoint::Part;
+use crate::training::optimizer::{LossScale, Optimizer};
+use crate::training::sections::OptimConfig;
+
+/// Parts that lie on a GPU.
+pub(super) struct OnGpu {
+    gpu: Gpu,
+    dtype: DType,
+    optim: OptimConfig,
+    fewer: Fewer,
+    parts: Vec<GpuPart>,
+    /// The parameters of each part.
+    parameters: Vec<Vec<Parameter>>,
+    /// Step counts; moments and averages as they were at the last rest.
+    optimizers: Vec<Optimizer>,
+    ways: BTreeMap<usize, Way>,
+    /// What the gradient of a loss is multiplied by, `[1]`.
+    factor: Tensor,
+    /// The same, where gradients need it.
+    scale: Option<LossScale>,
+}
+
+/// A way that batches go.
+struct Way {
+    /// Where their numbers lie.
+    inputs: Batch,
+    recorded: Option<(Graph, Learned)>,
+    /// Whether it is known if it can be recorded.
+    tried: bool,
+}
+
+/// Where [`OnGpu::ways`] has the way of `batch`: the other batches share a place.
+const fn key(batch: &Batch) -> usize {
+    if batch.alike { batch.way } else { usize::MAX }
+}
+
+impl OnGpu {
+    pub(super) fn new(
+        (gpu, dtype): (&Gpu, DType),
+        parts: &[Part<'_>],
+        optimizers: Vec<Optimizer>,
+        (optim, fewer): (&OptimConfig, Fewer),
+    ) -> Result<Self> {
+        let device = Device::Cuda(gpu.clone());
+        let scale = optimizers.first().and_then(|by| by.scale);
+        let placed = parts.iter().enumerate().zip(&optimizers);
+        let placed = placed.map(|(part, by)| GpuPart::new((gpu, dtype), part, by, optim));
+        Ok(Self {
+            gpu: gpu.clone(),
+            dtype,
+            optim: optim.clone(),
+            fewer,
+            parts: placed.collect::<Result<_>>()?,
+            parameters: parts.iter().map(|part| part.parameters.to_vec()).collect(),
+            optimizers,
+            ways: BTreeMap::new(),
+            factor: Tensor::from_slice_on(&device, &[1.0], &[1])?,
+            scale: (dtype == DType::F16).then(|| scale.unwrap_or_default()),
+        })
+    }
+
+    /// What the gradient of the loss is multiplied by.
+    fn loss_scale(&self) -> f64 {
+        self.scale.map_or(1.0, |scale| scale.value)
+    }
+
+    /// Copies the numbers of `batch` to the device, over those of the one before where there was one of its way.
+    fn upload(&mut self, way: usize, batch: &Batch) -> Result<()> {
+        if let Some(known) = self.ways.get_mut(&way).filter(|known| known.inputs.fits(batch)) {
+            return known.inputs.write(batch);
+        }
+        let device = Device::Cuda(self.gpu.clone());
+        let inputs = batch.map(|tensor| tensor.to_device(&device))?;
+        self.ways.insert(way, Way { inputs, recorded: None, tried: !batch.alike });
+        Ok(())
+    }
+
+    /// What the batch uploaded for `way` says.
+    fn learn(&self, inputs: &Batch, learn: &mut Learn<'_>) -> Result<Learned> {
+        let pass = Pass { parts: &self.parameters, scale: &self.factor, dtype: self.dtype };
+        let learned = learn(&pass, inputs)?;
+        self.parts.iter().try_for_each(GpuPart::keep_statistics)?;
+        Ok(learned)
+    }
+
+    /// Learns from one of `of` batches: its numbers are added to `sums`, its gradients to those of the parts.
+    fn take(
+        &mut self,
+        batch: &Batch,
+        (first, of): (bool, usize),
+        sums: &mut Vec<f64>,
+        learn: &mut Learn<'_>,
+    ) -> Result<()> {
+        let way = key(batch);
+        self.upload(way, batch)?;
+        let Some(mut known) = self.ways.remove(&way) else { return Ok(()) };
+        let result = self.take_known(&mut known, (first, of), sums, learn);
+        let result = result.map_err(|e| self.fits(&known.inputs, e, learn));
+        self.ways.insert(way, known);
+        result
+    }
+
+    fn take_known(
+        &mut self,
+        way: &mut Way,
+        (first, of): (bool, usize),
+        sums: &mut Vec<f64>,
+        learn: &mut Learn<'_>,
+    ) -> Result<()> {
+        if let Some((graph, learned)) = &way.recorded {
+            // SAFETY: inputs, networks and what was recorded are held by this value.
+            unsafe { graph.replay()? };
+            add(sums, &learned.numbers, of)?;
+            for (part, gradients) in &learned.gradients {
+                self.parts[*part].add_lasting(gradients, (first, of == 1))?;
+            }
+            return Ok(());
+        }
+        let learned = self.learn(&way.inputs, learn)?;
+        add(sums, &learned.numbers, of)?;
+        for (part, gradients) in learned.gradients {
+            self.parts[part].add_fresh(gradients, first)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the parts of `moves`, each unless its gradients are not finite.
+    fn update(&mut self, moves: &[Move<'_>], batches: usize, done: &mut Done) -> Result<()> {
+        let scale = 1.0 / (batches as f64 * self.loss_scale());
+        done.moved.clear();
+        done.bad = None;
+        if self.scale.is_some() && moves.len() > 1 {
+            // All of them, or none.
+            for Move { part, plan } in moves {
+                let part = &mut self.parts[*part];
+                part.tell(plan, &self.optimizers[part.number], scale)?;
+                if !part.would_move()? {
+                    done.bad = Some(Bad { part: Some(part.number), value: f64::INFINITY });
+                    return Ok(());
+                }
+            }
+        }
+        for Move { part, plan } in moves {
+            let part = &mut self.parts[*part];
+            let report = part.step(plan, &mut self.optimizers[part.number], scale)?;
+            done.moved.push(report);
+            if !report.norm.is_finite() {
+                done.bad = Some(Bad { part: Some(part.number), value: report.norm });
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Records the way of `batch` and the updates of `moves`, where that has not been tried.
+    fn record(&mut self, batch: &Batch, moves: &[Move<'_>], learn: &mut Learn<'_>) -> Result<()> {
+        for Move { part, .. } in moves {
+            self.parts[*part].record()?;
+        }
+        let way = key(batch);
+        let Some(mut known) = self.ways.remove(&way) else { return Ok(()) };
+        let mut result = Ok(());
+        if !std::mem::replace(&mut known.tried, true) {
+            self.parts.iter_mut().for_each(GpuPart::forget_gradients);
+            let gpu = self.gpu.clone();
+            match gpu.capture(|| self.learn(&known.inputs, learn)) {
+                Ok(recorded) => known.recorded = Some(recorded),
+                // A recording keeps its memory to itself: where it does not fit, steps run as they are written.
+                Err(Error::Memory(_)) => {
+                    self.parts.iter().try_for_each(GpuPart::reset_statistics)?
+                }
+                Err(other) => result = Err(other),
+            }
+        }
+        self.ways.insert(way, known);
+        result
+    }
+
+    /// Where `error` says that the device is full: adds the largest batch that fits, found by trying.
+    fn fits(&mut self, inputs: &Batch, error: Error, learn: &mut Learn<'_>) -> Error {
+        let Error::Memory(report) = &error else { return error };
+        self.ways.clear();
+        self.parts.iter_mut().for_each(GpuPart::forget_gradients);
+        let batch = inputs.images;
+        let mut smaller = batch / 2;
+        while smaller > 0 && self.try_batch(inputs, smaller, learn).is_err() {
+            smaller /= 2;
+        }
+        let _ = self.parts.iter().try_for_each(GpuPart::reset_statistics);
+        let what = format!("a batch of {batch} does not fit the GPU");
+        let help = match smaller {
+            0 => "not even one image fits: smaller images, or a smaller model".to_owned(),
+            _ => (self.fewer)(smaller, batch.div_ceil(smaller) as u64 * self.optim.accumulate),
+        };
+        Error::Memory(Report::new(what, &report.cause).help(help))
+    }
+
+    /// Whether the first `images` images alone can be learned from.
+    fn try_batch(&self, inputs: &Batch, images: usize, learn: &mut Learn<'_>) -> Result<()> {
+        let device = Device::Cuda(self.gpu.clone());
+        let mut fewer = inputs.map(|tensor| match tensor.shape() {
+            [n, rest @ ..] if *n == inputs.images && inputs.images > 1 => {
+                Tensor::zeros_on(&device, DType::F32, &[&[images], rest].concat())
+            }
+            _ => tensor.try_clone(),
+        })?;
+        fewer.images = images;
+        self.learn(&fewer, learn).map(drop)
+    }
+}
+
+impl Stepper for OnGpu {
+    fn place(&self) -> (Device, DType) {
+        (Device::Cuda(self.gpu.clone()), self.dtype)
+    }
+
+    fn descend(
+        &mut self,
+        moves: &[Move<'_>],
+        batches: &[Batch],
+        learn: &mut Learn<'_>,
+    ) -> Result<Done> {
+        let mut done = Done { numbers: Vec::new(), moved: Vec::new(), bad: None };
+        loop {
+            self.factor.write(&[f32::from_f64(self.loss_scale())])?;
+            done.numbers.clear();
+            for (i, batch) in batches.iter().enumerate() {
+                self.take(batch, (i == 0, batches.len()), &mut done.numbers, learn)?;
+            }
+            match done.numbers.first() {
+                Some(&value) if !value.is_finite() => done.bad = Some(Bad { part: None, value }),
+                _ => self.update(moves, batches.len(), &mut done)?,
+            }
+            let Some(scale) = &mut self.scale else { break };
+            // Where f16 overflowed, the step is repeated with a smaller scale.
+            scale.update(done.bad.is_some());
+            if done.bad.is_none() || scale.value < 1.0 {
+                break;
+            }
+        }
+        if let Some(batch) = batches.last().filter(|_| done.bad.is_none()) {
+            self.record(batch, moves, learn)?;
+        }
+        Ok(done)
+    }
+
+    fn averaged(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let kept: Vec<_> = self.parameters.iter().flatten().map(Parameter::value).collect();
+        self.parts.iter().for_each(GpuPart::take_averages);
+        let result = body();
+        let all = self.parameters.iter().flatten().zip(kept);
+        all.for_each(|(parameter, value)| parameter.set(value));
+        result
+    }
+
+    fn at_rest(&mut self, body: &mut dyn FnMut(&[Optimizer]) -> Result<()>) -> Result<()> {
+        for (part, optimizer) in self.parts.iter().zip(&mut self.optimizers) {
+            part.download(optimizer)?;
+            optimizer.scale = self.scale;
+        }
+        let kept: Vec<_> = self.parts.iter().map(GpuPart::held).collect();
+        let copied = self.parts.iter().try_for_each(GpuPart::rest);
+        let result = copied.and_then(|()| body(&self.optimizers));
+        self.parts.iter().zip(kept).for_each(|(part, held)| part.hold(held));
+        result
+    }
+
+    fn go_on_from(&mut self, optimizers: Vec<Optimizer>) -> Result<()> {
+        self.ways.clear();
+        for (part, optimizer) in self.parts.iter_mut().zip(&optimizers) {
+            part.load((&self.gpu, self.dtype), optimizer, &self.optim)?;
+        }
+        self.optimizers = optimizers;
+        Ok(())
+    }
+
+    fn count(&mut self, step: u64) {
+        for (optimizer, part) in self.optimizers.iter_mut().zip(&self.parts) {
+            optimizer.step = step * part.pace;
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.gpu.tuner().take_warnings()
+    }
+}

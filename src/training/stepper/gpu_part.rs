@@ -1,0 +1,281 @@
+//! One network on a GPU with everything its training needs.
+use std::sync::Arc;
+
+use crate::engine::cuda::{Gpu, Graph};
+use crate::engine::device::{DType, Device};
+use crate::engine::parameter::Parameter;
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::ops::adam::{Adam, FusedAdam, Moved, Scalars};
+use crate::ops::clip_by_norm;
+use crate::training::checkpoint::Part;
+use crate::training::optimizer::{self, Gradients, Optimizer, Plan, StepReport};
+use crate::training::sections::{OptimConfig, OptimKind};
+
+/// A part, its state and its update.
+pub(super) struct GpuPart {
+    gpu: Gpu,
+    pub(super) number: usize,
+    pub(super) pace: u64,
+    parameters: Vec<Parameter>,
+    buffers: Vec<Parameter>,
+    /// Where running statistics lie.
+    statistics: Vec<Arc<Tensor>>,
+    state: State,
+    adam: FusedAdam,
+    scalars: Scalars,
+    /// Sums of the gradients of a step.
+    sum: Gradients,
+    update: Option<Graph>,
+}
+
+/// What the update moves, tensor by tensor.
+struct State {
+    values: Vec<Arc<Tensor>>,
+    first: Vec<Arc<Tensor>>,
+    second: Vec<Arc<Tensor>>,
+    average: Vec<Arc<Tensor>>,
+    /// What networks compute with.
+    copies: Vec<Arc<Tensor>>,
+}
+
+impl State {
+    fn new(
+        device: &Device,
+        dtype: DType,
+        parameters: &[Parameter],
+        by: &Optimizer,
+    ) -> Result<Self> {
+        let place = |t: &Tensor| Ok(Arc::new(t.to_device(device)?));
+        let all = |list: &[Tensor]| list.iter().map(place).collect::<Result<Vec<_>>>();
+        let values = parameters.iter().map(|p| place(&p.value())).collect::<Result<Vec<_>>>()?;
+        let copies = match dtype {
+            DType::F32 => values.clone(),
+            _ => values.iter().map(|v| Ok(Arc::new(v.cast(dtype)?))).collect::<Result<_>>()?,
+        };
+        let (first, second, average) = (all(&by.first)?, all(&by.second)?, all(&by.average)?);
+        Ok(Self { values, first, second, average, copies })
+    }
+
+    fn adam(&self, gpu: &Gpu, dtype: DType, optim: &OptimConfig) -> Result<FusedAdam> {
+        let moved = Moved {
+            values: &self.values,
+            first: &self.first,
+            second: &self.second,
+            average: &self.average,
+            copies: (dtype != DType::F32).then_some(&self.copies),
+        };
+        FusedAdam::new(gpu, moved, dtype, optim.betas, optim.eps)
+    }
+}
+
+impl GpuPart {
+    /// Moves `part`, the one of `number`, to the GPU.
+    pub(super) fn new(
+        (gpu, dtype): (&Gpu, DType),
+        (number, part): (usize, &Part<'_>),
+        by: &Optimizer,
+        optim: &OptimConfig,
+    ) -> Result<Self> {
+        let device = Device::Cuda(gpu.clone());
+        let state = State::new(&device, dtype, part.parameters, by)?;
+        let adam = state.adam(gpu, dtype, optim)?;
+        let place = |b: &Parameter| Ok(Arc::new(b.value().to_device(&device)?));
+        let new = Self {
+            gpu: gpu.clone(),
+            number,
+            pace: part.pace,
+            parameters: part.parameters.to_vec(),
+            buffers: part.buffers.to_vec(),
+            statistics: part.buffers.iter().map(place).collect::<Result<_>>()?,
+            state,
+            adam,
+            scalars: Scalars::new(gpu)?,
+            sum: Vec::new(),
+            update: None,
+        };
+        new.compute_with_copies();
+        Ok(new)
+    }
+
+    /// Gives networks what they compute with.
+    fn compute_with_copies(&self) {
+        let pairs = self.parameters.iter().zip(&self.state.copies);
+        pairs.for_each(|(parameter, copy)| parameter.set(Arc::clone(copy)));
+        self.buffers.iter().zip(&self.statistics).for_each(|(b, kept)| b.set(Arc::clone(kept)));
+    }
+
+    /// Takes the weights that the parameters hold, on the CPU, and those of `by`.
+    pub(super) fn load(
+        &mut self,
+        (gpu, dtype): (&Gpu, DType),
+        by: &Optimizer,
+        optim: &OptimConfig,
+    ) -> Result<()> {
+        let (parameters, buffers) = (self.parameters.clone(), self.buffers.clone());
+        let part =
+            Part { parameters: &parameters, buffers: &buffers, aside: false, pace: self.pace };
+        *self = Self::new((gpu, dtype), (self.number, &part), by, optim)?;
+        Ok(())
+    }
+
+    /// Writes running statistics that a pass has moved to where they lie. Only launches.
+    pub(super) fn keep_statistics(&self) -> Result<()> {
+        for (buffer, kept) in self.buffers.iter().zip(&self.statistics) {
+            let moved = buffer.value();
+            if !Arc::ptr_eq(&moved, kept) {
+                kept.alias_on(&self.gpu)?.copy_from(&moved)?;
+                buffer.set(Arc::clone(kept));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes no notice of what a pass that failed made of them.
+    pub(super) fn reset_statistics(&self) -> Result<()> {
+        self.buffers.iter().zip(&self.statistics).for_each(|(b, kept)| b.set(Arc::clone(kept)));
+        Ok(())
+    }
+
+    /// Adds gradients that are nobody else's.
+    pub(super) fn add_fresh(&mut self, gradients: Gradients, first: bool) -> Result<()> {
+        if first || self.sum.is_empty() {
+            self.sum = gradients;
+            return Ok(());
+        }
+        optimizer::accumulate(&mut self.sum, gradients)
+    }
+
+    /// Adds gradients that lie where a recording puts them; `alone` if they are all.
+    pub(super) fn add_lasting(
+        &mut self,
+        gradients: &Gradients,
+        (first, alone): (bool, bool),
+    ) -> Result<()> {
+        let same = |g: &Tensor| if alone { g.alias_on(&self.gpu) } else { g.try_clone() };
+        let copies = gradients.iter().map(|g| g.as_ref().map(same).transpose());
+        let copies = copies.collect::<Result<Gradients>>()?;
+        self.add_fresh(copies, first)
+    }
+
+    /// Gives their memory back.
+    pub(super) fn forget_gradients(&mut self) {
+        self.sum.clear();
+    }
+
+    /// Uploads the constants of the next step, and where the gradients are.
+    pub(super) fn tell(&mut self, plan: &Plan<'_>, by: &Optimizer, scale: f64) -> Result<f64> {
+        let (o, step) = (plan.optim, by.step + 1);
+        let rate = o.rate(step - plan.since, plan.steps - plan.since);
+        let constants = Adam {
+            lr: rate,
+            betas: o.betas,
+            eps: o.eps,
+            decay: if o.kind == OptimKind::Adamw { o.weight_decay } else { 0.0 },
+            step: step - plan.since,
+            scale,
+        };
+        self.scalars.write(&constants, o.clip, plan.ema.decay_at(step))?;
+        self.sum.resize_with(self.parameters.len(), || None);
+        let gradients: Vec<_> = self.sum.iter().map(Option::as_ref).collect();
+        self.adam.set_gradients(&gradients)?;
+        Ok(rate)
+    }
+
+    /// Whether the gradients are finite.
+    pub(super) fn would_move(&mut self) -> Result<bool> {
+        clip_by_norm::clip(self.adam.tables(), &mut self.scalars)?;
+        Ok(!self.scalars.read()?.skipped)
+    }
+
+    /// Clips and applies the gradients, unless they are not finite.
+    pub(super) fn step(
+        &mut self,
+        plan: &Plan<'_>,
+        by: &mut Optimizer,
+        scale: f64,
+    ) -> Result<StepReport> {
+        if plan.since > 0 && by.step == plan.since {
+            self.zero_moments()?;
+        }
+        let rate = self.tell(plan, by, scale)?;
+        match &self.update {
+            // SAFETY: scalars, moments, weights and gradients that it names are held by this value.
+            Some(update) => unsafe { update.replay()? },
+            None => self.launch_update()?,
+        }
+        let outcome = self.scalars.read()?;
+        if outcome.skipped {
+            return Ok(StepReport { rate, norm: f64::INFINITY });
+        }
+        by.step += 1;
+        Ok(StepReport { rate, norm: outcome.norm.into() })
+    }
+
+    fn launch_update(&mut self) -> Result<()> {
+        clip_by_norm::clip(self.adam.tables(), &mut self.scalars)?;
+        self.adam.step(&self.scalars)
+    }
+
+    /// Moments start anew, where they lie.
+    fn zero_moments(&self) -> Result<()> {
+        for moment in self.state.first.iter().chain(&self.state.second) {
+            let zeros = Tensor::zeros_as(moment, moment.shape())?;
+            moment.alias_on(&self.gpu)?.copy_from(&zeros)?;
+        }
+        Ok(())
+    }
+
+    /// Records the update, once.
+    pub(super) fn record(&mut self) -> Result<()> {
+        if self.update.is_some() {
+            return Ok(());
+        }
+        let gpu = self.gpu.clone();
+        match gpu.capture(|| self.launch_update()) {
+            Ok((update, ())) => self.update = Some(update),
+            Err(Error::Memory(_)) => {}
+            Err(other) => return Err(other),
+        }
+        Ok(())
+    }
+
+    /// Gives the parameters their averages.
+    pub(super) fn take_averages(&self) {
+        let pairs = self.parameters.iter().zip(&self.state.average);
+        pairs.for_each(|(parameter, average)| parameter.set(Arc::clone(average)));
+    }
+
+    /// Copies moments and averages to `by`.
+    pub(super) fn download(&self, by: &mut Optimizer) -> Result<()> {
+        let all = |list: &[Arc<Tensor>]| {
+            list.iter().map(|t| t.to_device(&Device::Cpu)).collect::<Result<Vec<_>>>()
+        };
+        by.first = all(&self.state.first)?;
+        by.second = all(&self.state.second)?;
+        by.average = all(&self.state.average)?;
+        Ok(())
+    }
+
+    /// What parameters and buffers hold.
+    pub(super) fn held(&self) -> Vec<Arc<Tensor>> {
+        self.parameters.iter().chain(&self.buffers).map(Parameter::value).collect()
+    }
+
+    /// Gives them that again.
+    pub(super) fn hold(&self, held: Vec<Arc<Tensor>>) {
+        let all = self.parameters.iter().chain(&self.buffers).zip(held);
+        all.for_each(|(parameter, value)| parameter.set(value));
+    }
+
+    /// Gives them copies on the CPU, in single precision.
+    pub(super) fn rest(&self) -> Result<()> {
+        for (parameter, value) in self.parameters.iter().zip(&self.state.values) {
+            parameter.set(value.to_device(&Device::Cpu)?);
+        }
+        for (buffer, value) in self.buffers.iter().zip(&self.statistics) {
+            buffer.set(value.to_device(&Device::Cpu)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! What trains, as those who train see it.
+use crate::engine::device::{DType, Device};
+use crate::engine::parameter::Parameter;
+use crate::engine::tape::{Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::training::batch::Batch;
+use crate::training::optimizer::{self, Gradients, Optimizer, Plan, StepReport};
+
+/// Moves networks, called parts, down gradients. The parts lie where it trains, and compute there in its type.
+pub trait Stepper {
+    /// Where the parts lie, and what they compute in.
+    fn place(&self) -> (Device, DType);
+
+    /// Takes the gradients that `learn` finds for each of `batches`, averages them, and moves the parts of `moves` by
+    /// them, each once. A part moves only if the loss and the norm of its gradients are finite.
+    ///
+    /// # Errors
+    /// Those of `learn`; if memory is full, with what would fit.
+    fn descend(
+        &mut self,
+        moves: &[Move<'_>],
+        batches: &[Batch],
+        learn: &mut Learn<'_>,
+    ) -> Result<Done>;
+
+    /// Runs `body` while all parts hold the moving averages of their parameters, in single precision.
+    ///
+    /// # Errors
+    /// Those of `body`.
+    fn averaged(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()>;
+
+    /// Runs `body` while all parts lie on the CPU, as checkpoints hold them; it is given their optimizers.
+    ///
+    /// # Errors
+    /// Those of `body`, or if a copy fails.
+    fn at_rest(&mut self, body: &mut dyn FnMut(&[Optimizer]) -> Result<()>) -> Result<()>;
+
+    /// Goes on with the weights that the parts, now on the CPU, hold, and with these optimizers.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    fn go_on_from(&mut self, optimizers: Vec<Optimizer>) -> Result<()>;
+
+    /// Counts the steps of every part as those of a run after `step` steps.
+    fn count(&mut self, step: u64);
+
+    /// What libraries had to say, such as results that were wrong.
+    fn warnings(&self) -> Vec<String>;
+}
+
+/// What one batch says of the parts: only launches, so that it can be recorded.
+pub type Learn<'a> = dyn FnMut(&Pass<'_>, &Batch) -> Result<Learned> + 'a;
+
+/// A part that moves.
+#[derive(Clone, Copy, Debug)]
+pub struct Move<'a> {
+    /// Its number among the parts of the task.
+    pub part: usize,
+    /// How it moves.
+    pub plan: Plan<'a>,
+}
+
+/// What is known where a batch is learned from.
+pub struct Pass<'a> {
+    pub(super) parts: &'a [Vec<Parameter>],
+    /// What the gradient of a loss is multiplied by, `[1]`.
+    pub(super) scale: &'a Tensor,
+    pub(super) dtype: DType,
+}
+
+impl Pass<'_> {
+    /// The gradients of `loss` `[1]` by the parameters of `part`.
+    ///
+    /// # Errors
+    /// If memory is full.
+    pub fn gradients(&self, tape: Tape, loss: &Var, part: usize) -> Result<(usize, Gradients)> {
+        let mut grads = tape.backward(loss, self.scale.try_clone()?)?;
+        Ok((part, optimizer::take(&mut grads, &self.parts[part])))
+    }
+
+    /// `x` in the type that networks compute in.
+    ///
+    /// # Errors
+    /// If memory is full.
+    pub fn narrow(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        cast(tape, x, self.dtype)
+    }
+
+    /// `x` in single precision, in which losses are computed: their terms are far smaller than their sum.
+    ///
+    /// # Errors
+    /// If memory is full.
+    pub fn wide(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        cast(tape, x, DType::F32)
+    }
+}
+
+fn cast(tape: &mut Tape, x: &Var, to: DType) -> Result<Var> {
+    if x.value().dtype() == to { Ok(x.clone()) } else { tape.cast(x, to) }
+}
+
+/// Runs `body` as a stepper on the CPU would, on `parts`.
+#[cfg(test)]
+pub(in crate::training) fn pass_of<R>(
+    parts: &[Vec<Parameter>],
+    body: impl FnOnce(&Pass<'_>) -> R,
+) -> R {
+    let one = Tensor::from_vec(vec![1.0f32], &[1]);
+    body(&Pass { parts, scale: &one, dtype: DType::F32 })
+}
+
+/// What a batch says.
+#[derive(Debug)]
+pub struct Learned {
+    /// Numbers to log, `[1]` each, a loss first.
+    pub numbers: Vec<Tensor>,
+    /// Gradients of the parts that learn of it.
+    pub gradients: Vec<(usize, Gradients)>,
+}
+
+/// What a descent did.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// The numbers of [`Learned`], means over the batches.
+    pub numbers: Vec<f64>,
+    /// What was done with each part of the moves, as far as they went.
+    pub moved: Vec<StepReport>,
+    /// What was not finite, if something was: the parts from there on did not move.
+    pub bad: Option<Bad>,
+}
+
+/// Something that is not finite.
+#[derive(Clone, Copy, Debug)]
+pub struct Bad {
+    /// The part whose gradients it is of; none for the loss.
+    pub part: Option<usize>,
+    /// Its value.
+    pub value: f64,
+}
+
+/// What to do where so many images fit at once, and so many batches of them are what was asked for.
+pub type Fewer = fn(images: usize, batches: u64) -> String;

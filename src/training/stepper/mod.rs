@@ -1,0 +1,11 @@
+//! Where networks are trained: on the CPU or on a GPU, behind one interface.
+mod cpu;
+mod gpu;
+mod gpu_part;
+mod interface;
+mod place;
+
+#[cfg(test)]
+pub(super) use interface::pass_of;
+pub use interface::{Bad, Done, Fewer, Learn, Learned, Move, Pass, Stepper};
+pub use place::place;

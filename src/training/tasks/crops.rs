@@ -1,0 +1,160 @@
+//! What one call of a network for super-resolution learns from.
+use crate::data::crops::{CropBatch, Crops};
+use crate::data::degrade;
+use crate::diffusion::process::{Chain, Prediction};
+use crate::diffusion::sampler::Diffusion;
+use crate::engine::device::{DType, Device, Real};
+use crate::engine::rng::{Purpose, Sequence, Stream};
+use crate::engine::tensor::Tensor;
+use crate::error::Result;
+use crate::models::Network;
+use crate::models::damage::{Damage, TOLD};
+use crate::ops::noise::{self, Noise, PixelNoise};
+use crate::training::batch::Batch;
+use crate::training::sections::Config;
+
+use super::clean::Clean;
+use super::names::{FACTORS, LOW, NUMBER, OWN, TIMES, TOLD_OF_DAMAGE, TRUE, X0, Y0};
+
+/// Ways of a batch: all images start their chains with a call of its own, and there is a discriminator.
+pub(super) const FIRST_CALL: usize = 1;
+pub(super) const JUDGED: usize = 2;
+
+/// Makes batches: crops and random steps t, functions of the batch's number.
+pub(super) struct Source {
+    crops: Crops,
+    diffusion: Diffusion,
+    chain: Chain,
+    seed: u64,
+    /// Whether all images of a batch start their chains, or none.
+    apart: bool,
+    /// Whether the network can be told of damage.
+    tells: bool,
+    /// Whether losses look at the clean images that the network's output stands for.
+    cleans: bool,
+    /// Whether batches differ in nothing but numbers.
+    alike: bool,
+    /// The batch from which on a discriminator judges.
+    judged: u64,
+}
+
+/// What losses ask of batches.
+pub(super) struct Asked {
+    /// Clean images.
+    pub(super) cleans: bool,
+    /// Batches that differ in nothing but numbers.
+    pub(super) alike: bool,
+    /// The number from which on a discriminator judges.
+    pub(super) judged: u64,
+}
+
+impl Source {
+    /// Batches of `crops` for `network`.
+    pub(super) fn new(crops: Crops, config: &Config, network: &dyn Network, asked: &Asked) -> Self {
+        let diffusion = config.diffusion.clone();
+        let &Asked { cleans, alike, judged } = asked;
+        Self {
+            crops,
+            chain: diffusion.process.chain(),
+            diffusion,
+            seed: config.run.seed,
+            apart: network.has_first_call(),
+            tells: network.takes_damage(),
+            cleans,
+            alike,
+            judged,
+        }
+    }
+
+    /// The batch `number` of the run.
+    pub(super) fn batch(&self, number: u64) -> Result<Batch> {
+        let CropBatch { low, y0, x0, damage } = self.crops.batch(number)?;
+        let n = x0.shape()[0];
+        let mut draws = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
+        let steps = self.diffusion.draw_steps(n, &mut draws, self.apart);
+        let (mut factors, mut times) = (Vec::with_capacity(3 * n), Vec::with_capacity(n));
+        for &t in &steps {
+            let (m, time) = self.chain.drawn(t, || draws.uniform());
+            let scale = self.chain.input_scale(t);
+            factors.extend([m.x0, m.y0, m.noise].map(|v| f32::from_f64(v * scale)));
+            times.push(time);
+        }
+        let last = self.chain.steps();
+        let mut own = vec![];
+        if self.diffusion.own_states > 0.0 {
+            let drawn = |&t: &usize| draws.uniform() < self.diffusion.own_states && t < last;
+            own = steps.iter().map(drawn).collect();
+        }
+        let told = self.tells.then(|| told(&damage, &mut draws));
+        let estimates = own.contains(&true);
+        let way = self.way(number, steps.iter().all(|&t| t == last));
+        #[allow(clippy::cast_possible_truncation)] // Steps of a stream count modulo 2^32.
+        let counted = noise::integer(&Device::Cpu, number as u32)?;
+        let mut batch = Batch::new(number, n, way)
+            .alike(self.alike && !estimates)
+            .with(LOW, low)
+            .with(Y0, y0)
+            .with(X0, x0)
+            .with(FACTORS, Tensor::from_vec(factors, &[n, 3]))
+            .with(TIMES, Tensor::from_f64(&times, &[n], DType::F32))
+            .with(NUMBER, counted);
+        if let Some(told) = told {
+            batch = batch.with(TOLD_OF_DAMAGE, told);
+        }
+        if estimates {
+            let share =
+                |kept: bool| own.iter().map(|&o| if o == kept { 1.0 } else { 0.0 }).collect();
+            batch = batch
+                .with(OWN, Tensor::from_vec::<f32>(share(true), &[n]))
+                .with(TRUE, Tensor::from_vec::<f32>(share(false), &[n]));
+        }
+        if self.cleans {
+            let clean = Clean { chain: &self.chain, prediction: self.diffusion.prediction };
+            batch = clean.tell(batch, &steps);
+        }
+        Ok(batch)
+    }
+
+    /// The way of batch `number`, where all chains start or not.
+    fn way(&self, number: u64, starts: bool) -> usize {
+        let first = if starts && self.apart { FIRST_CALL } else { 0 };
+        first | if number >= self.judged { JUDGED } else { 0 }
+    }
+}
+/// How often the quality of a JPEG, the noise and the blur are told: files say the first, the others are estimates
+/// at best.
+const TOLD_OF: [f64; 3] = [0.7, 0.4, 0.3];
+
+/// What a network is told of `damage`, `[N, 6]`: each number only sometimes, so that it learns to do without.
+fn told(damage: &[degrade::Damage], draws: &mut Sequence) -> Tensor {
+    let mut values = Vec::with_capacity(damage.len() * TOLD);
+    for one in damage {
+        let [quality, noise, blur] = TOLD_OF.map(|share| draws.uniform() < share);
+        let known = Damage {
+            jpeg_quality: quality.then(|| one.jpeg_quality.unwrap_or(100.0)),
+            noise: noise.then_some(one.noise_sigma),
+            blur: blur.then_some(one.blur_sigma),
+        };
+        values.extend(known.told());
+    }
+    Tensor::from_vec(values, &[damage.len(), TOLD])
+}
+
+/// The noise of `batch`, drawn with its number where that lies.
+///
+/// # Errors
+/// If the batch has no number.
+pub(super) fn noise(seed: u64, batch: &Batch) -> Result<Noise<'_>> {
+    let (stream, later) = (Stream::new(seed, Purpose::TrainingNoise, 0), Some(batch.get(NUMBER)?));
+    Ok(Noise::Pixels(PixelNoise { stream, origins: None, later, period: None }))
+}
+
+/// Of x0, y0 and noise in what a network should predict.
+pub(super) const fn target_factors(prediction: Prediction) -> [f64; 3] {
+    match prediction {
+        Prediction::Residual => [1.0, -1.0, 0.0],
+        Prediction::NegativeResidual => [-1.0, 1.0, 0.0],
+        Prediction::X0 => [1.0, 0.0, 0.0],
+        Prediction::Epsilon => [0.0, 0.0, 1.0],
+    }
+}

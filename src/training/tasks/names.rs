@@ -1,0 +1,20 @@
+//! What a batch of crops holds, by name.
+
+/// Low resolutions `[N, h, w, C]`.
+pub(super) const LOW: &str = "low";
+/// Their enlargements `[N, H, W, C]`.
+pub(super) const Y0: &str = "y0";
+/// The images `[N, H, W, C]`.
+pub(super) const X0: &str = "x0";
+/// Of x0, y0 and noise in the state, scaled as the network expects it, `[N, 3]`.
+pub(super) const FACTORS: &str = "factors";
+/// What the network is told about t, `[N]`.
+pub(super) const TIMES: &str = "times";
+/// What the network is told of the damage to the crops, `[N, 6]`, where it can be.
+pub(super) const TOLD_OF_DAMAGE: &str = "told";
+/// Which states are made of the network's own estimate in place of x0, 1 or 0 for each, `[N]`.
+pub(super) const OWN: &str = "own";
+/// Which are not.
+pub(super) const TRUE: &str = "true";
+/// The batch's number, which the noise is drawn with.
+pub(super) const NUMBER: &str = "number";
