@@ -1,6 +1,6 @@
-"""Puts what gpu_check.sh measured into summary.json, and prints the table.
+"""Puts what gpu_check.sh measured so far into summary.json, and prints the table.
 
-    python3 gpu_check.py RESULTS        exit code 1 if a step failed
+    python3 gpu_check.py RESULTS        exit code 1 if a step failed or was cut
 """
 
 import json
@@ -68,21 +68,32 @@ def networks(benches, peer):
     return rows
 
 
+def products_of(log):
+    """Seconds of the runs of `srk upscale`, and the rates of those of `srk train` once they are warm."""
+    seconds = [e["seconds"] for e in lines(log / "upscale.log") if e.get("event") == "file" and "seconds" in e]
+    rates = [e["images_per_s"] for e in lines(log / "train.log") if "images_per_s" in e]
+    return {"upscale_s": seconds, "train_images_per_s": rates}
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
     done = steps(out / "steps.tsv")
     benches = {e: lines(out / f"bench-{e}.log") for e in ENGINES}
     benches = {e: b for e, b in benches.items() if b}
-    peer = lines(out / "torch.log")
-    summary = {"steps": done, "bench": benches, "torch": peer}
+    peer = lines(out / "torch.log") + lines(out / "torch-compiled.log")
+    product = products_of(out)
+    summary = {"steps": done, "bench": benches, "torch": peer, **product}
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
     table("ceilings", ["what", "measured"], ceilings(benches.get("native", [])))
     table("ops, forward, ms", ["op", "case", "type", *ENGINES], operations(benches))
     table("networks, one call, ms", ["who", "network", "batch", "type", "how", "ms"], networks(benches, peer))
-    said = {"0": "passed", "absent": "not there"}
+    rows = [["srk upscale, s", *(f"{s:.3f}" for s in product["upscale_s"])],
+            ["srk train, images/s", *(f"{r:.1f}" for r in product["train_images_per_s"][-3:])]]
+    table("the program", ["what", "measured"], [[row[0], "  ".join(row[1:])] for row in rows if row[1:]])
+    said = {"0": "passed", "absent": "not there", "cut": "CUT by its time", "no time": "NOT RUN, no time left"}
     table("steps", ["step", "result", "seconds"],
           [[s["step"], said.get(s["code"], f"FAILED ({s['code']})"), s["seconds"]] for s in done])
-    sys.exit(any(s["code"] not in said for s in done))
+    sys.exit(any(s["code"] not in ("0", "absent") for s in done))
 
 
 if __name__ == "__main__":

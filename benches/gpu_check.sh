@@ -1,16 +1,35 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can tell: kernels against the CPU, repeatability, libraries against our
-# kernels, memory errors, speed, and PyTorch beside it. Runs from the folder that
-# benches/pack_gpu_check.sh packs; needs an NVIDIA driver, and python3 with torch for the comparison.
+# Everything that only a GPU can tell: kernels against the CPU, speed, training, repeatability, libraries against our
+# kernels, memory errors, and PyTorch beside it. Runs from the folder that benches/pack_gpu_check.sh packs; needs an
+# NVIDIA driver, and python3, with torch for the comparison.
 #
-#   ./gpu_check.sh [OUT]        default: results; OUT/summary.json and a table on standard output
-#   STEPS="doctor kernels ..."  only some of: doctor kernels repeat engines sanitizer bench torch
+#   ./gpu_check.sh [--seconds N] [OUT]     default: 540 and results; OUT/summary.json and a table on standard output
+#   STEPS="doctor kernels ..."             only some of the steps; `first` is those below up to memcheck, the
+#                                          default, `rest` is what follows
+#
+# It ends within N seconds: each step has a budget, gets what the ones before it left, and is cut where the budgets of
+# those behind it begin. The table is printed after every step. What matters most comes first.
 set -uo pipefail
 cd "$(dirname "$0")"
+seconds=540
+if [ "${1:-}" = --seconds ]; then
+    seconds=$2
+    shift 2
+fi
 out=$(mkdir -p "${1:-results}" && cd "${1:-results}" && pwd)
-steps=${STEPS:-doctor kernels repeat engines sanitizer bench torch}
 here=$PWD
 export SRK_REQUIRE_GPU=1 SRK_TEST_DEVICE=cuda XDG_CACHE_HOME="$out/cache"
+
+# Budgets, in seconds of 540.
+order=(doctor:10 kernels:110 bench-native:60 torch:80 upscale:40 train:60 bench-auto:40 engines:60 memcheck:80
+    torch-compiled:200 bench-cudnn:60 bench-cublas:60 racecheck:80 initcheck:70 synccheck:70)
+first="doctor kernels bench-native torch upscale train bench-auto engines memcheck"
+rest="torch-compiled bench-cudnn bench-cublas racecheck initcheck synccheck"
+case "${STEPS:-first}" in
+    first) wanted=" $first " ;;
+    rest) wanted=" $rest " ;;
+    *) wanted=" $STEPS " ;;
+esac
 
 # Libraries that torch brought along, where torch is not in an active environment.
 if [ -z "${SRK_CUDA_LIBRARIES:-}" ]; then
@@ -24,64 +43,94 @@ P
     export SRK_CUDA_LIBRARIES
 fi
 
-: >"$out/steps.tsv"
-# step NAME COMMAND...: runs it, keeps its output, notes whether it passed and how long it took.
-step() {
-    local name=$1 start=$SECONDS code
-    shift
-    echo "== $name: $*"
-    "$@" >"$out/$name.log" 2>&1
-    code=$?
-    [ "$code" = 0 ] || tail -n 15 "$out/$name.log"
-    printf '%s\t%s\t%s\n' "$name" "$code" "$((SECONDS - start))" >>"$out/steps.tsv"
-}
-wanted() { case " $steps " in *" $1 "*) true ;; *) false ;; esac }
-tests() { "$here/bin/suite" --nocapture --test-threads 1 "$@"; }
+tests() { bin/suite --nocapture --test-threads 1 "$@"; }
 
-wanted doctor && step doctor bin/srk doctor
-
-if wanted kernels; then
-    for t in kernels kernels_more ops_gpu networks_gpu; do
-        SRK_CONV=native step "kernels-$t" tests "$t::"
-    done
-fi
-
-# The same input twice in two processes: the same bytes.
-twice() {
-    local image
+# One picture three times: the time of each, the first with its start, and the same bytes.
+upscale() {
+    local i image
     for image in images/*.png; do
-        bin/srk upscale "$image" "$out/a.png" --device cuda --overwrite &&
-            bin/srk upscale "$image" "$out/b.png" --device cuda --overwrite &&
-            cmp "$out/a.png" "$out/b.png" || return 1
+        for i in 1 2 3; do
+            bin/srk upscale "$image" "$out/$i.png" --device cuda --overwrite --json || return 1
+        done
+        cmp "$out/1.png" "$out/2.png" && cmp "$out/2.png" "$out/3.png" || return 1
     done
 }
-wanted repeat && step repeat twice
+
+# 40 steps twice: the same bytes, and images a second.
+train() {
+    local i
+    for i in 1 2; do
+        rm -rf "$out/runs-$i"
+        bin/srk train --recipe dual-domain-grid --device cuda --out "$out/runs-$i" --json --set run.name=check \
+            --set run.steps=40 --set data.train.paths='["images"]' --set data.val.paths='["images"]' \
+            --set val.every=40 --set ckpt.every=40 --set log.every=5 || return 1
+    done
+    cmp "$out"/runs-{1,2}/check/ckpt/40/model.safetensors && cmp "$out"/runs-{1,2}/check/ckpt/40/ema.safetensors
+}
 
 # The registry's convolutions by each library. Results that are off fail here, too.
-if wanted engines; then
+engines() {
+    local engine
     for engine in cudnn cublas auto; do
-        SRK_CONV=$engine step "engine-$engine" tests --ignored --exact engines::on_a_real_gpu
+        SRK_CONV=$engine tests --ignored --exact engines::on_a_real_gpu || return 1
     done
+}
+
+sanitizer() {
+    local found
+    found=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
+    [ -n "$found" ] || return 77
+    SRK_CONV=native "$found" --tool "$1" --error-exitcode 9 bin/suite --test-threads 1 kernels::f16
+}
+
+do_step() {
+    case $1 in
+        doctor) bin/srk doctor ;;
+        kernels) SRK_CONV=native tests kernels:: kernels_more:: ops_gpu:: networks_gpu:: ;;
+        bench-*) SRK_CONV=${1#bench-} bin/gpu ;;
+        torch) python3 peers/torch_unet.py --how eager graph ;;
+        torch-compiled) python3 peers/torch_unet.py --how compiled ;;
+        upscale | train | engines) "$1" ;;
+        *) sanitizer "$1" ;;
+    esac
+}
+
+# One step in a process group of its own, for `timeout` to end whole.
+if [ -n "${SRK_CHECK_STEP:-}" ]; then
+    do_step "$SRK_CHECK_STEP"
+    exit
 fi
 
-if wanted sanitizer; then
-    sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
-    if [ -n "$sanitizer" ]; then
-        for tool in memcheck racecheck initcheck synccheck; do
-            SRK_CONV=native step "sanitizer-$tool" \
-                timeout 900 "$sanitizer" --tool "$tool" --error-exitcode 9 bin/suite --test-threads 1 kernels::f16
-        done
-    else
-        printf 'sanitizer\tabsent\t0\n' >>"$out/steps.tsv"
+: >"$out/steps.tsv"
+for entry in "${order[@]}"; do
+    name=${entry%:*}
+    case $wanted in *" $name "*) ;; *) continue ;; esac
+    due=0 behind=
+    for other in "${order[@]}"; do
+        [ -z "$behind" ] || case $wanted in *" ${other%:*} "*) due=$((due + ${other#*:})) ;; esac
+        [ "$other" != "$entry" ] || behind=yes
+    done
+    own=$((${entry#*:} * seconds / 540))
+    limit=$((seconds - SECONDS - due * seconds / 540))
+    left=$((seconds - SECONDS - 2))
+    [ "$limit" -ge "$own" ] || limit=$own
+    [ "$limit" -le "$left" ] || limit=$left
+    if [ "$limit" -lt 1 ]; then
+        printf '%s\tno time\t0\n' "$name" >>"$out/steps.tsv"
+        continue
     fi
-fi
-
-if wanted bench; then
-    for engine in native auto cudnn cublas; do
-        SRK_CONV=$engine step "bench-$engine" bin/gpu
-    done
-fi
-wanted torch && step torch python3 peers/torch_unet.py
-
-rm -rf "$out/cache" "$out"/[ab].png
-python3 gpu_check.py "$out"
+    echo "== $name, at most $limit s"
+    start=$SECONDS
+    SRK_CHECK_STEP=$name timeout -k 2 "$limit" bash "$here/gpu_check.sh" "$out" >"$out/$name.log" 2>&1
+    code=$?
+    case $code in
+        0) ;;
+        77) code=absent ;;
+        124 | 137) code="cut" ;;
+        *) tail -n 15 "$out/$name.log" ;;
+    esac
+    printf '%s\t%s\t%s\n' "$name" "$code" "$((SECONDS - start))" >>"$out/steps.tsv"
+    python3 gpu_check.py "$out"
+done
+rm -rf "$out/cache" "$out"/[123].png "$out"/runs-[12]
+python3 gpu_check.py "$out" >"$out/table.txt"

@@ -73,8 +73,8 @@ class Grid(nn.Module):
 
     def forward(self, x, low, t):
         k = torch.exp(-math.log(1e4) * torch.arange(self.dim // 2) / (self.dim // 2 - 1))
-        e = t[:, None] * k
-        time = self.mlp(torch.cat([e.sin(), e.cos()], 1))
+        e = t[:, None].float() * k
+        time = self.mlp(torch.cat([e.sin(), e.cos()], 1).to(x.dtype))
         stem = self.stem(torch.cat([F.pixel_unshuffle(x, self.scale), low], 1))
         h = stem
         for block in self.blocks:

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::damage::{CLEAN_QUALITY, tables};
 use super::{Color, Image, Rect};
 use crate::error::Result;
+use crate::ops::simd::multiversion;
 
 /// Side of a block.
 const SIDE: usize = 8;
@@ -44,7 +45,9 @@ pub fn deblocked(image: &Image, region: Rect, quality: f32, share: f32) -> Resul
         let part = Rect::new(region.x, top, region.width, rows);
         let mut planes = surroundings(image, part)?;
         for (channel, plane) in planes.iter_mut().enumerate().take(channels) {
-            *plane = mean_of_grids(plane, part, &quanta[channel.min(1)]);
+            let mut mean = vec![0.0; part.area()];
+            mean_of_grids::<f32>(plane, part, &quanta[channel.min(1)], &mut mean);
+            *plane = mean;
         }
         for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
             let chroma = |plane: &Vec<f32>| if channels == 3 { plane[i] } else { 0.0 };
@@ -98,52 +101,54 @@ impl Quanta {
     }
 }
 
-/// `part` of a plane that holds its surroundings, as the mean of what all 64 grids leave of it.
-fn mean_of_grids(plane: &[f32], part: Rect, quanta: &Quanta) -> Vec<f32> {
-    let width = part.width + 2 * REACH;
-    // Where blocks begin: on the first column up to the last one of the part; lanes beyond are not used.
-    let begins = part.width + REACH;
-    let whole = begins.next_multiple_of(LANES);
-    let mut columns = vec![0.0; SIDE * (whole + SIDE)];
-    let mut blocks = vec![0.0; SIDE * whole];
-    let mut sums = vec![0.0; SIDE * part.width];
-    let mut out = vec![0.0; part.area()];
-    for top in 0..part.height + REACH {
-        let stride = whole + SIDE;
-        for x in (0..width).step_by(LANES) {
-            let lanes = LANES.min(width - x);
-            let rows = std::array::from_fn(|row| {
-                let mut values = [0.0; LANES];
-                let at = (top + row) * width + x;
-                values[..lanes].copy_from_slice(&plane[at..at + lanes]);
-                values
-            });
-            for (f, values) in forward(&rows).iter().enumerate() {
-                columns[f * stride + x..][..lanes].copy_from_slice(&values[..lanes]);
-            }
-        }
-        for f in 0..SIDE {
-            quantise_rows(&columns[f * stride..(f + 1) * stride], quanta, f, &mut blocks, whole);
-            let sums = &mut sums[f * part.width..(f + 1) * part.width];
-            sums.fill(0.0);
-            for k in 0..SIDE {
-                // Column x is the k-th of the block that begins k before it.
-                let from = &blocks[k * whole + REACH - k..];
-                for (sum, v) in sums.iter_mut().zip(from) {
-                    *sum += v;
+multiversion! {
+    /// `part` of a plane that holds its surroundings, as the mean of what all 64 grids leave of it. Nothing is
+    /// fused: the same bits on every processor.
+    fn mean_of_grids<T, FMA>(plane: &[f32], part: Rect, quanta: &Quanta, out: &mut [f32]) {
+        let width = part.width + 2 * REACH;
+        // Where blocks begin: on the first column up to the last one of the part; lanes beyond are not used.
+        let begins = part.width + REACH;
+        let whole = begins.next_multiple_of(LANES);
+        let mut columns = vec![0.0; SIDE * (whole + SIDE)];
+        let mut blocks = vec![0.0; SIDE * whole];
+        let mut sums = vec![0.0; SIDE * part.width];
+        for top in 0..part.height + REACH {
+            let stride = whole + SIDE;
+            for x in (0..width).step_by(LANES) {
+                let lanes = LANES.min(width - x);
+                let rows = std::array::from_fn(|row| {
+                    let mut values = [0.0; LANES];
+                    let at = (top + row) * width + x;
+                    values[..lanes].copy_from_slice(&plane[at..at + lanes]);
+                    values
+                });
+                for (f, values) in forward(&rows).iter().enumerate() {
+                    columns[f * stride + x..][..lanes].copy_from_slice(&values[..lanes]);
                 }
             }
+            for f in 0..SIDE {
+                quantise_rows(&columns[f * stride..(f + 1) * stride], quanta, f, &mut blocks, whole);
+                let sums = &mut sums[f * part.width..(f + 1) * part.width];
+                sums.fill(0.0);
+                for k in 0..SIDE {
+                    // Column x is the k-th of the block that begins k before it.
+                    let from = &blocks[k * whole + REACH - k..];
+                    for (sum, v) in sums.iter_mut().zip(from) {
+                        *sum += v;
+                    }
+                }
+            }
+            add_rows(&sums, top, part, out);
         }
-        add_rows(&sums, top, part, &mut out);
+        for v in out.iter_mut() {
+            *v /= 64.0;
+        }
     }
-    for v in &mut out {
-        *v /= 64.0;
-    }
-    out
 }
 
 /// For the blocks that begin at each column: their row of frequencies `f`, of which `columns` holds the vertical part,
 /// quantised, and its values at each of the 8 columns of the block.
+#[inline(always)]
 fn quantise_rows(columns: &[f32], quanta: &Quanta, f: usize, blocks: &mut [f32], whole: usize) {
     let (step, inverse) = (&quanta.step[f], &quanta.inverse[f]);
     for x in (0..whole).step_by(LANES) {
@@ -166,6 +171,7 @@ fn quantise_rows(columns: &[f32], quanta: &Quanta, f: usize, blocks: &mut [f32],
 }
 
 /// Adds what the blocks that begin `top` rows into the surroundings leave of each row of the part.
+#[inline(always)]
 fn add_rows(sums: &[f32], top: usize, part: Rect, out: &mut [f32]) {
     for x in (0..part.width).step_by(LANES) {
         let lanes = LANES.min(part.width - x);
@@ -187,6 +193,7 @@ fn add_rows(sums: &[f32], top: usize, part: Rect, out: &mut [f32]) {
 }
 
 /// To the nearest whole number, ties to even, of what is far below 2^22.
+#[inline(always)]
 fn rounded(v: f32) -> f32 {
     const WHOLE: f32 = 12_582_912.0; // 1.5 * 2^23
     (v + WHOLE) - WHOLE
@@ -227,7 +234,7 @@ const ODD: [[f32; 4]; 4] = {
 };
 
 /// The orthonormal DCT-II of 8 values, in each lane.
-#[inline]
+#[inline(always)]
 fn forward(values: &[Lanes; SIDE]) -> [Lanes; SIDE] {
     let mut out = [[0.0; LANES]; SIDE];
     for l in 0..LANES {
@@ -243,7 +250,7 @@ fn forward(values: &[Lanes; SIDE]) -> [Lanes; SIDE] {
 }
 
 /// The inverse of [`forward`].
-#[inline]
+#[inline(always)]
 fn backward(frequencies: &[Lanes; SIDE]) -> [Lanes; SIDE] {
     let mut out = [[0.0; LANES]; SIDE];
     for l in 0..LANES {
@@ -259,7 +266,7 @@ fn backward(frequencies: &[Lanes; SIDE]) -> [Lanes; SIDE] {
     out
 }
 
-#[inline]
+#[inline(always)]
 fn dot(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     (a[0] * b[0] + a[1] * b[1]) + (a[2] * b[2] + a[3] * b[3])
 }

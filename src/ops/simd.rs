@@ -73,9 +73,9 @@ macro_rules! multiversion {
                 }
                 match level() {
                     // SAFETY: the processor has these features, or the level would be lower.
-                    Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    Level::Avx512 => return unsafe { avx512::<$t>($($arg),*) },
                     // SAFETY: as above.
-                    Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    Level::Avx2 => return unsafe { avx2::<$t>($($arg),*) },
                     Level::Portable => {}
                 }
             }

@@ -3,5 +3,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod gpu_check;
 mod memory;
 mod stub_driver;

@@ -1,0 +1,79 @@
+//! `benches/gpu_check.sh` with programs that do nothing, or too long: what it does with its time.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+fn put(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Upscales by copying, and trains by writing files.
+const SRK: &str = r#"#!/bin/bash
+case $1 in
+    upscale) cp "$2" "$3" && echo '{"event": "file", "seconds": 0.25}' ;;
+    train)
+        while [ $# -gt 0 ]; do [ "$1" != --out ] || out=$2; shift; done
+        mkdir -p "$out/check/ckpt/40"
+        for file in model ema; do echo "$file" >"$out/check/ckpt/40/$file.safetensors"; done
+        echo '{"event": "step", "images_per_s": 812.5}' ;;
+esac
+"#;
+
+#[test]
+fn a_gpu_is_checked_within_its_time_and_what_matters_comes_first() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    put(&at("gpu_check.sh"), include_str!("../../benches/gpu_check.sh"));
+    put(&at("gpu_check.py"), include_str!("../../benches/gpu_check.py"));
+    put(&at("images/a.png"), "no picture");
+    put(&at("bin/srk"), SRK);
+    put(&at("bin/suite"), "#!/bin/bash\n[ \"$1\" != --ignored ] || exit 3\n");
+    put(
+        &at("bin/gpu"),
+        "#!/bin/bash\necho '{\"what\": \"copy\", \"gb_per_s\": 4000}'\nsleep 300\n",
+    );
+    put(&at("peers/torch_unet.py"), "import time\ntime.sleep(300)\n");
+    let started = Instant::now();
+    let script = at("gpu_check.sh");
+    let run = Command::new("bash").arg(&script).args(["--seconds", "20", "r"]).output().unwrap();
+    let took = started.elapsed();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(took < Duration::from_secs(24), "{took:?}: {said}");
+    assert_eq!(run.status.code(), Some(1), "{said}");
+    let table = fs::read_to_string(at("r/table.txt")).unwrap();
+    let result = |step: &str| {
+        let line = table.lines().find(|line| line.split_whitespace().next() == Some(step));
+        line.unwrap_or_else(|| panic!("no {step} in {table}")).to_owned()
+    };
+    for (step, word) in [
+        ("doctor", "passed"),
+        ("kernels", "passed"),
+        ("bench-native", "CUT"),
+        ("torch", "CUT"),
+        ("upscale", "passed"),
+        ("train", "passed"),
+        ("bench-auto", "CUT"),
+        ("engines", "FAILED (3)"),
+    ] {
+        assert!(result(step).contains(word), "{}", result(step));
+    }
+    let steps = fs::read_to_string(at("r/steps.tsv")).unwrap();
+    let order: Vec<&str> = steps.lines().map(|line| line.split('\t').next().unwrap()).collect();
+    assert_eq!(order[..3], ["doctor", "kernels", "bench-native"]);
+    assert_eq!((order.len(), order[8]), (9, "memcheck"));
+    // After each step, not at the end alone.
+    assert!(said.matches("\nsteps\n").count() >= 9, "{said}");
+    let summary: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(at("r/summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["bench"]["native"][0]["gb_per_s"], 4000);
+    assert_eq!(summary["upscale_s"].as_array().unwrap().len(), 3);
+    assert_eq!(summary["train_images_per_s"][0], 812.5);
+}
