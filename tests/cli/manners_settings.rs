@@ -195,6 +195,12 @@ fn a_bench_measures_what_it_is_asked_to() {
 fn a_doctor_reports_into_a_file_and_can_insist() {
     let p = Bench::new();
     p.srk(&["doctor", "--report", "r.txt", "--device", "cpu"]).worked();
+    let quick = p.srk(&["doctor", "--no-self-test", "--json"]).worked();
+    assert!(
+        quick.out.contains("\"self_test\":null") && quick.out.contains("left out"),
+        "{}",
+        quick.out
+    );
     let report = fs::read_to_string(p.path("r.txt")).unwrap();
     for word in ["srk ", "processor", "gpu", "self-test", "settings", "cache"] {
         assert!(report.contains(word), "{report}");
