@@ -7,6 +7,12 @@ use crate::engine::pool::Buffer;
 /// Elements a task: large enough to hide the cost of a task, small enough for 8 threads at 64x64x64.
 pub(crate) const CHUNK: usize = 1 << 14;
 
+/// `f(i, part)` for every part of `len` elements, the last of which may be shorter. A call through a pointer a task, so
+/// that what spreads tasks over threads is compiled once for a type of element, not for every loop.
+fn tasks<T: Real>(y: &mut [T], len: usize, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
+    y.par_chunks_mut(len).enumerate().for_each(|(i, part)| f(i, part));
+}
+
 /// `f(y, x)` for every pair.
 pub(crate) fn zip2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut T, &T) + Sync) {
     chunks2(y, x, |y, x| y.iter_mut().zip(x).for_each(|(y, x)| f(y, x)));
@@ -15,15 +21,16 @@ pub(crate) fn zip2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut T, &T) + Sync)
 /// `f(y, x)` for pieces of both.
 pub(crate) fn chunks2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut [T], &[T]) + Sync) {
     debug_assert_eq!(y.len(), x.len());
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| f(y, x));
+    tasks(y, CHUNK, &|i, y| f(y, &x[i * CHUNK..][..y.len()]));
 }
 
 /// `f(y, a, b)` for every triple.
 pub(crate) fn zip3<T: Real>(y: &mut [T], a: &[T], b: &[T], f: impl Fn(&mut T, &T, &T) + Sync) {
     debug_assert!(y.len() == a.len() && y.len() == b.len());
-    y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(
-        |((y, a), b)| y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| f(y, a, b)),
-    );
+    tasks(y, CHUNK, &|i, y| {
+        let [a, b] = [a, b].map(|all| &all[i * CHUNK..][..y.len()]);
+        y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| f(y, a, b));
+    });
 }
 
 /// `f(i, row)` for every row of `len` elements.
@@ -42,7 +49,7 @@ pub(crate) fn rows_with<T: Real>(
         return;
     }
     let per_task = (CHUNK / len).max(1);
-    y.par_chunks_mut(per_task * len).enumerate().for_each(|(task, rows)| {
+    tasks(y, per_task * len, &|task, rows| {
         let mut scratch = Buffer::new(scratch);
         for (k, row) in rows.chunks_mut(len).enumerate() {
             f(task * per_task + k, row, &mut scratch);
@@ -52,7 +59,7 @@ pub(crate) fn rows_with<T: Real>(
 
 /// `f(at, part)` for every part of `len` elements, which starts at `at`; the last may be shorter.
 pub(crate) fn chunks<T: Real>(y: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    y.par_chunks_mut(len).enumerate().for_each(|(i, part)| f(i * len, part));
+    tasks(y, len, &|i, part| f(i * len, part));
 }
 
 /// Sum of `f(i)` over `0..n` in double precision, always added up in the same order.
@@ -69,8 +76,8 @@ pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync) -> f64 {
         }
         lanes.iter().sum::<f64>()
     };
-    let starts: Vec<usize> = (0..n).step_by(CHUNK).collect();
-    let partial: Vec<f64> = starts.into_par_iter().map(of_chunk).collect();
+    let mut partial = vec![0.0f64; n.div_ceil(CHUNK)];
+    tasks(&mut partial, 1, &|i, sum| sum[0] = of_chunk(i * CHUNK));
     partial.iter().sum()
 }
 

@@ -402,7 +402,7 @@ const fn last_relu() -> usize {
     35
 }
 
-/// How verdicts become losses; see [`super::loss`].
+/// How verdicts become losses, as `tasks/loss.rs` computes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {

@@ -11,7 +11,8 @@ use std::ops::Range;
 use fast_image_resize as fir;
 
 use super::separable::{real, whole};
-use crate::error::{Error, Report, Result};
+use super::strips::resize_pixels;
+use crate::error::{Error, Result};
 use crate::imaging::{Image, Rect, Samples, quantise, quantise_u8};
 
 /// Output rows made at once: bounds the memory for floats, and as it is always the same the bits of the
@@ -221,25 +222,19 @@ impl Band {
 
     /// `[rows, width, C + 1]`.
     fn resized(&self, columns: &Side, rows: &Side) -> Result<Vec<f32>> {
-        let fail = |e: String| Error::Failed(Report::new("cannot resize the image", e));
-        let side = |v: usize| u32::try_from(v).map_err(|e| fail(e.to_string()));
-        let pixel = if self.channels == 2 { fir::PixelType::F32x2 } else { fir::PixelType::F32x4 };
         let bytes = bytemuck::cast_slice(&self.values);
-        let src = fir::images::ImageRef::new(side(self.width)?, side(self.held)?, bytes, pixel)
-            .map_err(|e| fail(e.to_string()))?;
         let (width, height) = (columns.outputs, self.outputs.len());
         let mut out = vec![0.0f32; width * height * self.channels];
         let buffer = bytemuck::cast_slice_mut(&mut out);
-        let mut dst = fir::images::Image::from_slice_u8(side(width)?, side(height)?, buffer, pixel)
-            .map_err(|e| fail(e.to_string()))?;
         let top = rows.start + real(self.outputs.start) * rows.scale - real(self.first);
         let tall = (real(height) * rows.scale).min(real(self.held) - top);
         let wide = (real(width) * columns.scale).min(real(self.width) - columns.start);
-        let options = fir::ResizeOptions::new()
-            .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3))
-            .crop(columns.start, top, wide, tall)
-            .use_alpha(false);
-        fir::Resizer::new().resize(&src, &mut dst, &options).map_err(|e| fail(e.to_string()))?;
+        let options = fir::ResizeOptions::new().crop(columns.start, top, wide, tall);
+        let (from, to) = ((self.width, self.held), (width, height));
+        match self.channels {
+            2 => resize_pixels::<fir::pixels::F32x2>(bytes, from, buffer, to, options),
+            _ => resize_pixels::<fir::pixels::F32x4>(bytes, from, buffer, to, options),
+        }?;
         Ok(out)
     }
 
