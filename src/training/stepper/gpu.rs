@@ -21,7 +21,7 @@ use crate::training::sections::OptimConfig;
 
 /// Parts that lie on a GPU.
 pub(super) struct OnGpu {
-    gpu: Gpu,
+    on: Gpu,
     dtype: DType,
     optim: OptimConfig,
     fewer: Fewer,
@@ -63,7 +63,7 @@ impl OnGpu {
         let placed = parts.iter().enumerate().zip(&optimizers);
         let placed = placed.map(|(part, by)| GpuPart::new((gpu, dtype), part, by, optim));
         Ok(Self {
-            gpu: gpu.clone(),
+            on: gpu.clone(),
             dtype,
             optim: optim.clone(),
             fewer,
@@ -86,7 +86,7 @@ impl OnGpu {
         if let Some(known) = self.ways.get_mut(&way).filter(|known| known.inputs.fits(batch)) {
             return known.inputs.write(batch);
         }
-        let device = Device::Cuda(self.gpu.clone());
+        let device = Device::Cuda(self.on.clone());
         let inputs = batch.map(|tensor| tensor.to_device(&device))?;
         self.ways.insert(way, Way { inputs, recorded: None, tried: !batch.alike });
         Ok(())
@@ -179,7 +179,7 @@ impl OnGpu {
         let mut result = Ok(());
         if !std::mem::replace(&mut known.tried, true) {
             self.parts.iter_mut().for_each(GpuPart::forget_gradients);
-            let gpu = self.gpu.clone();
+            let gpu = self.on.clone();
             match gpu.capture(|| self.learn(&known.inputs, learn)) {
                 Ok(recorded) => known.recorded = Some(recorded),
                 // A recording keeps its memory to itself: where it does not fit, steps run as they are written.
@@ -214,7 +214,7 @@ impl OnGpu {
 
     /// Whether the first `images` images alone can be learned from.
     fn try_batch(&self, inputs: &Batch, images: usize, learn: &mut Learn<'_>) -> Result<()> {
-        let device = Device::Cuda(self.gpu.clone());
+        let device = Device::Cuda(self.on.clone());
         let mut fewer = inputs.map(|tensor| match tensor.shape() {
             [n, rest @ ..] if *n == inputs.images && inputs.images > 1 => {
                 Tensor::zeros_on(&device, DType::F32, &[&[images], rest].concat())
@@ -228,7 +228,7 @@ impl OnGpu {
 
 impl Stepper for OnGpu {
     fn place(&self) -> (Device, DType) {
-        (Device::Cuda(self.gpu.clone()), self.dtype)
+        (Device::Cuda(self.on.clone()), self.dtype)
     }
 
     fn descend(
@@ -285,7 +285,7 @@ impl Stepper for OnGpu {
     fn go_on_from(&mut self, optimizers: Vec<Optimizer>) -> Result<()> {
         self.ways.clear();
         for (part, optimizer) in self.parts.iter_mut().zip(&optimizers) {
-            part.load((&self.gpu, self.dtype), optimizer, &self.optim)?;
+            part.load((&self.on, self.dtype), optimizer, &self.optim)?;
         }
         self.optimizers = optimizers;
         Ok(())
@@ -298,6 +298,6 @@ impl Stepper for OnGpu {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.gpu.tuner().take_warnings()
+        self.on.tuner().take_warnings()
     }
 }

@@ -14,7 +14,7 @@ use crate::training::sections::{OptimConfig, OptimKind};
 
 /// A part, its state and its update.
 pub(super) struct GpuPart {
-    gpu: Gpu,
+    on: Gpu,
     pub(super) number: usize,
     pub(super) pace: u64,
     parameters: Vec<Parameter>,
@@ -82,7 +82,7 @@ impl GpuPart {
         let adam = state.adam(gpu, dtype, optim)?;
         let place = |b: &Parameter| Ok(Arc::new(b.value().to_device(&device)?));
         let new = Self {
-            gpu: gpu.clone(),
+            on: gpu.clone(),
             number,
             pace: part.pace,
             parameters: part.parameters.to_vec(),
@@ -124,7 +124,7 @@ impl GpuPart {
         for (buffer, kept) in self.buffers.iter().zip(&self.statistics) {
             let moved = buffer.value();
             if !Arc::ptr_eq(&moved, kept) {
-                kept.alias_on(&self.gpu)?.copy_from(&moved)?;
+                kept.alias_on(&self.on)?.copy_from(&moved)?;
                 buffer.set(Arc::clone(kept));
             }
         }
@@ -152,7 +152,7 @@ impl GpuPart {
         gradients: &Gradients,
         (first, alone): (bool, bool),
     ) -> Result<()> {
-        let same = |g: &Tensor| if alone { g.alias_on(&self.gpu) } else { g.try_clone() };
+        let same = |g: &Tensor| if alone { g.alias_on(&self.on) } else { g.try_clone() };
         let copies = gradients.iter().map(|g| g.as_ref().map(same).transpose());
         let copies = copies.collect::<Result<Gradients>>()?;
         self.add_fresh(copies, first)
@@ -221,7 +221,7 @@ impl GpuPart {
     fn zero_moments(&self) -> Result<()> {
         for moment in self.state.first.iter().chain(&self.state.second) {
             let zeros = Tensor::zeros_as(moment, moment.shape())?;
-            moment.alias_on(&self.gpu)?.copy_from(&zeros)?;
+            moment.alias_on(&self.on)?.copy_from(&zeros)?;
         }
         Ok(())
     }
@@ -231,7 +231,7 @@ impl GpuPart {
         if self.update.is_some() {
             return Ok(());
         }
-        let gpu = self.gpu.clone();
+        let gpu = self.on.clone();
         match gpu.capture(|| self.launch_update()) {
             Ok((update, ())) => self.update = Some(update),
             Err(Error::Memory(_)) => {}
