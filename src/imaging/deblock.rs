@@ -44,11 +44,12 @@ pub fn deblocked(image: &Image, region: Rect, quality: f32, share: f32) -> Resul
         let rows = pixels.len() / (region.width * 3);
         let part = Rect::new(region.x, top, region.width, rows);
         let mut planes = surroundings(image, part)?;
-        for (channel, plane) in planes.iter_mut().enumerate().take(channels) {
+        // A picture that rolls through has one band at a time.
+        planes[..channels].par_iter_mut().enumerate().for_each(|(channel, plane)| {
             let mut mean = vec![0.0; part.area()];
             mean_of_grids::<f32>(plane, part, &quanta[channel.min(1)], &mut mean);
             *plane = mean;
-        }
+        });
         for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
             let chroma = |plane: &Vec<f32>| if channels == 3 { plane[i] } else { 0.0 };
             let [y, cb, cr] = [planes[0][i], chroma(&planes[1]), chroma(&planes[2])];
