@@ -216,7 +216,14 @@ impl SystemConfig {
             parse(diffusion).map_err(|e| refuse(format!("its srk.diffusion is wrong: {e}")))?;
         diffusion.check().map_err(|e| refuse(e.to_string()))?;
         let default_steps = file.metadata.get("srk.default_steps").and_then(|s| s.parse().ok());
-        let deblock = file.metadata.get("srk.deblock").and_then(|s| s.parse().ok()).unwrap_or(0.0);
+        let deblock = match file.metadata.get("srk.deblock") {
+            None => 0.0,
+            Some(text) => {
+                let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+                let wrong = || refuse(format!("its srk.deblock is \"{text}\", not 0 to 1"));
+                share.ok_or_else(wrong)?
+            }
+        };
         Ok(Self { model, diffusion, default_steps, deblock })
     }
 
@@ -248,4 +255,22 @@ impl SystemConfig {
 
 fn parse<T: DeserializeOwned>(json: &str) -> std::result::Result<T, serde_json::Error> {
     serde_json::from_str(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_deblocking_lies_between_0_and_1() {
+        let bytes = System::embedded_bytes("srk-photo-x4").unwrap();
+        let mut file = WeightsFile::header(bytes, "a").unwrap();
+        for wrong in ["NaN", "-1", "1e9", "much", ""] {
+            file.metadata.insert("srk.deblock".to_owned(), wrong.to_owned());
+            let refused = SystemConfig::of(&file, "a").unwrap_err().to_string();
+            assert!(refused.contains("srk.deblock"), "{wrong}: {refused}");
+        }
+        file.metadata.remove("srk.deblock");
+        assert!(SystemConfig::of(&file, "a").unwrap().deblock == 0.0);
+    }
 }
