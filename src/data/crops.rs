@@ -48,8 +48,8 @@ pub struct CropBatch {
     pub y0: Tensor,
     /// High resolution, `[N, H, W, C]`.
     pub x0: Tensor,
-    /// How much each low-resolution image is damaged.
-    pub damage: Vec<Damage>,
+    /// How much each low-resolution image is damaged, where that is known.
+    pub damage: Vec<Option<Damage>>,
 }
 
 /// Random crops: batch `step` is a function of the seed and `step` alone.
@@ -63,7 +63,7 @@ pub struct Crops {
 /// One crop in `[-1, 1]`: low resolution, its enlargement, and high resolution.
 struct Crop {
     images: [Vec<f32>; 3],
-    damage: Damage,
+    damage: Option<Damage>,
 }
 
 /// One crop: which image, where (in low-resolution pixels), and under which symmetry.
@@ -150,10 +150,9 @@ impl Crops {
         let mut place = self.place(step, index);
         let held = self.pairs.get(place.pair)?;
         let mut pair = &*held;
-        let mut damage = Damage::default();
         let varied;
         if self.process.is_some() || augment.changes().changes_pixels() || self.plan.plain > 0.0 {
-            (varied, place, damage) = self.varied(pair, place, step, index)?;
+            (varied, place) = self.varied(pair, place, step, index)?;
             pair = &varied;
         }
         let (x, y) = (place.x * scale, place.y * scale);
@@ -161,6 +160,7 @@ impl Crops {
         let low = degrade::to_signed(&pair.low.cut(place.x, place.y, small, small).pixels);
         let x0 = degrade::to_signed(&pair.high.cut(x, y, side, side).pixels);
         let turned = |image: &[f32], side| turn(image, side, place.symmetry);
+        let damage = pair.damage;
         Ok(Crop { images: [turned(&low, small), turned(&y0, side), turned(&x0, side)], damage })
     }
 
@@ -183,13 +183,7 @@ impl Crops {
     /// The surroundings of a crop with other colours, turned or damaged, and where the crop is in them.
     /// Its low resolution is made of what has changed, as if the whole image had.
     #[allow(clippy::cast_possible_truncation)] // A batch has fewer than 2^32 crops.
-    fn varied(
-        &self,
-        pair: &Pair,
-        place: Place,
-        step: u64,
-        index: usize,
-    ) -> Result<(Pair, Place, Damage)> {
+    fn varied(&self, pair: &Pair, place: Place, step: u64, index: usize) -> Result<(Pair, Place)> {
         let CropPlan { scale, augment, degrade, size, seed, .. } = self.plan;
         let small = size / scale;
         let stream = Stream::new(seed, Purpose::Crops, step);
@@ -224,7 +218,7 @@ impl Crops {
                 (high, low, Damage::default())
             }
         };
-        Ok((Pair { name: String::new(), high, low }, place, damage))
+        Ok((Pair { name: String::new(), high, low, damage: Some(damage) }, place))
     }
 }
 

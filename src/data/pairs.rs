@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::degrade::{self, Damage, Degraded, Drawn, Draws, Process};
 use super::folder::{self, Rgb8, Source};
@@ -50,6 +50,15 @@ pub struct Pair {
     pub drawn: Drawn,
     /// In numbers.
     pub damage: Damage,
+}
+
+/// What training asks of `pairs.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Known {
+    /// The low-resolution image, below the folder.
+    pub(super) low: String,
+    /// What was done to it.
+    pub(super) damage: Damage,
 }
 
 /// Writes all pairs; `done` hears of each and may stop the work.
@@ -155,7 +164,8 @@ impl Request {
             false => degrade::Context::around(place, small, [columns, rows], &mut draws),
         };
         let [x, y, width, height] = context.scaled(scale);
-        let made = self.process.apply(picture.cut(x, y, width, height), draws)?;
+        let mut made = self.process.apply(picture.cut(x, y, width, height), draws)?;
+        made.low = self.process.seen(made.low, &made.damage)?;
         let low = self.write(&made, [place[0] - context.x, place[1] - context.y], name)?;
         Ok(Pair {
             high: format!("high/{name}.png"),

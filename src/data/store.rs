@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::degrade::{self, Degrade};
+use super::degrade::{self, Damage, Degrade};
 use super::folder::{self, OnBroken, Source};
 use super::lows::Lows;
 use super::rgb8::Rgb8;
@@ -24,6 +24,8 @@ pub struct Pair {
     pub high: Rgb8,
     /// The same at `1 / scale`.
     pub low: Rgb8,
+    /// What was done to it; unknown of one that is given.
+    pub damage: Option<Damage>,
 }
 
 /// How pairs are made of images.
@@ -238,10 +240,10 @@ impl Recipe {
             return Ok(Err(size));
         }
         let high = image.padded(self.pad).cut_to_multiple(self.scale);
-        let low = match &self.given {
+        let (low, damage) = match &self.given {
             Some(given) => given.of(&source.name(), &high, self.scale)?,
-            None => degrade::shrink(&high, self.degrade, self.scale)?,
+            None => (degrade::shrink(&high, self.degrade, self.scale)?, Some(Damage::default())),
         };
-        Ok(Ok(Pair { name: source.name().display().to_string(), high, low }))
+        Ok(Ok(Pair { name: source.name().display().to_string(), high, low, damage }))
     }
 }

@@ -8,8 +8,13 @@
 use srk::data::augment::Augment;
 use srk::data::crops::{CropBatch, CropPlan, Crops, Pair};
 use srk::data::degrade::{self, Degrade, DegradeConfig, Draws, Preset, Process};
-use srk::data::folder::Rgb8;
+use srk::data::folder::{self, OnBroken, Rgb8};
+use srk::data::lows::Lows;
+use srk::data::pairs;
+use srk::data::store::{Pairs, Recipe};
 use srk::diffusion::process::Enlarge;
+use srk::imaging::{self, Color, EncodeOptions, Image};
+use tempfile::TempDir;
 
 /// A picture with edges, colours and texture.
 fn picture(width: usize, height: usize) -> Rgb8 {
@@ -29,14 +34,65 @@ fn crops(config: DegradeConfig, seed: u64) -> Crops {
 fn partly_plain(config: DegradeConfig, plain: f64, seed: u64) -> Crops {
     let high = picture(192, 160);
     let low = degrade::shrink(&high, Degrade::MatlabBicubic, 4).unwrap();
-    let pairs = vec![Pair { name: "a".into(), high, low }];
+    let pairs = vec![Pair { name: "a".into(), high, low, damage: None }];
+    let crops = Crops::new(pairs, plan(plain, seed), &mut |_| ()).unwrap();
+    crops.damaged(Some(Process::new(config, Degrade::MatlabBicubic, 4)))
+}
+
+fn plan(plain: f64, seed: u64) -> CropPlan {
     let (degrade, enlarge) = (Degrade::MatlabBicubic, Enlarge::Bicubic);
     let augment = Augment::Symmetries(true);
     let (size, batch) = (64, 6);
-    let plan =
-        CropPlan { size, batch, scale: 4, channels: 3, augment, degrade, enlarge, plain, seed };
-    let crops = Crops::new(pairs, plan, &mut |_| ()).unwrap();
-    crops.damaged(Some(Process::new(config, degrade, 4)))
+    CropPlan { size, batch, scale: 4, channels: 3, augment, degrade, enlarge, plain, seed }
+}
+
+/// Pairs that are written to a folder and trained on tell what was done to them, and are as a network sees them.
+#[test]
+fn given_pairs_tell_their_damage_and_are_without_blocks_if_asked() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let Rgb8 { width, height, pixels } = picture(192, 160);
+    let image = Image::from_u8(width, height, Color::Rgb, pixels).unwrap();
+    imaging::write(&at("a.png"), &image, EncodeOptions::default()).unwrap();
+    let write = |name: &str, deblock: f64| {
+        let mut config = Preset::Web.config();
+        (config.clean_prob, config.jpeg_last_prob, config.deblock) = (0.0, 1.0, deblock);
+        config.jpeg_prob2 = 1.0;
+        let request = pairs::Request {
+            inputs: vec![at("a.png")],
+            out: at(name),
+            process: Process::new(config, Degrade::MatlabBicubic, 4),
+            scale: 4,
+            count: 1,
+            size: 128,
+            seed: 3,
+            as_files: false,
+            force: false,
+        };
+        let written = pairs::write(&request, &|| Ok(())).unwrap();
+        let low = std::fs::read(at(name).join(&written[0].low)).unwrap();
+        (written[0].damage, low)
+    };
+    let (damage, blocks) = write("p", 0.0);
+    assert!(damage.jpeg_quality.is_some() && damage.noise_sigma > 0.0, "{damage:?}");
+    let (same, none) = write("q", 0.5);
+    assert_eq!(damage, same);
+    assert_ne!(blocks, none);
+    let told = || {
+        let sources = folder::find(&[at("p/high")]).unwrap();
+        let given = Lows::find(&[at("p/low")], &sources, 4)?;
+        let small = (4, String::new());
+        let recipe = Recipe { degrade: Degrade::MatlabBicubic, given, scale: 4, pad: 0, small };
+        let pairs = Pairs::load(&sources, recipe, 1 << 20, OnBroken::Error, &mut |_| ()).unwrap();
+        let crops = Crops::new(pairs, plan(0.0, 5), &mut |_| ()).unwrap();
+        crops.batch(0).map(|batch| batch.damage)
+    };
+    assert_eq!(told().unwrap(), [Some(damage); 6]);
+    std::fs::write(at("p/pairs.json"), "[{\"low\": 5}]").unwrap();
+    let error = told().unwrap_err();
+    assert!(error.to_string().contains("pairs.json") && error.exit_code() == 2, "{error}");
+    std::fs::remove_file(at("p/pairs.json")).unwrap();
+    assert_eq!(told().unwrap(), [None; 6]);
 }
 
 fn bits(batch: &CropBatch) -> Vec<u32> {

@@ -125,16 +125,17 @@ impl Source {
 /// at best.
 const TOLD_OF: [f64; 3] = [0.7, 0.4, 0.3];
 
-/// What a network is told of `damage`, `[N, 6]`: each number only sometimes, so that it learns to do without.
-fn told(damage: &[degrade::Damage], draws: &mut Sequence) -> Tensor {
+/// What a network is told of `damage`, `[N, 6]`, where it is known: each number only sometimes, so that it learns to do
+/// without.
+fn told(damage: &[Option<degrade::Damage>], draws: &mut Sequence) -> Tensor {
     let mut values = Vec::with_capacity(damage.len() * TOLD);
     for one in damage {
         let [quality, noise, blur] = TOLD_OF.map(|share| draws.uniform() < share);
-        let known = Damage {
+        let known = one.map_or_else(Damage::default, |one| Damage {
             jpeg_quality: quality.then(|| one.jpeg_quality.unwrap_or(100.0)),
             noise: noise.then_some(one.noise_sigma),
             blur: blur.then_some(one.blur_sigma),
-        };
+        });
         values.extend(known.told());
     }
     Tensor::from_vec(values, &[damage.len(), TOLD])
