@@ -121,7 +121,7 @@ impl Crops {
         self.pairs.held()
     }
 
-    /// The same, their low-resolution sides damaged by `process`.
+    /// The same, their low-resolution sides damaged by `process`; of those that are given plain places alone.
     pub fn damaged(self, process: Option<Process>) -> Self {
         Self { process: process.filter(|p| !p.is_clean()), ..self }
     }
@@ -151,7 +151,8 @@ impl Crops {
         let held = self.pairs.get(place.pair)?;
         let mut pair = &*held;
         let varied;
-        if self.process.is_some() || augment.changes().changes_pixels() || self.plan.plain > 0.0 {
+        let other = self.process.is_some() || augment.changes().changes_pixels();
+        if self.is_plain(step, index) || other && !self.pairs.are_given() {
             (varied, place) = self.varied(pair, place, step, index)?;
             pair = &varied;
         }
@@ -180,6 +181,14 @@ impl Crops {
         }
     }
 
+    /// Whether crop `index` of batch `step` shows a plain place and no picture.
+    #[allow(clippy::cast_possible_truncation)] // A batch has fewer than 2^32 crops.
+    fn is_plain(&self, step: u64, index: usize) -> bool {
+        let [_, _, bits, _] =
+            Stream::new(self.plan.seed, Purpose::Crops, step).bits(index as u32, 2);
+        f64::from(bits) < self.plan.plain * 2f64.powi(32)
+    }
+
     /// The surroundings of a crop with other colours, turned or damaged, and where the crop is in them.
     /// Its low resolution is made of what has changed, as if the whole image had.
     #[allow(clippy::cast_possible_truncation)] // A batch has fewer than 2^32 crops.
@@ -187,7 +196,7 @@ impl Crops {
         let CropPlan { scale, augment, degrade, size, seed, .. } = self.plan;
         let small = size / scale;
         let stream = Stream::new(seed, Purpose::Crops, step);
-        let ([order, a, b, c], [d, turn, is_plain, _]) =
+        let ([order, a, b, c], [d, turn, ..]) =
             (stream.bits(index as u32, 1), stream.bits(index as u32, 2));
         let mut draws = Draws::new(seed, step, index as u32);
         let (at, whole) = ([place.x, place.y], [pair.low.width, pair.low.height]);
@@ -201,7 +210,7 @@ impl Crops {
             0.0 => pair.high.cut(wanted[0], wanted[1], wanted[2], wanted[3]),
             degrees => cut_turned(&pair.high, wanted, degrees),
         };
-        if f64::from(is_plain) < self.plan.plain * 2f64.powi(32) {
+        if self.is_plain(step, index) {
             high = plain(high.width, high.height, [3, 4].map(|k| stream.bits(index as u32, k)));
         }
         if changes.changes_pixels() {

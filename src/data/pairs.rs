@@ -164,8 +164,7 @@ impl Request {
             false => degrade::Context::around(place, small, [columns, rows], &mut draws),
         };
         let [x, y, width, height] = context.scaled(scale);
-        let mut made = self.process.apply(picture.cut(x, y, width, height), draws)?;
-        made.low = self.process.seen(made.low, &made.damage)?;
+        let made = self.process.apply(picture.cut(x, y, width, height), draws)?;
         let low = self.write(&made, [place[0] - context.x, place[1] - context.y], name)?;
         Ok(Pair {
             high: format!("high/{name}.png"),

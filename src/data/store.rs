@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::degrade::{self, Damage, Degrade};
+use super::degrade::{self, Damage, Degrade, Process};
 use super::folder::{self, OnBroken, Source};
 use super::lows::Lows;
 use super::rgb8::Rgb8;
@@ -35,6 +35,8 @@ pub struct Recipe {
     pub degrade: Degrade,
     /// Those that are given in place of it.
     pub given: Option<Lows>,
+    /// How those are shown to the network.
+    pub process: Option<Process>,
     /// The factor between the resolutions.
     pub scale: usize,
     /// Images with shorter sides are padded with black to this.
@@ -165,6 +167,11 @@ impl Pairs {
         self.entries.iter().filter(|e| e.held.is_some()).count()
     }
 
+    /// Whether their low resolutions were there already.
+    pub fn are_given(&self) -> bool {
+        self.recipe.as_ref().is_some_and(|recipe| recipe.given.is_some())
+    }
+
     /// What messages call pair `index`.
     pub fn name(&self, index: usize) -> &str {
         &self.entries[index].name
@@ -241,7 +248,13 @@ impl Recipe {
         }
         let high = image.padded(self.pad).cut_to_multiple(self.scale);
         let (low, damage) = match &self.given {
-            Some(given) => given.of(&source.name(), &high, self.scale)?,
+            Some(given) => {
+                let (low, damage) = given.of(&source.name(), &high, self.scale)?;
+                match (&self.process, &damage) {
+                    (Some(process), Some(known)) => (process.seen(low, known)?, damage),
+                    _ => (low, damage),
+                }
+            }
             None => (degrade::shrink(&high, self.degrade, self.scale)?, Some(Damage::default())),
         };
         Ok(Ok(Pair { name: source.name().display().to_string(), high, low, damage }))

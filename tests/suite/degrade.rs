@@ -5,6 +5,8 @@
     clippy::print_stdout,
     clippy::unwrap_used
 )]
+use std::path::Path;
+
 use srk::data::augment::Augment;
 use srk::data::crops::{CropBatch, CropPlan, Crops, Pair};
 use srk::data::degrade::{self, Degrade, DegradeConfig, Draws, Preset, Process};
@@ -46,53 +48,59 @@ fn plan(plain: f64, seed: u64) -> CropPlan {
     CropPlan { size, batch, scale: 4, channels: 3, augment, degrade, enlarge, plain, seed }
 }
 
-/// Pairs that are written to a folder and trained on tell what was done to them, and are as a network sees them.
+/// The crops' damage, low resolutions and truths of pairs in `folder`, of which `plain` of all show no picture.
+fn given(folder: &Path, process: &Process, plain: f64) -> srk::error::Result<CropBatch> {
+    let sources = folder::find(&[folder.join("high")])?;
+    let given = Lows::find(&[folder.join("low")], &sources, 4)?;
+    let (degrade, small) = (Degrade::MatlabBicubic, (4, String::new()));
+    let recipe = Recipe { degrade, given, process: Some(process.clone()), scale: 4, pad: 0, small };
+    let pairs = Pairs::load(&sources, recipe, 1 << 20, OnBroken::Error, &mut |_| ())?;
+    let crops = Crops::new(pairs, plan(plain, 5), &mut |_| ())?;
+    crops.damaged(Some(process.clone())).batch(0)
+}
+
+/// Pairs that `srk data degrade` wrote tell what was done to them, are not damaged again, and lose their blocks if asked.
 #[test]
-fn given_pairs_tell_their_damage_and_are_without_blocks_if_asked() {
+fn given_pairs_tell_their_damage_and_stay_as_they_are() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);
     let Rgb8 { width, height, pixels } = picture(192, 160);
     let image = Image::from_u8(width, height, Color::Rgb, pixels).unwrap();
     imaging::write(&at("a.png"), &image, EncodeOptions::default()).unwrap();
-    let write = |name: &str, deblock: f64| {
+    let process = |deblock: f64| {
         let mut config = Preset::Web.config();
-        (config.clean_prob, config.jpeg_last_prob, config.deblock) = (0.0, 1.0, deblock);
-        config.jpeg_prob2 = 1.0;
-        let request = pairs::Request {
-            inputs: vec![at("a.png")],
-            out: at(name),
-            process: Process::new(config, Degrade::MatlabBicubic, 4),
-            scale: 4,
-            count: 1,
-            size: 128,
-            seed: 3,
-            as_files: false,
-            force: false,
-        };
-        let written = pairs::write(&request, &|| Ok(())).unwrap();
-        let low = std::fs::read(at(name).join(&written[0].low)).unwrap();
-        (written[0].damage, low)
+        (config.clean_prob, config.jpeg_prob, config.deblock) = (0.0, 1.0, deblock);
+        Process::new(config, Degrade::MatlabBicubic, 4)
     };
-    let (damage, blocks) = write("p", 0.0);
-    assert!(damage.jpeg_quality.is_some() && damage.noise_sigma > 0.0, "{damage:?}");
-    let (same, none) = write("q", 0.5);
-    assert_eq!(damage, same);
-    assert_ne!(blocks, none);
-    let told = || {
-        let sources = folder::find(&[at("p/high")]).unwrap();
-        let given = Lows::find(&[at("p/low")], &sources, 4)?;
-        let small = (4, String::new());
-        let recipe = Recipe { degrade: Degrade::MatlabBicubic, given, scale: 4, pad: 0, small };
-        let pairs = Pairs::load(&sources, recipe, 1 << 20, OnBroken::Error, &mut |_| ()).unwrap();
-        let crops = Crops::new(pairs, plan(0.0, 5), &mut |_| ()).unwrap();
-        crops.batch(0).map(|batch| batch.damage)
+    let request = pairs::Request {
+        inputs: vec![at("a.png")],
+        out: at("p"),
+        process: process(0.0),
+        scale: 4,
+        count: 1,
+        size: 64,
+        seed: 3,
+        as_files: false,
+        force: false,
     };
-    assert_eq!(told().unwrap(), [Some(damage); 6]);
+    let damage = pairs::write(&request, &|| Ok(())).unwrap()[0].damage;
+    assert!(damage.jpeg_quality.is_some(), "{damage:?}");
+    let batch = |deblock, plain| given(&at("p"), &process(deblock), plain);
+    let low = |batch: &CropBatch| batch.low.to_f32_vec().unwrap();
+    let all = batch(0.0, 0.0).unwrap();
+    assert_eq!(all.damage, [Some(damage); 6]);
+    // A crop is all of the pair, mirrored and turned: damaged again, their sums would differ.
+    let sum = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>();
+    let sums: Vec<f64> = low(&all).chunks(16 * 16 * 3).map(sum).collect();
+    assert!(sums.iter().all(|s| (s - sums[0]).abs() < 1e-3), "{sums:?}");
+    assert_ne!(low(&all), low(&batch(0.5, 0.0).unwrap()));
+    let plain = batch(0.0, 0.999_999).unwrap();
+    assert!(plain.damage.iter().all(|one| one.is_some() && *one != Some(damage)));
     std::fs::write(at("p/pairs.json"), "[{\"low\": 5}]").unwrap();
-    let error = told().unwrap_err();
+    let error = batch(0.0, 0.0).unwrap_err();
     assert!(error.to_string().contains("pairs.json") && error.exit_code() == 2, "{error}");
     std::fs::remove_file(at("p/pairs.json")).unwrap();
-    assert_eq!(told().unwrap(), [None; 6]);
+    assert_eq!(batch(0.5, 0.0).unwrap().damage, [None; 6]);
 }
 
 fn bits(batch: &CropBatch) -> Vec<u32> {
