@@ -48,6 +48,8 @@ pub struct CropBatch {
     pub y0: Tensor,
     /// High resolution, `[N, H, W, C]`.
     pub x0: Tensor,
+    /// What a teacher made of the low resolution, `[N, H, W, C]`, where there is one.
+    pub taught: Option<Tensor>,
     /// How much each low-resolution image is damaged, where that is known.
     pub damage: Vec<Option<Damage>>,
 }
@@ -63,6 +65,7 @@ pub struct Crops {
 /// One crop in `[-1, 1]`: low resolution, its enlargement, and high resolution.
 struct Crop {
     images: [Vec<f32>; 3],
+    taught: Option<Vec<f32>>,
     damage: Option<Damage>,
 }
 
@@ -133,14 +136,18 @@ impl Crops {
         let crops = (0..n).into_par_iter().map(|index| self.crop(step, index));
         let crops = crops.collect::<Result<Vec<Crop>>>()?;
         let c = self.plan.channels;
-        let tensor = |part: usize, side: usize| {
-            let pixels: Vec<f32> =
-                crops.iter().flat_map(|crop| &crop.images[part]).copied().collect();
+        let tensor = |part: &dyn Fn(&Crop) -> Vec<f32>, side: usize| {
+            let pixels: Vec<f32> = crops.iter().flat_map(part).collect();
             let pixels = if c == 1 { luma_of(&pixels) } else { pixels };
             Tensor::from_vec(pixels, &[n, side, side, c])
         };
-        let [low, y0, x0] = [(0, small), (1, side), (2, side)].map(|(part, s)| tensor(part, s));
-        Ok(CropBatch { low, y0, x0, damage: crops.iter().map(|crop| crop.damage).collect() })
+        let image = |part: usize, side| tensor(&|crop: &Crop| crop.images[part].clone(), side);
+        let [low, y0, x0] = [(0, small), (1, side), (2, side)].map(|(part, s)| image(part, s));
+        // Of plain places a teacher knows no better than the truth.
+        let taught = |crop: &Crop| crop.taught.as_ref().unwrap_or(&crop.images[2]).clone();
+        let taught = self.pairs.are_taught().then(|| tensor(&taught, side));
+        let damage = crops.iter().map(|crop| crop.damage).collect();
+        Ok(CropBatch { low, y0, x0, taught, damage })
     }
 
     /// Crop `index` of batch `step`.
@@ -161,8 +168,16 @@ impl Crops {
         let low = degrade::to_signed(&pair.low.cut(place.x, place.y, small, small).pixels);
         let x0 = degrade::to_signed(&pair.high.cut(x, y, side, side).pixels);
         let turned = |image: &[f32], side| turn(image, side, place.symmetry);
+        let taught = pair
+            .taught
+            .as_ref()
+            .map(|image| turned(&degrade::to_signed(&image.cut(x, y, side, side).pixels), side));
         let damage = pair.damage;
-        Ok(Crop { images: [turned(&low, small), turned(&y0, side), turned(&x0, side)], damage })
+        Ok(Crop {
+            images: [turned(&low, small), turned(&y0, side), turned(&x0, side)],
+            taught,
+            damage,
+        })
     }
 
     /// Where crop `index` of batch `step` lies: every image is equally likely, then every place in it.
@@ -227,7 +242,7 @@ impl Crops {
                 (high, low, Damage::default())
             }
         };
-        Ok((Pair { name: String::new(), high, low, damage: Some(damage) }, place))
+        Ok((Pair { name: String::new(), high, low, damage: Some(damage), taught: None }, place))
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Pair {
     pub low: Rgb8,
     /// What was done to it; unknown of one that is given.
     pub damage: Option<Damage>,
+    /// What a teacher made of it, as large as `high`.
+    pub taught: Option<Rgb8>,
 }
 
 /// How pairs are made of images.
@@ -35,7 +37,9 @@ pub struct Recipe {
     pub degrade: Degrade,
     /// Those that are given in place of it.
     pub given: Option<Lows>,
-    /// How those are shown to the network.
+    /// What a teacher made of them.
+    pub taught: Option<Lows>,
+    /// How they are shown to the network.
     pub process: Option<Process>,
     /// The factor between the resolutions.
     pub scale: usize,
@@ -75,7 +79,10 @@ impl Entry {
     }
 
     fn bytes(&self) -> u64 {
-        self.held.as_ref().map_or(0, |pair| (pair.high.pixels.len() + pair.low.pixels.len()) as u64)
+        let of = |image: &Rgb8| image.pixels.len() as u64;
+        let all =
+            |pair: &Arc<Pair>| of(&pair.high) + of(&pair.low) + pair.taught.as_ref().map_or(0, of);
+        self.held.as_ref().map_or(0, all)
     }
 }
 
@@ -172,6 +179,11 @@ impl Pairs {
         self.recipe.as_ref().is_some_and(|recipe| recipe.given.is_some())
     }
 
+    /// Whether a teacher made something of those.
+    pub fn are_taught(&self) -> bool {
+        self.recipe.as_ref().is_some_and(|recipe| recipe.taught.is_some())
+    }
+
     /// What messages call pair `index`.
     pub fn name(&self, index: usize) -> &str {
         &self.entries[index].name
@@ -257,6 +269,10 @@ impl Recipe {
             }
             None => (degrade::shrink(&high, self.degrade, self.scale)?, Some(Damage::default())),
         };
-        Ok(Ok(Pair { name: source.name().display().to_string(), high, low, damage }))
+        let taught = match &self.taught {
+            Some(taught) => Some(taught.of(&source.name(), &high, 1)?.0),
+            None => None,
+        };
+        Ok(Ok(Pair { name: source.name().display().to_string(), high, low, damage, taught }))
     }
 }

@@ -96,6 +96,11 @@ impl Settings for Config {
                     .to_owned(),
             ),
             (
+                self.data.train.taught.is_empty() || !self.data.train.low.is_empty(),
+                "data.train.taught holds what a teacher made of data.train.low, which is missing"
+                    .to_owned(),
+            ),
+            (
                 self.data.val.sets.keys().all(is_plain),
                 "names in data.val.sets must be names of folders".to_owned(),
             ),

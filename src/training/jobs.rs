@@ -112,8 +112,16 @@ fn load_crops(
     let small = (scale, format!("smaller than the factor {scale}"));
     let (given, pad) = (Lows::find(&data.low, sources, scale)?, config.data.pad);
     let process = config.degrade.clone().map(|d| Process::new(d, data.degrade, scale));
-    let recipe =
-        Recipe { degrade: data.degrade, given, process: process.clone(), scale, pad, small };
+    let taught = Lows::find(&data.taught, sources, 1)?;
+    let recipe = Recipe {
+        taught,
+        degrade: data.degrade,
+        given,
+        process: process.clone(),
+        scale,
+        pad,
+        small,
+    };
     let pairs = Pairs::load(sources, recipe, config.data.cache_bytes(), data.on_broken, warn)?;
     let plan = CropPlan {
         size: data.crop,

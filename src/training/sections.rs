@@ -113,6 +113,10 @@ pub struct TrainData {
     /// than what `plain` shows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub low: Vec<PathBuf>,
+    /// What another model, a teacher, made of `low`, with the same file names: the loss of pixels is of these images,
+    /// which hold no detail that cannot be known; perceptual ones are of `paths`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taught: Vec<PathBuf>,
     /// Side of a crop in high-resolution pixels.
     pub crop: usize,
     /// Crops in a step (in each of its parts, where gradients accumulate).

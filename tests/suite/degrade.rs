@@ -15,6 +15,7 @@ use srk::data::lows::Lows;
 use srk::data::pairs;
 use srk::data::store::{Pairs, Recipe};
 use srk::diffusion::process::Enlarge;
+use srk::engine::tensor::Tensor;
 use srk::imaging::{self, Color, EncodeOptions, Image};
 use tempfile::TempDir;
 
@@ -36,7 +37,7 @@ fn crops(config: DegradeConfig, seed: u64) -> Crops {
 fn partly_plain(config: DegradeConfig, plain: f64, seed: u64) -> Crops {
     let high = picture(192, 160);
     let low = degrade::shrink(&high, Degrade::MatlabBicubic, 4).unwrap();
-    let pairs = vec![Pair { name: "a".into(), high, low, damage: None }];
+    let pairs = vec![Pair { name: "a".into(), high, low, damage: None, taught: None }];
     let crops = Crops::new(pairs, plan(plain, seed), &mut |_| ()).unwrap();
     crops.damaged(Some(Process::new(config, Degrade::MatlabBicubic, 4)))
 }
@@ -52,8 +53,14 @@ fn plan(plain: f64, seed: u64) -> CropPlan {
 fn given(folder: &Path, process: &Process, plain: f64) -> srk::error::Result<CropBatch> {
     let sources = folder::find(&[folder.join("high")])?;
     let given = Lows::find(&[folder.join("low")], &sources, 4)?;
+    let teacher = folder.join("taught");
+    let taught = match teacher.exists() {
+        true => Lows::find(&[teacher], &sources, 1)?,
+        false => None,
+    };
     let (degrade, small) = (Degrade::MatlabBicubic, (4, String::new()));
-    let recipe = Recipe { degrade, given, process: Some(process.clone()), scale: 4, pad: 0, small };
+    let recipe =
+        Recipe { degrade, given, taught, process: Some(process.clone()), scale: 4, pad: 0, small };
     let pairs = Pairs::load(&sources, recipe, 1 << 20, OnBroken::Error, &mut |_| ())?;
     let crops = Crops::new(pairs, plan(plain, 5), &mut |_| ())?;
     crops.damaged(Some(process.clone())).batch(0)
@@ -96,6 +103,18 @@ fn given_pairs_tell_their_damage_and_stay_as_they_are() {
     assert_ne!(low(&all), low(&batch(0.5, 0.0).unwrap()));
     let plain = batch(0.0, 0.999_999).unwrap();
     assert!(plain.damage.iter().all(|one| one.is_some() && *one != Some(damage)));
+    // What a teacher made is the target of pictures, and of plain places the truth.
+    assert!(all.taught.is_none());
+    std::fs::create_dir(at("p/taught")).unwrap();
+    let gray = Image::from_u8(64, 64, Color::Rgb, vec![90; 64 * 64 * 3]).unwrap();
+    imaging::write(&at("p/taught/000.png"), &gray, EncodeOptions::default()).unwrap();
+    let values = |tensor: &Tensor| tensor.to_f32_vec().unwrap();
+    let pictures = batch(0.0, 0.0).unwrap();
+    let is_gray = |v: &f32| (127.5 * (v + 1.0) - 90.0).abs() < 1e-3;
+    assert!(values(&pictures.taught.unwrap()).iter().all(is_gray));
+    assert_eq!(values(&pictures.x0), values(&all.x0));
+    let plain = batch(0.0, 0.999_999).unwrap();
+    assert_eq!(values(&plain.taught.unwrap()), values(&plain.x0));
     std::fs::write(at("p/pairs.json"), "[{\"low\": 5}]").unwrap();
     let error = batch(0.0, 0.0).unwrap_err();
     assert!(error.to_string().contains("pairs.json") && error.exit_code() == 2, "{error}");

@@ -14,7 +14,7 @@ use crate::training::batch::Batch;
 use crate::training::sections::Config;
 
 use super::clean::Clean;
-use super::names::{FACTORS, LOW, NUMBER, OWN, TIMES, TOLD_OF_DAMAGE, TRUE, X0, Y0};
+use super::names::{FACTORS, LOW, NUMBER, OWN, TAUGHT, TIMES, TOLD_OF_DAMAGE, TRUE, X0, Y0};
 
 /// Ways of a batch: all images start their chains with a call of its own, and there is a discriminator.
 pub(super) const FIRST_CALL: usize = 1;
@@ -68,7 +68,7 @@ impl Source {
 
     /// The batch `number` of the run.
     pub(super) fn batch(&self, number: u64) -> Result<Batch> {
-        let CropBatch { low, y0, x0, damage } = self.crops.batch(number)?;
+        let CropBatch { low, y0, x0, taught, damage } = self.crops.batch(number)?;
         let n = x0.shape()[0];
         let mut draws = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
         let steps = self.diffusion.draw_steps(n, &mut draws, self.apart);
@@ -98,6 +98,9 @@ impl Source {
             .with(FACTORS, Tensor::from_vec(factors, &[n, 3]))
             .with(TIMES, Tensor::from_f64(&times, &[n], DType::F32))
             .with(NUMBER, counted);
+        if let Some(taught) = taught {
+            batch = batch.with(TAUGHT, taught);
+        }
         if let Some(told) = told {
             batch = batch.with(TOLD_OF_DAMAGE, told);
         }
