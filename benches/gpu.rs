@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use srk::diffusion::sampler::condition;
+use srk::diffusion::walk::condition;
 use srk::engine::cuda::{self, Gpu};
 use srk::engine::device::{DType, Device};
 use srk::engine::op_case::OpCase;

@@ -5,7 +5,7 @@
 //! it is of one network only then.
 use criterion::{Criterion, criterion_group, criterion_main};
 use srk::diffusion::latent;
-use srk::diffusion::sampler::condition;
+use srk::diffusion::walk::condition;
 use srk::engine::device::DType;
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;

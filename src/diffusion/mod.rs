@@ -6,3 +6,4 @@ pub mod rolling;
 pub mod sampler;
 pub mod schedule;
 pub mod system;
+pub mod walk;

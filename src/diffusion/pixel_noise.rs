@@ -39,10 +39,20 @@ impl PixelNoise {
         self.origins.write(moved.cpu()?)
     }
 
-    /// The numbers of draw `k` of the chain; 0 starts it.
-    pub const fn draw(&self, k: usize) -> noise::Noise<'_> {
+    /// Whether it begins again somewhere.
+    pub(super) const fn repeats(&self) -> bool {
+        self.period.is_some()
+    }
+
+    /// Where entries of the batch begin.
+    pub(super) const fn origins(&self) -> &Tensor {
+        &self.origins
+    }
+
+    /// The numbers that start a chain; those of a step follow from its factors.
+    pub const fn numbers(&self) -> noise::Noise<'_> {
         noise::Noise::Pixels(noise::PixelNoise {
-            stream: Stream::new(self.seed, Purpose::Sampling, k as u64),
+            stream: Stream::new(self.seed, Purpose::Sampling, 0),
             origins: Some(&self.origins),
             later: None,
             period: self.period,

@@ -1,8 +1,9 @@
 //! A walk that goes over its image from top to bottom, all calls of the network close behind each other, so that
-//! what is held does not grow with the height; the same bits as [`Walk`](super::sampler::Walk).
+//! what is held does not grow with the height; the same bits as [`Walk`](super::walk::Walk).
 use std::ops::Range;
 
-use super::sampler::{Diffusion, PixelNoise, factors, respaced, start};
+use super::pixel_noise::PixelNoise;
+use super::sampler::{Diffusion, factors, respaced, start};
 use crate::engine::device::{Device, Real};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
@@ -73,7 +74,7 @@ impl<'a> RollingWalk<'a> {
         for (k, &at) in t.iter().enumerate() {
             let told = Tensor::from_vec(vec![f32::from_f64(chain.time(at))], &[1]);
             let Some(network) = network.rolling(k == 0, &told, most)? else { return Ok(None) };
-            let factors = factors(diffusion, &chain, at, t.get(k + 1));
+            let factors = factors(diffusion, &chain, (k, at), t.get(k + 1));
             let needs_y0 = factors.looks_at_y0();
             let factors = StepFactors::new(&Device::Cpu, factors)?;
             calls.push(Call { network, factors, needs_y0, state: Queue::default() });
@@ -129,7 +130,7 @@ impl<'a> RollingWalk<'a> {
                 // Nobody has seen it yet.
                 let y0 = enlarged(at.clone())?;
                 let mut x = Tensor::empty_as(&y0, y0.shape())?;
-                q_sample(&self.start, [&y0, &y0], &noise.draw(0), &mut x, None)?;
+                q_sample(&self.start, [&y0, &y0], &noise.numbers(), &mut x, None)?;
                 x
             }
             _ => call.state.get(&output, at.clone())?,
@@ -137,7 +138,7 @@ impl<'a> RollingWalk<'a> {
         call.state.forget(at.end);
         let y0 = if call.needs_y0 { Some(enlarged(at.clone())?) } else { None };
         let y0 = y0.as_ref().unwrap_or(&output);
-        sampler_step(&call.factors, [&output, y0], &noise.draw(k + 1), &mut x, None, None)?;
+        sampler_step(&call.factors, [&output, y0], &noise.numbers(), &mut x, None, None)?;
         Rows::new(at.start, x, self.scale)
     }
 }

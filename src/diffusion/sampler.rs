@@ -4,20 +4,12 @@
 //! ```text
 //! x_s = x * x_t + x0 * x0_hat + y0 * y0 + noise * z
 //! ```
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
-pub use super::pixel_noise::PixelNoise;
 use super::process::{Chain, Enlarge, Family, Marginal, Prediction, Process};
-use crate::engine::device::{DType, Device, Real};
 use crate::engine::rng::Sequence;
-use crate::engine::tape::{Stop, Tape};
-use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
-use crate::models::Network;
-use crate::ops::q_sample::q_sample;
-use crate::ops::sampler_step::{Factors, StepFactors, combine, sampler_step};
+use crate::ops::sampler_step::{Factors, combine};
 
 /// How a chain is walked back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -314,220 +306,6 @@ pub fn respaced(trained: usize, n: usize) -> Vec<usize> {
     (0..n).map(|k| trained - k * trained / n).collect()
 }
 
-/// Where a walk is, told after each call of the network.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress<'a> {
-    /// Calls done.
-    pub done: usize,
-    /// Calls in all.
-    pub calls: usize,
-    /// The predicted clean image of this call, `[N, H, W, C]`.
-    pub x0_hat: &'a Tensor,
-    /// The state that the call led to, `[N, H, W, C]`.
-    pub state: &'a Tensor,
-    /// Its step s of the chain: 0 for the clean image.
-    pub at: usize,
-}
-
-/// A way back through a chain: everything that does not depend on the images, on one device.
-#[derive(Debug)]
-pub struct Walk {
-    steps: Vec<WalkStep>,
-    /// Of x0, y0 and noise in the state at T, `[N, 3]`.
-    start: Tensor,
-    /// The same in the first input of the network, where it is not the state.
-    first_input: Option<Tensor>,
-    /// Whether some input of the network is not the state.
-    scaled: bool,
-    /// Whether it is one call from the low resolution to the image.
-    direct: bool,
-    /// What ends the walk before its end.
-    stop: Option<Stop>,
-}
-
-#[derive(Debug)]
-struct WalkStep {
-    /// What the network is told about t, `[N]`.
-    time: Tensor,
-    /// The s that the step leads to.
-    to: usize,
-    factors: StepFactors,
-}
-
-impl Walk {
-    /// A walk for `images` images with `steps` calls of the network, at most T.
-    ///
-    /// # Errors
-    /// If the memory of a GPU is full.
-    pub fn new(
-        diffusion: &Diffusion,
-        images: usize,
-        steps: usize,
-        device: &Device,
-    ) -> Result<Self> {
-        let chain = diffusion.process.chain();
-        let t = respaced(chain.steps(), steps);
-        let start = start(diffusion, &chain);
-        let of_images = |scale: f64| {
-            let row = [start.x0, start.y0, start.noise].map(|v| f32::from_f64(v * scale));
-            Tensor::from_slice_on(device, &row.repeat(images), &[images, 3])
-        };
-        let step = |(k, &at): (usize, &usize)| {
-            let told = vec![f32::from_f64(chain.time(at)); images];
-            Ok(WalkStep {
-                time: Tensor::from_slice_on(device, &told, &[images])?,
-                to: t.get(k + 1).copied().unwrap_or(0),
-                factors: StepFactors::new(device, factors(diffusion, &chain, at, t.get(k + 1)))?,
-            })
-        };
-        Ok(Self {
-            steps: t.iter().enumerate().map(step).collect::<Result<_>>()?,
-            scaled: t.iter().any(|&at| chain.input_scale(at) != 1.0),
-            start: of_images(1.0)?,
-            first_input: match chain.input_scale(chain.steps()) {
-                1.0 => None,
-                scale => Some(of_images(scale)?),
-            },
-            direct: diffusion.is_direct(),
-            stop: None,
-        })
-    }
-
-    /// The same walk, which ends with [`Error::Interrupted`] once `stop` is set, also within a call of the network.
-    #[must_use]
-    pub fn until(self, stop: &Stop) -> Self {
-        Self { stop: Some(Arc::clone(stop)), ..self }
-    }
-
-    /// Draws the clean image `[N, H, W, C]`, F32 in `[-1, 1]`, that `network` believes in, or its latent.
-    ///
-    /// `condition` is what [`Network::condition`] made of the low-resolution images, in the element
-    /// type the network computes in; `y0` `[N, H, W, C]`, F32, is their enlargement. `on_step` sees
-    /// every call and may stop the walk with an error. On a GPU this only launches.
-    pub fn run(
-        &self,
-        network: &dyn Network,
-        condition: Arc<Tensor>,
-        y0: &Tensor,
-        noise: &PixelNoise,
-        on_step: &mut dyn FnMut(Progress<'_>) -> Result<()>,
-    ) -> Result<Tensor> {
-        let mut x0_hat = Tensor::empty_as(y0, y0.shape())?;
-        let calls = self.steps.len();
-        self.walk(network, &condition, y0, noise, &mut |k, state, step| {
-            step(Some(&mut x0_hat), state)?;
-            let at = self.steps[k].to;
-            on_step(Progress { done: k + 1, calls, x0_hat: &x0_hat, state, at })
-        })
-    }
-
-    /// As [`run`](Self::run), but for `on_call`, which is told how many calls were made, and the memory of
-    /// what nobody looks at.
-    ///
-    /// # Errors
-    /// As `run`.
-    pub fn run_unseen(
-        &self,
-        network: &dyn Network,
-        condition: Arc<Tensor>,
-        y0: &Tensor,
-        noise: &PixelNoise,
-        on_call: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<Tensor> {
-        self.walk(network, &condition, y0, noise, &mut |k, state, step| {
-            step(None, state)?;
-            on_call(k + 1)
-        })
-    }
-
-    /// The one call of a network that looks at no state.
-    fn alone(
-        &self,
-        network: &dyn Network,
-        condition: &Arc<Tensor>,
-        on_step: &mut OnStep<'_>,
-    ) -> Result<Tensor> {
-        let mut tape = Tape::inference().until(self.stop.as_ref());
-        let shown = tape.input(Arc::clone(condition));
-        let output = network.forward(&mut tape, &shown, &shown, &self.steps[0].time)?;
-        drop(shown);
-        let mut x = tape.clamp(&output, -1.0, 1.0)?.into_tensor()?;
-        drop((output, tape));
-        if x.dtype() != DType::F32 {
-            x = x.cast(DType::F32)?;
-        }
-        on_step(0, &mut x, &mut |x0_hat, x| {
-            if let Some(x0_hat) = x0_hat {
-                *x0_hat = x.try_clone()?;
-            }
-            Ok(())
-        })?;
-        Ok(x)
-    }
-
-    /// The walk; `on_step` is given the number of the step, the state, and what takes it one step on and
-    /// writes the predicted clean image where that is wanted.
-    fn walk(
-        &self,
-        network: &dyn Network,
-        condition: &Arc<Tensor>,
-        y0: &Tensor,
-        noise: &PixelNoise,
-        on_step: &mut OnStep<'_>,
-    ) -> Result<Tensor> {
-        if self.direct && network.sees_low_alone() {
-            return self.alone(network, condition, on_step);
-        }
-        let mut x = Tensor::empty_as(y0, y0.shape())?;
-        q_sample(&self.start, [y0, y0], &noise.draw(0), &mut x, None)?;
-        // The state itself is the input where the network wants it neither scaled nor narrowed.
-        let same = !self.scaled && condition.dtype() == x.dtype();
-        let mut input = match &self.first_input {
-            _ if same => None,
-            None => Some(x.cast(condition.dtype())?),
-            Some(factors) => {
-                let mut input = Tensor::empty_on(&y0.device(), condition.dtype(), y0.shape())?;
-                q_sample(factors, [y0, y0], &noise.draw(0), &mut input, None)?;
-                Some(input)
-            }
-        };
-        for (k, step) in self.steps.iter().enumerate() {
-            let mut tape = Tape::inference().until(self.stop.as_ref());
-            let (mut kept, state) = match input.take() {
-                Some(input) => (Some(x), Arc::new(input)),
-                None => (None, Arc::new(x)),
-            };
-            let (seen, shown) = (tape.input(Arc::clone(&state)), tape.input(Arc::clone(condition)));
-            let output = match k {
-                0 => network.forward_first(&mut tape, &seen, &shown, &step.time)?,
-                _ => network.forward(&mut tape, &seen, &shown, &step.time)?,
-            };
-            drop((seen, shown, tape));
-            // The next input takes the place of this one, which nothing else holds any more.
-            let state = Arc::try_unwrap(state).or_else(|state| state.try_clone())?;
-            (x, input) = match kept.take() {
-                Some(x) => (x, Some(state)),
-                None => (state, None),
-            };
-            let last = k + 1 == self.steps.len();
-            let next = input.as_mut().filter(|_| !last);
-            let draw = noise.draw(k + 1);
-            let mut next = Some(next);
-            on_step(k, &mut x, &mut |x0_hat, x| {
-                let next = next.take().flatten();
-                sampler_step(&step.factors, [output.value(), y0], &draw, x, x0_hat, next)
-            })?;
-        }
-        Ok(x)
-    }
-}
-
-/// What is done with each step of a walk.
-type OnStep<'a> = dyn FnMut(usize, &mut Tensor, &mut TakeStep<'_>) -> Result<()> + 'a;
-
-/// Takes a state one step on, and writes the predicted clean image where it is wanted.
-type TakeStep<'a> = dyn FnMut(Option<&mut Tensor>, &mut Tensor) -> Result<()> + 'a;
-
 /// What the state at T is made of.
 pub(super) fn start(diffusion: &Diffusion, chain: &Chain) -> Marginal {
     match diffusion.sampler.start {
@@ -536,11 +314,11 @@ pub(super) fn start(diffusion: &Diffusion, chain: &Chain) -> Marginal {
     }
 }
 
-/// The step from t to `next`, or to the clean image if there is no next.
+/// Step `k` of a walk, from t to `next`, or to the clean image if there is no next.
 pub(super) fn factors(
     diffusion: &Diffusion,
     chain: &Chain,
-    t: usize,
+    (k, t): (usize, usize),
     next: Option<&usize>,
 ) -> Factors {
     // Latents have no bounds.
@@ -555,41 +333,7 @@ pub(super) fn factors(
         next: step.map(|step| [step.x, step.x0, step.y0, step.noise]),
         clamp_xt: clamp == Clamp::Xt,
         input: next.map_or(1.0, |&s| chain.input_scale(s)),
-        draw: 0,
+        // Draw 0 starts the chain.
+        draw: u32::try_from(k + 1).unwrap_or(u32::MAX),
     }
-}
-
-/// What `network` sees besides the state, in the element type it computes in; `told` `[N, 6]` is what it is told of
-/// the damage to the images (see [`Damage`](crate::models::damage::Damage)), if it can be.
-///
-/// # Errors
-/// If the images do not fit the network or the memory of a GPU is full.
-pub fn condition(
-    network: &dyn Network,
-    low: &Tensor,
-    y0: &Tensor,
-    told: Option<&Tensor>,
-) -> Result<Arc<Tensor>> {
-    let condition = match told.filter(|_| network.takes_damage()) {
-        Some(told) => network.condition_on(low, told)?,
-        None => network.condition(low, y0)?,
-    };
-    match network.dtype() {
-        dtype if dtype == condition.dtype() => Ok(Arc::new(condition)),
-        dtype => Ok(Arc::new(condition.cast(dtype)?)),
-    }
-}
-
-/// As [`Walk::run`], for a walk that is walked once.
-pub fn sample(
-    network: &dyn Network,
-    diffusion: &Diffusion,
-    condition: Arc<Tensor>,
-    y0: &Tensor,
-    noise: &PixelNoise,
-    steps: usize,
-    on_step: &mut dyn FnMut(Progress<'_>) -> Result<()>,
-) -> Result<Tensor> {
-    let walk = Walk::new(diffusion, y0.shape()[0], steps, &y0.device())?;
-    walk.run(network, condition, y0, noise, on_step)
 }

@@ -4,10 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 
-static SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+/// The number of the signal that asked to stop, 0 while none has.
+pub type Stop = Arc<AtomicUsize>;
+
+static SIGNAL: OnceLock<Stop> = OnceLock::new();
 
 /// Makes `signal`, the number of the signal that came or 0, what [`check`] looks at; the first call counts.
-pub fn listen(signal: Arc<AtomicUsize>) {
+pub fn listen(signal: Stop) {
     let _ = SIGNAL.set(signal);
 }
 

@@ -13,6 +13,7 @@ pub mod op_case;
 pub mod outputs;
 pub mod parameter;
 pub mod pool;
+pub mod recording;
 pub mod rng;
 pub mod shield;
 pub mod spelling;

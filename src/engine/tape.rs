@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::cuda::{Grid, kernels};
 use super::parameter::Parameter;
@@ -119,13 +118,8 @@ pub struct Tape {
     parameters: HashMap<u64, Var>,
     /// The parameters that a part which is not recorded has asked for.
     used: Vec<Parameter>,
-    /// The number of the signal that asks to stop, once one does.
-    stop: Option<Stop>,
     next_id: usize,
 }
-
-/// The number of the signal that asked to stop, 0 while none has.
-pub type Stop = Arc<AtomicUsize>;
 
 #[derive(Debug)]
 struct Node {
@@ -174,12 +168,6 @@ impl Tape {
         !self.recording
     }
 
-    /// The same tape, whose ops end with [`Error::Interrupted`] once `stop` is set: between two of them that is
-    /// heard soon, however long a whole network takes.
-    pub fn until(self, stop: Option<&Stop>) -> Self {
-        Self { stop: stop.map(Arc::clone), ..self }
-    }
-
     /// A training tape that keeps only the inputs of each [`part`](Self::part) and runs it again on
     /// the way back (Chen et al. 2016): less memory, a third more work.
     pub fn recomputing() -> Self {
@@ -202,7 +190,6 @@ impl Tape {
             nodes: Vec::new(),
             parameters: HashMap::new(),
             used: Vec::new(),
-            stop: None,
             next_id: 0,
         }
     }
@@ -270,11 +257,6 @@ impl Tape {
 
     /// As [`apply`](Self::apply), for an op chosen at run time.
     pub fn apply_boxed(&mut self, op: Box<dyn Op>, inputs: &[&Var]) -> Result<Var> {
-        let signal = self.stop.as_ref().map_or(0, |stop| stop.load(Ordering::Relaxed));
-        if signal != 0 {
-            let (signal, what) = (i32::try_from(signal).unwrap_or(2), "nothing was written".into());
-            return Err(Error::Interrupted { signal, what });
-        }
         let values: Vec<&Tensor> = inputs.iter().map(|v| v.value()).collect();
         let (y, saved) = op.forward(&values)?;
         let wants_grad = self.recording && inputs.iter().any(|v| v.wants_grad);

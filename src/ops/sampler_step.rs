@@ -52,13 +52,13 @@ impl StepFactors {
         Ok(Self { factors, table })
     }
 
-    /// Replaces them.
+    /// Takes those of `other`, on the same device; a recorded graph follows.
     ///
     /// # Errors
-    /// If the copy to a GPU fails; while a graph is recorded it does.
-    pub fn set(&mut self, factors: Factors) -> Result<()> {
-        self.factors = factors;
-        self.table.write(&factors.table())
+    /// If the copy on a GPU fails.
+    pub fn copy_from(&mut self, other: &Self) -> Result<()> {
+        self.factors = other.factors;
+        self.table.copy_from(&other.table)
     }
 }
 

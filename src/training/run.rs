@@ -28,9 +28,9 @@ use super::tasks::Source;
 use crate::data::ahead::Ahead;
 use crate::engine::device::{DType, Device};
 use crate::engine::files::atomic_write;
+use crate::engine::interrupt::Stop;
 use crate::engine::lock::FolderLock;
 use crate::engine::parameter::Parameter;
-use crate::engine::tape::Stop;
 use crate::error::{Error, Report, Result};
 
 /// Trains what `job` describes in the folder `out/<run.name>`, resuming what is there, to the end

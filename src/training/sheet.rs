@@ -5,7 +5,7 @@ use std::path::Path;
 use super::sections::Config;
 use super::validate::Quality;
 use crate::data::folder::Rgb8;
-use crate::diffusion::sampler::Progress;
+use crate::diffusion::walk::Progress;
 use crate::error::{Error, Report, Result};
 use crate::imaging::sheet::{Panel, Sheet};
 use crate::imaging::{self, Color, EncodeOptions, Image, Rect};

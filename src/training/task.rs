@@ -8,7 +8,7 @@ use super::checkpoint::Part;
 use super::log::{Metrics, Reporter};
 use super::stepper::{Bad, Done, Stepper};
 use crate::engine::device::{DType, Device};
-use crate::engine::tape::Stop;
+use crate::engine::interrupt::Stop;
 use crate::error::Result;
 
 /// Networks that learn, and what they learn.

@@ -6,16 +6,17 @@
 //! Nothing is computed twice, as halos of tiles are, and what is held grows with the width alone.
 use std::ops::Range;
 
+use super::enlarge::enlarge;
 use super::runner::{check_finite, enlarged, padded_region};
 use super::{BandCost, Plan};
 use crate::diffusion::rolling::{Noise, RollingWalk};
-use crate::diffusion::sampler::condition;
 use crate::diffusion::system::System;
+use crate::diffusion::walk::condition;
 use crate::engine::device::Device;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::imaging::tiles::Tile;
-use crate::imaging::{Image, Rect};
+use crate::imaging::{Image, Rect, resample};
 use crate::models::damage::{Damage, TOLD};
 use crate::nn::rolling::{BLOCK, Rows};
 
@@ -42,9 +43,11 @@ pub(super) fn plan(
     }
     let least = if width > WIDE { BLOCK } else { LEAST_ROWS };
     let most = (PIXELS / width.max(1)).next_multiple_of(BLOCK).max(least);
+    let reach = system.network.geometry().receptive_field?;
     let cost = |rows: usize| {
         let walk = system.network.rolling_bytes(width, rows, steps)?;
-        Some(walk + rows as u64 * band.row)
+        let kept = (reach + 2 * rows) * width * 3 * size_of::<f32>();
+        Some(walk + kept as u64 + rows as u64 * band.row)
     };
     let mut rows = most;
     while cost(rows)? > memory && rows > least {
@@ -106,14 +109,17 @@ impl Picture<'_> {
         let (width, height) = self.plan.padded;
         let calls = height.div_ceil(self.rows) * steps;
         let mut pieces = Pieces { picture: self, from: 0, pixels: Vec::new() };
+        let mut kept = Kept::default();
         for start in (0..height).step_by(self.rows) {
             let rows = start..(start + self.rows).min(height);
             let last = rows.end == height;
             let low = padded_region(self.image, self.plan, self.system, self.region(&rows))?;
+            kept.pixels.extend_from_slice(&low);
             let low = Tensor::from_vec(low, &[1, rows.len(), width, 3]);
             let seen = Rows::shared(start, condition(network, &low, &low, Some(&told))?, 1)?;
             let mut high = |rows: Range<usize>| {
-                let (y0, _) = enlarged(self.image, self.plan, self.system, self.region(&rows))?;
+                let y0 = self.enlarged(&rows, &kept)?;
+                kept.forget(rows.start.saturating_sub(MARGIN), 3 * width);
                 Ok(Tensor::from_vec(y0, &[1, rows.len() * scale, width * scale, 3]))
             };
             let mut next = Some(&seen);
@@ -131,9 +137,47 @@ impl Picture<'_> {
         Ok(())
     }
 
+    /// `rows` enlarged, `[H, W, 3]` in [-1, 1], of what is `kept` where that is enough.
+    fn enlarged(&self, rows: &Range<usize>, kept: &Kept) -> Result<Vec<f32>> {
+        let (padded, scale) = (self.plan.padded, self.system.scale());
+        let high = self.region(rows).scaled(scale);
+        let held = resample::bicubic_footprint(high, padded, scale);
+        let method = (self.system.config.diffusion.enlarge, scale);
+        match kept.rows(held.y..held.bottom(), 3 * padded.0) {
+            Some(pixels) => enlarge(pixels, (held, padded), method, high),
+            None => Ok(enlarged(self.image, self.plan, self.system, self.region(rows))?.0),
+        }
+    }
+
     /// The rows as a region of the padded picture.
     fn region(&self, rows: &Range<usize>) -> Rect {
         Rect::new(0, rows.start, self.plan.padded.0, rows.len())
+    }
+}
+
+/// Rows before those that are enlarged which the next ones may look at, too.
+const MARGIN: usize = 4;
+
+/// Rows as the network saw them, in [-1, 1], until they were enlarged: taking blocks out of them costs more than keeping
+/// them.
+#[derive(Default)]
+struct Kept {
+    from: usize,
+    pixels: Vec<f32>,
+}
+
+impl Kept {
+    /// Those of `rows`, of `width` numbers, if all are there.
+    fn rows(&self, rows: Range<usize>, width: usize) -> Option<&[f32]> {
+        let at = |row: usize| Some(row.checked_sub(self.from)? * width);
+        self.pixels.get(at(rows.start)?..at(rows.end)?)
+    }
+
+    /// Lets go of the rows before `first`.
+    fn forget(&mut self, first: usize, width: usize) {
+        let many = (first.saturating_sub(self.from) * width).min(self.pixels.len());
+        self.pixels.drain(..many);
+        self.from += many / width;
     }
 }
 

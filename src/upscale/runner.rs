@@ -2,11 +2,12 @@
 use std::sync::Arc;
 
 use crate::diffusion::latent;
-use crate::diffusion::sampler::{PixelNoise, Progress, Walk, condition};
+use crate::diffusion::pixel_noise::PixelNoise;
 use crate::diffusion::system::System;
-use crate::engine::cuda::Graph;
+use crate::diffusion::walk::{Progress, Walk, condition};
 use crate::engine::device::{DType, Device};
 use crate::engine::pool::Beside;
+use crate::engine::recording::{Recording, places};
 use crate::engine::tensor::Tensor;
 use crate::error;
 use crate::error::{Error, Result};
@@ -134,26 +135,26 @@ impl Inputs {
     }
 }
 
-/// Runs batches. On a GPU the second batch of a size records the launches of the whole walk, which
-/// later ones replay.
+/// Runs batches. What comes again is recorded on a GPU, within the first of a size and in later ones.
 pub(super) struct Runner<'a> {
     system: &'a System,
     steps: usize,
     seed: u64,
     period: Option<Period>,
-    batch: Option<Batch>,
+    batch: Option<Batch<'a>>,
     output: Option<Tensor>,
 }
 
 /// What batches of one shape share.
-struct Batch {
-    walk: Walk,
+struct Batch<'a> {
+    walk: Walk<'a>,
     low: Tensor,
     y0: Tensor,
     told: Tensor,
     noise: PixelNoise,
-    runs: usize,
-    graph: Option<(Graph, Tensor)>,
+    /// The first stage's work.
+    encode: Recording,
+    decode: Recording,
 }
 
 impl<'a> Runner<'a> {
@@ -182,7 +183,10 @@ impl<'a> Runner<'a> {
                 batch
             }
             None => Batch {
-                walk: Walk::new(&self.system.config.diffusion, low[0], self.steps, &device)?,
+                walk: {
+                    let System { network, config, .. } = self.system;
+                    Walk::new(&**network, &config.diffusion, low[0], self.steps, &device)?
+                },
                 low: Tensor::from_slice_on(&device, &inputs.low, &low)?,
                 y0: match &inputs.y0[..] {
                     [] => Tensor::zeros_on(&device, DType::F32, &[0])?,
@@ -190,82 +194,81 @@ impl<'a> Runner<'a> {
                 },
                 told: inputs.told(&device)?,
                 noise: PixelNoise::new(&device, self.seed, &inputs.places)?.repeating(self.period),
-                runs: 0,
-                graph: None,
+                encode: Recording::New,
+                decode: Recording::New,
             },
         };
         inputs.taken();
-        // Noise that repeats is drawn elsewhere and copied, which cannot be recorded.
-        if let (1, Device::Cuda(gpu), None, None) = (batch.runs, &device, self.period, &watch) {
-            batch.graph = match gpu.capture(|| batch.run(self.system, &mut |_| Ok(()))) {
-                Ok(recorded) => Some(recorded),
-                // A recording keeps its memory to itself; without one there is less to hold.
-                Err(Error::Memory(_)) => None,
-                Err(other) => return Err(other),
-            };
-        }
-        match (&batch.graph, watch) {
-            (_, Some(watch)) => {
-                self.output = Some(batch.watched(self.system, inputs, on_step, watch)?);
-            }
-            // SAFETY: the batch holds the tensors that its walk reads, and the recording what it wrote.
-            (Some((graph, _)), None) => unsafe { graph.replay()? },
-            (None, None) => self.output = Some(batch.run(self.system, on_step)?),
-        }
-        batch.runs += 1;
+        self.output = Some(match watch {
+            Some(watch) => batch.watched(self.system, inputs, on_step, watch)?,
+            None => batch.run(self.system, on_step)?,
+        });
         self.batch = Some(batch);
         Ok(())
     }
 
     /// Waits for the work and gives the pixels of all tiles, `[N, H, W, C]` in [0, 1].
     pub(super) fn finish(&mut self) -> Result<Vec<f32>> {
-        let recorded = self.batch.as_ref().and_then(|b| b.graph.as_ref()).map(|(_, x0)| x0);
-        let mut pixels = match (self.output.take(), recorded) {
-            (Some(x0), _) => x0.to_f32_vec()?,
-            (None, Some(x0)) => x0.to_f32_vec()?,
-            (None, None) => vec![],
-        };
+        let mut pixels = self.output.take().map_or(Ok(vec![]), |x0| x0.to_f32_vec())?;
         pixels.iter_mut().for_each(|v| *v = (*v + 1.0) / 2.0);
         Ok(pixels)
     }
 }
 
-impl Batch {
+impl Batch<'_> {
     /// The clean images of the batch, in [-1, 1].
-    fn run(&self, system: &System, on_step: &mut dyn FnMut(usize) -> Result<()>) -> Result<Tensor> {
-        self.walked(system, &mut |seen, y0| {
-            self.walk.run_unseen(&*system.network, seen, y0, &self.noise, on_step)
-        })
+    fn run(
+        &mut self,
+        system: &System,
+        on_step: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Tensor> {
+        let (seen, y0) = (self.seen(system)?, self.states(system)?);
+        let y0 = y0.as_ref().unwrap_or(&self.y0);
+        let x0 = self.walk.run_unseen(seen, y0, &self.noise, on_step)?;
+        self.images(system, x0)
     }
 
     /// The same; `watch` sees the states of the walk.
     fn watched(
-        &self,
+        &mut self,
         system: &System,
         inputs: &Inputs,
         on_step: &mut dyn FnMut(usize) -> Result<()>,
         watch: &mut Watch<'_>,
     ) -> Result<Tensor> {
-        self.walked(system, &mut |seen, y0| {
-            let watch = &mut |p: Progress<'_>| {
-                watch(&Seen { progress: p, inputs, system })?;
-                on_step(p.done)
-            };
-            self.walk.run(&*system.network, seen, y0, &self.noise, watch)
-        })
+        let (seen, y0) = (self.seen(system)?, self.states(system)?);
+        let y0 = y0.as_ref().unwrap_or(&self.y0);
+        let watch = &mut |p: Progress<'_>| {
+            watch(&Seen { progress: p, inputs, system })?;
+            on_step(p.done)
+        };
+        let x0 = self.walk.run(seen, y0, &self.noise, watch)?;
+        self.images(system, x0)
     }
 
-    /// What `walk` makes of what the network sees and y0, as images.
-    fn walked(
-        &self,
-        system: &System,
-        walk: &mut dyn FnMut(Arc<Tensor>, &Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let network = &*system.network;
-        let seen = condition(network, &self.low, &self.y0, Some(&self.told))?;
-        let Some(first_stage) = network.first_stage() else { return walk(seen, &self.y0) };
-        let y0 = latent::encode(Some(first_stage), &self.y0)?;
-        latent::decode(Some(first_stage), walk(seen, &y0)?)
+    fn seen(&self, system: &System) -> Result<Arc<Tensor>> {
+        condition(&*system.network, &self.low, &self.y0, Some(&self.told))
+    }
+
+    /// The latents of y0, where the chain is one of latents.
+    fn states(&mut self, system: &System) -> Result<Option<Tensor>> {
+        let Some(first_stage) = system.network.first_stage() else { return Ok(None) };
+        let Device::Cuda(gpu) = self.y0.device() else {
+            return latent::encode(Some(first_stage), &self.y0).map(Some);
+        };
+        let work = &mut || latent::encode(Some(first_stage), &self.y0).map(Some);
+        // SAFETY: encoding reads y0 and the weights, which outlive the batch.
+        unsafe { self.encode.play(&gpu, places([&self.y0]), work) }
+    }
+
+    /// The images that `x0` are, where the chain is one of latents.
+    fn images(&mut self, system: &System, x0: Tensor) -> Result<Tensor> {
+        let Some(first_stage) = system.network.first_stage() else { return Ok(x0) };
+        let Device::Cuda(gpu) = x0.device() else { return latent::decode(Some(first_stage), x0) };
+        let work = &mut || latent::decode(Some(first_stage), x0.alias_on(&gpu)?).map(Some);
+        // SAFETY: decoding reads the latents and the weights, which outlive the batch.
+        let images = unsafe { self.decode.play(&gpu, places([&x0]), work)? };
+        images.map_or(Ok(x0), Ok)
     }
 }
 

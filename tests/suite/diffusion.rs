@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used)]
 use std::sync::{Arc, Mutex};
 
+use srk::diffusion::pixel_noise::PixelNoise;
 use srk::diffusion::process::{Chain, Enlarge, InputScale, Prediction, Process, TimeInput};
 use srk::diffusion::sampler::{
-    Clamp, Diffusion, PixelNoise, Progress, Rule, Sampler, Space, Start, Variance, ddpm_ancestral,
-    respaced, sample,
+    Clamp, Diffusion, Rule, Sampler, Space, Start, Variance, ddpm_ancestral, respaced,
 };
 use srk::diffusion::schedule::{Betas, DdpmTable, EtaSchedule};
+use srk::diffusion::walk::{Progress, sample};
 use srk::engine::device::Device;
 use srk::engine::parameter::Parameter;
 use srk::engine::tape::{Tape, Var};
@@ -16,7 +17,8 @@ use srk::error::Result;
 use srk::models::compact::{Compact, CompactConfig};
 use srk::models::direct::Direct;
 use srk::models::{Geometry, Module, Network};
-use srk::ops::noise::pixel_noise;
+use srk::ops;
+use srk::ops::noise::{Noise, pixel_noise};
 
 fn resshift(input_scale: InputScale) -> Process {
     let eta = EtaSchedule::Official { min_noise_level: 0.04, end: 0.99, power: 0.3 };
@@ -280,9 +282,10 @@ fn a_tile_draws_the_noise_of_its_own_pixels() {
 #[test]
 fn noise_differs_from_draw_to_draw_and_channel_to_channel() {
     let noise = PixelNoise::new(&Device::Cpu, 1, &[[0, 0]]).unwrap();
-    let draw = |k: usize| {
+    let draw = |k: u32| {
         let mut z = image(0, &[1, 4, 4, 3]);
-        let srk::ops::noise::Noise::Pixels(noise) = noise.draw(k) else { unreachable!() };
+        let Noise::Pixels(noise) = noise.numbers() else { unreachable!() };
+        let noise = ops::noise::PixelNoise { stream: noise.stream.later(k), ..noise };
         pixel_noise(&noise, &mut z).unwrap();
         z.to_f64_vec().unwrap()
     };

@@ -9,9 +9,10 @@ use crate::common;
 use std::collections::BTreeSet;
 
 use srk::diffusion::process::{InputScale, Process};
-use srk::diffusion::sampler::{Diffusion, Space, condition};
+use srk::diffusion::sampler::{Diffusion, Space};
 use srk::diffusion::schedule::EtaSchedule;
 use srk::diffusion::system::{System, SystemConfig};
+use srk::diffusion::walk::condition;
 use srk::engine::device::{DType, Device};
 use srk::engine::op_case::relative_l2;
 use srk::engine::rng::{Purpose, Stream};

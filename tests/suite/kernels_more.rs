@@ -231,7 +231,7 @@ fn a_recorded_step_follows_its_factors_and_keeps_nans() {
             .capture(|| sampler_step(&factors, [&output, &y0], &noise, &mut x, None, None))
             .unwrap();
         for step in all {
-            factors.set(step).unwrap();
+            factors.copy_from(&StepFactors::new(&device, step).unwrap()).unwrap();
             let mut again = x.try_clone().unwrap();
             sampler_step(&factors, [&output, &y0], &noise, &mut again, None, None).unwrap();
             // SAFETY: all that the recording uses is alive.

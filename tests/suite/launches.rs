@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use srk::diffusion::sampler::condition;
+use srk::diffusion::pixel_noise::PixelNoise;
+use srk::diffusion::sampler::Diffusion;
+use srk::diffusion::walk::{Walk, condition};
 use srk::engine::cuda::{Description, DevicePointer, Driver, Gpu, Launch, Replay};
 use srk::engine::device::{DType, Device};
 use srk::engine::tape::Tape;
@@ -182,6 +184,47 @@ impl Replay for Recorded {
     unsafe fn replay(&self) -> Result<()> {
         self.seen.lock().unwrap().replayed += self.launches;
         Ok(())
+    }
+}
+
+/// The launches of a walk of `steps` calls.
+fn walked(model: &ModelConfig, diffusion: &Diffusion, steps: usize) -> Asked {
+    let driver = Counting::new();
+    let mut asked = driver.asked();
+    let device = Device::Cuda(Gpu::new(Arc::new(driver)));
+    let network = model.build(1);
+    network.to_device(&device, DType::F16).unwrap();
+    let (side, scale) = (64, model.scale());
+    let zeros = |side| Tensor::zeros_on(&device, DType::F32, &[1, side, side, 3]).unwrap();
+    let (low, y0) = (zeros(side / scale), zeros(side));
+    let noise = PixelNoise::new(&device, 1, &[[0, 0]]).unwrap();
+    let seen = condition(&*network, &low, &y0, None).unwrap();
+    let mut walk = Walk::new(&*network, diffusion, 1, steps, &device).unwrap();
+    asked();
+    let mut calls = 0;
+    let heard = &mut |done| {
+        calls = done;
+        Ok(())
+    };
+    walk.run_unseen(seen, &y0, &noise, heard).unwrap();
+    assert_eq!(calls, steps);
+    asked()
+}
+
+/// A call is launched once of each kind, and replayed from then on, however long the chain.
+#[test]
+fn a_walk_launches_one_step_and_replays_the_others() {
+    for (name, kinds) in [("sr3", 1), ("resshift-experiment", 1), ("srk-x4", 2)] {
+        let recipe = recipes::ALL.iter().find(|recipe| recipe.name == name).unwrap();
+        let config = Config::read(recipe.text, name, &[]).unwrap();
+        let [short, long] = [4, config.diffusion.process.steps().min(100)]
+            .map(|steps| (steps, walked(&config.model, &config.diffusion, steps)));
+        for (steps, Asked { launched, replayed }) in [short, long] {
+            let later = replayed / (steps - kinds);
+            assert_eq!(replayed, later * (steps - kinds), "{name}: {steps} steps");
+            // The start of the chain, and one call of each kind.
+            assert!(launched <= kinds * later + 4, "{name}: {launched} beside {later} a step");
+        }
     }
 }
 

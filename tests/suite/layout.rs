@@ -4,6 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use srk::training::config::Config;
+use srk::training::log::grouped;
+use srk::training::recipes;
+
 /// Modules from the bottom up: a module may use only those before it.
 const ORDER: &[&str] = &[
     "error",
@@ -51,14 +55,36 @@ fn every_op_file_is_in_the_registry() {
     assert!(checked > 50, "only {checked} files of ops were found");
 }
 
+/// What each recipe of super-resolution says of itself, and how many numbers its network learns.
+fn table_of_recipes() -> String {
+    let mut table = String::from("| recipe | what | parameters |\n|---|---|---|\n");
+    for recipe in recipes::ALL {
+        let Ok(config) = Config::read(recipe.text, recipe.name, &[]) else { continue };
+        let first = recipe.text.lines().next().unwrap_or_default();
+        let what = first.strip_prefix("# ").and_then(|line| line.strip_suffix('.'));
+        let what = what.unwrap_or_else(|| panic!("{} does not say what it is", recipe.name));
+        let count = grouped(config.model.build(1).parameter_count() as u64);
+        table += &format!("| `{}` | {what} | {count} |\n", recipe.name);
+    }
+    table
+}
+
 #[test]
-fn the_readme_names_every_recipe() {
+fn the_readme_lists_every_recipe() {
     let readme = fs::read_to_string("README.md").unwrap();
-    for recipe in srk::training::recipes::ALL {
+    for recipe in recipes::ALL {
         let name = recipe.name;
         assert!(readme.contains(&format!("`{name}`")), "README.md says nothing of {name}");
-        assert!(recipe.text.starts_with("# "), "{name} does not say what it is");
     }
+    let table = table_of_recipes();
+    let start = readme.find("| recipe |").unwrap();
+    let end = readme[start..].find("\n\n").map_or(readme.len(), |at| start + at + 1);
+    if std::env::var_os("SRK_WRITE").is_some() {
+        let written = format!("{}{table}{}", &readme[..start], &readme[end..]);
+        fs::write("README.md", written).unwrap();
+        return;
+    }
+    assert_eq!(table, readme[start..end], "SRK_WRITE=1 cargo test --test suite layout:: writes it");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 use crate::common;
 
-use srk::diffusion::sampler::condition;
+use srk::diffusion::walk::condition;
 use srk::engine::device::{DType, Device};
 use srk::engine::op_case::relative_l2;
 use srk::engine::rng::{Purpose, Stream};

@@ -14,7 +14,9 @@ use srk::models::attentive_grid::AttentiveGridConfig;
 use srk::models::dual_domain_grid::DualDomainGridConfig;
 use srk::models::dual_domain_unet::DualDomainUNetConfig;
 use srk::models::{ModelConfig, Network};
-use srk::upscale::{Report, Settings, TileSize, Upscaler, plan, upscale};
+use srk::upscale::{
+    Report, Seen, Settings, TileSize, Upscaler, Watch, plan, upscale, upscale_watched,
+};
 
 const SCALE: usize = 4;
 
@@ -135,14 +137,20 @@ fn pictures_that_roll_through_the_network_equal_the_whole() {
             (plan, output)
         };
         let whole = made(TileSize::None, 1 << 30).1;
+        // What passes, and rows as they were seen until they are enlarged.
+        let memory = |rows: usize| {
+            let network = &system.system().network;
+            let kept = 12 * 37 * (network.geometry().receptive_field.unwrap() + 2 * rows);
+            network.rolling_bytes(37, rows, steps).unwrap() + kept as u64
+        };
         for rows in [8, 12, 20] {
-            let memory = system.system().network.rolling_bytes(37, rows, steps).unwrap();
+            let memory = memory(rows);
             let (plan, output) = made(TileSize::Auto, memory);
             assert_eq!(plan.rolled.is_some(), height > rows, "{height} rows");
             assert!(output.samples == whole.samples, "{height} rows, {rows} at a time");
         }
         // In single blocks, as wide pictures go.
-        let memory = system.system().network.rolling_bytes(37, 8, steps).unwrap();
+        let memory = memory(8);
         let settings = Settings { steps: Some(steps), seed: 9, tile: TileSize::Auto, memory };
         let mut plan = plan(&system, 37, height, &settings).unwrap();
         plan.rolled = Some(4);
@@ -204,6 +212,36 @@ fn on_gpu(gpu: &Gpu, dtype: DType, image: &Image, side: usize, memory: u64) -> (
 fn worst_difference(a: &[u8], b: &[u8]) -> u8 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
+
+/// The walk on a GPU, where calls after the second of a kind are replays, and watched, where none is.
+#[test]
+fn a_replayed_step_is_the_step_itself() {
+    let image = picture(40, 22);
+    let walk = |device: Device, dtype: DType, watched: bool| {
+        let upscaler = Upscaler::new(small_system(), &device, dtype).unwrap();
+        let tile = TileSize::Side(16);
+        let settings = Settings { steps: Some(4), seed: 9, tile, memory: 1 };
+        let plan = plan(&upscaler, image.width, image.height, &settings).unwrap();
+        let mut seen = 0;
+        let mut watch = |_: &Seen<'_>| {
+            seen += 1;
+            Ok(())
+        };
+        let watch: Option<&mut Watch<'_>> = if watched { Some(&mut watch) } else { None };
+        let (output, _) =
+            upscale_watched(&upscaler, &image, &plan, 9, &mut |_, _| Ok(()), watch).unwrap();
+        let Samples::U8(samples) = output.samples else { panic!("8 bits stay 8 bits") };
+        assert_eq!(seen > 0, watched);
+        samples
+    };
+    for dtype in [DType::F32, DType::F16] {
+        let [replayed, stepped] =
+            [false, true].map(|watched| walk(Device::Cuda(common::fast_gpu()), dtype, watched));
+        assert!(replayed == stepped, "{dtype:?}");
+        let cpu = walk(Device::Cpu, DType::F32, false);
+        assert!(worst_difference(&cpu, &replayed) <= if dtype == DType::F32 { 1 } else { 4 });
+    }
 }
 
 /// Tiles one by one, in batches, and replayed from a recording; in f32 within rounding of the CPU.

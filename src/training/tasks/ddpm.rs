@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::digits::{Digits, normal};
 use super::draws::{Draws, Rules, Sizes, Source, Teaching, rule};
+use crate::diffusion::pixel_noise::PixelNoise;
 use crate::diffusion::process::{Prediction, Process};
-use crate::diffusion::sampler::{Diffusion, PixelNoise, condition, sample};
+use crate::diffusion::sampler::Diffusion;
+use crate::diffusion::walk::{condition, sample};
 use crate::engine::device::DType;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tape::Tape;

@@ -4,7 +4,8 @@
 //! believed in. A network that has only met true ones takes what it is given for details that are not there.
 use super::crops::noise;
 use super::names::{FACTORS, LOW, OWN, TOLD_OF_DAMAGE, TRUE, X0, Y0};
-use crate::diffusion::sampler::{PixelNoise, condition, sample};
+use crate::diffusion::pixel_noise::PixelNoise;
+use crate::diffusion::walk::{condition, sample};
 use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;

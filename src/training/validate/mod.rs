@@ -6,7 +6,7 @@ mod set;
 mod sets;
 mod tiled;
 
-pub use crate::engine::tape::Stop;
+pub use crate::engine::interrupt::Stop;
 pub use scores::{Quality, Scores};
 pub use set::Validation;
 pub use sets::Validations;

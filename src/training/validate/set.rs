@@ -6,7 +6,7 @@ use crate::data::degrade::Degrade;
 use crate::data::folder::{OnBroken, Source};
 use crate::data::lows::Lows;
 use crate::data::store::{Pairs, Recipe};
-use crate::engine::tape::Stop;
+use crate::engine::interrupt::Stop;
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::imaging::metrics;

@@ -6,7 +6,7 @@ use super::measures::{Measures, distances, niqe};
 use super::scores::Scores;
 use super::set::Validation;
 use crate::data::folder::{self, Source};
-use crate::engine::tape::Stop;
+use crate::engine::interrupt::Stop;
 use crate::error::Result;
 use crate::models::Network;
 use crate::training::log::Reporter;
