@@ -127,6 +127,7 @@ fn polynomial<const N: usize>(factors: &[f32; N], x: f32) -> f32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Whole numbers of tests.
 mod tests {
     use super::*;
     use crate::engine::rng::Purpose;

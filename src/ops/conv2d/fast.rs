@@ -151,14 +151,21 @@ pub(super) unsafe fn transform_inputs(
     }
 }
 
-/// Runs `body` with `floats` of this thread's scratch memory, whose content is unspecified.
+/// Runs `body` with `floats` of this thread's scratch memory, whose content is unspecified; it starts at a cache line.
 pub(super) fn with_scratch(floats: usize, body: impl FnOnce(&mut [f32])) {
     SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < floats {
-            scratch.resize(floats, 0.0);
+        if scratch.len() < floats + CB {
+            scratch.resize(floats + CB, 0.0);
         }
-        body(&mut scratch[..floats]);
+        body(from_line(scratch, floats));
     });
+}
+
+/// `len` elements of `memory`, which has [`CB`] more, from the first cache line on: blocks of CB channels that began
+/// elsewhere would each touch two.
+pub(super) fn from_line(memory: &mut [f32], len: usize) -> &mut [f32] {
+    let start = memory.as_ptr().align_offset(4 * CB).min(CB);
+    &mut memory[start..][..len]
 }
 
 /// `y = then(conv(x, packed) + bias)`; the channels of `x` together are `packed.inputs`, and multiples of [`CB`] but

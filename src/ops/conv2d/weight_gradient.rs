@@ -8,14 +8,18 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Dims;
-use super::fast::{Room, Source, pack_pixels, tile_at, transform_inputs, window, with_scratch};
+use super::fast::{
+    Room, Source, from_line, pack_pixels, tile_at, transform_inputs, window, with_scratch,
+};
 use super::instructions::Kernels;
 use super::packed::{Shared, padded};
 use super::simd::{CB, ROWS};
 use crate::engine::pool::Buffer;
 
-/// Numbers in V and Z together, about: they stay in the caches of a processor.
-const FLOATS: usize = 400 << 10;
+/// Numbers in V and Z together, about: they stay in the second-level cache.
+const FLOATS: usize = 224 << 10;
+/// The least positions at a time where dU has no room there: it is read and written again for all of them.
+const LEAST: usize = 64;
 /// Positions that are transformed by a task.
 const TASK: usize = 16;
 
@@ -26,18 +30,23 @@ pub(super) fn weight_gradient(k: &Kernels, d: &Dims, x: &[f32], dy: &[f32], dw: 
         3 => (36, d.batch * d.height.div_ceil(4) * d.width.div_ceil(4)),
         _ => (1, d.batch * d.height * d.width),
     };
-    let most = (FLOATS / (frequencies * (all.ip + all.op))).clamp(64, 4096).min(positions);
+    let least = if frequencies * all.ip * all.op > FLOATS { LEAST } else { 16 };
+    let most = (FLOATS / (frequencies * (all.ip + all.op))).clamp(least, 4096).min(positions);
     // An odd number: frequencies a power of two apart would share a few lines of a cache.
     let room = most | 1;
-    let mut v = Buffer::new(frequencies * room * all.ip);
-    let mut z = Buffer::new(frequencies * room * all.op);
-    let mut du = Buffer::new(frequencies * all.ip * all.op);
-    for start in (0..positions).step_by(most) {
-        let held = start..(start + most).min(positions);
-        all.transform(x, dy, held.clone(), room, [&mut v, &mut z]);
-        all.add_products(held.len(), room, [&v, &z], start == 0, &mut du);
-    }
-    all.finish(&du, dw);
+    let lens = [room * all.ip, room * all.op, all.ip * all.op].map(|len| frequencies * len);
+    let mut memory = lens.map(|len| Buffer::new(len + CB));
+    let [v, z, du] = &mut memory;
+    let [v, z, du] = [(v, lens[0]), (z, lens[1]), (du, lens[2])].map(|(m, len)| from_line(m, len));
+    // Once among the threads for all blocks: every call from outside of them waits for one to wake.
+    rayon::scope(|_| {
+        for start in (0..positions).step_by(most) {
+            let held = start..(start + most).min(positions);
+            all.transform(x, dy, held.clone(), room, [&mut *v, &mut *z]);
+            all.add_products(held.len(), room, [&*v, &*z], start == 0, du);
+        }
+        all.finish(du, dw);
+    });
 }
 
 /// The operands of the products.
