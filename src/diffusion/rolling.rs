@@ -41,6 +41,8 @@ struct Call<'a> {
     factors: StepFactors,
     /// Whether the step looks at the enlarged image.
     needs_y0: bool,
+    /// Whether it looks at the state.
+    needs_x: bool,
     /// The state that the network has seen and that its output has not come to yet.
     state: Queue,
 }
@@ -75,9 +77,9 @@ impl<'a> RollingWalk<'a> {
             let told = Tensor::from_vec(vec![f32::from_f64(chain.time(at))], &[1]);
             let Some(network) = network.rolling(k == 0, &told, most)? else { return Ok(None) };
             let factors = factors(diffusion, &chain, (k, at), t.get(k + 1));
-            let needs_y0 = factors.looks_at_y0();
+            let (needs_y0, needs_x) = (factors.looks_at_y0(), factors.looks_at_x());
             let factors = StepFactors::new(&Device::Cpu, factors)?;
-            calls.push(Call { network, factors, needs_y0, state: Queue::default() });
+            calls.push(Call { network, factors, needs_y0, needs_x, state: Queue::default() });
         }
         let start = start(diffusion, &chain);
         let start = [start.x0, start.y0, start.noise].map(f32::from_f64).to_vec();
@@ -126,6 +128,8 @@ impl<'a> RollingWalk<'a> {
         let call = &mut self.calls[k];
         let output = output.tensor()?;
         let mut x = match k {
+            // Neither seen by the network, whose first call has no state, nor by the step: not worth drawing.
+            0 if !call.needs_x => Tensor::zeros_as(&output, output.shape())?,
             0 => {
                 // Nobody has seen it yet.
                 let y0 = enlarged(at.clone())?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
-use crate::ops::conv2d;
+use crate::ops::{conv2d, parallel};
 
 /// Rows of the blocks in which convolutions compute. A layer is this many rows behind what it is given.
 pub const BLOCK: usize = 4;
@@ -89,8 +89,8 @@ fn joined(like: &Tensor, wanted: Range<usize>, scale: usize, parts: &[&Rows]) ->
             continue;
         }
         values[(filled - wanted.start) * line..(start - wanted.start) * line].fill(0.0);
-        values[(start - wanted.start) * line..(end - wanted.start) * line]
-            .copy_from_slice(part.values(start..end)?);
+        let to = &mut values[(start - wanted.start) * line..(end - wanted.start) * line];
+        parallel::copy(to, part.values(start..end)?);
         filled = end;
     }
     values[(filled - wanted.start) * line..].fill(0.0);

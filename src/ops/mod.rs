@@ -45,6 +45,7 @@ pub mod multi_tensor;
 pub mod multiply;
 pub mod nearest2;
 pub mod noise;
+mod normals;
 pub mod pad_reflect;
 pub mod pad_zero;
 pub(crate) mod parallel;

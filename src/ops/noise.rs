@@ -1,7 +1,9 @@
-//! Standard normal numbers for pixels: the first of [`Stream::normals`] at the pixel's column and
-//! row. Not differentiated.
+//! Standard normal numbers for pixels: those that the words of a [`Stream`] at the pixel's column and row give by the
+//! transform of Box and Muller. Not differentiated.
+use super::normals::{PIECE, draw};
+use super::simd::Lane;
 use crate::engine::cuda::{Grid, kernels};
-use crate::engine::device::{DType, Device, Real};
+use crate::engine::device::{DType, Device, Real as _};
 use crate::engine::rng::Stream;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -193,10 +195,10 @@ impl<'a> Noise<'a> {
     }
 }
 
-/// The first of the four normals of each pixel of `image` `[H, width, channels]`, whose first pixel is
+/// The normal numbers of each pixel of `image` `[H, width, channels]`, whose first pixel is
 /// `origin`, again and again by `period`.
 #[allow(clippy::cast_possible_truncation)] // Coordinates of pixels fit 32 bits.
-pub(crate) fn fill_pixels<T: Real>(
+fn fill_pixels<T: Lane>(
     stream: &Stream,
     origin: [usize; 2],
     period: Option<Period>,
@@ -208,13 +210,10 @@ pub(crate) fn fill_pixels<T: Real>(
         period.map_or(at, |period| period.of(side, at)) as u32
     };
     use rayon::prelude::*;
+    let columns: Vec<u32> = (0..width).map(|x| place(1, x)).collect();
     image.par_chunks_mut(width * channels).enumerate().for_each(|(y, row)| {
-        for (x, pixel) in row.chunks_exact_mut(channels).enumerate() {
-            let normals = stream.normals(place(1, x), place(0, y));
-            for (value, &normal) in pixel.iter_mut().zip(&normals) {
-                *value = T::from_f64(f64::from(normal));
-            }
-        }
+        let pieces = row.chunks_mut(PIECE * channels).zip(columns.chunks(PIECE));
+        pieces.for_each(|(row, columns)| draw(stream, place(0, y), columns, channels, row));
     });
 }
 

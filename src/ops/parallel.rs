@@ -24,6 +24,11 @@ pub(crate) fn chunks2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut [T], &[T]) 
     tasks(y, CHUNK, &|i, y| f(y, &x[i * CHUNK..][..y.len()]));
 }
 
+/// Copies all of `x`: one thread alone would have the others wait for memory.
+pub(crate) fn copy<T: Real>(y: &mut [T], x: &[T]) {
+    chunks2(y, x, <[T]>::copy_from_slice);
+}
+
 /// `f(y, a, b)` for every triple.
 pub(crate) fn zip3<T: Real>(y: &mut [T], a: &[T], b: &[T], f: impl Fn(&mut T, &T, &T) + Sync) {
     debug_assert!(y.len() == a.len() && y.len() == b.len());

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! x0, y0 and z are F32; state and target are what the network computes in.
-use super::noise::{Drawn, Noise};
-use super::same_shape;
+use super::noise::{Drawn, Noise, pixel_noise};
 use super::sampler_step::combine;
+use super::{parallel, same_shape};
 use crate::engine::cuda::{Grid, kernels};
 use crate::engine::device::{Device, Real};
 use crate::engine::tensor::Tensor;
@@ -75,16 +75,19 @@ fn on_cpu(
     state: &mut Tensor,
     target: Option<(&mut Tensor, [f64; 3])>,
 ) -> Result<()> {
-    let z = noise.on_cpu(state, 0)?;
-    let (x0, y0, z) = (x0.cpu::<f32>()?, y0.cpu::<f32>()?, z.cpu::<f32>()?);
+    // The noise is drawn where the state will be.
+    match noise {
+        Noise::Given(z) => parallel::copy(state.cpu_mut::<f32>()?, z.cpu()?),
+        Noise::Pixels(noise) => pixel_noise(noise, state)?,
+    }
+    let (x0, y0, z) = (x0.cpu::<f32>()?, y0.cpu::<f32>()?, state.cpu::<f32>()?);
     if let Some((target, [of_x0, of_y0, of_noise])) = target {
         let target = target.cpu_mut::<f32>()?;
-        target.copy_from_slice(z);
+        parallel::copy(target, z);
         combine(target, [of_noise, of_x0, of_y0, 0.0], x0, y0, y0);
     }
     let image = (state.len() / (factors.len() / 3).max(1)).max(1);
     let state = state.cpu_mut::<f32>()?;
-    state.copy_from_slice(z);
     for (i, (state, k)) in state.chunks_exact_mut(image).zip(factors.chunks_exact(3)).enumerate() {
         let at = i * image..(i + 1) * image;
         let [of_x0, of_y0, of_noise] = [0, 1, 2].map(|j| f64::from(k[j]));

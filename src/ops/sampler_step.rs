@@ -68,6 +68,11 @@ impl Factors {
         self.x0_hat[2] != 0.0 || self.next.is_some_and(|next| next[2] != 0.0)
     }
 
+    /// Whether the state counts.
+    pub fn looks_at_x(&self) -> bool {
+        self.x0_hat[1] != 0.0 || self.next.is_some_and(|next| next[0] != 0.0)
+    }
+
     /// Each at its place in [`Factor`].
     fn table(&self) -> [f32; Factor::COUNT] {
         let [slope, from_x, from_y0] = self.x0_hat;

@@ -3,9 +3,13 @@
 use super::fast::{self, Source, convolve};
 use super::finish::After;
 use super::general;
+#[cfg(target_arch = "x86_64")]
+use super::instructions::Kernels;
 use super::op::Dims;
 #[cfg(target_arch = "x86_64")]
 use super::packed::pack;
+#[cfg(target_arch = "x86_64")]
+use super::weight_gradient;
 use crate::engine::device::{DType, Real};
 use crate::ops::parallel;
 
@@ -20,7 +24,7 @@ pub(super) fn forward<T: Real>(
     #[cfg(target_arch = "x86_64")]
     if let Some(k) = fast_path::<T>(d) {
         let (x, w, y) = (as_f32(x), as_f32(w), as_f32_mut(y));
-        let packed = pack(k.ocb, d, w, false);
+        let packed = pack(k, d, w, false);
         let x = [Source { x, channels: d.ci }];
         let then = match then {
             After::Nothing => After::Nothing,
@@ -60,7 +64,7 @@ pub(super) fn forward_parts(
             let source = |&(x, channels)| Source { x, channels };
             let x: Vec<Source<'_>> = parts.iter().map(source).collect();
             let then = if slopes.is_empty() { After::Nothing } else { After::Slopes(slopes) };
-            convolve(k, d, &x, &pack(k.ocb, d, w, false), bias, then, y);
+            convolve(k, d, &x, &pack(k, d, w, false), bias, then, y);
             return true;
         }
     }
@@ -71,7 +75,7 @@ pub(super) fn forward_parts(
 pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(k) = fast_path::<T>(d) {
-        let packed = pack(k.ocb, d, as_f32(w), true);
+        let packed = pack(k, d, as_f32(w), true);
         let dy = [Source { x: as_f32(dy), channels: d.co }];
         return convolve(k, d, &dy, &packed, None, After::Nothing, as_f32_mut(dx));
     }
@@ -81,14 +85,14 @@ pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T])
 pub(super) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(k) = fast_path::<T>(d) {
-        return fast::weight_gradient(k, d, as_f32(x), as_f32(dy), as_f32_mut(dw));
+        return weight_gradient::weight_gradient(k, d, as_f32(x), as_f32(dy), as_f32_mut(dw));
     }
     general::weight_gradient(d, x, dy, dw);
 }
 
 /// The condition of the fast path, and the instruction set it runs on.
 #[cfg(target_arch = "x86_64")]
-fn fast_path<T: Real>(d: &Dims) -> Option<&'static fast::Kernels> {
+fn fast_path<T: Real>(d: &Dims) -> Option<&'static Kernels> {
     let same = d.stride == 1 && matches!((d.kernel, d.pad), (3, 1) | (1, 0));
     // Below this the padding of the channels to 16 costs more than the transforms save.
     let wide = d.ci.max(d.co) >= 16;

@@ -6,54 +6,16 @@
 //! weights is `dg = G^T [sum over blocks (B^T d B) (A dY A^T)] G`. Every position is computed alike
 //! wherever it stands in the map, so a tile of an image equals the whole, bit for bit.
 use std::cell::RefCell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::Dims;
 use super::finish::{After, Finish};
-use super::packed::{AT_0, AT_FAR, AT_NEAR, Packed, Shared, padded};
-use super::simd::{self, CB, FAR, FAR2, NEAR, NEAR2};
-use crate::ops::simd::{Level, level as simd_level};
-
-/// One instruction set: the tiles of [`simd`] and their width.
-pub(super) struct Kernels {
-    pub(super) ocb: usize,
-    product: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
-    outer: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
-    input: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize, usize),
-    gradient: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
-    output: Output,
-}
-
-type Output =
-    unsafe fn(*const f32, usize, usize, *const f32, bool, *const f32, *mut f32, usize, usize);
-
-static AVX512: Kernels = Kernels {
-    ocb: simd::avx512::OCB,
-    product: simd::avx512::product,
-    outer: simd::avx512::outer,
-    input: simd::avx512::input,
-    gradient: simd::avx512::gradient,
-    output: simd::avx512::output,
-};
-
-static AVX2: Kernels = Kernels {
-    ocb: simd::avx2::OCB,
-    product: simd::avx2::product,
-    outer: simd::avx2::outer,
-    input: simd::avx2::input,
-    gradient: simd::avx2::gradient,
-    output: simd::avx2::output,
-};
-
-/// The tiles of an instruction set, if there are any.
-const fn kernels(level: Level) -> Option<&'static Kernels> {
-    match level {
-        Level::Avx512 => Some(&AVX512),
-        Level::Avx2 => Some(&AVX2),
-        Level::Portable => None,
-    }
-}
+use super::instructions::{Kernels, kernels};
+use super::packed::{Packed, Shared, padded};
+use super::simd::CB;
+use crate::ops::simd::level as simd_level;
 
 /// The tiles that convolutions use, if the processor has an instruction set for them.
 pub(super) fn chosen() -> Option<&'static Kernels> {
@@ -116,14 +78,14 @@ fn block_len(frequencies: usize, ci: usize, co: usize, positions: usize) -> usiz
 }
 
 /// Where a Winograd tile stands: image, first output row and column.
-fn tile_at(d: &Dims, position: usize) -> (usize, usize, usize) {
+pub(super) fn tile_at(d: &Dims, position: usize) -> (usize, usize, usize) {
     let (rows, columns) = (d.height.div_ceil(4), d.width.div_ceil(4));
     let (n, rest) = (position / (rows * columns), position % (rows * columns));
     (n, rest / columns * 4, rest % columns * 4)
 }
 
 /// Copies the `SIZE` x `SIZE` window at (y0, x0) of image `n` into `patch`, zero outside.
-fn window<const SIZE: usize>(
+pub(super) fn window<const SIZE: usize>(
     d: &Dims,
     x: &[f32],
     channels: usize,
@@ -150,42 +112,60 @@ pub(super) struct Source<'a> {
     pub(super) channels: usize,
 }
 
-/// Transforms the windows of `t` tiles from `start` on into the channels of `v` from `first` on, of `all` it has.
-fn transform_inputs(
+/// Where transformed positions go: positions that a channel block has room for, and elements of a frequency.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    pub(super) positions: usize,
+    pub(super) frequency: usize,
+}
+
+/// Transforms the windows of `tiles` into V.
+///
+/// # Safety
+/// `v` is the first element of the first tile's first channel of this source in V, which has that room; no one else
+/// touches these positions. `patch` holds 36 times the channels.
+pub(super) unsafe fn transform_inputs(
     k: &Kernels,
     d: &Dims,
     Source { x, channels }: Source<'_>,
-    (first, all): (usize, usize),
-    (start, t): (usize, usize),
-    v: &mut [f32],
+    tiles: Range<usize>,
+    (v, room): (*mut f32, Room),
     patch: &mut [f32],
 ) {
-    let (cp, xi) = (padded(channels), all * t);
-    for p in 0..t {
-        let (n, y, x0) = tile_at(d, start + p);
+    let (cp, Room { positions, frequency }) = (padded(channels), room);
+    for (p, tile) in tiles.enumerate() {
+        let (n, y, x0) = tile_at(d, tile);
         let (top, left) = (y as isize - 1, x0 as isize - 1);
         let inside = y > 0 && x0 > 0 && y + 5 <= d.height && x0 + 5 <= d.width;
-        let to = v[first * t + p * CB..].as_mut_ptr();
+        // SAFETY: position p of V, as the caller promises.
+        let to = unsafe { v.add(p * CB) };
         if inside && cp == channels {
             let from = &x[((n * d.height + y - 1) * d.width + x0 - 1) * cp..];
-            // SAFETY: the whole window lies inside the image; V holds t positions of all channels.
-            unsafe { (k.input)(from.as_ptr(), d.width * cp, cp, cp, to, t, xi) };
+            // SAFETY: the whole window lies inside the image; the caller's promise for V.
+            unsafe { (k.input)(from.as_ptr(), d.width * cp, cp, cp, to, positions, frequency) };
         } else {
             window::<6>(d, x, channels, (n, top, left), patch);
-            // SAFETY: the patch is a 6x6 window of cp channels; V holds t positions of all channels.
-            unsafe { (k.input)(patch.as_ptr(), 6 * cp, cp, cp, to, t, xi) };
+            // SAFETY: the patch is a 6x6 window of cp channels; the caller's promise for V.
+            unsafe { (k.input)(patch.as_ptr(), 6 * cp, cp, cp, to, positions, frequency) };
         }
     }
 }
 
-/// Runs `body` with `floats` of this thread's scratch memory, whose content is unspecified.
-fn with_scratch(floats: usize, body: impl FnOnce(&mut [f32])) {
+/// Runs `body` with `floats` of this thread's scratch memory, whose content is unspecified; it starts at a cache line.
+pub(super) fn with_scratch(floats: usize, body: impl FnOnce(&mut [f32])) {
     SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < floats {
-            scratch.resize(floats, 0.0);
+        if scratch.len() < floats + CB {
+            scratch.resize(floats + CB, 0.0);
         }
-        body(&mut scratch[..floats]);
+        body(from_line(scratch, floats));
     });
+}
+
+/// `len` elements of `memory`, which has [`CB`] more, from the first cache line on: blocks of CB channels that began
+/// elsewhere would each touch two.
+pub(super) fn from_line(memory: &mut [f32], len: usize) -> &mut [f32] {
+    let start = memory.as_ptr().align_offset(4 * CB).min(CB);
+    &mut memory[start..][..len]
 }
 
 /// `y = then(conv(x, packed) + bias)`; the channels of `x` together are `packed.inputs`, and multiples of [`CB`] but
@@ -228,7 +208,10 @@ fn winograd(
             let (patch, out) = rest.split_at_mut(36 * ip);
             let mut first = 0;
             for &source in x {
-                transform_inputs(k, d, source, (first, ip), (start, t), v, patch);
+                let room = Room { positions: t, frequency: ip * t };
+                let to = v[first * t..].as_mut_ptr();
+                // SAFETY: V of this task holds t positions of all channels, from `first` on those of this source.
+                unsafe { transform_inputs(k, d, source, start..start + t, (to, room), patch) };
                 first += padded(source.channels);
             }
             for xi in 0..36 {
@@ -289,14 +272,19 @@ fn store_tile(
     }
 }
 
-/// Packs `t` pixels of `x` into V, channels padded with zeros.
-fn pack_pixels(x: &[f32], channels: usize, t: usize, v: &mut [f32]) {
-    for (cb, v) in v.chunks_exact_mut(t * CB).take(channels.div_ceil(CB)).enumerate() {
-        let len = CB.min(channels - cb * CB);
-        for (p, v) in v.chunks_exact_mut(CB).enumerate() {
-            let from = p * channels + cb * CB;
-            v[..len].copy_from_slice(&x[from..from + len]);
-            v[len..].fill(0.0);
+/// Packs pixels of `x` into V, channels padded with zeros.
+///
+/// # Safety
+/// `v` is the first pixel of V `[channels / CB][positions][CB]`; no one else touches these positions.
+pub(super) unsafe fn pack_pixels(x: &[f32], channels: usize, v: *mut f32, positions: usize) {
+    for (p, x) in x.chunks_exact(channels).enumerate() {
+        for (cb, x) in x.chunks(CB).enumerate() {
+            // SAFETY: channel block cb of position p, as the caller promises.
+            unsafe {
+                let to = v.add((cb * positions + p) * CB);
+                std::ptr::copy_nonoverlapping(x.as_ptr(), to, x.len());
+                to.add(x.len()).write_bytes(0, CB - x.len());
+            }
         }
     }
 }
@@ -309,7 +297,8 @@ fn pointwise(k: &Kernels, x: &[f32], packed: &Packed, finish: &Finish, y: &mut [
         let t = y.len() / outputs;
         with_scratch(t * (ip + op), |scratch| {
             let (v, m) = scratch.split_at_mut(t * ip);
-            pack_pixels(x, inputs, t, v);
+            // SAFETY: V of this task holds t positions.
+            unsafe { pack_pixels(x, inputs, v.as_mut_ptr(), t) };
             // SAFETY: V, U and M of one frequency, laid out as `product` asks.
             unsafe {
                 (k.product)(v.as_ptr(), t, t, ip / CB, packed.u.as_ptr(), m.as_mut_ptr(), op);
@@ -323,144 +312,13 @@ fn pointwise(k: &Kernels, x: &[f32], packed: &Packed, finish: &Finish, y: &mut [
     });
 }
 
-/// The gradient of the weights `[Co, k, k, Ci]` given that of the output.
-pub(super) fn weight_gradient(k: &Kernels, d: &Dims, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let (ip, op) = (padded(d.ci), padded(d.co));
-    let frequencies = if d.kernel == 3 { 36 } else { 1 };
-    let positions = match d.kernel {
-        3 => d.batch * d.height.div_ceil(4) * d.width.div_ceil(4),
-        _ => d.batch * d.height * d.width,
-    };
-    // A number of partial sums that depends on the shape alone keeps the bits the same at any number
-    // of threads.
-    let groups = (positions / if d.kernel == 3 { 256 } else { 2048 }).clamp(1, 16);
-    let partial: Vec<Vec<f32>> = (0..groups)
-        .into_par_iter()
-        .map(|g| {
-            let range = positions * g / groups..positions * (g + 1) / groups;
-            let mut du = vec![0.0; frequencies * ip * op];
-            accumulate(k, d, x, dy, range, &mut du);
-            du
-        })
-        .collect();
-    let mut du = vec![0.0; frequencies * ip * op];
-    du.par_chunks_mut(1 << 14).enumerate().for_each(|(chunk, du)| {
-        for part in &partial {
-            for (a, b) in du.iter_mut().zip(&part[chunk << 14..]) {
-                *a += b;
-            }
-        }
-    });
-    untransform_weights(d, &du, dw);
-}
-
-/// Adds the products of the positions in `range` to `du`.
-fn accumulate(
-    k: &Kernels,
-    d: &Dims,
-    x: &[f32],
-    dy: &[f32],
-    range: std::ops::Range<usize>,
-    du: &mut [f32],
-) {
-    let (ip, op) = (padded(d.ci), padded(d.co));
-    let frequencies = if d.kernel == 3 { 36 } else { 1 };
-    // Fixed, not by the number of threads: the order of the sums depends on it.
-    let block = ((224 << 10) / (frequencies * (ip + op))).clamp(8, 256);
-    with_scratch(frequencies * block * (ip + op) + 36 * ip + 16 * op, |scratch| {
-        let (v, rest) = scratch.split_at_mut(frequencies * block * ip);
-        let (z, rest) = rest.split_at_mut(frequencies * block * op);
-        let (patch, dy_patch) = rest.split_at_mut(36 * ip);
-        let mut start = range.start;
-        while start < range.end {
-            let t = block.min(range.end - start);
-            if d.kernel == 3 {
-                let x = Source { x, channels: d.ci };
-                transform_inputs(k, d, x, (0, ip), (start, t), v, patch);
-                transform_gradients(k, d, dy, (start, t), z, dy_patch);
-            } else {
-                pack_pixels(&x[start * d.ci..], d.ci, t, v);
-                for (z, dy) in
-                    z.chunks_exact_mut(op).zip(dy[start * d.co..].chunks_exact(d.co)).take(t)
-                {
-                    z[..d.co].copy_from_slice(dy);
-                    z[d.co..].fill(0.0);
-                }
-            }
-            for xi in 0..frequencies {
-                let (v, z) = (&v[xi * t * ip..], &z[xi * t * op..]);
-                let du = &mut du[xi * ip * op..];
-                // SAFETY: frequency xi of V, Z and dU, laid out as `outer` asks.
-                unsafe { (k.outer)(v.as_ptr(), t, t, ip / CB, z.as_ptr(), du.as_mut_ptr(), op) };
-            }
-            start += t;
-        }
-    });
-}
-
-/// Transforms the output gradients of `t` tiles from `start` on into `z`.
-fn transform_gradients(
-    k: &Kernels,
-    d: &Dims,
-    dy: &[f32],
-    (start, t): (usize, usize),
-    z: &mut [f32],
-    patch: &mut [f32],
-) {
-    let op = padded(d.co);
-    for p in 0..t {
-        let (n, y, x) = tile_at(d, start + p);
-        let to = z[p * op..].as_mut_ptr();
-        if y + 4 <= d.height && x + 4 <= d.width && op == d.co {
-            let from = &dy[((n * d.height + y) * d.width + x) * op..];
-            // SAFETY: the whole tile lies inside the image; Z holds t positions.
-            unsafe { (k.gradient)(from.as_ptr(), d.width * op, op, op, to, t * op) };
-        } else {
-            window::<4>(d, dy, d.co, (n, y as isize, x as isize), patch);
-            // SAFETY: the patch is a 4x4 tile of op channels; Z holds t positions.
-            unsafe { (k.gradient)(patch.as_ptr(), 4 * op, op, op, to, t * op) };
-        }
-    }
-}
-
-/// `dw = G^T dU G` for each pair of channels, or a copy for 1x1 kernels.
-fn untransform_weights(d: &Dims, du: &[f32], dw: &mut [f32]) {
-    let (ip, op, taps) = (padded(d.ci), padded(d.co), d.kernel);
-    dw.par_chunks_mut(taps * taps * d.ci).enumerate().for_each(|(o, dw)| {
-        for i in 0..d.ci {
-            let at = |xi: usize| du[xi * ip * op + i * op + o];
-            if taps == 1 {
-                dw[i] = at(0);
-                continue;
-            }
-            let mut rows = [[0.0; 6]; 3];
-            for j in 0..6 {
-                let column = g_transposed(std::array::from_fn(|f| at(f * 6 + j)));
-                for (row, v) in rows.iter_mut().zip(column) {
-                    row[j] = v;
-                }
-            }
-            for (ky, row) in rows.into_iter().enumerate() {
-                for (kx, v) in g_transposed(row).into_iter().enumerate() {
-                    dw[(ky * 3 + kx) * d.ci + i] = v;
-                }
-            }
-        }
-    });
-}
-
-/// `G^T v`: six frequencies to three taps.
-fn g_transposed(v: [f32; 6]) -> [f32; 3] {
-    let (s1, d1) = ((v[1] + v[2]) * AT_NEAR, (v[1] - v[2]) * AT_NEAR);
-    let (s2, d2) = ((v[3] + v[4]) * AT_FAR, (v[3] - v[4]) * AT_FAR);
-    [AT_0 * v[0] + s1 + s2, d1 * NEAR + d2 * FAR, s1 * NEAR2 + s2 * FAR2 + v[5]]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ops::conv2d::general;
     use crate::ops::conv2d::packed::pack;
+    use crate::ops::conv2d::weight_gradient::weight_gradient;
+    use crate::ops::simd::Level;
 
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
         (0..len).map(|i| ((i * 7919 + seed * 104_729) % 2001) as f32 / 1000.0 - 1.0).collect()
@@ -480,16 +338,20 @@ mod tests {
     #[test]
     #[allow(clippy::print_stdout)] // A skipped check says so.
     fn every_instruction_set_agrees_with_the_general_code() {
-        let mut tried = 0;
+        let (mut tried, mut bits) = (0, Vec::new());
         for level in [Level::Avx2, Level::Avx512].into_iter().filter(|&l| l <= simd_level()) {
             let Some(k) = kernels(level) else { continue };
             tried += 1;
+            let mut of_level = Vec::new();
             for (kernel, height, width, ci, co) in [
                 (3, 13, 18, 32, 48),
                 (3, 4, 5, 3, 20),
                 (3, 9, 7, 51, 6),
                 (1, 5, 9, 20, 33),
                 (1, 3, 40, 64, 16),
+                // Several blocks of positions in the sums of the weights' gradient.
+                (3, 33, 30, 64, 48),
+                (1, 50, 50, 16, 16),
             ] {
                 let pad = kernel / 2;
                 let d = Dims { batch: 2, height, width, ci, co, kernel, stride: 1, pad };
@@ -500,14 +362,14 @@ mod tests {
 
                 let (mut y, mut expected) = (vec![f32::NAN; dy.len()], vec![0.0; dy.len()]);
                 let source = Source { x: &x, channels: ci };
-                let packed = pack(k.ocb, &d, &w, false);
+                let packed = pack(k, &d, &w, false);
                 convolve(k, &d, &[source], &packed, Some(&b), After::Nothing, &mut y);
                 general::forward(&d, &x, &w, Some(&b), &mut expected);
                 close(&y, &expected, &label("forward"));
 
                 let (mut dx, mut expected) = (vec![f32::NAN; x.len()], vec![0.0; x.len()]);
                 let source = Source { x: &dy, channels: co };
-                let packed = pack(k.ocb, &d, &w, true);
+                let packed = pack(k, &d, &w, true);
                 convolve(k, &d, &[source], &packed, None, After::Nothing, &mut dx);
                 general::input_gradient(&d, &w, &dy, &mut expected);
                 close(&dx, &expected, &label("input gradient"));
@@ -516,8 +378,11 @@ mod tests {
                 weight_gradient(k, &d, &x, &dy, &mut dw);
                 general::weight_gradient(&d, &x, &dy, &mut expected);
                 close(&dw, &expected, &label("weight gradient"));
+                of_level.extend([y, dx, dw].concat().into_iter().map(f32::to_bits));
             }
+            bits.push(of_level);
         }
+        assert!(bits.windows(2).all(|pair| pair[0] == pair[1]), "sets differ in bits");
         println!("{tried} instruction sets agree with the general code");
     }
 }

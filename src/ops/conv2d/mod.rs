@@ -20,6 +20,8 @@ mod fast;
 mod finish;
 mod fused;
 pub(in crate::ops) mod general;
+#[cfg(target_arch = "x86_64")]
+mod instructions;
 mod joined;
 mod op;
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +31,8 @@ mod passes;
 mod simd;
 mod sloped;
 mod tuned;
+#[cfg(target_arch = "x86_64")]
+mod weight_gradient;
 
 pub use self::fused::Then;
 pub(in crate::ops) use op::Dims;

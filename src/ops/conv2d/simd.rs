@@ -4,11 +4,12 @@
 //! to multiples of [`CB`] with zeros:
 //!
 //! ```text
-//! V  [XI][Ci/CB][T][CB]    transformed input          Z, M  [XI][T][Co]   transformed dy, products
-//! U  [XI][Co/OCB][Ci][OCB] transformed weights        dU    [XI][Ci][Co]  their gradient
+//! V  [XI][Ci/CB][T][CB]    transformed input          Z    [XI][Co/CB][T][CB]  transformed dy
+//! U  [XI][Co/OCB][Ci][OCB] transformed weights        dU   [XI][Co][Ci]        their gradient
+//! M  [XI][T][Co]           products
 //! ```
 //!
-//! In V the distance between positions is the constant CB whatever the number of channels, so the
+//! In V and Z the distance between positions is the constant CB whatever the number of channels, so the
 //! addresses of a register tile fold into displacements and nothing spills.
 
 /// Channels in a block of V.
@@ -23,6 +24,15 @@ pub(super) const NEAR2: f32 = NEAR * NEAR;
 pub(super) const FAR2: f32 = FAR * FAR;
 const NEAR3: f32 = NEAR2 * NEAR;
 const FAR3: f32 = FAR2 * FAR;
+
+/// What evaluations at 0, +-`NEAR` and +-`FAR` are multiplied by: one over the products of the point's distances to the
+/// others.
+const AT_0: f32 = 1.0 / (NEAR2 * FAR2);
+const AT_NEAR: f32 = 0.5 / (NEAR2 * (NEAR2 - FAR2));
+const AT_FAR: f32 = 0.5 / (FAR2 * (FAR2 - NEAR2));
+
+/// Rows of dU that a call of `outer` computes.
+pub(super) const ROWS: usize = CB / 2;
 
 /// Rows of F(4x4, 3x3) input transform B^T, applied to columns then rows.
 macro_rules! transforms {
@@ -71,6 +81,38 @@ macro_rules! transforms {
             let u = $fma($set1(FAR3), g[3], $mul($set1(FAR), g[1]));
             [g[0], $add(e, o), $sub(e, o), $add(t, u), $sub(t, u), g[3]]
         }
+
+        /// `G g`: three taps to six frequencies.
+        #[target_feature(enable = $feat)]
+        #[inline]
+        fn g([a, b, c]: [$v; 3]) -> [$v; 6] {
+            let at =
+                |point2: f32, factor: f32| $mul($add(a, $mul(c, $set1(point2))), $set1(factor));
+            let (even, odd) = (at(NEAR2, AT_NEAR), $mul(b, $set1(NEAR * AT_NEAR)));
+            let (even2, odd2) = (at(FAR2, AT_FAR), $mul(b, $set1(FAR * AT_FAR)));
+            [
+                $mul(a, $set1(AT_0)),
+                $add(even, odd),
+                $sub(even, odd),
+                $add(even2, odd2),
+                $sub(even2, odd2),
+                c,
+            ]
+        }
+
+        /// `G^T v`: six frequencies to three taps.
+        #[target_feature(enable = $feat)]
+        #[inline]
+        fn gt(v: [$v; 6]) -> [$v; 3] {
+            let (near, far) = ($set1(AT_NEAR), $set1(AT_FAR));
+            let (s1, d1) = ($mul($add(v[1], v[2]), near), $mul($sub(v[1], v[2]), near));
+            let (s2, d2) = ($mul($add(v[3], v[4]), far), $mul($sub(v[3], v[4]), far));
+            [
+                $add($add($mul($set1(AT_0), v[0]), s1), s2),
+                $add($mul(d1, $set1(NEAR)), $mul(d2, $set1(FAR))),
+                $add($add($mul(s1, $set1(NEAR2)), $mul(s2, $set1(FAR2))), v[5]),
+            ]
+        }
     };
 }
 
@@ -81,7 +123,7 @@ macro_rules! isa {
         pub(super) mod $name {
             use std::arch::x86_64::*;
 
-            use super::{CB, FAR, FAR2, FAR3, NEAR, NEAR2, NEAR3};
+            use super::{AT_0, AT_FAR, AT_NEAR, CB, FAR, FAR2, FAR3, NEAR, NEAR2, NEAR3, ROWS};
 
             const LANES: usize = $lanes;
             /// Positions in a register tile.
@@ -155,32 +197,30 @@ macro_rules! isa {
                 }
             }
 
-            /// `dU[k][o] += sum_t V[t][k] Z[t][o]` for one frequency and `t` positions.
+            /// `dU[o][i] = sum_t Z[t][o] V[t][i]` for one frequency, ROWS outputs and `t` positions; unless `fresh`, added
+            /// to what is there.
             ///
             /// # Safety
-            /// `v` is `[Ci/CB][t_stride][CB]`, `z` `[t][co]`, `du` `[Ci][co]`; `co` is padded.
+            /// `v` is `[Ci/CB][t_stride][CB]`, `z` the first of ROWS outputs of a block `[t][CB]`, `du` `[ROWS][Ci]`.
             #[target_feature(enable = $feat)]
             pub(in super::super) unsafe fn outer(
                 v: *const f32, t_stride: usize, t: usize, blocks: usize, z: *const f32,
-                du: *mut f32, co: usize,
+                du: *mut f32, fresh: bool,
             ) {
-                for b in 0..blocks {
-                    for half in 0..2 {
-                        let k0 = half * (CB / 2);
-                        let mut o = 0;
-                        while o < co {
-                            // SAFETY: channels b * CB + k0.. of V and dU, o.. of Z and dU.
-                            unsafe {
-                                let v = v.add(b * t_stride * CB + k0);
-                                let du = du.add((b * CB + k0) * co + o);
-                                if co - o >= OCB {
-                                    outer_tile::<2>(v, t, z.add(o), du, co);
-                                    o += OCB;
-                                } else {
-                                    outer_tile::<1>(v, t, z.add(o), du, co);
-                                    o += LANES;
-                                }
-                            }
+                let ci = blocks * CB;
+                let at = |i: usize| i / CB * t_stride * CB + i % CB;
+                let mut i = 0;
+                while i < ci {
+                    // SAFETY: channels i.. of V and dU.
+                    unsafe {
+                        let (first, du) = (v.add(at(i)), du.add(i));
+                        if ci - i >= OCB {
+                            let second = v.add(at(i + LANES));
+                            outer_tile::<2>([first, second], t, z, du, ci, fresh);
+                            i += OCB;
+                        } else {
+                            outer_tile::<1>([first], t, z, du, ci, fresh);
+                            i += LANES;
                         }
                     }
                 }
@@ -188,28 +228,21 @@ macro_rules! isa {
 
             #[target_feature(enable = $feat)]
             unsafe fn outer_tile<const NV: usize>(
-                v: *const f32, t: usize, z: *const f32, du: *mut f32, co: usize,
+                v: [*const f32; NV], t: usize, z: *const f32, du: *mut f32, ci: usize, fresh: bool,
             ) {
-                const P: usize = CB / 2;
-                // Four rows of accumulators a pass fit in the sixteen registers of AVX2.
-                const ROWS: usize = if LANES == 16 { P } else { P / 2 };
-                for r0 in (0..P).step_by(ROWS) {
-                    let mut acc = [[$zero(); NV]; ROWS];
-                    for (p, acc) in acc.iter_mut().enumerate() {
-                        for (i, acc) in acc.iter_mut().enumerate() {
-                            // SAFETY: row r0 + p of dU.
-                            *acc = unsafe { $load(du.add((r0 + p) * co + i * LANES)) };
-                        }
-                    }
+                // Half the rows a pass fit in the sixteen registers of AVX2.
+                const HELD: usize = if LANES == 16 { ROWS } else { ROWS / 2 };
+                for r0 in (0..ROWS).step_by(HELD) {
+                    let mut acc = [[$zero(); NV]; HELD];
                     for s in 0..t {
                         let mut w = [$zero(); NV];
-                        for (i, w) in w.iter_mut().enumerate() {
-                            // SAFETY: position s of Z.
-                            *w = unsafe { $load(z.add(s * co + i * LANES)) };
+                        for (w, v) in w.iter_mut().zip(v) {
+                            // SAFETY: position s of V.
+                            *w = unsafe { $load(v.add(s * CB)) };
                         }
-                        for p in 0..ROWS {
-                            // SAFETY: channel r0 + p of position s of V.
-                            let x = $set1(unsafe { *v.add(s * CB + r0 + p) });
+                        for p in 0..HELD {
+                            // SAFETY: output r0 + p of position s of Z.
+                            let x = $set1(unsafe { *z.add(s * CB + r0 + p) });
                             for i in 0..NV {
                                 acc[p][i] = $fma(x, w[i], acc[p][i]);
                             }
@@ -217,8 +250,65 @@ macro_rules! isa {
                     }
                     for (p, acc) in acc.iter().enumerate() {
                         for (i, &acc) in acc.iter().enumerate() {
-                            // SAFETY: as loaded above.
-                            unsafe { $store(du.add((r0 + p) * co + i * LANES), acc) };
+                            // SAFETY: row r0 + p of dU.
+                            unsafe {
+                                let to = du.add((r0 + p) * ci + i * LANES);
+                                $store(to, if fresh { acc } else { $add($load(to), acc) });
+                            }
+                        }
+                    }
+                }
+            }
+
+            /// `G g G^T` of `len` pairs of channels.
+            ///
+            /// # Safety
+            /// `taps` is readable at `[9][len]`, `u` writable at the first `len` of 36 times `xi`; `len` is a multiple of LANES.
+            #[target_feature(enable = $feat)]
+            pub(in super::super) unsafe fn weights(taps: *const f32, len: usize, u: *mut f32, xi: usize) {
+                for at in (0..len).step_by(LANES) {
+                    let mut t = [[$zero(); 3]; 6];
+                    for kx in 0..3 {
+                        // SAFETY: taps (0..3, kx).
+                        let tap = |ky: usize| unsafe { $load(taps.add((ky * 3 + kx) * len + at)) };
+                        for (i, r) in g([tap(0), tap(1), tap(2)]).into_iter().enumerate() {
+                            t[i][kx] = r;
+                        }
+                    }
+                    for (i, t) in t.into_iter().enumerate() {
+                        for (j, r) in g(t).into_iter().enumerate() {
+                            // SAFETY: frequency (i, j).
+                            unsafe { $store(u.add((i * 6 + j) * xi + at), r) };
+                        }
+                    }
+                }
+            }
+
+            /// `G^T dU G` of `len` pairs of channels: the transpose of [`weights`].
+            ///
+            /// # Safety
+            /// `du` is readable at the first `len` of 36 times `xi`, `taps` writable at those of 9 times `tap`; `len` is a
+            /// multiple of LANES.
+            #[target_feature(enable = $feat)]
+            pub(in super::super) unsafe fn weight_gradients(
+                du: *const f32, xi: usize, len: usize, taps: *mut f32, tap: usize,
+            ) {
+                for at in (0..len).step_by(LANES) {
+                    let mut t = [[$zero(); 6]; 3];
+                    for j in 0..6 {
+                        let mut v = [$zero(); 6];
+                        for (i, v) in v.iter_mut().enumerate() {
+                            // SAFETY: frequency (i, j).
+                            *v = unsafe { $load(du.add((i * 6 + j) * xi + at)) };
+                        }
+                        for (ky, r) in gt(v).into_iter().enumerate() {
+                            t[ky][j] = r;
+                        }
+                    }
+                    for (ky, t) in t.into_iter().enumerate() {
+                        for (kx, r) in gt(t).into_iter().enumerate() {
+                            // SAFETY: tap (ky, kx).
+                            unsafe { $store(taps.add((ky * 3 + kx) * tap + at), r) };
                         }
                     }
                 }
@@ -259,11 +349,12 @@ macro_rules! isa {
             /// Transforms the 4x4 gradients at `dy` into Z: `A g A^T` for each channel.
             ///
             /// # Safety
-            /// `dy` is readable at `[4][row / c][c]`, `c` a multiple of LANES; `z` is the position's
-            /// first element of `[36][t][c]` with `xi` elements a frequency.
+            /// `dy` is readable at `[4][row / c][c]` for `c` channels, a multiple of CB; `z` is the position's
+            /// first element of `[36][c / CB][t_stride][CB]` with `xi` elements a frequency.
             #[target_feature(enable = $feat)]
             pub(in super::super) unsafe fn gradient(
-                dy: *const f32, row: usize, pixel: usize, c: usize, z: *mut f32, xi: usize,
+                dy: *const f32, row: usize, pixel: usize, c: usize, z: *mut f32, t_stride: usize,
+                xi: usize,
             ) {
                 for cc in (0..c).step_by(LANES) {
                     let mut t = [[$zero(); 4]; 6];
@@ -277,10 +368,11 @@ macro_rules! isa {
                             t[i][j] = r;
                         }
                     }
+                    let at = cc / CB * t_stride * CB + cc % CB;
                     for i in 0..6 {
                         for (j, r) in a(t[i]).into_iter().enumerate() {
                             // SAFETY: frequency (i, j) of this position.
-                            unsafe { $store(z.add((i * 6 + j) * xi + cc), r) };
+                            unsafe { $store(z.add((i * 6 + j) * xi + at), r) };
                         }
                     }
                 }
