@@ -270,13 +270,7 @@ impl Tape {
 
     /// As [`apply`](Self::apply), for an op chosen at run time.
     pub fn apply_boxed(&mut self, op: Box<dyn Op>, inputs: &[&Var]) -> Result<Var> {
-        let signal = self.stop.as_ref().map_or(0, |stop| stop.load(Ordering::Relaxed));
-        if signal != 0 {
-            let (signal, what) = (i32::try_from(signal).unwrap_or(2), "nothing was written".into());
-            return Err(Error::Interrupted { signal, what });
-        }
-        let values: Vec<&Tensor> = inputs.iter().map(|v| v.value()).collect();
-        let (y, saved) = op.forward(&values)?;
+        let (y, saved) = self.run(&*op, inputs)?;
         let wants_grad = self.recording && inputs.iter().any(|v| v.wants_grad);
         let y = self.var(Arc::new(y), wants_grad);
         if wants_grad {
@@ -284,6 +278,23 @@ impl Tape {
             self.nodes.push(Node { work: Work::Op { op, saved }, inputs, output: y.clone() });
         }
         Ok(y)
+    }
+
+    /// Runs an `op` without a gradient: its output, and the first of what it keeps beside it, as values that others
+    /// may use.
+    pub fn apply_free(&mut self, op: &impl Op, inputs: &[&Var]) -> Result<(Var, Option<Var>)> {
+        let (y, saved) = self.run(op, inputs)?;
+        let kept = saved.into_iter().next().map(|kept| self.input(kept));
+        Ok((self.input(y), kept))
+    }
+
+    fn run(&self, op: &dyn Op, inputs: &[&Var]) -> Result<(Tensor, Saved)> {
+        let signal = self.stop.as_ref().map_or(0, |stop| stop.load(Ordering::Relaxed));
+        if signal != 0 {
+            let (signal, what) = (i32::try_from(signal).unwrap_or(2), "nothing was written".into());
+            return Err(Error::Interrupted { signal, what });
+        }
+        op.forward(&inputs.iter().map(|v| v.value()).collect::<Vec<_>>())
     }
 
     /// Runs `body` on `inputs`: a part of a network that a [recomputing](Self::recomputing) tape may

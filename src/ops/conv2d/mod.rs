@@ -21,6 +21,7 @@ mod finish;
 mod fused;
 pub(in crate::ops) mod general;
 mod joined;
+mod normed;
 mod op;
 #[cfg(target_arch = "x86_64")]
 mod packed;
@@ -31,6 +32,7 @@ mod sloped;
 mod tuned;
 
 pub use self::fused::Then;
+pub use self::normed::{Measured, Norm};
 pub(in crate::ops) use op::Dims;
 pub use op::{Activation, Conv2d};
 pub use passes::cases;
