@@ -5,6 +5,7 @@
 //                         Gradient of the input: the same with weights [Ci][k][k][Co] and roles exchanged.
 //   conv2d_weight         rows = Co, columns = taps x Ci, depth = pixels, split over blocks; the partial
 //                         sums are added in order by conv2d_add_partials.
+// Where group normalisation follows, conv2d leaves behind what each block found of its outputs (moments).
 //
 // Nothing is copied to global memory beforehand: the loaders gather pixels, pad with zeros and cope with
 // any number of channels (16-byte asynchronous copies where channels fill packs, elements otherwise).
@@ -17,15 +18,16 @@
 namespace {
 #define CONV2D_PARAMETERS \
     (const T *x, const T *w, T *y, int images, int height, int width, int inputs, int out_height, \
-     int out_width, int outputs, int kernel, int stride, int pad, int transposed, EPILOGUE_PARAMETERS)
+     int out_width, int outputs, int kernel, int stride, int pad, int transposed, float *moments /* or null */, \
+     int run, EPILOGUE_PARAMETERS)
 #define CONV2D_ARGUMENTS \
     (x, w, y, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, \
-     transposed, EPILOGUE_ARGUMENTS)
+     transposed, moments, run, EPILOGUE_ARGUMENTS)
 #define CONV2D_BLOCKS(name, M, N, PACKED) \
     template <typename T> __device__ void name##_kernel CONV2D_PARAMETERS { \
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
         convolve<T, M, N, PACKED>(OneMap<T>{x, inputs}, w, epilogue, y, images, height, width, inputs, out_height, out_width, \
-                                  outputs, kernel, stride, pad, transposed != 0); \
+                                  outputs, kernel, stride, pad, transposed != 0, moments, run); \
     }
 CONV2D_BLOCKS(conv2d_128x128, 128, 128, true)
 CONV2D_BLOCKS(conv2d_128x64, 128, 64, true)
@@ -202,7 +204,7 @@ __device__ void conv2d_epilogue_kernel(T *y, int pixels, int image_pixels, int c
     if (pixel >= size_t(pixels)) return;
     const int image = int(pixel / image_pixels), channel = int(at % channels);
     if (!packed) {
-        const float sum = load(y + at);
+        float sum = load(y + at);
         return epilogue.template write<1>(&sum, y, image, pixel, channel);
     }
     const Pack<T> sums = load_pack(y + at);

@@ -73,9 +73,9 @@ template <typename T> struct Epilogue {
         default: return v;
         }
     }
-    // Writes WIDTH channels from c on of one pixel.
+    // Writes WIDTH channels from c on of one pixel; where it is to be kept, `sum` becomes what is written.
     template <int WIDTH>
-    __device__ __forceinline__ void write(const float *sum, T *y, int image, size_t pixel, int c) const {
+    __device__ __forceinline__ void write(float *sum, T *y, int image, size_t pixel, int c, bool keep = false) const {
         float v[WIDTH];
 #pragma unroll
         for (int e = 0; e < WIDTH; ++e) v[e] = sum[e];
@@ -97,6 +97,9 @@ template <typename T> struct Epilogue {
 #pragma unroll
             for (int e = 0; e < WIDTH; ++e) store(&pack.value[e], v[e]);
             store_pack(y + at, pack);
+            if (!keep) return;
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) sum[e] = load(&pack.value[e]);
         }
     }
 };
@@ -120,7 +123,7 @@ template <typename T> __device__ __forceinline__ const T *ahead(const T *p, int 
 }
 
 // What a block keeps in shared memory: operands during the product, then sums, as many rows at a time
-// as fit. The pitch keeps the rows that a warp writes apart.
+// as fit. The pitch keeps the rows that a warp writes apart; its end has room for two numbers a column.
 template <typename T, int M, int N> union BlockMemory {
     static constexpr int DEPTH = Blocking<T, M, N>::DEPTH, SUM_ROWS = M * N > 128 * 64 ? M / 2 : M;
     struct {
@@ -128,13 +131,60 @@ template <typename T, int M, int N> union BlockMemory {
         Tile<T, N, DEPTH> w[STAGES];
     } in;
     float sum[SUM_ROWS][N + 8];
+
+    __device__ __forceinline__ float *beside(int i) { return &sum[i / 4][N + i % 4 * 2]; }
 };
+
+// Rows that statistics are taken of: of a block's 128 in two halves, so that no bit depends on its columns.
+constexpr int HALF = 64;
+
+// One warp: the mean of `run` columns of HALF rows, and the sum of squared differences to it.
+template <int PITCH>
+__device__ __forceinline__ void half_moments(const float (*rows)[PITCH], int column, int run, float &mean, float &squares) {
+    const int lane = int(threadIdx.x) % WARP, across = min(run, 8);
+    column += lane % across;
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int row = lane / across; row < HALF; row += WARP / across)
+        for (int c = 0; c < run; c += across) sum += rows[row][column + c];
+    mean = warp_sum(sum) / float(HALF * run);
+    sum = 0.0f;
+#pragma unroll 4
+    for (int row = lane / across; row < HALF; row += WARP / across)
+        for (int c = 0; c < run; c += across) {
+            const float d = rows[row][column + c] - mean;
+            sum += d * d;
+        }
+    squares = warp_sum(sum);
+}
+
+// What the block found of its 128 rows, from `first` on of which `memory` holds some: of each `run` columns the mean and
+// the sum of squared differences to it. `moments` is that of the block's rows and first column. `columns` are there.
+template <int N, int WARPS, typename Memory>
+__device__ __forceinline__ void add_moments(Memory &memory, int first, int columns, int run, float *moments) {
+    for (int half = 0; half < Memory::SUM_ROWS / HALF; ++half) {
+        for (int r = int(threadIdx.x) / WARP; r < N / run && r * run < columns; r += WARPS) {
+            float mean, squares, *const before = memory.beside(r);
+            half_moments(memory.sum + half * HALF, r * run, run, mean, squares);
+            if (threadIdx.x % WARP > 0) continue;
+            if (first + half == 0) {
+                before[0] = mean;
+                before[1] = squares;
+            } else {
+                const float d = mean - before[0];
+                moments[2 * r] = before[0] + 0.5f * d;
+                moments[2 * r + 1] = before[1] + squares + d * d * float(HALF / 2 * run);
+            }
+        }
+    }
+}
 
 // Where a convolution finds its input: a map [images, height, width, channels].
 template <typename T> struct OneMap {
     const T *x;
     int channels;
     static constexpr bool LINEAR = true; // the next pixel that is seen is the next in memory
+    static constexpr bool NORMED = false; // whether what has arrived is not yet what is multiplied
     static constexpr int doubled = 0;    // the map that is seen has sides 2^doubled times as large
 
     // Once a step, then for pixels of rows that are counted over all images.
@@ -146,7 +196,7 @@ template <typename T> struct OneMap {
 template <typename T> struct Maps {
     const T *x, *x1, *x2, *x3, *x4;
     int c0, c1, c2, c3, c4, doubled;
-    static constexpr bool LINEAR = false;
+    static constexpr bool LINEAR = false, NORMED = false;
 
     __device__ __forceinline__ const T *from(int channel) const {
         if (channel < c0) return x + channel;
@@ -166,10 +216,13 @@ template <typename T> struct Maps {
 // x: [images, height, width, inputs] as `Source` has it, w: [outputs, kernel, kernel, inputs], y: [images,
 // out_height, out_width, outputs]; bias: [outputs], shift: [images, outputs], residual: as y, or null.
 // Blocks: x = tiles, those of one range of pixels next to each other; y = phases.
+// moments: [rows / 128, outputs / run, 2] or null, see add_moments: of 16-bit maps whose images are multiples of 128
+// pixels, and outputs of packs; `run` is a power of two that divides 32 and them.
 template <typename T, int M, int N, bool PACKED, typename Source>
 __device__ __forceinline__ void convolve(const Source &source, const T *w, const Epilogue<T> &epilogue, T *y, int images,
                                          int height, int width, int inputs, int out_height, int out_width,
-                                         int outputs, int kernel, int stride, int pad, bool transposed) {
+                                         int outputs, int kernel, int stride, int pad, bool transposed,
+                                         float *moments, int run) {
     using Sums = Product<T, M, N, false>;
     constexpr int DEPTH = Sums::DEPTH;
     using ShareX = Share<T, M, DEPTH, Sums::THREADS, PACKED>;
@@ -236,7 +289,15 @@ __device__ __forceinline__ void convolve(const Source &source, const T *w, const
     Sums sums;
     sums.clear();
     const int steps = (down.taps * across.taps * inputs + DEPTH - 1) / DEPTH;
-    pipeline<STAGES>(steps, fill, [&](int stage) { sums.add(memory.in.x[stage], memory.in.w[stage]); });
+    int arrives = ShareX::column();
+    pipeline<STAGES>(steps, fill, [&](int stage) {
+        if constexpr (Source::NORMED) {
+            source.template normalise<ShareX>(memory.in.x[stage], arrives);
+            arrives += DEPTH;
+            __syncthreads(); // a warp multiplies what others have normalised
+        }
+        sums.add(memory.in.x[stage], memory.in.w[stage]);
+    });
 
     // Through shared memory, so that global memory sees whole packs and this code exists once.
     constexpr int PACK = Pack<T>::SIZE, PACKS = N / PACK;
@@ -257,14 +318,20 @@ __device__ __forceinline__ void convolve(const Source &source, const T *w, const
             const int out_y = line * down.out_stride + down.phase;
             const int out_x = (pixel - line * across.outputs) * across.out_stride + across.phase;
             const size_t to = (size_t(image) * out_height + out_y) * out_width + out_x;
-            const float *const sum = &memory.sum[i / PACKS][i % PACKS * PACK];
+            float *const sum = &memory.sum[i / PACKS][i % PACKS * PACK];
             if (outputs % PACK == 0) {
-                epilogue.template write<PACK>(sum, y, image, to, column);
+                epilogue.template write<PACK>(sum, y, image, to, column, moments != nullptr);
             } else {
 #pragma unroll 1
                 for (int e = 0; e < PACK && column + e < outputs; ++e)
                     epilogue.template write<1>(sum + e, y, image, to, column + e);
             }
+        }
+        if constexpr (M == 2 * HALF && sizeof(T) == 2) {
+            if (!moments) continue;
+            __syncthreads(); // what was written is kept
+            float *const of_block = moments + (size_t(row0 / M) * (outputs / run) + column0 / run) * 2;
+            add_moments<N, Sums::THREADS / WARP>(memory, first, outputs - column0, run, of_block);
         }
     }
 }

@@ -17,7 +17,7 @@ namespace {
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
         convolve<T, M, N, true>(Maps<T>{x, x1, x2, x3, x4, c0, c1, c2, c3, c4, doubled}, w, epilogue, y, \
                                 images, height, width, c0 + c1 + c2 + c3 + c4, out_height, out_width, \
-                                outputs, kernel, stride, pad, false); \
+                                outputs, kernel, stride, pad, false, nullptr, 0); \
     }
 JOINED_BLOCKS(conv2d_joined_128x64, 128, 64)
 JOINED_BLOCKS(conv2d_joined_128x32, 128, 32)

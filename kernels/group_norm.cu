@@ -12,12 +12,12 @@
 namespace {
 // Grids are [columns of channels, chunks of pixels, N].
 // What chunks found lies as [N, chunks, C / run, 2]: of `run` neighbouring channels of a group the mean, minus the first
-// channel of the group in the image's first pixel, and the sum of squared differences to that mean. A run is a group,
-// or what divides groups where a block has not whole ones.
+// channel of the group in the image's first pixel unless it is `absolute`, and the sum of squared differences to that
+// mean. A run is a group, or what divides groups where a block has not whole ones. Convolutions find absolute ones.
 // x: [N, pixels, C].
 template <typename T, int V>
 __device__ void moments(const T *x, float *partial, int pixels, int channels, int groups, int run, int columns,
-                        int chunk) {
+                        int chunk, int absolute) {
     DYNAMIC_SHARED(float, scratch);
     const int first_channel = int(blockIdx.x) * columns * V;
     const Place<V> at(columns, first_channel, channels);
@@ -46,7 +46,8 @@ __device__ void moments(const T *x, float *partial, int pixels, int channels, in
 #pragma unroll
         for (int i = 0; i < V; ++i) {
             const int channel = at.channel + i, local = channel - first_channel;
-            scratch[2 * local] = (pivot[i] - load(image + channel / per_group * per_group)) + s[i] / n;
+            const float origin = absolute ? 0.0f : load(image + channel / per_group * per_group);
+            scratch[2 * local] = (pivot[i] - origin) + s[i] / n;
             scratch[2 * local + 1] = fmaxf(q[i] - s[i] * s[i] / n, 0.0f);
         }
     }
@@ -72,43 +73,13 @@ __device__ void moments(const T *x, float *partial, int pixels, int channels, in
 }
 template <typename T>
 __device__ void group_norm_moments_kernel(const T *x, float *partial, int pixels, int channels, int groups, int run,
-                                          int columns, int chunk) {
-    moments<T, Pack<T>::SIZE>(x, partial, pixels, channels, groups, run, columns, chunk);
+                                          int columns, int chunk, int absolute) {
+    moments<T, Pack<T>::SIZE>(x, partial, pixels, channels, groups, run, columns, chunk, absolute);
 }
 template <typename T>
 __device__ void group_norm_moments_ragged_kernel(const T *x, float *partial, int pixels, int channels, int groups,
-                                                 int run, int columns, int chunk) {
-    moments<T, 1>(x, partial, pixels, channels, groups, run, columns, chunk);
-}
-
-// One warp: the statistics of a group from what the chunks of `found` pixels found of its `runs` runs; those of a chunk
-// are `next` numbers apart.
-__device__ __forceinline__ void join(const float *of_chunks, int next, int runs, int run, int pixels, int found,
-                                     float origin, float eps, float *stats) {
-    const int lane = int(threadIdx.x) % WARP, entries = (pixels + found - 1) / found * runs;
-    const auto size = [=](int k) { return float(min(found, pixels - k * found) * run); };
-    const float all = float(pixels) * float(runs * run);
-    float sum = 0.0f, squares = 0.0f;
-#pragma unroll 4
-    for (int e = lane; e < entries; e += WARP) {
-        const int k = runs == 1 ? e : e / runs;
-        sum += size(k) * of_chunks[size_t(k) * next + 2 * (e - k * runs)];
-    }
-    const float mean = warp_sum(sum) / all;
-#pragma unroll 4
-    for (int e = lane; e < entries; e += WARP) {
-        const int k = runs == 1 ? e : e / runs;
-        const float *const entry = of_chunks + size_t(k) * next + 2 * (e - k * runs);
-        const float d = entry[0] - mean;
-        squares += entry[1] + size(k) * d * d;
-    }
-    squares = warp_sum(squares);
-    if (lane == 0) {
-        const float center = origin + mean;
-        stats[0] = center;
-        stats[1] = (origin - center) + mean;
-        stats[2] = 1.0f / sqrtf(squares / all + eps);
-    }
+                                                 int run, int columns, int chunk, int absolute) {
+    moments<T, 1>(x, partial, pixels, channels, groups, run, columns, chunk, absolute);
 }
 
 // x, y: [N, pixels, C]; partial: as moments leave it, in chunks of `found` pixels; stats: [N, G, 3], which is written;
@@ -116,7 +87,7 @@ __device__ __forceinline__ void join(const float *of_chunks, int next, int runs,
 template <typename T, int V>
 __device__ void apply(const T *x, const float *partial, float *stats, const T *gamma, const T *beta, const T *scale,
                       const T *shift, T *y, int pixels, int channels, int groups, int run, int found, int columns,
-                      int chunk, int silu, float eps) {
+                      int chunk, int absolute, int silu, float eps) {
     DYNAMIC_SHARED(float, joined); // [groups of the block, 3]
     const size_t n = blockIdx.z;
     const int first_channel = int(blockIdx.x) * columns * V, per_group = channels / groups;
@@ -126,7 +97,8 @@ __device__ void apply(const T *x, const float *partial, float *stats, const T *g
     const int runs = per_group / run, next = channels / run * 2, chunks = (pixels + found - 1) / found;
     for (int g = first_group + int(threadIdx.x) / WARP; g <= last_group; g += THREADS / WARP) {
         float *const to = joined + 3 * (g - first_group);
-        join(partial + n * chunks * next + g * runs * 2, next, runs, run, pixels, found, load(image + g * per_group), eps, to);
+        const float origin = absolute ? 0.0f : load(image + g * per_group);
+        join(partial + n * chunks * next + g * runs * 2, next, runs, run, pixels, found, origin, eps, to);
         // The block that has the first channel of a group.
         if (blockIdx.y == 0 && threadIdx.x % WARP == 0 && g * per_group >= first_channel) {
             for (int i = 0; i < 3; ++i) stats[3 * (n * groups + g) + i] = to[i];
@@ -152,17 +124,18 @@ __device__ void apply(const T *x, const float *partial, float *stats, const T *g
 template <typename T>
 __device__ void group_norm_apply_kernel(const T *x, const float *partial, float *stats, const T *gamma, const T *beta,
                                         const T *scale, const T *shift, T *y, int pixels, int channels, int groups,
-                                        int run, int found, int columns, int chunk, int silu, float eps) {
+                                        int run, int found, int columns, int chunk, int absolute, int silu,
+                                        float eps) {
     apply<T, Pack<T>::SIZE>(x, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found,
-                            columns, chunk, silu, eps);
+                            columns, chunk, absolute, silu, eps);
 }
 template <typename T>
 __device__ void group_norm_apply_ragged_kernel(const T *x, const float *partial, float *stats, const T *gamma,
                                                const T *beta, const T *scale, const T *shift, T *y, int pixels,
                                                int channels, int groups, int run, int found, int columns, int chunk,
-                                               int silu, float eps) {
+                                               int absolute, int silu, float eps) {
     apply<T, 1>(x, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found, columns, chunk,
-                silu, eps);
+                absolute, silu, eps);
 }
 
 // Sums of dv and of dv xhat over the pixels of a chunk. partial: [N, chunks, 2, C].
@@ -331,14 +304,15 @@ __device__ void group_norm_parameters_kernel(const float *sums, const T *gamma, 
 } // namespace
 
 BOTH_WIDTHS(group_norm_moments,
-            (const T *x, float *partial, int pixels, int channels, int groups, int run, int columns, int chunk),
-            (x, partial, pixels, channels, groups, run, columns, chunk))
+            (const T *x, float *partial, int pixels, int channels, int groups, int run, int columns, int chunk,
+             int absolute),
+            (x, partial, pixels, channels, groups, run, columns, chunk, absolute))
 BOTH_WIDTHS(group_norm_apply,
             (const T *x, const float *partial, float *stats, const T *gamma, const T *beta,
              const T *scale /* or null */, const T *shift /* or null */, T *y, int pixels, int channels,
-             int groups, int run, int found, int columns, int chunk, int silu, float eps),
+             int groups, int run, int found, int columns, int chunk, int absolute, int silu, float eps),
             (x, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found, columns,
-             chunk, silu, eps))
+             chunk, absolute, silu, eps))
 BOTH_WIDTHS(group_norm_sums,
             (const T *x, const T *dy, const float *stats, const T *gamma, const T *beta,
              const T *scale /* or null */, const T *shift /* or null */, float *partial, int pixels,

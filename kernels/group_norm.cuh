@@ -1,6 +1,6 @@
 // What the kernels of large and of small maps of group normalisation share.
 #pragma once
-#include "common.cuh"
+#include "moments.cuh"
 
 namespace {
 // The place of a thread among `columns` columns of V channels.
@@ -85,12 +85,12 @@ __device__ Constants<V> constants(const float *stats, int first_group, int per_g
 #pragma unroll
     for (int i = 0; i < V; ++i) {
         const float *const of_group = stats + 3 * ((channel + i) / per_group - first_group);
-        const float weight = of_group[2] * load(gamma + channel + i);
         const float film = scale ? 1.0f + load(scale + channel + i) : 1.0f;
         const float moved = shift ? load(shift + channel + i) : 0.0f;
-        c.center[i] = of_group[0];
-        c.a[i] = weight * film;
-        c.b[i] = (load(beta + channel + i) - of_group[1] * weight) * film + moved;
+        const Normal n = normal(of_group, load(gamma + channel + i), load(beta + channel + i), film, moved);
+        c.center[i] = n.center;
+        c.a[i] = n.a;
+        c.b[i] = n.b;
     }
     return c;
 }
@@ -114,9 +114,6 @@ __device__ void group_slopes(const float *of_channels, int per_group, float pixe
     }
 }
 
-// As sigmoid(), without the slow way of an exact division: off by two units in the last place of f32.
-__device__ __forceinline__ float quick_sigmoid(float v) { return __fdividef(1.0f, 1.0f + __expf(-v)); }
-__device__ __forceinline__ float activated(float v, int silu) { return silu ? v * quick_sigmoid(v) : v; }
 __device__ __forceinline__ float before_silu(float dy, float v, int silu) {
     if (!silu) return dy;
     const float s = quick_sigmoid(v);

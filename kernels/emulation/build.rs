@@ -111,7 +111,7 @@ struct Compiler {
     command: String,
     out: PathBuf,
     include: PathBuf,
-    /// Of everything that each object depends on: compiler, common flags, headers.
+    /// Of everything that each object depends on: compiler, common flags, the emulation's header.
     hash: u64,
 }
 
@@ -127,10 +127,7 @@ impl Compiler {
         })?;
         let mut hasher = DefaultHasher::new();
         (&command, &version.stdout, COMMON).hash(&mut hasher);
-        let headers = with_extension(kernels, "cuh")?;
-        for header in headers.into_iter().chain([kernels.join("emulation/cuda_emulation.h")]) {
-            read(&header)?.hash(&mut hasher);
-        }
+        read(&kernels.join("emulation/cuda_emulation.h"))?.hash(&mut hasher);
         let include = kernels.to_path_buf();
         Ok(Self { command, out: out.to_path_buf(), include, hash: hasher.finish() })
     }
@@ -138,7 +135,7 @@ impl Compiler {
     /// Compiles, unless an object of the same content exists.
     fn object(&self, unit: &Unit) -> Result<PathBuf> {
         let mut hasher = DefaultHasher::new();
-        (self.hash, &unit.flags, &unit.source, read(&unit.source)?).hash(&mut hasher);
+        (self.hash, &unit.flags, &unit.source, self.included(&unit.source)?).hash(&mut hasher);
         let stem = unit.source.file_stem().unwrap_or_default().to_string_lossy();
         self.cached(&format!("{stem}-{:016x}.o", hasher.finish()), |to| {
             let mut command = Command::new(&self.command);
@@ -147,6 +144,26 @@ impl Compiler {
             command.args(["-x", "c++", "-c"]).arg(&unit.source).arg("-o").arg(to);
             command
         })
+    }
+
+    /// The source and all headers of kernels that it includes, whoever does.
+    fn included(&self, source: &Path) -> Result<Vec<Vec<u8>>> {
+        let mut found: Vec<(PathBuf, Vec<u8>)> = vec![(source.to_path_buf(), read(source)?)];
+        let mut next = 0;
+        while let Some((_, text)) = found.get(next) {
+            let text = String::from_utf8_lossy(text).into_owned();
+            let names =
+                text.lines().filter_map(|line| line.strip_prefix("#include \"")?.split('"').next());
+            for header in names.filter(|name| name.ends_with(".cuh")) {
+                let path = self.include.join(header.rsplit('/').next().unwrap_or(header));
+                if found.iter().all(|(known, _)| *known != path) {
+                    let text = read(&path)?;
+                    found.push((path, text));
+                }
+            }
+            next += 1;
+        }
+        Ok(found.into_iter().map(|(_, text)| text).collect())
     }
 
     fn library(&self, name: &str, objects: &[&Path]) -> Result<PathBuf> {

@@ -257,8 +257,7 @@ impl Tape {
 
     /// As [`apply`](Self::apply), for an op chosen at run time.
     pub fn apply_boxed(&mut self, op: Box<dyn Op>, inputs: &[&Var]) -> Result<Var> {
-        let values: Vec<&Tensor> = inputs.iter().map(|v| v.value()).collect();
-        let (y, saved) = op.forward(&values)?;
+        let (y, saved) = run(&*op, inputs)?;
         let wants_grad = self.recording && inputs.iter().any(|v| v.wants_grad);
         let y = self.var(Arc::new(y), wants_grad);
         if wants_grad {
@@ -266,6 +265,14 @@ impl Tape {
             self.nodes.push(Node { work: Work::Op { op, saved }, inputs, output: y.clone() });
         }
         Ok(y)
+    }
+
+    /// Runs an `op` without a gradient: its output, and the first of what it keeps beside it, as values that others
+    /// may use.
+    pub fn apply_free(&mut self, op: &impl Op, inputs: &[&Var]) -> Result<(Var, Option<Var>)> {
+        let (y, saved) = run(op, inputs)?;
+        let kept = saved.into_iter().next().map(|kept| self.input(kept));
+        Ok((self.input(y), kept))
     }
 
     /// Runs `body` on `inputs`: a part of a network that a [recomputing](Self::recomputing) tape may
@@ -384,6 +391,10 @@ impl Tape {
 }
 
 /// Ones in the shape of `x`. On a GPU this only launches.
+fn run(op: &dyn Op, inputs: &[&Var]) -> Result<(Tensor, Saved)> {
+    op.forward(&inputs.iter().map(|v| v.value()).collect::<Vec<_>>())
+}
+
 fn ones_as(x: &Tensor) -> Result<Tensor> {
     let Some(gpu) = x.gpu() else {
         return Ok(Tensor::from_f64(&vec![1.0; x.len()], x.shape(), x.dtype()));

@@ -4,6 +4,7 @@ use super::init::Init;
 use super::layers::{Conv2d, GroupNorm};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
+use crate::ops::conv2d::{Measured, Then};
 
 /// `x + out(attention(qkv(norm(x))))`.
 ///
@@ -49,35 +50,54 @@ impl SelfAttention {
 
     /// The block's output, of the same shape.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
-        let [mut q, k, v] = {
+        let qkv = {
             let mut normed = self.norm.forward(tape, x)?;
             match &self.qkv {
                 Projection::Joint(conv) => {
                     normed = conv.forward(tape, &normed)?;
-                    [
-                        self.part(tape, &normed, 0)?,
-                        self.part(tape, &normed, 1)?,
-                        self.part(tape, &normed, 2)?,
-                    ]
+                    self.parts(tape, &normed)?
                 }
-                Projection::Separate(convs) => {
-                    let [q, k, v] = &**convs;
-                    [
-                        q.forward(tape, &normed)?,
-                        k.forward(tape, &normed)?,
-                        v.forward(tape, &normed)?,
-                    ]
-                }
+                Projection::Separate(convs) => separate(tape, convs, &normed)?,
             }
         };
+        let y = self.attend(tape, qkv)?;
+        self.out.forward_onto(tape, &y, x, 1.0)
+    }
+
+    /// Groups of the norm.
+    pub const fn groups(&self) -> usize {
+        self.norm.groups()
+    }
+
+    /// As [`forward`](Self::forward), the projections with what is before and behind them in one pass, and what a norm of
+    /// `groups` groups behind the block asks for.
+    pub fn fused(&self, tape: &mut Tape, x: &Measured, groups: Option<usize>) -> Result<Measured> {
+        let qkv = match &self.qkv {
+            Projection::Joint(conv) => {
+                let norm = (&self.norm, false);
+                let all = conv.forward_normed(tape, x, norm, Then::default(), None)?;
+                self.parts(tape, all.map())?
+            }
+            Projection::Separate(convs) => {
+                let normed = self.norm.forward(tape, x.map())?;
+                separate(tape, convs, &normed)?
+            }
+        };
+        let y = self.attend(tape, qkv)?;
+        let residual = Some((x.map(), 1.0));
+        self.out.forward_measured(tape, &y, Then { residual, ..Then::default() }, groups)
+    }
+
+    fn attend(&self, tape: &mut Tape, [mut q, k, v]: [Var; 3]) -> Result<Var> {
         if self.heads > 1 {
             // The op divides by the root of a head's channels.
             q = tape.scale(&q, (self.heads as f64).sqrt().recip())?;
         }
-        let mut y = tape.attention(&q, &k, &v, self.heads)?;
-        drop((q, k, v));
-        y = self.out.forward_onto(tape, &y, x, 1.0)?;
-        Ok(y)
+        tape.attention(&q, &k, &v, self.heads)
+    }
+
+    fn parts(&self, tape: &mut Tape, qkv: &Var) -> Result<[Var; 3]> {
+        Ok([self.part(tape, qkv, 0)?, self.part(tape, qkv, 1)?, self.part(tape, qkv, 2)?])
     }
 
     /// The queries (0), keys (1) or values (2) of all heads side by side.
@@ -91,4 +111,9 @@ impl SelfAttention {
             heads => tape.concat(&heads.iter().collect::<Vec<_>>()),
         }
     }
+}
+
+/// Queries, keys and values by a convolution each.
+fn separate(tape: &mut Tape, [q, k, v]: &[Conv2d; 3], normed: &Var) -> Result<[Var; 3]> {
+    Ok([q.forward(tape, normed)?, k.forward(tape, normed)?, v.forward(tape, normed)?])
 }

@@ -5,7 +5,8 @@ use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::ops::conv_transpose2d;
-use crate::ops::conv2d::{self, Then};
+use crate::ops::conv2d::{self, Measured, Norm, Then};
+use crate::ops::group_norm;
 use crate::ops::spectral_product::{SpectralProduct, Transform};
 
 /// A 2-D convolution over `[N, H, W, Cin]` with weight `[Cout, k, k, Cin]`.
@@ -121,12 +122,47 @@ impl Conv2d {
     ) -> Result<Var> {
         let weight = tape.parameter(&self.weight);
         let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        let then = self.with_own(bias.as_ref(), then);
+        tape.conv2d_of_maps(maps, doubled, &weight, self.op, then)
+    }
+
+    /// What follows, with the layer's bias and its ReLU unless there is another activation.
+    fn with_own<'a>(&self, bias: Option<&'a Var>, then: Then<'a>) -> Then<'a> {
         let activation = match (self.op.relu, then.activation) {
             (true, conv2d::Activation::None) => conv2d::Activation::Relu,
             (_, activation) => activation,
         };
-        let then = Then { bias: bias.as_ref(), activation, ..then };
-        tape.conv2d_of_maps(maps, doubled, &weight, self.op, then)
+        Then { bias, activation, ..then }
+    }
+
+    /// As [`forward_then`](Self::forward_then), and what a norm of `groups` groups behind it asks for.
+    pub fn forward_measured(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        then: Then<'_>,
+        groups: Option<usize>,
+    ) -> Result<Measured> {
+        let weight = tape.parameter(&self.weight);
+        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        tape.conv2d_measured(x, &weight, self.op, self.with_own(bias.as_ref(), then), groups)
+    }
+
+    /// The same of `x` behind a norm, and SiLU where it is so.
+    pub fn forward_normed(
+        &self,
+        tape: &mut Tape,
+        x: &Measured,
+        (norm, silu): (&GroupNorm, bool),
+        then: Then<'_>,
+        groups: Option<usize>,
+    ) -> Result<Measured> {
+        let weight = tape.parameter(&self.weight);
+        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        let (gamma, beta) = (&tape.parameter(&norm.weight), &tape.parameter(&norm.bias));
+        let op = group_norm::GroupNorm { groups: norm.groups, eps: norm.eps, silu };
+        let norm = Norm { gamma, beta, op };
+        tape.conv2d_normed(x, norm, &weight, self.op, self.with_own(bias.as_ref(), then), groups)
     }
 
     /// `residual + factor * output`.
@@ -351,6 +387,11 @@ impl GroupNorm {
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
         let (weight, bias) = (tape.parameter(&self.weight), tape.parameter(&self.bias));
         tape.group_norm(x, &weight, &bias, self.groups, self.eps)
+    }
+
+    /// How many groups there are.
+    pub const fn groups(&self) -> usize {
+        self.groups
     }
 
     /// The layer's output, then SiLU.

@@ -3,7 +3,7 @@ use super::init::Init;
 use super::layers::{Conv2d, GroupNorm, Linear};
 use crate::engine::tape::{Tape, Var};
 use crate::error::{Error, Result};
-use crate::ops::conv2d::Then;
+use crate::ops::conv2d::{Measured, Then};
 
 /// GroupNorm, SiLU, a convolution, and perhaps something per channel made of the embedding of t.
 #[derive(Clone, Debug)]
@@ -65,18 +65,33 @@ impl Stage {
         }
     }
 
-    /// As [`forward`](Self::forward), with all that follows the convolution in one pass.
-    fn fused(
+    /// Whether it takes something of the embedding of t.
+    pub const fn is_told(&self) -> bool {
+        !matches!(self.time, Time::Ignored)
+    }
+
+    /// Groups of the norm.
+    pub const fn groups(&self) -> usize {
+        self.norm.groups()
+    }
+
+    /// As [`forward`](Self::forward), with all that follows the convolution in one pass, and what a norm of `groups` groups
+    /// behind it asks for.
+    pub fn fused(
         &self,
         tape: &mut Tape,
-        x: &Var,
+        x: &Measured,
         time: Option<&Var>,
         shifts: &mut Shifts,
         then: Then<'_>,
-    ) -> Result<Var> {
-        let y = self.normed(tape, x, time)?;
+        groups: Option<usize>,
+    ) -> Result<Measured> {
+        if matches!(self.time, Time::Film(_)) {
+            let y = self.normed(tape, x.map(), time)?;
+            return self.conv.forward_measured(tape, &y, then, groups);
+        }
         let shift = if self.shift().is_some() { shifts.next() } else { None };
-        self.conv.forward_then(tape, &y, Then { shift, ..then })
+        self.conv.forward_normed(tape, x, (&self.norm, true), Then { shift, ..then }, groups)
     }
 }
 
@@ -203,25 +218,33 @@ impl ResidualBlock {
         Self { stages, skip, skip_scale: std::f64::consts::FRAC_1_SQRT_2 }
     }
 
-    /// As [`forward`](Self::forward), each convolution with all that follows it in one pass.
+    /// Groups of the first norm.
+    pub fn groups(&self) -> Option<usize> {
+        self.stages.first().map(Stage::groups)
+    }
+
+    /// As [`forward`](Self::forward), each convolution with all that follows it in one pass, and what a norm of `groups`
+    /// groups behind the block asks for.
     pub fn fused(
         &self,
         tape: &mut Tape,
-        x: &Var,
+        x: &Measured,
         time: Option<&Var>,
         shifts: &mut Shifts,
-    ) -> Result<Var> {
+        groups: Option<usize>,
+    ) -> Result<Measured> {
         let Some((last, before)) = self.stages.split_last() else { return Ok(x.clone()) };
         let mut y = x.clone();
-        for stage in before {
-            y = stage.fused(tape, &y, time, shifts, Then::default())?;
+        for (stage, next) in before.iter().zip(&self.stages[1..]) {
+            let next = Some(next.groups());
+            y = stage.fused(tape, &y, time, shifts, Then::default(), next)?;
         }
         let skip = match &self.skip {
-            Some(conv) => conv.forward(tape, x)?,
-            None => x.clone(),
+            Some(conv) => conv.forward(tape, x.map())?,
+            None => x.map().clone(),
         };
         let residual = Some((&skip, self.skip_scale));
-        last.fused(tape, &y, time, shifts, Then { residual, ..Then::default() })
+        last.fused(tape, &y, time, shifts, Then { residual, ..Then::default() }, groups)
     }
 
     /// The block's output, of the same height and width; `time` is `[N, time_dim]`.

@@ -6,7 +6,7 @@ use super::residual::{ResidualBlock, Shifts, Stage};
 use super::swin::SwinLayer;
 use crate::engine::tape::{Tape, Var};
 use crate::error::{Error, Result};
-use crate::ops::conv2d::Then;
+use crate::ops::conv2d::{Measured, Then};
 
 /// One layer of a UNet.
 #[derive(Clone, Debug)]
@@ -61,68 +61,107 @@ impl UNet {
     ///
     /// Blocks and attention are parts that a recomputing tape runs again.
     pub fn forward(&self, tape: &mut Tape, mut x: Var, time: Option<&Var>) -> Result<Var> {
+        if tape.fuses(&x) {
+            return self.fused(tape, x, time);
+        }
         let mut kept = Vec::new();
-        let mut shifts = self.shifts(tape, &x, time)?;
-        let mut layers = self.layers.iter().peekable();
-        while let Some(layer) = layers.next() {
-            x = match layer {
-                Layer::Nearest
-                    if shifts.is_some() && matches!(layers.peek(), Some(Layer::Conv(_))) =>
-                {
-                    let Some(Layer::Conv(conv)) = layers.next() else { continue };
-                    conv.forward_maps(tape, &[&x], true, Then::default())?
-                }
-                Layer::Conv(conv) => conv.forward(tape, &x)?,
-                Layer::Stage(stage) => stage.forward(tape, &x, time)?,
-                Layer::Block(block) => {
-                    if let Some(shifts) = &mut shifts {
-                        x = block.fused(tape, &x, time, shifts)?;
-                        continue;
-                    }
-                    // A clone shares the weights.
-                    let block = block.clone();
-                    let inputs: Vec<&Var> = std::iter::once(&x).chain(time).collect();
-                    tape.part(&inputs, move |tape, v| block.forward(tape, &v[0], v.get(1)))?
-                }
-                Layer::Attention(attention) => {
-                    let attention = attention.clone();
-                    tape.part(&[&x], move |tape, v| attention.forward(tape, &v[0]))?
-                }
-                Layer::Swin(swin) => swin.forward(tape, x)?,
-                Layer::Halve(conv) => {
-                    x = tape.pad_zero(&x, 1, 1)?;
-                    conv.forward(tape, &x)?
-                }
-                Layer::MaxPool => tape.max_pool2(&x)?,
-                Layer::Nearest => tape.nearest2(&x)?,
-                Layer::Transposed(conv) => conv.forward(tape, &x)?,
-                Layer::Keep => {
-                    kept.push(x.clone());
-                    x
-                }
-                Layer::Join(side) => {
-                    let Some(skip) = kept.pop() else {
-                        return Err(Error::shape("unet", "a kept map for every join", x.shape()));
-                    };
-                    match side {
-                        Side::Before => tape.concat(&[&skip, &x])?,
-                        Side::Behind => tape.concat(&[&x, &skip])?,
-                    }
-                }
-            };
+        for layer in &self.layers {
+            x = layer.forward(tape, x, time, &mut kept)?;
         }
         Ok(x)
     }
 
-    /// What t has to say to the blocks, if what follows their convolutions is best given to these.
-    fn shifts(&self, tape: &mut Tape, x: &Var, time: Option<&Var>) -> Result<Option<Shifts>> {
-        if !tape.fuses(x) {
-            return Ok(None);
+    /// As [`forward`](Self::forward) on a tape that [fuses](Tape::fuses): what is around convolutions is given to them.
+    fn fused(&self, tape: &mut Tape, x: Var, time: Option<&Var>) -> Result<Var> {
+        let mut kept = Vec::new();
+        let mut shifts = Shifts::new(tape, self.blocks(), time)?;
+        let (mut x, mut layers) = (Measured::from(x), self.layers.iter());
+        while let Some(layer) = layers.next() {
+            let groups = norm_of(layers.as_slice());
+            x = match (layer, layers.as_slice().first()) {
+                (Layer::Nearest, Some(Layer::Conv(conv))) => {
+                    layers.next();
+                    conv.forward_maps(tape, &[x.map()], true, Then::default())?.into()
+                }
+                (Layer::Conv(conv), _) if groups.is_some() => {
+                    conv.forward_measured(tape, x.map(), Then::default(), groups)?
+                }
+                (Layer::Block(block), _) => block.fused(tape, &x, time, &mut shifts, groups)?,
+                (Layer::Stage(stage), _) if !stage.is_told() => {
+                    stage.fused(tape, &x, None, &mut shifts, Then::default(), groups)?
+                }
+                (Layer::Attention(attention), _) => attention.fused(tape, &x, groups)?,
+                (Layer::Keep, _) => {
+                    kept.push(x.map().clone());
+                    x
+                }
+                _ => layer.forward(tape, x.map().clone(), time, &mut kept)?.into(),
+            };
         }
-        let blocks = self.layers.iter().filter_map(|layer| match layer {
+        Ok(x.map().clone())
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = &ResidualBlock> {
+        self.layers.iter().filter_map(|layer| match layer {
             Layer::Block(block) => Some(block),
             _ => None,
-        });
-        Shifts::new(tape, blocks, time).map(Some)
+        })
+    }
+}
+
+/// Groups of the norm that sees the map before `layers` first, if one does.
+fn norm_of(layers: &[Layer]) -> Option<usize> {
+    match layers.iter().find(|layer| !matches!(layer, Layer::Keep))? {
+        Layer::Stage(stage) => Some(stage.groups()),
+        Layer::Block(block) => block.groups(),
+        Layer::Attention(attention) => Some(attention.groups()),
+        _ => None,
+    }
+}
+
+impl Layer {
+    /// The layer's output for `x`; maps for later layers are put to or taken from `kept`.
+    fn forward(
+        &self,
+        tape: &mut Tape,
+        mut x: Var,
+        time: Option<&Var>,
+        kept: &mut Vec<Var>,
+    ) -> Result<Var> {
+        match self {
+            Self::Conv(conv) => conv.forward(tape, &x),
+            Self::Stage(stage) => stage.forward(tape, &x, time),
+            Self::Block(block) => {
+                // A clone shares the weights.
+                let block = block.clone();
+                let inputs: Vec<&Var> = std::iter::once(&x).chain(time).collect();
+                tape.part(&inputs, move |tape, v| block.forward(tape, &v[0], v.get(1)))
+            }
+            Self::Attention(attention) => {
+                let attention = attention.clone();
+                tape.part(&[&x], move |tape, v| attention.forward(tape, &v[0]))
+            }
+            Self::Swin(swin) => swin.forward(tape, x),
+            Self::Halve(conv) => {
+                x = tape.pad_zero(&x, 1, 1)?;
+                conv.forward(tape, &x)
+            }
+            Self::MaxPool => tape.max_pool2(&x),
+            Self::Nearest => tape.nearest2(&x),
+            Self::Transposed(conv) => conv.forward(tape, &x),
+            Self::Keep => {
+                kept.push(x.clone());
+                Ok(x)
+            }
+            Self::Join(side) => {
+                let Some(skip) = kept.pop() else {
+                    return Err(Error::shape("unet", "a kept map for every join", x.shape()));
+                };
+                match side {
+                    Side::Before => tape.concat(&[&skip, &x]),
+                    Side::Behind => tape.concat(&[&x, &skip]),
+                }
+            }
+        }
     }
 }

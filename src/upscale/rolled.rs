@@ -110,16 +110,18 @@ impl Picture<'_> {
         let calls = height.div_ceil(self.rows) * steps;
         let mut pieces = Pieces { picture: self, from: 0, pixels: Vec::new() };
         let mut kept = Kept::default();
+        let reach = network.geometry().receptive_field.unwrap_or(height);
         for start in (0..height).step_by(self.rows) {
             let rows = start..(start + self.rows).min(height);
             let last = rows.end == height;
             let low = padded_region(self.image, self.plan, self.system, self.region(&rows))?;
+            // Calls are at most that far behind.
+            kept.forget(start.saturating_sub(reach + self.rows), 3 * width);
             kept.pixels.extend_from_slice(&low);
             let low = Tensor::from_vec(low, &[1, rows.len(), width, 3]);
             let seen = Rows::shared(start, condition(network, &low, &low, Some(&told))?, 1)?;
             let mut high = |rows: Range<usize>| {
                 let y0 = self.enlarged(&rows, &kept)?;
-                kept.forget(rows.start.saturating_sub(MARGIN), 3 * width);
                 Ok(Tensor::from_vec(y0, &[1, rows.len() * scale, width * scale, 3]))
             };
             let mut next = Some(&seen);
@@ -154,9 +156,6 @@ impl Picture<'_> {
         Rect::new(0, rows.start, self.plan.padded.0, rows.len())
     }
 }
-
-/// Rows before those that are enlarged which the next ones may look at, too.
-const MARGIN: usize = 4;
 
 /// Rows as the network saw them, in [-1, 1], until they were enlarged: taking blocks out of them costs more than keeping
 /// them.

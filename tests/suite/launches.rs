@@ -2,7 +2,8 @@
 //!
 //! A driver that allocates nothing and starts nothing writes down what it is asked for, so that any size runs in moments
 //! and no GPU is needed. A change of the counts shows in the diff of the file:
-//! `SRK_WRITE=1 cargo test --release --test suite launches::` writes it anew.
+//! `SRK_WRITE=1 cargo test --release --test suite launches::` writes it anew. `SRK_LAUNCHES=sr3-div2k` (and `--nocapture`)
+//! says which kernels those of a recipe are.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -45,6 +46,8 @@ struct Seen {
     /// Launches of the recording in progress, if there is one.
     recording: Option<usize>,
     replayed: usize,
+    /// How often each kernel was launched one by one.
+    kernels: BTreeMap<&'static str, usize>,
 }
 
 /// What a device was asked for since the last question.
@@ -151,6 +154,7 @@ impl Driver for Counting {
         addresses.dedup();
         let bytes: usize = addresses.iter().map(|&at| seen.bytes_at(at)).sum();
         seen.count.launches += 1;
+        *seen.kernels.entry(launch.kernel.name()).or_default() += 1;
         seen.count.bytes += bytes;
         Ok(())
     }
@@ -230,6 +234,15 @@ fn a_walk_launches_one_step_and_replays_the_others() {
 
 /// One call, and one call with its gradients, of a network in f16 on a state of `side` pixels.
 pub(crate) fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
+    let [(forward, _), (both, _)] = kernels(model, side)?;
+    Ok([forward, both])
+}
+
+/// The same, with how often each kernel is launched.
+fn kernels(
+    model: &ModelConfig,
+    side: usize,
+) -> Result<[(Count, BTreeMap<&'static str, usize>); 2]> {
     let driver = Counting::new();
     let seen = driver.seen.clone();
     let device = Device::Cuda(Gpu::new(Arc::new(driver)));
@@ -241,19 +254,24 @@ pub(crate) fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
     let c = network.channels();
     let (low, y0) = (zeros(&[1, small, small, c])?, zeros(&[1, side, side, c])?);
     let t = zeros(&[1])?;
-    let call = |gradients: bool| -> Result<Count> {
+    let call = |gradients: bool| -> Result<(Count, BTreeMap<&'static str, usize>)> {
         let mut tape = if gradients { Tape::training() } else { Tape::inference() };
         let told = condition(&*network, &low, &y0, None)?;
         let told = tape.input(told);
         let state = y0.cast(DType::F16)?;
-        seen.lock().unwrap().count = Count::default();
+        {
+            let mut seen = seen.lock().unwrap();
+            seen.count = Count::default();
+            seen.kernels.clear();
+        }
         let state = tape.input(state);
         let y = network.forward(&mut tape, &state, &told, &t)?;
         if gradients {
             let dy = Tensor::zeros_on(&device, DType::F16, y.shape())?;
             tape.backward(&y, dy)?;
         }
-        Ok(seen.lock().unwrap().count)
+        let seen = seen.lock().unwrap();
+        Ok((seen.count, seen.kernels.clone()))
     };
     // The first call of each kind makes constants.
     call(false)?;
@@ -276,8 +294,11 @@ pub(crate) fn ledger() -> &'static str {
             ModelConfig::SwinUNet(_) => config.data.train.crop / config.model.scale(),
             _ => config.data.train.crop,
         };
-        let [forward, both] =
-            counts(&config.model, side).unwrap_or_else(|e| panic!("{}: {e}", recipe.name));
+        let [(forward, of_forward), (both, of_both)] =
+            kernels(&config.model, side).unwrap_or_else(|e| panic!("{}: {e}", recipe.name));
+        if std::env::var("SRK_LAUNCHES").is_ok_and(|name| name == recipe.name) {
+            println!("forward {of_forward:#?}, with gradients {of_both:#?}");
+        }
         let mb = |c: Count| c.bytes as f64 / 1e6;
         writeln!(
             lines,

@@ -1,10 +1,14 @@
 //! Launches of `kernels/conv2d.cu`: which blocks compute a product, and how its depth is split.
 //! Transposed convolutions and linear layers come here too.
+use std::cell::RefCell;
+
 use super::{Activation, Dims, engines};
 use crate::engine::cuda::{Gpu, Grid, Pass, kernels, launch_one_of};
 use crate::engine::device::{DType, Real};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
+use crate::ops::group_norm::cuda::find_moments;
+use crate::ops::group_norm::{GroupNorm, moments};
 
 /// What becomes of a sum before it is written:
 /// `y = scale activation(sum + bias + shift) + of_residual residual + of_second second`.
@@ -186,10 +190,59 @@ pub(in crate::ops) fn forward(
     epilogue: Epilogue,
     y: &mut Tensor,
 ) -> Result<()> {
+    forward_measured(gpu, d, x, w, epilogue, y, None)
+}
+
+/// What a convolution is to find of its output for the norm of so many groups that follows.
+pub(super) struct Found {
+    moments: RefCell<Tensor>,
+    groups: usize,
+    run: usize,
+}
+
+impl Found {
+    /// Of the output of `d`, if its kernels find anything of it.
+    pub(super) fn of(
+        gpu: &Gpu,
+        d: &Dims,
+        dtype: DType,
+        groups: Option<usize>,
+    ) -> Result<Option<Self>> {
+        let dims = [d.batch, d.out_height(), d.out_width(), d.co];
+        let Some(groups) = groups.filter(|_| d.ci.is_multiple_of(pack(dtype))) else {
+            return Ok(None);
+        };
+        let empty = moments::empty(gpu, dtype, dims, groups)?;
+        let found = |empty| {
+            let run = moments::run(d.co, groups);
+            Self { moments: RefCell::new(empty), groups, run }
+        };
+        Ok(empty.map(found))
+    }
+
+    pub(super) fn into_moments(self) -> Tensor {
+        self.moments.into_inner()
+    }
+}
+
+/// As [`forward`], and what is to be found of `y`.
+pub(super) fn forward_measured(
+    gpu: &Gpu,
+    d: &Dims,
+    x: &Tensor,
+    w: &Tensor,
+    epilogue: Epilogue,
+    y: &mut Tensor,
+    found: Option<&Found>,
+) -> Result<()> {
     let source = [d.height, d.width, d.ci];
     let size = [d.out_height(), d.out_width(), d.co];
-    let native = |y: &mut Tensor| gather(gpu, d, false, x, source, w, epilogue, y, size);
-    let finish = |y: &mut Tensor| finish(gpu, epilogue, y, size);
+    let native = |y: &mut Tensor| gather(gpu, d, false, x, source, w, epilogue, y, size, found);
+    let finish = |y: &mut Tensor| {
+        finish(gpu, epilogue, y, size)?;
+        let find = |f: &Found| find_moments(gpu, y, f.groups, &mut f.moments.borrow_mut());
+        found.map_or(Ok(()), find)
+    };
     engines::run(gpu, &d.problem(Pass::Forward, x.dtype()), [x, w], y, &native, &finish)
 }
 
@@ -225,7 +278,8 @@ fn native_input_gradient(
     kernels::conv2d_transpose_weights { w, transposed: to, outputs, taps, inputs }
         .launch(gpu, grid)?;
     let source = [d.out_height(), d.out_width(), d.co];
-    gather(gpu, d, true, dy, source, &transposed, epilogue, dx, [d.height, d.width, d.ci])
+    let size = [d.height, d.width, d.ci];
+    gather(gpu, d, true, dy, source, &transposed, epilogue, dx, size, None)
 }
 
 /// The epilogue of what a library wrote to `y`, whose images have this height, width and channels.
@@ -256,9 +310,11 @@ fn gather(
     epilogue: Epilogue,
     y: &mut Tensor,
     [out_height, out_width, outputs]: [usize; 3],
+    found: Option<&Found>,
 ) -> Result<()> {
     check_dtype(gpu, "conv2d", x.dtype())?;
     check_pixels(d.batch * height * width)?;
+    let mut moments = found.map(|found| found.moments.borrow_mut());
     let stride = if transposed { d.stride } else { 1 };
     let rows = d.batch * out_height.div_ceil(stride) * out_width.div_ceil(stride);
     let blocks = gather_blocks(gpu, x.dtype(), inputs, rows, outputs);
@@ -284,6 +340,60 @@ fn gather(
         stride: d.stride,
         pad: d.pad,
         transposed: transposed.into(),
+        moments: moments.as_deref_mut(),
+        run: found.map_or(0, |found| found.run),
+    })
+}
+
+/// How a map is normalised on its way into a convolution.
+pub(super) struct Normed<'a> {
+    pub(super) norm: GroupNorm,
+    pub(super) moments: &'a Tensor,
+    pub(super) gamma: &'a Tensor,
+    pub(super) beta: &'a Tensor,
+}
+
+/// As [`forward_measured`] of `x` normalised, for kernels of one tap and stride 1 and a map that has moments.
+pub(super) fn forward_normed(
+    gpu: &Gpu,
+    d: &Dims,
+    x: &Tensor,
+    Normed { norm, moments: partial, gamma, beta }: Normed<'_>,
+    w: &Tensor,
+    epilogue: Epilogue,
+    y: &mut Tensor,
+    found: Option<&Found>,
+) -> Result<()> {
+    check_dtype(gpu, "conv2d", x.dtype())?;
+    let (pixels, groups) = (d.height * d.width, norm.groups);
+    check_pixels(d.batch * pixels)?;
+    let blocks = match gather_blocks(gpu, x.dtype(), d.ci, d.batch * pixels, d.co) {
+        Blocks::Large | Blocks::Tall => Blocks::Tall,
+        _ => Blocks::Narrow,
+    };
+    let grid = Grid::new([blocks.cover(d.batch * pixels, d.co), 1, 1], THREADS)
+        .shared(4 * 3 * (d.ci + groups));
+    let mut moments = found.map(|found| found.moments.borrow_mut());
+    launch_with!(epilogue, gpu, grid, match blocks {
+        Blocks::Tall => conv2d_normed_128x64,
+        _ => conv2d_normed_128x32,
+    } {
+        x,
+        partial,
+        gamma,
+        beta,
+        w,
+        y,
+        images: d.batch,
+        pixels,
+        inputs: d.ci,
+        outputs: d.co,
+        groups,
+        of_run: moments::run(d.ci, groups),
+        silu: norm.silu.into(),
+        eps: f32::from_f64(norm.eps),
+        moments: moments.as_deref_mut(),
+        run: found.map_or(0, |found| found.run),
     })
 }
 

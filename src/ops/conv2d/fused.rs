@@ -2,8 +2,8 @@
 //! pixel as 2 x 2: neither the concatenation nor the enlarged map is written.
 use rayon::prelude::*;
 
-use super::cuda::{self, Epilogue};
-use super::{Activation, Conv2d};
+use super::cuda::{self, Epilogue, Found};
+use super::{Activation, Conv2d, Dims};
 use crate::engine::cuda::Gpu;
 use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
@@ -33,30 +33,8 @@ impl Tape {
         conv: Conv2d,
         then: Then<'_>,
     ) -> Result<Var> {
-        let (residual, second) = (then.residual, then.second);
-        let optional = [
-            then.bias,
-            then.shift.map(|(shift, _)| shift),
-            then.slopes,
-            residual.map(|(map, _)| map),
-            second.map(|(map, _)| map),
-        ];
-        let inputs = maps.iter().copied().chain([w]).chain(optional.into_iter().flatten());
-        let op = FusedConv2d {
-            conv,
-            maps: maps.len(),
-            doubled,
-            present: optional.map(|v| v.is_some()),
-            numbers: Numbers {
-                activation: then.activation,
-                slope: then.slope,
-                scale: then.scale,
-                shift_first: then.shift.map_or(0, |(_, first)| first),
-                late: then.late,
-                of_residual: residual.map_or(1.0, |(_, factor)| factor),
-                of_second: second.map_or(1.0, |(_, factor)| factor),
-            },
-        };
+        let inputs = maps.iter().copied().chain([w]).chain(then.vars().into_iter().flatten());
+        let op = FusedConv2d { maps: maps.len(), doubled, ..FusedConv2d::new(conv, &then, None) };
         self.apply(op, &inputs.collect::<Vec<_>>())
     }
 
@@ -106,14 +84,28 @@ impl Default for Then<'_> {
     }
 }
 
-/// Inputs are maps, w and those of bias, shift, slopes, residual and second that are present.
+impl<'a> Then<'a> {
+    /// Bias, shift, slopes, residual and second.
+    pub(super) fn vars(&self) -> [Option<&'a Var>; 5] {
+        let [shift, residual, second] = [
+            self.shift.map(|(shift, _)| shift),
+            self.residual.map(|(map, _)| map),
+            self.second.map(|(map, _)| map),
+        ];
+        [self.bias, shift, self.slopes, residual, second]
+    }
+}
+
+/// Inputs are maps, w and those of bias, shift, slopes, residual and second that are present. Where a norm of so many
+/// groups follows, the moments of the output are kept, if there are any.
 #[derive(Clone, Copy, Debug)]
-struct FusedConv2d {
-    conv: Conv2d,
+pub(super) struct FusedConv2d {
+    pub(super) conv: Conv2d,
     maps: usize,
     doubled: bool,
     present: [bool; 5],
     numbers: Numbers,
+    pub(super) followed_by: Option<usize>,
 }
 
 /// What [`Then`] says beside tensors.
@@ -129,6 +121,34 @@ struct Numbers {
 }
 
 impl FusedConv2d {
+    /// Of one map, perhaps followed by a norm of so many groups.
+    pub(super) fn new(conv: Conv2d, then: &Then<'_>, followed_by: Option<usize>) -> Self {
+        let numbers = Numbers {
+            activation: then.activation,
+            slope: then.slope,
+            scale: then.scale,
+            shift_first: then.shift.map_or(0, |(_, first)| first),
+            late: then.late,
+            of_residual: then.residual.map_or(1.0, |(_, factor)| factor),
+            of_second: then.second.map_or(1.0, |(_, factor)| factor),
+        };
+        let present = then.vars().map(|v| v.is_some());
+        Self { conv, maps: 1, doubled: false, present, numbers, followed_by }
+    }
+
+    /// Those of the optional inputs that are present, and what they are.
+    pub(super) fn optional<'a>(&self, given: &[&'a Tensor]) -> [Option<&'a Tensor>; 5] {
+        let mut given = given.iter().copied();
+        self.present.map(|p| p.then(|| given.next()).flatten())
+    }
+
+    /// Fails unless the optional inputs fit the output of `d`, whose shape it is.
+    pub(super) fn shape(&self, d: &Dims, of: [Option<&Tensor>; 5]) -> Result<[usize; 4]> {
+        let shape = [d.batch, d.out_height(), d.out_width(), d.co];
+        check(shape, self.numbers.shift_first, of)?;
+        Ok(shape)
+    }
+
     /// The maps as one, on any device.
     fn joined(&self, maps: &[&Tensor]) -> Result<Option<Tensor>> {
         let all = match maps.len() {
@@ -157,7 +177,7 @@ impl FusedConv2d {
         Ok([n, times * h, times * w, channels])
     }
 
-    fn epilogue<'a>(
+    pub(super) fn epilogue<'a>(
         &self,
         [bias, shift, slopes, residual, second]: [Option<&'a Tensor>; 5],
     ) -> Epilogue<'a> {
@@ -185,15 +205,19 @@ impl FusedConv2d {
         w: &Tensor,
         epilogue: Epilogue<'_>,
         y: &mut Tensor,
-    ) -> Result<()> {
+    ) -> Result<Option<Found>> {
         let d = self.conv.dims_of(self.seen(maps)?, maps[0], w)?;
         let channels: Vec<usize> = maps.iter().map(|map| map.shape()[3]).collect();
         let plain = maps.len() == 1 && !self.doubled;
         if !plain && cuda::reads_maps(w.dtype(), &channels) {
-            return cuda::forward_maps(gpu, &d, maps, self.doubled, w, epilogue, y);
+            cuda::forward_maps(gpu, &d, maps, self.doubled, w, epilogue, y)?;
+            return Ok(None);
         }
         let all = self.joined(maps)?;
-        cuda::forward(gpu, &d, all.as_ref().unwrap_or(maps[0]), w, epilogue, y)
+        let found = Found::of(gpu, &d, y.dtype(), self.followed_by)?;
+        let x = all.as_ref().unwrap_or(maps[0]);
+        cuda::forward_measured(gpu, &d, x, w, epilogue, y, found.as_ref())?;
+        Ok(found)
     }
 }
 
@@ -232,14 +256,13 @@ impl Op for FusedConv2d {
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let (maps, rest) = inputs.split_at(self.maps.min(inputs.len()));
-        let mut rest = rest.iter().copied();
-        let Some(w) = rest.next() else {
+        let Some((&w, given)) = rest.split_first() else {
             return Err(Error::shape("conv2d", "maps and weights", &[]));
         };
-        let of = self.present.map(|p| p.then(|| rest.next()).flatten());
+        let of = self.optional(given);
         let d = self.conv.dims_of(self.seen(maps)?, maps[0], w)?;
-        let shape = [d.batch, d.out_height(), d.out_width(), d.co];
-        check(shape, self.numbers.shift_first, of)?;
+        let shape = self.shape(&d, of)?;
+        let mut saved = Saved::new();
         let y = on_device!(w,
             cpu::<T> => {
                 let all = self.joined(maps)?;
@@ -260,11 +283,12 @@ impl Op for FusedConv2d {
             },
             cuda(gpu) => {
                 let mut y = Tensor::empty_as(maps[0], &shape)?;
-                self.on_gpu(&gpu, maps, w, self.epilogue(of), &mut y)?;
+                let found = self.on_gpu(&gpu, maps, w, self.epilogue(of), &mut y)?;
+                saved.extend(found.map(Found::into_moments));
                 y
             }
         );
-        Ok((y, Saved::new()))
+        Ok((y, saved))
     }
 }
 
@@ -365,7 +389,7 @@ pub(super) fn cases() -> Vec<OpCase> {
                    co: usize,
                    doubled: bool| {
         let (conv, maps) = (Conv2d::same(3), channels.len());
-        let op = FusedConv2d { conv, maps, doubled, present, numbers };
+        let op = FusedConv2d { conv, maps, doubled, present, numbers, followed_by: None };
         let times = if doubled { 2 } else { 1 };
         let map = vec![n, times * h, times * w, co];
         let shift = if numbers.shift_first > 0 { numbers.shift_first + co + 8 } else { co };

@@ -23,6 +23,7 @@ pub(in crate::ops) mod general;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
 mod joined;
+mod normed;
 mod op;
 #[cfg(target_arch = "x86_64")]
 mod packed;
@@ -35,6 +36,7 @@ mod tuned;
 mod weight_gradient;
 
 pub use self::fused::Then;
+pub use self::normed::{Measured, Norm};
 pub(in crate::ops) use op::Dims;
 pub use op::{Activation, Conv2d};
 pub use passes::cases;

@@ -3,7 +3,7 @@ use super::cpu;
 use super::cuda::Epilogue;
 use super::finish::After;
 use super::op::{Activation, Conv2d};
-use super::{cuda, fused, joined, sloped};
+use super::{cuda, fused, joined, normed, sloped};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -154,5 +154,6 @@ pub fn cases() -> Vec<OpCase> {
     cases.extend(fused::cases());
     cases.extend(sloped::cases());
     cases.extend(joined::cases());
+    cases.extend(normed::cases());
     cases
 }

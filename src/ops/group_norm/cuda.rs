@@ -1,5 +1,5 @@
 //! On a GPU: how kernels/group_norm.cu is launched.
-use super::GroupNorm;
+use super::{GroupNorm, moments};
 use crate::engine::cuda::{Gpu, Grid, kernels, launch_one_of};
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::tape::Call;
@@ -75,7 +75,11 @@ impl Plan {
     /// Channels whose statistics a block keeps together: those of a group, or what divides them where a block's do.
     fn run(&self) -> usize {
         let (per_group, of_block) = (self.dims[3] / self.groups, self.columns() * self.pack);
-        if of_block >= self.dims[3] { per_group } else { common_divisor(per_group, of_block) }
+        if of_block >= self.dims[3] {
+            per_group
+        } else {
+            moments::common_divisor(per_group, of_block)
+        }
     }
 
     /// Bytes of the statistics of a block's groups.
@@ -117,14 +121,6 @@ impl Plan {
     }
 }
 
-/// The largest number that divides both.
-const fn common_divisor(mut a: usize, mut b: usize) -> usize {
-    while b > 0 {
-        (a, b) = (b, a % b);
-    }
-    a
-}
-
 /// What follows the normalisation, by its names in kernels.
 #[derive(Clone, Copy)]
 struct Affine<'a> {
@@ -142,12 +138,64 @@ impl<'a> Affine<'a> {
     }
 }
 
-/// Writes `y` and returns the statistics.
+/// Looks at `chunk` pixels at a time of `x`, of groups that hold whole runs of `run` channels; where `absolute`, means
+/// are not less the first value of the group.
+fn look(
+    gpu: &Gpu,
+    plan: &Plan,
+    x: &Tensor,
+    [run, chunk]: [usize; 2],
+    absolute: bool,
+    partial: &mut Tensor,
+) -> Result<()> {
+    let ragged = plan.ragged();
+    launch_one_of!(gpu, plan.grid_of(chunk).shared(plan.scratch()), match ragged {
+        false => group_norm_moments,
+        true => group_norm_moments_ragged,
+    } {
+        x,
+        partial,
+        pixels: plan.pixels(),
+        channels: plan.dims[3],
+        groups: plan.groups,
+        run,
+        columns: plan.columns(),
+        chunk,
+        absolute: absolute.into(),
+    })
+}
+
+/// Whether maps like this have [moments], and whether there is something to gain by looking for them before they are
+/// normalised: smaller ones are held by the block that does both.
+pub(in crate::ops) fn has_moments(
+    op: &GroupNorm,
+    dtype: DType,
+    dims: [usize; 4],
+    known: bool,
+) -> bool {
+    moments::shape(dtype, dims, op.groups).is_some()
+        && (known || Plan::new(op, dims, dtype).slab(1).is_none())
+}
+
+/// Looks for the [moments] of `x` in `groups` groups.
+pub(in crate::ops) fn find_moments(
+    gpu: &Gpu,
+    x: &Tensor,
+    groups: usize,
+    found: &mut Tensor,
+) -> Result<()> {
+    let dims = x.nhwc("group_norm")?;
+    let plan = Plan::new(&GroupNorm { groups, eps: 0.0, silu: false }, dims, x.dtype());
+    look(gpu, &plan, x, [moments::run(dims[3], groups), moments::PIXELS], true, found)
+}
+
+/// Writes `y` and returns the statistics; `given` is what is known of x, if it is.
 pub(super) fn forward(
     gpu: &Gpu,
     op: &GroupNorm,
     dims: [usize; 4],
     inputs: &[&Tensor],
+    given: Option<&Tensor>,
     y: &mut Tensor,
 ) -> Result<Tensor> {
     let x = inputs[0];
@@ -157,7 +205,7 @@ pub(super) fn forward(
     let (pixels, channels, groups) = (plan.pixels(), dims[3], op.groups);
     let (eps, silu) = (f32::from_f64(op.eps), op.silu.into());
     let mut stats = plan.f32(gpu, &[dims[0], groups, 3])?;
-    if let Some((width, grid)) = plan.slab(1) {
+    if let (None, Some((width, grid))) = (given, plan.slab(1)) {
         let to = &mut stats;
         launch_one_of!(gpu, grid, match ragged {
             false => group_norm_slab,
@@ -165,18 +213,22 @@ pub(super) fn forward(
         } { x, gamma, beta, scale, shift, y, stats: to, pixels, channels, groups, width, eps, silu })?;
         return Ok(stats);
     }
-    let (columns, run, found) = (plan.columns(), plan.run(), plan.found());
-    let mut partial = plan.f32(gpu, &[dims[0], pixels.div_ceil(found), channels / run, 2])?;
-    launch_one_of!(gpu, plan.grid_of(found).shared(plan.scratch()), match ragged {
-        false => group_norm_moments,
-        true => group_norm_moments_ragged,
-    } { x, partial: &mut partial, pixels, channels, groups, run, columns, chunk: found })?;
+    let (run, found) = match given {
+        Some(_) => (moments::run(channels, groups), moments::PIXELS),
+        None => (plan.run(), plan.found()),
+    };
+    let mut partial = None;
+    if given.is_none() {
+        let shape = [dims[0], pixels.div_ceil(found), channels / run, 2];
+        look(gpu, &plan, x, [run, found], false, partial.insert(plan.f32(gpu, &shape)?))?;
+    }
+    let Some(partial) = given.or(partial.as_ref()) else { return Ok(stats) };
     launch_one_of!(gpu, plan.grid().shared(plan.joined()), match ragged {
         false => group_norm_apply,
         true => group_norm_apply_ragged,
     } {
         x,
-        partial: &partial,
+        partial,
         stats: &mut stats,
         gamma,
         beta,
@@ -188,8 +240,9 @@ pub(super) fn forward(
         groups,
         run,
         found,
-        columns,
+        columns: plan.columns(),
         chunk: plan.chunk(),
+        absolute: given.is_some().into(),
         silu,
         eps,
     })?;

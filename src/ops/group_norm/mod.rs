@@ -17,7 +17,8 @@
 //! A mean far above the deviation must not cancel: sums are of differences to a value of the same
 //! channel, and the mean enters as a rounded part, subtracted first, and a rest, joined to the shift.
 mod cpu;
-mod cuda;
+pub(in crate::ops) mod cuda;
+pub(in crate::ops) mod moments;
 mod op;
 mod passes;
 

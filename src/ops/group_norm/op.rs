@@ -3,7 +3,7 @@ use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 
 /// See the [module](super) for the formulas; inputs are x, gamma, beta and perhaps scale, shift.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct GroupNorm {
     /// How many groups the channels are divided into, in order.
     pub groups: usize,

@@ -13,18 +13,7 @@ impl Op for GroupNorm {
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
-        let dims = self.check(inputs)?;
-        let x = inputs[0];
-        let mut y = Tensor::empty_as(x, x.shape())?;
-        let stats = on_device!(x,
-            cpu::<T> => {
-                let stats = cpu::statistics::<T>(self, dims, x.cpu()?);
-                let channels = cpu::channels::<T>(self, dims, &stats, inputs)?;
-                cpu::forward::<T>(self.silu, dims, &channels, x.cpu()?, y.cpu_mut()?);
-                Tensor::from_vec(stats, &[dims[0], self.groups, 3])
-            },
-            cuda(gpu) => cuda::forward(&gpu, self, dims, inputs, &mut y)?,
-        );
+        let (y, stats) = self.output(inputs, None)?;
         Ok((y, vec![stats]))
     }
 
@@ -39,7 +28,29 @@ impl Op for GroupNorm {
 }
 
 impl GroupNorm {
-    fn check(&self, inputs: &[&Tensor]) -> Result<[usize; 4]> {
+    /// The output and the statistics; a GPU is told by `moments` what is known of `x` already.
+    pub(in crate::ops) fn output(
+        &self,
+        inputs: &[&Tensor],
+        moments: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        let dims = self.check(inputs)?;
+        let x = inputs[0];
+        let mut y = Tensor::empty_as(x, x.shape())?;
+        let stats = on_device!(x,
+            cpu::<T> => {
+                let stats = cpu::statistics::<T>(self, dims, x.cpu()?);
+                let channels = cpu::channels::<T>(self, dims, &stats, inputs)?;
+                cpu::forward::<T>(self.silu, dims, &channels, x.cpu()?, y.cpu_mut()?);
+                Tensor::from_vec(stats, &[dims[0], self.groups, 3])
+            },
+            cuda(gpu) => cuda::forward(&gpu, self, dims, inputs, moments, &mut y)?,
+        );
+        Ok((y, stats))
+    }
+
+    /// Fails unless the inputs are of such shapes; those of x.
+    pub(in crate::ops) fn check(&self, inputs: &[&Tensor]) -> Result<[usize; 4]> {
         let (x, parameters) = (inputs[0], &inputs[1..]);
         let dims @ [n, h, w, c] = x.nhwc(self.name())?;
         if self.groups == 0 || c % self.groups != 0 || n * h * w * c == 0 {

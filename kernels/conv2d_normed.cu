@@ -1,0 +1,95 @@
+// 1x1 convolutions of a map whose groups are normalised on the way in, perhaps with SiLU: the normalised map is never
+// written. Formulas and host side: src/ops/conv2d/normed.rs.
+//
+// Each thread normalises in shared memory what it has copied there, each element once for each 64 (or 32) outputs, as
+// group_norm_apply does: the products see the same bits. Bound by memory up to some hundred outputs, beyond by the
+// exponentials: a step of 128 x 32 inputs takes 2 x 4096 of them.
+#include "conv2d.cuh"
+#include "moments.cuh"
+
+namespace {
+// A map as OneMap, with center, a and b of each channel in shared memory, [3][channels].
+template <typename T> struct NormedMap {
+    const T *x;
+    int channels;
+    const float *constants;
+    int silu;
+    static constexpr bool LINEAR = true, NORMED = true;
+    static constexpr int doubled = 0;
+
+    __device__ __forceinline__ const T *from(int channel) const { return x + channel; }
+    __device__ __forceinline__ int stride(int) const { return channels; }
+
+    template <int COUNT> __device__ __forceinline__ static void read(float (&to)[COUNT], const float *from) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i += Pack<float>::SIZE) {
+            const Pack<float> pack = load_pack(from + i);
+#pragma unroll
+            for (int e = 0; e < Pack<float>::SIZE; ++e) to[i + e] = pack.value[e];
+        }
+    }
+    // What this thread has copied to `tile`, packs of the channels from `channel` on. Beyond the last are zeros.
+    template <typename Share, typename Tile> __device__ __forceinline__ void normalise(Tile &tile, int channel) const {
+        constexpr int PACK = Pack<T>::SIZE;
+        if (channel >= channels) return;
+        float center[PACK], a[PACK], b[PACK];
+        read(center, constants + channel);
+        read(a, constants + channels + channel);
+        read(b, constants + 2 * channels + channel);
+#pragma unroll 1
+        for (int i = 0; i < Share::COUNT; ++i) {
+            T *const at = tile.template share<Share>(i);
+            Pack<T> pack = load_pack(at);
+#pragma unroll
+            for (int e = 0; e < PACK; ++e)
+                store(&pack.value[e], activated((load(&pack.value[e]) - center[e]) * a[e] + b[e], silu));
+            store_pack(at, pack);
+        }
+    }
+};
+
+// x: [images, pixels, inputs], pixels a multiple of 128; partial: [images, pixels / 128, inputs / of_run, 2], absolute,
+// as conv2d and group_norm_moments leave it; gamma, beta: [inputs]; w: [outputs, inputs]; y: [images, pixels, outputs].
+template <typename T, int M, int N>
+__device__ __forceinline__ void convolve_normed(const T *x, const float *partial, const T *gamma, const T *beta,
+                                                const T *w, T *y, int images, int pixels, int inputs, int outputs,
+                                                int groups, int of_run, int silu, float eps, float *moments, int run,
+                                                const Epilogue<T> &epilogue) {
+    DYNAMIC_SHARED(float, constants); // [3][inputs], then [groups][3]
+    float *const stats = constants + 3 * inputs;
+    const int column_tiles = (outputs + N - 1) / N, image = int(blockIdx.x) / column_tiles * M / pixels;
+    const int per_group = inputs / groups, runs = per_group / of_run, next = inputs / of_run * 2;
+    const float *const of_image = partial + size_t(image) * (pixels / M) * next;
+    for (int g = int(threadIdx.x) / WARP; g < groups; g += int(blockDim.x) / WARP)
+        join(of_image + g * runs * 2, next, runs, of_run, pixels, M, 0.0f, eps, stats + 3 * g);
+    __syncthreads();
+    for (int c = int(threadIdx.x); c < inputs; c += int(blockDim.x)) {
+        const Normal n = normal(stats + 3 * (c / per_group), load(gamma + c), load(beta + c), 1.0f, 0.0f);
+        constants[c] = n.center;
+        constants[inputs + c] = n.a;
+        constants[2 * inputs + c] = n.b;
+    }
+    __syncthreads();
+    convolve<T, M, N, true>(NormedMap<T>{x, inputs, constants, silu}, w, epilogue, y, images, 1, pixels, inputs, 1,
+                            pixels, outputs, 1, 1, 0, false, moments, run);
+}
+
+#define NORMED_PARAMETERS \
+    (const T *x, const float *partial, const T *gamma, const T *beta, const T *w, T *y, int images, int pixels, \
+     int inputs, int outputs, int groups, int of_run, int silu, float eps, float *moments /* or null */, int run, \
+     EPILOGUE_PARAMETERS)
+#define NORMED_ARGUMENTS \
+    (x, partial, gamma, beta, w, y, images, pixels, inputs, outputs, groups, of_run, silu, eps, moments, run, \
+     EPILOGUE_ARGUMENTS)
+#define NORMED_BLOCKS(name, M, N) \
+    template <typename T> __device__ void name##_kernel NORMED_PARAMETERS { \
+        const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
+        convolve_normed<T, M, N>(x, partial, gamma, beta, w, y, images, pixels, inputs, outputs, groups, of_run, \
+                                 silu, eps, moments, run, epilogue); \
+    }
+NORMED_BLOCKS(conv2d_normed_128x64, 128, 64)
+NORMED_BLOCKS(conv2d_normed_128x32, 128, 32)
+} // namespace
+
+EXPORT_16BIT(128, 3, conv2d_normed_128x64, NORMED_PARAMETERS, NORMED_ARGUMENTS)
+EXPORT_16BIT(128, 4, conv2d_normed_128x32, NORMED_PARAMETERS, NORMED_ARGUMENTS)

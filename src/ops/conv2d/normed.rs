@@ -1,0 +1,187 @@
+//! A convolution of a map in groups normalised, and what the norm behind a convolution asks of its output: for inference.
+//!
+//! `y = conv(f(norm(x)))` and what [`Then`] says; the norm is that of [`group_norm`](crate::ops::group_norm), f SiLU or
+//! nothing. On a GPU, in 16 bits, a convolution leaves behind what it found of the groups of its output, so that nobody
+//! has to read the map for them; and one of a single tap normalises what it reads, so that the normalised map, the same
+//! bits, is never written.
+use super::cuda::{self, Found, Normed};
+use super::fused::FusedConv2d;
+use super::{Conv2d, Then};
+use crate::engine::cuda::Gpu;
+use crate::engine::op_case::OpCase;
+use crate::engine::tape::{Op, Saved, Tape, Var};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::ops::group_norm::cuda::{find_moments, has_moments};
+use crate::ops::group_norm::{GroupNorm, moments};
+
+/// A map, and what is known of its groups if whoever wrote it looked for that.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    map: Var,
+    /// Moments, and the groups that they are of.
+    moments: Option<(Var, usize)>,
+}
+
+impl From<Var> for Measured {
+    fn from(map: Var) -> Self {
+        Self { map, moments: None }
+    }
+}
+
+impl Measured {
+    fn new((map, moments): (Var, Option<Var>), groups: Option<usize>) -> Self {
+        Self { map, moments: moments.zip(groups) }
+    }
+
+    /// The map itself.
+    pub const fn map(&self) -> &Var {
+        &self.map
+    }
+
+    fn moments(&self, groups: usize) -> Option<&Var> {
+        self.moments.as_ref().filter(|(_, of)| *of == groups).map(|(moments, _)| moments)
+    }
+}
+
+/// A norm in front of a convolution, perhaps with SiLU.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// `[C]`.
+    pub gamma: &'a Var,
+    /// `[C]`.
+    pub beta: &'a Var,
+    /// Its numbers.
+    pub op: GroupNorm,
+}
+
+impl Tape {
+    /// As [`conv2d_fused`](Self::conv2d_fused), and what a norm of `groups` groups behind it asks for.
+    pub fn conv2d_measured(
+        &mut self,
+        x: &Var,
+        w: &Var,
+        conv: Conv2d,
+        then: Then<'_>,
+        groups: Option<usize>,
+    ) -> Result<Measured> {
+        let op = FusedConv2d::new(conv, &then, groups);
+        let inputs: Vec<&Var> =
+            [x, w].into_iter().chain(then.vars().into_iter().flatten()).collect();
+        Ok(Measured::new(self.apply_free(&op, &inputs)?, groups))
+    }
+
+    /// The same of `x` normalised.
+    pub fn conv2d_normed(
+        &mut self,
+        x: &Measured,
+        norm: Norm<'_>,
+        w: &Var,
+        conv: Conv2d,
+        then: Then<'_>,
+        groups: Option<usize>,
+    ) -> Result<Measured> {
+        let fused = FusedConv2d::new(conv, &then, groups);
+        let moments = x.moments(norm.op.groups);
+        let op = NormedConv2d { norm: norm.op, known: moments.is_some(), fused };
+        let head = [x.map(), norm.gamma, norm.beta, w];
+        let inputs = head.into_iter().chain(moments).chain(then.vars().into_iter().flatten());
+        Ok(Measured::new(self.apply_free(&op, &inputs.collect::<Vec<_>>())?, groups))
+    }
+}
+
+/// Channels and groups whose constants fit the 48 KiB of a block beside the operands.
+const MOST_INPUTS: usize = 1024;
+
+/// SiLU is computed once for each block of outputs: beyond so many a pass of its own costs less.
+const MOST_OUTPUTS: usize = 256;
+
+/// Inputs are x, gamma, beta, w, moments if they are known, and those of the convolution that are present.
+#[derive(Clone, Copy, Debug)]
+struct NormedConv2d {
+    norm: GroupNorm,
+    known: bool,
+    fused: FusedConv2d,
+}
+
+impl NormedConv2d {
+    /// Whether x is normalised where it is read.
+    fn folds(&self, x: &Tensor, w: &Tensor) -> bool {
+        let conv = self.fused.conv;
+        let (&[n, h, width, c], &[outputs, kernel, ..]) = (x.shape(), w.shape()) else {
+            return false;
+        };
+        (kernel, conv.stride, conv.pad) == (1, 1, 0)
+            && c + self.norm.groups <= MOST_INPUTS
+            && (outputs <= MOST_OUTPUTS || !self.norm.silu)
+            && has_moments(&self.norm, x.dtype(), [n, h, width, c], self.known)
+    }
+
+    fn folded(
+        &self,
+        gpu: &Gpu,
+        [x, gamma, beta, w]: [&Tensor; 4],
+        moments: Option<&Tensor>,
+        given: &[&Tensor],
+    ) -> Result<(Tensor, Saved)> {
+        let (norm, d) = (self.norm, self.fused.conv.dims(x, w)?);
+        norm.check(&[x, gamma, beta])?;
+        let of = self.fused.optional(given);
+        let mut y = Tensor::empty_as(x, &self.fused.shape(&d, of)?)?;
+        let mut found = None;
+        if moments.is_none() {
+            found = moments::empty(gpu, x.dtype(), x.nhwc("conv2d")?, norm.groups)?;
+            found.iter_mut().try_for_each(|found| find_moments(gpu, x, norm.groups, found))?;
+        }
+        let Some(moments) = moments.or(found.as_ref()) else {
+            return Err(Error::shape("conv2d", "a map with moments", x.shape()));
+        };
+        let after = Found::of(gpu, &d, x.dtype(), self.fused.followed_by)?;
+        let normed = Normed { norm, moments, gamma, beta };
+        let epilogue = self.fused.epilogue(of);
+        cuda::forward_normed(gpu, &d, x, normed, w, epilogue, &mut y, after.as_ref())?;
+        Ok((y, after.map(Found::into_moments).into_iter().collect()))
+    }
+}
+
+impl Op for NormedConv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
+        let (&[x, gamma, beta, w], rest) = inputs
+            .split_first_chunk::<4>()
+            .ok_or_else(|| Error::shape("conv2d", "a map, gamma, beta and weights", &[]))?;
+        let (moments, given) = rest.split_at(usize::from(self.known).min(rest.len()));
+        let moments = moments.first().copied();
+        if let Some(gpu) = x.gpu().filter(|_| self.folds(x, w)) {
+            return self.folded(&gpu.clone(), [x, gamma, beta, w], moments, given);
+        }
+        let (normed, _) = self.norm.output(&[x, gamma, beta], moments)?;
+        let inputs: Vec<&Tensor> = [&normed, w].into_iter().chain(given.iter().copied()).collect();
+        self.fused.forward(&inputs)
+    }
+}
+
+/// One tap and several; maps that kernels normalise where they read them, with SiLU and without, in groups of many and of
+/// few channels, as part of which they are and are not.
+pub(super) fn cases() -> Vec<OpCase> {
+    let case = |[groups, k]: [usize; 2], silu: bool, x: [usize; 4], co: usize| {
+        let norm = GroupNorm { groups, eps: 1e-5, silu };
+        let fused = FusedConv2d::new(Conv2d::same(k), &Then::default(), None);
+        let op = NormedConv2d { norm, known: false, fused };
+        let c = x[3];
+        let shapes: [&[usize]; 4] = [&x, &[c], &[c], &[co, k, k, c]];
+        let case = OpCase::new(move || op, &shapes).f32_tol(2e-5);
+        (0..shapes.len()).fold(case, OpCase::without_grad)
+    };
+    vec![
+        case([2, 3], true, [2, 3, 5, 8], 4),
+        case([1, 1], true, [2, 4, 4, 16], 8),
+        case([3, 1], false, [1, 5, 3, 6], 3),
+        case([2, 1], true, [2, 48, 48, 32], 40).kernel_only(),
+        case([3, 1], true, [1, 64, 50, 24], 72).kernel_only(),
+        case([4, 1], false, [1, 32, 64, 40], 264).kernel_only(),
+    ]
+}

@@ -1,0 +1,138 @@
+//! Norms whose statistics the convolution before them has found, and which the one behind them applies as it reads.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+use crate::common;
+
+use srk::engine::cuda::Gpu;
+use srk::engine::device::{DType, Device};
+use srk::engine::op_case::relative_l2;
+use srk::engine::rng::{Purpose, Stream};
+use srk::engine::tape::{Tape, Var};
+use srk::engine::tensor::Tensor;
+use srk::ops::conv2d::{Activation, Conv2d, Measured, Norm, Then};
+use srk::ops::group_norm::GroupNorm;
+
+/// Images of 384 pixels: three entries each.
+const MAP: [usize; 4] = [2, 16, 24, 16];
+
+/// A convolution of [`MAP`], a norm of its output, and another convolution.
+#[derive(Clone, Copy)]
+struct Chain {
+    outputs: usize,
+    groups: usize,
+    silu: bool,
+    /// Of the second convolution: taps across, outputs.
+    behind: [usize; 2],
+    /// Whether the second only picks its outputs of what it sees.
+    picks: bool,
+}
+
+/// `len` numbers in `[-1, 1)` that every element type holds.
+fn numbers(stream: u64, len: usize) -> Vec<f32> {
+    let mut random = Stream::new(3, Purpose::Test, stream).sequence();
+    (0..len).map(|_| random.below(256) as f32 / 128.0 - 1.0).collect()
+}
+
+/// Means that differ from one part of an image to the next, so that what is found of each part counts.
+fn drifting() -> Vec<f32> {
+    let [n, h, w, c] = MAP;
+    let values = numbers(1, n * h * w * c).into_iter().enumerate();
+    values.map(|(i, v)| v + [0.0, 2.0, -1.0, 0.5, 3.0][i / c / 64 % 5]).collect()
+}
+
+impl Chain {
+    /// The output on the GPU, or the CPU in f32.
+    fn run(self, device: &Device, dtype: DType) -> Tensor {
+        let mut tape = Tape::inference();
+        let mut given = |values: &[f32], shape: &[usize]| {
+            let tensor = Tensor::from_slice_on(device, values, shape).unwrap();
+            tape.input(tensor.cast(dtype).unwrap())
+        };
+        let (co, [k, last]) = (self.outputs, self.behind);
+        let x = given(&drifting(), &MAP);
+        // The first rows are the same whatever the outputs.
+        let small: Vec<f32> = numbers(2, co * 9 * MAP[3]).iter().map(|v| v / 8.0).collect();
+        let first = given(&small, &[co, 3, 3, MAP[3]]);
+        let [gamma, beta] = [3, 4].map(|i| given(&numbers(i, co), &[co]));
+        let mut second: Vec<f32> = numbers(5, last * k * k * co).iter().map(|v| v / 8.0).collect();
+        if self.picks {
+            second.fill(0.0);
+            (0..last).for_each(|o| second[o * co + o] = 1.0);
+        }
+        let second = given(&second, &[last, k, k, co]);
+        let op = GroupNorm { groups: self.groups, eps: 1e-5, silu: self.silu };
+        let norm = Norm { gamma: &gamma, beta: &beta, op };
+        let then = Then { activation: Activation::Leaky, slope: 0.5, ..Then::default() };
+        let y = tape.conv2d_measured(&x, &first, Conv2d::same(3), then, Some(self.groups)).unwrap();
+        let conv = Conv2d::same(k);
+        let y = tape.conv2d_normed(&y, norm, &second, conv, Then::default(), None).unwrap();
+        map_of(y).into_tensor().unwrap()
+    }
+}
+
+fn map_of(y: Measured) -> Var {
+    y.map().clone()
+}
+
+/// The same bits on all GPUs.
+fn bits(gpus: &[Gpu], chain: Chain, dtype: DType) -> Vec<f32> {
+    let mut all = gpus.iter().map(|gpu| {
+        gpu.poison(true);
+        chain.run(&Device::from(gpu), dtype).to_f32_vec().unwrap()
+    });
+    let first = all.next().unwrap();
+    assert!(all.all(|other| other == first), "{dtype:?}: bits depend on the order");
+    first
+}
+
+#[test]
+fn norms_between_convolutions_agree_with_the_cpu() {
+    let gpus = common::checked_gpus();
+    let chain =
+        |outputs, groups, silu, behind| Chain { outputs, groups, silu, behind, picks: false };
+    let chains = [
+        chain(64, 4, true, [1, 24]),
+        chain(24, 3, true, [3, 8]),
+        chain(40, 10, false, [1, 40]),
+        chain(128, 2, false, [1, 72]),
+    ];
+    for chain in chains {
+        let wanted = chain.run(&Device::Cpu, DType::F32).to_f64_vec().unwrap();
+        // Three maps are rounded on the way.
+        for (dtype, most) in [(DType::F16, 2e-3), (DType::BF16, 16e-3)] {
+            let got: Vec<f64> = bits(&gpus, chain, dtype).into_iter().map(f64::from).collect();
+            let error = relative_l2(&got, &wanted);
+            let Chain { outputs, groups, behind, .. } = chain;
+            assert!(
+                error < most,
+                "{outputs} in {groups}, {behind:?}, {dtype:?}: off by {error:.1e}"
+            );
+        }
+    }
+}
+
+/// Blocks of 128, 64 and 32 columns find the same of their channels.
+#[test]
+fn what_is_found_does_not_depend_on_the_blocks() {
+    let gpu = [common::fast_gpu()];
+    let picked = |outputs: usize| {
+        let groups = outputs / 16;
+        let chain = Chain { outputs, groups, silu: true, behind: [1, 8], picks: true };
+        bits(&gpu, chain, DType::F16)
+    };
+    let wide = picked(128);
+    assert_eq!(wide, picked(64));
+    assert_eq!(wide, picked(32));
+}
+
+/// 264 outputs are too many to compute SiLU for each block of them: there a pass of its own does, with the same bits.
+#[test]
+fn a_map_that_is_normalised_as_it_is_read_is_the_one_that_is_written() {
+    let gpu = [common::fast_gpu()];
+    let seen = |last: usize| {
+        let chain = Chain { outputs: 64, groups: 4, silu: true, behind: [1, last], picks: false };
+        bits(&gpu, chain, DType::F16)
+    };
+    let (written, read) = (seen(264), seen(40));
+    let first = written.chunks(264).flat_map(|pixel| pixel[..40].to_vec());
+    assert_eq!(first.collect::<Vec<f32>>(), read);
+}
