@@ -390,11 +390,11 @@ impl Tape {
     }
 }
 
-/// Ones in the shape of `x`. On a GPU this only launches.
 fn run(op: &dyn Op, inputs: &[&Var]) -> Result<(Tensor, Saved)> {
     op.forward(&inputs.iter().map(|v| v.value()).collect::<Vec<_>>())
 }
 
+/// Ones in the shape of `x`. On a GPU this only launches.
 fn ones_as(x: &Tensor) -> Result<Tensor> {
     let Some(gpu) = x.gpu() else {
         return Ok(Tensor::from_f64(&vec![1.0; x.len()], x.shape(), x.dtype()));
