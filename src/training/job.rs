@@ -41,6 +41,13 @@ pub trait Job {
     /// As [`state`](Self::state), and if the images cannot be read.
     fn prepare(&self, device: &Device, reporter: &mut dyn Reporter) -> Result<Prepared>;
 
+    /// The training images in words that are different where they are: how many, their bytes, a hash of their names and
+    /// sizes.
+    ///
+    /// # Errors
+    /// If they cannot be found.
+    fn listing(&self) -> Result<String>;
+
     /// Whether networks may compute in half precision on a GPU.
     fn halves(&self) -> bool;
 }
