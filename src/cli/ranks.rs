@@ -21,7 +21,13 @@ pub(super) struct Args {
     gpus: Option<u32>,
     /// Whether this process is one of several that train together, as torchrun, srun or mpirun say: auto, or none for a
     /// training of its own
-    #[arg(long, value_enum, value_name = "auto|none", default_value_t, hide_possible_values = true)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|none",
+        default_value_t,
+        hide_possible_values = true
+    )]
     ranks: Wanted,
     /// How long processes wait for each other, in seconds, before one that is silent ends all
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]

@@ -133,7 +133,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     }
     let job = jobs::read(&text, &name, &args.overrides)?;
     if let (true, Some(launch)) = (args.dry_run, &launch) {
-        let report = Report::new("--dry-run is for one process", format!("{} has started several", launch.by));
+        let report = Report::new(
+            "--dry-run is for one process",
+            format!("{} has started several", launch.by),
+        );
         return Err(Error::Usage(report.help("--ranks none")));
     }
     let device = ranks::device(&args.device, launch.as_ref())?;

@@ -41,8 +41,8 @@ pub trait Job {
     /// As [`state`](Self::state), and if the images cannot be read.
     fn prepare(&self, device: &Device, reporter: &mut dyn Reporter) -> Result<Prepared>;
 
-    /// The training images in words that are different where they are: how many, their bytes, a hash of their names and
-    /// sizes.
+    /// The images of training and validation in words that differ where they do: how many, their bytes, a hash of the
+    /// names and sizes of their files.
     ///
     /// # Errors
     /// If they cannot be found.

@@ -95,7 +95,10 @@ impl Job for Config {
     }
 
     fn listing(&self) -> Result<String> {
-        folder::listing(&self.data.train.paths)
+        let val = &self.data.val;
+        let sets = val.sets.values().flat_map(|set| &set.paths);
+        let all = self.data.train.paths.iter().chain(&val.paths).chain(sets);
+        folder::listing(&all.cloned().collect::<Vec<_>>())
     }
 
     fn halves(&self) -> bool {

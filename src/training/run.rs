@@ -67,12 +67,7 @@ pub fn train_among(
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
     let result = among::run(ranks, job, (out, until), place, stop, reporter);
-    if let Err(error) = &result
-        && !matches!(error, Error::Interrupted { .. })
-    {
-        ranks.fail(error);
-    }
-    result
+    result.inspect_err(|error| ranks.fail(error))
 }
 
 /// As [`train_among`].
@@ -258,7 +253,8 @@ impl<'a> Run<'a> {
             reporter.line(&nothing_left(&self.folder, of, last));
         }
         while self.step < last && !stale {
-            let done = self.step(&mut batches)?;
+            let done = self.step(&mut batches);
+            let done = self.saving_whole(done, reporter)?;
             let step = self.step;
             match self.incident.take() {
                 Some(text) => reporter.warn(&text),
@@ -268,8 +264,8 @@ impl<'a> Run<'a> {
                 }
             }
             let asks = [stop.load(Ordering::Relaxed) as u64, asked::take().into()];
-            let [mut signal, asked, shows] =
-                self.agreed([asks[0], asks[1], u64::from(self.show_is_due())])?;
+            let agreed = self.agreed([asks[0], asks[1], u64::from(self.show_is_due())]);
+            let [mut signal, asked, shows] = self.saving_whole(agreed, reporter)?;
             let ends = step == last || signal != 0;
             if due(step, self.config.log.every) || ends {
                 self.stepper.warnings().iter().for_each(|text| reporter.warn(text));
@@ -318,6 +314,7 @@ impl<'a> Run<'a> {
 
     fn save_and_say(&mut self, says: bool, reporter: &mut dyn Reporter) -> Result<()> {
         if !self.ranks.is_first() {
+            self.taken_back = 0;
             return Ok(());
         }
         let saved = self.save()?;
@@ -332,6 +329,16 @@ impl<'a> Run<'a> {
     fn saving_first(&mut self, result: Result<()>) -> Result<()> {
         if result.is_err() && self.ranks.is_first() {
             let _ = self.save();
+        }
+        result
+    }
+
+    /// `result`, and where it is an error because another rank has ended, with the steps so far saved: unless a step has
+    /// several descents, weights are those of a whole number of steps then.
+    fn saving_whole<T>(&mut self, result: Result<T>, reporter: &mut dyn Reporter) -> Result<T> {
+        let whole = self.step > 0 && self.task.batches() == self.task.together();
+        if result.is_err() && whole && self.ranks.is_first() && self.ranks.is_broken() {
+            let _ = self.save_and_say(true, reporter);
         }
         result
     }

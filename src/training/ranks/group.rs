@@ -201,9 +201,10 @@ impl Ranks {
         if self.world() == 1 || self.0.faulty.swap(true, Ordering::Relaxed) {
             return;
         }
-        let (what, cause) = error
-            .report()
-            .map_or_else(|| (error.to_string(), String::new()), |r| (r.what.clone(), r.cause.clone()));
+        let (what, cause) = error.report().map_or_else(
+            || (error.to_string(), String::new()),
+            |r| (r.what.clone(), r.cause.clone()),
+        );
         let what = format!("{} ended: {what}", self.name(self.rank()));
         self.tell(&mut self.lines(), &what, &cause, self.rank());
     }
@@ -300,8 +301,10 @@ impl Ranks {
     fn silent(&self, lines: &mut Lines, rank: usize) -> Error {
         let what = format!("{} hangs", self.name(rank));
         let limit = short(self.0.limit);
-        let cause = format!("nothing came from it for {limit}; its last step is {}", self.last_step());
-        self.end(lines, &what, &cause, rank)
+        let cause =
+            format!("nothing came from it for {limit}; its last step is {}", self.last_step());
+        // Should it go on after all, it hears of it, too.
+        self.end(lines, &what, &cause, self.rank())
     }
 
     fn last_step(&self) -> String {

@@ -134,7 +134,8 @@ fn local(names: &Names, rank: usize, world: usize, variable: Variable<'_>) -> Re
             Err(wrong(format!("{of} is {local}, which is not below {world} processes")))
         }
         Some(local) if local > rank => {
-            let cause = format!("{} is {local}, which is above {} = {rank}", names.local, names.rank);
+            let cause =
+                format!("{} is {local}, which is above {} = {rank}", names.local, names.rank);
             Err(wrong(cause))
         }
         Some(local) => Ok(local),
@@ -237,7 +238,9 @@ fn wrong(cause: String) -> Error {
 fn contradiction(cause: &str, first: &Names, second: &Names) -> Error {
     let what = format!("{} and {} contradict each other", first.by, second.by);
     let report = Report::new(what, cause);
-    Error::Usage(report.help(format!("unset {} and {}, or set them alike", first.rank, first.world)))
+    Error::Usage(
+        report.help(format!("unset {} and {}, or set them alike", first.rank, first.world)),
+    )
 }
 
 #[cfg(test)]

@@ -112,7 +112,9 @@ fn listen(at: &Meeting) -> Result<TcpListener> {
         }
     }
     let what = format!("cannot listen for the other processes on the ports {}", ports(at));
-    Err(Error::Failed(Report::new(what, cause).help("MASTER_PORT=PORT srk train ...    names another")))
+    Err(Error::Failed(
+        Report::new(what, cause).help("MASTER_PORT=PORT srk train ...    names another"),
+    ))
 }
 
 fn ports(at: &Meeting) -> String {
@@ -123,7 +125,11 @@ fn ports(at: &Meeting) -> String {
 }
 
 /// Hears who calls, and takes or refuses the call.
-fn answer(hello: &Hello, mut line: TcpStream, limit: Duration) -> io::Result<Option<(TcpStream, Hello)>> {
+fn answer(
+    hello: &Hello,
+    mut line: TcpStream,
+    limit: Duration,
+) -> io::Result<Option<(TcpStream, Hello)>> {
     line.set_nonblocking(false)?;
     prepare(&line, limit)?;
     let mut magic = [0; 8];
@@ -217,7 +223,8 @@ fn call(hello: &Hello, at: &Meeting, limit: Duration) -> Result<Ranks> {
         if Instant::now() > until {
             let what = format!("rank {} found no rank 0 at {}", hello.rank, at.host);
             let cause = format!("tried for {} on the ports {}: {cause}", short(limit), ports(at));
-            let help = "start all of them; MASTER_ADDR and MASTER_PORT must lead to the machine of rank 0";
+            let help =
+                "start all of them; MASTER_ADDR and MASTER_PORT must lead to the machine of rank 0";
             return Err(Error::Failed(Report::new(what, cause).code("rank_lost").help(help)));
         }
         sleep(PAUSE);

@@ -135,7 +135,9 @@ mod tests {
 
     #[test]
     fn every_image_of_a_step_belongs_to_one_rank() {
-        for (world, images, together) in [(1, 3, 1), (2, 4, 1), (4, 4, 1), (2, 5, 2), (4, 6, 2), (3, 6, 3)] {
+        for (world, images, together) in
+            [(1, 3, 1), (2, 4, 1), (4, 4, 1), (2, 5, 2), (4, 6, 2), (3, 6, 3)]
+        {
             for reduce in [Reduce::Fast, Reduce::Fixed] {
                 let mut seen = Vec::new();
                 for unit in units(world, reduce, images, together) {
@@ -167,7 +169,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_shared_is_refused_with_what_can() {
-        for (world, reduce, images) in [(2, Reduce::Fast, 3), (4, Reduce::Fast, 2), (2, Reduce::Fixed, 1)] {
+        for (world, reduce, images) in
+            [(2, Reduce::Fast, 3), (4, Reduce::Fast, 2), (2, Reduce::Fixed, 1)]
+        {
             let error = Shares::new((0, world), reduce, images, 1).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains("data.train.batch="), "{error}");

@@ -252,7 +252,10 @@ mod tests {
         let v = (u as f32 * 0.7).sin() * 10f32.powi((u % 7) as i32);
         let gradient = Tensor::from_vec(vec![v, -v * 1.1], &[2]);
         Said {
-            gradients: vec![vec![Some(gradient), (u == 2).then(|| Tensor::from_vec(vec![v], &[1]))]],
+            gradients: vec![vec![
+                Some(gradient),
+                (u == 2).then(|| Tensor::from_vec(vec![v], &[1])),
+            ]],
             numbers: vec![f64::from(v)],
             statistics: vec![Tensor::from_vec(vec![v / 3.0], &[1])],
         }

@@ -56,7 +56,11 @@ pub(super) fn agree_on(ranks: &Ranks, job: &dyn Job, place: (&Device, DType)) ->
     let one = "start all of them with one command";
     let facts = [
         Fact { of: "configuration", is: job.toml(), help: one },
-        Fact { of: "training images", is: job.listing()?, help: "give all of them the same folders" },
+        Fact {
+            of: "training images",
+            is: job.listing()?,
+            help: "give all of them the same folders",
+        },
         Fact {
             of: "device",
             is: device,

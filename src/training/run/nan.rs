@@ -72,10 +72,9 @@ impl Run<'_> {
         let parts = self.task.parts();
         let optimizers = match self.ranks.is_first() {
             true => self.checkpoints.load(at, &parts)?,
-            false => parts
-                .iter()
-                .map(|part| Optimizer::new(part.parameters))
-                .collect::<Result<_>>()?,
+            false => {
+                parts.iter().map(|part| Optimizer::new(part.parameters)).collect::<Result<_>>()?
+            }
         };
         let (_, optimizers) = among::share_state(&self.ranks, &parts, (at, optimizers))?;
         self.stepper.go_on_from(optimizers)

@@ -125,6 +125,9 @@ impl OnGpu {
                 self.parts.iter().map(GpuPart::sums_on_cpu).collect::<Result<Vec<_>>>()?;
             sum.add(at..at + units.len() as u64, said)?;
         }
+        // Should a rank be gone, they are still those of a whole number of steps.
+        let parts = self.parts.iter().zip(&before);
+        parts.into_iter().try_for_each(|(part, kept)| part.put_statistics(kept))?;
         let said = self.joint.join(sum)?;
         let mut statistics = &said.statistics[..];
         for (part, gradients) in self.parts.iter_mut().zip(said.gradients) {

@@ -73,9 +73,8 @@ impl Validation {
         }
         // In the order of the images, whoever measured them.
         let column = |k: usize| rows.values().filter_map(move |row| *row.get(k)?).collect();
-        let mean = |all: Vec<f64>| {
-            (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64)
-        };
+        let mean =
+            |all: Vec<f64>| (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64);
         let quality = |k: usize| {
             let [psnr, ssim] = [k, k + 1].map(|k| mean(column(k)).unwrap_or_default());
             Quality { psnr, ssim }
