@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use self::among::Silent;
 use self::sums::Sums;
 use super::asked;
 use super::batch::Batch;
@@ -66,8 +67,27 @@ pub fn train_among(
     stop: &Stop,
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
-    let result = among::run(ranks, job, (out, until), place, stop, reporter);
+    let name = &job.shared().run.name;
+    let result = match ranks.is_first() {
+        true => train_in(&out.join(name), ranks, job, until, place, stop, reporter),
+        false => train_aside(name, ranks, job, until, place, stop),
+    };
     result.inspect_err(|error| ranks.fail(error))
+}
+
+/// As [`train_among`], in a folder that goes away, and without a word.
+fn train_aside(
+    name: &str,
+    ranks: &Ranks,
+    job: &dyn Job,
+    until: Option<u64>,
+    place: (&Device, DType),
+    stop: &Stop,
+) -> Result<()> {
+    let aside = tempfile::tempdir()
+        .map_err(|e| Error::Failed(Report::new("cannot make a temporary folder", e)))?;
+    let folder = aside.path().join(name);
+    train_in(&folder, ranks, job, until, place, stop, &mut Silent)
 }
 
 /// As [`train_among`].

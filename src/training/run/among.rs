@@ -1,34 +1,12 @@
-//! A run of several processes: what they agree on, what the first tells the others, and how they end.
-use std::path::Path;
-
+//! A run of several processes: what they agree on, and what the first tells the others.
 use crate::engine::device::{DType, Device};
-use crate::engine::tape::Stop;
 use crate::engine::tensor::Tensor;
-use crate::error::{Error, Report, Result};
+use crate::error::{Error, Result};
 use crate::training::checkpoint::Part;
 use crate::training::job::Job;
 use crate::training::log::Reporter;
 use crate::training::optimizer::{LossScale, Optimizer};
 use crate::training::ranks::{Fact, Ranks, agree, put, tensor};
-
-/// As [`train_among`](super::train_among): the first in the folder of the run, the others in one that goes away.
-pub(super) fn run(
-    ranks: &Ranks,
-    job: &dyn Job,
-    (out, until): (&Path, Option<u64>),
-    place: (&Device, DType),
-    stop: &Stop,
-    reporter: &mut dyn Reporter,
-) -> Result<()> {
-    let name = &job.shared().run.name;
-    if ranks.is_first() {
-        return super::train_in(&out.join(name), ranks, job, until, place, stop, reporter);
-    }
-    let aside = tempfile::tempdir()
-        .map_err(|e| Error::Failed(Report::new("cannot make a temporary folder", e)))?;
-    let (folder, mute) = (aside.path().join(name), &mut Silent);
-    super::train_in(&folder, ranks, job, until, place, stop, mute)
-}
 
 /// The lines of a rank that leaves them to the first.
 pub(super) struct Silent;
