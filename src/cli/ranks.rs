@@ -161,14 +161,14 @@ struct Children(Vec<Option<Child>>);
 
 impl Children {
     fn wait(&mut self, stop: &Stop) -> Result<()> {
-        let mut first: Option<(Error, Instant)> = None;
+        let (mut failed, mut since): (Vec<(usize, ExitStatus)>, Option<Instant>) = (vec![], None);
         let (mut told, mut ended) = (0, false);
         while self.0.iter().any(Option::is_some) {
             if let Some((rank, status)) = self.next()?
                 && !status.success()
-                && first.is_none()
             {
-                first = Some((error(rank, self.0.len(), status), Instant::now()));
+                since = since.or_else(|| Some(Instant::now()));
+                failed.push((rank, status));
             }
             let signal = stop.load(Ordering::Relaxed);
             if signal != told {
@@ -178,7 +178,7 @@ impl Children {
             if asked::take() {
                 self.save();
             }
-            if let Some((_, since)) = &first {
+            if let Some(since) = since {
                 if since.elapsed() > NOTICE && !ended {
                     ended = true;
                     self.signal(15);
@@ -189,7 +189,9 @@ impl Children {
             }
             sleep(PAUSE);
         }
-        first.map_or(Ok(()), |(error, _)| Err(error))
+        // Those that end because of another one end with 1.
+        let cause = failed.iter().find(|(_, status)| status.code() != Some(1)).or(failed.first());
+        cause.map_or(Ok(()), |&(rank, status)| Err(error(rank, self.0.len(), status)))
     }
 
     /// One that has ended since the last look.

@@ -100,7 +100,8 @@ fn measured(out: &Path) -> Vec<serde_json::Value> {
 fn a_fixed_sum_makes_one_two_and_four_processes_the_same_bits() {
     let place = Place::new();
     let val = place.val();
-    let set = [&FOUR[..], &["run.reduce=fixed", "val.every=3", "val.sheet=1", &val]].concat();
+    let set =
+        [&FOUR[..], &["run.reduce=fixed", "val.every=3", "val.sheet=1", val.as_str()]].concat();
     let one = place.runs("1");
     to_end(train(&place, &one, &set, &[])).worked();
     assert_eq!(measured(&one).len(), 1);
@@ -175,7 +176,7 @@ fn a_run_goes_on_with_another_number_of_processes() {
     let (straight, changing) = (place.runs("straight"), place.runs("changing"));
     to_end(train(&place, &straight, &set, &[])).worked();
     let until = |step: &'static str, more: &[&str]| {
-        let run = to_end(train(&place, &changing, &set, &[&["--until", step], more].concat()));
+        let run = to_end(train(&place, &changing, &set, &[&["--until", step][..], more].concat()));
         run.worked()
     };
     until("2", &["--gpus", "4"]);
@@ -262,13 +263,13 @@ fn ranks_that_train_something_else_are_refused_in_words() {
     fs::create_dir_all(other.join("images")).unwrap();
     write_image(&other.join("images/0.png"), 48, 48, 5);
     let lr = [&FOUR[..], &["optim.lr=0.5"]].concat();
-    for run in two(&place, &out, [&FOUR, &lr]) {
+    for run in two(&place, &out, [&FOUR[..], &lr[..]]) {
         run.failed(2, &["do not agree on the configuration", "lr = 0.001", "lr = 0.5", "rank 1 ("]);
     }
     // The same words, and another folder behind them.
     let set = [&FOUR[..], &["data.train.paths=[\"images\"]"]].concat();
     let port = port();
-    let children = [place.images().parent().unwrap(), &other].map(|folder| {
+    let children = [place.images().parent().unwrap(), other.as_path()].map(|folder| {
         let rank = usize::from(folder == other);
         let mut command = train(&place, &out, &set, &[]);
         as_rank(command.current_dir(folder), rank, 2, &port).spawn().unwrap()
@@ -352,7 +353,7 @@ fn the_error_of_a_rank_is_that_of_all() {
     // Images that are read as they are drawn, by each rank from a folder of its own.
     let set = [&LONG[..], &["data.train.paths=[\"images\"]", "data.cache=\"1K\""]].concat();
     let port = port();
-    let [mut first, second] = [place.images().parent().unwrap(), &other].map(|folder| {
+    let [mut first, second] = [place.images().parent().unwrap(), other.as_path()].map(|folder| {
         let rank = usize::from(folder == other);
         let mut command = train(&place, &out, &set, &[]);
         as_rank(command.current_dir(folder), rank, 2, &port).spawn().unwrap()
