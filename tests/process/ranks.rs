@@ -331,10 +331,10 @@ fn a_rank_that_dies_ends_the_others_with_its_name() {
 fn a_rank_that_hangs_ends_the_others_in_time() {
     let place = Place::new();
     let out = place.runs("out");
-    let [first, second] = under_way(&place, &out, &["--rank-timeout", "2"]);
+    let [first, second] = under_way(&place, &out, &["--rank-timeout", "10"]);
     signal(&second, "-STOP");
     end(first)
-        .failed(1, &["rank 1 (", "hangs", "nothing came from it for 2s", "its last step is "]);
+        .failed(1, &["rank 1 (", "hangs", "nothing came from it for 10s", "its last step is "]);
     signal(&second, "-CONT");
     end(second).failed(1, &["rank 1 (", "hangs"]);
     goes_on(&place, &out);
