@@ -69,6 +69,13 @@ fn as_rank<'a>(command: &'a mut Command, rank: usize, world: usize, port: &str) 
     command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port)
 }
 
+/// Starts both as the ranks of one training; the file that they read is written by then.
+fn start([first, second]: [Command; 2]) -> [Child; 2] {
+    let port = port();
+    let spawn = |mut command: Command, rank| as_rank(&mut command, rank, 2, &port).spawn().unwrap();
+    [spawn(first, 0), spawn(second, 1)]
+}
+
 fn end(child: Child) -> Run {
     Run::of(child.wait_with_output().unwrap())
 }
@@ -189,21 +196,15 @@ fn a_run_goes_on_with_another_number_of_processes() {
 #[test]
 fn ranks_that_others_start_meet_by_their_variables() {
     let place = Place::new();
-    let (out, port) = (place.runs("out"), port());
-    let mut children: Vec<Child> = (0..2)
-        .map(|rank| {
-            let mut command = train(&place, &out, &FOUR, &[]);
-            as_rank(&mut command, rank, 2, &port).spawn().unwrap()
-        })
-        .collect();
-    let other = end(children.pop().unwrap()).worked();
-    let first = end(children.pop().unwrap()).worked();
+    let out = place.runs("out");
+    let children = start([(); 2].map(|()| train(&place, &out, &FOUR, &[])));
+    let [first, other] = children.map(|child| end(child).worked());
     first.says_all(&["2 processes train together, started by the environment", "step 3/3"]);
     assert_eq!((other.out.as_str(), other.err.as_str()), ("", ""));
     assert_eq!(losses(&out).len(), 3);
     let alone = place.runs("alone");
     let mut command = train(&place, &alone, &FOUR, &["--ranks", "none"]);
-    as_rank(&mut command, 1, 2, &port);
+    as_rank(&mut command, 1, 2, &port());
     to_end(command).worked();
     assert_eq!(losses(&alone).len(), 3);
 }
@@ -247,12 +248,7 @@ fn a_rank_that_does_not_come_is_named() {
 
 /// Two ranks with their own arguments, to their ends.
 fn two(place: &Place, out: &Path, set: [&[&str]; 2]) -> [Run; 2] {
-    let port = port();
-    let children = [0, 1].map(|rank| {
-        let mut command = train(place, out, set[rank], &[]);
-        as_rank(&mut command, rank, 2, &port).spawn().unwrap()
-    });
-    children.map(end)
+    start(set.map(|set| train(place, out, set, &[]))).map(end)
 }
 
 #[test]
@@ -268,16 +264,20 @@ fn ranks_that_train_something_else_are_refused_in_words() {
     }
     // The same words, and another folder behind them.
     let set = [&FOUR[..], &["data.train.paths=[\"images\"]"]].concat();
-    let port = port();
-    let children = [place.images().parent().unwrap(), other.as_path()].map(|folder| {
-        let rank = usize::from(folder == other);
-        let mut command = train(&place, &out, &set, &[]);
-        as_rank(command.current_dir(folder), rank, 2, &port).spawn().unwrap()
-    });
-    for run in children.map(end) {
+    for run in start(in_folders(&place, &out, &set, &other)).map(end) {
         run.failed(2, &["do not agree on the training images", "3 images in", "1 images in"]);
     }
     assert!(!out.exists());
+}
+
+/// Two ranks with the same arguments, the second in a folder of its own.
+fn in_folders(place: &Place, out: &Path, set: &[&str], other: &Path) -> [Command; 2] {
+    let here = place.images();
+    [here.parent().unwrap(), other].map(|folder| {
+        let mut command = train(place, out, set, &[]);
+        command.current_dir(folder);
+        command
+    })
 }
 
 /// A run that does not end by itself, with a checkpoint for each step.
@@ -285,11 +285,7 @@ const LONG: [&str; 4] = ["data.train.batch=4", "run.steps=100000", "ckpt.every=1
 
 /// Two ranks of a long run that has taken some steps.
 fn under_way(place: &Place, out: &Path, more: &[&str]) -> [Child; 2] {
-    let port = port();
-    let mut children = [0, 1].map(|rank| {
-        let mut command = train(place, out, &LONG, more);
-        as_rank(&mut command, rank, 2, &port).spawn().unwrap()
-    });
+    let mut children = start([(); 2].map(|()| train(place, out, &LONG, more)));
     wait_until(&mut children[0], || out.join("tiny/ckpt/latest").exists());
     children
 }
@@ -352,12 +348,7 @@ fn the_error_of_a_rank_is_that_of_all() {
     }
     // Images that are read as they are drawn, by each rank from a folder of its own.
     let set = [&LONG[..], &["data.train.paths=[\"images\"]", "data.cache=\"1K\""]].concat();
-    let port = port();
-    let [mut first, second] = [place.images().parent().unwrap(), other.as_path()].map(|folder| {
-        let rank = usize::from(folder == other);
-        let mut command = train(&place, &out, &set, &[]);
-        as_rank(command.current_dir(folder), rank, 2, &port).spawn().unwrap()
-    });
+    let [mut first, second] = start(in_folders(&place, &out, &set, &other));
     wait_until(&mut first, || out.join("tiny/ckpt/latest").exists());
     fs::remove_dir_all(other.join("images")).unwrap();
     let second = end(second);
