@@ -279,3 +279,134 @@ fn wait(
     let help = "start all of them again, with one command";
     Err(Error::Failed(Report::new(what, cause).code("rank_lost").help(help)))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::training::ranks::{Fact, agree};
+
+    /// A port that is free, and those behind it.
+    fn place(job: &str) -> Meeting {
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let ports = (port..port.saturating_add(4)).collect();
+        Meeting { host: "127.0.0.1".into(), ports, job: job.into() }
+    }
+
+    fn launch(rank: usize, world: usize, meeting: &Meeting) -> Launch {
+        Launch { rank, world, local: rank, by: "a test", meeting: meeting.clone() }
+    }
+
+    /// What each of `world` ranks, a thread each, makes of `body`.
+    fn each<R: Send + 'static>(
+        world: usize,
+        limit: Duration,
+        body: impl Fn(Ranks) -> R + Clone + Send + 'static,
+    ) -> Vec<R> {
+        let at = place("one");
+        let threads: Vec<_> = (0..world)
+            .map(|rank| {
+                let (launch, body) = (launch(rank, world, &at), body.clone());
+                std::thread::spawn(move || body(meet(&launch, limit).unwrap()))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn ranks_that_have_met_hear_each_other_in_their_order() {
+        let all = each(3, LONG, |ranks| {
+            let mine = u8::try_from(ranks.rank()).unwrap();
+            let heard = ranks.exchange(vec![mine; 70_000 * ranks.rank()]).unwrap();
+            let largest = ranks.largest([u64::from(mine), 9 - u64::from(mine)]).unwrap();
+            let told = ranks.spread(ranks.is_first().then(|| b"first".to_vec())).unwrap();
+            (heard.iter().map(Vec::len).collect::<Vec<_>>(), largest, told)
+        });
+        assert!(all.iter().all(|got| *got == (vec![0, 70_000, 140_000], [2, 9], b"first".to_vec())));
+    }
+
+    #[test]
+    fn one_that_fails_ends_all_with_its_name_and_its_words() {
+        let all = each(3, LONG, |ranks| {
+            if ranks.rank() == 2 {
+                ranks.fail(&Error::Failed(Report::new("cannot read a.png", "it is gone")));
+                return String::new();
+            }
+            ranks.largest([1]).unwrap_err().to_string()
+        });
+        for said in &all[..2] {
+            assert!(said.contains("rank 2 (") && said.contains("ended: cannot read a.png"), "{said}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_silent_or_leaves_early_is_named_with_its_step() {
+        let all = each(2, Duration::from_millis(300), |ranks| {
+            ranks.at_step(1234);
+            if ranks.rank() == 1 {
+                std::thread::sleep(Duration::from_millis(1500));
+                return String::new();
+            }
+            ranks.largest([1]).unwrap_err().to_string()
+        });
+        assert!(all[0].contains("rank 1 (") && all[0].contains("hangs"), "{}", all[0]);
+        assert!(all[0].contains("its last step is 1 234"), "{}", all[0]);
+        let all = each(2, LONG, |ranks| match ranks.rank() {
+            1 => String::new(),
+            _ => ranks.largest([1]).unwrap_err().to_string(),
+        });
+        assert!(all[0].contains("rank 1 (") && all[0].contains("before the others"), "{}", all[0]);
+    }
+
+    #[test]
+    fn other_jobs_and_other_programs_on_the_ports_are_passed_over() {
+        let at = place("one");
+        let other = Meeting { job: "two".into(), ..at.clone() };
+        // The other job listens on the first port; a program that is no rank calls, and says nothing of use.
+        let first = launch(0, 2, &other);
+        let waiting = std::thread::spawn(move || meet(&first, Duration::from_secs(3)).is_err());
+        std::thread::sleep(Duration::from_millis(300));
+        let mut stranger = TcpStream::connect(("127.0.0.1", at.ports[0])).unwrap();
+        stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let ranks: Vec<_> = (0..2)
+            .map(|rank| {
+                let launch = launch(rank, 2, &at);
+                std::thread::spawn(move || meet(&launch, LONG).unwrap().largest([7]).unwrap())
+            })
+            .collect();
+        assert!(ranks.into_iter().all(|rank| rank.join().unwrap() == [7]));
+        assert!(waiting.join().unwrap(), "the other job has met ranks of this one");
+    }
+
+    #[test]
+    fn what_ranks_do_not_agree_on_is_told_by_all() {
+        let all = each(2, LONG, |ranks| {
+            let is = |what: &str| format!("seed = 1\nlr = {what}");
+            let mine = if ranks.is_first() { is("0.1") } else { is("0.2") };
+            let facts = [("device", "cpu".to_owned()), ("configuration", mine)]
+                .map(|(of, is)| Fact { of, is, help: "start them alike" });
+            agree(&ranks, &facts[..1]).unwrap();
+            agree(&ranks, &facts).unwrap_err().to_string()
+        });
+        for said in all {
+            assert!(said.contains("do not agree on the configuration"), "{said}");
+            assert!(said.contains("lr = 0.1; rank 1 (") && said.contains("lr = 0.2"), "{said}");
+        }
+    }
+
+    #[test]
+    fn two_of_one_number_are_refused() {
+        let at = place("one");
+        let threads: Vec<_> = [0, 1, 1]
+            .map(|rank| {
+                let launch = launch(rank, 3, &at);
+                std::thread::spawn(move || meet(&launch, LONG).err().map(|e| e.to_string()))
+            })
+            .into();
+        let all: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+        assert!(all.iter().all(Option::is_some), "{all:?}");
+        assert!(all[0].as_deref().unwrap().contains("have the same number"), "{all:?}");
+    }
+}
