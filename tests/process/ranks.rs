@@ -34,6 +34,12 @@ const FOREIGN: [&str; 8] = [
     "PMI_SIZE",
 ];
 
+fn without_launchers(command: &mut Command) {
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+}
+
 /// `srk train` on the CPU with one thread.
 fn train(place: &Place, out: &Path, set: &[&str], more: &[&str]) -> Command {
     let mut command = place.command(out, set);
@@ -43,7 +49,7 @@ fn train(place: &Place, out: &Path, set: &[&str], more: &[&str]) -> Command {
             command.args([option, value]);
         }
     }
-    FOREIGN.iter().for_each(|name| drop(command.env_remove(name)));
+    without_launchers(&mut command);
     command
 }
 
@@ -166,7 +172,7 @@ fn running_statistics_are_those_of_all_ranks() {
         for set in [&FOUR[..], &["run.reduce=fixed"]].concat() {
             command.args(["--set", set]);
         }
-        FOREIGN.iter().for_each(|name| drop(command.env_remove(name)));
+        without_launchers(&mut command);
         command.args(more);
         to_end(command).worked();
     };
@@ -375,7 +381,7 @@ fn a_gan_is_the_same_whatever_the_number_of_processes() {
         {
             command.args(["--set", set]);
         }
-        FOREIGN.iter().for_each(|name| drop(command.env_remove(name)));
+        without_launchers(&mut command);
         command.args(more);
         to_end(command).worked();
     };
@@ -428,7 +434,7 @@ fn on_emulated(place: &Place, world: usize, dtype: &str, set: &[&str]) -> std::p
             command.args(["--ignored", "--exact", "ranks::a_rank_with_an_emulated_gpu"]);
             command.env("TEST_FILE", &file).env("TEST_OUT", &out).env("TEST_DTYPE", dtype);
             command.env("TEST_SET", [&FOUR[..], set].concat().join(" "));
-            FOREIGN.iter().for_each(|name| drop(command.env_remove(name)));
+            without_launchers(&mut command);
             if world > 1 {
                 as_rank(&mut command, rank, world, &port);
             }
