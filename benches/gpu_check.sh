@@ -122,17 +122,23 @@ if [ -n "${SRK_CHECK_STEP:-}" ]; then
     exit
 fi
 
+# The seconds of an entry of `order`, its share of all; a step starts and ends within 2.
+budget() {
+    local share=$((${1#*:} * seconds / 540))
+    echo $((share > 2 ? share : 2))
+}
+
 : >"$out/steps.tsv"
 for entry in "${order[@]}"; do
     name=${entry%:*}
     case $wanted in *" $name "*) ;; *) continue ;; esac
     due=0 behind=
     for other in "${order[@]}"; do
-        [ -z "$behind" ] || case $wanted in *" ${other%:*} "*) due=$((due + ${other#*:})) ;; esac
+        [ -z "$behind" ] || case $wanted in *" ${other%:*} "*) due=$((due + $(budget "$other"))) ;; esac
         [ "$other" != "$entry" ] || behind=yes
     done
-    own=$((${entry#*:} * seconds / 540))
-    limit=$((seconds - SECONDS - due * seconds / 540))
+    own=$(budget "$entry")
+    limit=$((seconds - SECONDS - due))
     left=$((seconds - SECONDS - 2))
     [ "$limit" -ge "$own" ] || limit=$own
     [ "$limit" -le "$left" ] || limit=$left

@@ -50,8 +50,10 @@ pub struct CropBatch {
     pub y0: Tensor,
     /// High resolution, `[N, H, W, C]`.
     pub x0: Tensor,
-    /// How much each low-resolution image is damaged.
-    pub damage: Vec<Damage>,
+    /// What a teacher made of the low resolution, `[N, H, W, C]`, where there is one.
+    pub taught: Option<Tensor>,
+    /// How much each low-resolution image is damaged, where that is known.
+    pub damage: Vec<Option<Damage>>,
 }
 
 /// Random crops: batch `step` is a function of the seed and `step` alone.
@@ -65,7 +67,8 @@ pub struct Crops {
 /// One crop in `[-1, 1]`: low resolution, its enlargement, and high resolution.
 struct Crop {
     images: [Vec<f32>; 3],
-    damage: Damage,
+    taught: Option<Vec<f32>>,
+    damage: Option<Damage>,
 }
 
 /// One crop: which image, where (in low-resolution pixels), and under which symmetry.
@@ -123,7 +126,7 @@ impl Crops {
         self.pairs.held()
     }
 
-    /// The same, their low-resolution sides damaged by `process`.
+    /// The same, their low-resolution sides damaged by `process`; of those that are given plain places alone.
     pub fn damaged(self, process: Option<Process>) -> Self {
         Self { process: process.filter(|p| !p.is_clean()), ..self }
     }
@@ -145,14 +148,18 @@ impl Crops {
         let crops = which.into_par_iter().map(|index| self.crop(step, index));
         let crops = crops.collect::<Result<Vec<Crop>>>()?;
         let c = self.plan.channels;
-        let tensor = |part: usize, side: usize| {
-            let pixels: Vec<f32> =
-                crops.iter().flat_map(|crop| &crop.images[part]).copied().collect();
+        let tensor = |part: &dyn Fn(&Crop) -> Vec<f32>, side: usize| {
+            let pixels: Vec<f32> = crops.iter().flat_map(part).collect();
             let pixels = if c == 1 { luma_of(&pixels) } else { pixels };
             Tensor::from_vec(pixels, &[n, side, side, c])
         };
-        let [low, y0, x0] = [(0, small), (1, side), (2, side)].map(|(part, s)| tensor(part, s));
-        Ok(CropBatch { low, y0, x0, damage: crops.iter().map(|crop| crop.damage).collect() })
+        let image = |part: usize, side| tensor(&|crop: &Crop| crop.images[part].clone(), side);
+        let [low, y0, x0] = [(0, small), (1, side), (2, side)].map(|(part, s)| image(part, s));
+        // Of plain places a teacher knows no better than the truth.
+        let taught = |crop: &Crop| crop.taught.as_ref().unwrap_or(&crop.images[2]).clone();
+        let taught = self.pairs.are_taught().then(|| tensor(&taught, side));
+        let damage = crops.iter().map(|crop| crop.damage).collect();
+        Ok(CropBatch { low, y0, x0, taught, damage })
     }
 
     /// Crop `index` of batch `step`.
@@ -162,10 +169,10 @@ impl Crops {
         let mut place = self.place(step, index);
         let held = self.pairs.get(place.pair)?;
         let mut pair = &*held;
-        let mut damage = Damage::default();
         let varied;
-        if self.process.is_some() || augment.changes().changes_pixels() || self.plan.plain > 0.0 {
-            (varied, place, damage) = self.varied(pair, place, step, index)?;
+        let other = self.process.is_some() || augment.changes().changes_pixels();
+        if self.is_plain(step, index) || other && !self.pairs.are_given() {
+            (varied, place) = self.varied(pair, place, step, index)?;
             pair = &varied;
         }
         let (x, y) = (place.x * scale, place.y * scale);
@@ -173,7 +180,16 @@ impl Crops {
         let low = degrade::to_signed(&pair.low.cut(place.x, place.y, small, small).pixels);
         let x0 = degrade::to_signed(&pair.high.cut(x, y, side, side).pixels);
         let turned = |image: &[f32], side| turn(image, side, place.symmetry);
-        Ok(Crop { images: [turned(&low, small), turned(&y0, side), turned(&x0, side)], damage })
+        let taught = pair
+            .taught
+            .as_ref()
+            .map(|image| turned(&degrade::to_signed(&image.cut(x, y, side, side).pixels), side));
+        let damage = pair.damage;
+        Ok(Crop {
+            images: [turned(&low, small), turned(&y0, side), turned(&x0, side)],
+            taught,
+            damage,
+        })
     }
 
     /// Where crop `index` of batch `step` lies: every image is equally likely, then every place in it.
@@ -192,20 +208,22 @@ impl Crops {
         }
     }
 
+    /// Whether crop `index` of batch `step` shows a plain place and no picture.
+    #[allow(clippy::cast_possible_truncation)] // A batch has fewer than 2^32 crops.
+    fn is_plain(&self, step: u64, index: usize) -> bool {
+        let [_, _, bits, _] =
+            Stream::new(self.plan.seed, Purpose::Crops, step).bits(index as u32, 2);
+        f64::from(bits) < self.plan.plain * 2f64.powi(32)
+    }
+
     /// The surroundings of a crop with other colours, turned or damaged, and where the crop is in them.
     /// Its low resolution is made of what has changed, as if the whole image had.
     #[allow(clippy::cast_possible_truncation)] // A batch has fewer than 2^32 crops.
-    fn varied(
-        &self,
-        pair: &Pair,
-        place: Place,
-        step: u64,
-        index: usize,
-    ) -> Result<(Pair, Place, Damage)> {
+    fn varied(&self, pair: &Pair, place: Place, step: u64, index: usize) -> Result<(Pair, Place)> {
         let CropPlan { scale, augment, degrade, size, seed, .. } = self.plan;
         let small = size / scale;
         let stream = Stream::new(seed, Purpose::Crops, step);
-        let ([order, a, b, c], [d, turn, is_plain, _]) =
+        let ([order, a, b, c], [d, turn, ..]) =
             (stream.bits(index as u32, 1), stream.bits(index as u32, 2));
         let mut draws = Draws::new(seed, step, index as u32);
         let (at, whole) = ([place.x, place.y], [pair.low.width, pair.low.height]);
@@ -219,7 +237,7 @@ impl Crops {
             0.0 => pair.high.cut(wanted[0], wanted[1], wanted[2], wanted[3]),
             degrees => cut_turned(&pair.high, wanted, degrees),
         };
-        if f64::from(is_plain) < self.plan.plain * 2f64.powi(32) {
+        if self.is_plain(step, index) {
             high = plain(high.width, high.height, [3, 4].map(|k| stream.bits(index as u32, k)));
         }
         if changes.changes_pixels() {
@@ -236,7 +254,7 @@ impl Crops {
                 (high, low, Damage::default())
             }
         };
-        Ok((Pair { name: String::new(), high, low }, place, damage))
+        Ok((Pair { name: String::new(), high, low, damage: Some(damage), taught: None }, place))
     }
 }
 

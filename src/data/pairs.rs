@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::degrade::{self, Damage, Degraded, Drawn, Draws, Process};
 use super::folder::{self, Rgb8, Source};
@@ -50,6 +50,15 @@ pub struct Pair {
     pub drawn: Drawn,
     /// In numbers.
     pub damage: Damage,
+}
+
+/// What training asks of `pairs.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Known {
+    /// The low-resolution image, below the folder.
+    pub(super) low: String,
+    /// What was done to it.
+    pub(super) damage: Damage,
 }
 
 /// Writes all pairs; `done` hears of each and may stop the work.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::degrade::{self, Degrade};
+use super::degrade::{self, Damage, Degrade, Process};
 use super::folder::{self, OnBroken, Source};
 use super::lows::Lows;
 use super::rgb8::Rgb8;
@@ -24,6 +24,10 @@ pub struct Pair {
     pub high: Rgb8,
     /// The same at `1 / scale`.
     pub low: Rgb8,
+    /// What was done to it; unknown of one that is given.
+    pub damage: Option<Damage>,
+    /// What a teacher made of it, as large as `high`.
+    pub taught: Option<Rgb8>,
 }
 
 /// How pairs are made of images.
@@ -33,6 +37,10 @@ pub struct Recipe {
     pub degrade: Degrade,
     /// Those that are given in place of it.
     pub given: Option<Lows>,
+    /// What a teacher made of them.
+    pub taught: Option<Lows>,
+    /// How they are shown to the network.
+    pub process: Option<Process>,
     /// The factor between the resolutions.
     pub scale: usize,
     /// Images with shorter sides are padded with black to this.
@@ -71,7 +79,10 @@ impl Entry {
     }
 
     fn bytes(&self) -> u64 {
-        self.held.as_ref().map_or(0, |pair| (pair.high.pixels.len() + pair.low.pixels.len()) as u64)
+        let of = |image: &Rgb8| image.pixels.len() as u64;
+        let all =
+            |pair: &Arc<Pair>| of(&pair.high) + of(&pair.low) + pair.taught.as_ref().map_or(0, of);
+        self.held.as_ref().map_or(0, all)
     }
 }
 
@@ -163,6 +174,16 @@ impl Pairs {
         self.entries.iter().filter(|e| e.held.is_some()).count()
     }
 
+    /// Whether their low resolutions were there already.
+    pub fn are_given(&self) -> bool {
+        self.recipe.as_ref().is_some_and(|recipe| recipe.given.is_some())
+    }
+
+    /// Whether a teacher made something of those.
+    pub fn are_taught(&self) -> bool {
+        self.recipe.as_ref().is_some_and(|recipe| recipe.taught.is_some())
+    }
+
     /// What messages call pair `index`.
     pub fn name(&self, index: usize) -> &str {
         &self.entries[index].name
@@ -238,10 +259,20 @@ impl Recipe {
             return Ok(Err(size));
         }
         let high = image.padded(self.pad).cut_to_multiple(self.scale);
-        let low = match &self.given {
-            Some(given) => given.of(&source.name(), &high, self.scale)?,
-            None => degrade::shrink(&high, self.degrade, self.scale)?,
+        let (low, damage) = match &self.given {
+            Some(given) => {
+                let (low, damage) = given.of(&source.name(), &high, self.scale)?;
+                match (&self.process, &damage) {
+                    (Some(process), Some(known)) => (process.seen(low, known)?, damage),
+                    _ => (low, damage),
+                }
+            }
+            None => (degrade::shrink(&high, self.degrade, self.scale)?, Some(Damage::default())),
         };
-        Ok(Ok(Pair { name: source.name().display().to_string(), high, low }))
+        let taught = match &self.taught {
+            Some(taught) => Some(taught.of(&source.name(), &high, 1)?.0),
+            None => None,
+        };
+        Ok(Ok(Pair { name: source.name().display().to_string(), high, low, damage, taught }))
     }
 }

@@ -194,7 +194,7 @@ impl Request {
             (None, _) => None,
             (Some(low), None) => Some(degrade::shrink(&high, low.method, scale)?),
             (Some(_), Some(given)) => match given.of(&path, &high, scale) {
-                Ok(low) => Some(low),
+                Ok((low, _)) => Some(low),
                 Err(error) => return Ok(Err(folder::describe(&path, &error))),
             },
         };

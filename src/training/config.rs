@@ -83,12 +83,21 @@ impl Settings for Config {
             (unit(self.data.val.split), "data.val.split must lie in 0..1".to_owned()),
             (
                 self.data.train.low.is_empty()
-                    || (self.degrade.is_none()
-                        && !self.data.train.augment.changes().changes_pixels()
-                        && self.data.pad == 0
-                        && self.data.train.plain == 0.0),
-                "data.train.low gives the low resolutions; [degrade], data.pad, data.train.plain, and degrees or \
-                 jitter of data.train.augment would make others"
+                    || (!self.data.train.augment.changes().changes_pixels() && self.data.pad == 0),
+                "data.train.low gives the low resolutions; data.pad, and degrees or jitter of data.train.augment \
+                 would make others"
+                    .to_owned(),
+            ),
+            (
+                self.data.train.low.is_empty()
+                    || self.data.train.plain == 0.0
+                    || self.degrade.is_some(),
+                "data.train.low gives the low resolutions, but [degrade] must say how those of data.train.plain are made"
+                    .to_owned(),
+            ),
+            (
+                self.data.train.taught.is_empty() || !self.data.train.low.is_empty(),
+                "data.train.taught holds what a teacher made of data.train.low, which is missing"
                     .to_owned(),
             ),
             (

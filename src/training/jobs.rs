@@ -118,7 +118,17 @@ fn load_crops(
     let warn = &mut |text: &str| reporter.warn(text);
     let small = (scale, format!("smaller than the factor {scale}"));
     let (given, pad) = (Lows::find(&data.low, sources, scale)?, config.data.pad);
-    let recipe = Recipe { degrade: data.degrade, given, scale, pad, small };
+    let process = config.degrade.clone().map(|d| Process::new(d, data.degrade, scale));
+    let taught = Lows::find(&data.taught, sources, 1)?;
+    let recipe = Recipe {
+        taught,
+        degrade: data.degrade,
+        given,
+        process: process.clone(),
+        scale,
+        pad,
+        small,
+    };
     let pairs = Pairs::load(sources, recipe, config.data.cache_bytes(), data.on_broken, warn)?;
     let plan = CropPlan {
         size: data.crop,
@@ -131,7 +141,6 @@ fn load_crops(
         plain: data.plain,
         seed: config.run.seed,
     };
-    let process = config.degrade.clone().map(|d| Process::new(d, data.degrade, scale));
     let crops = Crops::new(pairs, plan, warn)?.damaged(process);
     let pixels = crops.pixels() as f64 / 1e6;
     let (images, held) = (crops.images(), crops.held());

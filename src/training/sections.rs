@@ -123,9 +123,14 @@ pub struct TrainData {
     /// path a line, relative to the list.
     pub paths: Vec<PathBuf>,
     /// The same of their low resolutions, which are made of the images where this is left out. Pairs have the same
-    /// file names, with or without `x4` at their end.
+    /// file names, with or without `x4` at their end. `[degrade]` then says how they were made, and damages no more
+    /// than what `plain` shows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub low: Vec<PathBuf>,
+    /// What another model, a teacher, made of `low`, with the same file names: the loss of pixels is of these images,
+    /// which hold no detail that cannot be known; perceptual ones are of `paths`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taught: Vec<PathBuf>,
     /// Side of a crop in high-resolution pixels.
     pub crop: usize,
     /// Crops in a step (in each of its parts, where gradients accumulate).

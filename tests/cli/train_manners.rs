@@ -157,6 +157,13 @@ fn given_pairs_train_as_made_ones_where_they_are_the_same() {
     let low = format!("data.train.low=[{:?}]", lows.display().to_string());
     finish(&place.config(&[&low]), &place.runs("given"), Some(2));
     assert_same(&out, &place.runs("given"), 2);
+    // A teacher that knows the truth teaches the same.
+    let taught = format!("data.train.taught=[{:?}]", place.images().display().to_string());
+    finish(&place.config(&[&low, &taught]), &place.runs("taught"), Some(2));
+    assert_same(&out, &place.runs("taught"), 2);
+    let Run { code, err, .. } = srk(&tiny(&place, ""), &["train", "run.toml", "--set", &taught]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("data.train.low, which is missing"), "{err}");
     // What does not belong together is refused by name.
     fs::remove_file(lows.join("1x4.png")).unwrap();
     let folder = tiny(&place, "");

@@ -43,10 +43,10 @@ fn a_gpu_is_checked_within_its_time_and_what_matters_comes_first() {
     put(&at("peers/torch_unet.py"), "import time\ntime.sleep(300)\n");
     let started = Instant::now();
     let script = at("gpu_check.sh");
-    let run = Command::new("bash").arg(&script).args(["--seconds", "20", "r"]).output().unwrap();
+    let run = Command::new("bash").arg(&script).args(["--seconds", "40", "r"]).output().unwrap();
     let took = started.elapsed();
     let said = String::from_utf8_lossy(&run.stdout).into_owned();
-    assert!(took < Duration::from_secs(24), "{took:?}: {said}");
+    assert!(took < Duration::from_secs(46), "{took:?}: {said}");
     assert_eq!(run.status.code(), Some(1), "{said}");
     let table = fs::read_to_string(at("r/table.txt")).unwrap();
     let result = |step: &str| {

@@ -149,7 +149,7 @@ fn picture(width: usize, height: usize) -> Rgb8 {
 fn crops(augment: Augment, degrade: Degrade, enlarge: Enlarge) -> Crops {
     let high = picture(48, 40);
     let low = degrade::shrink(&high, degrade, 4).unwrap();
-    let pairs = vec![Pair { name: "a".into(), high, low }];
+    let pairs = vec![Pair { name: "a".into(), high, low, damage: None, taught: None }];
     let (size, plain) = (16, 0.0);
     let plan = CropPlan {
         size,

@@ -5,11 +5,19 @@
     clippy::print_stdout,
     clippy::unwrap_used
 )]
+use std::path::Path;
+
 use srk::data::augment::Augment;
 use srk::data::crops::{CropBatch, CropPlan, Crops, Pair};
 use srk::data::degrade::{self, Degrade, DegradeConfig, Draws, Preset, Process};
-use srk::data::folder::Rgb8;
+use srk::data::folder::{self, OnBroken, Rgb8};
+use srk::data::lows::Lows;
+use srk::data::pairs;
+use srk::data::store::{Pairs, Recipe};
 use srk::diffusion::process::Enlarge;
+use srk::engine::tensor::Tensor;
+use srk::imaging::{self, Color, EncodeOptions, Image};
+use tempfile::TempDir;
 
 /// A picture with edges, colours and texture.
 fn picture(width: usize, height: usize) -> Rgb8 {
@@ -29,14 +37,89 @@ fn crops(config: DegradeConfig, seed: u64) -> Crops {
 fn partly_plain(config: DegradeConfig, plain: f64, seed: u64) -> Crops {
     let high = picture(192, 160);
     let low = degrade::shrink(&high, Degrade::MatlabBicubic, 4).unwrap();
-    let pairs = vec![Pair { name: "a".into(), high, low }];
+    let pairs = vec![Pair { name: "a".into(), high, low, damage: None, taught: None }];
+    let crops = Crops::new(pairs, plan(plain, seed), &mut |_| ()).unwrap();
+    crops.damaged(Some(Process::new(config, Degrade::MatlabBicubic, 4)))
+}
+
+fn plan(plain: f64, seed: u64) -> CropPlan {
     let (degrade, enlarge) = (Degrade::MatlabBicubic, Enlarge::Bicubic);
     let augment = Augment::Symmetries(true);
     let (size, batch) = (64, 6);
-    let plan =
-        CropPlan { size, batch, scale: 4, channels: 3, augment, degrade, enlarge, plain, seed };
-    let crops = Crops::new(pairs, plan, &mut |_| ()).unwrap();
-    crops.damaged(Some(Process::new(config, degrade, 4)))
+    CropPlan { size, batch, scale: 4, channels: 3, augment, degrade, enlarge, plain, seed }
+}
+
+/// The crops' damage, low resolutions and truths of pairs in `folder`, of which `plain` of all show no picture.
+fn given(folder: &Path, process: &Process, plain: f64) -> srk::error::Result<CropBatch> {
+    let sources = folder::find(&[folder.join("high")])?;
+    let given = Lows::find(&[folder.join("low")], &sources, 4)?;
+    let teacher = folder.join("taught");
+    let taught = match teacher.exists() {
+        true => Lows::find(&[teacher], &sources, 1)?,
+        false => None,
+    };
+    let (degrade, small) = (Degrade::MatlabBicubic, (4, String::new()));
+    let recipe =
+        Recipe { degrade, given, taught, process: Some(process.clone()), scale: 4, pad: 0, small };
+    let pairs = Pairs::load(&sources, recipe, 1 << 20, OnBroken::Error, &mut |_| ())?;
+    let crops = Crops::new(pairs, plan(plain, 5), &mut |_| ())?;
+    crops.damaged(Some(process.clone())).batch(0)
+}
+
+/// Pairs that `srk data degrade` wrote tell what was done to them, are not damaged again, and lose their blocks if asked.
+#[test]
+fn given_pairs_tell_their_damage_and_stay_as_they_are() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let Rgb8 { width, height, pixels } = picture(192, 160);
+    let image = Image::from_u8(width, height, Color::Rgb, pixels).unwrap();
+    imaging::write(&at("a.png"), &image, EncodeOptions::default()).unwrap();
+    let process = |deblock: f64| {
+        let mut config = Preset::Web.config();
+        (config.clean_prob, config.jpeg_prob, config.deblock) = (0.0, 1.0, deblock);
+        Process::new(config, Degrade::MatlabBicubic, 4)
+    };
+    let request = pairs::Request {
+        inputs: vec![at("a.png")],
+        out: at("p"),
+        process: process(0.0),
+        scale: 4,
+        count: 1,
+        size: 64,
+        seed: 3,
+        as_files: false,
+        force: false,
+    };
+    let damage = pairs::write(&request, &|| Ok(())).unwrap()[0].damage;
+    assert!(damage.jpeg_quality.is_some(), "{damage:?}");
+    let batch = |deblock, plain| given(&at("p"), &process(deblock), plain);
+    let low = |batch: &CropBatch| batch.low.to_f32_vec().unwrap();
+    let all = batch(0.0, 0.0).unwrap();
+    assert_eq!(all.damage, [Some(damage); 6]);
+    // A crop is all of the pair, mirrored and turned: damaged again, their sums would differ.
+    let sum = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>();
+    let sums: Vec<f64> = low(&all).chunks(16 * 16 * 3).map(sum).collect();
+    assert!(sums.iter().all(|s| (s - sums[0]).abs() < 1e-3), "{sums:?}");
+    assert_ne!(low(&all), low(&batch(0.5, 0.0).unwrap()));
+    let plain = batch(0.0, 0.999_999).unwrap();
+    assert!(plain.damage.iter().all(|one| one.is_some() && *one != Some(damage)));
+    // What a teacher made is the target of pictures, and of plain places the truth.
+    assert!(all.taught.is_none());
+    std::fs::create_dir(at("p/taught")).unwrap();
+    let gray = Image::from_u8(64, 64, Color::Rgb, vec![90; 64 * 64 * 3]).unwrap();
+    imaging::write(&at("p/taught/000.png"), &gray, EncodeOptions::default()).unwrap();
+    let values = |tensor: &Tensor| tensor.to_f32_vec().unwrap();
+    let pictures = batch(0.0, 0.0).unwrap();
+    let is_gray = |v: &f32| (127.5 * (v + 1.0) - 90.0).abs() < 1e-3;
+    assert!(values(&pictures.taught.unwrap()).iter().all(is_gray));
+    assert_eq!(values(&pictures.x0), values(&all.x0));
+    let plain = batch(0.0, 0.999_999).unwrap();
+    assert_eq!(values(&plain.taught.unwrap()), values(&plain.x0));
+    std::fs::write(at("p/pairs.json"), "[{\"low\": 5}]").unwrap();
+    let error = batch(0.0, 0.0).unwrap_err();
+    assert!(error.to_string().contains("pairs.json") && error.exit_code() == 2, "{error}");
+    std::fs::remove_file(at("p/pairs.json")).unwrap();
+    assert_eq!(batch(0.5, 0.0).unwrap().damage, [None; 6]);
 }
 
 fn bits(batch: &CropBatch) -> Vec<u32> {

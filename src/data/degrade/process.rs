@@ -1,5 +1,5 @@
 //! Damages a high-resolution image into a low-resolution one.
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::config::DegradeConfig;
 use super::drawn::{Drawn, Jpeg, Stage};
@@ -13,7 +13,7 @@ use crate::imaging::lossy::{self, Chroma};
 use crate::imaging::{Color, Image, deblock};
 
 /// How much a low-resolution image is damaged, in numbers that a network can be told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Damage {
     /// The quality of the last JPEG compression, 1..=100; none if there was none, or a WebP came last.
     pub jpeg_quality: Option<f32>,

@@ -324,7 +324,9 @@ mod tests {
             let told = ranks.spread(ranks.is_first().then(|| b"first".to_vec())).unwrap();
             (heard.iter().map(Vec::len).collect::<Vec<_>>(), largest, told)
         });
-        assert!(all.iter().all(|got| *got == (vec![0, 70_000, 140_000], [2, 9], b"first".to_vec())));
+        assert!(
+            all.iter().all(|got| *got == (vec![0, 70_000, 140_000], [2, 9], b"first".to_vec()))
+        );
     }
 
     #[test]
@@ -337,7 +339,10 @@ mod tests {
             ranks.largest([1]).unwrap_err().to_string()
         });
         for said in &all[..2] {
-            assert!(said.contains("rank 2 (") && said.contains("ended: cannot read a.png"), "{said}");
+            assert!(
+                said.contains("rank 2 (") && said.contains("ended: cannot read a.png"),
+                "{said}"
+            );
         }
     }
 

@@ -18,7 +18,9 @@ use crate::training::ranks::Unit;
 use crate::training::sections::Config;
 
 use super::clean::Clean;
-use super::names::{FACTORS, LOW, NUMBER, OWN, PLACES, TIMES, TOLD_OF_DAMAGE, TRUE, X0, Y0};
+use super::names::{
+    FACTORS, LOW, NUMBER, OWN, PLACES, TAUGHT, TIMES, TOLD_OF_DAMAGE, TRUE, X0, Y0,
+};
 
 /// Ways of a batch: all images start their chains with a call of its own, and there is a discriminator.
 pub(super) const FIRST_CALL: usize = 1;
@@ -74,7 +76,7 @@ impl Source {
     pub(super) fn batch(&self, unit: &Unit) -> Result<Batch> {
         let (number, n) = (unit.batch, self.crops.per_batch());
         let images = unit.range(n);
-        let CropBatch { low, y0, x0, damage } = self.crops.some(number, images.clone())?;
+        let CropBatch { low, y0, x0, taught, damage } = self.crops.some(number, images.clone())?;
         let mut draws = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
         let steps = self.diffusion.draw_steps(n, &mut draws, self.apart);
         let (mut factors, mut times) = (Vec::with_capacity(3 * n), Vec::with_capacity(n));
@@ -106,6 +108,9 @@ impl Source {
             .with(FACTORS, Tensor::from_vec(factors, &[n, 3]))
             .with(TIMES, Tensor::from_f64(times, &[n], DType::F32))
             .with(NUMBER, counted);
+        if let Some(taught) = taught {
+            batch = batch.with(TAUGHT, taught);
+        }
         if let Some(told) = told {
             batch = batch.with(TOLD_OF_DAMAGE, told);
         }
@@ -138,9 +143,9 @@ impl Source {
 /// at best.
 const TOLD_OF: [f64; 3] = [0.7, 0.4, 0.3];
 
-/// What a network is told of the `damage` of these images of a batch, `[N, 6]`: each number only sometimes, so that it
-/// learns to do without.
-fn told(images: Range<usize>, damage: &[degrade::Damage], draws: &mut Sequence) -> Tensor {
+/// What a network is told of the `damage` of these images of a batch, `[N, 6]`, where it is known: each number only
+/// sometimes, so that it learns to do without.
+fn told(images: Range<usize>, damage: &[Option<degrade::Damage>], draws: &mut Sequence) -> Tensor {
     let mut values = Vec::with_capacity(damage.len() * TOLD);
     // Those of the images before are drawn and dropped.
     for _ in 0..images.start * TOLD_OF.len() {
@@ -148,11 +153,11 @@ fn told(images: Range<usize>, damage: &[degrade::Damage], draws: &mut Sequence) 
     }
     for one in damage {
         let [quality, noise, blur] = TOLD_OF.map(|share| draws.uniform() < share);
-        let known = Damage {
+        let known = one.map_or_else(Damage::default, |one| Damage {
             jpeg_quality: quality.then(|| one.jpeg_quality.unwrap_or(100.0)),
             noise: noise.then_some(one.noise_sigma),
             blur: blur.then_some(one.blur_sigma),
-        };
+        });
         values.extend(known.told());
     }
     Tensor::from_vec(values, &[damage.len(), TOLD])

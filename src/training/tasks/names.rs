@@ -6,6 +6,8 @@ pub(super) const LOW: &str = "low";
 pub(super) const Y0: &str = "y0";
 /// The images `[N, H, W, C]`.
 pub(super) const X0: &str = "x0";
+/// What a teacher made of the low resolutions `[N, H, W, C]`, where there is one.
+pub(super) const TAUGHT: &str = "taught";
 /// Of x0, y0 and noise in the state, scaled as the network expects it, `[N, 3]`.
 pub(super) const FACTORS: &str = "factors";
 /// What the network is told about t, `[N]`.

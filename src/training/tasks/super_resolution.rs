@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::adversarial::Adversary;
 use super::crops::{Asked, FIRST_CALL, Source, noise, origins, target_factors};
-use super::names::{FACTORS, LOW, OWN, TIMES, TOLD_OF_DAMAGE, X0, Y0};
+use super::names::{FACTORS, LOW, OWN, TAUGHT, TIMES, TOLD_OF_DAMAGE, X0, Y0};
 use super::perceptual::Perceptual;
 use super::{loss, own};
 use crate::data::crops::Crops;
@@ -117,6 +117,13 @@ impl SuperResolution {
         let origins = origins(batch, x0)?;
         let noise = noise(self.config.run.seed, batch, origins.as_ref())?;
         q_sample(batch.get(FACTORS)?, [x0, y0], &noise, &mut state, Some((&mut target, of)))?;
+        if let Some(taught) = batch.find(TAUGHT) {
+            let first_stage = self.network.first_stage().map(|vq| &**vq);
+            let taught = latent::encode(first_stage, taught)?;
+            let mut unused = Tensor::empty_as(x0, x0.shape())?;
+            let factors = batch.get(FACTORS)?;
+            q_sample(factors, [&taught, y0], &noise, &mut unused, Some((&mut target, of)))?;
+        }
         match batch.find(OWN) {
             Some(_) => Ok([own::state(&*self.network, &self.config, batch)?, target]),
             None => Ok([state, target]),

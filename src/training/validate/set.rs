@@ -48,7 +48,8 @@ impl Validation {
         let least = metrics::SSIM_WINDOW + 2 * scale;
         let why = format!("too small for SSIM, which needs {least} pixels a side at this factor");
         let given = Lows::find(low, &files, scale)?;
-        let recipe = Recipe { degrade, given, scale, pad, small: (least, why) };
+        let recipe =
+            Recipe { degrade, given, taught: None, process: None, scale, pad, small: (least, why) };
         // Each is used once, in order: nothing is gained by many of them in memory.
         let cache = config.data.cache_bytes() / 8;
         let pairs = Pairs::load(&files, recipe, cache, OnBroken::Skip, warn)?;
