@@ -260,7 +260,7 @@ impl<'a> Run<'a> {
         let mut meter = Meter::new(self.step);
         // One that was due when the run was interrupted; the checkpoint is there.
         let due_now = self.agreed([u64::from(self.show_is_due())])? != [0];
-        if due_now {
+        if due_now && self.signal_now(0, stop) == 0 {
             self.show(stop, reporter)?;
         }
         meter.rest();
@@ -299,6 +299,7 @@ impl<'a> Run<'a> {
                 self.save_and_say(ends || asked, reporter)?;
             }
             let mut left = shows != 0;
+            signal = self.signal_now(signal, stop);
             if shows != 0 && signal == 0 {
                 let shown = self.show(stop, reporter);
                 self.saving_first(shown)?;
@@ -311,6 +312,7 @@ impl<'a> Run<'a> {
             if stale {
                 reporter.line(&self.end_of_patience());
             }
+            signal = self.signal_now(signal, stop);
             if (stale || signal != 0) && !saves {
                 self.save_and_say(true, reporter)?;
             }
@@ -457,6 +459,11 @@ impl<'a> Run<'a> {
         told.push(("seconds_left", left.as_secs_f64().into()));
         reporter.record("step", &told);
         self.metrics.write(step, &values)
+    }
+
+    /// The signal that asks to stop: as it is now where this process is alone, else as was `agreed`.
+    fn signal_now(&self, agreed: u64, stop: &Stop) -> u64 {
+        if self.ranks.world() == 1 { stop.load(Ordering::Relaxed) as u64 } else { agreed }
     }
 
     /// The largest of what the ranks say.
