@@ -14,7 +14,7 @@ use crate::training::ranks::{Launch, Ranks, detect, meet};
 
 /// What of several processes `srk train` may be one.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct Together {
     /// Start so many processes that train together, each with a GPU of this machine (with --device cpu, each with its
     /// share of the cores)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024), conflicts_with = "dry_run")]
@@ -57,7 +57,7 @@ pub(super) enum Role {
     Trainer(Option<Launch>),
 }
 
-impl Args {
+impl Together {
     /// What this process is to do.
     ///
     /// # Errors

@@ -70,7 +70,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "until")]
     dry_run: bool,
     #[command(flatten)]
-    together: ranks::Args,
+    together: ranks::Together,
     /// Show the recipes and exit
     #[arg(long, visible_alias = "list-templates")]
     list_recipes: bool,
