@@ -473,7 +473,10 @@ impl<'a> Run<'a> {
 
     fn interrupted(&self, signal: u64) -> Error {
         let step = self.step;
-        let what = format!("saved step {step} in {}", self.checkpoints.at(step).display());
+        let what = match self.ranks.is_first() {
+            true => format!("saved step {step} in {}", self.checkpoints.at(step).display()),
+            false => format!("rank {} ended after step {step}; rank 0 saves", self.ranks.rank()),
+        };
         Error::Interrupted { signal: i32::try_from(signal).unwrap_or(2), what }
     }
 }
