@@ -3,7 +3,9 @@
 # kernels, memory errors, and PyTorch beside it. Runs from the folder that benches/pack_gpu_check.sh packs; needs an
 # NVIDIA driver, and python3, with torch for the comparison.
 #
-#   ./gpu_check.sh [--seconds N] [OUT]     default: 540 and results; OUT/summary.json and a table on standard output
+#   ./gpu_check.sh [--seconds N] [--gpus N] [OUT]
+#                                          default: 540, one GPU, results; OUT/summary.json and a table on standard
+#                                          output; with several GPUs also the step `ranks`: training with all of them
 #   STEPS="doctor kernels ..."             only some of the steps; `first` is those below up to memcheck, the
 #                                          default, `rest` is what follows
 #
@@ -12,18 +14,24 @@
 set -uo pipefail
 cd "$(dirname "$0")"
 seconds=540
-if [ "${1:-}" = --seconds ]; then
-    seconds=$2
+export GPUS=${GPUS:-1}
+while :; do
+    case ${1:-} in
+        --seconds) seconds=$2 ;;
+        --gpus) GPUS=$2 ;;
+        *) break ;;
+    esac
     shift 2
-fi
+done
 out=$(mkdir -p "${1:-results}" && cd "${1:-results}" && pwd)
 here=$PWD
 export SRK_REQUIRE_GPU=1 SRK_TEST_DEVICE=cuda XDG_CACHE_HOME="$out/cache"
 
 # Budgets, in seconds of 540.
-order=(doctor:10 kernels:110 bench-native:60 torch:80 upscale:40 train:60 bench-auto:40 engines:60 memcheck:80
+order=(doctor:10 kernels:110 bench-native:60 torch:80 upscale:40 train:60 ranks:90 bench-auto:40 engines:60 memcheck:80
     torch-compiled:200 bench-cudnn:60 bench-cublas:60 racecheck:80 initcheck:70 synccheck:70)
 first="doctor kernels bench-native torch upscale train bench-auto engines memcheck"
+[ "$GPUS" -lt 2 ] || first="doctor kernels bench-native upscale train ranks torch bench-auto engines memcheck"
 rest="torch-compiled bench-cudnn bench-cublas racecheck initcheck synccheck"
 case "${STEPS:-first}" in
     first) wanted=" $first " ;;
@@ -68,6 +76,19 @@ train() {
     cmp "$out"/runs-{1,2}/check/ckpt/40/model.safetensors && cmp "$out"/runs-{1,2}/check/ckpt/40/ema.safetensors
 }
 
+# As many steps with one GPU and with all of them: the same bytes with fixed sums, and images a second with fast ones.
+ranks() {
+    local how gpus reduce
+    for how in 1-fixed "$GPUS-fixed" 1-fast "$GPUS-fast"; do
+        gpus=${how%-*} reduce=${how#*-}
+        rm -rf "$out/runs-$how"
+        bin/srk train --recipe dual-domain-grid --gpus "$gpus" --device cuda --out "$out/runs-$how" --json \
+            --set run.name=check --set run.steps=40 --set "run.reduce=$reduce" --set 'data.train.paths=["images"]' \
+            --set 'data.val.paths=["images"]' --set val.every=40 --set ckpt.every=40 --set log.every=5 || return 1
+    done
+    cmp "$out/runs-1-fixed/check/ckpt/40/model.safetensors" "$out/runs-$GPUS-fixed/check/ckpt/40/model.safetensors"
+}
+
 # The registry's convolutions by each library. Results that are off fail here, too.
 engines() {
     local engine
@@ -90,7 +111,7 @@ do_step() {
         bench-*) SRK_CONV=${1#bench-} bin/gpu ;;
         torch) python3 peers/torch_unet.py --how eager graph ;;
         torch-compiled) python3 peers/torch_unet.py --how compiled ;;
-        upscale | train | engines) "$1" ;;
+        upscale | train | ranks | engines) "$1" ;;
         *) sanitizer "$1" ;;
     esac
 }
@@ -138,5 +159,5 @@ for entry in "${order[@]}"; do
     printf '%s\t%s\t%s\n' "$name" "$code" "$((SECONDS - start))" >>"$out/steps.tsv"
     python3 gpu_check.py "$out"
 done
-rm -rf "$out/cache" "$out"/[123].png "$out"/runs-[12]
+rm -rf "$out/cache" "$out"/[123].png "$out"/runs-*
 python3 gpu_check.py "$out" >"$out/table.txt"

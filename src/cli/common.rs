@@ -101,6 +101,41 @@ impl DeviceChoice {
         }
     }
 
+    /// The device of the process that is number `local` on its machine, one of `world` that work together: the GPU of
+    /// that number, or the one that the process sees alone.
+    ///
+    /// # Errors
+    /// Exit code 2 if one GPU was named for all, 4 if there are too few.
+    pub(super) fn of_several(&self, local: usize, world: usize) -> Result<Device> {
+        let name = variable(DEVICE).filter(|_| self.0 == "auto").unwrap_or_else(|| self.0.clone());
+        if name.starts_with("cuda:") {
+            let report = Report::new(
+                format!("{name} is one GPU for {world} processes"),
+                "each has one of its own: that of its number on the machine",
+            );
+            let help = "--device cuda; CUDA_VISIBLE_DEVICES=0,2 names which";
+            return Err(Error::Usage(report.help(help)));
+        }
+        let gpus = match name.as_str() {
+            "cpu" => return Ok(Device::Cpu),
+            "auto" => match cuda::devices() {
+                Ok(gpus) => gpus.len(),
+                Err(_) => return Ok(Device::Cpu),
+            },
+            _ => cuda::devices()?.len(),
+        };
+        match gpus {
+            // Of those of a machine, Slurm and others show a process its own alone.
+            1 => cuda::choose("cuda:0", &mut |_| ()),
+            _ if local < gpus => cuda::choose(&format!("cuda:{local}"), &mut |_| ()),
+            _ => {
+                let what = format!("there is no GPU for process {local} of this machine");
+                let report = Report::new(what, format!("it has {gpus}, counted from 0"));
+                Err(Error::Device(report.help(format!("start {gpus} processes, or --device cpu"))))
+            }
+        }
+    }
+
     /// The device; `note` hears why a GPU is not used where that is left to us. `auto` is what SRK_DEVICE says, if it
     /// says something.
     ///

@@ -20,6 +20,7 @@ mod models;
 mod print;
 mod program;
 mod progress;
+mod ranks;
 mod refusal;
 mod sample;
 mod sizes;

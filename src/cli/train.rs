@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::common::{self, DeviceChoice, Precision};
+use super::ranks::{self, Role};
 use super::{print, voice};
 use crate::engine::device::{DType, Device};
 use crate::engine::files;
@@ -15,12 +16,13 @@ use crate::training::log::Reporter;
 use crate::training::recipes;
 use crate::training::run::dry::dry_run;
 use crate::training::run::resume::{adopt, refuse_existing};
-use crate::training::run::train;
+use crate::training::run::train_among;
 
 const EXAMPLES: &str = "Examples:
   srk train --list-recipes
   srk train --init srk-x4 > run.toml              a recipe with its comments, to change
   srk train run.toml --dry-run                    memory, and how long a step takes
+  srk train run.toml --gpus 4                     with four GPUs of this machine; torchrun, srun and mpirun do, too
   srk train run.toml --set optim.lr=2e-4          the same command again continues the run
   srk train --schema > srk.schema.json            all keys, for editors: #:schema srk.schema.json
 ";
@@ -67,6 +69,8 @@ pub(super) struct Args {
     /// Read the data, take two steps, say what they took, and write nothing
     #[arg(long, conflicts_with = "until")]
     dry_run: bool,
+    #[command(flatten)]
+    together: ranks::Together,
     /// Show the recipes and exit
     #[arg(long, visible_alias = "list-templates")]
     list_recipes: bool,
@@ -105,7 +109,12 @@ pub(super) fn run(args: Args) -> Result<()> {
         voice::result(text.trim_end());
         return print::check();
     }
-    common::set_threads(args.threads.map(|n| n as usize))?;
+    let launch = match args.together.role()? {
+        Role::Starter(count) => return ranks::start(count, &common::stop_on_signals()?),
+        Role::Trainer(launch) => launch,
+    };
+    let threads = args.threads.map(|n| n as usize);
+    common::set_threads(threads.or_else(|| ranks::share_of_threads(launch.as_ref())))?;
     let (text, name) = match (&args.recipe, &args.file) {
         (Some(name), _) => (recipes::find(name)?.text.to_owned(), format!("the recipe {name}")),
         (None, file) => {
@@ -123,7 +132,14 @@ pub(super) fn run(args: Args) -> Result<()> {
         args.overrides.push(format!("run.init={:?}", from.display().to_string()));
     }
     let job = jobs::read(&text, &name, &args.overrides)?;
-    let device = args.device.open(&mut |_| ())?;
+    if let (true, Some(launch)) = (args.dry_run, &launch) {
+        let report = Report::new(
+            "--dry-run is for one process",
+            format!("{} has started several", launch.by),
+        );
+        return Err(Error::Usage(report.help("--ranks none")));
+    }
+    let device = ranks::device(&args.device, launch.as_ref())?;
     let dtype = precision(&*job, args.precision, &device)?;
     let run = &job.shared().run;
     if args.dry_run {
@@ -134,16 +150,30 @@ pub(super) fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let stop = common::stop_on_signals()?;
+    let ranks = args.together.meet(launch.as_ref())?;
+    let prepared = if ranks.is_first() { going_on(&args, &*job) } else { Ok(()) };
+    if let Err(error) = prepared {
+        ranks.fail(&error);
+        return Err(error);
+    }
+    let out = (args.out.as_path(), args.until);
+    train_among(&ranks, &*job, out, (&device, dtype), &stop, &mut Terminal::default())?;
+    if ranks.is_first() {
+        voice::done(json!({"run": args.out.join(&run.name)}));
+    }
+    Ok(())
+}
+
+/// Does what `--resume` asks for.
+fn going_on(args: &Args, job: &dyn Job) -> Result<()> {
     match args.resume.to_str() {
         Some("auto") => {}
-        Some("never") => refuse_existing(&args.out.join(&run.name))?,
+        Some("never") => refuse_existing(&args.out.join(&job.shared().run.name))?,
         _ => {
-            let (step, from) = (adopt(&*job, &args.out, &args.resume)?, args.resume.display());
+            let (step, from) = (adopt(job, &args.out, &args.resume)?, args.resume.display());
             voice::say(format_args!("going on from {from} at step {step}"));
         }
     }
-    train(&*job, &args.out, args.until, (&device, dtype), &stop, &mut Terminal::default())?;
-    voice::done(json!({"run": args.out.join(&run.name)}));
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 //!
 //! The low-resolution image is made once of each whole image, and crops are cut from both on its
 //! grid: a crop then shows what the network meets in a whole image, also at its edges.
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::augment::{Augment, cut_turned};
@@ -131,9 +133,19 @@ impl Crops {
 
     /// The crops of batch `step`.
     pub fn batch(&self, step: u64) -> Result<CropBatch> {
-        let (n, side) = (self.plan.batch, self.plan.size);
+        self.some(step, 0..self.plan.batch)
+    }
+
+    /// Crops in a batch.
+    pub fn per_batch(&self) -> usize {
+        self.plan.batch
+    }
+
+    /// Those of the crops of batch `step`.
+    pub fn some(&self, step: u64, which: Range<usize>) -> Result<CropBatch> {
+        let (n, side) = (which.len(), self.plan.size);
         let small = side / self.plan.scale;
-        let crops = (0..n).into_par_iter().map(|index| self.crop(step, index));
+        let crops = which.into_par_iter().map(|index| self.crop(step, index));
         let crops = crops.collect::<Result<Vec<Crop>>>()?;
         let c = self.plan.channels;
         let tensor = |part: &dyn Fn(&Crop) -> Vec<f32>, side: usize| {

@@ -10,6 +10,7 @@ use super::idx::{self, Images};
 use super::list;
 use super::packed::{self, Shard};
 pub use super::rgb8::Rgb8;
+use crate::engine::cuda::sha256;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
@@ -73,6 +74,31 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Source>> {
         }
     }
     Ok(sources)
+}
+
+/// The images under `paths` in words that differ where the images do: how many there are, and a hash of the names and
+/// sizes of the files that they are in, wherever those lie.
+///
+/// # Errors
+/// As [`find`]; 1 if a file is gone meanwhile.
+pub fn listing(paths: &[PathBuf]) -> Result<String> {
+    let sources = find(paths)?;
+    let (mut text, mut bytes) = (String::new(), 0);
+    let mut last: Option<&Path> = None;
+    for file in sources.iter().map(Source::file) {
+        if last == Some(file) {
+            continue;
+        }
+        last = Some(file);
+        let size = std::fs::metadata(file).map(|m| m.len()).map_err(|e| {
+            Error::Failed(Report::new(format!("cannot read {}", file.display()), e))
+        })?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        text += &format!("{name} {size}\n");
+        bytes += size;
+    }
+    let hash = sha256::hex(text.as_bytes());
+    Ok(format!("{} images in files of {bytes} bytes, listing {}", sources.len(), &hash[..16]))
 }
 
 /// Splits a random `share` of `sources` off, the same for equal seeds: what stays, then what was split off, both

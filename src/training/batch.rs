@@ -1,6 +1,7 @@
 //! What a step learns from, under names.
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
+use crate::training::ranks::Unit;
 
 /// The numbers of a batch, a function of its number.
 #[derive(Debug, Default)]
@@ -59,6 +60,25 @@ impl Batch {
         let tensors = self.tensors.iter().map(|(name, t)| Ok((*name, body(t)?)));
         let tensors = tensors.collect::<Result<_>>()?;
         Ok(Self { tensors, ..Self::new(self.number, self.images, self.way).alike(self.alike) })
+    }
+
+    /// The images of `unit`, of a batch on the CPU that holds all: what has a row for each image is cut, the rest stays.
+    ///
+    /// # Errors
+    /// If the batch lies on a GPU.
+    pub(in crate::training) fn part(&self, unit: &Unit) -> Result<Self> {
+        let images = unit.range(self.images);
+        let cut = |tensor: &Tensor| match tensor.shape() {
+            [n, rest @ ..] if *n == self.images && unit.of > 1 => {
+                let row = rest.iter().product::<usize>();
+                let rows = tensor.cpu::<f32>()?[images.start * row..images.end * row].to_vec();
+                Ok(Tensor::from_vec(rows, &[&[images.len()], rest].concat()))
+            }
+            _ => tensor.try_clone(),
+        };
+        let mut part = self.map(cut)?;
+        part.images = images.len();
+        Ok(part)
     }
 
     /// Puts the numbers of `other`, which lies on the CPU, in the place of those here, wherever these lie.

@@ -41,6 +41,13 @@ pub trait Job {
     /// As [`state`](Self::state), and if the images cannot be read.
     fn prepare(&self, device: &Device, reporter: &mut dyn Reporter) -> Result<Prepared>;
 
+    /// The images of training and validation in words that differ where they do: how many, their bytes, a hash of the
+    /// names and sizes of their files.
+    ///
+    /// # Errors
+    /// If they cannot be found.
+    fn listing(&self) -> Result<String>;
+
     /// Whether networks may compute in half precision on a GPU.
     fn halves(&self) -> bool;
 }

@@ -94,6 +94,13 @@ impl Job for Config {
         Ok(Prepared { task: Box::new(task), source, planned })
     }
 
+    fn listing(&self) -> Result<String> {
+        let val = &self.data.val;
+        let sets = val.sets.values().flat_map(|set| &set.paths);
+        let all = self.data.train.paths.iter().chain(&val.paths).chain(sets);
+        folder::listing(&all.cloned().collect::<Vec<_>>())
+    }
+
     fn halves(&self) -> bool {
         true
     }
@@ -192,9 +199,14 @@ impl Job for teaching::Config {
         reporter.line(&format!("{} training images", grouped(digits.len() as u64)));
         let weights: usize =
             system.parts().iter().flat_map(Part::state).map(|p| p.value().len()).sum();
-        let source: Source = system.source(digits, self.run.seed);
+        let whole = system.source(digits, self.run.seed);
+        let source: Source = Box::new(move |unit| whole(unit.batch)?.part(unit));
         let planned = plan::of_weights(weights);
         Ok(Prepared { task: Box::new(Lesson::new(self, system)), source, planned })
+    }
+
+    fn listing(&self) -> Result<String> {
+        folder::listing(&self.data.paths)
     }
 
     fn halves(&self) -> bool {

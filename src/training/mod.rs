@@ -12,6 +12,7 @@ mod journal;
 pub mod log;
 pub mod optimizer;
 pub(crate) mod plan;
+pub mod ranks;
 pub mod recipes;
 pub mod run;
 pub mod sections;

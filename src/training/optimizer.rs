@@ -118,17 +118,18 @@ impl Optimizer {
         Ok(Self { first: zeros()?, second: zeros()?, average, step: 0, scale: None })
     }
 
-    /// One step: clips the mean of the summed gradients, moves every parameter, then its average.
+    /// One step: clips the mean of the gradients summed `of` times, moves every parameter, then its average.
     /// Changes nothing if the norm of the gradients is not finite.
     pub fn step(
         &mut self,
         parameters: &[Parameter],
         gradients: &Gradients,
         plan: &Plan,
+        of: f64,
     ) -> Result<StepReport> {
         let step = self.step + 1;
         let o = plan.optim;
-        let mean = 1.0 / o.accumulate as f64;
+        let mean = 1.0 / of;
         let mut slices = Vec::new();
         for gradient in gradients.iter().flatten() {
             slices.push(gradient.cpu::<f32>()?);

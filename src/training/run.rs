@@ -1,4 +1,5 @@
 //! The training loop: one for everything that is trained, wherever it is.
+mod among;
 mod best;
 pub mod dry;
 mod nan;
@@ -6,12 +7,14 @@ pub mod resume;
 mod sums;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use self::among::Silent;
 use self::sums::Sums;
 use super::asked;
 use super::batch::Batch;
@@ -22,7 +25,8 @@ use super::job::{Job, Prepared, Shared};
 use super::journal::Journal;
 use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, nothing_left, short};
 use super::optimizer::Optimizer;
-use super::stepper::{self, Stepper};
+use super::ranks::{Ranks, Shares};
+use super::stepper::{self, Joint, Stepper};
 use super::task::{Stepped, Task};
 use super::tasks::Source;
 use crate::data::ahead::Ahead;
@@ -47,15 +51,64 @@ pub fn train(
     stop: &Stop,
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
+    train_among(&Ranks::alone(), job, (out, until), place, stop, reporter)
+}
+
+/// The same together with the other `ranks`, each of which calls this with a `job` of the same configuration. The first
+/// one writes and speaks; the others know nothing of the folder.
+///
+/// # Errors
+/// As [`train`]; 2 if the ranks do not fit together, 1 with its name if one of them ends or hangs.
+pub fn train_among(
+    ranks: &Ranks,
+    job: &dyn Job,
+    (out, until): (&Path, Option<u64>),
+    place: (&Device, DType),
+    stop: &Stop,
+    reporter: &mut dyn Reporter,
+) -> Result<()> {
+    let name = &job.shared().run.name;
+    let result = match ranks.is_first() {
+        true => train_in(&out.join(name), ranks, job, until, place, stop, reporter),
+        false => train_aside(name, ranks, job, until, place, stop),
+    };
+    result.inspect_err(|error| ranks.fail(error))
+}
+
+/// As [`train_among`], in a folder that goes away, and without a word.
+fn train_aside(
+    name: &str,
+    ranks: &Ranks,
+    job: &dyn Job,
+    until: Option<u64>,
+    place: (&Device, DType),
+    stop: &Stop,
+) -> Result<()> {
+    let aside = tempfile::tempdir()
+        .map_err(|e| Error::Failed(Report::new("cannot make a temporary folder", e)))?;
+    let folder = aside.path().join(name);
+    train_in(&folder, ranks, job, until, place, stop, &mut Silent)
+}
+
+/// As [`train_among`].
+fn train_in(
+    folder: &Path,
+    ranks: &Ranks,
+    job: &dyn Job,
+    until: Option<u64>,
+    place: (&Device, DType),
+    stop: &Stop,
+    reporter: &mut dyn Reporter,
+) -> Result<()> {
     let shared = job.shared();
-    let folder = out.join(&shared.run.name);
-    refuse_foreign(&folder)?;
-    let lock = folder.is_dir().then(|| FolderLock::take(&folder)).transpose()?;
-    let changes = job.changes(&folder)?;
+    refuse_foreign(folder)?;
+    let lock = folder.is_dir().then(|| FolderLock::take(folder)).transpose()?;
+    let changes = job.changes(folder)?;
     let mut journal = Journal::new(reporter);
     let Prepared { task, source, .. } = job.prepare(place.0, &mut journal)?;
-    let mut run = Run::open(job, &folder, (lock, &*task), place, &mut journal)?;
-    journal.open(&folder);
+    among::agree_on(ranks, job, place)?;
+    let mut run = Run::open(job, folder, (lock, &*task), place, ranks, &mut journal)?;
+    journal.open(folder);
     let reporter = &mut journal;
     changes.iter().for_each(|change| reporter.line(&format!("changed: {change}")));
     let last = until.unwrap_or(shared.run.steps).min(shared.run.steps);
@@ -86,6 +139,9 @@ struct Run<'a> {
     job: &'a dyn Job,
     config: Shared<'a>,
     task: &'a dyn Task,
+    ranks: Ranks,
+    /// What this rank takes of a step.
+    shares: Shares,
     stepper: Box<dyn Stepper>,
     /// Steps taken.
     step: u64,
@@ -111,13 +167,16 @@ impl<'a> Run<'a> {
         folder: &Path,
         (lock, task): (Option<FolderLock>, &'a dyn Task),
         place: (&Device, DType),
+        ranks: &Ranks,
         reporter: &mut dyn Reporter,
     ) -> Result<Self> {
         let config = job.shared();
+        let whose = (ranks.rank(), ranks.world());
+        let shares = Shares::new(whose, config.run.reduce, config.batch, task.together())?;
         let checkpoints = Checkpoints::new(folder, config.ckpt.keep);
         let parts = task.parts();
         // Before anything is written: a run that cannot start leaves no folder.
-        if checkpoints.latest().is_none() {
+        if ranks.is_first() && checkpoints.latest().is_none() {
             task.complete()?;
             if let Some(path) = &config.run.init {
                 let state: Vec<Parameter> =
@@ -140,6 +199,8 @@ impl<'a> Run<'a> {
                 (0, new.collect::<Result<_>>()?)
             }
         };
+        let (step, optimizers) = among::share_state(ranks, &parts, (step, optimizers))?;
+        ranks.at_step(step);
         let verb = if step == 0 { "starting" } else { "resuming" };
         let sizes = parts
             .iter()
@@ -153,10 +214,12 @@ impl<'a> Run<'a> {
             sizes.collect::<Vec<_>>().join(" and "),
         ));
         let mut metrics = Metrics::open(folder, step)?;
-        if config.log.tensorboard {
+        if config.log.tensorboard && ranks.is_first() {
             metrics.also_to(Events::create(&folder.join("tb"), step)?);
         }
-        let stepper = stepper::place(place, &parts, optimizers, (config.optim, config.fewer))?;
+        let joint = Joint::new(ranks.clone(), shares);
+        let how = (config.optim, config.fewer);
+        let stepper = stepper::place(place, &parts, optimizers, how, joint)?;
         let (device, dtype) = stepper.place();
         task.settle(&device, dtype)?;
         if let Device::Cuda(gpu) = &device {
@@ -166,6 +229,8 @@ impl<'a> Run<'a> {
             job,
             config,
             task,
+            ranks: ranks.clone(),
+            shares,
             stepper,
             step,
             checkpoints,
@@ -177,7 +242,7 @@ impl<'a> Run<'a> {
             incident: None,
             _lock: lock,
         };
-        if run.step > 0 {
+        if run.step > 0 && run.ranks.is_first() {
             run.checkpoints.correct_best(&run.ranked())?;
         }
         Ok(run)
@@ -191,13 +256,16 @@ impl<'a> Run<'a> {
         stop: &Stop,
         reporter: &mut dyn Reporter,
     ) -> Result<()> {
-        let parts = self.task.batches();
-        let mut batches = Ahead::start(self.step * parts..last * parts, 2, source);
+        let mut batches = self.batches(self.step..last, source);
         let mut meter = Meter::new(self.step);
         // One that was due when the run was interrupted; the checkpoint is there.
-        self.show_if_due(stop, reporter)?;
+        let due_now = self.agreed([u64::from(self.show_is_due())])? != [0];
+        if due_now && self.signal_now(0, stop) == 0 {
+            self.show(stop, reporter)?;
+        }
         meter.rest();
-        let mut stale = self.is_stale();
+        let [stale] = self.agreed([u64::from(self.is_stale())])?;
+        let mut stale = stale != 0;
         if stale {
             reporter.line(&self.end_of_patience());
         } else if self.step >= last {
@@ -205,7 +273,8 @@ impl<'a> Run<'a> {
             reporter.line(&nothing_left(&self.folder, of, last));
         }
         while self.step < last && !stale {
-            let done = self.step(&mut batches)?;
+            let done = self.step(&mut batches);
+            let done = self.saving_whole(done, reporter)?;
             let step = self.step;
             match self.incident.take() {
                 Some(text) => reporter.warn(&text),
@@ -214,41 +283,62 @@ impl<'a> Run<'a> {
                     self.sums.add(&done.measured);
                 }
             }
-            let ends = step == last || stop.load(Ordering::Relaxed) != 0;
+            let asks = [stop.load(Ordering::Relaxed) as u64, asked::take().into()];
+            let agreed = self.agreed([asks[0], asks[1], u64::from(self.show_is_due())]);
+            let [mut signal, asked, shows] = self.saving_whole(agreed, reporter)?;
+            let ends = step == last || signal != 0;
             if due(step, self.config.log.every) || ends {
                 self.stepper.warnings().iter().for_each(|text| reporter.warn(text));
                 let logged = self.log(&done, &mut meter, batches.take_waited(), last, reporter);
                 self.saving_first(logged)?;
             }
             // Before a look, which may take longer than a container has to stop.
-            let asked = asked::take();
+            let asked = asked != 0;
             let saves = due(step, self.config.ckpt.every) || ends || asked;
             if saves && (ends || !self.takes_back(reporter)?) {
                 self.save_and_say(ends || asked, reporter)?;
             }
-            if self.show_is_due() {
-                let shown = self.show_if_due(stop, reporter);
-                stale = self.saving_first(shown).map(|()| self.is_stale())?;
+            let mut left = shows != 0;
+            signal = self.signal_now(signal, stop);
+            if shows != 0 && signal == 0 {
+                let shown = self.show(stop, reporter);
+                self.saving_first(shown)?;
+                let asks = [self.is_stale().into(), stop.load(Ordering::Relaxed) as u64];
+                let [is_stale, stopped, due] =
+                    self.agreed([asks[0], asks[1], u64::from(self.show_is_due())])?;
+                (stale, signal, left) = (is_stale != 0, stopped, due != 0);
                 meter.rest();
             }
             if stale {
                 reporter.line(&self.end_of_patience());
             }
-            let signal = stop.load(Ordering::Relaxed);
+            signal = self.signal_now(signal, stop);
             if (stale || signal != 0) && !saves {
                 self.save_and_say(true, reporter)?;
             }
-            if signal != 0 && (step != self.config.run.steps || self.show_is_due()) {
+            if signal != 0 && (step != self.config.run.steps || left) {
                 return Err(self.interrupted(signal));
             }
         }
-        match stop.load(Ordering::Relaxed) {
-            signal if signal != 0 && self.show_is_due() => Err(self.interrupted(signal)),
-            _ => Ok(()),
+        let asks = [stop.load(Ordering::Relaxed) as u64, self.show_is_due().into()];
+        match self.agreed(asks)? {
+            [0, _] | [_, 0] => Ok(()),
+            [signal, _] => Err(self.interrupted(signal)),
         }
     }
 
+    /// The batches of these steps, or what is this rank's of them, ahead of their use.
+    fn batches(&self, steps: Range<u64>, source: Source) -> Ahead<Batch> {
+        let (shares, each) = (self.shares, self.shares.of(self.task.batches()));
+        let items = steps.start * each..steps.end * each;
+        Ahead::start(items, 2, move |item| source(&shares.unit(item)))
+    }
+
     fn save_and_say(&mut self, says: bool, reporter: &mut dyn Reporter) -> Result<()> {
+        if !self.ranks.is_first() {
+            self.taken_back = 0;
+            return Ok(());
+        }
         let saved = self.save()?;
         if says {
             reporter.line(&format!("saved {}", saved.display()));
@@ -259,26 +349,35 @@ impl<'a> Run<'a> {
     /// `result`, and where it is an error, such as that of a full disk, with the steps so far saved if that can
     /// be done.
     fn saving_first(&mut self, result: Result<()>) -> Result<()> {
-        if result.is_err() {
+        if result.is_err() && self.ranks.is_first() {
             let _ = self.save();
         }
         result
     }
 
-    /// Whether a look belongs to the step that was reached and there is none of it yet.
-    fn show_is_due(&self) -> bool {
-        let ends = self.step == self.config.run.steps;
-        self.step > 0 && self.task.shows(self.step, ends, (&self.folder, &self.metrics))
+    /// `result`, and where it is an error because another rank has ended, with the steps so far saved: unless a step has
+    /// several descents, weights are those of a whole number of steps then.
+    fn saving_whole<T>(&mut self, result: Result<T>, reporter: &mut dyn Reporter) -> Result<T> {
+        let whole = self.step > 0 && self.task.batches() == self.task.together();
+        if result.is_err() && whole && self.ranks.is_first() && self.ranks.is_broken() {
+            let _ = self.save_and_say(true, reporter);
+        }
+        result
     }
 
-    /// Looks where that is due; an interrupt leaves it due.
-    fn show_if_due(&mut self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
-        if !self.show_is_due() || stop.load(Ordering::Relaxed) != 0 {
-            return Ok(());
-        }
-        let step = self.step;
-        let shown = self.task.show(&*self.stepper, step, &self.folder, stop, reporter)?;
-        let Some(values) = shown.filter(|values| !values.is_empty()) else { return Ok(()) };
+    /// Whether a look belongs to the step that was reached and there is none of it yet; the first rank knows.
+    fn show_is_due(&self) -> bool {
+        let ends = self.step == self.config.run.steps;
+        let is_known = self.step > 0 && self.ranks.is_first();
+        is_known && self.task.shows(self.step, ends, (&self.folder, &self.metrics))
+    }
+
+    /// Looks; an interrupt leaves that due.
+    fn show(&mut self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
+        let (step, among) = (self.step, (&self.ranks, stop));
+        let shown = self.task.show(&*self.stepper, step, &self.folder, among, reporter)?;
+        let values = shown.filter(|values| !values.is_empty() && self.ranks.is_first());
+        let Some(values) = values else { return Ok(()) };
         // In one line: an interrupted validation has none.
         let values: Vec<(&str, Value)> =
             values.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
@@ -288,7 +387,7 @@ impl<'a> Run<'a> {
 
     /// One step of the task.
     fn step(&mut self, batches: &mut Ahead<Batch>) -> Result<Stepped> {
-        let of_step = 0..self.task.batches();
+        let of_step = 0..self.shares.of(self.task.batches());
         let of_step = of_step.map(|_| batches.next_item()).collect::<Result<Vec<_>>>()?;
         let done = self.task.step(&mut *self.stepper, self.step + 1, &of_step)?;
         if let Some((what, value)) = done.bad {
@@ -296,6 +395,7 @@ impl<'a> Run<'a> {
         }
         self.bad = 0;
         self.step += 1;
+        self.ranks.at_step(self.step);
         self.stepper.count(self.step);
         Ok(done)
     }
@@ -323,6 +423,10 @@ impl<'a> Run<'a> {
         last: u64,
         reporter: &mut dyn Reporter,
     ) -> Result<()> {
+        if !self.ranks.is_first() {
+            self.sums.take();
+            return Ok(());
+        }
         let (step, images) = (self.step, self.config.batch as u64 * self.task.batches());
         let Reading { seconds, steps, left, .. } = meter.read(step, last);
         let [images, rate] = [images as f64, 1.0].map(|n| steps as f64 * n / seconds);
@@ -357,9 +461,22 @@ impl<'a> Run<'a> {
         self.metrics.write(step, &values)
     }
 
-    fn interrupted(&self, signal: usize) -> Error {
+    /// The signal that asks to stop: as it is now where this process is alone, else as was `agreed`.
+    fn signal_now(&self, agreed: u64, stop: &Stop) -> u64 {
+        if self.ranks.world() == 1 { stop.load(Ordering::Relaxed) as u64 } else { agreed }
+    }
+
+    /// The largest of what the ranks say.
+    fn agreed<const N: usize>(&self, mine: [u64; N]) -> Result<[u64; N]> {
+        self.ranks.largest(mine)
+    }
+
+    fn interrupted(&self, signal: u64) -> Error {
         let step = self.step;
-        let what = format!("saved step {step} in {}", self.checkpoints.at(step).display());
+        let what = match self.ranks.is_first() {
+            true => format!("saved step {step} in {}", self.checkpoints.at(step).display()),
+            false => format!("rank {} ended after step {step}; rank 0 saves", self.ranks.rank()),
+        };
         Error::Interrupted { signal: i32::try_from(signal).unwrap_or(2), what }
     }
 }

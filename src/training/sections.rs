@@ -61,6 +61,9 @@ pub struct RunConfig {
     /// Optimizer steps in all.
     #[serde(deserialize_with = "whole")]
     pub steps: u64,
+    /// How gradients of several processes become one sum: `fast`, or `fixed`, whose bits do not depend on their number.
+    #[serde(default)]
+    pub reduce: Reduce,
     /// Weights of the part that is not trained: a file, or the folder of a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<PathBuf>,
@@ -72,6 +75,17 @@ pub struct RunConfig {
     /// there in its place. `{ "later." = "" }` starts an expert for later calls as that of the first one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub init_names: BTreeMap<String, String>,
+}
+
+/// How gradients are summed over the images of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduce {
+    /// Those of a process together, then those of the processes: results agree within rounding.
+    #[default]
+    Fast,
+    /// Up to 8 equal parts of a batch apart, by a tree over their order: the same bits for any number of processes.
+    Fixed,
 }
 
 /// `[data]`.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::batch::Batch;
 use super::checkpoint::Part;
 use super::log::{Metrics, Reporter};
+use super::ranks::Ranks;
 use super::stepper::{Bad, Done, Stepper};
 use crate::engine::device::{DType, Device};
 use crate::engine::interrupt::Stop;
@@ -18,6 +19,11 @@ pub trait Task: Send + Sync {
 
     /// Batches of a step.
     fn batches(&self) -> u64;
+
+    /// Batches that are averaged in one descent; a step has descents one after the other.
+    fn together(&self) -> u64 {
+        1
+    }
 
     /// Gives the weights of what is not trained to a run that starts.
     ///
@@ -46,7 +52,7 @@ pub trait Task: Send + Sync {
     fn shows(&self, step: u64, ends: bool, run: (&Path, &Metrics)) -> bool;
 
     /// Looks at what the parts have become at `step`, and keeps pictures of it below `folder`, that of the run; none
-    /// if `stop` was set meanwhile.
+    /// if the stop of `among` was set meanwhile. Its ranks look together, and the first writes and says what they saw.
     ///
     /// # Errors
     /// If a picture cannot be written.
@@ -55,7 +61,7 @@ pub trait Task: Send + Sync {
         on: &dyn Stepper,
         step: u64,
         folder: &Path,
-        stop: &Stop,
+        among: (&Ranks, &Stop),
         reporter: &mut dyn Reporter,
     ) -> Result<Option<Vec<(String, Value)>>>;
 }

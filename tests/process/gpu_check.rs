@@ -77,3 +77,38 @@ fn a_gpu_is_checked_within_its_time_and_what_matters_comes_first() {
     assert_eq!(summary["upscale_s"].as_array().unwrap().len(), 3);
     assert_eq!(summary["train_images_per_s"][0], 812.5);
 }
+
+/// With several GPUs, and only then, training with one and with all of them is compared.
+#[test]
+fn several_gpus_train_together_where_there_are_several() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    put(&at("gpu_check.sh"), include_str!("../../benches/gpu_check.sh"));
+    put(&at("gpu_check.py"), include_str!("../../benches/gpu_check.py"));
+    let logs = SRK.replace("case $1 in", "echo \"$*\" >>calls\ncase $1 in");
+    put(&at("bin/srk"), &logs);
+    let check = |arguments: &[&str], steps: &str| {
+        let mut command = Command::new("bash");
+        command.arg(at("gpu_check.sh")).args(arguments).arg("r").env("STEPS", steps);
+        assert!(command.env_remove("GPUS").status().unwrap().success());
+        fs::read_to_string(at("r/steps.tsv")).unwrap()
+    };
+    let steps = check(&["--gpus", "2", "--seconds", "60"], "ranks");
+    assert!(steps.starts_with("ranks\t0\t") && steps.lines().count() == 1, "{steps}");
+    let calls = fs::read_to_string(at("calls")).unwrap();
+    for (gpus, reduce) in [(1, "fixed"), (2, "fixed"), (1, "fast"), (2, "fast")] {
+        let call = calls.lines().find(|line| {
+            line.contains(&format!("--gpus {gpus} ")) && line.contains(&format!("reduce={reduce}"))
+        });
+        assert!(call.is_some(), "{gpus} {reduce}: {calls}");
+    }
+    // Bytes that differ fail.
+    put(&at("bin/srk"), &logs.replace("echo \"$file\" >", "echo \"$file\" $$ >"));
+    let script = Command::new("bash")
+        .arg(at("gpu_check.sh"))
+        .args(["--gpus", "2", "r"])
+        .env("STEPS", "ranks")
+        .output()
+        .unwrap();
+    assert_eq!(script.status.code(), Some(1));
+}

@@ -5,4 +5,5 @@ mod common;
 
 mod gpu_check;
 mod memory;
+mod ranks;
 mod stub_driver;

@@ -2,12 +2,13 @@
 use std::time::{Duration, Instant};
 
 use super::Run;
-use crate::data::ahead::Ahead;
+use super::among::Silent;
 use crate::engine::device::{DType, Device};
 use crate::engine::memory::{self, in_words};
 use crate::error::{Error, Report, Result};
 use crate::training::job::{Job, Prepared};
 use crate::training::log::{Reporter, grouped, short};
+use crate::training::ranks::Ranks;
 
 /// What two steps showed.
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +36,11 @@ pub fn dry_run(job: &dyn Job, place: (&Device, DType), reporter: &mut dyn Report
     let folder = temporary.path().join(&shared.run.name);
     let Prepared { task, source, planned } = job.prepare(device, reporter)?;
     let free_before = free(device)?;
-    let mut run = Run::open(job, &folder, (None, &*task), place, &mut Silent)?;
+    let mut run = Run::open(job, &folder, (None, &*task), place, &Ranks::alone(), &mut Silent)?;
     if let Device::Cuda(gpu) = device {
         reporter.line(&format!("on {} in {:?}", gpu.describe().name, place.1));
     }
-    let mut batches = Ahead::start(0..2 * task.batches(), 2, source);
+    let mut batches = run.batches(0..2, source);
     let first = run.step(&mut batches)?;
     let started = Instant::now();
     // The first step also pays for what is set up once.
@@ -79,12 +80,4 @@ fn free(device: &Device) -> Result<Option<u64>> {
         Device::Cpu => Ok(None),
         Device::Cuda(gpu) => Ok(Some(gpu.driver().memory()?.0 as u64)),
     }
-}
-
-/// The lines of a run that is none.
-struct Silent;
-
-impl Reporter for Silent {
-    fn line(&mut self, _: &str) {}
-    fn warn(&mut self, _: &str) {}
 }

@@ -1,5 +1,5 @@
 //! What happens when a loss or a gradient is not finite: the run stops, leaves the step out, or goes back.
-use super::Run;
+use super::{Run, among};
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
@@ -26,7 +26,7 @@ impl Run<'_> {
         }
         let done = match policy {
             OnNan::Rollback => {
-                let Some(at) = self.checkpoints.latest() else {
+                let Some(at) = self.latest()? else {
                     return Err(self.not_finite(what, value));
                 };
                 self.go_back(at)?;
@@ -46,8 +46,11 @@ impl Run<'_> {
     /// # Errors
     /// Exit code 6 if that has been of no use several times.
     pub(super) fn takes_back(&mut self, reporter: &mut dyn Reporter) -> Result<bool> {
-        let Some(at) = self.checkpoints.latest() else { return Ok(false) };
-        if self.config.optim.on_nan != OnNan::Rollback || self.is_finite()? {
+        if self.config.optim.on_nan != OnNan::Rollback {
+            return Ok(false);
+        }
+        let Some(at) = self.latest()? else { return Ok(false) };
+        if self.is_finite()? {
             return Ok(false);
         }
         self.taken_back += 1;
@@ -66,8 +69,21 @@ impl Run<'_> {
 
     /// Takes the weights and moments of the checkpoint of step `at`.
     fn go_back(&mut self, at: u64) -> Result<()> {
-        let optimizers = self.checkpoints.load(at, &self.task.parts())?;
+        let parts = self.task.parts();
+        let optimizers = match self.ranks.is_first() {
+            true => self.checkpoints.load(at, &parts)?,
+            false => {
+                parts.iter().map(|part| Optimizer::new(part.parameters)).collect::<Result<_>>()?
+            }
+        };
+        let (_, optimizers) = among::share_state(&self.ranks, &parts, (at, optimizers))?;
         self.stepper.go_on_from(optimizers)
+    }
+
+    /// The step of the newest checkpoint, which the first rank knows.
+    fn latest(&self) -> Result<Option<u64>> {
+        let [after] = self.agreed([self.checkpoints.latest().map_or(0, |step| step + 1)])?;
+        Ok(after.checked_sub(1))
     }
 
     /// The run has taken `step` steps.

@@ -1,5 +1,7 @@
 //! Training on the CPU.
-use super::interface::{Bad, Done, Learn, Move, Pass, Stepper};
+use std::sync::Arc;
+
+use super::interface::{Bad, Done, Joint, Learn, Learned, Move, Pass, Stepper};
 use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
@@ -7,6 +9,7 @@ use crate::error::Result;
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
 use crate::training::optimizer::{self, Gradients, Optimizer};
+use crate::training::ranks::Said;
 
 /// Parts that lie on the CPU.
 pub(super) struct OnCpu {
@@ -15,14 +18,67 @@ pub(super) struct OnCpu {
     paces: Vec<u64>,
     optimizers: Vec<Optimizer>,
     one: Tensor,
+    /// Running statistics of all parts.
+    buffers: Vec<Parameter>,
+    joint: Joint,
 }
 
 impl OnCpu {
-    pub(super) fn new(parts: &[Part<'_>], optimizers: Vec<Optimizer>) -> Result<Self> {
+    pub(super) fn new(
+        parts: &[Part<'_>],
+        optimizers: Vec<Optimizer>,
+        joint: Joint,
+    ) -> Result<Self> {
         let parameters = parts.iter().map(|part| part.parameters.to_vec()).collect();
         let paces = parts.iter().map(|part| part.pace).collect();
-        Ok(Self { parameters, paces, optimizers, one: Tensor::from_vec(vec![1.0f32], &[1]) })
+        let buffers = parts.iter().flat_map(|part| part.buffers.to_vec()).collect();
+        let one = Tensor::from_vec(vec![1.0f32], &[1]);
+        Ok(Self { parameters, paces, optimizers, one, buffers, joint })
     }
+
+    /// What the units of all ranks said, where each moves running statistics from what they were before all of them.
+    fn joined(&self, batches: &[Batch], learn: &mut Learn<'_>) -> Result<Said> {
+        let pass = Pass { parts: &self.parameters, scale: &self.one, dtype: DType::F32 };
+        let before: Vec<_> = self.buffers.iter().map(Parameter::value).collect();
+        let reset = || {
+            let kept = self.buffers.iter().zip(&before);
+            kept.for_each(|(buffer, value)| buffer.set(Arc::clone(value)));
+        };
+        let mut sum = self.joint.sum(&self.parameters, &self.buffers);
+        for (unit, batch) in (self.joint.shares.first()..).zip(batches) {
+            reset();
+            let Learned { numbers, gradients: found } = learn(&pass, batch)?;
+            let mut gradients = none(&self.parameters);
+            for (part, found) in found {
+                optimizer::accumulate(&mut gradients[part], found)?;
+            }
+            let numbers = numbers.iter().map(|n| Ok(n.to_f64_vec()?[0])).collect::<Result<_>>()?;
+            let statistics = self.buffers.iter().map(|b| b.value().try_clone());
+            let statistics = statistics.collect::<Result<_>>()?;
+            sum.add(unit..unit + 1, Said { gradients, numbers, statistics })?;
+        }
+        reset();
+        self.joint.join(sum)
+    }
+
+    /// What the batches of this process, which are all, said.
+    fn alone(&self, batches: &[Batch], learn: &mut Learn<'_>) -> Result<Said> {
+        let (mut gradients, mut numbers) = (none(&self.parameters), Vec::new());
+        let pass = Pass { parts: &self.parameters, scale: &self.one, dtype: DType::F32 };
+        for batch in batches {
+            let learned = learn(&pass, batch)?;
+            add(&mut numbers, &learned.numbers, batches.len())?;
+            for (part, found) in learned.gradients {
+                optimizer::accumulate(&mut gradients[part], found)?;
+            }
+        }
+        Ok(Said { gradients, numbers, statistics: Vec::new() })
+    }
+}
+
+/// No gradients of any part.
+fn none(parameters: &[Vec<Parameter>]) -> Vec<Gradients> {
+    parameters.iter().map(|part| part.iter().map(|_| None).collect()).collect()
 }
 
 impl Stepper for OnCpu {
@@ -36,30 +92,28 @@ impl Stepper for OnCpu {
         batches: &[Batch],
         learn: &mut Learn<'_>,
     ) -> Result<Done> {
-        let none = |parameters: &Vec<Parameter>| parameters.iter().map(|_| None).collect();
-        let mut sums: Vec<Gradients> = self.parameters.iter().map(none).collect();
-        let mut numbers = Vec::new();
-        let pass = Pass { parts: &self.parameters, scale: &self.one, dtype: DType::F32 };
-        for batch in batches {
-            let learned = learn(&pass, batch)?;
-            add(&mut numbers, &learned.numbers, batches.len())?;
-            for (part, gradients) in learned.gradients {
-                optimizer::accumulate(&mut sums[part], gradients)?;
-            }
-        }
-        let mut done = Done { numbers, moved: Vec::new(), bad: None };
+        let said = match self.joint.joins() {
+            true => self.joined(batches, learn)?,
+            false => self.alone(batches, learn)?,
+        };
+        let mut done = Done { numbers: said.numbers, moved: Vec::new(), bad: None };
         if let Some(&value) = done.numbers.first().filter(|loss| !loss.is_finite()) {
             done.bad = Some(Bad { part: None, value });
             return Ok(done);
         }
+        let of = self.joint.averaged_over(batches.len());
         for Move { part, plan } in moves {
-            let optimizer = &mut self.optimizers[*part];
-            let report = optimizer.step(&self.parameters[*part], &sums[*part], plan)?;
+            let (optimizer, parameters) = (&mut self.optimizers[*part], &self.parameters[*part]);
+            let report = optimizer.step(parameters, &said.gradients[*part], plan, of)?;
             done.moved.push(report);
             if !report.norm.is_finite() {
                 done.bad = Some(Bad { part: Some(*part), value: report.norm });
                 break;
             }
+        }
+        if done.bad.is_none() {
+            let moved = self.buffers.iter().zip(said.statistics);
+            moved.for_each(|(buffer, value)| buffer.set(value));
         }
         Ok(done)
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::cpu::add;
 use super::gpu_part::GpuPart;
-use super::interface::{Bad, Done, Fewer, Learn, Learned, Move, Pass, Stepper};
+use super::interface::{Bad, Done, Fewer, Joint, Learn, Learned, Move, Pass, Stepper};
 use crate::engine::cuda::{Gpu, Graph};
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::parameter::Parameter;
@@ -17,6 +17,7 @@ use crate::error::{Error, Report, Result};
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
 use crate::training::optimizer::{LossScale, Optimizer};
+use crate::training::ranks::Said;
 use crate::training::sections::OptimConfig;
 
 /// Parts that lie on a GPU.
@@ -35,6 +36,7 @@ pub(super) struct OnGpu {
     factor: Tensor,
     /// The same, where gradients need it.
     scale: Option<LossScale>,
+    joint: Joint,
 }
 
 /// A way that batches go.
@@ -57,6 +59,7 @@ impl OnGpu {
         parts: &[Part<'_>],
         optimizers: Vec<Optimizer>,
         (optim, fewer): (&OptimConfig, Fewer),
+        joint: Joint,
     ) -> Result<Self> {
         let device = Device::Cuda(gpu.clone());
         let scale = optimizers.first().and_then(|by| by.scale);
@@ -73,7 +76,67 @@ impl OnGpu {
             ways: BTreeMap::new(),
             factor: Tensor::from_slice_on(&device, &[1.0], &[1])?,
             scale: (dtype == DType::F16).then(|| scale.unwrap_or_default()),
+            joint,
         })
+    }
+
+    /// Learns from `batches`: what they say of the parts lies in these afterwards, summed over all ranks.
+    fn learn_all(
+        &mut self,
+        batches: &[Batch],
+        numbers: &mut Vec<f64>,
+        learn: &mut Learn<'_>,
+    ) -> Result<()> {
+        numbers.clear();
+        if self.joint.joins() {
+            *numbers = self.joined(batches, learn)?;
+            return Ok(());
+        }
+        for (i, batch) in batches.iter().enumerate() {
+            self.take(batch, (i == 0, batches.len()), numbers, learn)?;
+        }
+        Ok(())
+    }
+
+    /// The same over several ranks, or in an order of its own, through the memory of the host; the means of the
+    /// numbers. Each unit moves running statistics from what they were before all of them.
+    fn joined(&mut self, batches: &[Batch], learn: &mut Learn<'_>) -> Result<Vec<f64>> {
+        let buffers: Vec<Parameter> =
+            self.parts.iter().flat_map(|part| part.buffers.clone()).collect();
+        let mut sum = self.joint.sum(&self.parameters, &buffers);
+        let before = self.parts.iter().map(GpuPart::kept_statistics).collect::<Result<Vec<_>>>()?;
+        let first = self.joint.shares.first();
+        // As many at once as are added up on the device.
+        let together = if self.joint.shares.fixed { 1 } else { batches.len().max(1) };
+        for (at, units) in (first..).step_by(together).zip(batches.chunks(together)) {
+            let mut said = Said::default();
+            self.parts.iter_mut().for_each(GpuPart::forget_gradients);
+            for (i, batch) in units.iter().enumerate() {
+                let parts = self.parts.iter().zip(&before);
+                parts.into_iter().try_for_each(|(part, kept)| part.put_statistics(kept))?;
+                self.take(batch, (i == 0, units.len()), &mut said.numbers, learn)?;
+                let moved = self.parts.iter().map(GpuPart::statistics_on_cpu);
+                let moved = moved.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+                said.add(Said { statistics: moved, ..Said::default() })?;
+            }
+            // They are means over these units.
+            said.numbers.iter_mut().for_each(|number| *number *= units.len() as f64);
+            said.gradients =
+                self.parts.iter().map(GpuPart::sums_on_cpu).collect::<Result<Vec<_>>>()?;
+            sum.add(at..at + units.len() as u64, said)?;
+        }
+        // Should a rank be gone, they are still those of a whole number of steps.
+        let parts = self.parts.iter().zip(&before);
+        parts.into_iter().try_for_each(|(part, kept)| part.put_statistics(kept))?;
+        let said = self.joint.join(sum)?;
+        let mut statistics = &said.statistics[..];
+        for (part, gradients) in self.parts.iter_mut().zip(said.gradients) {
+            part.put_sums(gradients, self.dtype)?;
+            let (mine, others) = statistics.split_at(part.buffers.len());
+            part.put_statistics(mine)?;
+            statistics = others;
+        }
+        Ok(said.numbers)
     }
 
     /// What the gradient of the loss is multiplied by.
@@ -143,7 +206,7 @@ impl OnGpu {
 
     /// Moves the parts of `moves`, each unless its gradients are not finite.
     fn update(&mut self, moves: &[Move<'_>], batches: usize, done: &mut Done) -> Result<()> {
-        let scale = 1.0 / (batches as f64 * self.loss_scale());
+        let scale = 1.0 / (self.joint.averaged_over(batches) * self.loss_scale());
         done.moved.clear();
         done.bad = None;
         if self.scale.is_some() && moves.len() > 1 {
@@ -240,10 +303,7 @@ impl Stepper for OnGpu {
         let mut done = Done { numbers: Vec::new(), moved: Vec::new(), bad: None };
         loop {
             self.factor.write(&[f32::from_f64(self.loss_scale())])?;
-            done.numbers.clear();
-            for (i, batch) in batches.iter().enumerate() {
-                self.take(batch, (i == 0, batches.len()), &mut done.numbers, learn)?;
-            }
+            self.learn_all(batches, &mut done.numbers, learn)?;
             match done.numbers.first() {
                 Some(&value) if !value.is_finite() => done.bad = Some(Bad { part: None, value }),
                 _ => self.update(moves, batches.len(), &mut done)?,

@@ -18,7 +18,7 @@ pub(super) struct GpuPart {
     pub(super) number: usize,
     pub(super) pace: u64,
     parameters: Vec<Parameter>,
-    buffers: Vec<Parameter>,
+    pub(super) buffers: Vec<Parameter>,
     /// Where running statistics lie.
     statistics: Vec<Arc<Tensor>>,
     state: State,
@@ -134,6 +134,45 @@ impl GpuPart {
     /// Takes no notice of what a pass that failed made of them.
     pub(super) fn reset_statistics(&self) -> Result<()> {
         self.buffers.iter().zip(&self.statistics).for_each(|(b, kept)| b.set(Arc::clone(kept)));
+        Ok(())
+    }
+
+    /// Running statistics as they are now, in memory of their own.
+    pub(super) fn kept_statistics(&self) -> Result<Vec<Tensor>> {
+        self.statistics.iter().map(|kept| kept.try_clone()).collect()
+    }
+
+    /// Puts `values`, wherever they are, where running statistics lie.
+    pub(super) fn put_statistics(&self, values: &[Tensor]) -> Result<()> {
+        for (kept, value) in self.statistics.iter().zip(values) {
+            let value = value.to_device(&Device::Cuda(self.on.clone()))?;
+            kept.alias_on(&self.on)?.copy_from(&value)?;
+        }
+        Ok(())
+    }
+
+    /// Running statistics on the CPU.
+    pub(super) fn statistics_on_cpu(&self) -> Result<Vec<Tensor>> {
+        self.statistics.iter().map(|kept| kept.to_device(&Device::Cpu)).collect()
+    }
+
+    /// The sums of gradients on the CPU, in single precision.
+    pub(super) fn sums_on_cpu(&self) -> Result<Gradients> {
+        let mut sums: Gradients = self.parameters.iter().map(|_| None).collect();
+        for (to, sum) in sums.iter_mut().zip(&self.sum) {
+            *to = sum.as_ref().map(|sum| sum.to_device(&Device::Cpu)).transpose()?;
+        }
+        Ok(sums)
+    }
+
+    /// Takes `sums`, which lie on the CPU, as those of the step, in `dtype`.
+    pub(super) fn put_sums(&mut self, sums: Gradients, dtype: DType) -> Result<()> {
+        let device = Device::Cuda(self.on.clone());
+        let place = |sum: Tensor| {
+            let sum = sum.to_device(&device)?;
+            if dtype == DType::F32 { Ok(sum) } else { sum.cast(dtype) }
+        };
+        self.sum = sums.into_iter().map(|sum| sum.map(place).transpose()).collect::<Result<_>>()?;
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! What trains, as those who train see it.
-use crate::engine::device::{DType, Device};
+use crate::engine::device::{DType, Device, Real};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::training::batch::Batch;
 use crate::training::optimizer::{self, Gradients, Optimizer, Plan, StepReport};
+use crate::training::ranks::{Form, Ranks, Said, Shares, Sum};
 
 /// Moves networks, called parts, down gradients. The parts lie where it trains, and compute there in its type.
 pub trait Stepper {
@@ -59,6 +60,53 @@ pub struct Move<'a> {
     pub part: usize,
     /// How it moves.
     pub plan: Plan<'a>,
+}
+
+/// How what this process finds becomes what all find.
+#[derive(Clone, Debug)]
+pub struct Joint {
+    pub(super) ranks: Ranks,
+    pub(super) shares: Shares,
+}
+
+impl Joint {
+    /// Of the process of `ranks` that takes `shares`.
+    pub(in crate::training) const fn new(ranks: Ranks, shares: Shares) -> Self {
+        Self { ranks, shares }
+    }
+
+    /// Whether gradients found here are not yet those of the step.
+    pub(super) const fn joins(&self) -> bool {
+        self.shares.are_joined()
+    }
+
+    /// An empty sum of the gradients of `parameters` and of what `buffers` become.
+    pub(super) fn sum(&self, parameters: &[Vec<Parameter>], buffers: &[Parameter]) -> Sum {
+        let shape = |p: &Parameter| p.value().shape().to_vec();
+        let gradients = parameters.iter().map(|part| part.iter().map(shape).collect()).collect();
+        let form = Form { gradients, statistics: buffers.iter().map(shape).collect() };
+        Sum::new(self.shares.fixed, self.shares.units(), form)
+    }
+
+    /// The sum over the units of all ranks, and their means of numbers and statistics.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub(super) fn join(&self, sum: Sum) -> Result<Said> {
+        let mut said = sum.over(&self.ranks)?;
+        let units = self.shares.units() as f64;
+        said.numbers.iter_mut().for_each(|number| *number /= units);
+        for statistic in &mut said.statistics {
+            let values = statistic.cpu_mut::<f32>()?.iter_mut();
+            values.for_each(|v| *v = f32::from_f64(f64::from(*v) / units));
+        }
+        Ok(said)
+    }
+
+    /// Batches whose gradients are averaged, of which there are `here`.
+    pub(super) fn averaged_over(&self, here: usize) -> f64 {
+        if self.joins() { self.shares.units() as f64 } else { here as f64 }
+    }
 }
 
 /// What is known where a batch is learned from.

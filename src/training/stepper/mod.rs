@@ -7,5 +7,5 @@ mod place;
 
 #[cfg(test)]
 pub(super) use interface::pass_of;
-pub use interface::{Bad, Done, Fewer, Learn, Learned, Move, Pass, Stepper};
+pub use interface::{Bad, Done, Fewer, Joint, Learn, Learned, Move, Pass, Stepper};
 pub use place::place;

@@ -1,20 +1,26 @@
 //! What one call of a network for super-resolution learns from.
+use std::ops::Range;
+
 use crate::data::crops::{CropBatch, Crops};
 use crate::data::degrade;
 use crate::diffusion::process::{Chain, Prediction};
 use crate::diffusion::sampler::Diffusion;
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::rng::{Purpose, Sequence, Stream};
+use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::models::Network;
 use crate::models::damage::{Damage, TOLD};
 use crate::ops::noise::{self, Noise, PixelNoise};
 use crate::training::batch::Batch;
+use crate::training::ranks::Unit;
 use crate::training::sections::Config;
 
 use super::clean::Clean;
-use super::names::{FACTORS, LOW, NUMBER, OWN, TAUGHT, TIMES, TOLD_OF_DAMAGE, TRUE, X0, Y0};
+use super::names::{
+    FACTORS, LOW, NUMBER, OWN, PLACES, TAUGHT, TIMES, TOLD_OF_DAMAGE, TRUE, X0, Y0,
+};
 
 /// Ways of a batch: all images start their chains with a call of its own, and there is a discriminator.
 pub(super) const FIRST_CALL: usize = 1;
@@ -66,10 +72,11 @@ impl Source {
         }
     }
 
-    /// The batch `number` of the run.
-    pub(super) fn batch(&self, number: u64) -> Result<Batch> {
-        let CropBatch { low, y0, x0, taught, damage } = self.crops.batch(number)?;
-        let n = x0.shape()[0];
+    /// What `unit` is of its batch: all that is drawn is drawn for the whole batch.
+    pub(super) fn batch(&self, unit: &Unit) -> Result<Batch> {
+        let (number, n) = (unit.batch, self.crops.per_batch());
+        let images = unit.range(n);
+        let CropBatch { low, y0, x0, taught, damage } = self.crops.some(number, images.clone())?;
         let mut draws = Stream::new(self.seed, Purpose::Timesteps, number).sequence();
         let steps = self.diffusion.draw_steps(n, &mut draws, self.apart);
         let (mut factors, mut times) = (Vec::with_capacity(3 * n), Vec::with_capacity(n));
@@ -85,18 +92,21 @@ impl Source {
             let drawn = |&t: &usize| draws.uniform() < self.diffusion.own_states && t < last;
             own = steps.iter().map(drawn).collect();
         }
-        let told = self.tells.then(|| told(&damage, &mut draws));
+        let told = self.tells.then(|| told(images.clone(), &damage, &mut draws));
         let estimates = own.contains(&true);
         let way = self.way(number, steps.iter().all(|&t| t == last));
         #[allow(clippy::cast_possible_truncation)] // Steps of a stream count modulo 2^32.
         let counted = noise::integer(&Device::Cpu, number as u32)?;
+        let (factors, times) =
+            (factors[3 * images.start..3 * images.end].to_vec(), &times[images.clone()]);
+        let n = images.len();
         let mut batch = Batch::new(number, n, way)
             .alike(self.alike && !estimates)
             .with(LOW, low)
             .with(Y0, y0)
             .with(X0, x0)
             .with(FACTORS, Tensor::from_vec(factors, &[n, 3]))
-            .with(TIMES, Tensor::from_f64(&times, &[n], DType::F32))
+            .with(TIMES, Tensor::from_f64(times, &[n], DType::F32))
             .with(NUMBER, counted);
         if let Some(taught) = taught {
             batch = batch.with(TAUGHT, taught);
@@ -104,7 +114,12 @@ impl Source {
         if let Some(told) = told {
             batch = batch.with(TOLD_OF_DAMAGE, told);
         }
+        if unit.of > 1 {
+            let places = images.clone().flat_map(|image| [f32::from_f64(image as f64), 0.0]);
+            batch = batch.with(PLACES, Tensor::from_vec::<f32>(places.collect(), &[n, 2]));
+        }
         if estimates {
+            let own = &own[images.clone()];
             let share =
                 |kept: bool| own.iter().map(|&o| if o == kept { 1.0 } else { 0.0 }).collect();
             batch = batch
@@ -113,7 +128,7 @@ impl Source {
         }
         if self.cleans {
             let clean = Clean { chain: &self.chain, prediction: self.diffusion.prediction };
-            batch = clean.tell(batch, &steps);
+            batch = clean.tell(batch, &steps[images]);
         }
         Ok(batch)
     }
@@ -128,10 +143,14 @@ impl Source {
 /// at best.
 const TOLD_OF: [f64; 3] = [0.7, 0.4, 0.3];
 
-/// What a network is told of `damage`, `[N, 6]`, where it is known: each number only sometimes, so that it learns to do
-/// without.
-fn told(damage: &[Option<degrade::Damage>], draws: &mut Sequence) -> Tensor {
+/// What a network is told of the `damage` of these images of a batch, `[N, 6]`, where it is known: each number only
+/// sometimes, so that it learns to do without.
+fn told(images: Range<usize>, damage: &[Option<degrade::Damage>], draws: &mut Sequence) -> Tensor {
     let mut values = Vec::with_capacity(damage.len() * TOLD);
+    // Those of the images before are drawn and dropped.
+    for _ in 0..images.start * TOLD_OF.len() {
+        draws.uniform();
+    }
     for one in damage {
         let [quality, noise, blur] = TOLD_OF.map(|share| draws.uniform() < share);
         let known = one.map_or_else(Damage::default, |one| Damage {
@@ -144,13 +163,30 @@ fn told(damage: &[Option<degrade::Damage>], draws: &mut Sequence) -> Tensor {
     Tensor::from_vec(values, &[damage.len(), TOLD])
 }
 
-/// The noise of `batch`, drawn with its number where that lies.
+/// Where the noise of images of a part of `batch` begins: images of a batch have that of rows below each other. None for
+/// a whole batch; `x0` are the images, or their latents.
+///
+/// # Errors
+/// If memory is full.
+pub(super) fn origins(batch: &Batch, x0: &Tensor) -> Result<Option<Tensor>> {
+    let Some(places) = batch.find(PLACES) else { return Ok(None) };
+    let mut tape = Tape::inference();
+    let places = tape.input(places.try_clone()?);
+    let rows = tape.scale(&places, x0.shape()[1] as f64)?;
+    Ok(Some(rows.value().try_clone()?))
+}
+
+/// The noise of `batch`, drawn with its number where that lies, of images with these [`origins`].
 ///
 /// # Errors
 /// If the batch has no number.
-pub(super) fn noise(seed: u64, batch: &Batch) -> Result<Noise<'_>> {
+pub(super) fn noise<'a>(
+    seed: u64,
+    batch: &'a Batch,
+    origins: Option<&'a Tensor>,
+) -> Result<Noise<'a>> {
     let (stream, later) = (Stream::new(seed, Purpose::TrainingNoise, 0), Some(batch.get(NUMBER)?));
-    Ok(Noise::Pixels(PixelNoise { stream, origins: None, later, period: None }))
+    Ok(Noise::Pixels(PixelNoise { stream, origins, later, period: None }))
 }
 
 /// Of x0, y0 and noise in what a network should predict.

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::digits::{Digits, normal};
-use super::draws::{Draws, Rules, Sizes, Source, Teaching, rule};
+use super::draws::{Draws, Rules, Sizes, Teaching, Whole, rule};
 use crate::diffusion::pixel_noise::PixelNoise;
 use crate::diffusion::process::{Prediction, Process};
 use crate::diffusion::sampler::Diffusion;
@@ -86,7 +86,7 @@ impl Draws for Ddpm {
 }
 
 impl Teaching for Ddpm {
-    fn source(&self, digits: Digits, seed: u64) -> Source {
+    fn source(&self, digits: Digits, seed: u64) -> Whole {
         let diffusion = self.config.diffusion.clone();
         let chain = diffusion.process.chain();
         Box::new(move |number| {

@@ -6,6 +6,7 @@ use crate::error::{Error, Report, Result};
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
 use crate::training::optimizer::Plan;
+use crate::training::ranks::Unit;
 use crate::training::sections::{EmaConfig, OptimConfig, RunConfig};
 use crate::training::stepper::{Move, Stepper};
 use crate::training::task::Stepped;
@@ -34,17 +35,20 @@ pub(in crate::training) trait Teaching: Draws {
     }
 
     /// What makes its batches of `digits`, each a function of `seed` and its number.
-    fn source(&self, digits: Digits, seed: u64) -> Source;
+    fn source(&self, digits: Digits, seed: u64) -> Whole;
 
-    /// Learns from the batches of a step.
+    /// Learns from the batches of a step, or from parts of them: those of one batch follow each other.
     ///
     /// # Errors
     /// If memory is full.
     fn step(&self, on: &mut dyn Stepper, rules: &Rules<'_>, batches: &[Batch]) -> Result<Stepped>;
 }
 
+/// Makes a part of a batch.
+pub(in crate::training) type Source = Box<dyn Fn(&Unit) -> Result<Batch> + Send>;
+
 /// Makes the batch of a number.
-pub(in crate::training) type Source = Box<dyn Fn(u64) -> Result<Batch> + Send>;
+pub(in crate::training) type Whole = Box<dyn Fn(u64) -> Result<Batch> + Send>;
 
 /// The sizes of a system, of which it is built.
 pub(super) trait Sizes {

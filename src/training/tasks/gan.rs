@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::digits::{Digits, normal, uniform};
-use super::draws::{Draws, Rules, Sizes, Source, Teaching, latent, rule};
+use super::draws::{Draws, Rules, Sizes, Teaching, Whole, latent, rule};
 use super::game::Game;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tape::{Tape, Var};
@@ -261,7 +261,7 @@ impl Teaching for Gan {
         self.judged + 1
     }
 
-    fn source(&self, digits: Digits, seed: u64) -> Source {
+    fn source(&self, digits: Digits, seed: u64) -> Whole {
         let (latent, judged, game) = (self.latent, self.judged, self.game);
         Box::new(move |number| {
             let n = digits.per_batch();
@@ -284,9 +284,10 @@ impl Teaching for Gan {
     }
 
     fn step(&self, on: &mut dyn Stepper, rules: &Rules<'_>, batches: &[Batch]) -> Result<Stepped> {
-        let Some((last, judged)) = batches.split_last() else { unreachable!("a step has batches") };
         let mut of_judge = None;
-        for batch in judged.chunks(1) {
+        let mut descents: Vec<&[Batch]> = batches.chunk_by(|a, b| a.number == b.number).collect();
+        let Some(last) = descents.pop() else { unreachable!("a step has batches") };
+        for batch in descents {
             let moves = [rules.of(JUDGE, self.judged)];
             let done = on.descend(&moves, batch, &mut |pass, batch| self.of_judge(pass, batch))?;
             let stepped = Stepped::of(&done, self.measured(), &GRADIENTS);
@@ -295,7 +296,7 @@ impl Teaching for Gan {
             }
             of_judge = Some(stepped);
         }
-        let (moves, last) = ([rules.of(GENERATOR, 1)], std::slice::from_ref(last));
+        let moves = [rules.of(GENERATOR, 1)];
         let done = on.descend(&moves, last, &mut |pass, batch| self.of_generator(pass, batch))?;
         let stepped = Stepped::of(&done, &["loss_g"], &GRADIENTS);
         Ok(of_judge.map_or(stepped.clone(), |of_judge| of_judge.then(stepped)))

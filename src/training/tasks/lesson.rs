@@ -14,6 +14,7 @@ use crate::imaging::{self, EncodeOptions};
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
 use crate::training::log::{Metrics, Reporter, due, grouped};
+use crate::training::ranks::Ranks;
 use crate::training::stepper::Stepper;
 use crate::training::task::{Stepped, Task};
 
@@ -59,9 +60,12 @@ impl Task for Lesson {
         on: &dyn Stepper,
         step: u64,
         folder: &Path,
-        _: &Stop,
+        (ranks, _): (&Ranks, &Stop),
         reporter: &mut dyn Reporter,
     ) -> Result<Option<Vec<(String, Value)>>> {
+        if !ranks.is_first() {
+            return Ok(None);
+        }
         let noise = Stream::new(self.config.run.seed, Purpose::Validation, 0);
         let mut images = None;
         on.averaged(&mut || {

@@ -18,5 +18,7 @@ pub(super) const TOLD_OF_DAMAGE: &str = "told";
 pub(super) const OWN: &str = "own";
 /// Which are not.
 pub(super) const TRUE: &str = "true";
+/// Where a part of a batch begins: the number of each of its images in the batch, and 0, `[N, 2]`.
+pub(super) const PLACES: &str = "places";
 /// The batch's number, which the noise is drawn with.
 pub(super) const NUMBER: &str = "number";

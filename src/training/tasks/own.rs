@@ -2,7 +2,7 @@
 //!
 //! Where a chain is walked, the state at t < T does not hold the true image but the blurred one that the first call
 //! believed in. A network that has only met true ones takes what it is given for details that are not there.
-use super::crops::noise;
+use super::crops::{noise, origins};
 use super::names::{FACTORS, LOW, OWN, TOLD_OF_DAMAGE, TRUE, X0, Y0};
 use crate::diffusion::pixel_noise::PixelNoise;
 use crate::diffusion::walk::{condition, sample};
@@ -21,13 +21,16 @@ use crate::training::sections::Config;
 pub(super) fn state(network: &dyn Network, config: &Config, batch: &Batch) -> Result<Tensor> {
     let mut tape = Tape::inference();
     let estimate = tape.input(estimate(network, config, batch)?);
-    let x0 = tape.input(batch.get(X0)?.try_clone()?);
+    let x0 = batch.get(X0)?;
+    let truth = tape.input(x0.try_clone()?);
     let own = tape.scale_images_by(&estimate, batch.get(OWN)?)?;
-    let rest = tape.scale_images_by(&x0, batch.get(TRUE)?)?;
+    let rest = tape.scale_images_by(&truth, batch.get(TRUE)?)?;
     let mixed = tape.add(&own, &rest)?;
-    let mut state = Tensor::empty_as(x0.value(), x0.shape())?;
+    let mut state = Tensor::empty_as(x0, x0.shape())?;
     let images = [mixed.value(), batch.get(Y0)?];
-    q_sample(batch.get(FACTORS)?, images, &noise(config.run.seed, batch)?, &mut state, None)?;
+    let origins = origins(batch, x0)?;
+    let noise = noise(config.run.seed, batch, origins.as_ref())?;
+    q_sample(batch.get(FACTORS)?, images, &noise, &mut state, None)?;
     Ok(state)
 }
 

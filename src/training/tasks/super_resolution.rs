@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::adversarial::Adversary;
-use super::crops::{Asked, FIRST_CALL, Source, noise, target_factors};
+use super::crops::{Asked, FIRST_CALL, Source, noise, origins, target_factors};
 use super::names::{FACTORS, LOW, OWN, TAUGHT, TIMES, TOLD_OF_DAMAGE, X0, Y0};
 use super::perceptual::Perceptual;
 use super::{loss, own};
@@ -24,6 +24,7 @@ use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
 use crate::training::log::{Metrics, Reporter, due, grouped};
 use crate::training::optimizer::Plan;
+use crate::training::ranks::{Ranks, Unit};
 use crate::training::sections::Config;
 use crate::training::stepper::{Learned, Move, Pass, Stepper};
 use crate::training::task::{Stepped, Task};
@@ -63,7 +64,7 @@ impl SuperResolution {
     pub(in crate::training) fn source(
         &self,
         crops: Crops,
-    ) -> impl Fn(u64) -> Result<Batch> + Send + use<> {
+    ) -> impl Fn(&Unit) -> Result<Batch> + Send + use<> {
         let parts = self.config.optim.accumulate;
         let asked = Asked {
             cleans: self.adversary.is_some() || self.perceptual.is_some(),
@@ -71,7 +72,7 @@ impl SuperResolution {
             judged: self.adversary.as_ref().map_or(u64::MAX, |a| a.after().saturating_mul(parts)),
         };
         let source = Source::new(crops, &self.config, &*self.network, &asked);
-        move |number| source.batch(number)
+        move |unit| source.batch(unit)
     }
 
     /// What one batch says, of the discriminator, too, where it takes part.
@@ -114,7 +115,8 @@ impl SuperResolution {
         let (mut state, mut target) =
             (Tensor::empty_as(x0, x0.shape())?, Tensor::empty_as(x0, x0.shape())?);
         let of = target_factors(self.config.diffusion.prediction);
-        let noise = noise(self.config.run.seed, batch)?;
+        let origins = origins(batch, x0)?;
+        let noise = noise(self.config.run.seed, batch, origins.as_ref())?;
         q_sample(batch.get(FACTORS)?, [x0, y0], &noise, &mut state, Some((&mut target, of)))?;
         if let Some(taught) = batch.find(TAUGHT) {
             let first_stage = self.network.first_stage().map(|vq| &**vq);
@@ -154,6 +156,10 @@ impl Task for SuperResolution {
     }
 
     fn batches(&self) -> u64 {
+        self.config.optim.accumulate
+    }
+
+    fn together(&self) -> u64 {
         self.config.optim.accumulate
     }
 
@@ -198,14 +204,14 @@ impl Task for SuperResolution {
         on: &dyn Stepper,
         step: u64,
         folder: &Path,
-        stop: &Stop,
+        (ranks, stop): (&Ranks, &Stop),
         reporter: &mut dyn Reporter,
     ) -> Result<Option<Vec<(String, Value)>>> {
         let Some(validation) = &self.validation else { return Ok(None) };
         let folder = folder.join("val").join(step.to_string());
         let mut scores = None;
         on.averaged(&mut || {
-            scores = validation.measure(&*self.network, &self.config, &folder, stop)?;
+            scores = validation.measure(&*self.network, &self.config, &folder, (ranks, stop))?;
             Ok(())
         })?;
         let Some(scores) = scores else { return Ok(None) };

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::digits::{Digits, normal};
-use super::draws::{Draws, Rules, Sizes, Source, Teaching, latent, rule};
+use super::draws::{Draws, Rules, Sizes, Teaching, Whole, latent, rule};
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -118,7 +118,7 @@ impl Vae {
 }
 
 impl Teaching for Vae {
-    fn source(&self, digits: Digits, seed: u64) -> Source {
+    fn source(&self, digits: Digits, seed: u64) -> Whole {
         let latent = self.config.latent;
         Box::new(move |number| {
             // Counted from 1, as steps are.

@@ -1,6 +1,7 @@
 //! Validation: whole images through the whole chain, measured as papers do.
 mod images;
 mod measures;
+mod rows;
 mod scores;
 mod set;
 mod sets;

@@ -1,5 +1,6 @@
 //! One set of images.
 use super::measures::*;
+use super::rows::{self, QUALITIES, Rows};
 use super::scores::*;
 use super::tiled::Enlarger;
 use crate::data::degrade::Degrade;
@@ -13,8 +14,9 @@ use crate::imaging::metrics;
 use crate::models::Network;
 use crate::models::perceptual::Kind;
 use crate::training::log::Reporter;
+use crate::training::ranks::Ranks;
 use crate::training::sections::Config;
-use crate::training::sheet;
+use crate::training::sheet::{self, Shown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -54,22 +56,55 @@ impl Validation {
         Ok((!pairs.is_empty()).then(|| Self { pairs, measures: Arc::clone(measures) }))
     }
 
-    /// Runs every image through `network`; none if `stop` was set meanwhile. Writes the comparison
-    /// sheet into `folder`.
+    /// Runs every image through `network`, each by one of the ranks of `among`; none if its stop was set meanwhile. The
+    /// first rank writes the comparison sheet into `folder`.
     pub fn measure(
         &self,
         network: &dyn Network,
         config: &Config,
         folder: &Path,
-        stop: &Stop,
+        (ranks, stop): (&Ranks, &Stop),
     ) -> Result<Option<Scores>> {
         let started = Instant::now();
+        let mine = self.measure_mine(network, config, ranks, stop)?;
+        let (rows, shown) = mine.map_or((None, Vec::new()), |(rows, shown)| (Some(rows), shown));
+        let Some(rows) = rows::of_all(ranks, rows)? else { return Ok(None) };
+        if !shown.is_empty() {
+            sheet::write(shown, config, folder)?;
+        }
+        // In the order of the images, whoever measured them.
+        let column = |k: usize| rows.values().filter_map(move |row| *row.get(k)?).collect();
+        let mean =
+            |all: Vec<f64>| (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64);
+        let quality = |k: usize| {
+            let [psnr, ssim] = [k, k + 1].map(|k| mean(column(k)).unwrap_or_default());
+            Quality { psnr, ssim }
+        };
+        let kinds = &self.measures.distances;
+        let distances = Kind::ALL.map(|kind| {
+            let place = kinds.iter().position(|(of, _)| *of == kind)?;
+            mean(column(QUALITIES + place))
+        });
+        let niqe = mean(column(QUALITIES + kinds.len()));
+        let (output, bicubic) = (quality(0), quality(2));
+        let (images, took) = (self.pairs.len(), started.elapsed());
+        Ok(Some(Scores { output, bicubic, distances, niqe, images, took }))
+    }
+
+    /// What this rank measures, and what of it the sheet shows; none if `stop` was set meanwhile.
+    fn measure_mine(
+        &self,
+        network: &dyn Network,
+        config: &Config,
+        ranks: &Ranks,
+        stop: &Stop,
+    ) -> Result<Option<(Rows, Vec<Shown>)>> {
         let Measures { distances, niqe } = &*self.measures;
-        let mut sum = [Quality::default(); 2];
-        let mut far = distances.iter().map(|_| Vec::new()).collect::<Vec<Vec<f64>>>();
-        let (mut natural, mut shown) = (Vec::new(), Vec::new());
+        let (mut rows, mut shown) = (Rows::new(), Vec::new());
+        let sheet = usize::try_from(config.val.sheet).unwrap_or(usize::MAX);
+        let owners = rows::owners(self.pairs.len(), ranks.world(), sheet);
         let enlarger = Enlarger::new(network, config)?;
-        for index in 0..self.pairs.len() {
+        for (index, _) in owners.into_iter().enumerate().filter(|(_, by)| *by == ranks.rank()) {
             if stop.load(Ordering::Relaxed) != 0 {
                 return Ok(None);
             }
@@ -78,32 +113,22 @@ impl Validation {
                 Err(Error::Interrupted { .. }) => return Ok(None),
                 result => result?,
             };
-            for (sum, quality) in sum.iter_mut().zip(result.quality) {
-                sum.psnr += quality.psnr;
-                sum.ssim += quality.ssim;
-            }
-            for ((kind, distance), far) in distances.iter().zip(&mut far) {
+            let mut row: Vec<Option<f64>> =
+                result.quality.iter().flat_map(|q| [Some(q.psnr), Some(q.ssim)]).collect();
+            for (kind, distance) in distances {
                 let images = [&result.output, &result.truth];
-                far.extend(evaluate::distance(distance, *kind, images)?);
+                row.push(evaluate::distance(distance, *kind, images)?);
             }
-            if let Some(niqe) = niqe {
-                natural.extend(niqe.of(&result.output)?);
-            }
-            if (shown.len() as u64) < config.val.sheet {
+            row.push(match niqe {
+                Some(niqe) => niqe.of(&result.output)?,
+                None => None,
+            });
+            rows.insert(index, row);
+            if index < sheet {
                 shown.push(result);
             }
         }
-        let n = self.pairs.len() as f64;
-        let [output, bicubic] = sum.map(|q| Quality { psnr: q.psnr / n, ssim: q.ssim / n });
-        if !shown.is_empty() {
-            sheet::write(shown, config, folder)?;
-        }
-        let mean =
-            |all: &[f64]| (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64);
-        let distances =
-            Kind::ALL.map(|kind| mean(&far[distances.iter().position(|d| d.0 == kind)?]));
-        let (images, took, niqe) = (self.pairs.len(), started.elapsed(), mean(&natural));
-        Ok(Some(Scores { output, bicubic, distances, niqe, images, took }))
+        Ok(Some((rows, shown)))
     }
 }
 

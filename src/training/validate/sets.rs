@@ -10,6 +10,7 @@ use crate::engine::interrupt::Stop;
 use crate::error::Result;
 use crate::models::Network;
 use crate::training::log::Reporter;
+use crate::training::ranks::Ranks;
 use crate::training::sections::Config;
 
 /// The sets, the one without a name first.
@@ -51,8 +52,8 @@ impl Validations {
         self.0.first().map_or_else(String::new, |(name, _)| key(name, "val_psnr_y"))
     }
 
-    /// Runs every image of every set through `network`: the scores of each set with its name; none if `stop` was set
-    /// meanwhile. Writes comparison sheets into `folder`, those of named sets into folders of their names.
+    /// Runs every image of every set through `network`: the scores of each set with its name; none if the stop of `among`
+    /// was set meanwhile. The first of its ranks writes comparison sheets into `folder`, those of named sets into folders of their names.
     ///
     /// # Errors
     /// If an image cannot be read any more, or a sheet not be written.
@@ -61,11 +62,11 @@ impl Validations {
         network: &dyn Network,
         config: &Config,
         folder: &Path,
-        stop: &Stop,
+        among: (&Ranks, &Stop),
     ) -> Result<Option<Vec<(String, Scores)>>> {
         let mut all = Vec::new();
         for (name, set) in &self.0 {
-            match set.measure(network, config, &folder.join(name), stop)? {
+            match set.measure(network, config, &folder.join(name), among)? {
                 Some(scores) => all.push((name.clone(), scores)),
                 None => return Ok(None),
             }

@@ -1,0 +1,115 @@
+//! A run of several processes: what they agree on, and what the first tells the others.
+use crate::engine::device::{DType, Device};
+use crate::engine::tensor::Tensor;
+use crate::error::{Error, Result};
+use crate::training::checkpoint::Part;
+use crate::training::job::Job;
+use crate::training::log::Reporter;
+use crate::training::optimizer::{LossScale, Optimizer};
+use crate::training::ranks::{Fact, Ranks, agree, put, tensor};
+
+/// The lines of a rank that leaves them to the first.
+pub(super) struct Silent;
+
+impl Reporter for Silent {
+    fn line(&mut self, _: &str) {}
+    fn warn(&mut self, _: &str) {}
+}
+
+/// Makes sure that all ranks train the same, on the same, of the same.
+///
+/// # Errors
+/// Exit code 2 with what differs.
+pub(super) fn agree_on(ranks: &Ranks, job: &dyn Job, place: (&Device, DType)) -> Result<()> {
+    if ranks.world() == 1 {
+        return Ok(());
+    }
+    let device = match place.0 {
+        Device::Cpu => "the CPU".to_owned(),
+        Device::Cuda(gpu) => {
+            let (major, minor) = gpu.compute_capability();
+            format!("{}, compute capability {major}.{minor}", gpu.describe().name)
+        }
+    };
+    let one = "start all of them with one command";
+    let facts = [
+        Fact { of: "configuration", is: job.toml(), help: one },
+        Fact {
+            of: "training images",
+            is: job.listing()?,
+            help: "give all of them the same folders",
+        },
+        Fact {
+            of: "device",
+            is: device,
+            help: "--device cpu trains on the CPUs; GPUs of different kinds round differently",
+        },
+        Fact { of: "precision", is: format!("{:?}", place.1), help: "--precision f32 fits all" },
+    ];
+    agree(ranks, &facts)
+}
+
+/// Gives every rank the step, the weights and the optimizers of the first one.
+///
+/// # Errors
+/// If a rank is gone, or its network has other shapes.
+pub(super) fn share_state(
+    ranks: &Ranks,
+    parts: &[Part<'_>],
+    (step, mut optimizers): (u64, Vec<Optimizer>),
+) -> Result<(u64, Vec<Optimizer>)> {
+    if ranks.world() == 1 {
+        return Ok((step, optimizers));
+    }
+    if ranks.is_first() {
+        ranks.spread(Some(state(parts, step, &optimizers)?))?;
+        return Ok((step, optimizers));
+    }
+    let bytes = ranks.spread(None)?;
+    let step = take(&bytes, parts, &mut optimizers).ok_or_else(|| {
+        let what = "weights of other shapes than this rank's".to_owned();
+        Error::Unsupported { op: "sharing weights", what }
+    })?;
+    Ok((step, optimizers))
+}
+
+fn state(parts: &[Part<'_>], step: u64, optimizers: &[Optimizer]) -> Result<Vec<u8>> {
+    let mut all = step.to_le_bytes().to_vec();
+    for (part, by) in parts.iter().zip(optimizers) {
+        all.extend(by.step.to_le_bytes());
+        let scale = by.scale.map_or([0.0, 0.0], |scale| [scale.value, scale.good as f64]);
+        scale.iter().for_each(|number| all.extend(number.to_le_bytes()));
+        for parameter in part.state() {
+            put(&mut all, &parameter.value())?;
+        }
+        for kept in [&by.first, &by.second, &by.average].into_iter().flatten() {
+            put(&mut all, kept)?;
+        }
+    }
+    Ok(all)
+}
+
+/// Puts what [`state`] wrote into parameters and optimizers; none if it does not fit.
+fn take(mut from: &[u8], parts: &[Part<'_>], optimizers: &mut [Optimizer]) -> Option<u64> {
+    fn eight(from: &mut &[u8]) -> Option<[u8; 8]> {
+        let (taken, rest) = from.split_first_chunk::<8>()?;
+        *from = rest;
+        Some(*taken)
+    }
+    let step = u64::from_le_bytes(eight(&mut from)?);
+    for (part, by) in parts.iter().zip(optimizers) {
+        by.step = u64::from_le_bytes(eight(&mut from)?);
+        let [value, good] = [eight(&mut from)?, eight(&mut from)?].map(f64::from_le_bytes);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A count of steps.
+        let good = good as u64;
+        by.scale = (value > 0.0).then_some(LossScale { value, good });
+        for parameter in part.state() {
+            parameter.set(tensor(&mut from, parameter.value().shape())?);
+        }
+        for kept in [&mut by.first, &mut by.second, &mut by.average] {
+            let like = |kept: &Tensor, from: &mut &[u8]| tensor(from, kept.shape());
+            *kept = kept.iter().map(|t| like(t, &mut from)).collect::<Option<_>>()?;
+        }
+    }
+    from.is_empty().then_some(step)
+}
