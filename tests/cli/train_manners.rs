@@ -23,7 +23,7 @@ fn tiny(place: &Place, more: &str) -> std::path::PathBuf {
 fn a_recipe_is_printed_with_its_comments_and_can_be_run() {
     let place = Place::new();
     let folder = tiny(&place, "");
-    let Run { code, out: text, err, .. } = srk(&folder, &["train", "--init", "srk-x4"]);
+    let Run { code, out: text, err, .. } = srk(&folder, &["train", "--init", "laplacian"]);
     assert_eq!(code, 0, "{err}");
     assert!(text.starts_with('#') && text.contains("[data.train]"), "{text}");
     fs::write(folder.join("mine.toml"), &text).unwrap();
