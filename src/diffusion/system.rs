@@ -117,7 +117,7 @@ impl System {
     }
 
     /// The same system with its weights on `device`, as `dtype` there. On the CPU weights stay F32; with BF16 products of
-    /// convolutions and linear layers are of numbers rounded to it.
+    /// convolutions are of numbers rounded to it.
     ///
     /// # Errors
     /// If the memory of a GPU is full.

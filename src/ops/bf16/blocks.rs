@@ -94,6 +94,7 @@ mod tests {
     use super::*;
 
     /// Numbers of all sizes, denormal ones and zeros among them.
+    #[allow(clippy::cast_possible_truncation)]
     fn numbers(len: usize, seed: u64) -> Vec<u16> {
         let mut state = seed;
         let mut next = || {

@@ -7,7 +7,7 @@ pub(crate) enum Products {
     /// f32, with the same bits on every processor that has AVX2.
     #[default]
     F32,
-    /// bf16 operands and f32 sums: convolutions and linear layers.
+    /// bf16 operands and f32 sums: convolutions.
     Bf16,
 }
 

@@ -11,6 +11,7 @@ const fn rounded(v: f32) -> u32 {
 
 vectorized! {
     /// `to[i]` is `from[i]` rounded; both are as long.
+    #[allow(clippy::cast_possible_truncation)] // The upper half is empty.
     pub(in crate::ops) fn round_to(from: &[f32], to: &mut [u16]) {
         for (to, &from) in to.iter_mut().zip(from) {
             *to = rounded(from) as u16;

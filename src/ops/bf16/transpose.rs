@@ -89,6 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::cast_possible_truncation)]
     fn rows_become_columns() {
         for (rows, columns, stride) in [(16, 16, 16), (37, 48, 40), (5, 32, 7)] {
             let from: Vec<u32> = (0..rows * columns).map(|i| i as u32).collect();

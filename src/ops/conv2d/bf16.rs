@@ -13,8 +13,9 @@ use crate::engine::pool::Buffer;
 use crate::ops::bf16::{Blocks, Left, Right, SIDE, Square, round_pairs, round_to, with_scratch};
 use crate::ops::simd::vectorized;
 
-/// Numbers of the copy that a task holds, about: they and a block's weights stay in the second-level cache.
-const COPY: usize = 384 << 10;
+/// Numbers of the copy that a task holds, about: they and a block's weights stay in the second-level cache, which two
+/// threads may share.
+const COPY: usize = 128 << 10;
 /// Rows that a task has at least, if there are as many: those around them are rounded for it too.
 const LEAST_ROWS: usize = 4;
 

@@ -22,7 +22,7 @@ pub(super) struct OnCpu {
     /// Running statistics of all parts.
     buffers: Vec<Parameter>,
     joint: Joint,
-    /// F32, or BF16 for the products of convolutions and linear layers; parameters and sums are F32.
+    /// F32, or BF16 for the products of convolutions; parameters and sums are F32.
     dtype: DType,
 }
 
