@@ -81,7 +81,7 @@
 //! | variable | |
 //! |---|---|
 //! | `SRK_MODEL`, `SRK_DEVICE`, `SRK_RAM` | stand in for these options of the binary |
-//! | `SRK_SIMD` | `portable` or `avx2`: at most these instructions |
+//! | `SRK_SIMD` | `portable`, `avx2` or `avx512`: at most these instructions, and no AMX |
 //! | `SRK_CONV` | which engine convolutions and linear layers take on a GPU |
 //! | `SRK_CUDA_LIBRARIES` | where cuDNN and cuBLASLt lie |
 //! | `SRK_FEATURES` | the folder of weights for LPIPS, DISTS and NIQE |

@@ -229,7 +229,7 @@ pub(super) enum Precision {
     /// Half precision, 11 bits
     #[value(alias = "fp16")]
     F16,
-    /// bfloat16, 8 bits and the range of f32; GPUs since Ampere
+    /// bfloat16, 8 bits and the range of f32; GPUs since Ampere, CPUs that have AMX (others compute the same, slowly)
     Bf16,
     /// Single precision
     #[value(alias = "fp32")]
@@ -248,7 +248,8 @@ impl Precision {
         };
         match (self, device) {
             (Self::F32, _) | (Self::Auto, Device::Cpu) => Ok(DType::F32),
-            (_, Device::Cpu) => refuse("the CPU computes in f32"),
+            (Self::Bf16, Device::Cpu) => Ok(DType::BF16),
+            (Self::F16, Device::Cpu) => refuse("the CPU computes in f32 or bf16"),
             (Self::Bf16, Device::Cuda(gpu)) if gpu.compute_capability() < (8, 0) => {
                 refuse("GPUs before compute capability 8.0 have no bf16")
             }
@@ -384,7 +385,7 @@ pub(super) fn device_name(system: &System) -> &'static str {
 
 /// `fp32`, `fp16` or `bf16`, as programs read it.
 pub(super) fn precision_name(system: &System) -> &'static str {
-    match system.network.dtype() {
+    match system.dtype() {
         DType::F16 => "fp16",
         DType::BF16 => "bf16",
         DType::F32 | DType::F64 => "fp32",

@@ -11,6 +11,7 @@ use crate::engine::files::{atomic_write, cache_folder};
 use crate::engine::memory;
 use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
+use crate::ops::bf16;
 
 const EXAMPLES: &str = "Examples:
   srk doctor
@@ -285,7 +286,11 @@ fn features() -> String {
             ("AVX-512", is_x86_feature_detected!("avx512f")),
             ("AVX2 with FMA", is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
         ];
-        let found: Vec<&str> = sets.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+        let mut found: Vec<&str> =
+            sets.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+        if bf16::is_fast() {
+            found.push("AMX for bf16");
+        }
         match found.is_empty() {
             true => "x86-64 without AVX2: the portable code runs".to_owned(),
             false => found.join(", "),

@@ -12,6 +12,7 @@ use crate::models::damage::Damage;
 use crate::models::weights::WeightsFile;
 use crate::models::{ModelConfig, Network, most_numbers, run_folder};
 use crate::nn::init;
+use crate::ops::bf16::{Products, with_products};
 
 /// The models that the binary carries, and the names they go by.
 const EMBEDDED: [(&str, &[u8]); 2] = [
@@ -51,6 +52,8 @@ pub struct System {
     pub metadata: BTreeMap<String, String>,
     /// What its users should know of how it was found.
     pub notes: Vec<String>,
+    /// Whether the CPU multiplies in bf16.
+    pub in_bf16: bool,
 }
 
 impl System {
@@ -99,7 +102,7 @@ impl System {
         let config = SystemConfig::of(&file, model)?;
         let network = init::blank(|| config.model.build(0));
         let (name, label, metadata) = (model.to_owned(), label(&file), file.metadata);
-        Ok(Self { name, label, network, config, metadata, notes: Vec::new() })
+        Ok(Self { name, label, network, config, metadata, notes: Vec::new(), in_bf16: false })
     }
 
     /// The system that `file` describes; messages call it `name`.
@@ -110,10 +113,11 @@ impl System {
         latent::check(&*network, &config.diffusion)?;
         file.apply(&network.state(), name)?;
         let (name, label, metadata) = (name.to_owned(), label(file), file.metadata.clone());
-        Ok(Self { name, label, network, config, metadata, notes: Vec::new() })
+        Ok(Self { name, label, network, config, metadata, notes: Vec::new(), in_bf16: false })
     }
 
-    /// The same system with its weights on `device`, as `dtype` there.
+    /// The same system with its weights on `device`, as `dtype` there. On the CPU weights stay F32; with BF16 products of
+    /// convolutions are of numbers rounded to it.
     ///
     /// # Errors
     /// If the memory of a GPU is full.
@@ -122,10 +126,22 @@ impl System {
         for (to, from) in network.state().iter().zip(self.network.state()) {
             to.set(from.value());
         }
-        network.to_device(device, dtype)?;
+        let in_bf16 = *device == Device::Cpu && dtype == DType::BF16;
+        network.to_device(device, if in_bf16 { DType::F32 } else { dtype })?;
         let (config, metadata) = (self.config.clone(), self.metadata.clone());
         let (name, label, notes) = (self.name.clone(), self.label.clone(), self.notes.clone());
-        Ok(Self { name, label, network, config, metadata, notes })
+        Ok(Self { name, label, network, config, metadata, notes, in_bf16 })
+    }
+
+    /// What it computes in.
+    pub fn dtype(&self) -> DType {
+        if self.in_bf16 { DType::BF16 } else { self.network.dtype() }
+    }
+
+    /// Runs `body`, whose calls of the network multiply as this system does.
+    pub fn computing<R>(&self, body: impl FnOnce() -> R) -> R {
+        let products = if self.in_bf16 { Products::Bf16 } else { Products::F32 };
+        with_products(products, body)
     }
 
     /// The factor between low and high resolution.

@@ -16,7 +16,8 @@ pub(crate) enum Level {
     Avx512,
 }
 
-/// The level that is run; the variable `SRK_SIMD` (`portable`, `avx2`) lowers it, for tests.
+/// The level that is run; the variable `SRK_SIMD` (`portable`, `avx2`, or `avx512` without
+/// tiles) lowers it, for tests.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) fn level() -> Level {
     static LEVEL: LazyLock<Level> = LazyLock::new(|| {
@@ -28,6 +29,12 @@ pub(crate) fn level() -> Level {
         wanted.min(detected())
     });
     *LEVEL
+}
+
+/// Whether tile instructions are used where there are some: not at a level that `SRK_SIMD` names.
+pub(crate) fn may_use_tiles() -> bool {
+    static NAMED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("SRK_SIMD").is_some());
+    level() == Level::Avx512 && !*NAMED
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -84,6 +91,47 @@ macro_rules! multiversion {
     };
 }
 pub(crate) use multiversion;
+
+/// As [`multiversion!`], for loops over numbers of given types: `fn name(arguments) { body }`.
+macro_rules! vectorized {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block) => {
+        $(#[$doc])*
+        $vis fn $name($($arg: $ty),*) {
+            // Inlined into its callers below, so compiled with the features of each.
+            #[inline(always)]
+            fn body($($arg: $ty),*) $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::ops::simd::{Level, has_wide_integers, level};
+
+                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+                fn avx512($($arg: $ty),*) {
+                    body($($arg),*);
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) {
+                    body($($arg),*);
+                }
+                match level() {
+                    // SAFETY: the processor has these features.
+                    Level::Avx512 if has_wide_integers() => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above, or the level would be lower.
+                    Level::Avx512 | Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    Level::Portable => {}
+                }
+            }
+            body($($arg),*);
+        }
+    };
+}
+pub(crate) use vectorized;
+
+/// Whether vectors of 512 bits may hold bytes and 16-bit numbers.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_wide_integers() -> bool {
+    is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl")
+}
 
 /// What loops of [`multiversion!`] do with an element besides plain arithmetic.
 pub(crate) trait Lane: Real {

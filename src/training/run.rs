@@ -36,6 +36,7 @@ use crate::engine::interrupt::Stop;
 use crate::engine::lock::FolderLock;
 use crate::engine::parameter::Parameter;
 use crate::error::{Error, Report, Result};
+use crate::ops::bf16;
 
 /// Trains what `job` describes in the folder `out/<run.name>`, resuming what is there, to the end
 /// of the run or to step `until`, on `device` in `dtype`.
@@ -219,6 +220,12 @@ impl<'a> Run<'a> {
         }
         let joint = Joint::new(ranks.clone(), shares);
         let how = (config.optim, config.fewer);
+        if let (Device::Cpu, DType::BF16) = place {
+            reporter.line(match bf16::is_fast() {
+                true => "on the CPU, products in bf16 on AMX tiles",
+                false => "on the CPU, products in bf16, which without AMX take longer than in f32",
+            });
+        }
         let stepper = stepper::place(place, &parts, optimizers, how, joint)?;
         let (device, dtype) = stepper.place();
         task.settle(&device, dtype)?;

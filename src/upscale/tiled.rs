@@ -118,7 +118,9 @@ fn watched(
     let image = bled.as_ref().unwrap_or(image);
     let mut work = Work::new(upscaler, image, plan, seed);
     let mut bands = Bands::new(image, plan, upscaler.system().scale(), part);
-    work.run(on_call, &mut |tile, pixels| bands.add(tile, pixels, sink), watch)?;
+    upscaler.system().computing(|| {
+        work.run(on_call, &mut |tile, pixels| bands.add(tile, pixels, sink), watch)
+    })?;
     Ok(work.report)
 }
 
@@ -237,15 +239,18 @@ impl<'a> Work<'a> {
         let system = self.upscaler.system();
         let mut inputs = Inputs::of(self.image, self.plan, system, vec![*tile])?;
         let mut pixels = vec![f32::NAN];
-        if system.network.dtype() != DType::F32 && !self.plan.strict {
+        if system.dtype() != DType::F32 && !self.plan.strict {
             self.report.redone += 1;
             let precise = match self.precise.take() {
                 Some(precise) => precise,
                 None => self.upscaler.precise()?,
             };
             let mut runner = Runner::new(&precise, self.plan, self.seed);
-            runner.start(&mut inputs, &mut |_| Ok(()), None)?;
-            pixels = inputs.colored(runner.finish()?);
+            pixels = precise.computing(|| {
+                runner.start(&mut inputs, &mut |_| Ok(()), None)?;
+                runner.finish()
+            })?;
+            pixels = inputs.colored(pixels);
             self.precise = Some(precise);
         }
         check_finite(system, tile, &pixels)?;

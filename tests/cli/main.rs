@@ -16,6 +16,7 @@ mod metadata;
 mod model_files;
 mod own_models;
 mod pictures;
+mod precision;
 mod safety;
 mod safety_train;
 mod shards;

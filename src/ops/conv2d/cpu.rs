@@ -1,6 +1,8 @@
 //! On the processor: by the fast path where it serves, else by the general one.
+use super::bf16;
+use super::bf16_weights;
 #[cfg(target_arch = "x86_64")]
-use super::fast::{self, Source, convolve};
+use super::fast::{self, convolve};
 use super::finish::After;
 use super::general;
 #[cfg(target_arch = "x86_64")]
@@ -8,9 +10,12 @@ use super::instructions::Kernels;
 use super::op::Dims;
 #[cfg(target_arch = "x86_64")]
 use super::packed::pack;
+use super::source::Source;
+use super::tuned::is_precise;
 #[cfg(target_arch = "x86_64")]
 use super::weight_gradient;
 use crate::engine::device::{DType, Real};
+use crate::ops::bf16::{Products, products};
 use crate::ops::parallel;
 
 pub(super) fn forward<T: Real>(
@@ -21,17 +26,21 @@ pub(super) fn forward<T: Real>(
     bias: Option<&[T]>,
     y: &mut [T],
 ) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(k) = fast_path::<T>(d) {
-        let (x, w, y) = (as_f32(x), as_f32(w), as_f32_mut(y));
-        let packed = pack(k, d, w, false);
-        let x = [Source { x, channels: d.ci }];
+    if T::DTYPE == DType::F32 {
         let then = match then {
             After::Nothing => After::Nothing,
             After::Relu => After::Relu,
             After::Slopes(slopes) => After::Slopes(as_f32(slopes)),
         };
-        return convolve(k, d, &x, &packed, bias.map(as_f32), then, y);
+        let source = [Source { x: as_f32(x), channels: d.ci }];
+        if in_bf16::<T>(d) {
+            return bf16::forward(d, &source, as_f32(w), bias.map(as_f32), then, as_f32_mut(y));
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(k) = fast_path::<T>(d) {
+            let packed = pack(k, d, as_f32(w), false);
+            return convolve(k, d, &source, &packed, bias.map(as_f32), then, as_f32_mut(y));
+        }
     }
     general::forward(d, x, w, bias, y);
     let zero = T::default();
@@ -56,6 +65,12 @@ pub(super) fn forward_parts(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) -> bool {
+    if in_bf16::<f32>(d) {
+        let then = if slopes.is_empty() { After::Nothing } else { After::Slopes(slopes) };
+        let x: Vec<_> = parts.iter().map(|&(x, channels)| Source { x, channels }).collect();
+        bf16::forward(d, &x, w, bias, then, y);
+        return true;
+    }
     #[cfg(target_arch = "x86_64")]
     {
         let whole = |&(_, channels): &(_, usize)| channels.is_multiple_of(super::simd::CB);
@@ -73,6 +88,9 @@ pub(super) fn forward_parts(
 }
 
 pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
+    if in_bf16::<T>(d) && d.pad < d.kernel {
+        return bf16::input_gradient(d, as_f32(w), as_f32(dy), as_f32_mut(dx));
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(k) = fast_path::<T>(d) {
         let packed = pack(k, d, as_f32(w), true);
@@ -83,11 +101,20 @@ pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T])
 }
 
 pub(super) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
+    if in_bf16::<T>(d) {
+        return bf16_weights::weight_gradient(d, as_f32(x), as_f32(dy), as_f32_mut(dw));
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(k) = fast_path::<T>(d) {
         return weight_gradient::weight_gradient(k, d, as_f32(x), as_f32(dy), as_f32_mut(dw));
     }
     general::weight_gradient(d, x, dy, dw);
+}
+
+/// Whether the caller wants bf16, and there are as many channels as pay.
+fn in_bf16<T: Real>(d: &Dims) -> bool {
+    let wanted = products() == Products::Bf16 && !is_precise();
+    T::DTYPE == DType::F32 && wanted && d.ci.max(d.co) >= 16
 }
 
 /// The condition of the fast path, and the instruction set it runs on.
@@ -102,14 +129,12 @@ fn fast_path<T: Real>(d: &Dims) -> Option<&'static Kernels> {
     (T::DTYPE == DType::F32 && same && wide && many).then(fast::chosen).flatten()
 }
 
-#[cfg(target_arch = "x86_64")]
 fn as_f32<T: Real>(v: &[T]) -> &[f32] {
     assert!(T::DTYPE == DType::F32, "only f32 takes the fast path");
     // SAFETY: DTYPE F32 is implemented by f32 alone.
     unsafe { std::slice::from_raw_parts(v.as_ptr().cast(), v.len()) }
 }
 
-#[cfg(target_arch = "x86_64")]
 fn as_f32_mut<T: Real>(v: &mut [T]) -> &mut [f32] {
     assert!(T::DTYPE == DType::F32, "only f32 takes the fast path");
     // SAFETY: DTYPE F32 is implemented by f32 alone.

@@ -13,45 +13,21 @@ use rayon::prelude::*;
 use super::Dims;
 use super::finish::{After, Finish};
 use super::instructions::{Kernels, kernels};
-use super::packed::{Packed, Shared, padded};
+use super::packed::{Packed, padded};
 use super::simd::CB;
+use super::source::{Shared, Source};
+use super::tuned::{is_precise, wanted_rows};
 use crate::ops::simd::level as simd_level;
 
 /// The tiles that convolutions use, if the processor has an instruction set for them.
 pub(super) fn chosen() -> Option<&'static Kernels> {
-    (!PRECISE.get()).then(|| kernels(simd_level())).flatten()
-}
-
-thread_local! {
-    /// Whether convolutions that this thread starts are to be plain sums.
-    static PRECISE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-/// See [`super::precisely`].
-pub(super) fn precisely<R>(body: impl FnOnce() -> R) -> R {
-    let before = PRECISE.replace(true);
-    let result = body();
-    PRECISE.set(before);
-    result
-}
-
-thread_local! {
-    /// The output rows that are wanted of convolutions that this thread starts.
-    static WANTED: std::cell::Cell<Option<[usize; 2]>> = const { std::cell::Cell::new(None) };
-}
-
-/// See [`super::rows_alone`].
-pub(super) fn rows_alone<R>(rows: [usize; 2], body: impl FnOnce() -> R) -> R {
-    let before = WANTED.replace(Some(rows));
-    let result = body();
-    WANTED.set(before);
-    result
+    (!is_precise()).then(|| kernels(simd_level())).flatten()
 }
 
 /// The rows of blocks to compute, of all or those that are wanted.
 fn wanted_blocks(d: &Dims) -> (usize, usize) {
     let all = d.height.div_ceil(4);
-    match WANTED.get() {
+    match wanted_rows() {
         Some([start, end]) if d.batch == 1 => ((start / 4).min(all), end.div_ceil(4).min(all)),
         _ => (0, d.batch * all),
     }
@@ -103,13 +79,6 @@ pub(super) fn window<const SIZE: usize>(
             pixel[..channels].copy_from_slice(&x[from..from + channels]);
         }
     }
-}
-
-/// A map whose channels are some of those that a convolution reads.
-#[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) x: &'a [f32],
-    pub(super) channels: usize,
 }
 
 /// Where transformed positions go: positions that a channel block has room for, and elements of a frequency.

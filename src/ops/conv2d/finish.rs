@@ -46,6 +46,11 @@ impl Finish {
         if self.slopes.is_empty() { std::ptr::null() } else { self.slopes.as_ptr() }
     }
 
+    /// The slopes from that channel on, if there are any.
+    pub(super) fn slopes_of(&self, channel: usize) -> &[f32] {
+        self.slopes.get(channel..).unwrap_or_default()
+    }
+
     /// What becomes of the sum `v`. Not `max`, which would turn NaN into 0.
     pub(super) fn of(&self, channel: usize, v: f32) -> f32 {
         let v = v + self.bias[channel];

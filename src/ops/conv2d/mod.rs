@@ -11,7 +11,9 @@
 //! ```
 //!
 //! On the CPU `fast` serves f32 with stride 1, "same" padding and kernels 3 or 1 on x86 with AVX2 or
-//! better; `general` everything else. Both are tested against each other in every case.
+//! better; `general` everything else; `bf16` those that a caller wants in bf16. The first two are tested against each other in every case.
+mod bf16;
+mod bf16_weights;
 mod cpu;
 pub(in crate::ops) mod cuda;
 mod engines;
@@ -31,6 +33,7 @@ mod passes;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 mod sloped;
+mod source;
 mod tuned;
 #[cfg(target_arch = "x86_64")]
 mod weight_gradient;

@@ -4,21 +4,8 @@ use rayon::prelude::*;
 use super::Dims;
 use super::instructions::Kernels;
 use super::simd::CB;
+use super::source::Shared;
 use crate::engine::pool::Buffer;
-
-#[derive(Clone, Copy)]
-pub(super) struct Shared(pub(super) *mut f32);
-// SAFETY: threads write disjoint positions of what it points to.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// The pointer; a method, so that closures capture the whole wrapper.
-    pub(super) const fn get(self) -> *mut f32 {
-        self.0
-    }
-}
 
 /// Channels with those that fill the last block.
 pub(super) const fn padded(channels: usize) -> usize {

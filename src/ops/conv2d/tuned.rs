@@ -1,25 +1,35 @@
 //! What a caller may ask of the convolutions of the processor.
-use super::fast;
+use std::cell::Cell;
+
+thread_local! {
+    /// Whether convolutions that this thread starts are to be plain sums.
+    static PRECISE: Cell<bool> = const { Cell::new(false) };
+    /// The output rows that are wanted of convolutions that this thread starts.
+    static WANTED: Cell<Option<[usize; 2]>> = const { Cell::new(None) };
+}
 
 /// Runs `body`, whose convolutions of single images on the CPU may leave all output rows but those from `rows[0]` to
 /// `rows[1]` undefined: what a caller would throw away need not be computed.
 pub fn rows_alone<R>(rows: [usize; 2], body: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        fast::rows_alone(rows, body)
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let _ = rows;
-        body()
-    }
+    let before = WANTED.replace(Some(rows));
+    let result = body();
+    WANTED.set(before);
+    result
 }
 
 /// Runs `body` with convolutions of the CPU as plain sums: two digits of f32 more than the transforms of
 /// the fast path leave, and several times slower. For comparisons where a sign near zero matters.
 pub fn precisely<R>(body: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    return fast::precisely(body);
-    #[cfg(not(target_arch = "x86_64"))]
-    body()
+    let before = PRECISE.replace(true);
+    let result = body();
+    PRECISE.set(before);
+    result
+}
+
+pub(super) fn is_precise() -> bool {
+    PRECISE.get()
+}
+
+pub(super) fn wanted_rows() -> Option<[usize; 2]> {
+    WANTED.get()
 }

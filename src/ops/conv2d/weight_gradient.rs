@@ -8,12 +8,11 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Dims;
-use super::fast::{
-    Room, Source, from_line, pack_pixels, tile_at, transform_inputs, window, with_scratch,
-};
+use super::fast::{Room, from_line, pack_pixels, tile_at, transform_inputs, window, with_scratch};
 use super::instructions::Kernels;
-use super::packed::{Shared, padded};
+use super::packed::padded;
 use super::simd::{CB, ROWS};
+use super::source::{Shared, Source};
 use crate::engine::pool::Buffer;
 
 /// Numbers in V and Z together, about: they stay in the second-level cache.

@@ -65,16 +65,14 @@ fn receive(hello: &Hello, at: &Meeting, limit: Duration) -> Result<Ranks> {
     while others.iter().any(Option::is_none) {
         interrupt::check()?;
         match listener.accept() {
-            Ok((line, _)) => match answer(hello, line, limit) {
-                Ok(Some((line, caller))) => {
-                    if let Err(error) = admit(hello, &mut others, line, caller) {
-                        tell_all(&mut others, &error);
-                        return Err(error);
-                    }
+            Ok((line, _)) => {
+                // Whoever else it was: no rank of this job.
+                let Ok(Some((line, caller))) = answer(hello, line, limit) else { continue };
+                if let Err(error) = admit(hello, &mut others, line, caller) {
+                    tell_all(&mut others, &error);
+                    return Err(error);
                 }
-                // Whoever it was: no rank of this job.
-                Ok(None) | Err(_) => {}
-            },
+            }
             Err(_) if Instant::now() > until => {
                 let error = missing(&others, at, limit);
                 tell_all(&mut others, &error);

@@ -6,6 +6,7 @@ use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
+use crate::ops::bf16::{Products, with_products};
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
 use crate::training::optimizer::{self, Gradients, Optimizer};
@@ -21,10 +22,13 @@ pub(super) struct OnCpu {
     /// Running statistics of all parts.
     buffers: Vec<Parameter>,
     joint: Joint,
+    /// F32, or BF16 for the products of convolutions; parameters and sums are F32.
+    dtype: DType,
 }
 
 impl OnCpu {
     pub(super) fn new(
+        dtype: DType,
         parts: &[Part<'_>],
         optimizers: Vec<Optimizer>,
         joint: Joint,
@@ -33,7 +37,7 @@ impl OnCpu {
         let paces = parts.iter().map(|part| part.pace).collect();
         let buffers = parts.iter().flat_map(|part| part.buffers.to_vec()).collect();
         let one = Tensor::from_vec(vec![1.0f32], &[1]);
-        Ok(Self { parameters, paces, optimizers, one, buffers, joint })
+        Ok(Self { parameters, paces, optimizers, one, buffers, joint, dtype })
     }
 
     /// What the units of all ranks said, where each moves running statistics from what they were before all of them.
@@ -92,10 +96,11 @@ impl Stepper for OnCpu {
         batches: &[Batch],
         learn: &mut Learn<'_>,
     ) -> Result<Done> {
-        let said = match self.joint.joins() {
-            true => self.joined(batches, learn)?,
-            false => self.alone(batches, learn)?,
-        };
+        let products = if self.dtype == DType::BF16 { Products::Bf16 } else { Products::F32 };
+        let said = with_products(products, || match self.joint.joins() {
+            true => self.joined(batches, learn),
+            false => self.alone(batches, learn),
+        })?;
         let mut done = Done { numbers: said.numbers, moved: Vec::new(), bad: None };
         if let Some(&value) = done.numbers.first().filter(|loss| !loss.is_finite()) {
             done.bad = Some(Bad { part: None, value });

@@ -21,7 +21,7 @@ pub fn place(
     joint: Joint,
 ) -> Result<Box<dyn Stepper>> {
     match device {
-        Device::Cpu => Ok(Box::new(OnCpu::new(parts, optimizers, joint)?)),
+        Device::Cpu => Ok(Box::new(OnCpu::new(dtype, parts, optimizers, joint)?)),
         Device::Cuda(gpu) => {
             Ok(Box::new(OnGpu::new((gpu, dtype), parts, optimizers, (optim, fewer), joint)?))
         }

@@ -43,6 +43,7 @@ impl Enlarger {
             config: SystemConfig::new(config.model.clone(), config.diffusion.clone()),
             metadata: BTreeMap::new(),
             notes: Vec::new(),
+            in_bf16: false,
         };
         let upscaler = Upscaler::new(system, &network.device(), network.dtype())?;
         Ok(Self { upscaler, tile })
