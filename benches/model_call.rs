@@ -2,7 +2,7 @@
 //! line that comes in, and answers with the seconds it took and the peak memory so far.
 //!
 //! ```text
-//! cargo bench --bench model_call -- MODEL SIDE [OUTPUT.png]
+//! cargo bench --bench model_call -- MODEL SIDE [--bf16] [OUTPUT.png]
 //! ```
 //!
 //! What is timed is what a user waits for apart from files: planning, 8 bits to floats, the network in whole or in
@@ -11,17 +11,21 @@
 use std::io::BufRead as _;
 use std::time::Instant;
 
+use srk::engine::device::DType;
 use srk::imaging::Color;
 use srk::{Image, Options, Upscaler};
 
 fn main() -> srk::Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let given = arguments.len();
+    arguments.retain(|a| a != "--bf16");
+    let precision = if arguments.len() < given { DType::BF16 } else { DType::F32 };
     let [model, side, output @ ..] = &arguments[..] else {
         // As `cargo bench` starts it among the others.
         println!("model_call: give MODEL SIDE, or run benches/peers/own_models.py");
         return Ok(());
     };
-    let upscaler = Upscaler::open_with(model, Options::default())?;
+    let upscaler = Upscaler::open_with(model, Options { precision, ..Options::default() })?;
     let side: usize = side.parse().unwrap();
     let image = picture(side)?;
     for line in std::io::stdin().lock().lines() {

@@ -7,6 +7,7 @@ use srk::engine::tensor::Tensor;
 use srk::models::ModelConfig;
 use srk::models::dual_domain_grid::DualDomainGridConfig;
 use srk::ops::adam::{Adam, adam};
+use srk::ops::bf16::{Products, with_products};
 
 const BATCH: usize = 16;
 const LOW: usize = 32;
@@ -25,40 +26,53 @@ fn steps(c: &mut Criterion) {
     let t = Tensor::from_f64(&[3.0; BATCH], &[BATCH], DType::F32);
     let mut group = c.benchmark_group("step");
     group.sample_size(20);
-    group.bench_function("denoising", |b| {
-        b.iter(|| {
-            let mut tape = Tape::inference();
-            let (x, low) = (
-                tape.input(state.try_clone().expect("memory")),
-                tape.input(low.try_clone().expect("memory")),
-            );
-            network.forward(&mut tape, &x, &low, &t).expect("it runs")
+    for (name, products) in [("", Products::F32), (" in bf16", Products::Bf16)] {
+        group.bench_function(format!("denoising{name}"), |b| {
+            b.iter(|| {
+                with_products(products, || {
+                    let mut tape = Tape::inference();
+                    let (x, low) = (
+                        tape.input(state.try_clone().expect("memory")),
+                        tape.input(low.try_clone().expect("memory")),
+                    );
+                    network.forward(&mut tape, &x, &low, &t).expect("it runs")
+                })
+            });
         });
-    });
-    let zeros = |p: &srk::engine::parameter::Parameter| vec![0.0f32; p.value().len()];
-    let mut moments: Vec<_> = network.parameters().iter().map(|p| (zeros(p), zeros(p))).collect();
-    group.bench_function("training", |b| {
-        b.iter(|| {
-            let mut tape = Tape::training();
-            let (x, low) = (
-                tape.input(state.try_clone().expect("memory")),
-                tape.input(low.try_clone().expect("memory")),
-            );
-            let y = network.forward(&mut tape, &x, &low, &t).expect("it runs");
-            let target = tape.input(target.try_clone().expect("memory"));
-            let loss = tape.l1_loss(&y, &target).expect("it runs");
-            let one = Tensor::from_vec(vec![1.0f32], &[1]);
-            let mut grads = tape.backward(&loss, one).expect("it runs");
-            let c =
-                Adam { lr: 1e-4, betas: [0.9, 0.999], eps: 1e-8, decay: 0.0, step: 1, scale: 1.0 };
-            for (p, (m, v)) in network.parameters().iter().zip(&mut moments) {
-                let g = grads.take_parameter(p).expect("every parameter is used");
-                let mut value = p.value().try_clone().expect("memory");
-                adam(value.cpu_mut().expect("f32"), m, v, g.cpu().expect("f32"), &c);
-                p.set(value);
-            }
+        let zeros = |p: &srk::engine::parameter::Parameter| vec![0.0f32; p.value().len()];
+        let mut moments: Vec<_> =
+            network.parameters().iter().map(|p| (zeros(p), zeros(p))).collect();
+        group.bench_function(format!("training{name}"), |b| {
+            b.iter(|| {
+                with_products(products, || {
+                    let mut tape = Tape::training();
+                    let (x, low) = (
+                        tape.input(state.try_clone().expect("memory")),
+                        tape.input(low.try_clone().expect("memory")),
+                    );
+                    let y = network.forward(&mut tape, &x, &low, &t).expect("it runs");
+                    let target = tape.input(target.try_clone().expect("memory"));
+                    let loss = tape.l1_loss(&y, &target).expect("it runs");
+                    let one = Tensor::from_vec(vec![1.0f32], &[1]);
+                    let mut grads = tape.backward(&loss, one).expect("it runs");
+                    let c = Adam {
+                        lr: 1e-4,
+                        betas: [0.9, 0.999],
+                        eps: 1e-8,
+                        decay: 0.0,
+                        step: 1,
+                        scale: 1.0,
+                    };
+                    for (p, (m, v)) in network.parameters().iter().zip(&mut moments) {
+                        let g = grads.take_parameter(p).expect("every parameter is used");
+                        let mut value = p.value().try_clone().expect("memory");
+                        adam(value.cpu_mut().expect("f32"), m, v, g.cpu().expect("f32"), &c);
+                        p.set(value);
+                    }
+                })
+            });
         });
-    });
+    }
     group.finish();
 }
 

@@ -37,7 +37,7 @@ pub struct Options {
     pub ram: Option<u64>,
     /// Where the network runs.
     pub device: Device,
-    /// What it computes in: F32, or on a GPU also F16 or BF16.
+    /// What it computes in: F32, BF16 (on the CPU in products of convolutions alone), or on a GPU also F16.
     pub precision: DType,
 }
 

@@ -8,8 +8,8 @@
 
 Every engine gets the same weights: ncnn reads MODEL.param, the others an ONNX graph that is written here of the same
 two files. ncnn runs in f32 and at its defaults (half types where it likes them), onnxruntime at its defaults, OpenVINO
-in f32 and at its defaults (bf16 where the processor has AMX or AVX512-BF16), srk at its defaults (f32) and from 8-bit
-pixels to 8-bit pixels. Before a time counts, the outputs are compared with ncnn's in f32. Printed: the minimum and the
+in f32 and at its defaults (bf16 where the processor has AMX or AVX512-BF16), srk at its defaults (f32) and in bf16, from
+8-bit pixels to 8-bit pixels. Before a time counts, the outputs are compared with ncnn's in f32. Printed: the minimum and the
 median in ms, over srk's, and the peak memory of a process that holds this engine alone.
 """
 import argparse
@@ -234,6 +234,8 @@ def compare(srk, param, side, rounds, threads):
         os.remove(saved)
     rivals["srk"] = Rival([srk, param, str(side)], threads)
     rivals["srk"].ask()
+    rivals["srk bf16"] = Rival([srk, param, str(side), "--bf16"], threads)
+    rivals["srk bf16"].ask()
     print(f"\n{name}, {side} x {side}, {threads} threads\n")
     print("| | difference from ncnn f32 | minimum, ms | median, ms | over srk's minimum | peak, MB |\n|---|---|---|---|---|---|")
     for _ in range(rounds):

@@ -1,8 +1,8 @@
 """Times the default model's network in PyTorch on the CPU: a forward and a training step.
 
-    python benches/peers/torch_default.py [--batch 16] [--low 32] [--threads 2]
+    python benches/peers/torch_default.py [--batch 16] [--low 32] [--threads 2] [--bf16]
 
-The same network as src/models/dual_domain_grid.rs, f32, in both memory layouts, eager and compiled.
+The same network as src/models/dual_domain_grid.rs, f32 or under autocast to bf16, in both memory layouts, eager and compiled.
 Needs torch only. Compare with `cargo bench --bench step`.
 """
 
@@ -101,6 +101,7 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=8)
     p.add_argument("--compile", action="store_true")
+    p.add_argument("--bf16", action="store_true", help="under autocast")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     n, s = a.batch, a.low
@@ -112,13 +113,18 @@ def main():
         target = torch.rand_like(x)
         adam = torch.optim.Adam(net.parameters(), lr=1e-4)
 
+        def cast():
+            return torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.bf16)
+
         def forward():
-            with torch.inference_mode():
+            with torch.inference_mode(), cast():
                 step(x, low, t)
 
         def train():
             adam.zero_grad()
-            F.l1_loss(step(x, low, t), target).backward()
+            with cast():
+                loss = F.l1_loss(step(x, low, t), target)
+            loss.backward()
             adam.step()
 
         count = sum(p.numel() for p in net.parameters())

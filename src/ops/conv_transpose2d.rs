@@ -14,7 +14,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
 use crate::ops::conv2d::cuda::{self, Epilogue};
-use crate::ops::conv2d::{Conv2d, Dims, general};
+use crate::ops::conv2d::{After, Conv2d, Dims, cpu};
 use crate::ops::parallel;
 
 impl Tape {
@@ -98,7 +98,7 @@ impl Op for ConvTranspose2d {
         let mut y = Tensor::empty_as(x, &[d.batch, d.height, d.width, d.ci])?;
         on_device!(x,
             cpu::<T> => {
-                general::input_gradient::<T>(&d, w.cpu()?, x.cpu()?, y.cpu_mut()?);
+                cpu::input_gradient::<T>(&d, w.cpu()?, x.cpu()?, y.cpu_mut()?);
                 if let Some(b) = inputs.get(2) {
                     parallel::add_to_rows::<T>(y.cpu_mut()?, b.cpu()?);
                 }
@@ -118,10 +118,10 @@ impl Op for ConvTranspose2d {
         on_device!(x,
             cpu::<T> => {
                 if let Some(dx) = &mut grads[0] {
-                    general::forward::<T>(&d, dy.cpu()?, w.cpu()?, None, dx.cpu_mut()?);
+                    cpu::forward::<T>(&d, After::Nothing, dy.cpu()?, w.cpu()?, None, dx.cpu_mut()?);
                 }
                 if let Some(dw) = &mut grads[1] {
-                    general::weight_gradient::<T>(&d, dy.cpu()?, x.cpu()?, dw.cpu_mut()?);
+                    cpu::weight_gradient::<T>(&d, dy.cpu()?, x.cpu()?, dw.cpu_mut()?);
                 }
                 if let Some(Some(db)) = grads.get_mut(2) {
                     parallel::sum_rows::<T>(dy.cpu()?, db.cpu_mut()?);

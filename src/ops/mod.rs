@@ -6,7 +6,7 @@ pub mod attention;
 pub mod batch_norm;
 pub mod batch_norm_gradient;
 pub mod bce_with_logits;
-pub(crate) mod bf16;
+pub mod bf16;
 pub mod bilinear;
 pub mod cast;
 pub mod channel_gate;

@@ -9,6 +9,7 @@ use super::task::Task;
 use super::tasks::Source;
 use crate::engine::device::Device;
 use crate::engine::parameter::Parameter;
+use crate::engine::pool;
 use crate::error::Result;
 
 /// A configuration that can be trained.
@@ -83,4 +84,17 @@ pub struct Prepared {
     pub(super) source: Source,
     /// Bytes that a step takes at least.
     pub(super) planned: u64,
+}
+
+impl Prepared {
+    /// Keeps the buffers of a step on the CPU for the next, which asks for the same ones: fresh memory is cleared by the
+    /// kernel page by page. With those in use they are no more than a step is planned to take and some beside.
+    pub(super) fn keep_buffers(&self, device: &Device) {
+        const BESIDE: u64 = 2 << 30;
+        if *device == Device::Cpu {
+            let bytes = usize::try_from(self.planned + BESIDE).unwrap_or(usize::MAX);
+            pool::limit(bytes);
+            pool::budget(bytes);
+        }
+    }
 }

@@ -106,7 +106,9 @@ fn train_in(
     let lock = folder.is_dir().then(|| FolderLock::take(folder)).transpose()?;
     let changes = job.changes(folder)?;
     let mut journal = Journal::new(reporter);
-    let Prepared { task, source, .. } = job.prepare(place.0, &mut journal)?;
+    let prepared = job.prepare(place.0, &mut journal)?;
+    prepared.keep_buffers(place.0);
+    let Prepared { task, source, .. } = prepared;
     among::agree_on(ranks, job, place)?;
     let mut run = Run::open(job, folder, (lock, &*task), place, ranks, &mut journal)?;
     journal.open(folder);

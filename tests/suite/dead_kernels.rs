@@ -14,8 +14,14 @@ use srk::diffusion::schedule::EtaSchedule;
 use srk::diffusion::system::{System, SystemConfig};
 use srk::engine::cuda::Gpu;
 use srk::engine::device::{DType, Device};
+use srk::engine::tape::Tape;
+use srk::engine::tensor::Tensor;
 use srk::imaging::{Color, Image};
 use srk::models::ModelConfig;
+use srk::models::perceptual::Distance;
+use srk::models::perceptual::backbone::Architecture;
+use srk::models::perceptual::dists::Dists;
+use srk::models::perceptual::lpips::Lpips;
 use srk::models::weights::WeightsFile;
 use srk::training::config::Config;
 use srk::training::recipes;
@@ -23,48 +29,11 @@ use srk::upscale::{Settings, TileSize, Upscaler, plan, upscale};
 
 use crate::common::training::{Place, go_on};
 use crate::launches::{Counting, STARTED, counts, ledger};
+use crate::ncnn::enlarge_by;
+use crate::recipes_gpu::steps_of;
 
 /// Kernels that nothing here starts, and why they stay. It may only become shorter.
 const ALLOWED: &[(&str, &[&str])] = &[
-    (
-        "adversarial stages, perceptual losses and systems to learn from train on the CPU so far",
-        &[
-            "batch_norm_gradient_backward",
-            "batch_norm_gradient_finish",
-            "batch_norm_gradient_sums",
-            "bce_with_logits_backward",
-            "bce_with_logits_sums",
-            "clamp_backward",
-            "gradient_penalty_backward",
-            "gradient_penalty_finish",
-            "gradient_penalty_norms",
-            "kl_normal_backward",
-            "kl_normal_forward",
-            "l2_pool_backward",
-            "l2_pool_forward",
-            "max_pool3_backward",
-            "max_pool3_forward",
-            "mean_backward",
-            "mean_sums",
-            "reparameterise_backward",
-            "reparameterise_forward",
-            "scale_images",
-            "sigmoid_backward",
-            "tanh_backward",
-            "texture_structure_backward",
-            "texture_structure_difference",
-            "texture_structure_finish",
-            "texture_structure_means",
-            "texture_structure_products",
-            "unit_distance_backward",
-            "unit_distance_finish",
-            "unit_distance_sums",
-        ],
-    ),
-    (
-        "networks of ncnn files, which tests/suite/ncnn.rs runs",
-        &["resample", "sigmoid_forward", "tanh_forward"],
-    ),
     (
         "widths that configurations may have and recipes have not",
         &[
@@ -165,6 +134,40 @@ fn direct_training() {
     go_on((&device(), DType::F32), &config, &place.runs("direct"), None).0.unwrap();
 }
 
+/// Every recipe, and stages against features and a discriminator, in two steps.
+fn recipes_train() {
+    for recipe in recipes::ALL {
+        steps_of(recipe.name);
+    }
+}
+
+/// Distances by features, of which recipes take those that are in files.
+fn distances() {
+    let distances = [
+        Distance::Lpips(Lpips::new(1, Architecture::AlexNet)),
+        Distance::Lpips(Lpips::new(1, Architecture::Vgg16)),
+        Distance::Dists(Dists::new(1)),
+    ];
+    let device = device();
+    for distance in distances {
+        distance.to_device(&device, DType::F32).unwrap();
+        let image = || Tensor::zeros_on(&device, DType::F32, &[1, 64, 64, 3]).unwrap();
+        let mut tape = Tape::training();
+        let (x, truth) = (tape.variable(image()), tape.input(image()));
+        let d = distance.forward(&mut tape, &x, &truth).unwrap();
+        let one = Tensor::zeros_on(&device, DType::F32, d.shape()).unwrap();
+        drop(tape.backward(&d, one).unwrap());
+    }
+}
+
+/// Layers that only networks of ncnn have.
+fn graphs() {
+    for layer in ["Sigmoid", "TanH", "Interp"] {
+        let numbers = if layer == "Interp" { " 0=3 1=0.5 2=0.5" } else { "" };
+        enlarge_by(&format!("{layer} s 1 1 c out{numbers}"), &device());
+    }
+}
+
 #[test]
 fn every_kernel_is_started_by_the_program() {
     let exported: BTreeSet<String> = Library::open(Variant::Plain)
@@ -180,6 +183,9 @@ fn every_kernel_is_started_by_the_program() {
     networks();
     training();
     direct_training();
+    recipes_train();
+    distances();
+    graphs();
     let started: BTreeSet<String> = STARTED.lock().unwrap().iter().map(|k| plain(k)).collect();
     let allowed: BTreeSet<String> =
         ALLOWED.iter().flat_map(|(_, names)| *names).map(|&name| name.to_owned()).collect();

@@ -52,6 +52,14 @@ fn one(line: &str) -> Files {
     files
 }
 
+/// The system of such a file, with its picture enlarged on `device`.
+pub(crate) fn enlarge_by(line: &str, device: &Device) {
+    let folder = tempfile::tempdir().unwrap();
+    let system = written(&one(line), folder.path(), "net.param");
+    let upscaler = Upscaler::new(system, device, DType::F32).unwrap();
+    enlarged(&upscaler, &picture(24, 16), TileSize::None);
+}
+
 /// One pixel of three channels through `files`.
 fn pixel(files: &Files) -> Vec<f32> {
     run(files, &[0.5, -0.5, 1.0], [1, 1]).0

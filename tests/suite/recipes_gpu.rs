@@ -270,7 +270,7 @@ fn deep(recipe: &str) -> &'static [&'static str] {
 }
 
 /// What each step of a recipe asks of a GPU.
-fn steps_of(name: &str) -> Vec<Asked> {
+pub(crate) fn steps_of(name: &str) -> Vec<Asked> {
     let place = Place::new();
     let digits = digits(&place);
     let job = job(&place, &digits, name, deep(name));

@@ -48,7 +48,7 @@ pub(super) struct Extent {
 }
 
 /// Whether there are tile instructions, and nothing asks to leave them out.
-pub(crate) fn is_fast() -> bool {
+pub fn is_fast() -> bool {
     simd::may_use_tiles() && amx::available()
 }
 

@@ -12,9 +12,10 @@ mod scratch;
 mod transpose;
 mod twin;
 
-pub(crate) use blocks::is_fast;
+pub use blocks::is_fast;
 pub(in crate::ops) use blocks::{Blocks, Left, Right, SIDE, Square};
-pub(crate) use mode::{Products, products, with_products};
+pub(crate) use mode::products;
+pub use mode::{Products, with_products};
 pub(in crate::ops) use round::{round_pairs, round_to};
 pub(in crate::ops) use scratch::with_scratch;
 pub(in crate::ops) use transpose::transpose;

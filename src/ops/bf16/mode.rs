@@ -3,7 +3,7 @@ use std::cell::Cell;
 
 /// What products on the CPU are computed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Products {
+pub enum Products {
     /// f32, with the same bits on every processor that has AVX2.
     #[default]
     F32,
@@ -21,7 +21,7 @@ pub(crate) fn products() -> Products {
 }
 
 /// Runs `body`, whose ops multiply in `wanted`.
-pub(crate) fn with_products<R>(wanted: Products, body: impl FnOnce() -> R) -> R {
+pub fn with_products<R>(wanted: Products, body: impl FnOnce() -> R) -> R {
     struct Before(Products);
     impl Drop for Before {
         fn drop(&mut self) {

@@ -18,7 +18,7 @@ use crate::engine::device::{DType, Real};
 use crate::ops::bf16::{Products, products};
 use crate::ops::parallel;
 
-pub(super) fn forward<T: Real>(
+pub(in crate::ops) fn forward<T: Real>(
     d: &Dims,
     then: After<'_, T>,
     x: &[T],
@@ -87,7 +87,7 @@ pub(super) fn forward_parts(
     false
 }
 
-pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
+pub(in crate::ops) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
     if in_bf16::<T>(d) && d.pad < d.kernel {
         return bf16::input_gradient(d, as_f32(w), as_f32(dy), as_f32_mut(dx));
     }
@@ -100,7 +100,7 @@ pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T])
     general::input_gradient(d, w, dy, dx);
 }
 
-pub(super) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
+pub(in crate::ops) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
     if in_bf16::<T>(d) {
         return bf16_weights::weight_gradient(d, as_f32(x), as_f32(dy), as_f32_mut(dw));
     }

@@ -2,7 +2,7 @@
 
 /// What follows a convolution.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum After<'a, T> {
+pub(in crate::ops) enum After<'a, T> {
     Nothing,
     /// `max(x, 0)`.
     Relu,

@@ -60,13 +60,7 @@ impl Dims {
 }
 
 /// `y = conv(x, w) + bias`.
-pub(in crate::ops) fn forward<T: Real>(
-    d: &Dims,
-    x: &[T],
-    w: &[T],
-    bias: Option<&[T]>,
-    y: &mut [T],
-) {
+pub(super) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
     let (width, inner) = (d.out_width(), d.taps() * d.ci);
     let rows = Dims::rows_of_task(width);
     let weights = Matrix::new(w, d.co, inner).t();
@@ -142,7 +136,7 @@ fn weights_of<T: Real>(d: &Dims, w: &[T], rows: Phase, columns: Phase) -> Vec<T>
 
 /// The gradient of the input: positions of one phase of the stride see the same taps, and are computed
 /// together.
-pub(in crate::ops) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
+pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
     if dx.is_empty() {
         return;
     }
@@ -223,7 +217,7 @@ impl Group<'_> {
 
 /// The gradient of the weights: rows of taps and some output channels side by side, positions one after
 /// the other, so that the order of the sums is fixed.
-pub(in crate::ops) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
+pub(super) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
     let (width, len) = (d.out_width(), d.kernel * d.ci);
     let rows = Dims::rows_of_task(width) * 4;
     let parts = d.co.div_ceil(CHANNELS);

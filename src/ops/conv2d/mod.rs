@@ -14,14 +14,14 @@
 //! better; `general` everything else; `bf16` those that a caller wants in bf16. The first two are tested against each other in every case.
 mod bf16;
 mod bf16_weights;
-mod cpu;
+pub(in crate::ops) mod cpu;
 pub(in crate::ops) mod cuda;
 mod engines;
 #[cfg(target_arch = "x86_64")]
 mod fast;
 mod finish;
 mod fused;
-pub(in crate::ops) mod general;
+mod general;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
 mod joined;
@@ -40,6 +40,7 @@ mod weight_gradient;
 
 pub use self::fused::Then;
 pub use self::normed::{Measured, Norm};
+pub(in crate::ops) use finish::After;
 pub(in crate::ops) use op::Dims;
 pub use op::{Activation, Conv2d};
 pub use passes::cases;

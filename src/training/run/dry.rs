@@ -34,7 +34,9 @@ pub fn dry_run(job: &dyn Job, place: (&Device, DType), reporter: &mut dyn Report
         .map_err(|e| Error::Failed(Report::new("cannot make a temporary folder", e)))?;
     let (device, shared) = (place.0, job.shared());
     let folder = temporary.path().join(&shared.run.name);
-    let Prepared { task, source, planned } = job.prepare(device, reporter)?;
+    let prepared = job.prepare(device, reporter)?;
+    prepared.keep_buffers(device);
+    let Prepared { task, source, planned } = prepared;
     let free_before = free(device)?;
     let mut run = Run::open(job, &folder, (None, &*task), place, &Ranks::alone(), &mut Silent)?;
     if let Device::Cuda(gpu) = device {
