@@ -20,6 +20,7 @@ mod plan;
 mod rolled;
 mod runner;
 pub mod shard;
+mod spread;
 mod tiled;
 pub mod tta;
 mod upscaler;

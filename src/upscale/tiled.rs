@@ -5,7 +5,7 @@ use super::bands::{Bands, Sink};
 use super::plan::{Plan, Report};
 use super::runner::{Inputs, Runner, Watch, check_finite};
 use super::upscaler::Upscaler;
-use super::{alpha, rolled};
+use super::{alpha, rolled, spread};
 use crate::diffusion::system::System;
 use crate::engine::device::DType;
 use crate::error::{Error, Result};
@@ -116,17 +116,24 @@ fn watched(
 ) -> Result<Report> {
     let bled = alpha::bled(image);
     let image = bled.as_ref().unwrap_or(image);
-    let mut work = Work::new(upscaler, image, plan, seed);
     let mut bands = Bands::new(image, plan, upscaler.system().scale(), part);
-    upscaler.system().computing(|| {
-        work.run(on_call, &mut |tile, pixels| bands.add(tile, pixels, sink), watch)
-    })?;
+    let store = &mut |tile: &Tile, pixels: &[f32]| bands.add(tile, pixels, sink);
+    if upscaler.systems().len() > 1 && plan.tiles.len() > 1 && watch.is_none() {
+        return spread::run(upscaler, image, (plan, seed), on_call, store);
+    }
+    let mut work = Work::new((upscaler, upscaler.system()), image, plan, seed);
+    upscaler.system().computing(|| work.run(on_call, store, watch))?;
     Ok(work.report)
 }
 
-/// The tiles of an image that are still to be computed.
-struct Work<'a> {
+/// Takes the pixels `[H, W, 3]` of a tile in [0, 1], halo included.
+pub(super) type Store<'a> = dyn FnMut(&Tile, &[f32]) -> Result<()> + 'a;
+
+/// The tiles of an image that are still to be computed, on one device.
+pub(super) struct Work<'a> {
     upscaler: &'a Upscaler,
+    /// The one of its systems that computes them.
+    system: &'a System,
     image: &'a Image,
     plan: &'a Plan,
     seed: u64,
@@ -136,13 +143,20 @@ struct Work<'a> {
     done: usize,
     /// For tiles that half precision cannot hold, once there was one.
     precise: Option<System>,
-    report: Report,
+    pub(super) report: Report,
 }
 
 impl<'a> Work<'a> {
-    fn new(upscaler: &'a Upscaler, image: &'a Image, plan: &'a Plan, seed: u64) -> Self {
+    /// All tiles of `plan`, on `system`, one of those of `upscaler`.
+    pub(super) fn new(
+        (upscaler, system): (&'a Upscaler, &'a System),
+        image: &'a Image,
+        plan: &'a Plan,
+        seed: u64,
+    ) -> Self {
         Self {
             upscaler,
+            system,
             image,
             plan,
             seed,
@@ -154,14 +168,19 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Computes all tiles, each handed to `store` with its pixels `[H, W, 3]` in [0, 1], halo included.
-    fn run(
+    /// Those of its tiles that `tiles` are, at most `batch` at a time.
+    pub(super) fn of(self, tiles: VecDeque<Tile>, batch: usize) -> Self {
+        Self { queue: tiles, batch, ..self }
+    }
+
+    /// Computes all tiles, each handed to `store`, in their order; halved ones in pieces.
+    pub(super) fn run(
         &mut self,
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
-        store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
+        store: &mut Store<'_>,
         mut watch: Option<&mut Watch<'_>>,
     ) -> Result<()> {
-        let system = self.upscaler.system();
+        let system = self.system;
         if let Some(rows) = self.plan.rolled {
             let whole = rolled::Picture { system, image: self.image, plan: self.plan, rows };
             return whole.run(self.seed, on_call, store);
@@ -211,7 +230,7 @@ impl<'a> Work<'a> {
         let same = |t: &&Tile| (t.padded.width, t.padded.height) == size;
         let count = self.queue.iter().take(self.batch).take_while(same).count();
         let tiles: Vec<Tile> = self.queue.drain(..count).collect();
-        Inputs::of(self.image, self.plan, self.upscaler.system(), tiles).map(Some)
+        Inputs::of(self.image, self.plan, self.system, tiles).map(Some)
     }
 
     /// Puts `tiles` back in smaller pieces, or fails with `full` if they are as small as can be.
@@ -223,7 +242,7 @@ impl<'a> Work<'a> {
             tiles.into_iter().rev().for_each(|tile| self.queue.push_front(tile));
             return Ok(());
         }
-        let grid = self.upscaler.system().network.tile_align();
+        let grid = self.system.network.tile_align();
         let all: Vec<Tile> = tiles.into_iter().chain(self.queue.drain(..)).collect();
         for tile in all {
             match halves(&tile, self.plan, grid) {
@@ -236,14 +255,14 @@ impl<'a> Work<'a> {
 
     /// One tile again in single precision.
     fn again(&mut self, tile: &Tile) -> Result<Vec<f32>> {
-        let system = self.upscaler.system();
+        let system = self.system;
         let mut inputs = Inputs::of(self.image, self.plan, system, vec![*tile])?;
         let mut pixels = vec![f32::NAN];
         if system.dtype() != DType::F32 && !self.plan.strict {
             self.report.redone += 1;
             let precise = match self.precise.take() {
                 Some(precise) => precise,
-                None => self.upscaler.precise()?,
+                None => self.upscaler.precise(system)?,
             };
             let mut runner = Runner::new(&precise, self.plan, self.seed);
             pixels = precise.computing(|| {
