@@ -190,7 +190,10 @@ fn warnings(args: &Args, upscaler: &Upscaler) -> Vec<String> {
         .then(|| "--vram does nothing on the CPU; --ram bounds the process".to_owned());
     let names: Vec<String> = upscaler.systems().iter().map(|s| common::gpu_name(s)).collect();
     let unlike = names.iter().find(|name| **name != names[0]).map(|other| {
-        format!("{} and {other} may round differently: pictures depend on which takes them", names[0])
+        format!(
+            "{} and {other} may round differently: pictures depend on which takes them",
+            names[0]
+        )
     });
     let steps = dry::note_of_steps(args, upscaler);
     let notes = [dry::too_many_threads(args.threads), steps, idle, unlike];

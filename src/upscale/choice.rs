@@ -55,7 +55,9 @@ impl Models {
     pub fn apart(&self) -> Vec<Self> {
         let one = |upscaler| Box::new(upscaler);
         match self {
-            Self::One(upscaler) => upscaler.apart().into_iter().map(|u| Self::One(one(u))).collect(),
+            Self::One(upscaler) => {
+                upscaler.apart().into_iter().map(|u| Self::One(one(u))).collect()
+            }
             Self::Auto { photo, clean } => {
                 let mut clean = clean.as_ref().map(|clean| clean.apart().into_iter());
                 let photo = photo.apart().into_iter();

@@ -24,6 +24,7 @@ mod spread;
 mod tiled;
 pub mod tta;
 mod upscaler;
+mod work;
 pub mod wrap;
 
 use layout::WIDEST_HALO;

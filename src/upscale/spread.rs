@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use super::plan::{Plan, Report};
-use super::tiled::{Store, Work};
 use super::upscaler::Upscaler;
+use super::work::{Store, Work};
 use crate::error::{Error, Result};
 use crate::imaging::Image;
 use crate::imaging::tiles::Tile;

@@ -22,10 +22,11 @@ pub fn devices() -> Result<Vec<Description>> {
     super::nvidia::devices()
 }
 
-/// Files of libraries that could do some of the work: cuDNN and cuBLASLt.
+/// Files of libraries that could do some of the work: cuDNN, cuBLASLt, and for several GPUs NCCL.
 #[cfg(feature = "cuda")]
 pub fn libraries() -> Vec<std::path::PathBuf> {
-    super::nvidia::find().into_iter().map(|found| found.path).collect()
+    let found = super::nvidia::find().into_iter().chain(super::nvidia::find_nccl());
+    found.map(|found| found.path).collect()
 }
 
 /// Files of libraries that could do some of the work; this build uses none.
@@ -148,7 +149,8 @@ fn parse(name: &str) -> Result<Wanted> {
             Some(list) => Ok(Wanted::These(list)),
             None => {
                 let report = Report::new(format!("there is no device \"{name}\""), "");
-                let help = "devices are auto, cpu, cuda, cuda:0, cuda:1 and so on, cuda:0,2, cuda:all";
+                let help =
+                    "devices are auto, cpu, cuda, cuda:0, cuda:1 and so on, cuda:0,2, cuda:all";
                 Err(Error::Usage(report.help(help)))
             }
         },
@@ -168,7 +170,8 @@ mod tests {
         assert_eq!(parse("cuda:all").unwrap(), Wanted::All);
         assert_eq!(parse("cuda:2,0").unwrap(), Wanted::These(vec![2, 0]));
         let twice = ["cuda:0,0", "cuda:1,2,1", "cuda:0,", "cuda:,", "cuda:0,all"];
-        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "cpu:0"].iter().chain(&twice) {
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "cpu:0"].iter().chain(&twice)
+        {
             let error = parse(wrong).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{wrong}");
         }
