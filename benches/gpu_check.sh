@@ -86,7 +86,13 @@ ranks() {
             --set run.name=check --set run.steps=40 --set "run.reduce=$reduce" --set 'data.train.paths=["images"]' \
             --set 'data.val.paths=["images"]' --set val.every=40 --set ckpt.every=40 --set log.every=5 || return 1
     done
-    cmp "$out/runs-1-fixed/check/ckpt/40/model.safetensors" "$out/runs-$GPUS-fixed/check/ckpt/40/model.safetensors"
+    cmp "$out/runs-1-fixed/check/ckpt/40/model.safetensors" "$out/runs-$GPUS-fixed/check/ckpt/40/model.safetensors" ||
+        return 1
+    # The pictures of one GPU, shared by all of them.
+    for how in cuda:0 cuda:all; do
+        bin/srk upscale images -o "$out/pictures-$how" --device "$how" --overwrite --json || return 1
+    done
+    diff -r "$out/pictures-cuda:0" "$out/pictures-cuda:all"
 }
 
 # The registry's convolutions by each library. Results that are off fail here, too.

@@ -63,7 +63,7 @@ fn wrong_variable(name: &str, value: &str, cause: impl std::fmt::Display) -> Err
 /// The variable that stands in for `--device`.
 const DEVICE: &str = "SRK_DEVICE";
 
-/// Where the work runs: `auto`, `cpu`, `cuda`, or `cuda:N`.
+/// Where the work runs: `auto`, `cpu`, `cuda`, `cuda:N`, or several GPUs, `cuda:N,M` and `cuda:all`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DeviceChoice(String);
 
@@ -71,15 +71,11 @@ impl std::str::FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(name: &str) -> std::result::Result<Self, String> {
-        if name.contains(',') {
-            return Err(
-                "one GPU at a time, such as cuda:0; run srk once for each, on a part of the pictures"
-                    .into(),
-            );
-        }
         cuda::is_device_name(name)
             .then(|| Self(name.to_owned()))
-            .ok_or_else(|| "auto, cpu, cuda, or one of several GPUs, such as cuda:1".into())
+            .ok_or_else(|| {
+                "auto, cpu, cuda, one of several GPUs, such as cuda:1, or several: cuda:0,2, cuda:all".into()
+            })
     }
 }
 
@@ -108,30 +104,33 @@ impl DeviceChoice {
     /// Exit code 2 if one GPU was named for all, 4 if there are too few.
     pub(super) fn of_several(&self, local: usize, world: usize) -> Result<Device> {
         let name = variable(DEVICE).filter(|_| self.0 == "auto").unwrap_or_else(|| self.0.clone());
-        if name.starts_with("cuda:") {
+        let listed = cuda::ordinals(&name)?;
+        if name.starts_with("cuda:") && listed.is_none() {
             let report = Report::new(
                 format!("{name} is one GPU for {world} processes"),
                 "each has one of its own: that of its number on the machine",
             );
-            let help = "--device cuda; CUDA_VISIBLE_DEVICES=0,2 names which";
+            let help = "--device cuda, or --device cuda:0,2 for these";
             return Err(Error::Usage(report.help(help)));
         }
-        let gpus = match name.as_str() {
-            "cpu" => return Ok(Device::Cpu),
-            "auto" => match cuda::devices() {
-                Ok(gpus) => gpus.len(),
+        let gpus: Vec<usize> = match (name.as_str(), listed) {
+            (_, Some(listed)) => listed,
+            ("cpu", _) => return Ok(Device::Cpu),
+            ("auto", _) => match cuda::devices() {
+                Ok(gpus) => (0..gpus.len()).collect(),
                 Err(_) => return Ok(Device::Cpu),
             },
-            _ => cuda::devices()?.len(),
+            _ => (0..cuda::devices()?.len()).collect(),
         };
-        match gpus {
+        match gpus[..] {
             // Of those of a machine, Slurm and others show a process its own alone.
-            1 => cuda::choose("cuda:0", &mut |_| ()),
-            _ if local < gpus => cuda::choose(&format!("cuda:{local}"), &mut |_| ()),
+            [one] => cuda::choose(&format!("cuda:{one}"), &mut |_| ()),
+            _ if local < gpus.len() => cuda::choose(&format!("cuda:{}", gpus[local]), &mut |_| ()),
             _ => {
                 let what = format!("there is no GPU for process {local} of this machine");
-                let report = Report::new(what, format!("it has {gpus}, counted from 0"));
-                Err(Error::Device(report.help(format!("start {gpus} processes, or --device cpu"))))
+                let cause = format!("there are {}, counted from 0", gpus.len());
+                let help = format!("start {} processes, or --device cpu", gpus.len());
+                Err(Error::Device(Report::new(what, cause).help(help)))
             }
         }
     }
@@ -140,12 +139,25 @@ impl DeviceChoice {
     /// says something.
     ///
     /// # Errors
-    /// If the GPU that was asked for cannot be used.
+    /// If the GPU that was asked for cannot be used, or several were.
     pub(super) fn open(&self, note: &mut dyn FnMut(&Error)) -> Result<Device> {
+        cuda::choose(&self.asked()?, note)
+    }
+
+    /// The devices, where work can be spread over several.
+    ///
+    /// # Errors
+    /// If a GPU that was asked for cannot be used.
+    pub(super) fn open_all(&self) -> Result<Vec<Device>> {
+        cuda::choose_several(&self.asked()?, &mut |_| ())
+    }
+
+    /// The name that was given, or that SRK_DEVICE has.
+    fn asked(&self) -> Result<String> {
         match variable(DEVICE).filter(|_| self.0 == "auto") {
-            None => cuda::choose(&self.0, note),
+            None => Ok(self.0.clone()),
             Some(name) => match name.parse::<Self>() {
-                Ok(Self(device)) => cuda::choose(&device, note),
+                Ok(Self(device)) => Ok(device),
                 Err(cause) => Err(wrong_variable(DEVICE, &name, cause)),
             },
         }
@@ -367,6 +379,16 @@ pub(super) fn place(
     Upscaler::new(system, &device, dtype)
 }
 
+/// `system` on each of `devices`, in the precision asked for.
+pub(super) fn place_over(
+    system: System,
+    devices: &[Device],
+    precision: Precision,
+) -> Result<Upscaler> {
+    let types = devices.iter().map(|device| precision.on(device)).collect::<Result<Vec<_>>>()?;
+    Upscaler::over(system, devices, types.first().copied().unwrap_or(DType::F32))
+}
+
 /// What the choice of libraries has to say, such as results that were wrong.
 pub(super) fn notes_of_libraries(system: &System) -> Vec<String> {
     match system.network.device() {
@@ -380,6 +402,14 @@ pub(super) fn device_name(system: &System) -> &'static str {
     match system.network.device() {
         Device::Cpu => "cpu",
         Device::Cuda(_) => "cuda",
+    }
+}
+
+/// What the driver calls the GPU of `system`; `CPU` without one.
+pub(super) fn gpu_name(system: &System) -> String {
+    match system.network.device() {
+        Device::Cpu => "CPU".to_owned(),
+        Device::Cuda(gpu) => gpu.describe().name.clone(),
     }
 }
 
@@ -399,7 +429,7 @@ pub(super) fn where_it_runs(name: &str, system: &System) -> String {
         Device::Cpu => {
             format!("{name} on the CPU in {precision}, {} threads", rayon::current_num_threads())
         }
-        Device::Cuda(gpu) => format!("{name} on {} in {precision}", gpu.describe().name),
+        Device::Cuda(_) => format!("{name} on {} in {precision}", gpu_name(system)),
     }
 }
 

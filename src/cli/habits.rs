@@ -271,13 +271,9 @@ fn gpu(text: &str) -> Result<String, String> {
     match text {
         "-1" => Ok("cpu".into()),
         "auto" => Ok("auto".into()),
-        _ if text.contains(',') => {
-            Err("one GPU at a time, such as -g 0; run srk once for each, on a part of the pictures"
-                .into())
-        }
-        _ => match text.parse::<u16>() {
-            Ok(number) => Ok(format!("cuda:{number}")),
-            Err(_) => Err("the number of a GPU, or -1 for the CPU".into()),
+        _ => match text.split(',').all(|number| number.parse::<u16>().is_ok()) {
+            true => Ok(format!("cuda:{text}")),
+            false => Err("the number of a GPU, several as in 0,1, or -1 for the CPU".into()),
         },
     }
 }

@@ -10,6 +10,7 @@ mod look;
 mod naming;
 pub(super) mod options;
 mod report;
+mod together;
 mod whole;
 mod work;
 
@@ -23,7 +24,7 @@ use report::{Outcome, Output, Tally, first_done};
 use super::common::{self};
 use super::{progress, voice};
 use crate::engine::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::upscale::budget::Budget;
 use crate::upscale::jobs::{Job, Jobs};
 use crate::upscale::pipeline::{Reader, Writer};
@@ -58,6 +59,10 @@ pub(super) fn run(mut args: Args) -> Result<()> {
         "device": common::device_name(system), "precision": common::precision_name(system),
         "seed": args.seed.number, "left_out": left_out, "unread": foreign, "other_shards": elsewhere}));
     out.say(&(common::where_it_runs(models.name(), system) + &args.seed.words()));
+    let gpus = models.any().systems().len();
+    if gpus > 1 {
+        out.say(&format!("note: {gpus} GPUs share the work"));
+    }
     for note in &system.notes {
         out.say(&format!("warning: {note}"));
     }
@@ -84,42 +89,34 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     warnings.iter().for_each(|text| out.warn(text));
     let mut tally = Tally { preserve: args.care.preserve, ..Tally::default() };
     let to_do: Vec<&Job> = jobs.iter().filter(|job| !job.skip).collect();
+    // Each GPU takes pictures of its own; the tiles of a single one are shared.
+    let apart = if to_do.len() > 1 && !args.dry_run { models.apart() } else { vec![] };
+    let together = apart.len() > 1;
     let work = Work {
         args: &args,
         models: &models,
         budget: Budget::new(args.ram, to_do.len() > 1),
-        reader: Reader::start(match args.dry_run {
+        reader: Reader::start(match args.dry_run || together {
             true => vec![],
             false => to_do.iter().map(|job| job.input.clone()).collect(),
         }),
         writer: Writer::start(),
         stop: &stop,
+        alone: !together,
     };
     if args.dry_run {
         return dry::run(&args, models.any(), &jobs, &|job| work.planned(job), &mut out);
     }
-    let (mut pending, mut interrupted, mut untried) = (VecDeque::new(), None, 0);
-    for (i, job) in jobs.iter().enumerate() {
-        let outcome = match work.begin(job, &out) {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                interrupted = Some(error);
-                break;
-            }
-        };
-        let failed = matches!(outcome, Outcome::Failed(_));
-        pending.push_back((job, outcome));
-        while let Some(outcome) = first_done(&mut pending) {
-            tally.add(outcome, jobs.len(), &mut out);
+    let fail_fast = args.care.fail_fast;
+    let (interrupted, untried) = match together {
+        true => together::run(&apart, &work, &to_do, |begin| {
+            take(&jobs, begin, fail_fast, &mut tally, &mut out)
+        }),
+        false => {
+            let begin = &mut |job: &Job| work.begin(job, &Output);
+            take(&jobs, begin, fail_fast, &mut tally, &mut out)
         }
-        if args.care.fail_fast && (failed || !tally.failed.is_empty()) {
-            untried = jobs.len() - i - 1;
-            break;
-        }
-    }
-    for (job, outcome) in pending {
-        tally.add((job, outcome.wait()), jobs.len(), &mut out);
-    }
+    };
     drop(work);
     if let Some(error) = interrupted {
         return Err(error);
@@ -152,11 +149,53 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     tally.end(jobs.len()).map_or(Ok(()), Err)
 }
 
+/// Takes all pictures, which `begin` takes through the network one after the other, and reports them in their order:
+/// why it ended before the last, and how many were not tried.
+fn take(
+    jobs: &[Job],
+    begin: &mut dyn FnMut(&Job) -> Result<Outcome>,
+    fail_fast: bool,
+    tally: &mut Tally,
+    out: &mut Output,
+) -> (Option<Error>, usize) {
+    let (mut pending, mut interrupted, mut untried) = (VecDeque::new(), None, 0);
+    for (i, job) in jobs.iter().enumerate() {
+        let outcome = match begin(job) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                interrupted = Some(error);
+                break;
+            }
+        };
+        let failed = matches!(outcome, Outcome::Failed(_));
+        pending.push_back((job, outcome));
+        while let Some(outcome) = first_done(&mut pending) {
+            tally.add(outcome, jobs.len(), out);
+        }
+        if fail_fast && (failed || !tally.failed.is_empty()) {
+            untried = jobs.len() - i - 1;
+            break;
+        }
+    }
+    for (job, outcome) in pending {
+        tally.add((job, outcome.wait()), jobs.len(), out);
+    }
+    (interrupted, untried)
+}
+
 /// What is worth a warning before any work.
 fn warnings(args: &Args, upscaler: &Upscaler) -> Vec<String> {
     let on_cpu = upscaler.system().network.device() == Device::Cpu;
     let idle = (args.vram.is_some() && on_cpu)
         .then(|| "--vram does nothing on the CPU; --ram bounds the process".to_owned());
-    let notes = [dry::too_many_threads(args.threads), dry::note_of_steps(args, upscaler), idle];
+    let names: Vec<String> = upscaler.systems().iter().map(|s| common::gpu_name(s)).collect();
+    let unlike = names.iter().find(|name| **name != names[0]).map(|other| {
+        format!(
+            "{} and {other} may round differently: pictures depend on which takes them",
+            names[0]
+        )
+    });
+    let steps = dry::note_of_steps(args, upscaler);
+    let notes = [dry::too_many_threads(args.threads), steps, idle, unlike];
     notes.into_iter().flatten().collect()
 }

@@ -138,6 +138,8 @@ enum Work {
     Part {
         body: Box<Part>,
         frozen: bool,
+        /// The parameters that it trains.
+        used: Vec<usize>,
     },
 }
 
@@ -290,15 +292,13 @@ impl Tape {
         let mut inner = Self { frozen: self.frozen, part: true, ..Self::inference() };
         let seen: Vec<Var> = inputs.iter().map(|v| inner.input(Arc::clone(&v.value))).collect();
         let y = body(&mut inner, &seen)?.value;
-        let trained = !inner.used.is_empty();
         // Registered here, so that their gradients have a place.
-        for parameter in std::mem::take(&mut inner.used) {
-            self.parameter(&parameter);
-        }
-        let wants_grad = trained || inputs.iter().any(|v| v.wants_grad);
+        let used = std::mem::take(&mut inner.used);
+        let used: Vec<usize> = used.iter().map(|parameter| self.parameter(parameter).id).collect();
+        let wants_grad = !used.is_empty() || inputs.iter().any(|v| v.wants_grad);
         let y = self.var(y, wants_grad);
         if wants_grad {
-            let work = Work::Part { body: Box::new(body), frozen: self.frozen };
+            let work = Work::Part { body: Box::new(body), frozen: self.frozen, used };
             self.nodes.push(Node { work, inputs, output: y.clone() });
         }
         Ok(y)
@@ -360,6 +360,20 @@ impl Tape {
 
     /// Gradients of `sum(y * dy)` by every wanted value. Activations are freed as the replay passes.
     pub fn backward(self, y: &Var, dy: Tensor) -> Result<Grads> {
+        self.backward_telling(y, dy, &mut |_, _| Ok(()))
+    }
+
+    /// The same; `tell` is given the gradient of a parameter, by its [number](Parameter::id), as soon as nothing more
+    /// will be added to it: in an order that follows from what was recorded alone.
+    ///
+    /// # Errors
+    /// Those of `tell` as well.
+    pub fn backward_telling(
+        self,
+        y: &Var,
+        dy: Tensor,
+        tell: &mut dyn FnMut(u64, &Tensor) -> Result<()>,
+    ) -> Result<Grads> {
         if dy.shape() != y.shape() {
             return Err(Error::shape("backward", format!("dy of {:?}", y.shape()), dy.shape()));
         }
@@ -368,19 +382,43 @@ impl Tape {
             parameters: self.parameters.iter().map(|(&p, v)| (p, v.id)).collect(),
         };
         grads.by_id[y.id] = Some(dy);
+        let mut complete = self.completing();
         for node in self.nodes.into_iter().rev() {
-            let Some(dy) = grads.by_id[node.output.id].take() else { continue };
-            match &node.work {
-                Work::Op { op, saved } => node.through_op(&**op, saved, &dy, &mut grads)?,
-                Work::Part { body, frozen } => {
-                    // Not kept while it runs again: nothing needs it.
-                    let inputs = node.inputs;
-                    drop(node.output);
-                    through_part(&**body, *frozen, &inputs, dy, &mut grads)?;
+            let told = complete.pop().unwrap_or_default();
+            if let Some(dy) = grads.by_id[node.output.id].take() {
+                match &node.work {
+                    Work::Op { op, saved } => node.through_op(&**op, saved, &dy, &mut grads)?,
+                    Work::Part { body, frozen, .. } => {
+                        // Not kept while it runs again: nothing needs it.
+                        let inputs = node.inputs;
+                        drop(node.output);
+                        through_part(&**body, *frozen, &inputs, dy, &mut grads)?;
+                    }
+                }
+            }
+            for (parameter, id) in told {
+                if let Some(gradient) = &grads.by_id[id] {
+                    tell(parameter, gradient)?;
                 }
             }
         }
         Ok(grads)
+    }
+
+    /// For each node the parameters, and the values that they are, which none before it uses: their gradients are
+    /// complete once it was passed on the way back.
+    fn completing(&self) -> Vec<Vec<(u64, usize)>> {
+        let mut left: HashMap<usize, u64> =
+            self.parameters.iter().map(|(&parameter, var)| (var.id, parameter)).collect();
+        let mut first = |id: usize| left.remove(&id).map(|parameter| (parameter, id));
+        let of_node = |node: &Node| match &node.work {
+            Work::Op { .. } => node.inputs.iter().filter_map(|v| first(v.id)).collect(),
+            Work::Part { used, .. } => {
+                let inputs = node.inputs.iter().map(|v| v.id);
+                inputs.chain(used.iter().copied()).filter_map(&mut first).collect()
+            }
+        };
+        self.nodes.iter().map(of_node).collect()
     }
 
     fn var(&mut self, value: Arc<Tensor>, wants_grad: bool) -> Var {

@@ -220,7 +220,8 @@ impl<'a> Run<'a> {
         if config.log.tensorboard && ranks.is_first() {
             metrics.also_to(Events::create(&folder.join("tb"), step)?);
         }
-        let joint = Joint::new(ranks.clone(), shares);
+        let buckets = among::join_gpus(ranks, job, place.0, reporter)?;
+        let joint = Joint::new(ranks.clone(), shares, buckets);
         let how = (config.optim, config.fewer);
         if let (Device::Cpu, DType::BF16) = place {
             reporter.line(match bf16::is_fast() {

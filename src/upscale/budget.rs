@@ -67,6 +67,12 @@ impl Budget {
         Self { base, ram, most, several }
     }
 
+    /// What each of `count` works may take that share it.
+    pub fn shared_by(self, count: u64) -> Self {
+        let share = |all: u64| self.base + all.saturating_sub(self.base) / count.max(1);
+        Self { ram: self.ram.map(share), most: share(self.most), ..self }
+    }
+
     /// Bytes that freed buffers of the network and those in use may take together.
     pub fn for_tiles(plan: &Plan) -> usize {
         usize::try_from(plan.memory - plan.band).unwrap_or(usize::MAX)

@@ -51,6 +51,22 @@ impl Models {
         Ok(Self::Auto { photo: Box::new(place(System::outline(photo)?)?), clean: None })
     }
 
+    /// The same for each device of them alone.
+    pub fn apart(&self) -> Vec<Self> {
+        let one = |upscaler| Box::new(upscaler);
+        match self {
+            Self::One(upscaler) => {
+                upscaler.apart().into_iter().map(|u| Self::One(one(u))).collect()
+            }
+            Self::Auto { photo, clean } => {
+                let mut clean = clean.as_ref().map(|clean| clean.apart().into_iter());
+                let photo = photo.apart().into_iter();
+                let clean = photo.map(|p| (p, clean.as_mut().and_then(Iterator::next).map(one)));
+                clean.map(|(p, clean)| Self::Auto { photo: one(p), clean }).collect()
+            }
+        }
+    }
+
     /// The one that a picture takes which shows `findings`.
     pub fn of(&self, findings: &Findings, denoise: Denoise) -> &Upscaler {
         match self {

@@ -20,9 +20,11 @@ mod plan;
 mod rolled;
 mod runner;
 pub mod shard;
+mod spread;
 mod tiled;
 pub mod tta;
 mod upscaler;
+mod work;
 pub mod wrap;
 
 use layout::WIDEST_HALO;

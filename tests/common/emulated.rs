@@ -2,8 +2,12 @@
 use std::sync::{Arc, Mutex};
 
 use cuda_emulation::{Library, Schedule, Variant};
-use srk::engine::cuda::{Argument, Description, DevicePointer, Driver, Gpu, Launch, Replay};
+use srk::engine::cuda::{
+    Argument, Collective, Description, DevicePointer, Driver, Gpu, Launch, Members, Replay,
+};
 use srk::error::{Error, Report, Result};
+
+use super::joined::{self, Files, Joined, Numbers};
 
 /// A GPU that runs kernels of `variant` in the order `schedule`.
 pub(crate) fn gpu(variant: Variant, schedule: Schedule) -> Gpu {
@@ -22,21 +26,21 @@ pub(crate) fn gpu_of(bytes: usize) -> Gpu {
 pub(crate) struct Emulated {
     machine: Machine,
     description: Description,
-    recording: Mutex<Option<Vec<Work>>>,
+    recording: Arc<Mutex<Option<Vec<Work>>>>,
     /// Bytes that may be allocated; then the device is full.
     pub(crate) limit: Mutex<usize>,
     allocated: Mutex<std::collections::HashMap<u64, usize>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Machine {
+pub(crate) struct Machine {
     library: Library,
     schedule: Schedule,
 }
 
 /// What a graph consists of.
 #[derive(Clone, Debug)]
-enum Work {
+pub(crate) enum Work {
     Launch {
         kernel: String,
         grid: [u32; 3],
@@ -53,6 +57,10 @@ enum Work {
         at: DevicePointer,
         byte: u8,
         bytes: usize,
+    },
+    Sums {
+        by: Arc<Files>,
+        sums: Vec<Numbers>,
     },
 }
 
@@ -75,13 +83,16 @@ impl Emulated {
         Self {
             machine: Machine { library, schedule },
             description,
-            recording: Mutex::default(),
+            recording: Arc::default(),
             limit: Mutex::new(8 << 30),
             allocated: Mutex::default(),
         }
     }
 
     fn issue(&self, work: Work) -> Result<()> {
+        if let Work::Launch { kernel, .. } = &work {
+            joined::note(kernel);
+        }
         if let Some(recorded) = &mut *self.recording.lock().unwrap() {
             recorded.push(work);
             return Ok(());
@@ -108,8 +119,17 @@ impl Machine {
                 self.library.copy(to.address(), from.address(), *bytes)
             }
             Work::Fill { at, byte, bytes } => self.library.fill(at.address(), *byte, *bytes),
+            Work::Sums { by, sums } => return by.reduce(self, sums),
         }
         .map_err(failed)
+    }
+
+    pub(crate) fn read(&self, from: DevicePointer, to: &mut [u8]) -> Result<()> {
+        self.library.download(from.address(), to).map_err(failed)
+    }
+
+    pub(crate) fn write(&self, to: DevicePointer, from: &[u8]) -> Result<()> {
+        self.library.upload(to.address(), from).map_err(failed)
     }
 }
 
@@ -187,6 +207,17 @@ impl Driver for Emulated {
         let work = self.recording.lock().unwrap().take();
         let work = work.ok_or_else(|| failed("no recording to end".into()))?;
         Ok(Box::new(Recorded { machine: self.machine, work }))
+    }
+
+    fn collectives(&self) -> std::result::Result<String, String> {
+        let joins = joined::folder().map(|_| "0 of a test".to_owned());
+        joins.ok_or_else(|| "TEST_JOINED names no folder".to_owned())
+    }
+
+    fn meet(&self, members: Members<'_>) -> Result<Arc<dyn Collective>> {
+        let files = Files::new(joined::folder().unwrap_or_default(), members)?;
+        let (machine, recording) = (self.machine, Arc::clone(&self.recording));
+        Ok(Arc::new(Joined { files, machine, recording }))
     }
 
     fn time(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {

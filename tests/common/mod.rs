@@ -5,6 +5,7 @@
 pub(crate) mod command;
 pub(crate) mod emulated;
 pub(crate) mod features;
+pub(crate) mod joined;
 pub(crate) mod torch_file;
 pub(crate) mod training;
 

@@ -18,7 +18,7 @@ fn put(path: &Path, text: &str) {
 /// Upscales by copying, and trains by writing files.
 const SRK: &str = r#"#!/bin/bash
 case $1 in
-    upscale) cp "$2" "$3" && echo '{"event": "file", "seconds": 0.25}' ;;
+    upscale) if [ "$3" = -o ]; then mkdir -p "$4"; else cp "$2" "$3"; fi && echo '{"event": "file", "seconds": 0.25}' ;;
     train)
         while [ $# -gt 0 ]; do [ "$1" != --out ] || out=$2; shift; done
         mkdir -p "$out/check/ckpt/40"
@@ -102,6 +102,7 @@ fn several_gpus_train_together_where_there_are_several() {
         });
         assert!(call.is_some(), "{gpus} {reduce}: {calls}");
     }
+    assert!(calls.contains("--device cuda:all"), "{calls}");
     // Bytes that differ fail.
     put(&at("bin/srk"), &logs.replace("echo \"$file\" >", "echo \"$file\" $$ >"));
     let script = Command::new("bash")

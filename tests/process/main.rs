@@ -4,6 +4,8 @@
 mod common;
 
 mod gpu_check;
+mod gpus;
 mod memory;
 mod ranks;
+mod ranks_gpu;
 mod stub_driver;

@@ -20,7 +20,7 @@ use srk::training::ranks::{Ranks, detect, meet};
 use srk::training::run::train_among;
 
 /// A step of four images.
-const FOUR: [&str; 3] = ["data.train.batch=4", "run.steps=3", "ckpt.every=3"];
+pub(super) const FOUR: [&str; 3] = ["data.train.batch=4", "run.steps=3", "ckpt.every=3"];
 
 /// Variables by which another launcher would be taken for ours.
 const FOREIGN: [&str; 8] = [
@@ -34,14 +34,14 @@ const FOREIGN: [&str; 8] = [
     "PMI_SIZE",
 ];
 
-fn without_launchers(command: &mut Command) {
+pub(super) fn without_launchers(command: &mut Command) {
     for name in FOREIGN {
         command.env_remove(name);
     }
 }
 
 /// `srk train` on the CPU with one thread.
-fn train(place: &Place, out: &Path, set: &[&str], more: &[&str]) -> Command {
+pub(super) fn train(place: &Place, out: &Path, set: &[&str], more: &[&str]) -> Command {
     let mut command = place.command(out, set);
     command.args(["-j", "1"]).args(more);
     for (option, value) in [("--device", "cpu"), ("--rank-timeout", "60")] {
@@ -53,7 +53,7 @@ fn train(place: &Place, out: &Path, set: &[&str], more: &[&str]) -> Command {
     command
 }
 
-fn to_end(mut command: Command) -> Run {
+pub(super) fn to_end(mut command: Command) -> Run {
     Run::of(command.output().unwrap())
 }
 
@@ -63,13 +63,18 @@ fn started(place: &Place, out: &Path, set: &[&str], count: usize) -> Run {
 }
 
 /// A port that is free, for ranks that are started by hand.
-fn port() -> String {
+pub(super) fn port() -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     listener.local_addr().unwrap().port().to_string()
 }
 
 /// What torchrun sets.
-fn as_rank<'a>(command: &'a mut Command, rank: usize, world: usize, port: &str) -> &'a mut Command {
+pub(super) fn as_rank<'a>(
+    command: &'a mut Command,
+    rank: usize,
+    world: usize,
+    port: &str,
+) -> &'a mut Command {
     let (rank, world) = (rank.to_string(), world.to_string());
     command.env("RANK", &rank).env("LOCAL_RANK", &rank).env("WORLD_SIZE", &world);
     command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port)
@@ -82,12 +87,12 @@ fn start([first, second]: [Command; 2]) -> [Child; 2] {
     [spawn(first, 0), spawn(second, 1)]
 }
 
-fn end(child: Child) -> Run {
+pub(super) fn end(child: Child) -> Run {
     Run::of(child.wait_with_output().unwrap())
 }
 
 /// The largest difference between the weights of two runs, relative to the largest weight.
-fn apart(a: &Path, b: &Path, step: u64) -> f64 {
+pub(super) fn apart(a: &Path, b: &Path, step: u64) -> f64 {
     let read = |out: &Path| {
         let path = out.join(format!("tiny/ckpt/{step}/model.safetensors"));
         WeightsFile::read(&path).unwrap().tensors.into_values().flat_map(|(_, v)| v)
@@ -215,6 +220,68 @@ fn ranks_that_others_start_meet_by_their_variables() {
     assert_eq!(losses(&alone).len(), 3);
 }
 
+/// `srk train` of the folder of `place`, with `srk` and what `fakes` are on the path.
+fn script(place: &Place, text: &str, fakes: &[(&str, &str)]) -> Run {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = place.runs("job");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("run.toml"), place.text().replace("batch = 2", "batch = 4")).unwrap();
+    fs::write(folder.join("job.sh"), text).unwrap();
+    for (name, text) in fakes {
+        fs::write(folder.join(name), text).unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let binary = Path::new(env!("CARGO_BIN_EXE_srk")).parent().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let mut command = Command::new("bash");
+    without_launchers(&mut command);
+    command.arg("job.sh").current_dir(&folder).env("SRK_DEVICE", "cpu");
+    command.env("PATH", format!("{}:{}:{path}", folder.display(), binary.display()));
+    to_end(command)
+}
+
+/// Starts two tasks with what srun sets, and ends with the code of the last.
+const SRUN: &str = r#"#!/bin/bash
+for task in 1 0; do
+    SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NODELIST='localhost' \
+        SLURM_JOB_ID=$PPID SLURM_STEP_ID=0 "$@" &
+done
+wait $!
+"#;
+
+/// The job script of docs/cluster.md, on two tasks of one node.
+#[test]
+fn the_script_of_the_documentation_trains_with_srun() {
+    let page = include_str!("../../docs/cluster.md");
+    let rest = page.split_once("### Slurm, training\n\n```sh\n").unwrap().1;
+    let text = rest.split("```").next().unwrap();
+    assert!(text.starts_with("#!/bin/bash\n#SBATCH"));
+    let run = script(&Place::new(), text, &[("srun", SRUN)]).worked();
+    run.says_all(&["2 processes train together, started by srun", "step 6/6"]);
+}
+
+/// The same with what Open MPI and MPICH set.
+#[test]
+fn processes_of_mpi_meet_by_their_variables() {
+    let fake =
+        |set: &str| format!("#!/bin/bash\nfor n in 1 0; do env {set} \"$@\" & done\nwait $!\n");
+    for (by, set) in [
+        (
+            "mpirun",
+            "OMPI_COMM_WORLD_RANK=$n OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_RANK=$n \
+             OMPI_COMM_WORLD_LOCAL_SIZE=2 PMIX_NAMESPACE=$PPID MASTER_PORT=$PORT",
+        ),
+        (
+            "mpiexec",
+            "PMI_RANK=$n PMI_SIZE=2 MPI_LOCALRANKID=$n MPI_LOCALNRANKS=2 MASTER_PORT=$PORT",
+        ),
+    ] {
+        let text = format!("export PORT={}\n{by} srk train run.toml -j 1\n", port());
+        let run = script(&Place::new(), &text, &[(by, &fake(set))]).worked();
+        run.says_all(&[&format!("started by {by}"), "step 6/6"]);
+    }
+}
+
 #[test]
 fn what_contradicts_is_refused_before_anything_is_done() {
     let place = Place::new();
@@ -230,7 +297,7 @@ fn what_contradicts_is_refused_before_anything_is_done() {
     with(0, 2, &["--dry-run"]).failed(2, &["--dry-run is for one process", "--ranks none"]);
     let named = with(0, 2, &["--device", "cuda:1"]);
     assert!(!out.exists());
-    named.failed(2, &["cuda:1 is one GPU for 2 processes", "CUDA_VISIBLE_DEVICES"]);
+    named.failed(2, &["cuda:1 is one GPU for 2 processes", "--device cuda:0,2"]);
 }
 
 #[test]
@@ -287,7 +354,8 @@ fn in_folders(place: &Place, out: &Path, set: &[&str], other: &Path) -> [Command
 }
 
 /// A run that does not end by itself, with a checkpoint for each step.
-const LONG: [&str; 4] = ["data.train.batch=4", "run.steps=100000", "ckpt.every=1", "ckpt.keep=2"];
+pub(super) const LONG: [&str; 4] =
+    ["data.train.batch=4", "run.steps=100000", "ckpt.every=1", "ckpt.keep=2"];
 
 /// Two ranks of a long run that has taken some steps.
 fn under_way(place: &Place, out: &Path, more: &[&str]) -> [Child; 2] {
@@ -296,13 +364,13 @@ fn under_way(place: &Place, out: &Path, more: &[&str]) -> [Child; 2] {
     children
 }
 
-fn signal(child: &Child, name: &str) {
+pub(super) fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }
 
 /// The newest checkpoint is whole: the run goes on from it, alone.
-fn goes_on(place: &Place, out: &Path) {
+pub(super) fn goes_on(place: &Place, out: &Path) {
     let text = fs::read_to_string(out.join("tiny/ckpt/latest")).unwrap();
     let step: u64 = text.trim().parse().unwrap();
     checkpoint(out, step);
@@ -327,6 +395,31 @@ fn a_rank_that_dies_ends_the_others_with_its_name() {
         );
         goes_on(&place, &out);
     }
+}
+
+/// What torchrun does when a process fails: once the others have ended, it starts all of them again, in another round.
+#[test]
+fn processes_that_torchrun_starts_again_go_on() {
+    let place = Place::new();
+    let out = place.runs("out");
+    let round = |count: &str, more: &[&str]| {
+        start([(); 2].map(|()| {
+            let mut command = train(&place, &out, &LONG, more);
+            command.env("TORCHELASTIC_RUN_ID", "job").env("TORCHELASTIC_RESTART_COUNT", count);
+            command
+        }))
+    };
+    let [mut first, mut second] = round("0", &[]);
+    wait_until(&mut first, || out.join("tiny/ckpt/latest").exists());
+    signal(&second, "-KILL");
+    second.wait().unwrap();
+    end(first).failed(1, &["rank 1 (", "is gone"]);
+    let step: u64 =
+        fs::read_to_string(out.join("tiny/ckpt/latest")).unwrap().trim().parse().unwrap();
+    let [first, second] = round("1", &["--until", &(step + 2).to_string()]).map(end);
+    first.worked().says_all(&["started by torchrun", "resuming"]);
+    second.worked();
+    checkpoint(&out, step + 2);
 }
 
 #[test]
@@ -422,9 +515,15 @@ fn a_rank_with_an_emulated_gpu() {
     train_among(&ranks, &config, out, (&device, dtype), &stop, &mut heard).unwrap();
 }
 
-/// Trains with `world` processes, each with an emulated GPU.
-fn on_emulated(place: &Place, world: usize, dtype: &str, set: &[&str]) -> std::path::PathBuf {
-    let out = place.runs(&format!("{world}-{dtype}-{}", set.len()));
+/// Trains with `world` processes, each with an emulated GPU; these add up gradients themselves in the folder `joined`,
+/// where one is named.
+pub(super) fn on_emulated(
+    place: &Place,
+    world: usize,
+    dtype: &str,
+    (set, joined): (&[&str], Option<&Path>),
+) -> std::path::PathBuf {
+    let out = place.runs(&format!("{world}-{dtype}-{}-{}", set.len(), joined.is_some()));
     let file = place.runs("gpu.toml");
     fs::write(&file, place.text()).unwrap();
     let port = port();
@@ -437,6 +536,9 @@ fn on_emulated(place: &Place, world: usize, dtype: &str, set: &[&str]) -> std::p
             without_launchers(&mut command);
             if world > 1 {
                 as_rank(&mut command, rank, world, &port);
+            }
+            if let Some(joined) = joined {
+                command.env("TEST_JOINED", joined);
             }
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         })
@@ -452,10 +554,11 @@ fn on_emulated(place: &Place, world: usize, dtype: &str, set: &[&str]) -> std::p
 fn on_emulated_gpus() {
     let place = Place::new();
     for dtype in ["f32", "f16"] {
-        let [one, two] = [1, 2].map(|n| on_emulated(&place, n, dtype, &["run.reduce=fixed"]));
+        let [one, two] =
+            [1, 2].map(|n| on_emulated(&place, n, dtype, (&["run.reduce=fixed"], None)));
         assert_same(&one, &two, 3);
     }
-    let [one, two] = [1, 2].map(|n| on_emulated(&place, n, "f32", &[]));
+    let [one, two] = [1, 2].map(|n| on_emulated(&place, n, "f32", (&[], None)));
     let difference = apart(&two, &one, 3);
     assert!(difference < 1e-4, "the weights differ by {difference:.1e}");
 }

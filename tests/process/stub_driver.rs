@@ -17,13 +17,13 @@ use srk::engine::device::DType;
 use srk::error::{Error, Result};
 
 /// A folder with the stub as `libcuda.so.1`, compiled with `options`.
-fn stub(options: &[&str]) -> tempfile::TempDir {
+pub(super) fn stub(options: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     compile("stub.c", &folder.path().join("libcuda.so.1"), options);
     folder
 }
 
-fn compile(source: &str, library: &Path, options: &[&str]) {
+pub(super) fn compile(source: &str, library: &Path, options: &[&str]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stub_libcuda");
     let status = Command::new("cc")
         .args(["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])

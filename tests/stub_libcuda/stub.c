@@ -4,14 +4,18 @@
  * Work is queued and done only when someone waits for it, in order, so that memory which is used
  * again too early shows. A kernel is a name that an image contains; "add_one_f32(pointer, count)"
  * adds, "fault_f32" fails. When the context goes, STUB_CUDA_LOG gets one line of what was left.
+ * With "any=1" every kernel is there and does nothing, memory begins as zeros and GPUs have one name; with "tell=1" the log also gets
+ * how many each device has started. STUB_CUDA_ISSUED gets the kernels and sums of the process in the order in
+ * which they were issued or recorded.
  * Compiled with -DWITHOUT_GRAPH_LAUNCH, it lacks a symbol. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <pthread.h>
+#include <unistd.h>
 
-enum { LAUNCH, COPY, FILL, MARK };
+enum { LAUNCH, COPY, FILL, MARK, CALL };
 
 typedef struct Event { uint64_t due, reached; } Event;
 typedef struct Work {
@@ -22,16 +26,23 @@ typedef struct Work {
     size_t bytes;
     int byte;
     Event *event;
+    /* What another library does here: again until it says that it is done. */
+    int (*call)(void *);
+    void *argument;
 } Work;
 typedef struct Function { char name[64]; int shared; } Function;
 typedef struct Graph { Work *work; size_t count; } Graph;
 
+typedef struct Device {
+    Work queue[1 << 16];
+    size_t issued, done;
+    Graph *recording;
+    int fault, launches;
+} Device;
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static __thread int current;
-static Work queue[1 << 16];
-static size_t issued, done;
-static Graph *recording;
-static int fault;
+static Device devices[4];
+static __thread Device *here;
 static int contexts, allocations, pinned, modules, streams, events, graphs;
 
 static int setting(const char *key, int otherwise) {
@@ -41,50 +52,76 @@ static int setting(const char *key, int otherwise) {
 }
 
 static void perform(const Work *w) {
-    if (fault) return;
+    if (here->fault) return;
     if (w->kind == COPY) memcpy(w->to, w->from, w->bytes);
     if (w->kind == FILL) memset(w->to, w->byte, w->bytes);
     if (w->kind == LAUNCH && !strcmp(w->kernel, "add_one_f32"))
         for (size_t i = 0; i < w->bytes; i++) ((float *)w->to)[i] += 1.0f;
-    if (w->kind == LAUNCH && !strcmp(w->kernel, "fault_f32")) fault = 700;
+    if (w->kind == LAUNCH && !strcmp(w->kernel, "fault_f32")) here->fault = 700;
 }
 
-/* Does the first `until` pieces of work. */
-static int drain(uint64_t until) {
-    for (; done < issued && done < until; done++) {
-        Work *w = &queue[done % (1 << 16)];
+/* Does the first `until` pieces of work; 600 if one is not to be waited for. */
+static int drain(uint64_t until, int waits) {
+    for (; here->done < here->issued && here->done < until; here->done++) {
+        Work *w = &here->queue[here->done % (1 << 16)];
+        while (w->kind == CALL && !w->call(w->argument)) {
+            if (!waits) return 600;
+            usleep(100);
+        }
         perform(w);
-        if (w->kind == MARK) w->event->reached = done + 1;
+        if (w->kind == MARK) w->event->reached = here->done + 1;
     }
-    return fault;
+    return here->fault;
+}
+
+static void tell(const char *what) {
+    static FILE *log;
+    const char *path = getenv("STUB_CUDA_ISSUED");
+    if (!path) return;
+    if (!log) {
+        char name[4096];
+        snprintf(name, sizeof name, "%s.%s", path, getenv("RANK") ? getenv("RANK") : "");
+        log = fopen(name, "w");
+    }
+    fprintf(log, "%s\n", what);
+    fflush(log);
 }
 
 static int issue(Work w) {
-    if (!current) return 201;
+    if (!here) return 201;
     pthread_mutex_lock(&lock);
-    if (recording) {
-        recording->work = realloc(recording->work, ++recording->count * sizeof(Work));
-        recording->work[recording->count - 1] = w;
+    if (here->recording) {
+        Graph *to = here->recording;
+        to->work = realloc(to->work, ++to->count * sizeof(Work));
+        to->work[to->count - 1] = w;
     } else {
-        if (issued - done == 1 << 16) drain(issued);
-        queue[issued++ % (1 << 16)] = w;
-        if (w.kind == MARK) w.event->due = issued;
+        if (here->issued - here->done == 1 << 16) drain(here->issued, 1);
+        here->queue[here->issued++ % (1 << 16)] = w;
+        if (w.kind == MARK) w.event->due = here->issued;
     }
+    if (w.kind == LAUNCH) here->launches++, tell(w.kernel);
     pthread_mutex_unlock(&lock);
-    return fault;
+    return here->fault;
 }
 
 static int wait_until(uint64_t until) {
-    if (!current) return 201;
+    if (!here) return 201;
     pthread_mutex_lock(&lock);
-    int status = recording ? 900 : drain(until);
+    int status = here->recording ? 900 : drain(until, 1);
     pthread_mutex_unlock(&lock);
     return status;
 }
 
+/* For other stubs: puts a call among the work. */
+int cuStubCall(int (*call)(void *), void *argument, const char *name) {
+    Work w = {CALL, "", NULL, NULL, 0, 0, NULL, call, argument};
+    tell(name);
+    return issue(w);
+}
+
 /* Counts a handle that is made or destroyed. */
 static int count(int *handles, int by) {
-    if (!current) return 201;
+    if (!here) return 201;
     pthread_mutex_lock(&lock);
     *handles += by;
     pthread_mutex_unlock(&lock);
@@ -97,14 +134,18 @@ int cuGetErrorName(int code, const char **s) { *s = "CUDA_ERROR_OF_STUB"; return
 int cuGetErrorString(int code, const char **s) { *s = "words of the stub"; return code == 35 ? 1 : 0; }
 int cuDeviceGetCount(int *n) { *n = setting("count", 1); return 0; }
 int cuDeviceGet(int *d, int i) { *d = i; return 0; }
-int cuDeviceGetName(char *s, int n, int d) { snprintf(s, n, "Stub %d", d); return 0; }
+int cuDeviceGetName(char *s, int n, int d) {
+    /* GPUs that work together are of one kind. */
+    snprintf(s, n, setting("any", 0) ? "Stub" : "Stub %d", d);
+    return 0;
+}
 int cuDeviceTotalMem_v2(size_t *n, int d) { *n = (size_t)8 << 30; return d < 0; }
 int cuDeviceGetAttribute(int *v, int which, int d) {
     int cc = setting("cc", 90);
     *v = which == 75 ? cc / 10 : which == 76 ? cc % 10 : which == 16 ? 4 : 0;
     return d < 0;
 }
-int cuDevicePrimaryCtxRetain(void **c, int d) { contexts++; *c = &contexts; return d < 0; }
+int cuDevicePrimaryCtxRetain(void **c, int d) { contexts++; *c = &devices[d & 3]; return d < 0; }
 int cuDevicePrimaryCtxRelease_v2(int d) {
     const char *log = getenv("STUB_CUDA_LOG");
     FILE *f = log ? fopen(log, "a") : NULL;
@@ -112,17 +153,19 @@ int cuDevicePrimaryCtxRelease_v2(int d) {
     if (f) {
         fprintf(f, "left: contexts %d allocations %d pinned %d modules %d streams %d events %d graphs %d\n",
                 contexts, allocations, pinned, modules, streams, events, graphs);
+        if (setting("tell", 0)) fprintf(f, "device %d: launches %d\n", d, devices[d & 3].launches);
         fclose(f);
     }
     return d < 0;
 }
-int cuCtxSetCurrent(void *c) { current = c != NULL; return 0; }
-int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = 123 << 20; *total = (size_t)8 << 30; return current ? 0 : 201; }
+int cuCtxSetCurrent(void *c) { here = c; return 0; }
+int cuMemGetInfo_v2(size_t *free, size_t *total) { *free = 123 << 20; *total = (size_t)8 << 30; return here ? 0 : 201; }
 int cuMemAlloc_v2(uint64_t *at, size_t n) {
     int status = setting("alloc", 0);
     if (status) return status;
     void *p = NULL;
     if (posix_memalign(&p, 512, n)) return 2;
+    if (setting("any", 0)) memset(p, 0, n);
     *at = (uint64_t)p;
     return count(&allocations, 1);
 }
@@ -130,22 +173,30 @@ int cuMemFree_v2(uint64_t at) { int s = wait_until(~0ull); (void)s; free((void *
 int cuMemHostAlloc(void **at, size_t n, unsigned flags) { *at = malloc(n); return flags ? 1 : count(&pinned, 1); }
 int cuMemFreeHost(void *at) { free(at); return count(&pinned, -1); }
 
-static int copy(void *to, const void *from, size_t n) { Work w = {COPY, "", to, from, n, 0, NULL}; return issue(w); }
+static int copy(void *to, const void *from, size_t n) { Work w = {COPY, "", to, from, n, 0, NULL, NULL, NULL}; return issue(w); }
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *s) { (void)s; return copy((void *)to, from, n); }
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *s) { (void)s; return copy(to, (void *)from, n); }
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t n, void *s) { (void)s; return copy((void *)to, (void *)from, n); }
 int cuMemsetD8Async(uint64_t at, unsigned char byte, size_t n, void *s) {
-    Work w = {FILL, "", (void *)at, NULL, n, byte, NULL};
+    Work w = {FILL, "", (void *)at, NULL, n, byte, NULL, NULL, NULL};
     (void)s;
     return issue(w);
 }
 
 int cuStreamCreate(void **s, unsigned flags) { *s = malloc(1); return flags != 1 ? 1 : count(&streams, 1); }
 int cuStreamDestroy_v2(void *s) { free(s); return count(&streams, -1); }
+int cuStreamWaitEvent(void *s, void *e, unsigned flags) { return !s || !e || flags; }
+int cuEventQuery(void *e) {
+    if (!here) return 201;
+    pthread_mutex_lock(&lock);
+    int status = drain(((Event *)e)->due, 0);
+    pthread_mutex_unlock(&lock);
+    return status;
+}
 int cuStreamSynchronize(void *s) { (void)s; return wait_until(~0ull); }
 int cuEventCreate(void **e, unsigned flags) { (void)flags; *e = calloc(1, sizeof(Event)); return count(&events, 1); }
 int cuEventDestroy_v2(void *e) { free(e); return count(&events, -1); }
-int cuEventRecord(void *e, void *s) { Work w = {MARK, "", NULL, NULL, 0, 0, e}; (void)s; return issue(w); }
+int cuEventRecord(void *e, void *s) { Work w = {MARK, "", NULL, NULL, 0, 0, e, NULL, NULL}; (void)s; return issue(w); }
 int cuEventSynchronize(void *e) { return wait_until(((Event *)e)->due); }
 /* One millisecond for everything that was done in between. */
 int cuEventElapsedTime(float *ms, void *a, void *b) {
@@ -164,7 +215,7 @@ int cuModuleLoadDataEx(void **m, const void *image, unsigned n, int *options, vo
 }
 int cuModuleUnload(void *m) { free(m); return count(&modules, -1); }
 int cuModuleGetFunction(void **f, void *m, const char *name) {
-    if (!strstr(m, name)) return 500;
+    if (!setting("any", 0) && !strstr(m, name)) return 500;
     Function *made = calloc(1, sizeof(Function));
     snprintf(made->name, sizeof made->name, "%s", name);
     made->shared = 48 << 10;
@@ -181,18 +232,19 @@ int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
     Function *kernel = f;
     (void)s;
     if (extra || !gx || !gy || !gz || bx * by * bz > 1024 || shared > (unsigned)kernel->shared) return 1;
-    Work w = {LAUNCH, "", *(void **)arguments[0], NULL, *(int *)arguments[1], 0, NULL};
+    Work w = {LAUNCH, "", NULL, NULL, 0, 0, NULL, NULL, NULL};
+    if (!setting("any", 0)) w.to = *(void **)arguments[0], w.bytes = *(int *)arguments[1];
     memcpy(w.kernel, kernel->name, sizeof w.kernel);
     return issue(w);
 }
 
 int cuStreamBeginCapture_v2(void *s, int mode) {
     (void)s;
-    if (recording || mode != 2) return 901;
-    recording = calloc(1, sizeof(Graph));
+    if (!here || here->recording || mode != 2) return 901;
+    here->recording = calloc(1, sizeof(Graph));
     return count(&graphs, 1);
 }
-int cuStreamEndCapture(void *s, void **g) { (void)s; *g = recording; recording = NULL; return 0; }
+int cuStreamEndCapture(void *s, void **g) { (void)s; *g = here->recording; here->recording = NULL; return 0; }
 int cuGraphDestroy(void *g) { free(((Graph *)g)->work); free(g); return count(&graphs, -1); }
 int cuGraphInstantiateWithFlags(void **e, void *g, unsigned long long flags) {
     Graph *from = g, *made = malloc(sizeof(Graph));

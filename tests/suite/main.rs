@@ -39,6 +39,7 @@ mod perceptual;
 mod pillow;
 mod prebuilt;
 mod recipes_gpu;
+mod recipes_ranks;
 mod second_order;
 mod source;
 mod systems;

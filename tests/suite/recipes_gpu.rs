@@ -24,7 +24,7 @@ use srk::training::tasks::grid;
 use srk::training::{jobs, recipes};
 
 const DOC: &str = "docs/gpu.md";
-const STEPS: u64 = 3;
+pub(super) const STEPS: u64 = 3;
 
 /// The side of crops: as few as the networks allow.
 const CROP: usize = 32;
@@ -89,7 +89,7 @@ fn frozen(place: &Place, text: &str, name: &str, settings: &[String]) -> Option<
 }
 
 /// The recipe `name`, small, on the images of `place`.
-fn job(place: &Place, digits: &Path, name: &str, more: &[&str]) -> Box<dyn Job> {
+pub(super) fn job(place: &Place, digits: &Path, name: &str, more: &[&str]) -> Box<dyn Job> {
     let text = recipes::find(name).unwrap().text;
     let teaches = text.contains("[data]\npaths");
     let mut settings: Vec<String> = match teaches {
@@ -116,7 +116,7 @@ fn job(place: &Place, digits: &Path, name: &str, more: &[&str]) -> Box<dyn Job> 
 }
 
 /// Images of bars in an idx file.
-fn digits(place: &Place) -> std::path::PathBuf {
+pub(super) fn digits(place: &Place) -> std::path::PathBuf {
     let path = place.runs("bars-idx3-ubyte");
     let mut bytes = vec![0, 0, 8, 3];
     [6u32, 28, 28].into_iter().for_each(|n| bytes.extend(n.to_be_bytes()));
@@ -219,23 +219,25 @@ fn own_states_train_on_a_gpu() {
     trains_alike("srk-x4", &[]);
 }
 
+/// What makes a system of latents small, beside [`small`].
+pub(super) const SHALLOW: [&str; 11] = [
+    "data.train.batch=1",
+    "model.multipliers=[1, 2]",
+    "model.attention=[16, 8]",
+    "model.image_size=16",
+    "model.low_size=16",
+    "model.mlp_ratio=1",
+    "model.blocks=[1, 1]",
+    "model.swin_channels=32",
+    "model.depth=1",
+    "model.autoencoder.multipliers=[1, 1, 1]",
+    "model.autoencoder.blocks=1",
+];
+
 /// Latents are encoded where the network lies.
 #[test]
 fn latents_train_on_a_gpu() {
-    let shallow = [
-        "data.train.batch=1",
-        "model.multipliers=[1, 2]",
-        "model.attention=[16, 8]",
-        "model.image_size=16",
-        "model.low_size=16",
-        "model.mlp_ratio=1",
-        "model.blocks=[1, 1]",
-        "model.swin_channels=32",
-        "model.depth=1",
-        "model.autoencoder.multipliers=[1, 1, 1]",
-        "model.autoencoder.blocks=1",
-    ];
-    trains_alike("resshift-4", &shallow);
+    trains_alike("resshift-4", &SHALLOW);
 }
 
 /// Asks the device after each step.

@@ -136,6 +136,7 @@ fn a_part_that_runs_again_gives_the_same_gradients() {
         let x = tape.variable(vector(&[1.0, 2.0]));
         let s = tape.parameter(&shared);
         let a = tape.scaled_add(&x, 1.0, &s, 3.0).unwrap();
+        let (shared_too, own_too) = (&shared, &own);
         let (shared, own) = (shared.clone(), own.clone());
         let body = move |tape: &mut Tape, v: &[Var]| {
             let (s, o) = (tape.parameter(&shared), tape.parameter(&own));
@@ -147,7 +148,16 @@ fn a_part_that_runs_again_gives_the_same_gradients() {
             false => tape.part(&[&a], body).unwrap(),
             true => tape.frozen(|tape| tape.part(&[&a], body)).unwrap(),
         };
-        let grads = tape.backward(&y, vector(&[1.0, -2.0])).unwrap();
+        let mut told = Vec::new();
+        let tell = &mut |id, gradient: &Tensor| {
+            told.push((id, values(Some(gradient))));
+            Ok(())
+        };
+        let grads = tape.backward_telling(&y, vector(&[1.0, -2.0]), tell).unwrap();
+        // Each once and complete, and what is used last is told first.
+        let trained = if frozen { vec![shared_too] } else { vec![own_too, shared_too] };
+        let complete = trained.iter().map(|p| (p.id(), values(grads.of_parameter(p))));
+        assert_eq!(told, complete.collect::<Vec<_>>());
         (values(grads.of(&x)), grads)
     };
     for frozen in [false, true] {

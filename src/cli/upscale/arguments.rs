@@ -74,8 +74,8 @@ pub(in crate::cli) struct Args {
     /// tiles where the GPU is full
     #[arg(long)]
     pub(super) no_fallback: bool,
-    /// Where to run: auto (what SRK_DEVICE says, or a GPU if there is one), cpu, cuda, or one of several GPUs, such as
-    /// cuda:1
+    /// Where to run: auto (what SRK_DEVICE says, or a GPU if there is one), cpu, cuda, one of several GPUs, such as
+    /// cuda:1, or several that share the pictures, and the tiles of a single one: cuda:0,2 or cuda:all
     #[arg(long, default_value = "auto")]
     pub(super) device: DeviceChoice,
     /// What is computed in on a GPU; the CPU computes in f32

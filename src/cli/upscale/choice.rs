@@ -33,7 +33,8 @@ pub(super) fn open(
 ) -> Result<Models> {
     let place = |mut system: System| {
         sampling.apply(&mut system)?;
-        common::place(system, device, precision)
+        // Where the choice is ours, `srk doctor` says why a GPU is not used.
+        common::place_over(system, &device.open_all()?, precision)
     };
     match model.is_auto() {
         false => Ok(Models::One(Box::new(place(model.open()?)?))),

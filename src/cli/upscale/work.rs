@@ -5,6 +5,7 @@ use super::options::{Alpha, Kept};
 use super::report::{Outcome, Output, Summary};
 use super::{choice, dry};
 use crate::cli::common::{self, Stop};
+use crate::cli::progress::Progress;
 use crate::cli::voice;
 use crate::diffusion::system::System;
 use crate::engine::files::is_standard;
@@ -64,6 +65,8 @@ pub(super) struct Work<'a> {
     pub(super) reader: Reader,
     pub(super) writer: Writer,
     pub(super) stop: &'a Stop,
+    /// Whether nothing else takes pictures at the same time, so that there is room for a bar.
+    pub(super) alone: bool,
 }
 
 impl Work<'_> {
@@ -134,7 +137,7 @@ impl Work<'_> {
         dry::crawling(args, &plan).iter().for_each(|text| out.warn(text));
         voice::detail(format_args!("{}: {}", job.input.display(), dry::detail(&plan)));
         pool::budget(Budget::for_tiles(&plan));
-        let bar = out.progress(&job.input, &plan);
+        let bar = if self.alone { out.progress(&job.input, &plan) } else { Progress::Hidden };
         let writing =
             self.writer.begin(&job.output, output.clone(), format, args.encoding.options())?;
         let mut on_call = |done: usize, all: usize| {

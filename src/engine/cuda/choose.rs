@@ -22,10 +22,11 @@ pub fn devices() -> Result<Vec<Description>> {
     super::nvidia::devices()
 }
 
-/// Files of libraries that could do some of the work: cuDNN and cuBLASLt.
+/// Files of libraries that could do some of the work: cuDNN, cuBLASLt, and for several GPUs NCCL.
 #[cfg(feature = "cuda")]
 pub fn libraries() -> Vec<std::path::PathBuf> {
-    super::nvidia::find().into_iter().map(|found| found.path).collect()
+    let found = super::nvidia::find().into_iter().chain(super::nvidia::find_nccl());
+    found.map(|found| found.path).collect()
 }
 
 /// Files of libraries that could do some of the work; this build uses none.
@@ -81,6 +82,11 @@ pub fn choose(name: &str, note: &mut dyn FnMut(&Error)) -> Result<Device> {
         Wanted::Cpu => Ok(Device::Cpu),
         Wanted::Gpu(None) => Ok(Device::Cuda(open_best()?)),
         Wanted::Gpu(Some(ordinal)) => Ok(Device::Cuda(open(ordinal)?)),
+        Wanted::All | Wanted::These(_) => {
+            let what = format!("{name} is several GPUs, and this runs on one");
+            let report = Report::new(what, "srk upscale alone spreads work over GPUs by itself");
+            Err(Error::Usage(report.help("--device cuda:0; srk train --gpus N")))
+        }
         Wanted::Best => Ok(open_best().map_or_else(
             |error| {
                 note(&error);
@@ -91,7 +97,30 @@ pub fn choose(name: &str, note: &mut dyn FnMut(&Error)) -> Result<Device> {
     }
 }
 
-/// Whether [`choose`] knows `name`; the device need not exist.
+/// The devices that a user names: as [`choose`], or `cuda:all`, or some of them, as `cuda:0,2`.
+///
+/// # Errors
+/// Those of `choose`, for each.
+pub fn choose_several(name: &str, note: &mut dyn FnMut(&Error)) -> Result<Vec<Device>> {
+    match ordinals(name)? {
+        None => Ok(vec![choose(name, note)?]),
+        Some(all) => all.into_iter().map(|i| Ok(Device::Cuda(open(i)?))).collect(),
+    }
+}
+
+/// The numbers of the GPUs that `name` lists; none if it is no name of several.
+///
+/// # Errors
+/// [`Error::Usage`] if it names no device, [`Error::Device`] if all were named and there is none.
+pub fn ordinals(name: &str) -> Result<Option<Vec<usize>>> {
+    match parse(name)? {
+        Wanted::All => Ok(Some((0..devices()?.len()).collect())),
+        Wanted::These(ordinals) => Ok(Some(ordinals)),
+        _ => Ok(None),
+    }
+}
+
+/// Whether [`choose_several`] knows `name`; the devices need not exist.
 pub fn is_device_name(name: &str) -> bool {
     parse(name).is_ok()
 }
@@ -101,19 +130,30 @@ enum Wanted {
     Best,
     Cpu,
     Gpu(Option<usize>),
+    All,
+    These(Vec<usize>),
 }
 
 fn parse(name: &str) -> Result<Wanted> {
-    let ordinal = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+    let numbers = name.strip_prefix("cuda:").unwrap_or_default();
+    let ordinal = numbers.parse().ok();
+    let list: Option<Vec<usize>> = numbers.split(',').map(|n| n.parse().ok()).collect();
+    let once = |list: &Vec<usize>| (1..list.len()).all(|i| !list[..i].contains(&list[i]));
     match (name, ordinal) {
+        ("cuda:all", _) => Ok(Wanted::All),
         ("auto", _) => Ok(Wanted::Best),
         ("cpu", _) => Ok(Wanted::Cpu),
         ("cuda", _) => Ok(Wanted::Gpu(None)),
         (_, Some(ordinal)) => Ok(Wanted::Gpu(Some(ordinal))),
-        _ => {
-            let report = Report::new(format!("there is no device \"{name}\""), "");
-            Err(Error::Usage(report.help("devices are auto, cpu, cuda, cuda:0, cuda:1 and so on")))
-        }
+        _ => match list.filter(once) {
+            Some(list) => Ok(Wanted::These(list)),
+            None => {
+                let report = Report::new(format!("there is no device \"{name}\""), "");
+                let help =
+                    "devices are auto, cpu, cuda, cuda:0, cuda:1 and so on, cuda:0,2, cuda:all";
+                Err(Error::Usage(report.help(help)))
+            }
+        },
     }
 }
 
@@ -127,7 +167,11 @@ mod tests {
         assert_eq!(parse("cpu").unwrap(), Wanted::Cpu);
         assert_eq!(parse("cuda").unwrap(), Wanted::Gpu(None));
         assert_eq!(parse("cuda:12").unwrap(), Wanted::Gpu(Some(12)));
-        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "cpu:0"] {
+        assert_eq!(parse("cuda:all").unwrap(), Wanted::All);
+        assert_eq!(parse("cuda:2,0").unwrap(), Wanted::These(vec![2, 0]));
+        let twice = ["cuda:0,0", "cuda:1,2,1", "cuda:0,", "cuda:,", "cuda:0,all"];
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "cpu:0"].iter().chain(&twice)
+        {
             let error = parse(wrong).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{wrong}");
         }

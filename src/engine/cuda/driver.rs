@@ -1,10 +1,12 @@
 //! What the engine asks of a machine that runs kernels.
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use super::kernel::Kernel;
 use super::libraries::Libraries;
 pub(super) use super::pointer::DevicePointer;
-use crate::error::Result;
+use crate::engine::dtype::DType;
+use crate::error::{Error, Report, Result};
 
 /// One kernel argument: its bits and how many bytes of them count, as `cuLaunchKernel` reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +135,50 @@ pub trait Driver: Debug + Send + Sync {
     fn libraries(&self) -> Option<&dyn Libraries> {
         None
     }
+
+    /// The library that adds up what GPUs of several processes hold, with its version, or why there is none.
+    fn collectives(&self) -> std::result::Result<String, String> {
+        Err("this driver knows none".to_owned())
+    }
+
+    /// Joins the GPUs of several processes, each of which calls this with its number.
+    ///
+    /// # Errors
+    /// Why there is no such library, or why it does not join them.
+    fn meet(&self, _members: Members<'_>) -> Result<Arc<dyn Collective>> {
+        let why = self.collectives().err().unwrap_or_default();
+        Err(Error::Device(Report::new("cannot join GPUs", why)))
+    }
+}
+
+/// The processes whose GPUs are to be joined.
+pub struct Members<'a> {
+    /// The number of this one.
+    pub rank: usize,
+    /// How many there are.
+    pub world: usize,
+    /// Gives all what the first one gives: they are known to each other by it.
+    pub share: &'a mut dyn FnMut(Option<Vec<u8>>) -> Result<Vec<u8>>,
+    /// Whether to go on waiting for the others.
+    pub goes_on: &'a mut dyn FnMut() -> bool,
+}
+
+/// GPUs of several processes. All make the same calls in the same order.
+pub trait Collective: Debug + Send + Sync {
+    /// Replaces each of `sums`, so many numbers of a type at an address, by its sum over all processes. That is done
+    /// beside the stream, behind all that was issued before; what is issued next does not wait for it.
+    ///
+    /// # Safety
+    /// Each lies in a block of this driver's memory that is not freed before a [`join`](Self::join), nor read or
+    /// written by what is issued until then.
+    unsafe fn all_reduce(&self, sums: &[(DevicePointer, usize, DType)]) -> Result<()>;
+
+    /// Lets all that is issued next wait for the sums.
+    fn join(&self) -> Result<()>;
+
+    /// Waits until all work is done: whether it is, or was given up because `goes_on` said no or the library reports a
+    /// fault. After that there are no more sums.
+    fn settle(&self, goes_on: &mut dyn FnMut() -> bool) -> Result<bool>;
 }
 
 /// A recorded sequence of launches, copies and fills.

@@ -19,8 +19,10 @@ mod pointer;
 pub mod sha256;
 pub mod tuning;
 
-pub use choose::{choose, devices, is_device_name, libraries, open, open_best};
-pub use driver::{Argument, Description, Driver, Launch, Replay};
+pub use choose::{
+    choose, choose_several, devices, is_device_name, libraries, open, open_best, ordinals,
+};
+pub use driver::{Argument, Collective, Description, Driver, Launch, Members, Replay};
 pub use gpu::{Gpu, Graph, Grid};
 pub use kernel::Kernel;
 pub(crate) use launch::launch_one_of;

@@ -9,7 +9,7 @@ mod linux {
     use std::arch::asm;
     use std::sync::LazyLock;
 
-    use super::super::blocks::{Extent, Left, Right, Square};
+    use super::super::operands::{Extent, Left, Right, Square};
 
     /// Whether the processor multiplies tiles of bf16 and Linux (since 5.16) lets this process do so.
     pub(crate) fn available() -> bool {
@@ -223,7 +223,7 @@ mod linux {
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod elsewhere {
-    use super::super::blocks::{Extent, Left, Right, Square};
+    use super::super::operands::{Extent, Left, Right, Square};
 
     /// There are none.
     pub(crate) enum Tiles {}

@@ -7,15 +7,17 @@
 mod amx;
 mod blocks;
 mod mode;
+mod operands;
 mod round;
 mod scratch;
 mod transpose;
 mod twin;
 
+pub(in crate::ops) use blocks::Blocks;
 pub use blocks::is_fast;
-pub(in crate::ops) use blocks::{Blocks, Left, Right, SIDE, Square};
 pub(crate) use mode::products;
 pub use mode::{Products, with_products};
-pub(in crate::ops) use round::{round_pairs, round_to};
+pub(in crate::ops) use operands::{Left, Right, SIDE, Square};
+pub(in crate::ops) use round::{round_apart, round_pairs, round_to};
 pub(in crate::ops) use scratch::with_scratch;
 pub(in crate::ops) use transpose::transpose;

@@ -9,6 +9,9 @@ pub enum Products {
     F32,
     /// bf16 operands and f32 sums: convolutions.
     Bf16,
+    /// f32 as plain sums, convolutions too: two digits more than the transforms of the fast path leave, and several times
+    /// slower. For comparisons where a sign near zero matters.
+    Plain,
 }
 
 thread_local! {

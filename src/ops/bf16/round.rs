@@ -20,6 +20,18 @@ vectorized! {
 }
 
 vectorized! {
+    /// Rounds rows of `len` numbers, which begin `stride` apart in `to`.
+    #[allow(clippy::cast_possible_truncation)] // The upper half is empty.
+    pub(in crate::ops) fn round_apart(from: &[f32], len: usize, to: &mut [u16], stride: usize) {
+        for (to, from) in to.chunks_mut(stride).zip(from.chunks_exact(len)) {
+            for (to, &from) in to.iter_mut().zip(from) {
+                *to = rounded(from) as u16;
+            }
+        }
+    }
+}
+
+vectorized! {
     /// `to[i]` holds `first[i]` in its low and `second[i]` in its high half, rounded; all are as long.
     pub(in crate::ops) fn round_pairs(first: &[f32], second: &[f32], to: &mut [u32]) {
         for (to, (&first, &second)) in to.iter_mut().zip(first.iter().zip(second)) {

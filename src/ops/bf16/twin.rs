@@ -1,5 +1,5 @@
 //! The arithmetic of the tile instructions in plain code.
-use super::blocks::{Extent, Left, Right, SIDE, Square};
+use super::operands::{Extent, Left, Right, SIDE, Square};
 
 /// Columns that are computed together, as many as a tile has.
 const LANES: usize = SIDE / 2;

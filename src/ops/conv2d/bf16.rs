@@ -10,7 +10,9 @@ use super::finish::{After, Finish};
 use super::source::{Shared, Source};
 use super::tuned::wanted_rows;
 use crate::engine::pool::Buffer;
-use crate::ops::bf16::{Blocks, Left, Right, SIDE, Square, round_pairs, round_to, with_scratch};
+use crate::ops::bf16::{
+    Blocks, Left, Right, SIDE, Square, round_apart, round_pairs, round_to, with_scratch,
+};
 use crate::ops::simd::vectorized;
 
 /// Numbers of the copy that a task holds, about: they and a block's weights stay in the second-level cache, which two
@@ -23,7 +25,7 @@ const LEAST_ROWS: usize = 4;
 #[derive(Clone, Copy)]
 struct Plan {
     batch: usize,
-    /// Of the map as it lies in memory.
+    /// Of the map as it lies in memory: rows, and columns.
     height: usize,
     width: usize,
     /// Pixels of the map lie so far apart, with zeros between them.
@@ -53,7 +55,7 @@ impl Plan {
             height: d.out_height(),
             width: d.out_width(),
             spread: d.stride,
-            // As far as the padding reaches beyond the kernel, edges see nothing.
+            // The caller's padding is below the kernel.
             pad: d.kernel - 1 - d.pad,
             kernel: d.kernel,
             stride: 1,
@@ -63,9 +65,10 @@ impl Plan {
         plan.flat()
     }
 
-    /// Images below each other, where no window sees two rows.
+    /// Images below each other, where no window sees two rows; those of which some rows are wanted stay.
     fn flat(self) -> Self {
-        if (self.kernel, self.stride, self.spread, self.pad) != (1, 1, 1, 0) {
+        let pointwise = (self.kernel, self.stride, self.spread, self.pad) == (1, 1, 1, 0);
+        if !pointwise || wanted_rows().is_some() {
             return self;
         }
         let rows = self.batch * self.height;
@@ -113,10 +116,14 @@ impl Plan {
         to.fill(0);
         let mut first = 0;
         for &Source { x, channels } in x {
-            let pixels = x[start * channels..][..held * channels].chunks_exact(channels);
-            for (i, from) in pixels.enumerate() {
-                let at = (self.pad + i * self.spread) * pixel + first;
-                round_to(from, &mut to[at..at + channels]);
+            let from = &x[start * channels..][..held * channels];
+            if !from.is_empty() {
+                round_apart(
+                    from,
+                    channels,
+                    &mut to[self.pad * pixel + first..],
+                    self.spread * pixel,
+                );
             }
             first += channels;
         }
@@ -350,7 +357,7 @@ impl Band<'_> {
                 let (bias, slopes) = (&finish.bias[channel..], finish.slopes_of(channel));
                 finish_rows(&sums.0[at * SIDE..], y, outputs, columns, bias, slopes, finish.relu);
             }
-            at += wanted.max(1).max((pitch - column).min(held - at));
+            at += (pitch - column).min(held - at);
         }
     }
 }

@@ -11,7 +11,6 @@ use super::op::Dims;
 #[cfg(target_arch = "x86_64")]
 use super::packed::pack;
 use super::source::Source;
-use super::tuned::is_precise;
 #[cfg(target_arch = "x86_64")]
 use super::weight_gradient;
 use crate::engine::device::{DType, Real};
@@ -113,8 +112,7 @@ pub(in crate::ops) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: 
 
 /// Whether the caller wants bf16, and there are as many channels as pay.
 fn in_bf16<T: Real>(d: &Dims) -> bool {
-    let wanted = products() == Products::Bf16 && !is_precise();
-    T::DTYPE == DType::F32 && wanted && d.ci.max(d.co) >= 16
+    T::DTYPE == DType::F32 && products() == Products::Bf16 && d.ci.max(d.co) >= 16
 }
 
 /// The condition of the fast path, and the instruction set it runs on.

@@ -16,12 +16,13 @@ use super::instructions::{Kernels, kernels};
 use super::packed::{Packed, padded};
 use super::simd::CB;
 use super::source::{Shared, Source};
-use super::tuned::{is_precise, wanted_rows};
+use super::tuned::wanted_rows;
+use crate::ops::bf16::{Products, products};
 use crate::ops::simd::level as simd_level;
 
-/// The tiles that convolutions use, if the processor has an instruction set for them.
+/// The tiles that convolutions use, if the processor has an instruction set for them and nothing else is wanted.
 pub(super) fn chosen() -> Option<&'static Kernels> {
-    (!is_precise()).then(|| kernels(simd_level())).flatten()
+    (products() == Products::F32).then(|| kernels(simd_level())).flatten()
 }
 
 /// The rows of blocks to compute, of all or those that are wanted.

@@ -30,7 +30,12 @@ struct Inner {
     step: AtomicU64,
     /// Whether it was said why all end.
     faulty: AtomicBool,
+    /// Whether something was heard after which there is nothing to wait for.
+    ends: Arc<AtomicBool>,
 }
+
+/// How much longer the others wait than rank 0, which knows best who is silent.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Connections: those of rank 0 to the others, or that of another to rank 0.
 #[derive(Default)]
@@ -72,10 +77,12 @@ impl Ranks {
         limit: Duration,
     ) -> Self {
         let (send, inbox) = channel();
+        let ends = Arc::new(AtomicBool::new(false));
         for (i, line) in to.iter().enumerate() {
             let (from, send) = (if rank == 0 { i + 1 } else { 0 }, send.clone());
+            let ends = Arc::clone(&ends);
             if let Ok(line) = line.try_clone() {
-                std::thread::spawn(move || hear(from, line, &send));
+                std::thread::spawn(move || hear(from, line, &send, &ends));
             }
         }
         let world = names.len();
@@ -92,6 +99,7 @@ impl Ranks {
             lines: Mutex::new(lines),
             step: AtomicU64::new(0),
             faulty: AtomicBool::new(false),
+            ends,
         }))
     }
 
@@ -123,6 +131,26 @@ impl Ranks {
     /// Whether one of the others is why this rank ends.
     pub fn is_broken(&self) -> bool {
         self.0.faulty.load(Ordering::Relaxed)
+    }
+
+    /// Says whether to go on waiting for the others elsewhere than here: until the time limit, or until one of them is
+    /// heard to end.
+    pub fn patience(&self) -> impl FnMut() -> bool + use<> {
+        let (started, limit, ends) = (Instant::now(), self.0.limit, Arc::clone(&self.0.ends));
+        move || !ends.load(Ordering::Relaxed) && started.elapsed() < limit
+    }
+
+    /// Why the others did not do their part: which of them is gone, or hangs.
+    pub fn why_broken(&self) -> Error {
+        // All that are left ask.
+        let Err(error) = self.largest([0]) else {
+            let cause = format!("all are there; the last step is {}", self.last_step());
+            let report = Report::new("the processes do not hear each other's GPUs", cause);
+            return Error::Device(
+                report.help("NCCL_DEBUG=WARN says more; run.reduce = \"fixed\" does without NCCL"),
+            );
+        };
+        error
     }
 
     fn lines(&self) -> MutexGuard<'_, Lines> {
@@ -255,11 +283,12 @@ impl Ranks {
 
     fn receive(&self, lines: &mut Lines, from: usize) -> Result<Vec<u8>> {
         let started = Instant::now();
+        let limit = if self.is_first() { self.0.limit } else { self.0.limit.saturating_add(GRACE) };
         loop {
             if let Some(data) = lines.early[from].pop_front() {
                 return Ok(data);
             }
-            let left = self.0.limit.saturating_sub(started.elapsed());
+            let left = limit.saturating_sub(started.elapsed());
             let heard = lines.inbox.as_ref().map(|inbox| inbox.recv_timeout(left));
             match heard {
                 Some(Ok((rank, Heard::Data(data)))) => lines.early[rank].push_back(data),
@@ -330,8 +359,8 @@ fn number(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(eight)
 }
 
-/// Passes on what comes over `line` until it ends.
-fn hear(from: usize, mut line: TcpStream, to: &Sender<(usize, Heard)>) {
+/// Passes on what comes over `line` until it ends; `ends` is set where that, or a word of it, ends all.
+fn hear(from: usize, mut line: TcpStream, to: &Sender<(usize, Heard)>, ends: &AtomicBool) {
     let _ = line.set_read_timeout(None);
     loop {
         let heard = match wire::receive(&mut line, wire::LONG) {
@@ -344,8 +373,11 @@ fn hear(from: usize, mut line: TcpStream, to: &Sender<(usize, Heard)>) {
             }
             Err(e) => Heard::Gone(format!("its connection broke: {e}")),
         };
-        let ends = matches!(heard, Heard::Gone(_));
-        if to.send((from, heard)).is_err() || ends {
+        let gone = matches!(heard, Heard::Gone(_));
+        if gone || matches!(heard, Heard::Fault(_)) {
+            ends.store(true, Ordering::Relaxed);
+        }
+        if to.send((from, heard)).is_err() || gone {
             return;
         }
     }

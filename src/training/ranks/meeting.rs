@@ -356,6 +356,15 @@ mod tests {
         });
         assert!(all[0].contains("rank 1 (") && all[0].contains("hangs"), "{}", all[0]);
         assert!(all[0].contains("its last step is 1 234"), "{}", all[0]);
+        // Of three, both others name the one that is silent, and not each other.
+        let all = each(3, Duration::from_millis(300), |ranks| {
+            if ranks.rank() == 2 {
+                std::thread::sleep(Duration::from_millis(1500));
+                return String::new();
+            }
+            ranks.largest([1]).unwrap_err().to_string()
+        });
+        assert!(all[..2].iter().all(|said| said.contains("rank 2 (")), "{all:?}");
         let all = each(2, LONG, |ranks| match ranks.rank() {
             1 => String::new(),
             _ => ranks.largest([1]).unwrap_err().to_string(),

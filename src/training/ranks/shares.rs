@@ -90,6 +90,11 @@ impl Shares {
         self.first
     }
 
+    /// Units of a descent of this rank.
+    pub(in crate::training) const fn here(&self) -> u64 {
+        self.end - self.first
+    }
+
     /// Whether gradients of this rank alone are not all, or their sum has an order of its own.
     pub(in crate::training) const fn are_joined(&self) -> bool {
         self.several || self.fixed
@@ -97,12 +102,12 @@ impl Shares {
 
     /// Units of this rank in `batches` batches.
     pub(in crate::training) const fn of(&self, batches: u64) -> u64 {
-        batches / self.together * (self.end - self.first)
+        batches / self.together * self.here()
     }
 
     /// The unit `item` of this rank, counted from the start of the run.
     pub(in crate::training) fn unit(&self, item: u64) -> Unit {
-        let mine = self.end - self.first;
+        let mine = self.here();
         let unit = self.first + item % mine;
         let (of, part) = (self.parts as u64, unit % self.parts as u64);
         let batch = item / mine * self.together + unit / of;

@@ -1,4 +1,5 @@
 //! A run of several processes: what they agree on, and what the first tells the others.
+use crate::engine::cuda::{Gpu, Members};
 use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -7,6 +8,8 @@ use crate::training::job::Job;
 use crate::training::log::Reporter;
 use crate::training::optimizer::{LossScale, Optimizer};
 use crate::training::ranks::{Fact, Ranks, agree, put, tensor};
+use crate::training::sections::Reduce;
+use crate::training::stepper::Buckets;
 
 /// The lines of a rank that leaves them to the first.
 pub(super) struct Silent;
@@ -32,6 +35,10 @@ pub(super) fn agree_on(ranks: &Ranks, job: &dyn Job, place: (&Device, DType)) ->
         }
     };
     let one = "start all of them with one command";
+    let nccl = match joins(job, place.0) {
+        Some(gpu) => gpu.driver().collectives().unwrap_or_else(|_| "none".to_owned()),
+        None => "not needed".to_owned(),
+    };
     let facts = [
         Fact { of: "configuration", is: job.toml(), help: one },
         Fact {
@@ -44,9 +51,52 @@ pub(super) fn agree_on(ranks: &Ranks, job: &dyn Job, place: (&Device, DType)) ->
             is: device,
             help: "--device cpu trains on the CPUs; GPUs of different kinds round differently",
         },
+        Fact {
+            of: "version of NCCL",
+            is: nccl,
+            help: "SRK_CUDA_LIBRARIES names its folder; run.reduce = \"fixed\" does without it",
+        },
         Fact { of: "precision", is: format!("{:?}", place.1), help: "--precision f32 fits all" },
     ];
     agree(ranks, &facts)
+}
+
+/// The GPU whose gradients NCCL may add up: a sum with an order of its own is made in the memory of the host.
+fn joins<'a>(job: &dyn Job, device: &'a Device) -> Option<&'a Gpu> {
+    match device {
+        Device::Cuda(gpu) if job.shared().run.reduce == Reduce::Fast => Some(gpu),
+        _ => None,
+    }
+}
+
+/// Joins the GPUs of all ranks, and says how gradients are added up; none where that is done by way of the host.
+///
+/// # Errors
+/// If a rank is gone, or the library does not join them.
+pub(super) fn join_gpus(
+    ranks: &Ranks,
+    job: &dyn Job,
+    device: &Device,
+    reporter: &mut dyn Reporter,
+) -> Result<Option<Buckets>> {
+    let Some(gpu) = joins(job, device).filter(|_| ranks.world() > 1) else { return Ok(None) };
+    let version = match gpu.driver().collectives() {
+        Ok(version) => version,
+        Err(why) => {
+            reporter
+                .warn(&format!("gradients go through the memory of the host, without NCCL: {why}"));
+            return Ok(None);
+        }
+    };
+    let members = Members {
+        rank: ranks.rank(),
+        world: ranks.world(),
+        share: &mut |id| ranks.spread(id),
+        goes_on: &mut ranks.patience(),
+    };
+    let joined = gpu.driver().meet(members)?;
+    reporter.line(&format!("NCCL {version} adds up gradients while they are found"));
+    Ok(Some(Buckets::new(joined)))
 }
 
 /// Gives every rank the step, the weights and the optimizers of the first one.

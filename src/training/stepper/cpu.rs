@@ -40,9 +40,13 @@ impl OnCpu {
         Ok(Self { parameters, paces, optimizers, one, buffers, joint, dtype })
     }
 
+    fn pass(&self) -> Pass<'_> {
+        Pass { parts: &self.parameters, scale: &self.one, dtype: DType::F32, buckets: None }
+    }
+
     /// What the units of all ranks said, where each moves running statistics from what they were before all of them.
     fn joined(&self, batches: &[Batch], learn: &mut Learn<'_>) -> Result<Said> {
-        let pass = Pass { parts: &self.parameters, scale: &self.one, dtype: DType::F32 };
+        let pass = self.pass();
         let before: Vec<_> = self.buffers.iter().map(Parameter::value).collect();
         let reset = || {
             let kept = self.buffers.iter().zip(&before);
@@ -68,7 +72,7 @@ impl OnCpu {
     /// What the batches of this process, which are all, said.
     fn alone(&self, batches: &[Batch], learn: &mut Learn<'_>) -> Result<Said> {
         let (mut gradients, mut numbers) = (none(&self.parameters), Vec::new());
-        let pass = Pass { parts: &self.parameters, scale: &self.one, dtype: DType::F32 };
+        let pass = self.pass();
         for batch in batches {
             let learned = learn(&pass, batch)?;
             add(&mut numbers, &learned.numbers, batches.len())?;

@@ -6,6 +6,7 @@
 //! update of each part. Running statistics are written where they lie, so that replays find them.
 use std::collections::BTreeMap;
 
+use super::buckets::Buckets;
 use super::cpu::add;
 use super::gpu_part::GpuPart;
 use super::interface::{Bad, Done, Fewer, Joint, Learn, Learned, Move, Pass, Stepper};
@@ -17,7 +18,7 @@ use crate::error::{Error, Report, Result};
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
 use crate::training::optimizer::{LossScale, Optimizer};
-use crate::training::ranks::Said;
+use crate::training::ranks::{Said, Sum};
 use crate::training::sections::OptimConfig;
 
 /// Parts that lie on a GPU.
@@ -89,7 +90,10 @@ impl OnGpu {
     ) -> Result<()> {
         numbers.clear();
         if self.joint.joins() {
-            *numbers = self.joined(batches, learn)?;
+            *numbers = match self.joint.buckets.clone() {
+                Some(buckets) => self.joined_in_place(batches, &buckets, learn)?,
+                None => self.joined(batches, learn)?,
+            };
             return Ok(());
         }
         for (i, batch) in batches.iter().enumerate() {
@@ -101,42 +105,88 @@ impl OnGpu {
     /// The same over several ranks, or in an order of its own, through the memory of the host; the means of the
     /// numbers. Each unit moves running statistics from what they were before all of them.
     fn joined(&mut self, batches: &[Batch], learn: &mut Learn<'_>) -> Result<Vec<f64>> {
-        let buffers: Vec<Parameter> =
-            self.parts.iter().flat_map(|part| part.buffers.clone()).collect();
-        let mut sum = self.joint.sum(&self.parameters, &buffers);
+        let mut sum = self.joint.sum(&self.parameters, &self.buffers());
         let before = self.parts.iter().map(GpuPart::kept_statistics).collect::<Result<Vec<_>>>()?;
         let first = self.joint.shares.first();
         // As many at once as are added up on the device.
         let together = if self.joint.shares.fixed { 1 } else { batches.len().max(1) };
         for (at, units) in (first..).step_by(together).zip(batches.chunks(together)) {
-            let mut said = Said::default();
-            self.parts.iter_mut().for_each(GpuPart::forget_gradients);
-            for (i, batch) in units.iter().enumerate() {
-                let parts = self.parts.iter().zip(&before);
-                parts.into_iter().try_for_each(|(part, kept)| part.put_statistics(kept))?;
-                self.take(batch, (i == 0, units.len()), &mut said.numbers, learn)?;
-                let moved = self.parts.iter().map(GpuPart::statistics_on_cpu);
-                let moved = moved.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-                said.add(Said { statistics: moved, ..Said::default() })?;
-            }
-            // They are means over these units.
-            said.numbers.iter_mut().for_each(|number| *number *= units.len() as f64);
+            let mut said = self.units(units, &before, learn)?;
             said.gradients =
                 self.parts.iter().map(GpuPart::sums_on_cpu).collect::<Result<Vec<_>>>()?;
             sum.add(at..at + units.len() as u64, said)?;
         }
+        let mut said = self.over_ranks(sum, &before)?;
+        for (part, gradients) in self.parts.iter_mut().zip(std::mem::take(&mut said.gradients)) {
+            part.put_sums(gradients, self.dtype)?;
+        }
+        Ok(said.numbers)
+    }
+
+    /// The same where `buckets` add up gradients on the GPUs: only numbers and statistics go through the host.
+    fn joined_in_place(
+        &mut self,
+        batches: &[Batch],
+        buckets: &Buckets,
+        learn: &mut Learn<'_>,
+    ) -> Result<Vec<f64>> {
+        let mut sum = self.joint.sum(&[], &self.buffers());
+        let before = self.parts.iter().map(GpuPart::kept_statistics).collect::<Result<Vec<_>>>()?;
+        let first = self.joint.shares.first();
+        let said = self.units(batches, &before, learn)?;
+        if self.joint.while_found().is_none() {
+            let parts = self.parts.iter().zip(&self.parameters);
+            parts.into_iter().try_for_each(|(part, of)| buckets.add_up(of, part.sums()))?;
+            self.joint.settle()?;
+        }
+        sum.add(first..first + batches.len() as u64, said)?;
+        Ok(self.over_ranks(sum, &before)?.numbers)
+    }
+
+    /// Running statistics of all parts.
+    fn buffers(&self) -> Vec<Parameter> {
+        self.parts.iter().flat_map(|part| part.buffers.clone()).collect()
+    }
+
+    /// What `units` say but for gradients, whose sums lie in the parts afterwards. Each moves running statistics from
+    /// `before`.
+    fn units(
+        &mut self,
+        units: &[Batch],
+        before: &[Vec<Tensor>],
+        learn: &mut Learn<'_>,
+    ) -> Result<Said> {
+        let mut said = Said::default();
+        self.parts.iter_mut().for_each(GpuPart::forget_gradients);
+        for (i, batch) in units.iter().enumerate() {
+            self.reset_to(before)?;
+            self.take(batch, (i == 0, units.len()), &mut said.numbers, learn)?;
+            let moved = self.parts.iter().map(GpuPart::statistics_on_cpu);
+            let moved = moved.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+            said.add(Said { statistics: moved, ..Said::default() })?;
+        }
+        // They are means over these units.
+        said.numbers.iter_mut().for_each(|number| *number *= units.len() as f64);
+        Ok(said)
+    }
+
+    /// Running statistics as they were.
+    fn reset_to(&self, before: &[Vec<Tensor>]) -> Result<()> {
+        self.parts.iter().zip(before).try_for_each(|(part, kept)| part.put_statistics(kept))
+    }
+
+    /// What all ranks said; running statistics, until then those `before`, are their means.
+    fn over_ranks(&mut self, sum: Sum, before: &[Vec<Tensor>]) -> Result<Said> {
         // Should a rank be gone, they are still those of a whole number of steps.
-        let parts = self.parts.iter().zip(&before);
-        parts.into_iter().try_for_each(|(part, kept)| part.put_statistics(kept))?;
+        self.reset_to(before)?;
         let said = self.joint.join(sum)?;
         let mut statistics = &said.statistics[..];
-        for (part, gradients) in self.parts.iter_mut().zip(said.gradients) {
-            part.put_sums(gradients, self.dtype)?;
+        for part in &self.parts {
             let (mine, others) = statistics.split_at(part.buffers.len());
             part.put_statistics(mine)?;
             statistics = others;
         }
-        Ok(said.numbers)
+        Ok(said)
     }
 
     /// What the gradient of the loss is multiplied by.
@@ -155,9 +205,15 @@ impl OnGpu {
         Ok(())
     }
 
-    /// What the batch uploaded for `way` says.
-    fn learn(&self, inputs: &Batch, learn: &mut Learn<'_>) -> Result<Learned> {
-        let pass = Pass { parts: &self.parameters, scale: &self.factor, dtype: self.dtype };
+    /// What the batch uploaded for `way` says; its gradients are those of all processes where `buckets` are given.
+    fn learn(
+        &self,
+        inputs: &Batch,
+        buckets: Option<&Buckets>,
+        learn: &mut Learn<'_>,
+    ) -> Result<Learned> {
+        let (parts, scale, dtype) = (&self.parameters[..], &self.factor, self.dtype);
+        let pass = Pass { parts, scale, dtype, buckets };
         let learned = learn(&pass, inputs)?;
         self.parts.iter().try_for_each(GpuPart::keep_statistics)?;
         Ok(learned)
@@ -190,13 +246,15 @@ impl OnGpu {
         if let Some((graph, learned)) = &way.recorded {
             // SAFETY: inputs, networks and what was recorded are held by this value.
             unsafe { graph.replay()? };
+            self.joint.settle()?;
             add(sums, &learned.numbers, of)?;
             for (part, gradients) in &learned.gradients {
                 self.parts[*part].add_lasting(gradients, (first, of == 1))?;
             }
             return Ok(());
         }
-        let learned = self.learn(&way.inputs, learn)?;
+        let learned = self.learn(&way.inputs, self.joint.while_found(), learn)?;
+        self.joint.settle()?;
         add(sums, &learned.numbers, of)?;
         for (part, gradients) in learned.gradients {
             self.parts[part].add_fresh(gradients, first)?;
@@ -243,7 +301,8 @@ impl OnGpu {
         if !std::mem::replace(&mut known.tried, true) {
             self.parts.iter_mut().for_each(GpuPart::forget_gradients);
             let gpu = self.on.clone();
-            match gpu.capture(|| self.learn(&known.inputs, learn)) {
+            let buckets = self.joint.while_found();
+            match gpu.capture(|| self.learn(&known.inputs, buckets, learn)) {
                 Ok(recorded) => known.recorded = Some(recorded),
                 // A recording keeps its memory to itself: where it does not fit, steps run as they are written.
                 Err(Error::Memory(_)) => {
@@ -285,7 +344,7 @@ impl OnGpu {
             _ => tensor.try_clone(),
         })?;
         fewer.images = images;
-        self.learn(&fewer, learn).map(drop)
+        self.learn(&fewer, None, learn).map(drop)
     }
 }
 

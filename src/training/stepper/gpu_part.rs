@@ -156,6 +156,11 @@ impl GpuPart {
         self.statistics.iter().map(|kept| kept.to_device(&Device::Cpu)).collect()
     }
 
+    /// The sums of gradients.
+    pub(super) const fn sums(&self) -> &Gradients {
+        &self.sum
+    }
+
     /// The sums of gradients on the CPU, in single precision.
     pub(super) fn sums_on_cpu(&self) -> Result<Gradients> {
         let mut sums: Gradients = self.parameters.iter().map(|_| None).collect();

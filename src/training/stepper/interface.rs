@@ -1,4 +1,5 @@
 //! What trains, as those who train see it.
+use super::buckets::Buckets;
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -67,12 +68,35 @@ pub struct Move<'a> {
 pub struct Joint {
     pub(super) ranks: Ranks,
     pub(super) shares: Shares,
+    /// What adds up gradients where they lie; none if that is done in the memory of the host.
+    pub(super) buckets: Option<Buckets>,
 }
 
 impl Joint {
-    /// Of the process of `ranks` that takes `shares`.
-    pub(in crate::training) const fn new(ranks: Ranks, shares: Shares) -> Self {
-        Self { ranks, shares }
+    /// Of the process of `ranks` that takes `shares`, with GPUs that `buckets` join.
+    pub(in crate::training) const fn new(
+        ranks: Ranks,
+        shares: Shares,
+        buckets: Option<Buckets>,
+    ) -> Self {
+        Self { ranks, shares, buckets }
+    }
+
+    /// What adds up gradients while they are found: where this process finds them at once.
+    pub(super) fn while_found(&self) -> Option<&Buckets> {
+        self.buckets.as_ref().filter(|_| self.shares.here() == 1)
+    }
+
+    /// Waits until the GPU is done, where it may wait for others, as long as these are there.
+    ///
+    /// # Errors
+    /// That of the rank that is gone, or hangs.
+    pub(super) fn settle(&self) -> Result<()> {
+        let Some(buckets) = &self.buckets else { return Ok(()) };
+        match buckets.by().settle(&mut self.ranks.patience())? {
+            true => Ok(()),
+            false => Err(self.ranks.why_broken()),
+        }
     }
 
     /// Whether gradients found here are not yet those of the step.
@@ -115,6 +139,8 @@ pub struct Pass<'a> {
     /// What the gradient of a loss is multiplied by, `[1]`.
     pub(super) scale: &'a Tensor,
     pub(super) dtype: DType,
+    /// What adds up gradients over several GPUs while they are found.
+    pub(super) buckets: Option<&'a Buckets>,
 }
 
 impl Pass<'_> {
@@ -123,7 +149,17 @@ impl Pass<'_> {
     /// # Errors
     /// If memory is full.
     pub fn gradients(&self, tape: Tape, loss: &Var, part: usize) -> Result<(usize, Gradients)> {
-        let mut grads = tape.backward(loss, self.scale.try_clone()?)?;
+        let seed = self.scale.try_clone()?;
+        let mut grads = match self.buckets {
+            None => tape.backward(loss, seed)?,
+            Some(buckets) => {
+                let mut filling = buckets.fill(&self.parts[part]);
+                let tell = &mut |parameter, gradient: &Tensor| filling.add(parameter, gradient);
+                let grads = tape.backward_telling(loss, seed, tell)?;
+                filling.end()?;
+                grads
+            }
+        };
         Ok((part, optimizer::take(&mut grads, &self.parts[part])))
     }
 
@@ -155,7 +191,7 @@ pub(in crate::training) fn pass_of<R>(
     body: impl FnOnce(&Pass<'_>) -> R,
 ) -> R {
     let one = Tensor::from_vec(vec![1.0f32], &[1]);
-    body(&Pass { parts, scale: &one, dtype: DType::F32 })
+    body(&Pass { parts, scale: &one, dtype: DType::F32, buckets: None })
 }
 
 /// What a batch says.

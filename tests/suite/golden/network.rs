@@ -17,7 +17,7 @@ use srk::models::srddpm_unet::{SrddpmUNetConfig, TimeInput};
 use srk::models::swin_unet::SwinUNetConfig;
 use srk::models::vq::{Vq, VqConfig};
 use srk::models::{ModelConfig, Network, weights};
-use srk::ops::conv2d::precisely;
+use srk::ops::bf16::{Products, with_products};
 
 use super::Outcome;
 use super::file::{Array, File, input, nchw};
@@ -238,7 +238,7 @@ pub fn run(file: &File) -> Outcome {
         file.fill(subject.buffers(), dtype);
         check_fill(file, subject.parameters(), &mut failed);
         let found = match engine {
-            Engine::Precise => precisely(|| pass(file, &subject, engine)),
+            Engine::Precise => with_products(Products::Plain, || pass(file, &subject, engine)),
             _ => pass(file, &subject, engine),
         };
         failed.extend(found.into_iter().map(|text| format!("{engine:?} {text}")));

@@ -29,6 +29,7 @@ pub(super) mod code {
     pub(in super::super) const INVALID_PTX: u32 = 218;
     pub(in super::super) const UNSUPPORTED_PTX_VERSION: u32 = 222;
     pub(in super::super) const NOT_FOUND: u32 = 500;
+    pub(in super::super) const NOT_READY: u32 = 600;
     pub(in super::super) const SYSTEM_NOT_READY: u32 = 802;
     pub(in super::super) const SYSTEM_DRIVER_MISMATCH: u32 = 803;
     pub(in super::super) const STREAM_CAPTURE: std::ops::RangeInclusive<u32> = 900..=908;
@@ -63,11 +64,13 @@ functions! {
     stream_create = "cuStreamCreate"(*mut CUstream, c_uint);
     stream_destroy = "cuStreamDestroy_v2"(CUstream);
     stream_synchronize = "cuStreamSynchronize"(CUstream);
+    stream_wait_event = "cuStreamWaitEvent"(CUstream, CUevent, c_uint);
     stream_begin_capture = "cuStreamBeginCapture_v2"(CUstream, u32);
     stream_end_capture = "cuStreamEndCapture"(CUstream, *mut CUgraph);
     event_create = "cuEventCreate"(*mut CUevent, c_uint);
     event_destroy = "cuEventDestroy_v2"(CUevent);
     event_record = "cuEventRecord"(CUevent, CUstream);
+    event_query = "cuEventQuery"(CUevent);
     event_synchronize = "cuEventSynchronize"(CUevent);
     // The second version of this one is younger than CUDA 12.0.
     event_elapsed_time = "cuEventElapsedTime"(*mut f32, CUevent, CUevent);

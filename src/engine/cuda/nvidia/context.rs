@@ -143,6 +143,8 @@ pub(super) struct Event {
 
 // SAFETY: the driver lets any thread with the context use an event.
 unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
 
 impl Event {
     /// An event that can be waited for.
@@ -171,6 +173,25 @@ impl Event {
             // SAFETY: event and stream are alive and of one context.
             |api, s| unsafe { (api.event_record)(self.raw, s) },
         )
+    }
+
+    /// Lets what `stream` is given next wait for the event.
+    pub(super) fn holds(&self, stream: &Stream) -> Result<()> {
+        stream.call(
+            || "cannot wait for a CUDA event".to_owned(),
+            // SAFETY: event and stream are alive and of one context.
+            |api, s| unsafe { (api.stream_wait_event)(s, self.raw, 0) },
+        )
+    }
+
+    /// Whether the work before the event is done.
+    pub(super) fn is_reached(&self) -> Result<bool> {
+        self.context.bind()?;
+        // SAFETY: the event is ours.
+        match unsafe { (self.context.api.event_query)(self.raw) } {
+            code::NOT_READY => Ok(false),
+            status => self.context.api.check(status, || "the GPU failed".to_owned()).map(|()| true),
+        }
     }
 
     /// Waits until the work before the event is done; at once if it was never recorded.

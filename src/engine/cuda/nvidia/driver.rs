@@ -11,8 +11,11 @@ use super::api::{Api, code};
 use super::context::{Context, Event, Stream};
 use super::kernels::Kernels;
 use super::libraries::Beside;
+use super::nccl::{self, Nccl};
 use super::staging::Staging;
-use crate::engine::cuda::driver::{Description, DevicePointer, Driver, Launch, Replay};
+use crate::engine::cuda::driver::{
+    Collective, Description, DevicePointer, Driver, Launch, Members, Replay,
+};
 use crate::engine::cuda::images::Module;
 use crate::engine::cuda::libraries::Libraries;
 use crate::error::{Error, Report, Result};
@@ -224,6 +227,14 @@ impl Driver for Nvidia {
 
     fn libraries(&self) -> Option<&dyn Libraries> {
         Some(self.libraries.get_or_init(|| Beside::new(&self.stream)))
+    }
+
+    fn collectives(&self) -> std::result::Result<String, String> {
+        nccl::version()
+    }
+
+    fn meet(&self, members: Members<'_>) -> Result<Arc<dyn Collective>> {
+        Ok(Arc::new(Nccl::meet(&self.stream, members)?))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where cuDNN and cuBLASLt are: by name where the system finds them, or in a Python environment.
+//! Where cuDNN, cuBLASLt and NCCL are: by name where the system finds them, or in a Python environment.
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use libloading::Library;
 /// A library and where it was found; a bare name is one that the system's loader finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// `cudnn` or `cublas`.
+    /// `cudnn`, `cublas` or `nccl`.
     pub name: &'static str,
     /// The file.
     pub path: PathBuf,
@@ -16,18 +16,29 @@ pub struct Found {
 /// Names of the libraries that we call, newest first.
 const CUDNN: &[&str] = &["libcudnn.so.9"];
 const CUBLAS: &[&str] = &["libcublasLt.so.13", "libcublasLt.so.12"];
+const NCCL: &[&str] = &["libnccl.so.2"];
 /// What they look for by name themselves, in the order in which it must be loaded.
 const NEEDED: &[&str] = &["libnvrtc-builtins.so", "libnvrtc.so", "libcublas.so"];
 
 /// Where pip puts NVIDIA's libraries, below `site-packages`.
-const PIP: &[&str] =
-    &["nvidia/cudnn/lib", "nvidia/cu13/lib", "nvidia/cublas/lib", "nvidia/cuda_nvrtc/lib"];
+const PIP: &[&str] = &[
+    "nvidia/cudnn/lib",
+    "nvidia/cu13/lib",
+    "nvidia/cublas/lib",
+    "nvidia/cuda_nvrtc/lib",
+    "nvidia/nccl/lib",
+];
 
 /// The libraries that are there. Nothing of theirs runs but what loading them runs.
 pub fn find() -> Vec<Found> {
     let folders = folders();
     let look = |name, files: &[&str]| Some(Found { name, path: locate(&folders, files)? });
     [look("cudnn", CUDNN), look("cublas", CUBLAS)].into_iter().flatten().collect()
+}
+
+/// NCCL, if it is there: apart from the others, as one GPU alone does not need it.
+pub fn find_nccl() -> Option<Found> {
+    Some(Found { name: "nccl", path: locate(&folders(), NCCL)? })
 }
 
 /// Loads a library for ever, and beside it what it looks for by name.

@@ -10,11 +10,12 @@ mod driver;
 mod find;
 mod kernels;
 mod libraries;
+mod nccl;
 mod open;
 mod staging;
 mod symbols;
 mod workspace;
 
 pub use self::find::Found;
-pub use self::find::find;
+pub use self::find::{find, find_nccl};
 pub use open::{devices, open, open_with};
