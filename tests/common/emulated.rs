@@ -1,4 +1,5 @@
 //! The second implementation of the driver: the project's kernels on the processor.
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cuda_emulation::{Library, Schedule, Variant};
@@ -21,6 +22,12 @@ pub(crate) fn gpu_of(bytes: usize) -> Gpu {
     Gpu::new(Arc::new(device))
 }
 
+/// A fast one that joins others through files in `folder`.
+pub(crate) fn gpu_among(folder: &Path) -> Gpu {
+    let device = Emulated::new(Variant::Plain, Schedule::ALL[0]);
+    Gpu::new(Arc::new(Emulated { joined: Some(folder.to_owned()), ..device }))
+}
+
 /// An emulated GPU.
 #[derive(Debug)]
 pub(crate) struct Emulated {
@@ -30,6 +37,8 @@ pub(crate) struct Emulated {
     /// Bytes that may be allocated; then the device is full.
     pub(crate) limit: Mutex<usize>,
     allocated: Mutex<std::collections::HashMap<u64, usize>>,
+    /// Where it joins others, if it does.
+    joined: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +95,7 @@ impl Emulated {
             recording: Arc::default(),
             limit: Mutex::new(8 << 30),
             allocated: Mutex::default(),
+            joined: joined::folder(),
         }
     }
 
@@ -210,12 +220,12 @@ impl Driver for Emulated {
     }
 
     fn collectives(&self) -> std::result::Result<String, String> {
-        let joins = joined::folder().map(|_| "0 of a test".to_owned());
+        let joins = self.joined.as_ref().map(|_| "0 of a test".to_owned());
         joins.ok_or_else(|| "TEST_JOINED names no folder".to_owned())
     }
 
     fn meet(&self, members: Members<'_>) -> Result<Arc<dyn Collective>> {
-        let files = Files::new(joined::folder().unwrap_or_default(), members)?;
+        let files = Files::new(self.joined.clone().unwrap_or_default(), members)?;
         let (machine, recording) = (self.machine, Arc::clone(&self.recording));
         Ok(Arc::new(Joined { files, machine, recording }))
     }

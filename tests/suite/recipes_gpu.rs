@@ -136,13 +136,13 @@ fn go(job: &dyn Job, out: &Path, device: &Device) -> Result<Heard> {
 }
 
 /// All numbers of the last checkpoint's `file`.
-fn numbers(out: &Path, name: &str, file: &str) -> Vec<f32> {
+pub(crate) fn numbers(out: &Path, name: &str, file: &str) -> Vec<f32> {
     let path = out.join(name).join(format!("ckpt/{STEPS}/{file}.safetensors"));
     WeightsFile::read(&path).unwrap().tensors.into_values().flat_map(|(_, v)| v).collect()
 }
 
 /// The relative L2 difference of two lists.
-fn apart(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn apart(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let square = |v: f32| f64::from(v).powi(2);
     let difference: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
