@@ -95,7 +95,7 @@ pub(super) struct Args {
     /// cuda:1
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// What is computed in on a GPU
+    /// What is computed in; auto is f16 on a GPU and f32 on the CPU
     #[arg(long, value_enum, default_value_t)]
     precision: Precision,
     /// Threads [default: all cores]

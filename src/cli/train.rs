@@ -60,7 +60,7 @@ pub(super) struct Args {
     /// Where to run: auto, cpu, cuda, or one of several GPUs, such as cuda:1
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// What is computed in on a GPU; auto is bf16, or f16 where there is none
+    /// What is computed in; auto is bf16 on a GPU, or f16 where there is none, and f32 on the CPU
     #[arg(long, value_enum, default_value_t)]
     precision: Precision,
     /// The folder of all runs

@@ -78,7 +78,7 @@ pub(in crate::cli) struct Args {
     /// cuda:1, or several that share the pictures, and the tiles of a single one: cuda:0,2 or cuda:all
     #[arg(long, default_value = "auto")]
     pub(super) device: DeviceChoice,
-    /// What is computed in on a GPU; the CPU computes in f32
+    /// What is computed in; auto is f16 on a GPU and f32 on the CPU
     #[arg(long, value_enum, default_value_t)]
     pub(super) precision: Precision,
     /// Threads [default: all cores]
