@@ -81,18 +81,24 @@ impl Network for AttentiveGrid {
     }
 
     fn rolling_bytes(&self, width: usize, rows: usize, steps: usize) -> Option<u64> {
-        let (c, blocks) = (self.config.channels, self.config.blocks);
+        let (first, later) = (self.config.channels, self.config.later_channels());
+        let blocks = self.config.blocks;
         let image = 3 * self.config.scale * self.config.scale;
         // Layers are given a block above a piece and one below; queues let go of whole pieces.
         let (kept, piece) = (BLOCK + 1, rows + 2 * BLOCK);
         let convolutions = DEPTH * blocks + 3;
-        let windows = kept * (c * (convolutions - 1) + image);
-        let block_inputs = blocks * c * (BLOCK * DEPTH + 2 * rows);
-        let skip = c * (BLOCK * (convolutions - 2) + 2 * rows);
         let state = image * (BLOCK * convolutions + 2 * rows);
+        let call = |c: usize| {
+            let windows = kept * (c * (convolutions - 1) + image);
+            let block_inputs = blocks * c * (BLOCK * DEPTH + 2 * rows);
+            let skip = c * (BLOCK * (convolutions - 2) + 2 * rows);
+            windows + block_inputs + skip + state
+        };
+        let later_calls = steps.saturating_sub(1);
+        let widest = if later_calls == 0 { first } else { first.max(later) };
         // A layer's input and output beside the tail's three images, or the step's four.
-        let passing = piece * (2 * c + 4 * image);
-        let floats = steps * (windows + block_inputs + skip + state) - state + passing;
+        let passing = piece * (2 * widest + 4 * image);
+        let floats = call(first) + later_calls * call(later) - state + passing;
         Some(4 * (floats * width) as u64)
     }
 
@@ -112,7 +118,8 @@ impl Network for AttentiveGrid {
     }
 
     fn floats_per_pixel(&self) -> usize {
-        let (c, image) = (self.config.channels, 3 * self.config.scale * self.config.scale);
+        let c = self.config.channels.max(self.config.later_channels());
+        let image = 3 * self.config.scale * self.config.scale;
         // Stem, a block's input and two of its maps; then the images of the sampler.
         4 * c + 5 * image
     }
@@ -134,6 +141,6 @@ impl Kind for AttentiveGridConfig {
     }
 
     fn narrow() -> Self {
-        Self { channels: 8, blocks: 2, time_dim: 8, ..Self::default() }
+        Self { channels: 8, later_channels: Some(12), blocks: 2, time_dim: 8, ..Self::default() }
     }
 }

@@ -8,7 +8,15 @@ use crate::engine::parameter::Parameter;
 use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
 use crate::models::attentive_grid::LATER;
-use crate::models::weights::{WeightsFile, file_shape, from_file_layout};
+use crate::models::weights::{WeightsFile, file_shape, from_file_layout, to_file_layout};
+
+/// What `run` says of weights to start from beside their file.
+pub(super) struct Rules<'a> {
+    /// Beginnings of names, and what stands there in the file.
+    pub(super) names: &'a BTreeMap<String, String>,
+    /// Whether a narrower network's tensors fit, too.
+    pub(super) widen: bool,
+}
 
 /// Gives `state` every tensor of the weights file (or run folder) `path` that has the name and shape of one of
 /// its own, and reports how many those were, and which start anew.
@@ -18,7 +26,7 @@ use crate::models::weights::{WeightsFile, file_shape, from_file_layout};
 pub(super) fn load(
     state: &[Parameter],
     path: &Path,
-    names: &BTreeMap<String, String>,
+    rules: &Rules<'_>,
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
     if !path.exists() {
@@ -31,8 +39,15 @@ pub(super) fn load(
         return Err(Error::Model(report.code("not_found").help(help)));
     }
     let file = system::read(path)?;
-    let (taken, new): (Vec<_>, Vec<_>) = state.iter().partition(|p| take(p, &file, names));
-    if taken.is_empty() {
+    let mut taken = 0;
+    let mut new = Vec::new();
+    for parameter in state {
+        match take(parameter, &file, rules)? {
+            true => taken += 1,
+            false => new.push(parameter.name()),
+        }
+    }
+    if taken == 0 {
         let what = format!("nothing in {} fits the network", path.display());
         let first = file.tensors.keys().next().map_or("none", String::as_str);
         let cause = format!("none of its {} tensors (first: {first})", file.tensors.len());
@@ -42,35 +57,62 @@ pub(super) fn load(
     reporter.line(&format!(
         "starting from {}: {} of {} tensors",
         path.display(),
-        taken.len(),
+        taken,
         state.len()
     ));
     if !new.is_empty() {
-        let first: Vec<&str> = new.iter().take(5).map(|p| p.name()).collect();
         reporter.warn(&format!(
             "{} of {} tensors are not in {} and start at random: {}",
             new.len(),
             state.len(),
             path.display(),
-            first.join(", ")
+            new[..new.len().min(5)].join(", ")
         ));
     }
     Ok(())
 }
 
-/// Whether `file` holds the tensor of `parameter`, under its own name or the one that `names` gives it, which then has
+/// Whether `file` holds the tensor of `parameter`, under its own name or the one that `rules` gives it, which then has
 /// its values. Where a file knows of no later calls, they start as the first one.
-fn take(parameter: &Parameter, file: &WeightsFile, names: &BTreeMap<String, String>) -> bool {
-    let renamed = names.iter().find_map(|(here, there)| {
+fn take(parameter: &Parameter, file: &WeightsFile, rules: &Rules<'_>) -> Result<bool> {
+    let renamed = rules.names.iter().find_map(|(here, there)| {
         parameter.name().strip_prefix(here.as_str()).map(|rest| format!("{there}{rest}"))
     });
     let plain = parameter.name().strip_prefix(LATER).and_then(|name| name.strip_prefix('.'));
     let tried = [renamed.as_deref(), Some(parameter.name()), plain];
     let found = tried.into_iter().flatten().find_map(|name| file.tensors.get(name));
-    let Some((shape, values)) = found else { return false };
-    if *shape != file_shape(parameter.layout(), parameter.value().shape()) {
-        return false;
+    let Some((shape, values)) = found else { return Ok(false) };
+    let layout = parameter.layout();
+    let own = file_shape(layout, parameter.value().shape());
+    if *shape == own {
+        parameter.set(from_file_layout(layout, shape, values));
+        return Ok(true);
     }
-    parameter.set(from_file_layout(parameter.layout(), shape, values));
-    true
+    if !rules.widen || !is_wider(&own, shape) {
+        return Ok(false);
+    }
+    let mut wide = to_file_layout(layout, &parameter.value())?;
+    widen(&mut wide, &own, shape, values);
+    parameter.set(from_file_layout(layout, &own, &wide));
+    Ok(true)
+}
+
+/// Whether a tensor of shape `own` is one of shape `narrow` with more outputs (the first axis) or inputs (the second).
+fn is_wider(own: &[usize], narrow: &[usize]) -> bool {
+    own.len() == narrow.len()
+        && own.iter().zip(narrow).all(|(own, narrow)| own >= narrow)
+        && own.iter().skip(2).eq(narrow.iter().skip(2))
+}
+
+/// Puts `values`, of shape `narrow`, into the first outputs and inputs of `wide`, of shape `own`. What those outputs
+/// get from the other inputs is zero, so that the wider network begins as the narrower one (Net2Net, Chen et al.
+/// 2016); the other outputs stay as they were drawn, so that they come to differ.
+fn widen(wide: &mut [f32], own: &[usize], narrow: &[usize], values: &[f32]) {
+    let outputs = narrow[0];
+    let (row, narrow_row) = (wide.len() / own[0], values.len() / outputs);
+    for (wide, values) in wide.chunks_exact_mut(row).zip(values.chunks_exact(narrow_row)) {
+        let (old, new) = wide.split_at_mut(narrow_row);
+        old.copy_from_slice(values);
+        new.fill(0.0);
+    }
 }

@@ -184,7 +184,9 @@ impl<'a> Run<'a> {
             if let Some(path) = &config.run.init {
                 let state: Vec<Parameter> =
                     parts.iter().filter(|part| !part.aside).flat_map(Part::state).collect();
-                init::load(&state, path, &config.run.init_names, reporter)?;
+                let rules =
+                    init::Rules { names: &config.run.init_names, widen: config.run.init_widen };
+                init::load(&state, path, &rules, reporter)?;
             }
         }
         fs::create_dir_all(folder).map_err(|e| {

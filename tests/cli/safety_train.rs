@@ -271,6 +271,20 @@ fn a_run_starts_from_given_weights() {
     let wider = [&settings[1..], &["run.name=wide", "model.time_dim=16"]].concat();
     let run = place.run(&out, &wider);
     assert!(run.code == 0 && run.err.contains("start at random"), "{} {}", run.out, run.err);
+    // Widened: the narrower network's weights, with nothing from the new inputs.
+    let widened = [&wider[..], &["run.init_widen=true"]].concat();
+    let widened = [&widened[..], &["run.name=widened"]].concat();
+    let run = place.run(&out, &widened);
+    assert!(run.code == 0 && !run.err.contains("start at random"), "{} {}", run.out, run.err);
+    let widened = read("widened/ckpt/1/model.safetensors");
+    let (from, to) = (&old["time.2.weight"], &widened["time.2.weight"]);
+    for (o, narrow) in from.1.chunks(from.0[1]).enumerate() {
+        let wide = &to.1[o * to.0[1]..][..to.0[1]];
+        for (i, &value) in wide.iter().enumerate() {
+            let expected = narrow.get(i).copied().unwrap_or(0.0);
+            assert!((value - expected).abs() < 1e-6, "time.2.weight, output {o}, input {i}");
+        }
+    }
     let other =
         [&settings[1..], &["run.name=other", "model.channels=16", "model.blocks=1"]].concat();
     let run = place.run(&out, &other);

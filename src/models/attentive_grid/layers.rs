@@ -23,6 +23,9 @@ pub struct AttentiveGridConfig {
     pub scale: usize,
     /// Channels of the trunk.
     pub channels: usize,
+    /// Channels of the trunk of later calls; as many as the first one's if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub later_channels: Option<usize>,
     /// Blocks of four convolutions.
     pub blocks: usize,
     /// Width of the embedding of t and damage.
@@ -31,7 +34,13 @@ pub struct AttentiveGridConfig {
 
 impl Default for AttentiveGridConfig {
     fn default() -> Self {
-        Self { scale: 4, channels: 32, blocks: 6, time_dim: 32 }
+        Self { scale: 4, channels: 32, later_channels: None, blocks: 6, time_dim: 32 }
+    }
+}
+
+impl AttentiveGridConfig {
+    pub(super) fn later_channels(&self) -> usize {
+        self.later_channels.unwrap_or(self.channels)
     }
 }
 
@@ -49,7 +58,8 @@ pub(super) struct Trunk {
 
 impl Trunk {
     fn new(init: &mut Init, config: &AttentiveGridConfig, sees_state: bool) -> Self {
-        let (c, image, dim) = (config.channels, 3 * config.scale * config.scale, config.time_dim);
+        let (image, dim) = (3 * config.scale * config.scale, config.time_dim);
+        let c = if sees_state { config.later_channels() } else { config.channels };
         let embedding = init.at("told", |init| {
             [Linear::new(init, "0", dim + TOLD, dim), Linear::new(init, "2", dim, dim)]
         });
