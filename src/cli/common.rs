@@ -17,6 +17,7 @@ use crate::engine::interrupt;
 use crate::engine::memory;
 use crate::error::{Error, Report, Result};
 use crate::import::open;
+use crate::ops::bf16;
 use crate::upscale::Upscaler;
 
 /// The number of the signal that asked to stop; 0 while none did.
@@ -353,18 +354,23 @@ impl ModelChoice {
     }
 }
 
-/// What is worth knowing about a model that was imported on the fly.
-pub(super) fn notes_of_model(system: &System) -> Vec<String> {
+/// What is worth knowing about a model that was imported on the fly, and about the precision asked for.
+pub(super) fn notes_of(system: &System) -> Vec<String> {
     let known = |key: &str| system.metadata.get(key);
     let arch = known("srk.arch").map_or("", String::as_str);
     let assumed = |what: &String| format!("{arch}: assumed {what}; srk models import changes it");
     let imported = |kind: &String| {
         format!("{arch} of a {kind} file; srk models import makes a file of srk of it")
     };
-    match known("srk.assumed").map(assumed) {
+    let mut notes: Vec<String> = match known("srk.assumed").map(assumed) {
         Some(note) => vec![note],
         None => known(open::IMPORTED).map(imported).into_iter().collect(),
+    };
+    let on_cpu = matches!(system.network.device(), Device::Cpu);
+    if on_cpu && system.dtype() == DType::BF16 && !bf16::is_fast() {
+        notes.push("without AMX bf16 takes longer than f32".to_owned());
     }
+    notes
 }
 
 /// `system` on the device and in the precision asked for.

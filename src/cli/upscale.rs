@@ -66,7 +66,7 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     for note in &system.notes {
         out.say(&format!("warning: {note}"));
     }
-    for note in common::notes_of_model(system) {
+    for note in common::notes_of(system) {
         out.say(&format!("note: {note}"));
     }
     if elsewhere > 0 {

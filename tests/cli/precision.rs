@@ -46,6 +46,13 @@ fn what_is_computed_in_is_said_and_f16_is_refused() {
     let start = bench.upscale(&with("bf16")).worked().event("start");
     assert_eq!(start["precision"], "bf16");
     bench.upscale(&with("f16")).failed(2, &["the CPU computes in f32 or bf16"]);
+    // Without the tiles, the exact way round is slow.
+    let said = |variables: &[(&str, &str)], name, precision| {
+        let fixed = ["in.png", name, "--device", "cpu", "--precision", precision];
+        bench.with(variables, &fixed).worked().out.contains("bf16 takes longer than f32")
+    };
+    assert!(said(&[("SRK_SIMD", "avx512")], "slow.png", "bf16"));
+    assert!(!said(&[("SRK_SIMD", "avx512")], "fast.png", "f32"));
 }
 
 fn run(place: &Place, out: &Path, more: &[&str]) -> Run {
