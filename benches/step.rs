@@ -64,7 +64,10 @@ fn steps(c: &mut Criterion) {
                         scale: 1.0,
                     };
                     for (p, (m, v)) in network.parameters().iter().zip(&mut moments) {
-                        let g = grads.take_parameter(p).expect("every parameter is used");
+                        let g = grads
+                            .take_parameter(p)
+                            .expect("no copy")
+                            .expect("every parameter is used");
                         let mut value = p.value().try_clone().expect("memory");
                         adam(value.cpu_mut().expect("f32"), m, v, g.cpu().expect("f32"), &c);
                         p.set(value);

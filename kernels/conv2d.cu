@@ -2,9 +2,11 @@
 // convolution and linear layers use the same kernels.
 //
 //   conv2d                rows = output pixels, columns = output channels, depth = taps x input channels.
-//                         Gradient of the input: the same with weights [Ci][k][k][Co] and roles exchanged.
-//   conv2d_weight         rows = Co, columns = taps x Ci, depth = pixels, split over blocks; the partial
-//                         sums are added in order by conv2d_add_partials.
+//                         Gradient of the input: conv2d_back.cu, or, where channels fill no step, the same with
+//                         weights [Ci][k][k][Co] and roles exchanged.
+//   conv2d_weight         rows = Co, columns = taps x Ci, depth = pixels, split over blocks; more blocks add up
+//                         the outputs' gradients for the bias. Partial sums are added in order by
+//                         conv2d_add_partials.
 // Where group normalisation follows, conv2d leaves behind what each block found of its outputs (moments).
 //
 // Nothing is copied to global memory beforehand: the loaders gather pixels, pad with zeros and cope with
@@ -35,24 +37,79 @@ CONV2D_BLOCKS(conv2d_128x32, 128, 32, true)
 CONV2D_BLOCKS(conv2d_64x64, 64, 64, true)
 CONV2D_BLOCKS(conv2d_ragged, 64, 64, false) // inputs that do not fill packs
 
+// Channels whose gradients a block of conv2d_weight adds up.
+constexpr int SUMMED = 64;
+
+// What such a block keeps in shared memory: operands, or what its threads found.
+template <typename T, int M, int N> union WeightMemory {
+    static constexpr int DEPTH = Blocking<T, M, N>::DEPTH;
+    struct {
+        Tile<T, DEPTH, M> z[STAGES];
+        Tile<T, DEPTH, N> x[STAGES];
+    } in;
+    float sum[Blocking<T, M, N>::THREADS * Pack<T>::SIZE];
+};
+
+// sums[image][range][o] = sum of dz[pixel][o] over that range of the image's pixels, for SUMMED channels from `first` on:
+// of every gridDim.z-th range.
+template <typename T, int THREADS_, bool PACKED>
+__device__ __forceinline__ void sum_outputs(const T *dz, float *sums, float *found, int first, int images, int per_image,
+                                            int outputs, int ranges) {
+    using Rows = Share<T, THREADS_, SUMMED, THREADS_, PACKED>;
+    constexpr int WIDTH = Rows::WIDTH;
+    const int range_pixels = (per_image + ranges - 1) / ranges, channel = first + Rows::column();
+    for (int i = int(blockIdx.z); i < images * ranges; i += int(gridDim.z)) {
+        const int image = i / ranges, begin = (i - image * ranges) * range_pixels;
+        const int end = min(per_image, begin + range_pixels);
+        float sum[WIDTH] = {};
+        if (channel < outputs) {
+            const T *const from = dz + size_t(image) * per_image * outputs + channel;
+#pragma unroll 4
+            for (int pixel = begin + Rows::row(0); pixel < end; pixel += Rows::DOWN) {
+                if constexpr (WIDTH == 1) {
+                    sum[0] += load(from + size_t(pixel) * outputs);
+                } else {
+                    const Pack<T> pack = load_pack(from + size_t(pixel) * outputs);
+#pragma unroll
+                    for (int e = 0; e < WIDTH; ++e) sum[e] += load(&pack.value[e]);
+                }
+            }
+        }
+        __syncthreads(); // what was found before has been read
+#pragma unroll
+        for (int e = 0; e < WIDTH; ++e) found[Rows::row(0) * SUMMED + Rows::column() + e] = sum[e];
+        __syncthreads();
+        const int mine = int(threadIdx.x);
+        if (mine >= SUMMED || first + mine >= outputs) continue;
+        float all = 0.0f;
+        for (int row = 0; row < Rows::DOWN; ++row) all += found[row * SUMMED + mine];
+        sums[size_t(i) * outputs + first + mine] = all;
+    }
+}
+
 // partial[split][o][tap][c] = sum over the split's pixels of dz[pixel][o] * x[that tap of pixel][c].
 // dz: [images, out_height, out_width, outputs], x: [images, height, width, inputs].
-// Blocks: x = tiles of the gradient, z = splits of `depth` pixels.
+// sums: [images, ranges, outputs], what the bias and a shift are moved by, or null.
+// Blocks: x = tiles of the gradient, then SUMMED channels each where there are sums; z = splits of `depth` pixels.
 template <typename T, int M, int N, bool PACKED>
-__device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *partial, int images,
+__device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *partial, float *sums, int images,
                                                 int height, int width, int inputs, int out_height,
                                                 int out_width, int outputs, int kernel, int stride, int pad,
-                                                int depth) {
-    using Sums = Product<T, M, N, true>;
+                                                int depth, int ranges) {
+    using Sums = Product<T, M, N, true, true>;
+    using Memory = WeightMemory<T, M, N>;
     constexpr int DEPTH = Sums::DEPTH;
     using ShareZ = Share<T, DEPTH, M, Sums::THREADS, PACKED>;
     using ShareX = Share<T, DEPTH, N, Sums::THREADS, PACKED>;
-    SHARED(tile_z, Tile<T, DEPTH, M>[STAGES]);
-    SHARED(tile_x, Tile<T, DEPTH, N>[STAGES]);
+    SHARED(memory, Memory);
 
     const int columns = kernel * kernel * inputs, column_tiles = (columns + N - 1) / N;
     const int row0 = int(blockIdx.x) / column_tiles * M, column0 = int(blockIdx.x) % column_tiles * N;
     const int per_image = out_height * out_width, begin = int(blockIdx.z) * depth;
+    if (row0 >= outputs) {
+        const int first = (int(blockIdx.x) - (outputs + M - 1) / M * column_tiles) * SUMMED;
+        return sum_outputs<T, Sums::THREADS, PACKED>(dz, sums, memory.sum, first, images, per_image, outputs, ranges);
+    }
     const int end = min(images * per_image, begin + depth);
 
     const int column = column0 + ShareX::column(), tap = column / inputs;
@@ -77,7 +134,7 @@ __device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *
         for (int i = 0; i < ShareZ::COUNT; ++i) {
             const int pixel = at + ShareZ::row(i);
             const T *from = dz + size_t(pixel) * outputs + output;
-            copy_in<PACKED>(tile_z[stage].at(ShareZ::row(i), ShareZ::column()), from,
+            copy_in<PACKED>(memory.in.z[stage].at(ShareZ::row(i), ShareZ::column()), from,
                             pixel < end && output < outputs);
         }
 #pragma unroll
@@ -86,7 +143,7 @@ __device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *
             const bool inside = at + ShareX::row(i) < end && column < columns &&
                                 unsigned(y) < unsigned(height) && unsigned(x_) < unsigned(width);
             const T *from = x_channel + (size_t(image[i] * height + y) * width + x_) * inputs;
-            copy_in<PACKED>(tile_x[stage].at(ShareX::row(i), ShareX::column()), from, inside);
+            copy_in<PACKED>(memory.in.x[stage].at(ShareX::row(i), ShareX::column()), from, inside);
             across[i] += step_across;
             const bool next_line = across[i] >= out_width;
             across[i] -= next_line ? out_width : 0;
@@ -98,13 +155,13 @@ __device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *
         at += DEPTH;
     };
 
-    Sums sums;
-    sums.clear();
+    Sums products;
+    products.clear();
     pipeline<STAGES>((end - begin + DEPTH - 1) / DEPTH, fill,
-                     [&](int stage) { sums.add(tile_z[stage], tile_x[stage]); });
+                     [&](int stage) { products.add(memory.in.z[stage], memory.in.x[stage]); });
 
     float *const to = partial + size_t(blockIdx.z) * outputs * columns;
-    sums.each([&](int row, int column, const float *sum) {
+    products.each([&](int row, int column, const float *sum) {
         row += row0;
         column += column0;
 #pragma unroll
@@ -114,11 +171,11 @@ __device__ __forceinline__ void weight_gradient(const T *dz, const T *x, float *
 }
 
 #define WEIGHT_PARAMETERS \
-    (const T *dz, const T *x, float *partial, int images, int height, int width, int inputs, int out_height, \
-     int out_width, int outputs, int kernel, int stride, int pad, int depth)
+    (const T *dz, const T *x, float *partial, float *sums /* or null */, int images, int height, int width, \
+     int inputs, int out_height, int out_width, int outputs, int kernel, int stride, int pad, int depth, int ranges)
 #define WEIGHT_ARGUMENTS \
-    (dz, x, partial, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, \
-     depth)
+    (dz, x, partial, sums, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, \
+     depth, ranges)
 #define WEIGHT_BLOCKS(name, M, N, PACKED) \
     template <typename T> __device__ void name##_kernel WEIGHT_PARAMETERS { \
         weight_gradient<T, M, N, PACKED> WEIGHT_ARGUMENTS; \
@@ -166,15 +223,36 @@ __device__ void conv2d_column_sums_kernel(const T *x, float *partial, int rows, 
     partial[size_t(blockIdx.y) * columns + column] = sum;
 }
 
-// y[i] = the sum of partial[s][i] over the splits, in order.
+// y[i] = the sum of partial[s][i] over the splits, in order. Behind these n, a warp each, bias[o] = the sum of sums[image][
+// range][o], and shift[image][o] = that over the ranges of the image alone.
 template <typename T>
-__device__ void conv2d_add_partials_kernel(const float *partial, T *y, int splits, int n) {
-    const size_t i = element();
-    if (i >= size_t(n)) return;
+__device__ void conv2d_add_partials_kernel(const float *partial, T *y, int splits, int n, const float *sums, T *bias,
+                                           T *shift, int images, int ranges, int outputs) {
+    const size_t i = element(), behind = (size_t(n) + WARP - 1) / WARP * WARP;
+    if (i < size_t(n)) {
+        float sum = 0.0f;
+#pragma unroll 4
+        for (int s = 0; s < splits; ++s) sum += partial[size_t(s) * n + i];
+        return store(y + i, sum);
+    }
+    if (i < behind) return;
+    const int lane = int(threadIdx.x) % WARP, of_bias = bias ? outputs : 0;
+    int o = int((i - behind) / WARP), first = 0, last = images * ranges;
+    T *to = o < of_bias ? bias + o : nullptr;
+    if (!to) {
+        o -= of_bias;
+        if (!shift || o >= images * outputs) return;
+        to = shift + o;
+        const int image = o / outputs;
+        o -= image * outputs;
+        first = image * ranges;
+        last = first + ranges;
+    }
     float sum = 0.0f;
 #pragma unroll 4
-    for (int s = 0; s < splits; ++s) sum += partial[size_t(s) * n + i];
-    store(y + i, sum);
+    for (int range = first + lane; range < last; range += WARP) sum += sums[size_t(range) * outputs + o];
+    sum = warp_sum(sum);
+    if (lane == 0) store(to, sum);
 }
 
 // dz = dy where y is positive, else 0. A thread does one pack.
@@ -235,7 +313,10 @@ FOR_DTYPES(conv2d_transpose_weights, (const T *w, T *transposed, int outputs, in
            (w, transposed, outputs, taps, inputs))
 FOR_DTYPES(conv2d_column_sums, (const T *x, float *partial, int rows, int columns, int depth),
            (x, partial, rows, columns, depth))
-FOR_DTYPES(conv2d_add_partials, (const float *partial, T *y, int splits, int n), (partial, y, splits, n))
+FOR_DTYPES(conv2d_add_partials,
+           (const float *partial, T *y, int splits, int n, const float *sums /* or null */, T *bias /* or null */,
+            T *shift /* or null */, int images, int ranges, int outputs),
+           (partial, y, splits, n, sums, bias, shift, images, ranges, outputs))
 FOR_DTYPES(conv2d_relu_mask, (const T *y, const T *dy, T *dz, int n), (y, dy, dz, n))
 FOR_DTYPES(conv2d_epilogue, (T *y, int pixels, int image_pixels, int channels, EPILOGUE_PARAMETERS),
            (y, pixels, image_pixels, channels, EPILOGUE_ARGUMENTS))

@@ -124,11 +124,11 @@ template <typename T> __device__ __forceinline__ const T *ahead(const T *p, int 
 
 // What a block keeps in shared memory: operands during the product, then sums, as many rows at a time
 // as fit. The pitch keeps the rows that a warp writes apart; its end has room for two numbers a column.
-template <typename T, int M, int N> union BlockMemory {
+template <typename T, int M, int N, bool BACK> union BlockMemory {
     static constexpr int DEPTH = Blocking<T, M, N>::DEPTH, SUM_ROWS = M * N > 128 * 64 ? M / 2 : M;
     struct {
         Tile<T, M, DEPTH> x[STAGES];
-        Tile<T, N, DEPTH> w[STAGES];
+        Tile<T, BACK ? DEPTH : N, BACK ? N : DEPTH> w[STAGES];
     } in;
     float sum[SUM_ROWS][N + 8];
 
@@ -218,16 +218,18 @@ template <typename T> struct Maps {
 // Blocks: x = tiles, those of one range of pixels next to each other; y = phases.
 // moments: [rows / 128, outputs / run, 2] or null, see add_moments: of 16-bit maps whose images are multiples of 128
 // pixels, and outputs of packs; `run` is a power of two that divides 32 and them.
-template <typename T, int M, int N, bool PACKED, typename Source>
+// BACK: w is [inputs, kernel, kernel, outputs], read where it lies; inputs fill steps, outputs packs.
+template <typename T, int M, int N, bool PACKED, bool BACK = false, typename Source>
 __device__ __forceinline__ void convolve(const Source &source, const T *w, const Epilogue<T> &epilogue, T *y, int images,
                                          int height, int width, int inputs, int out_height, int out_width,
                                          int outputs, int kernel, int stride, int pad, bool transposed,
                                          float *moments, int run) {
-    using Sums = Product<T, M, N, false>;
+    static_assert(PACKED || !BACK, "weights that lie the other way are read in packs");
+    using Sums = Product<T, M, N, false, BACK>;
     constexpr int DEPTH = Sums::DEPTH;
     using ShareX = Share<T, M, DEPTH, Sums::THREADS, PACKED>;
-    using ShareW = Share<T, N, DEPTH, Sums::THREADS, PACKED>;
-    using Memory = BlockMemory<T, M, N>;
+    using ShareW = Share<T, BACK ? DEPTH : N, BACK ? N : DEPTH, Sums::THREADS, PACKED>;
+    using Memory = BlockMemory<T, M, N, BACK>;
     SHARED(memory, Memory);
 
     const int seen_height = height << source.doubled, seen_width = width << source.doubled;
@@ -253,9 +255,11 @@ __device__ __forceinline__ void convolve(const Source &source, const T *w, const
     // Rows of weights that there are, as bits, and how far they are apart.
     unsigned present = 0;
 #pragma unroll
-    for (int i = 0; i < ShareW::COUNT; ++i) present |= unsigned(column0 + ShareW::row(i) < outputs) << i;
-    const int depth = kernel * kernel * inputs, below = ShareW::DOWN * depth;
-    const T *const w_row = w + size_t(column0 + ShareW::row(0)) * depth;
+    for (int i = 0; i < ShareW::COUNT; ++i)
+        present |= unsigned(column0 + (BACK ? ShareW::column() : ShareW::row(i)) < outputs) << i;
+    const int taps = kernel * kernel, depth = taps * (BACK ? outputs : inputs), below = ShareW::DOWN * depth;
+    const T *const w_row =
+        w + size_t((BACK ? 0 : column0) + ShareW::row(0)) * depth + (BACK ? column0 + ShareW::column() : 0);
     Place place = {0, 0, 0};
     place.advance(ShareX::column(), inputs, across.taps);
 
@@ -276,7 +280,10 @@ __device__ __forceinline__ void convolve(const Source &source, const T *w, const
         }
         const int tap_y = down.first_tap + place.a * down.tap_stride;
         const int tap_x = across.first_tap + place.b * across.tap_stride;
-        const T *const tap = w_row + ((tap_y * kernel + tap_x) * inputs + place.channel);
+        const int tap_of = tap_y * kernel + tap_x;
+        // All rows of a step have the tap of this thread's column.
+        const T *const tap = BACK ? ahead(w_row + tap_of * outputs, place.channel - ShareX::column(), depth)
+                                  : w_row + (tap_of * inputs + place.channel);
         const unsigned there = deep ? present : 0;
 #pragma unroll
         for (int i = 0; i < ShareW::COUNT; ++i) {

@@ -70,8 +70,9 @@ template <typename T, int M, int N> struct Blocking {
     __device__ static int warp_column() { return int(threadIdx.x) / WARP / (M / WARP_M) * WARP_N; }
 };
 
-// The sums of a block: M x N = [M][DEPTH] * [N][DEPTH]^T, or of the tiles [DEPTH][M] and [DEPTH][N].
-template <typename T, int M, int N, bool TRANSPOSED> struct Product : Blocking<T, M, N> {
+// The sums of a block: M x N = [M][DEPTH] * [N][DEPTH]^T. Where a factor is transposed its tile is [DEPTH][M], or
+// [DEPTH][N].
+template <typename T, int M, int N, bool TRANSPOSED_A, bool TRANSPOSED_B> struct Product : Blocking<T, M, N> {
     using Base = Blocking<T, M, N>;
     static constexpr int ROW_TILES = Base::WARP_M / 16, COLUMN_TILES = Base::WARP_N / 8;
     static constexpr int RUN = 2; // neighbouring columns that a thread holds
@@ -89,12 +90,12 @@ template <typename T, int M, int N, bool TRANSPOSED> struct Product : Blocking<T
             uint32_t fa[ROW_TILES][4], fb[COLUMN_TILES / 2][4];
 #pragma unroll
             for (int i = 0; i < ROW_TILES; ++i) {
-                if (TRANSPOSED) load_a_transposed(fa[i], a, row + i * 16, k);
+                if (TRANSPOSED_A) load_a_transposed(fa[i], a, row + i * 16, k);
                 else load_a(fa[i], a, row, k, i);
             }
 #pragma unroll
             for (int j = 0; j < COLUMN_TILES / 2; ++j) {
-                if (TRANSPOSED) load_b_transposed(fb[j], b, column + j * 16, k);
+                if (TRANSPOSED_B) load_b_transposed(fb[j], b, column + j * 16, k);
                 else load_b(fb[j], b, column, k, j);
             }
 #pragma unroll
@@ -120,7 +121,8 @@ template <typename T, int M, int N, bool TRANSPOSED> struct Product : Blocking<T
 
 // The same in exact f32. Lanes stand 4 x 8; a thread's rows and columns are spread so that the packs
 // that a warp reads at a time are neighbours.
-template <int M, int N, bool TRANSPOSED> struct Product<float, M, N, TRANSPOSED> : Blocking<float, M, N> {
+template <int M, int N, bool TRANSPOSED_A, bool TRANSPOSED_B>
+struct Product<float, M, N, TRANSPOSED_A, TRANSPOSED_B> : Blocking<float, M, N> {
     using Base = Blocking<float, M, N>;
     static constexpr int ROWS = Base::WARP_M / 4, COLUMNS = Base::WARP_N / 8;
     static constexpr int RUN = 1;
@@ -128,11 +130,11 @@ template <int M, int N, bool TRANSPOSED> struct Product<float, M, N, TRANSPOSED>
 
     __device__ __forceinline__ static int row(int i) {
         const int lane = threadIdx.x % WARP / 8;
-        return Base::warp_row() + (TRANSPOSED ? i / 4 * 16 + lane * 4 + i % 4 : i * 4 + lane);
+        return Base::warp_row() + (TRANSPOSED_A ? i / 4 * 16 + lane * 4 + i % 4 : i * 4 + lane);
     }
     __device__ __forceinline__ static int column(int j) {
         const int lane = threadIdx.x % 8;
-        return Base::warp_column() + (TRANSPOSED ? j / 4 * 32 + lane * 4 + j % 4 : j * 8 + lane);
+        return Base::warp_column() + (TRANSPOSED_B ? j / 4 * 32 + lane * 4 + j % 4 : j * 8 + lane);
     }
     __device__ __forceinline__ void clear() {
         for (auto &row : sum)
@@ -181,8 +183,31 @@ template <int M, int N, bool TRANSPOSED> struct Product<float, M, N, TRANSPOSED>
         }
     }
     template <typename TileA, typename TileB> __device__ __forceinline__ void add(TileA &a, TileB &b) {
-        if constexpr (TRANSPOSED) add_transposed(a, b);
+        static_assert(TRANSPOSED_B || !TRANSPOSED_A, "nothing asks for that");
+        if constexpr (TRANSPOSED_A) add_transposed(a, b);
+        else if constexpr (TRANSPOSED_B) add_mixed(a, b);
         else add_direct(a, b);
+    }
+    // [M][DEPTH] and [DEPTH][N].
+    template <typename TileA, typename TileB> __device__ __forceinline__ void add_mixed(TileA &a, TileB &b) {
+#pragma unroll 1
+        for (int pack = 0; pack < Base::DEPTH / 4; ++pack) {
+            Pack<float> pa[ROWS];
+#pragma unroll
+            for (int i = 0; i < ROWS; ++i) pa[i] = load_pack(a.pack(row(i), pack));
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                float ra[ROWS], rb[COLUMNS];
+#pragma unroll
+                for (int i = 0; i < ROWS; ++i) ra[i] = pa[i].value[e];
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j += 4) {
+                    const Pack<float> p = load_pack(b.pack(pack * 4 + e, column(j) / 4));
+                    for (int i = 0; i < 4; ++i) rb[j + i] = p.value[i];
+                }
+                add_outer(ra, rb);
+            }
+        }
     }
     template <typename F> __device__ __forceinline__ void each(F f) {
 #pragma unroll

@@ -138,13 +138,15 @@ __device__ void group_norm_apply_ragged_kernel(const T *x, const float *partial,
                 absolute, silu, eps);
 }
 
-// Sums of dv and of dv xhat over the pixels of a chunk. partial: [N, chunks, 2, C].
+// Sums of dv and of dv xhat over the pixels of a chunk. partial: [N, chunks, 2, C]; of_runs: the same of `run` channels
+// each, weighted as dx has them, [N, chunks, 2, C / run].
 template <typename T, int V>
 __device__ void sums(const T *x, const T *dy, const float *stats, const T *gamma, const T *beta,
-                     const T *scale, const T *shift, float *partial, int pixels, int channels, int groups,
-                     int columns, int chunk, int silu) {
+                     const T *scale, const T *shift, float *partial, float *of_runs, int pixels, int channels,
+                     int groups, int run, int columns, int chunk, int silu) {
     DYNAMIC_SHARED(float, scratch);
-    const Place<V> at(columns, int(blockIdx.x) * columns * V, channels);
+    const int first_channel = int(blockIdx.x) * columns * V;
+    const Place<V> at(columns, first_channel, channels);
     const size_t n = blockIdx.z;
     const int first = int(blockIdx.y) * chunk, last = min(first + chunk, pixels),
               per_group = channels / groups;
@@ -168,83 +170,132 @@ __device__ void sums(const T *x, const T *dy, const float *stats, const T *gamma
         }
     }
     sum_rows<V>(s, q, columns, scratch);
+    __syncthreads(); // the sums have been read
+    const int of_block = columns * V;
+    const size_t chunk_of_all = n * gridDim.y + blockIdx.y;
     if (at.active && at.row == 0) {
-        float *const out = partial + (n * gridDim.y + blockIdx.y) * 2 * channels + at.channel;
+        float *const out = partial + chunk_of_all * 2 * channels + at.channel;
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-            const float *const of_group = stats + 3 * (n * groups + (at.channel + i) / per_group);
+            const int channel = at.channel + i, j = channel - first_channel;
+            const float *const of_group = stats + 3 * (n * groups + channel / per_group);
+            const float dv_xhat = of_group[2] * (q[i] - of_group[1] * s[i]);
+            const float film = scale ? 1.0f + load(scale + n * channels + channel) : 1.0f;
+            const float weight = film * load(gamma + channel);
             out[i] = s[i];
-            out[channels + i] = of_group[2] * (q[i] - of_group[1] * s[i]);
+            out[channels + i] = dv_xhat;
+            scratch[j] = weight * s[i];
+            scratch[of_block + j] = weight * dv_xhat;
         }
+    }
+    __syncthreads();
+    const int runs = channels / run, held = min(of_block, channels - first_channel) / run;
+    float *const out = of_runs + chunk_of_all * 2 * runs + first_channel / run;
+    for (int r = int(threadIdx.x); r < held; r += THREADS) {
+        float g = 0.0f, g_xhat = 0.0f;
+        for (int j = r * run; j < (r + 1) * run; ++j) {
+            g += scratch[j];
+            g_xhat += scratch[of_block + j];
+        }
+        out[r] = g;
+        out[runs + r] = g_xhat;
     }
 }
 template <typename T>
 __device__ void group_norm_sums_kernel(const T *x, const T *dy, const float *stats, const T *gamma,
                                        const T *beta, const T *scale, const T *shift, float *partial,
-                                       int pixels, int channels, int groups, int columns, int chunk,
-                                       int silu) {
-    sums<T, Pack<T>::SIZE>(x, dy, stats, gamma, beta, scale, shift, partial, pixels, channels, groups,
-                           columns, chunk, silu);
+                                       float *of_runs, int pixels, int channels, int groups, int run, int columns,
+                                       int chunk, int silu) {
+    sums<T, Pack<T>::SIZE>(x, dy, stats, gamma, beta, scale, shift, partial, of_runs, pixels, channels, groups,
+                           run, columns, chunk, silu);
 }
 template <typename T>
 __device__ void group_norm_sums_ragged_kernel(const T *x, const T *dy, const float *stats, const T *gamma,
                                               const T *beta, const T *scale, const T *shift, float *partial,
-                                              int pixels, int channels, int groups, int columns, int chunk,
-                                              int silu) {
-    sums<T, 1>(x, dy, stats, gamma, beta, scale, shift, partial, pixels, channels, groups, columns, chunk,
-               silu);
+                                              float *of_runs, int pixels, int channels, int groups, int run,
+                                              int columns, int chunk, int silu) {
+    sums<T, 1>(x, dy, stats, gamma, beta, scale, shift, partial, of_runs, pixels, channels, groups, run, columns,
+               chunk, silu);
 }
 
-// Joins the chunks: one block a group, grid [G, N], one warp a channel at a time.
-// sums: [N, 2, C]; slopes: [N, G, 2].
+// One warp a channel: what `chunks` chunks of each image found, the images in order, becomes the gradients of gamma,
+// beta [C], scale and shift [N, C].
 template <typename T>
-__device__ void group_norm_slopes_kernel(const float *partial, const float *stats, const T *gamma,
-                                         const T *scale, float *sums, float *slopes, int pixels, int channels,
-                                         int groups, int chunk) {
-    DYNAMIC_SHARED(float, of_channels); // [C / G, 2]
-    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP;
-    const int per_group = channels / groups, chunks = (pixels + chunk - 1) / chunk;
-    const size_t n = blockIdx.y;
-    for (int j = warp; j < per_group; j += THREADS / WARP) {
-        const int channel = int(blockIdx.x) * per_group + j;
-        const float *const of_chunks = partial + n * chunks * 2 * channels + channel;
+__device__ __forceinline__ void join_parameters(const float *partial, const T *gamma, const T *beta, const T *scale,
+                                                T *dgamma, T *dbeta, T *dscale, T *dshift, int images, int chunks,
+                                                int channels, int channel) {
+    const int lane = int(threadIdx.x) % WARP;
+    float of_gamma = 0.0f, of_beta = 0.0f;
+    for (int n = 0; n < images; ++n) {
+        const float *const of_chunks = partial + size_t(n) * chunks * 2 * channels + channel;
+        const size_t at = size_t(n) * channels + channel;
         float dv = 0.0f, dv_xhat = 0.0f;
+#pragma unroll 4
         for (int k = lane; k < chunks; k += WARP) {
             dv += of_chunks[size_t(k) * 2 * channels];
             dv_xhat += of_chunks[size_t(k) * 2 * channels + channels];
         }
         dv = warp_sum(dv);
         dv_xhat = warp_sum(dv_xhat);
-        if (lane == 0) {
-            const float film = scale ? 1.0f + load(scale + n * channels + channel) : 1.0f;
-            const float weight = film * load(gamma + channel);
-            sums[n * 2 * channels + channel] = dv;
-            sums[n * 2 * channels + channels + channel] = dv_xhat;
-            of_channels[2 * j] = weight * dv;
-            of_channels[2 * j + 1] = weight * dv_xhat;
+        const float film = scale ? 1.0f + load(scale + at) : 1.0f;
+        of_gamma += film * dv_xhat;
+        of_beta += film * dv;
+        if (scale && lane == 0) {
+            store(dscale + at, load(gamma + channel) * dv_xhat + load(beta + channel) * dv);
+            store(dshift + at, dv);
         }
     }
-    __syncthreads();
-    const size_t group = n * groups + blockIdx.x;
-    if (warp == 0) group_slopes(of_channels, per_group, float(pixels), stats + 3 * group, slopes + 2 * group);
+    if (lane > 0) return;
+    store(dgamma + channel, of_gamma);
+    store(dbeta + channel, of_beta);
 }
 
+// `parts` blocks in y write dx of `chunk` pixels each; those behind them find the gradients of parameters, a warp for each
+// of the channels, from what sums() found of chunks of `found` pixels.
 template <typename T, int V>
-__device__ void gradient(const T *x, const T *dy, const float *stats, const float *slopes, const T *gamma,
-                         const T *beta, const T *scale, const T *shift, T *dx, int pixels, int channels,
-                         int groups, int columns, int chunk, int silu) {
-    const Place<V> at(columns, int(blockIdx.x) * columns * V, channels);
-    if (!at.active) return;
+__device__ void gradient(const T *x, const T *dy, const float *stats, const float *partial, const float *of_runs,
+                         const T *gamma, const T *beta, const T *scale, const T *shift, T *dx, T *dgamma, T *dbeta,
+                         T *dscale, T *dshift, int images, int pixels, int channels, int groups, int run, int found,
+                         int columns, int chunk, int parts, int silu) {
+    DYNAMIC_SHARED(float, slopes); // [groups of the block, 2]
+    const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, of_block = columns * V;
+    const int first_channel = int(blockIdx.x) * of_block, chunks = (pixels + found - 1) / found;
     const size_t n = blockIdx.z;
-    const int first = int(blockIdx.y) * chunk, last = min(first + chunk, pixels),
-              per_group = channels / groups;
+    if (int(blockIdx.y) >= parts) {
+        const int j = (int(blockIdx.y) - parts) * (THREADS / WARP) + warp, channel = first_channel + j;
+        if (n > 0 || j >= of_block || channel >= channels) return;
+        return join_parameters(partial, gamma, beta, scale, dgamma, dbeta, dscale, dshift, images, chunks, channels,
+                               channel);
+    }
+    const Place<V> at(columns, first_channel, channels);
+    const int per_group = channels / groups, first_group = first_channel / per_group;
+    const int last_group = (min(first_channel + of_block, channels) - 1) / per_group;
+    const int runs = channels / run, each = per_group / run;
+    for (int group = first_group + warp; group <= last_group; group += THREADS / WARP) {
+        const float *const of_chunks = of_runs + n * chunks * 2 * runs + group * each;
+        float g = 0.0f, g_xhat = 0.0f;
+#pragma unroll 4
+        for (int e = lane; e < chunks * each; e += WARP) {
+            const int k = each == 1 ? e : e / each;
+            const float *const entry = of_chunks + size_t(k) * 2 * runs + (e - k * each);
+            g += entry[0];
+            g_xhat += entry[runs];
+        }
+        g = warp_sum(g);
+        g_xhat = warp_sum(g_xhat);
+        float *const to = slopes + 2 * (group - first_group);
+        if (lane == 0) slopes_of(g, g_xhat, float(pixels) * float(per_group), stats + 3 * (n * groups + group), to);
+    }
+    __syncthreads();
+    if (!at.active) return;
+    const int first = int(blockIdx.y) * chunk, last = min(first + chunk, pixels);
     const Constants<V> c = constants<T, V>(stats + 3 * n * groups, 0, per_group, gamma, beta,
                                            scale ? scale + n * channels : scale,
                                            shift ? shift + n * channels : shift, at.channel);
     float k[V], l[V];
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-        const float *const of_group = slopes + 2 * (n * groups + (at.channel + i) / per_group);
+        const float *const of_group = slopes + 2 * ((at.channel + i) / per_group - first_group);
         k[i] = of_group[0];
         l[i] = of_group[1];
     }
@@ -262,24 +313,23 @@ __device__ void gradient(const T *x, const T *dy, const float *stats, const floa
         store_channels<T, V>(dx + image + size_t(r) * channels, v);
     }
 }
-template <typename T>
-__device__ void group_norm_gradient_kernel(const T *x, const T *dy, const float *stats, const float *slopes,
-                                           const T *gamma, const T *beta, const T *scale, const T *shift,
-                                           T *dx, int pixels, int channels, int groups, int columns,
-                                           int chunk, int silu) {
-    gradient<T, Pack<T>::SIZE>(x, dy, stats, slopes, gamma, beta, scale, shift, dx, pixels, channels, groups,
-                               columns, chunk, silu);
+#define GRADIENT_PARAMETERS \
+    (const T *x, const T *dy, const float *stats, const float *partial, const float *of_runs, const T *gamma, \
+     const T *beta, const T *scale /* or null */, const T *shift /* or null */, T *dx /* or null */, T *dgamma, \
+     T *dbeta, T *dscale /* or null */, T *dshift /* or null */, int images, int pixels, int channels, int groups, \
+     int run, int found, int columns, int chunk, int parts, int silu)
+#define GRADIENT_ARGUMENTS \
+    (x, dy, stats, partial, of_runs, gamma, beta, scale, shift, dx, dgamma, dbeta, dscale, dshift, images, pixels, \
+     channels, groups, run, found, columns, chunk, parts, silu)
+template <typename T> __device__ void group_norm_gradient_kernel GRADIENT_PARAMETERS {
+    gradient<T, Pack<T>::SIZE> GRADIENT_ARGUMENTS;
 }
-template <typename T>
-__device__ void
-group_norm_gradient_ragged_kernel(const T *x, const T *dy, const float *stats, const float *slopes,
-                                  const T *gamma, const T *beta, const T *scale, const T *shift, T *dx,
-                                  int pixels, int channels, int groups, int columns, int chunk, int silu) {
-    gradient<T, 1>(x, dy, stats, slopes, gamma, beta, scale, shift, dx, pixels, channels, groups, columns,
-                   chunk, silu);
+template <typename T> __device__ void group_norm_gradient_ragged_kernel GRADIENT_PARAMETERS {
+    gradient<T, 1> GRADIENT_ARGUMENTS;
 }
 
-// One thread a channel: the gradients of gamma, beta [C], scale and shift [N, C]; the images in order.
+// Behind group_norm_gradient_slab, one thread a channel: the gradients of gamma, beta [C], scale and shift [N, C]; the
+// images in order.
 template <typename T>
 __device__ void group_norm_parameters_kernel(const float *sums, const T *gamma, const T *beta, const T *scale,
                                              T *dgamma, T *dbeta, T *dscale, T *dshift, int images,
@@ -315,20 +365,11 @@ BOTH_WIDTHS(group_norm_apply,
              chunk, absolute, silu, eps))
 BOTH_WIDTHS(group_norm_sums,
             (const T *x, const T *dy, const float *stats, const T *gamma, const T *beta,
-             const T *scale /* or null */, const T *shift /* or null */, float *partial, int pixels,
-             int channels, int groups, int columns, int chunk, int silu),
-            (x, dy, stats, gamma, beta, scale, shift, partial, pixels, channels, groups, columns, chunk,
+             const T *scale /* or null */, const T *shift /* or null */, float *partial, float *of_runs, int pixels,
+             int channels, int groups, int run, int columns, int chunk, int silu),
+            (x, dy, stats, gamma, beta, scale, shift, partial, of_runs, pixels, channels, groups, run, columns, chunk,
              silu))
-FOR_DTYPES(group_norm_slopes,
-           (const float *partial, const float *stats, const T *gamma, const T *scale /* or null */,
-            float *sums, float *slopes, int pixels, int channels, int groups, int chunk),
-           (partial, stats, gamma, scale, sums, slopes, pixels, channels, groups, chunk))
-BOTH_WIDTHS(group_norm_gradient,
-            (const T *x, const T *dy, const float *stats, const float *slopes, const T *gamma, const T *beta,
-             const T *scale /* or null */, const T *shift /* or null */, T *dx, int pixels, int channels,
-             int groups, int columns, int chunk, int silu),
-            (x, dy, stats, slopes, gamma, beta, scale, shift, dx, pixels, channels, groups, columns, chunk,
-             silu))
+BOTH_WIDTHS(group_norm_gradient, GRADIENT_PARAMETERS, GRADIENT_ARGUMENTS)
 FOR_DTYPES(group_norm_parameters,
            (const float *sums, const T *gamma, const T *beta, const T *scale /* or null */, T *dgamma, T *dbeta,
             T *dscale /* or null */, T *dshift /* or null */, int images, int channels),

@@ -95,23 +95,11 @@ __device__ Constants<V> constants(const float *stats, int first_group, int per_g
     return c;
 }
 
-// One warp: k and l of dx = a dv + k (x - center) + l from the weighted sums of a group's channels.
-__device__ void group_slopes(const float *of_channels, int per_group, float pixels, const float *stats,
-                             float *slopes) {
-    const int lane = int(threadIdx.x) % WARP;
-    float g = 0.0f, g_xhat = 0.0f;
-    for (int j = lane; j < per_group; j += WARP) {
-        g += of_channels[2 * j];
-        g_xhat += of_channels[2 * j + 1];
-    }
-    g = warp_sum(g);
-    g_xhat = warp_sum(g_xhat);
-    if (lane == 0) {
-        const float rest = stats[1], rstd = stats[2], m = pixels * float(per_group);
-        const float k = -rstd * rstd * g_xhat / m;
-        slopes[0] = k;
-        slopes[1] = -rstd * g / m - k * rest;
-    }
+// k and l of dx = a dv + k (x - center) + l from the weighted sums of dv and dv xhat over the m numbers of a group.
+__device__ __forceinline__ void slopes_of(float g, float g_xhat, float m, const float *stats, float *slopes) {
+    const float rest = stats[1], rstd = stats[2], k = -rstd * rstd * g_xhat / m;
+    slopes[0] = k;
+    slopes[1] = -rstd * g / m - k * rest;
 }
 
 __device__ __forceinline__ float before_silu(float dy, float v, int silu) {

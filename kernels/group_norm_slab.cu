@@ -26,6 +26,20 @@ __device__ void group_statistics(const float *of_channels, int per_group, float 
     }
 }
 
+// One warp: the slopes from the weighted sums of a group's channels.
+__device__ void group_slopes(const float *of_channels, int per_group, float pixels, const float *stats,
+                             float *slopes) {
+    const int lane = int(threadIdx.x) % WARP;
+    float g = 0.0f, g_xhat = 0.0f;
+    for (int j = lane; j < per_group; j += WARP) {
+        g += of_channels[2 * j];
+        g_xhat += of_channels[2 * j + 1];
+    }
+    g = warp_sum(g);
+    g_xhat = warp_sum(g_xhat);
+    if (lane == 0) slopes_of(g, g_xhat, pixels * float(per_group), stats, slopes);
+}
+
 // Grid [C / width, N]: a block holds `width` channels, whole groups, of an image in shared memory:
 // scratch [2 V, THREADS], [width, 2] of channels, [groups, 3] of groups, rounded up to 16 bytes; the map.
 template <int V> __device__ __forceinline__ int slab_header(int width, int groups) {

@@ -25,6 +25,13 @@ pub trait Op: Debug + Send + 'static {
         Err(Error::NotDifferentiable { op: self.name() })
     }
 
+    /// Whether the gradient of an input is `dy` itself: [`backward`](Op::backward) leaves it out then, and the tape hands
+    /// `dy` on.
+    fn hands_on(&self, input: usize) -> bool {
+        let _ = input;
+        false
+    }
+
     /// What [`backward`](Op::backward) computes, as ops on `tape`: a gradient that has a gradient. Given for
     /// the inputs that `call.wants`.
     fn gradient(&self, tape: &mut Tape, call: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {
@@ -374,6 +381,15 @@ impl Tape {
         dy: Tensor,
         tell: &mut dyn FnMut(u64, &Tensor) -> Result<()>,
     ) -> Result<Grads> {
+        self.backward_from(y, Arc::new(dy), tell)
+    }
+
+    fn backward_from(
+        self,
+        y: &Var,
+        dy: Arc<Tensor>,
+        tell: &mut dyn FnMut(u64, &Tensor) -> Result<()>,
+    ) -> Result<Grads> {
         if dy.shape() != y.shape() {
             return Err(Error::shape("backward", format!("dy of {:?}", y.shape()), dy.shape()));
         }
@@ -387,7 +403,7 @@ impl Tape {
             let told = complete.pop().unwrap_or_default();
             if let Some(dy) = grads.by_id[node.output.id].take() {
                 match &node.work {
-                    Work::Op { op, saved } => node.through_op(&**op, saved, &dy, &mut grads)?,
+                    Work::Op { op, saved } => node.through_op(&**op, saved, dy, &mut grads)?,
                     Work::Part { body, frozen, .. } => {
                         // Not kept while it runs again: nothing needs it.
                         let inputs = node.inputs;
@@ -460,12 +476,19 @@ fn ones_as(x: &Tensor) -> Result<Tensor> {
 
 impl Node {
     /// Adds what an op passes on of `dy`.
-    fn through_op(&self, op: &dyn Op, saved: &Saved, dy: &Tensor, grads: &mut Grads) -> Result<()> {
+    fn through_op(
+        &self,
+        op: &dyn Op,
+        saved: &Saved,
+        dy: Arc<Tensor>,
+        grads: &mut Grads,
+    ) -> Result<()> {
         let inputs: Vec<&Tensor> = self.inputs.iter().map(Var::value).collect();
         let wants: Vec<bool> = self.inputs.iter().map(|v| v.wants_grad).collect();
         let call = Call { inputs: &inputs, output: self.output.value(), saved, wants: &wants };
-        let dxs = op.backward(&call, dy)?;
-        for ((input, &wanted), dx) in self.inputs.iter().zip(&wants).zip(dxs) {
+        let dxs = op.backward(&call, &dy)?;
+        for (i, ((input, &wanted), dx)) in self.inputs.iter().zip(&wants).zip(dxs).enumerate() {
+            let dx = if op.hands_on(i) { Some(Arc::clone(&dy)) } else { dx.map(Arc::new) };
             if let (true, Some(dx)) = (wanted, dx) {
                 grads.add(input.id, dx)?;
             }
@@ -479,14 +502,14 @@ fn through_part(
     body: &Part,
     frozen: bool,
     inputs: &[Var],
-    dy: Tensor,
+    dy: Arc<Tensor>,
     grads: &mut Grads,
 ) -> Result<()> {
     let mut inner = Tape { frozen, ..Tape::training() };
     let again: Vec<Var> =
         inputs.iter().map(|v| inner.var(Arc::clone(&v.value), v.wants_grad)).collect();
     let y = body(&mut inner, &again)?;
-    let mut found = inner.backward(&y, dy)?;
+    let mut found = inner.backward_from(&y, dy, &mut |_, _| Ok(()))?;
     for (input, again) in inputs.iter().zip(&again).filter(|(v, _)| v.wants_grad) {
         if let Some(dx) = found.by_id[again.id].take() {
             grads.add(input.id, dx)?;
@@ -505,31 +528,46 @@ fn through_part(
 /// What a backward pass found.
 #[derive(Debug)]
 pub struct Grads {
-    by_id: Vec<Option<Tensor>>,
+    /// Shared where an op handed its own on.
+    by_id: Vec<Option<Arc<Tensor>>>,
     parameters: HashMap<u64, usize>,
 }
 
 impl Grads {
     /// The gradient of a [`variable`](Tape::variable); none if the result does not depend on it.
     pub fn of(&self, v: &Var) -> Option<&Tensor> {
-        self.by_id[v.id].as_ref()
+        self.by_id[v.id].as_deref()
     }
 
     /// The gradient of a parameter; none if it was frozen or the result does not depend on it.
     pub fn of_parameter(&self, p: &Parameter) -> Option<&Tensor> {
-        self.by_id[*self.parameters.get(&p.id())?].as_ref()
+        self.by_id[*self.parameters.get(&p.id())?].as_deref()
     }
 
     /// Takes the gradient of a parameter out, to scale or accumulate it.
-    pub fn take_parameter(&mut self, p: &Parameter) -> Option<Tensor> {
-        self.by_id[*self.parameters.get(&p.id())?].take()
+    ///
+    /// # Errors
+    /// If it is another value's as well, and must be copied, and the memory of a GPU is full.
+    pub fn take_parameter(&mut self, p: &Parameter) -> Result<Option<Tensor>> {
+        let Some(&id) = self.parameters.get(&p.id()) else { return Ok(None) };
+        let own =
+            |shared: Arc<Tensor>| Arc::try_unwrap(shared).or_else(|shared| shared.try_clone());
+        self.by_id[id].take().map(own).transpose()
     }
 
-    fn add(&mut self, id: usize, dx: Tensor) -> Result<()> {
-        match &mut self.by_id[id] {
-            Some(sum) => sum.add_assign(&dx)?,
-            empty => *empty = Some(dx),
+    fn add(&mut self, id: usize, dx: Arc<Tensor>) -> Result<()> {
+        let place = &mut self.by_id[id];
+        let Some(sum) = place else {
+            *place = Some(dx);
+            return Ok(());
+        };
+        // What is another value's as well stays as it is.
+        if Arc::get_mut(sum).is_none() {
+            *sum = Arc::new(sum.try_clone()?);
         }
-        Ok(())
+        match Arc::get_mut(sum) {
+            Some(sum) => sum.add_assign(&dx),
+            None => Ok(()),
+        }
     }
 }

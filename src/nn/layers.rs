@@ -86,6 +86,16 @@ impl Conv2d {
         tape.conv2d(x, &weight, bias.as_ref(), self.op)
     }
 
+    /// The layer's output plus `shift` `[N, outputs]`, one number for each image and channel.
+    pub fn forward_shifted(&self, tape: &mut Tape, x: &Var, shift: &Var) -> Result<Var> {
+        let Some(bias) = self.bias.as_ref().filter(|_| !self.op.relu) else {
+            let y = self.forward(tape, x)?;
+            return tape.add_channels(&y, shift);
+        };
+        let [weight, bias] = [&self.weight, bias].map(|p| tape.parameter(p));
+        tape.conv2d_shifted([x, &weight, &bias], shift, self.op)
+    }
+
     /// The layer's output, then leaky ReLU of this slope left of 0.
     pub fn forward_leaky(&self, tape: &mut Tape, x: &Var, slope: f64) -> Result<Var> {
         if !tape.is_free() {

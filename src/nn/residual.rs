@@ -39,11 +39,12 @@ impl Stage {
     pub fn forward(&self, tape: &mut Tape, x: &Var, time: Option<&Var>) -> Result<Var> {
         // Assigned, not shadowed, so that an inference tape frees what is no longer needed.
         let mut y = self.normed(tape, x, time)?;
-        y = self.conv.forward(tape, &y)?;
-        if let Time::Shift(linear) = &self.time {
-            let shift = linear.forward(tape, told(x, time)?)?;
-            y = tape.add_channels(&y, &shift)?;
-        }
+        let Time::Shift(linear) = &self.time else {
+            y = self.conv.forward(tape, &y)?;
+            return Ok(y);
+        };
+        let shift = linear.forward(tape, told(x, time)?)?;
+        y = self.conv.forward_shifted(tape, &y, &shift)?;
         Ok(y)
     }
 

@@ -43,14 +43,19 @@ impl Op for AddChannels {
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let [_, b] = call.inputs else { unreachable!("add_channels takes two inputs") };
         let dims = dy.nhwc(self.name())?;
-        let mut db = Tensor::empty_as(b, b.shape())?;
-        if call.wants[1] {
-            on_device!(b,
-                cpu::<T> => cpu::backward::<T>(dims, dy.cpu()?, db.cpu_mut()?),
-                cuda(gpu) => cuda::backward(&gpu, dims, dy, &mut db)?,
-            );
+        if !call.wants[1] {
+            return Ok(vec![None, None]);
         }
-        Ok(vec![call.wants[0].then(|| dy.try_clone()).transpose()?, Some(db)])
+        let mut db = Tensor::empty_as(b, b.shape())?;
+        on_device!(b,
+            cpu::<T> => cpu::backward::<T>(dims, dy.cpu()?, db.cpu_mut()?),
+            cuda(gpu) => cuda::backward(&gpu, dims, dy, &mut db)?,
+        );
+        Ok(vec![None, Some(db)])
+    }
+
+    fn hands_on(&self, input: usize) -> bool {
+        input == 0
     }
 }
 
@@ -66,7 +71,7 @@ pub fn cases() -> Vec<OpCase> {
     ]
 }
 
-mod cuda {
+pub(in crate::ops) mod cuda {
     use crate::engine::cuda::{Gpu, Grid, kernels};
     use crate::engine::device::DType;
     use crate::engine::tensor::Tensor;
@@ -85,7 +90,8 @@ mod cuda {
             .launch(gpu, Grid::packs(n, dtype))
     }
 
-    pub(super) fn backward(
+    /// `db` `[N, C]`, the sums of `dy` over the pixels of an image.
+    pub(in crate::ops) fn backward(
         gpu: &Gpu,
         [n, h, w, c]: [usize; 4],
         dy: &Tensor,
@@ -101,18 +107,23 @@ mod cuda {
     }
 }
 
-mod cpu {
+pub(in crate::ops) mod cpu {
     use crate::engine::device::Real;
     use crate::ops::parallel::{column_sums, rows};
 
-    pub(super) fn forward<T: Real>([_, h, w, c]: [usize; 4], x: &[T], b: &[T], y: &mut [T]) {
+    pub(in crate::ops) fn forward<T: Real>(
+        [_, h, w, c]: [usize; 4],
+        x: &[T],
+        b: &[T],
+        y: &mut [T],
+    ) {
         rows(y, c, |pixel, y| {
             let (x, b) = (&x[pixel * c..][..c], &b[pixel / (h * w) * c..][..c]);
             y.iter_mut().zip(x.iter().zip(b)).for_each(|(y, (&x, &b))| *y = x + b);
         });
     }
 
-    pub(super) fn backward<T: Real>([n, h, w, c]: [usize; 4], dy: &[T], db: &mut [T]) {
+    pub(in crate::ops) fn backward<T: Real>([n, h, w, c]: [usize; 4], dy: &[T], db: &mut [T]) {
         for n in 0..n {
             let sums = column_sums(&dy[n * h * w * c..][..h * w * c], c);
             db[n * c..][..c].iter_mut().zip(sums).for_each(|(db, s)| *db = T::from_f64(s));

@@ -14,6 +14,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
 use crate::ops::conv2d::cuda::{self, Epilogue};
+use crate::ops::conv2d::cuda_weights::{self, OutputSums};
 use crate::ops::conv2d::{After, Conv2d, Dims, cpu};
 use crate::ops::parallel;
 
@@ -132,10 +133,10 @@ impl Op for ConvTranspose2d {
                     cuda::forward(&gpu, &d, dy, w, Epilogue::default(), dx)?;
                 }
                 if let Some(dw) = &mut grads[1] {
-                    cuda::weight_gradient(&gpu, &d, dy, x, dw)?;
+                    cuda_weights::weight_gradient(&gpu, &d, dy, x, dw, OutputSums::default())?;
                 }
                 if let Some(Some(db)) = grads.get_mut(2) {
-                    cuda::sum_rows(&gpu, dy, db)?;
+                    cuda_weights::sum_rows(&gpu, dy, db)?;
                 }
             }
         );

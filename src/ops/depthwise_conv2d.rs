@@ -16,7 +16,7 @@ use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
-use crate::ops::conv2d::cuda::sum_rows;
+use crate::ops::conv2d::cuda_weights::sum_rows;
 use crate::ops::parallel;
 
 impl Tape {

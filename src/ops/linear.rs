@@ -7,6 +7,7 @@
 use super::conv_transpose2d::ConvTranspose2d;
 use super::conv2d::Dims;
 use super::conv2d::cuda::{self, Epilogue};
+use super::conv2d::cuda_weights::{self, OutputSums};
 use super::product::{Matrix, multiply_rows};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
@@ -89,11 +90,10 @@ impl Op for Linear {
                 if let Some(dx) = &mut dx {
                     cuda::input_gradient(&gpu, &d, weight, dy, Epilogue::default(), dx)?;
                 }
-                if let Some(dw) = &mut dw {
-                    cuda::weight_gradient(&gpu, &d, x, dy, dw)?;
-                }
-                if let Some(db) = &mut db {
-                    cuda::sum_rows(&gpu, dy, db)?;
+                let mut beside = OutputSums { bias: db.as_mut(), shift: None };
+                match &mut dw {
+                    Some(dw) => cuda_weights::weight_gradient(&gpu, &d, x, dy, dw, beside)?,
+                    None => beside.find(&gpu, dy)?,
                 }
             }
         );

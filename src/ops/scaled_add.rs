@@ -56,11 +56,16 @@ impl Op for ScaledAdd {
     }
 
     fn backward(&self, call: &Call, dy: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        [self.s, self.t]
-            .into_iter()
-            .zip(call.wants)
-            .map(|(factor, &wanted)| wanted.then(|| scaled(dy, factor)).transpose())
-            .collect()
+        let of = |input| {
+            let wanted = call.wants[input] && !self.hands_on(input);
+            wanted.then(|| scaled(dy, [self.s, self.t][input])).transpose()
+        };
+        Ok(vec![of(0)?, of(1)?])
+    }
+
+    #[allow(clippy::float_cmp)] // Factors as they were given.
+    fn hands_on(&self, input: usize) -> bool {
+        [self.s, self.t][input] == 1.0
     }
 
     fn gradient(&self, tape: &mut Tape, call: &Recorded, dy: &Var) -> Result<Vec<Option<Var>>> {

@@ -374,7 +374,8 @@ mod cuda {
     use crate::engine::device::{DType, Real};
     use crate::engine::tensor::Tensor;
     use crate::error::{Error, Result};
-    use crate::ops::conv2d::cuda::{check_dtype, sum_rows};
+    use crate::ops::conv2d::cuda::check_dtype;
+    use crate::ops::conv2d::cuda_weights::sum_rows;
 
     /// A block for each window and head, with `tiles` maps of a head and a matrix of scores in its memory.
     fn grid(gpu: &Gpu, d: &Dims, dtype: DType, tiles: usize) -> Result<Grid> {

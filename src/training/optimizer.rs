@@ -59,7 +59,10 @@ impl LossScale {
 pub type Gradients = Vec<Option<Tensor>>;
 
 /// Takes the gradients of `parameters` out of `grads`.
-pub fn take(grads: &mut Grads, parameters: &[Parameter]) -> Gradients {
+///
+/// # Errors
+/// If one must be copied and the memory of a GPU is full.
+pub fn take(grads: &mut Grads, parameters: &[Parameter]) -> Result<Gradients> {
     parameters.iter().map(|p| grads.take_parameter(p)).collect()
 }
 

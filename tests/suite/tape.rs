@@ -72,7 +72,7 @@ fn two_networks_are_trained_by_two_optimizers() {
     let step = |p: &Parameter, tape: Tape, y: &Var, moments: &mut [Vec<f32>; 2], k: u64| {
         let one = Tensor::from_vec(vec![1.0f32], y.shape());
         let mut grads = tape.backward(y, one).unwrap();
-        let g = grads.take_parameter(p).unwrap();
+        let g = grads.take_parameter(p).unwrap().unwrap();
         let c = Adam { lr: 0.1, betas: [0.9, 0.999], eps: 1e-8, decay: 0.0, step: k, scale: 1.0 };
         let mut value = p.value().try_clone().unwrap();
         let [m, v] = moments;

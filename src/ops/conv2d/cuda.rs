@@ -1,4 +1,4 @@
-//! Launches of `kernels/conv2d.cu`: which blocks compute a product, and how its depth is split.
+//! Launches of `kernels/conv2d.cu` and its kin: which blocks compute a product. Gradients of weights: [`super::cuda_weights`].
 //! Transposed convolutions and linear layers come here too.
 use std::cell::RefCell;
 
@@ -89,11 +89,11 @@ macro_rules! launch_with {
 }
 
 /// Threads of a block that computes products.
-const THREADS: usize = 128;
+pub(super) const THREADS: usize = 128;
 
 /// How a kernel computes products: in blocks of this many rows and columns.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Blocks {
+pub(super) enum Blocks {
     /// 128 x 128
     Large,
     /// 128 x 64
@@ -123,13 +123,13 @@ impl Blocks {
     }
 
     /// Blocks that cover a product.
-    const fn cover(self, rows: usize, columns: usize) -> usize {
+    pub(super) const fn cover(self, rows: usize, columns: usize) -> usize {
         rows.div_ceil(self.rows()) * columns.div_ceil(self.columns())
     }
 }
 
 /// Elements in 16 bytes.
-const fn pack(dtype: DType) -> usize {
+pub(super) const fn pack(dtype: DType) -> usize {
     16 / dtype.size()
 }
 
@@ -147,17 +147,6 @@ fn gather_blocks(gpu: &Gpu, dtype: DType, inputs: usize, rows: usize, outputs: u
         Blocks::Tall
     } else {
         Blocks::Narrow
-    }
-}
-
-/// The blocks of a gradient of weights, `outputs` x `columns`.
-fn weight_blocks(dtype: DType, d: &Dims) -> Blocks {
-    if !d.ci.is_multiple_of(pack(dtype)) || !d.co.is_multiple_of(pack(dtype)) {
-        Blocks::Ragged
-    } else if dtype != DType::F32 && d.co > 64 && d.kernel * d.kernel * d.ci > 64 {
-        Blocks::Large
-    } else {
-        Blocks::Small
     }
 }
 
@@ -271,6 +260,10 @@ fn native_input_gradient(
     epilogue: Epilogue,
     dx: &mut Tensor,
 ) -> Result<()> {
+    let step = 4 * pack(w.dtype());
+    if d.co.is_multiple_of(step) && d.ci.is_multiple_of(pack(w.dtype())) {
+        return gather_back(gpu, d, w, dy, epilogue, dx);
+    }
     let taps = d.kernel * d.kernel;
     let mut transposed = Tensor::empty_as(w, &[d.ci, d.kernel, d.kernel, d.co])?;
     let grid = Grid::new([d.ci.div_ceil(32), d.co.div_ceil(32), taps], 256);
@@ -280,6 +273,43 @@ fn native_input_gradient(
     let source = [d.out_height(), d.out_width(), d.co];
     let size = [d.height, d.width, d.ci];
     gather(gpu, d, true, dy, source, &transposed, epilogue, dx, size, None)
+}
+
+/// As [`gather`] with the weights where they lie, for outputs of the convolution that fill steps along the depth.
+fn gather_back(
+    gpu: &Gpu,
+    d: &Dims,
+    w: &Tensor,
+    dy: &Tensor,
+    epilogue: Epilogue,
+    dx: &mut Tensor,
+) -> Result<()> {
+    check_dtype(gpu, "conv2d", dy.dtype())?;
+    let (height, width) = (d.out_height(), d.out_width());
+    check_pixels(d.batch * height * width)?;
+    let rows = d.batch * d.height.div_ceil(d.stride) * d.width.div_ceil(d.stride);
+    let blocks = gather_blocks(gpu, dy.dtype(), d.co, rows, d.ci);
+    let grid = Grid::new([blocks.cover(rows, d.ci), d.stride * d.stride, 1], THREADS);
+    launch_with!(epilogue, gpu, grid, match blocks {
+        Blocks::Large => conv2d_back_128x128,
+        Blocks::Tall => conv2d_back_128x64,
+        Blocks::Small => conv2d_back_64x64,
+        _ => conv2d_back_128x32,
+    } {
+        x: dy,
+        w,
+        y: dx,
+        images: d.batch,
+        height,
+        width,
+        inputs: d.co,
+        out_height: d.height,
+        out_width: d.width,
+        outputs: d.ci,
+        kernel: d.kernel,
+        stride: d.stride,
+        pad: d.pad,
+    })
 }
 
 /// The epilogue of what a library wrote to `y`, whose images have this height, width and channels.
@@ -456,83 +486,6 @@ pub(super) fn forward_maps(
         stride: d.stride,
         pad: d.pad,
     })
-}
-
-/// Blocks that a sum is split into where there is enough to add: a few for each multiprocessor of a
-/// large GPU. Not asked of the GPU: the order of the additions depends on it.
-const SPLITS: usize = 512;
-
-/// `dw` given the input and the gradient `dz` of the output.
-pub(in crate::ops) fn weight_gradient(
-    gpu: &Gpu,
-    d: &Dims,
-    x: &Tensor,
-    dz: &Tensor,
-    dw: &mut Tensor,
-) -> Result<()> {
-    let problem = d.problem(Pass::WeightGradient, x.dtype());
-    let native = |dw: &mut Tensor| native_weight_gradient(gpu, d, x, dz, dw);
-    engines::run(gpu, &problem, [x, dz], dw, &native, &|_| Ok(()))
-}
-
-fn native_weight_gradient(
-    gpu: &Gpu,
-    d: &Dims,
-    x: &Tensor,
-    dz: &Tensor,
-    dw: &mut Tensor,
-) -> Result<()> {
-    check_dtype(gpu, "conv2d", x.dtype())?;
-    let blocks = weight_blocks(x.dtype(), d);
-    let (pixels, columns) = (d.batch * d.out_height() * d.out_width(), d.kernel * d.kernel * d.ci);
-    let tiles = blocks.cover(d.co, columns);
-    // A block should have some steps to hide the start of its pipeline behind.
-    let step = 4 * pack(x.dtype());
-    let depth = pixels.div_ceil((SPLITS / tiles).max(1)).max(8 * step).next_multiple_of(step);
-    let splits = pixels.div_ceil(depth);
-    let mut partial = Tensor::empty_on(&x.device(), DType::F32, &[splits, d.co, columns])?;
-    let grid = Grid::new([tiles, 1, splits], THREADS);
-    launch_one_of!(gpu, grid, match blocks {
-        Blocks::Ragged => conv2d_weight_ragged,
-        Blocks::Large => conv2d_weight_128x128,
-        _ => conv2d_weight_64x64,
-    } {
-        dz,
-        x,
-        partial: &mut partial,
-        images: d.batch,
-        height: d.height,
-        width: d.width,
-        inputs: d.ci,
-        out_height: d.out_height(),
-        out_width: d.out_width(),
-        outputs: d.co,
-        kernel: d.kernel,
-        stride: d.stride,
-        pad: d.pad,
-        depth,
-    })?;
-    add_partials(gpu, &partial, dw)
-}
-
-/// `sums[c]` = the sum of `x[.., c]`.
-pub(in crate::ops) fn sum_rows(gpu: &Gpu, x: &Tensor, sums: &mut Tensor) -> Result<()> {
-    let columns = sums.len();
-    let rows = x.len() / columns;
-    let depth = rows.div_ceil(SPLITS).max(64);
-    let splits = rows.div_ceil(depth);
-    let mut partial = Tensor::empty_on(&x.device(), DType::F32, &[splits, columns])?;
-    let grid = Grid::new([columns.div_ceil(32), splits, 1], 256);
-    kernels::conv2d_column_sums { x, partial: &mut partial, rows, columns, depth }
-        .launch(gpu, grid)?;
-    add_partials(gpu, &partial, sums)
-}
-
-/// `y` = the sum of `partial` along its first axis.
-fn add_partials(gpu: &Gpu, partial: &Tensor, y: &mut Tensor) -> Result<()> {
-    let n = y.len();
-    kernels::conv2d_add_partials { partial, y, splits: partial.shape()[0], n }
-        .launch(gpu, Grid::elements(n))
 }
 
 /// `dz` = `dy` where `y` is positive, else 0.

@@ -16,6 +16,7 @@ mod bf16;
 mod bf16_weights;
 pub(in crate::ops) mod cpu;
 pub(in crate::ops) mod cuda;
+pub(in crate::ops) mod cuda_weights;
 mod engines;
 #[cfg(target_arch = "x86_64")]
 mod fast;
@@ -30,6 +31,7 @@ mod op;
 #[cfg(target_arch = "x86_64")]
 mod packed;
 mod passes;
+mod shifted;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 mod sloped;

@@ -1,9 +1,10 @@
 //! Both passes, on either device, and the gradient as ops.
 use super::cpu;
 use super::cuda::Epilogue;
+use super::cuda_weights::{self, OutputSums};
 use super::finish::After;
 use super::op::{Activation, Conv2d};
-use super::{cuda, fused, joined, normed, sloped};
+use super::{cuda, fused, joined, normed, shifted, sloped};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -61,11 +62,12 @@ impl Op for Conv2d {
                 if let Some(dx) = &mut grads[0] {
                     cuda::input_gradient(&gpu, &d, w, dz, Epilogue::default(), dx)?;
                 }
-                if let Some(dw) = &mut grads[1] {
-                    cuda::weight_gradient(&gpu, &d, x, dz, dw)?;
-                }
-                if let Some(Some(db)) = grads.get_mut(2) {
-                    cuda::sum_rows(&gpu, dz, db)?;
+                let [_, dw, rest @ ..] = &mut grads[..] else { return Ok(grads) };
+                let bias = rest.first_mut().and_then(Option::as_mut);
+                let mut beside = OutputSums { bias, shift: None };
+                match dw {
+                    Some(dw) => cuda_weights::weight_gradient(&gpu, &d, x, dz, dw, beside)?,
+                    None => beside.find(&gpu, dz)?,
                 }
             }
         );
@@ -152,6 +154,7 @@ pub fn cases() -> Vec<OpCase> {
         same(1, [1, 128, 128, 64], 64, false).timed_only(),
     ];
     cases.extend(fused::cases());
+    cases.extend(shifted::cases());
     cases.extend(sloped::cases());
     cases.extend(joined::cases());
     cases.extend(normed::cases());

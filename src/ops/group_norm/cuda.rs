@@ -8,6 +8,7 @@ use crate::error::Result;
 
 /// Threads of a block.
 const THREADS: usize = 256;
+const WARP: usize = 32;
 /// Blocks that fill any GPU, whatever its size: results must not depend on it.
 const BLOCKS: usize = 512;
 /// Most blocks of an image whose statistics are joined.
@@ -93,10 +94,9 @@ impl Plan {
         4 * 2 * self.pack * THREADS
     }
 
-    /// One block for each group of an image, which joins what the blocks of [`grid`](Self::grid) found.
-    fn joining(&self) -> Grid {
-        let per_group = self.dims[3] / self.groups;
-        Grid::new([self.groups, self.dims[0], 1], THREADS).shared(8 * per_group)
+    /// Bytes of the slopes of a block's groups.
+    fn slopes(&self) -> usize {
+        self.joined() / 12 * 8
     }
 
     /// The channels of a block that holds `maps` maps of them in shared memory, if they fit. They are
@@ -260,45 +260,46 @@ pub(super) fn gradients(
     let x = call.inputs[0];
     let plan = Plan::new(op, dims, dy.dtype());
     let mut dx = call.wants[0].then(|| Tensor::empty_as(x, x.shape())).transpose()?;
-    let mut sums = plan.f32(gpu, &[images, 2, channels])?;
-    let ragged = plan.ragged();
-    let Affine { gamma, beta, scale, shift } = Affine::of(call.inputs);
-    match plan.slab(2) {
-        Some((width, grid)) => launch_one_of!(gpu, grid, match ragged {
-            false => group_norm_gradient_slab,
-            true => group_norm_gradient_slab_ragged,
-        } {
-            x,
-            dy,
-            stats: &call.saved[0],
-            gamma,
-            beta,
-            scale,
-            shift,
-            sums: &mut sums,
-            dx: dx.as_mut(),
-            pixels: plan.pixels(),
-            channels,
-            groups: op.groups,
-            width,
-            silu: op.silu.into(),
-        })?,
-        None => large_gradient(gpu, op, &plan, call, dy, &mut sums, dx.as_mut())?,
-    }
     let empty = |of: &&Tensor| Tensor::empty_as(of, of.shape());
     let mut gradients = call.inputs[1..].iter().map(empty).collect::<Result<Vec<_>>>()?;
-    let (of_gamma, rest) = gradients.split_at_mut(1);
-    let (of_beta, rest) = rest.split_at_mut(1);
+    let Some((width, grid)) = plan.slab(2) else {
+        large_gradient(gpu, op, &plan, call, dy, dx.as_mut(), &mut gradients)?;
+        return Ok(std::iter::once(dx).chain(gradients.into_iter().map(Some)).collect());
+    };
+    let mut sums = plan.f32(gpu, &[images, 2, channels])?;
+    let Affine { gamma, beta, scale, shift } = Affine::of(call.inputs);
+    let ragged = plan.ragged();
+    launch_one_of!(gpu, grid, match ragged {
+        false => group_norm_gradient_slab,
+        true => group_norm_gradient_slab_ragged,
+    } {
+        x,
+        dy,
+        stats: &call.saved[0],
+        gamma,
+        beta,
+        scale,
+        shift,
+        sums: &mut sums,
+        dx: dx.as_mut(),
+        pixels: plan.pixels(),
+        channels,
+        groups: op.groups,
+        width,
+        silu: op.silu.into(),
+    })?;
+    let [dgamma, dbeta, rest @ ..] = &mut gradients[..] else { unreachable!("gamma and beta") };
     let mut rest = rest.iter_mut();
+    let (dscale, dshift) = (rest.next(), rest.next());
     kernels::group_norm_parameters {
         sums: &sums,
         gamma,
         beta,
         scale,
-        dgamma: &mut of_gamma[0],
-        dbeta: &mut of_beta[0],
-        dscale: rest.next(),
-        dshift: rest.next(),
+        dgamma,
+        dbeta,
+        dscale,
+        dshift,
         images,
         channels,
     }
@@ -306,23 +307,26 @@ pub(super) fn gradients(
     Ok(std::iter::once(dx).chain(gradients.into_iter().map(Some)).collect())
 }
 
-/// Writes `sums` and `dx` for maps that do not fit shared memory.
+/// Writes `dx` and the `gradients` of the other inputs for maps that do not fit shared memory.
 fn large_gradient(
     gpu: &Gpu,
     op: &GroupNorm,
     plan: &Plan,
     call: &Call,
     dy: &Tensor,
-    sums: &mut Tensor,
     dx: Option<&mut Tensor>,
+    gradients: &mut [Tensor],
 ) -> Result<()> {
-    let ([n, _, _, channels], pixels, groups) = (plan.dims, plan.pixels(), op.groups);
+    let ([images, _, _, channels], pixels, groups) = (plan.dims, plan.pixels(), op.groups);
     let (x, stats) = (call.inputs[0], &call.saved[0]);
     let ragged = plan.ragged();
     let Affine { gamma, beta, scale, shift } = Affine::of(call.inputs);
-    let (columns, chunk, silu) = (plan.columns(), plan.chunk(), op.silu.into());
-    let mut partial = plan.f32(gpu, &[n, plan.chunks(), 2, channels])?;
-    launch_one_of!(gpu, plan.grid().shared(plan.scratch()), match ragged {
+    let (columns, run, silu) = (plan.columns(), plan.run(), op.silu.into());
+    let found = plan.found();
+    let chunks = pixels.div_ceil(found);
+    let mut partial = plan.f32(gpu, &[images, chunks, 2, channels])?;
+    let mut of_runs = plan.f32(gpu, &[images, chunks, 2, channels / run])?;
+    launch_one_of!(gpu, plan.grid_of(found).shared(plan.scratch()), match ragged {
         false => group_norm_sums,
         true => group_norm_sums_ragged,
     } {
@@ -334,46 +338,49 @@ fn large_gradient(
         scale,
         shift,
         partial: &mut partial,
+        of_runs: &mut of_runs,
         pixels,
         channels,
         groups,
+        run,
         columns,
-        chunk,
+        chunk: found,
         silu,
     })?;
-    let mut slopes = plan.f32(gpu, &[n, groups, 2])?;
-    kernels::group_norm_slopes {
-        partial: &partial,
-        stats,
-        gamma,
-        scale,
-        sums,
-        slopes: &mut slopes,
-        pixels,
-        channels,
-        groups,
-        chunk,
-    }
-    .launch(gpu, plan.joining())?;
-    let Some(dx) = dx else { return Ok(()) };
-    launch_one_of!(gpu, plan.grid(), match ragged {
+    let [dgamma, dbeta, rest @ ..] = gradients else { unreachable!("gamma and beta") };
+    let mut rest = rest.iter_mut();
+    let (dscale, dshift) = (rest.next(), rest.next());
+    let of_block = columns * plan.pack;
+    let parts = if dx.is_some() { plan.chunks() } else { 0 };
+    let joining = of_block.div_ceil(THREADS / WARP);
+    let grid = Grid::new([channels.div_ceil(of_block), parts + joining, images], THREADS);
+    launch_one_of!(gpu, grid.shared(plan.slopes()), match ragged {
         false => group_norm_gradient,
         true => group_norm_gradient_ragged,
     } {
         x,
         dy,
         stats,
-        slopes: &slopes,
+        partial: &partial,
+        of_runs: &of_runs,
         gamma,
         beta,
         scale,
         shift,
         dx,
+        dgamma,
+        dbeta,
+        dscale,
+        dshift,
+        images,
         pixels,
         channels,
         groups,
+        run,
+        found,
         columns,
-        chunk,
+        chunk: plan.chunk(),
+        parts,
         silu,
     })
 }

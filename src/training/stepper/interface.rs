@@ -160,7 +160,7 @@ impl Pass<'_> {
                 grads
             }
         };
-        Ok((part, optimizer::take(&mut grads, &self.parts[part])))
+        Ok((part, optimizer::take(&mut grads, &self.parts[part])?))
     }
 
     /// `x` in the type that networks compute in.

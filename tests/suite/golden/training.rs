@@ -106,7 +106,7 @@ impl Run<'_> {
                 scale: clip_by_norm::factor(norm, self.optimizer.clip),
             };
             for (p, [m, v]) in parameters.iter().zip(&mut moments) {
-                let gradient = grads.take_parameter(p).unwrap().cast(DType::F32).unwrap();
+                let gradient = grads.take_parameter(p).unwrap().unwrap().cast(DType::F32).unwrap();
                 let mut value = p.value().try_clone().unwrap();
                 adam::adam(value.cpu_mut().unwrap(), m, v, gradient.cpu().unwrap(), &constants);
                 p.set(value);
