@@ -10,24 +10,16 @@ pub struct Batch {
     pub number: u64,
     /// Images in it.
     pub images: usize,
-    /// Which way it takes through the networks.
+    /// Which way it takes through the networks. Batches of one way differ in nothing but the numbers of their tensors:
+    /// what was recorded of one is replayed with those of another.
     pub way: usize,
-    /// Whether batches of this way differ in nothing but numbers: what was recorded of one is then replayed with those
-    /// of another.
-    pub alike: bool,
     tensors: Vec<(&'static str, Tensor)>,
 }
 
 impl Batch {
     /// The batch `number` of `images` images, which goes `way`; no numbers yet.
     pub const fn new(number: u64, images: usize, way: usize) -> Self {
-        Self { number, images, way, alike: true, tensors: Vec::new() }
-    }
-
-    /// The same, whether it is `alike` others of its way or not.
-    #[must_use]
-    pub fn alike(self, alike: bool) -> Self {
-        Self { alike, ..self }
+        Self { number, images, way, tensors: Vec::new() }
     }
 
     /// The same with `tensor` under `name`.
@@ -59,7 +51,7 @@ impl Batch {
     pub fn map(&self, mut body: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
         let tensors = self.tensors.iter().map(|(name, t)| Ok((*name, body(t)?)));
         let tensors = tensors.collect::<Result<_>>()?;
-        Ok(Self { tensors, ..Self::new(self.number, self.images, self.way).alike(self.alike) })
+        Ok(Self { tensors, ..Self::new(self.number, self.images, self.way) })
     }
 
     /// The images of `unit`, of a batch on the CPU that holds all: what has a row for each image is cut, the rest stays.

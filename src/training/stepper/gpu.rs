@@ -2,8 +2,8 @@
 //!
 //! Parameters, their moments and averages are F32 and stay on the device. Networks compute with copies in half
 //! precision, which the update writes beside the parameters. The first batch of a way runs as it is written; then
-//! what it launches is recorded as a graph, which later batches of the same way replay with new numbers. So is the
-//! update of each part. Running statistics are written where they lie, so that replays find them.
+//! what it launches is recorded as a graph, which later batches of the same way replay with new numbers. So are the sums
+//! of the gradients of several batches and the update of each part. Running statistics are written where they lie, so that replays find them.
 use std::collections::BTreeMap;
 
 use super::buckets::Buckets;
@@ -17,7 +17,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
-use crate::training::optimizer::{LossScale, Optimizer};
+use crate::training::optimizer::{Gradients, LossScale, Optimizer};
 use crate::training::ranks::{Said, Sum};
 use crate::training::sections::OptimConfig;
 
@@ -44,14 +44,17 @@ pub(super) struct OnGpu {
 struct Way {
     /// Where their numbers lie.
     inputs: Batch,
-    recorded: Option<(Graph, Learned)>,
+    recorded: Option<Recorded>,
     /// Whether it is known if it can be recorded.
     tried: bool,
 }
 
-/// Where [`OnGpu::ways`] has the way of `batch`: the other batches share a place.
-const fn key(batch: &Batch) -> usize {
-    if batch.alike { batch.way } else { usize::MAX }
+/// What batches of a way launch.
+struct Recorded {
+    graph: Graph,
+    learned: Learned,
+    /// What adds the gradients to those of the batches before, and what begins with them.
+    sums: [Option<Graph>; 2],
 }
 
 impl OnGpu {
@@ -201,7 +204,7 @@ impl OnGpu {
         }
         let device = Device::Cuda(self.on.clone());
         let inputs = batch.map(|tensor| tensor.to_device(&device))?;
-        self.ways.insert(way, Way { inputs, recorded: None, tried: !batch.alike });
+        self.ways.insert(way, Way { inputs, recorded: None, tried: false });
         Ok(())
     }
 
@@ -227,7 +230,7 @@ impl OnGpu {
         sums: &mut Vec<f64>,
         learn: &mut Learn<'_>,
     ) -> Result<()> {
-        let way = key(batch);
+        let way = batch.way;
         self.upload(way, batch)?;
         let Some(mut known) = self.ways.remove(&way) else { return Ok(()) };
         let result = self.take_known(&mut known, (first, of), sums, learn);
@@ -243,13 +246,20 @@ impl OnGpu {
         sums: &mut Vec<f64>,
         learn: &mut Learn<'_>,
     ) -> Result<()> {
-        if let Some((graph, learned)) = &way.recorded {
+        if let Some(Recorded { graph, learned, sums: adding }) = &mut way.recorded {
             // SAFETY: inputs, networks and what was recorded are held by this value.
             unsafe { graph.replay()? };
             self.joint.settle()?;
             add(sums, &learned.numbers, of)?;
+            if of > 1 {
+                return self.add_recorded(
+                    &learned.gradients,
+                    &mut adding[usize::from(first)],
+                    first,
+                );
+            }
             for (part, gradients) in &learned.gradients {
-                self.parts[*part].add_lasting(gradients, (first, of == 1))?;
+                self.parts[*part].take_lasting(gradients)?;
             }
             return Ok(());
         }
@@ -257,9 +267,41 @@ impl OnGpu {
         self.joint.settle()?;
         add(sums, &learned.numbers, of)?;
         for (part, gradients) in learned.gradients {
-            self.parts[part].add_fresh(gradients, first)?;
+            let part = &mut self.parts[part];
+            if of == 1 {
+                part.take_fresh(gradients);
+                continue;
+            }
+            part.begin_sums()?;
+            part.launch_sums(&gradients, first)?;
+            part.count_in(&gradients, first)?;
         }
         Ok(())
+    }
+
+    /// Adds `gradients`, which lie where a recording puts them, by `graph`, which is recorded the first time.
+    fn add_recorded(
+        &mut self,
+        gradients: &[(usize, Gradients)],
+        graph: &mut Option<Graph>,
+        first: bool,
+    ) -> Result<()> {
+        for (part, gradients) in gradients {
+            let part = &mut self.parts[*part];
+            part.begin_sums()?;
+            part.count_in(gradients, first)?;
+        }
+        let parts = &self.parts;
+        let launch = || {
+            let mut each = gradients.iter();
+            each.try_for_each(|(part, gradients)| parts[*part].launch_sums(gradients, first))
+        };
+        let graph = match graph {
+            Some(graph) => graph,
+            None => graph.insert(self.on.capture(launch)?.0),
+        };
+        // SAFETY: gradients and sums are held by this value.
+        unsafe { graph.replay() }
     }
 
     /// Moves the parts of `moves`, each unless its gradients are not finite.
@@ -290,29 +332,42 @@ impl OnGpu {
         Ok(())
     }
 
-    /// Records the way of `batch` and the updates of `moves`, where that has not been tried.
-    fn record(&mut self, batch: &Batch, moves: &[Move<'_>], learn: &mut Learn<'_>) -> Result<()> {
+    /// Records the ways of `batches` and the updates of `moves`, where that has not been tried.
+    fn record(
+        &mut self,
+        batches: &[Batch],
+        moves: &[Move<'_>],
+        learn: &mut Learn<'_>,
+    ) -> Result<()> {
         for Move { part, .. } in moves {
             self.parts[*part].record()?;
         }
-        let way = key(batch);
-        let Some(mut known) = self.ways.remove(&way) else { return Ok(()) };
-        let mut result = Ok(());
-        if !std::mem::replace(&mut known.tried, true) {
-            self.parts.iter_mut().for_each(GpuPart::forget_gradients);
-            let gpu = self.on.clone();
-            let buckets = self.joint.while_found();
-            match gpu.capture(|| self.learn(&known.inputs, buckets, learn)) {
-                Ok(recorded) => known.recorded = Some(recorded),
-                // A recording keeps its memory to itself: where it does not fit, steps run as they are written.
-                Err(Error::Memory(_)) => {
-                    self.parts.iter().try_for_each(GpuPart::reset_statistics)?
-                }
-                Err(other) => result = Err(other),
-            }
+        for batch in batches {
+            let Some(mut known) = self.ways.remove(&batch.way) else { continue };
+            let result = match std::mem::replace(&mut known.tried, true) {
+                false => self.record_way(&mut known, learn),
+                true => Ok(()),
+            };
+            self.ways.insert(batch.way, known);
+            result?;
         }
-        self.ways.insert(way, known);
-        result
+        Ok(())
+    }
+
+    /// Records `way`, in the memory of the others.
+    fn record_way(&mut self, way: &mut Way, learn: &mut Learn<'_>) -> Result<()> {
+        self.parts.iter_mut().for_each(GpuPart::forget_gradients);
+        let buckets = self.joint.while_found();
+        let other = self.ways.values().find_map(|way| way.recorded.as_ref()).map(|r| &r.graph);
+        match self.on.capture_beside(other, || self.learn(&way.inputs, buckets, learn)) {
+            Ok((graph, learned)) => {
+                way.recorded = Some(Recorded { graph, learned, sums: [None, None] });
+            }
+            // A recording keeps its memory to itself: where it does not fit, steps run as they are written.
+            Err(Error::Memory(_)) => self.parts.iter().try_for_each(GpuPart::reset_statistics)?,
+            Err(other) => return Err(other),
+        }
+        Ok(())
     }
 
     /// Where `error` says that the device is full: adds the largest batch that fits, found by trying.
@@ -374,8 +429,8 @@ impl Stepper for OnGpu {
                 break;
             }
         }
-        if let Some(batch) = batches.last().filter(|_| done.bad.is_none()) {
-            self.record(batch, moves, learn)?;
+        if done.bad.is_none() {
+            self.record(batches, moves, learn)?;
         }
         Ok(done)
     }
