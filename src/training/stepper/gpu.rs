@@ -2,14 +2,16 @@
 //!
 //! Parameters, their moments and averages are F32 and stay on the device. Networks compute with copies in half
 //! precision, which the update writes beside the parameters. The first batch of a way runs as it is written; then
-//! what it launches is recorded as a graph, which later batches of the same way replay with new numbers. So are the sums
-//! of the gradients of several batches and the update of each part. Running statistics are written where they lie, so that replays find them.
+//! what it launches is recorded as a graph, which later batches of the same way replay with new numbers. So are sums of
+//! the gradients of several batches and the update of each part. Running statistics are written where they lie, so that
+//! replays find them. While the GPU computes, the next batch is copied ahead.
 use std::collections::BTreeMap;
 
 use super::buckets::Buckets;
 use super::cpu::add;
 use super::gpu_part::GpuPart;
 use super::interface::{Bad, Done, Fewer, Joint, Learn, Learned, Move, Pass, Stepper};
+use super::staged::Staged;
 use crate::engine::cuda::{Gpu, Graph};
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::parameter::Parameter;
@@ -38,6 +40,8 @@ pub(super) struct OnGpu {
     /// The same, where gradients need it.
     scale: Option<LossScale>,
     joint: Joint,
+    /// The batch that comes next, where it is copied ahead.
+    staged: Option<Staged>,
 }
 
 /// A way that batches go.
@@ -80,6 +84,7 @@ impl OnGpu {
             ways: BTreeMap::new(),
             factor: Tensor::from_slice_on(&device, &[1.0], &[1])?,
             scale: (dtype == DType::F16).then(|| scale.unwrap_or_default()),
+            staged: if joint.joins() { None } else { Staged::new(gpu)? },
             joint,
         })
     }
@@ -100,7 +105,7 @@ impl OnGpu {
             return Ok(());
         }
         for (i, batch) in batches.iter().enumerate() {
-            self.take(batch, (i == 0, batches.len()), numbers, learn)?;
+            self.take(batch, (i, batches.len()), numbers, learn)?;
         }
         Ok(())
     }
@@ -163,7 +168,7 @@ impl OnGpu {
         self.parts.iter_mut().for_each(GpuPart::forget_gradients);
         for (i, batch) in units.iter().enumerate() {
             self.reset_to(before)?;
-            self.take(batch, (i == 0, units.len()), &mut said.numbers, learn)?;
+            self.take(batch, (i, units.len()), &mut said.numbers, learn)?;
             let moved = self.parts.iter().map(GpuPart::statistics_on_cpu);
             let moved = moved.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
             said.add(Said { statistics: moved, ..Said::default() })?;
@@ -200,7 +205,11 @@ impl OnGpu {
     /// Copies the numbers of `batch` to the device, over those of the one before where there was one of its way.
     fn upload(&mut self, way: usize, batch: &Batch) -> Result<()> {
         if let Some(known) = self.ways.get_mut(&way).filter(|known| known.inputs.fits(batch)) {
-            return known.inputs.write(batch);
+            let staged = self.staged.as_mut();
+            return match staged.map(|staged| staged.take(batch, &mut known.inputs)).transpose()? {
+                Some(true) => Ok(()),
+                _ => known.inputs.write(batch),
+            };
         }
         let device = Device::Cuda(self.on.clone());
         let inputs = batch.map(|tensor| tensor.to_device(&device))?;
@@ -222,18 +231,18 @@ impl OnGpu {
         Ok(learned)
     }
 
-    /// Learns from one of `of` batches: its numbers are added to `sums`, its gradients to those of the parts.
+    /// Learns from batch `i` of `of`: its numbers are added to `sums`, its gradients to those of the parts.
     fn take(
         &mut self,
         batch: &Batch,
-        (first, of): (bool, usize),
+        (i, of): (usize, usize),
         sums: &mut Vec<f64>,
         learn: &mut Learn<'_>,
     ) -> Result<()> {
         let way = batch.way;
         self.upload(way, batch)?;
         let Some(mut known) = self.ways.remove(&way) else { return Ok(()) };
-        let result = self.take_known(&mut known, (first, of), sums, learn);
+        let result = self.take_known(&mut known, (i, of), sums, learn);
         let result = result.map_err(|e| self.fits(&known.inputs, e, learn));
         self.ways.insert(way, known);
         result
@@ -242,14 +251,16 @@ impl OnGpu {
     fn take_known(
         &mut self,
         way: &mut Way,
-        (first, of): (bool, usize),
+        (i, of): (usize, usize),
         sums: &mut Vec<f64>,
         learn: &mut Learn<'_>,
     ) -> Result<()> {
+        let (first, last) = (i == 0, i + 1 == of);
         if let Some(Recorded { graph, learned, sums: adding }) = &mut way.recorded {
             // SAFETY: inputs, networks and what was recorded are held by this value.
             unsafe { graph.replay()? };
             self.joint.settle()?;
+            self.begin_next(last)?;
             add(sums, &learned.numbers, of)?;
             if of > 1 {
                 return self.add_recorded(
@@ -265,6 +276,7 @@ impl OnGpu {
         }
         let learned = self.learn(&way.inputs, self.joint.while_found(), learn)?;
         self.joint.settle()?;
+        self.begin_next(last)?;
         add(sums, &learned.numbers, of)?;
         for (part, gradients) in learned.gradients {
             let part = &mut self.parts[part];
@@ -277,6 +289,14 @@ impl OnGpu {
             part.count_in(&gradients, first)?;
         }
         Ok(())
+    }
+
+    /// Begins to copy the next batch ahead, if those of this descent are all issued.
+    fn begin_next(&mut self, is_last: bool) -> Result<()> {
+        match self.staged.as_mut().filter(|_| is_last) {
+            Some(staged) => staged.begin(&self.on),
+            None => Ok(()),
+        }
     }
 
     /// Adds `gradients`, which lie where a recording puts them, by `graph`, which is recorded the first time.
@@ -406,6 +426,12 @@ impl OnGpu {
 impl Stepper for OnGpu {
     fn place(&self) -> (Device, DType) {
         (Device::Cuda(self.on.clone()), self.dtype)
+    }
+
+    fn expect(&mut self, next: &Batch) {
+        if let Some(staged) = &mut self.staged {
+            staged.expect(next.clone());
+        }
     }
 
     fn descend(
