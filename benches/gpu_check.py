@@ -58,14 +58,27 @@ def operations(benches):
 
 
 def networks(benches, peer):
-    kinds = ("launched", "replayed", "gradients_launched", "gradients_replayed")
-    rows = [["srk", r["network"], r["batch"], r["dtype"], f"{engine}, {how}",
-             "full" if "full" in r else ms(r[f"{how}_s"])]
-            for engine, bench in benches.items() for r in bench if r["what"] == "network"
-            for how in kinds]
-    rows += [["torch", r["network"], r["batch"], r["dtype"], r["how"], r.get("error") or ms(r["forward_s"])]
-             for r in peer if r["what"] == "torch_network"]
-    return rows
+    """A call and a training step: one row a network, batch, type and way, srk's and PyTorch's of one name together."""
+    rows = []
+    for engine, bench in benches.items():
+        for r in bench:
+            if r["what"] == "network":
+                for how in ("launched", "replayed"):
+                    times = ["full"] * 2 if "full" in r else [ms(r[f"{how}_s"]), ms(r[f"training_{how}_s"])]
+                    rows.append((r, ["srk", f"{engine}, {how}", *times]))
+    for r in peer:
+        if r["what"] == "torch_network":
+            times = [r["error"], "-"] if "error" in r else [ms(r["forward_s"]), ms(r["training_s"])]
+            rows.append((r, ["torch", r["how"], *times]))
+
+    def key(r):
+        return r["network"], r["batch"], r["dtype"].lower()
+
+    order = {}
+    for r, _ in rows:
+        order.setdefault(key(r), len(order))
+    rows.sort(key=lambda row: order[key(row[0])])
+    return [[*key(r), r.get("parameters", "-"), *cells] for r, cells in rows]
 
 
 def products_of(log):
@@ -86,7 +99,8 @@ def main():
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
     table("ceilings", ["what", "measured"], ceilings(benches.get("native", [])))
     table("ops, forward, ms", ["op", "case", "type", *ENGINES], operations(benches))
-    table("networks, one call, ms", ["who", "network", "batch", "type", "how", "ms"], networks(benches, peer))
+    table("networks, ms", ["network", "batch", "type", "parameters", "who", "how", "call", "training step"],
+          networks(benches, peer))
     rows = [["srk upscale, s", *(f"{s:.3f}" for s in product["upscale_s"])],
             ["srk train, images/s", *(f"{r:.1f}" for r in product["train_images_per_s"][-3:])]]
     table("the program", ["what", "measured"], [[row[0], "  ".join(row[1:])] for row in rows if row[1:]])

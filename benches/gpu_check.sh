@@ -115,7 +115,7 @@ do_step() {
         doctor) bin/srk doctor ;;
         kernels) SRK_CONV=native tests kernels:: kernels_more:: ops_gpu:: networks_gpu:: ;;
         bench-*) SRK_CONV=${1#bench-} bin/gpu ;;
-        torch) python3 peers/torch_unet.py --how eager graph ;;
+        torch) python3 peers/torch_unet.py --how graph eager ;;
         torch-compiled) python3 peers/torch_unet.py --how compiled ;;
         upscale | train | ranks | engines) "$1" ;;
         *) sanitizer "$1" ;;

@@ -10,6 +10,8 @@ use crate::error::{Error, Report, Result};
 #[derive(Debug)]
 pub struct Ahead<T> {
     items: Option<Receiver<Result<T>>>,
+    /// The next one, where it was looked at.
+    seen: Option<Result<T>>,
     thread: Option<JoinHandle<()>>,
     waited: Duration,
 }
@@ -31,11 +33,14 @@ impl<T: Send + 'static> Ahead<T> {
             }
         };
         let thread = Some(std::thread::spawn(work));
-        Self { items: Some(items), thread, waited: Duration::ZERO }
+        Self { items: Some(items), seen: None, thread, waited: Duration::ZERO }
     }
 
     /// The next item; waits for it if need be.
     pub fn next_item(&mut self) -> Result<T> {
+        if let Some(seen) = self.seen.take() {
+            return seen;
+        }
         let asked = Instant::now();
         let item = self.items.as_ref().and_then(|items| items.recv().ok());
         self.waited += asked.elapsed();
@@ -43,6 +48,14 @@ impl<T: Send + 'static> Ahead<T> {
             let cause = "the thread that prepares batches stopped";
             Err(Error::Failed(Report::new("cannot read training data", cause)))
         })
+    }
+
+    /// The next item, if it is there.
+    pub fn peek(&mut self) -> Option<&T> {
+        if self.seen.is_none() {
+            self.seen = self.items.as_ref().and_then(|items| items.try_recv().ok());
+        }
+        self.seen.as_ref().and_then(|seen| seen.as_ref().ok())
     }
 
     /// How long [`next_item`](Self::next_item) has waited since this was last asked.

@@ -9,6 +9,7 @@ use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::models::Network;
+use crate::ops::noise::Noise;
 use crate::ops::q_sample::q_sample;
 use crate::ops::sampler_step::{StepFactors, sampler_step};
 
@@ -27,12 +28,8 @@ pub struct Progress<'a> {
     pub at: usize,
 }
 
-/// A way of `network` back through a chain, with everything that does not depend on the images, on one device.
-///
-/// On a GPU one call is recorded and replayed for all others of its kind: what differs between them, t and the factors
-/// of the step, lies where the recording reads it.
-pub struct Walk<'a> {
-    network: &'a dyn Network,
+/// A way back through a chain, with everything that depends on neither the network nor the images, on one device.
+pub struct Course {
     steps: Vec<WalkStep>,
     /// The step that a GPU takes now.
     now: Option<WalkStep>,
@@ -44,6 +41,15 @@ pub struct Walk<'a> {
     scaled: bool,
     /// Whether it is one call from the low resolution to the image.
     direct: bool,
+}
+
+/// A course of `network`.
+///
+/// On a GPU one call is recorded and replayed for all others of its kind: what differs between them, t and the factors
+/// of the step, lies where the recording reads it.
+pub struct Walk<'a> {
+    network: &'a dyn Network,
+    course: Course,
     /// First calls and later ones.
     recordings: [Recording; 2],
 }
@@ -68,16 +74,15 @@ struct State {
 struct Ground<'a> {
     condition: &'a Arc<Tensor>,
     y0: &'a Tensor,
-    noise: &'a PixelNoise,
+    noise: &'a Noise<'a>,
 }
 
-impl<'a> Walk<'a> {
-    /// A walk for `images` images with `steps` calls of `network`, at most T.
+impl Course {
+    /// A course for `images` images with `steps` calls, at most T.
     ///
     /// # Errors
     /// If the memory of a GPU is full.
     pub fn new(
-        network: &'a dyn Network,
         diffusion: &Diffusion,
         images: usize,
         steps: usize,
@@ -102,7 +107,6 @@ impl<'a> Walk<'a> {
             })
         };
         Ok(Self {
-            network,
             steps: t.iter().enumerate().map(step).collect::<Result<_>>()?,
             now: match device {
                 Device::Cpu => None,
@@ -115,29 +119,28 @@ impl<'a> Walk<'a> {
                 scale => Some(of_images(scale)?),
             },
             direct: diffusion.is_direct(),
-            recordings: <[Recording; 2]>::default(),
         })
     }
 
     /// Draws the clean image `[N, H, W, C]`, F32 in `[-1, 1]`, that the network believes in, or its latent.
     ///
-    /// `condition` is what [`Network::condition`] made of the low-resolution images, in the element
+    /// `noise` starts the chain; `condition` is what [`Network::condition`] made of the low-resolution images, in the element
     /// type the network computes in; `y0` `[N, H, W, C]`, F32, is their enlargement. `on_step` sees
     /// every call and may stop the walk with an error. On a GPU this only launches.
     ///
     /// # Errors
     /// If something does not fit the network, the memory of a GPU is full, and what `on_step` says.
     pub fn run(
-        &mut self,
+        &self,
+        network: &dyn Network,
         condition: Arc<Tensor>,
-        y0: &Tensor,
-        noise: &PixelNoise,
+        (y0, noise): (&Tensor, &Noise<'_>),
         on_step: &mut dyn FnMut(Progress<'_>) -> Result<()>,
     ) -> Result<Tensor> {
         let ground = Ground { condition: &condition, y0, noise };
         let calls = self.steps.len();
-        if self.is_alone() {
-            let image = self.alone(&condition)?;
+        if self.is_alone(network) {
+            let image = self.alone(network, &condition)?;
             let shown = Progress { done: 1, calls, x0_hat: &image, state: &image, at: 0 };
             on_step(shown)?;
             return Ok(image);
@@ -145,70 +148,33 @@ impl<'a> Walk<'a> {
         let mut x0_hat = Tensor::empty_as(y0, y0.shape())?;
         let mut state = self.start(ground)?;
         for (k, step) in self.steps.iter().enumerate() {
-            state.step(self.network, ground, step, k == 0, Some(&mut x0_hat))?;
+            state.step(network, ground, step, k == 0, Some(&mut x0_hat))?;
             let (state, at) = (&*state.x, step.to);
             on_step(Progress { done: k + 1, calls, x0_hat: &x0_hat, state, at })?;
         }
         state.into_image()
     }
 
-    /// As [`run`](Self::run), but for `on_call`, which is told how many calls were made, and the memory of
-    /// what nobody looks at. On a GPU the image lies where the next one will.
-    ///
-    /// # Errors
-    /// As `run`.
-    pub fn run_unseen(
-        &mut self,
-        condition: Arc<Tensor>,
-        y0: &Tensor,
-        noise: &PixelNoise,
-        on_call: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<Tensor> {
-        let ground = Ground { condition: &condition, y0, noise };
-        if self.is_alone() {
-            let image = self.alone_again(&condition)?;
-            on_call(1)?;
-            return Ok(image);
-        }
-        let mut state = self.start(ground)?;
-        for k in 0..self.steps.len() {
-            self.step(&mut state, ground, k)?;
-            on_call(k + 1)?;
-        }
-        state.into_image()
-    }
-
     /// Whether it is one call of a network that looks at no state.
-    fn is_alone(&self) -> bool {
-        self.direct && self.network.sees_low_alone()
+    fn is_alone(&self, network: &dyn Network) -> bool {
+        self.direct && network.sees_low_alone()
     }
 
     /// That call.
-    fn alone(&self, condition: &Arc<Tensor>) -> Result<Tensor> {
+    fn alone(&self, network: &dyn Network, condition: &Arc<Tensor>) -> Result<Tensor> {
         let mut tape = Tape::inference();
         let shown = tape.input(Arc::clone(condition));
-        let output = self.network.forward(&mut tape, &shown, &shown, &self.steps[0].time)?;
+        let output = network.forward(&mut tape, &shown, &shown, &self.steps[0].time)?;
         drop(shown);
         let x = tape.clamp(&output, -1.0, 1.0)?.into_tensor()?;
         drop((output, tape));
         if x.dtype() == DType::F32 { Ok(x) } else { x.cast(DType::F32) }
     }
 
-    /// The same, recorded on a GPU.
-    fn alone_again(&mut self, condition: &Arc<Tensor>) -> Result<Tensor> {
-        let Device::Cuda(gpu) = condition.device() else { return self.alone(condition) };
-        let [mut recording, _] = std::mem::take(&mut self.recordings);
-        let work = &mut || self.alone(condition).map(Some);
-        // SAFETY: the call reads the condition, and the weights and the step's time, which outlive the walk.
-        let image = unsafe { recording.play(&gpu, places([&**condition]), work) };
-        self.recordings[0] = recording;
-        image?.ok_or_else(|| unreachable!("the call gives an image"))
-    }
-
     /// The state at T and what the network is shown of it.
     fn start(&self, Ground { condition, y0, noise }: Ground<'_>) -> Result<State> {
         let mut x = Tensor::empty_as(y0, y0.shape())?;
-        q_sample(&self.start, [y0, y0], &noise.numbers(), &mut x, None)?;
+        q_sample(&self.start, [y0, y0], noise, &mut x, None)?;
         // The state itself is the input where the network wants it neither scaled nor narrowed.
         let same = !self.scaled && condition.dtype() == x.dtype();
         let input = match &self.first_input {
@@ -216,27 +182,103 @@ impl<'a> Walk<'a> {
             None => Some(x.cast(condition.dtype())?),
             Some(factors) => {
                 let mut input = Tensor::empty_on(&y0.device(), condition.dtype(), y0.shape())?;
-                q_sample(factors, [y0, y0], &noise.numbers(), &mut input, None)?;
+                q_sample(factors, [y0, y0], noise, &mut input, None)?;
                 Some(input)
             }
         };
         Ok(State { x: Arc::new(x), input: input.map(Arc::new) })
     }
+}
+
+impl<'a> Walk<'a> {
+    /// A walk for `images` images with `steps` calls of `network`, at most T.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn new(
+        network: &'a dyn Network,
+        diffusion: &Diffusion,
+        images: usize,
+        steps: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let course = Course::new(diffusion, images, steps, device)?;
+        Ok(Self { network, course, recordings: <[Recording; 2]>::default() })
+    }
+
+    /// As [`Course::run`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run(
+        &self,
+        condition: Arc<Tensor>,
+        y0: &Tensor,
+        noise: &PixelNoise,
+        on_step: &mut dyn FnMut(Progress<'_>) -> Result<()>,
+    ) -> Result<Tensor> {
+        self.course.run(self.network, condition, (y0, &noise.numbers()), on_step)
+    }
+
+    /// As [`run`](Self::run), but for `on_call`, which is told how many calls were made, and the memory of what nobody looks
+    /// at. On a GPU the image lies where the next one will.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_unseen(
+        &mut self,
+        condition: Arc<Tensor>,
+        y0: &Tensor,
+        noise: &PixelNoise,
+        on_call: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Tensor> {
+        let numbers = noise.numbers();
+        let ground = Ground { condition: &condition, y0, noise: &numbers };
+        if self.course.is_alone(self.network) {
+            let image = self.alone_again(&condition)?;
+            on_call(1)?;
+            return Ok(image);
+        }
+        let mut state = self.course.start(ground)?;
+        for k in 0..self.course.steps.len() {
+            self.step(&mut state, (ground, noise), k)?;
+            on_call(k + 1)?;
+        }
+        state.into_image()
+    }
+
+    /// The one call of a network that looks at no state, recorded on a GPU.
+    fn alone_again(&mut self, condition: &Arc<Tensor>) -> Result<Tensor> {
+        let Device::Cuda(gpu) = condition.device() else {
+            return self.course.alone(self.network, condition);
+        };
+        let [mut recording, _] = std::mem::take(&mut self.recordings);
+        let work = &mut || self.course.alone(self.network, condition).map(Some);
+        // SAFETY: the call reads the condition, and the weights and the step's time, which outlive the walk.
+        let image = unsafe { recording.play(&gpu, places([&**condition]), work) };
+        self.recordings[0] = recording;
+        image?.ok_or_else(|| unreachable!("the call gives an image"))
+    }
 
     /// Takes the state over step `k`, by a replay where that is recorded.
-    fn step(&mut self, state: &mut State, ground: Ground<'_>, k: usize) -> Result<()> {
-        let Self { network, steps, now, recordings, .. } = self;
+    fn step(
+        &mut self,
+        state: &mut State,
+        (ground, noise): (Ground<'_>, &PixelNoise),
+        k: usize,
+    ) -> Result<()> {
+        let Self { network, course: Course { steps, now, .. }, recordings } = self;
         let (Device::Cuda(gpu), Some(now)) = (ground.y0.device(), now) else {
             return state.step(*network, ground, &steps[k], k == 0, None);
         };
         now.time.copy_from(&steps[k].time)?;
         now.factors.copy_from(&steps[k].factors)?;
         // Noise that repeats is drawn elsewhere and copied, which cannot be recorded.
-        if ground.noise.repeats() {
+        if noise.repeats() {
             return state.step(*network, ground, now, k == 0, None);
         }
         let first = k == 0 && network.has_first_call();
-        let Ground { condition, y0, noise } = ground;
+        let Ground { condition, y0, .. } = ground;
         let others = [&**condition, y0, noise.origins(), &*state.x];
         let places = places(others.into_iter().chain(state.input.as_deref()));
         let mut work = || {
@@ -271,14 +313,7 @@ impl State {
         // A copy where it is the state itself, which is written now.
         let output = output.into_tensor()?;
         let input = self.input.as_mut().map(own).transpose()?;
-        sampler_step(
-            &step.factors,
-            [&output, y0],
-            &noise.numbers(),
-            own(&mut self.x)?,
-            x0_hat,
-            input,
-        )
+        sampler_step(&step.factors, [&output, y0], noise, own(&mut self.x)?, x0_hat, input)
     }
 
     fn into_image(self) -> Result<Tensor> {
@@ -315,7 +350,7 @@ pub fn condition(
     }
 }
 
-/// As [`Walk::run`], for a walk that is walked once.
+/// As [`Course::run`], for a course that is run once.
 pub fn sample(
     network: &dyn Network,
     diffusion: &Diffusion,
@@ -325,6 +360,6 @@ pub fn sample(
     steps: usize,
     on_step: &mut dyn FnMut(Progress<'_>) -> Result<()>,
 ) -> Result<Tensor> {
-    let mut walk = Walk::new(network, diffusion, y0.shape()[0], steps, &y0.device())?;
-    walk.run(condition, y0, noise, on_step)
+    let course = Course::new(diffusion, y0.shape()[0], steps, &y0.device())?;
+    course.run(network, condition, (y0, &noise.numbers()), on_step)
 }

@@ -66,8 +66,17 @@ impl Tensor {
     /// If the memory of a GPU is full.
     pub fn zeros_on(device: &Device, dtype: DType, shape: &[usize]) -> Result<Self> {
         let mut zeros = Self::empty_on(device, dtype, shape)?;
-        let bytes = zeros.bytes();
-        match &mut zeros.storage {
+        zeros.clear()?;
+        Ok(zeros)
+    }
+
+    /// Makes all elements zero, where they lie.
+    ///
+    /// # Errors
+    /// If the driver of a GPU cannot.
+    pub fn clear(&mut self) -> Result<()> {
+        let bytes = self.bytes();
+        match &mut self.storage {
             Storage::CpuF32(v) => v.fill(0.0),
             Storage::CpuF64(v) => v.fill(0.0),
             Storage::Cuda { gpu, buffer, .. } => {
@@ -75,7 +84,7 @@ impl Tensor {
                 unsafe { gpu.driver().fill(buffer.pointer(), 0, bytes)? };
             }
         }
-        Ok(zeros)
+        Ok(())
     }
 
     /// A tensor on `device` whose elements the caller writes, every one.

@@ -5,6 +5,7 @@
 //! dx = dy there, 0 elsewhere
 //! ```
 use crate::engine::cuda::{Grid, kernels};
+use crate::engine::device::Real as _;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -14,31 +15,53 @@ use crate::on_device;
 impl Tape {
     /// The first `height` rows and `width` columns of `[N, H, W, C]`.
     pub fn crop(&mut self, x: &Var, height: usize, width: usize) -> Result<Var> {
-        self.apply(Crop { top: 0, left: 0, height, width }, &[x])
+        self.apply(Crop { height, width, origin: None }, &[x])
     }
 
-    /// The `[height, width]` of `[N, H, W, C]` whose first pixel is at `[top, left]`.
+    /// The `[height, width]` of `[N, H, W, C]` whose first pixel is at the row and the column in `origin` `[1, 2]`, F32,
+    /// where `x` lies. This can be recorded, and replayed with another place.
     pub fn crop_at(
         &mut self,
         x: &Var,
-        [top, left]: [usize; 2],
+        origin: &Tensor,
         [height, width]: [usize; 2],
     ) -> Result<Var> {
-        self.apply(Crop { top, left, height, width }, &[x])
+        self.apply(Crop { height, width, origin: Some(origin.try_clone()?) }, &[x])
     }
 }
 
 /// See the [module](self) for the formulas.
 #[derive(Debug)]
 pub struct Crop {
-    /// Rows left out above.
-    pub top: usize,
-    /// Columns left out on the left.
-    pub left: usize,
     /// Rows kept.
     pub height: usize,
     /// Columns kept.
     pub width: usize,
+    /// How many rows and columns are left out before, `[1, 2]`, F32; none if there are none. What lies on the CPU is
+    /// copied to where the map lies.
+    pub origin: Option<Tensor>,
+}
+
+impl Crop {
+    /// Rows and columns left out before, on the CPU.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Whole numbers.
+    fn corner(&self, [h, w]: [usize; 2]) -> Result<[usize; 2]> {
+        let Some(origin) = &self.origin else { return Ok([0, 0]) };
+        let [top, left] = [0, 1].map(|i| origin.cpu::<f32>().map(|at| at[i] as usize));
+        let corner @ [top, left] = [top?, left?];
+        if top + self.height > h || left + self.width > w {
+            let what =
+                format!("a part at row {top} and column {left}, which ends beyond {h} x {w}");
+            return Err(Error::Unsupported { op: self.name(), what });
+        }
+        Ok(corner)
+    }
+
+    /// The origin on the GPU of `x`, copied where it lies elsewhere.
+    fn origin_on(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        let moved = self.origin.as_ref().filter(|origin| origin.device() != x.device());
+        moved.map(|origin| origin.to_device(&x.device())).transpose()
+    }
 }
 
 impl Op for Crop {
@@ -49,18 +72,25 @@ impl Op for Crop {
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
         let [x] = inputs else { unreachable!("crop takes one input") };
         let dims @ [n, h, w, c] = x.nhwc(self.name())?;
-        let [height, width] = [self.top + self.height, self.left + self.width];
+        let Self { height, width, ref origin } = *self;
         if height > h || width > w {
             let wanted = format!("at least {height} x {width} pixels");
             return Err(Error::shape(self.name(), wanted, x.shape()));
         }
+        if let Some(origin) = origin.as_ref().filter(|origin| origin.shape() != [1, 2]) {
+            return Err(Error::shape(self.name(), "an origin [1, 2]", origin.shape()));
+        }
         let mut y = Tensor::empty_as(x, &[n, self.height, self.width, c])?;
         on_device!(x,
-            cpu::<T> => cpu::forward::<T>(self, dims, x.cpu()?, y.cpu_mut()?),
+            cpu::<T> => {
+                let corner = self.corner([h, w])?;
+                cpu::forward::<T>(self, corner, dims, x.cpu()?, y.cpu_mut()?);
+            },
             cuda(gpu) => {
-                let Self { top, left, height, width } = *self;
+                let moved = self.origin_on(x)?;
+                let origin = moved.as_ref().or(origin.as_ref());
                 let (n, grid, y) = (y.len(), Grid::packs(y.len(), y.dtype()), &mut y);
-                kernels::crop_forward { x, y, n, h, w, c, top, left, height, width }
+                kernels::crop_forward { x, y, n, h, w, c, height, width, origin }
                     .launch(&gpu, grid)?;
             }
         );
@@ -72,11 +102,16 @@ impl Op for Crop {
         let dims @ [_, h, w, c] = x.nhwc(self.name())?;
         let mut dx = Tensor::empty_as(x, x.shape())?;
         on_device!(x,
-            cpu::<T> => cpu::backward::<T>(self, dims, dy.cpu()?, dx.cpu_mut()?),
+            cpu::<T> => {
+                let corner = self.corner([h, w])?;
+                cpu::backward::<T>(self, corner, dims, dy.cpu()?, dx.cpu_mut()?);
+            },
             cuda(gpu) => {
-                let Self { top, left, height, width } = *self;
+                let moved = self.origin_on(x)?;
+                let Self { height, width, ref origin } = *self;
+                let origin = moved.as_ref().or(origin.as_ref());
                 let (n, grid, dx) = (dx.len(), Grid::packs(dx.len(), dx.dtype()), &mut dx);
-                kernels::crop_backward { dy, dx, n, h, w, c, top, left, height, width }
+                kernels::crop_backward { dy, dx, n, h, w, c, height, width, origin }
                     .launch(&gpu, grid)?;
             }
         );
@@ -88,7 +123,9 @@ impl Op for Crop {
 /// padded map.
 pub fn cases() -> Vec<OpCase> {
     let case = |[top, left, height, width]: [usize; 4], shape: &[usize]| {
-        OpCase::new(move || Crop { top, left, height, width }, &[shape])
+        let at = [top, left].map(|at: usize| f32::from_f64(at as f64)).to_vec();
+        let origin = move || (at != [0.0; 2]).then(|| Tensor::from_vec(at.clone(), &[1, 2]));
+        OpCase::new(move || Crop { height, width, origin: origin() }, &[shape])
     };
     vec![
         case([0, 0, 2, 3], &[2, 3, 5, 7]),
@@ -107,22 +144,34 @@ mod cpu {
     use crate::engine::device::Real;
     use crate::ops::parallel::rows;
 
-    pub(super) fn forward<T: Real>(op: &Crop, [_, h, w, c]: [usize; 4], x: &[T], y: &mut [T]) {
+    pub(super) fn forward<T: Real>(
+        op: &Crop,
+        [top, left]: [usize; 2],
+        [_, h, w, c]: [usize; 4],
+        x: &[T],
+        y: &mut [T],
+    ) {
         let len = op.width * c;
         rows(y, len, |r, y| {
-            let (n, i) = (r / op.height, op.top + r % op.height);
-            y.copy_from_slice(&x[((n * h + i) * w + op.left) * c..][..len]);
+            let (n, i) = (r / op.height, top + r % op.height);
+            y.copy_from_slice(&x[((n * h + i) * w + left) * c..][..len]);
         });
     }
 
-    pub(super) fn backward<T: Real>(op: &Crop, [_, h, w, c]: [usize; 4], dy: &[T], dx: &mut [T]) {
+    pub(super) fn backward<T: Real>(
+        op: &Crop,
+        [top, left]: [usize; 2],
+        [_, h, w, c]: [usize; 4],
+        dy: &[T],
+        dx: &mut [T],
+    ) {
         let len = op.width * c;
         rows(dx, w * c, |r, dx| {
-            let (n, i) = (r / h, (r % h).wrapping_sub(op.top));
+            let (n, i) = (r / h, (r % h).wrapping_sub(top));
             dx.fill(T::default());
             if i < op.height {
                 let dy = &dy[(n * op.height + i) * len..][..len];
-                dx[op.left * c..][..len].copy_from_slice(dy);
+                dx[left * c..][..len].copy_from_slice(dy);
             }
         });
     }

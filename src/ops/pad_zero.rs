@@ -86,7 +86,7 @@ mod cuda {
     ) -> Result<()> {
         let [_, h, w, _] = y.nhwc("pad_zero")?;
         let (n, grid) = (y.len(), Grid::packs(y.len(), y.dtype()));
-        kernels::crop_backward { dy: x, dx: y, n, h, w, c, top: 0, left: 0, height, width }
+        kernels::crop_backward { dy: x, dx: y, n, h, w, c, height, width, origin: None }
             .launch(gpu, grid)
     }
 
@@ -98,7 +98,7 @@ mod cuda {
     ) -> Result<()> {
         let [_, h, w, _] = dy.nhwc("pad_zero")?;
         let (n, grid) = (dx.len(), Grid::packs(dx.len(), dx.dtype()));
-        kernels::crop_forward { x: dy, y: dx, n, h, w, c, top: 0, left: 0, height, width }
+        kernels::crop_forward { x: dy, y: dx, n, h, w, c, height, width, origin: None }
             .launch(gpu, grid)
     }
 }

@@ -401,6 +401,9 @@ impl<'a> Run<'a> {
     fn step(&mut self, batches: &mut Ahead<Batch>) -> Result<Stepped> {
         let of_step = 0..self.shares.of(self.task.batches());
         let of_step = of_step.map(|_| batches.next_item()).collect::<Result<Vec<_>>>()?;
+        if let Some(next) = batches.peek() {
+            self.stepper.expect(next);
+        }
         let done = self.task.step(&mut *self.stepper, self.step + 1, &of_step)?;
         if let Some((what, value)) = done.bad {
             return self.bad_step(what, value);

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use cuda_emulation::{Library, Schedule, Variant};
 use srk::engine::cuda::{
-    Argument, Collective, Description, DevicePointer, Driver, Gpu, Launch, Members, Replay,
+    Argument, Collective, Description, DevicePointer, Driver, Gpu, Launch, Members, Replay, Uploads,
 };
 use srk::error::{Error, Report, Result};
 
+use super::beside::{Beside, Issued};
 use super::joined::{self, Files, Joined, Numbers};
 
 /// A GPU that runs kernels of `variant` in the order `schedule`.
@@ -28,6 +29,12 @@ pub(crate) fn gpu_among(folder: &Path) -> Gpu {
     Gpu::new(Arc::new(Emulated { joined: Some(folder.to_owned()), ..device }))
 }
 
+/// A fast one whose stream does not wait for uploads beside it: a bug that tests must see.
+pub(crate) fn gpu_that_does_not_wait() -> Gpu {
+    let device = Emulated::new(Variant::Plain, Schedule::ALL[0]);
+    Gpu::new(Arc::new(Emulated { waits: false, ..device }))
+}
+
 /// An emulated GPU.
 #[derive(Debug)]
 pub(crate) struct Emulated {
@@ -39,6 +46,10 @@ pub(crate) struct Emulated {
     allocated: Mutex<std::collections::HashMap<u64, usize>>,
     /// Where it joins others, if it does.
     joined: Option<PathBuf>,
+    /// What was issued since uploads beside the stream followed it.
+    issued: Issued,
+    /// Whether the stream waits for them.
+    waits: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +107,8 @@ impl Emulated {
             limit: Mutex::new(8 << 30),
             allocated: Mutex::default(),
             joined: joined::folder(),
+            issued: Issued::default(),
+            waits: true,
         }
     }
 
@@ -107,6 +120,7 @@ impl Emulated {
             recorded.push(work);
             return Ok(());
         }
+        self.issued.note(&work);
         self.machine.run(&work)
     }
 
@@ -216,7 +230,12 @@ impl Driver for Emulated {
     fn end_capture(&self) -> Result<Box<dyn Replay>> {
         let work = self.recording.lock().unwrap().take();
         let work = work.ok_or_else(|| failed("no recording to end".into()))?;
-        Ok(Box::new(Recorded { machine: self.machine, work }))
+        let issued = self.issued.clone();
+        Ok(Box::new(Recorded { machine: self.machine, work, issued }))
+    }
+
+    fn uploads(&self) -> Result<Option<Arc<dyn Uploads>>> {
+        Ok(Some(Arc::new(Beside::new(self.machine, self.issued.clone(), self.waits))))
     }
 
     fn collectives(&self) -> std::result::Result<String, String> {
@@ -241,10 +260,12 @@ impl Driver for Emulated {
 struct Recorded {
     machine: Machine,
     work: Vec<Work>,
+    issued: Issued,
 }
 
 impl Replay for Recorded {
     unsafe fn replay(&self) -> Result<()> {
+        self.work.iter().for_each(|work| self.issued.note(work));
         self.work.iter().try_for_each(|work| self.machine.run(work))
     }
 }

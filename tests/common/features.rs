@@ -1,9 +1,33 @@
-//! The weights of perceptual distances that `tests/fetch_features.py` fetches, imported once for a test.
-use std::path::PathBuf;
+//! The weights of perceptual distances that `tests/fetch_features.py` fetches, imported once for a test, and made-up ones.
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use srk::engine::device::DType;
 use srk::import::features::features;
+use srk::models::perceptual::backbone::{Architecture, Backbone, Pooling};
+use srk::models::perceptual::dists::CHANNELS;
+use srk::models::perceptual::lpips::head_name;
+use srk::models::weights::WeightsFile;
+use srk::nn::Init;
 use tempfile::TempDir;
+
+/// A network whose weights `seed` makes up, with the heads of LPIPS, as the file `name` in `folder`.
+pub(crate) fn made_up(folder: &Path, name: &str, architecture: Architecture, seed: u64) {
+    let trunk = Backbone::new(Init::new(seed), architecture, Pooling::Max);
+    let mut file = WeightsFile::of(trunk.parameters(), BTreeMap::new()).unwrap();
+    for (i, c) in architecture.channels().into_iter().enumerate() {
+        file.tensors.insert(head_name(i), (vec![c], vec![0.5; c]));
+    }
+    file.write(&folder.join(name), DType::F32).unwrap();
+}
+
+/// Weights of the channels of DISTS, all alike, as the file `name` in `folder`.
+pub(crate) fn made_up_dists(folder: &Path, name: &str) {
+    let both = ["alpha", "beta"]
+        .map(|key| (key.to_owned(), (vec![1, CHANNELS, 1, 1], vec![0.1f32; CHANNELS])));
+    let file = WeightsFile { tensors: both.into(), ..WeightsFile::default() };
+    file.write(&folder.join(name), DType::F32).unwrap();
+}
 
 /// Where the fetched files are.
 pub(crate) fn fetched() -> Option<PathBuf> {

@@ -2,6 +2,7 @@
 //!
 //! Tests of kernels run on the emulated GPU, or with `SRK_TEST_DEVICE=cuda` on a real one.
 #![allow(dead_code, clippy::unwrap_used)]
+pub(crate) mod beside;
 pub(crate) mod command;
 pub(crate) mod emulated;
 pub(crate) mod features;

@@ -27,6 +27,23 @@ case $1 in
 esac
 "#;
 
+/// Measures two things, and goes on.
+const GPU: &str = r#"#!/bin/bash
+echo '{"what": "copy", "gb_per_s": 4000}'
+echo '{"what": "network", "network": "unet_64", "batch": 16, "dtype": "BF16", "parameters": 17501315,
+    "launched_s": 0.5, "replayed_s": 0.25, "training_launched_s": 2, "training_replayed_s": 1}' | tr -d '\n'
+echo
+sleep 300
+"#;
+
+/// One thing, and goes on.
+const TORCH: &str = r#"
+import json, time
+print(json.dumps({"what": "torch_network", "network": "unet_64", "batch": 16, "dtype": "bf16", "how": "graph",
+                  "parameters": 17501315, "forward_s": 0.125, "training_s": 0.75}), flush=True)
+time.sleep(300)
+"#;
+
 #[test]
 fn a_gpu_is_checked_within_its_time_and_what_matters_comes_first() {
     let folder = TempDir::new().unwrap();
@@ -36,11 +53,8 @@ fn a_gpu_is_checked_within_its_time_and_what_matters_comes_first() {
     put(&at("images/a.png"), "no picture");
     put(&at("bin/srk"), SRK);
     put(&at("bin/suite"), "#!/bin/bash\ncase $* in *--ignored*) exit 3 ;; esac\n");
-    put(
-        &at("bin/gpu"),
-        "#!/bin/bash\necho '{\"what\": \"copy\", \"gb_per_s\": 4000}'\nsleep 300\n",
-    );
-    put(&at("peers/torch_unet.py"), "import time\ntime.sleep(300)\n");
+    put(&at("bin/gpu"), GPU);
+    put(&at("peers/torch_unet.py"), TORCH);
     let started = Instant::now();
     let script = at("gpu_check.sh");
     let run = Command::new("bash").arg(&script).args(["--seconds", "40", "r"]).output().unwrap();
@@ -65,6 +79,17 @@ fn a_gpu_is_checked_within_its_time_and_what_matters_comes_first() {
     ] {
         assert!(result(step).contains(word), "{}", result(step));
     }
+    // A network of both, by its name, with the optimizer of both.
+    let of_network = |who: &str| {
+        let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let found = lines.find(|words| words.first() == Some(&"unet_64") && words.contains(&who));
+        found.unwrap_or_else(|| panic!("no {who} in {table}")).join(" ")
+    };
+    assert_eq!(
+        of_network("launched"),
+        "unet_64 16 bf16 17501315 srk native, launched 500.000 2000.000"
+    );
+    assert_eq!(of_network("torch"), "unet_64 16 bf16 17501315 torch graph 125.000 750.000");
     let steps = fs::read_to_string(at("r/steps.tsv")).unwrap();
     let order: Vec<&str> = steps.lines().map(|line| line.split('\t').next().unwrap()).collect();
     assert_eq!(order[..3], ["doctor", "kernels", "bench-native"]);

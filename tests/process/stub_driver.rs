@@ -282,6 +282,7 @@ fn working() {
     assert_eq!(gpu.describe().driver, "13.0");
     assert_eq!(driver.memory().unwrap().0, 123 << 20);
     copies_of_many_sizes(&gpu);
+    uploads_beside(&gpu);
     launches_and_graphs(&gpu);
     from_several_threads(&gpu);
     let four = gpu.allocate(16).unwrap();
@@ -312,6 +313,21 @@ fn copies_of_many_sizes(gpu: &Gpu) {
     let mut back = vec![0u32; 100];
     get(gpu, buffer.pointer(), bytemuck::cast_slice_mut(&mut back)).unwrap();
     assert!(back.iter().enumerate().all(|(i, &v)| v as usize == i));
+}
+
+/// More of them than the ring of pinned memory holds, one after the other.
+fn uploads_beside(gpu: &Gpu) {
+    let uploads = gpu.driver().uploads().unwrap().unwrap();
+    let buffer = gpu.allocate(100_000).unwrap();
+    for round in 0..20u8 {
+        uploads.follow().unwrap();
+        // SAFETY: the buffer has as many bytes and is alive; nothing uses it before `join`.
+        unsafe { uploads.upload(buffer.pointer(), &[round; 100_000]).unwrap() };
+        uploads.join().unwrap();
+        let mut back = vec![0; 100_000];
+        get(gpu, buffer.pointer(), &mut back).unwrap();
+        assert!(back.iter().all(|&b| b == round));
+    }
 }
 
 fn values(gpu: &Gpu, at: DevicePointer) -> [f32; 4] {

@@ -458,3 +458,35 @@ fn a_norm_that_is_not_finite_changes_nothing() {
         }
     }
 }
+
+/// Two recordings work in the same memory; what each gave stays until it is replayed again.
+#[test]
+fn graphs_recorded_beside_each_other_share_memory() {
+    let gpu = common::fast_gpu();
+    let device = Device::from(&gpu);
+    let inputs = [1, 2].map(|stream| random(&device, stream, &[5000], DType::F32));
+    let work = |x: &Tensor| {
+        // The copy in between goes back before the recording ends.
+        let mut sum = x.try_clone()?.try_clone()?;
+        sum.add_assign(x)?;
+        Ok(sum)
+    };
+    let reserved = || gpu.usage().reserved;
+    let before = reserved();
+    let (one, first) = gpu.capture(|| work(&inputs[0])).unwrap();
+    let alone = reserved() - before;
+    let (two, second) = gpu.capture_beside(Some(&one), || work(&inputs[1])).unwrap();
+    let beside = reserved() - before - alone;
+    assert_eq!([alone, beside], [2 * first.bytes(), first.bytes()]);
+    for _ in 0..2 {
+        // SAFETY: inputs and what was recorded are alive.
+        unsafe {
+            two.replay().unwrap();
+            one.replay().unwrap();
+        }
+        for (x, y) in inputs.iter().zip([&first, &second]) {
+            let twice: Vec<f32> = x.to_f32_vec().unwrap().iter().map(|v| 2.0 * v).collect();
+            assert_eq!(y.to_f32_vec().unwrap(), twice);
+        }
+    }
+}

@@ -129,7 +129,7 @@ fn table() -> Vec<Wrong> {
             "fewer extra rows and columns than the stride 2, got shape [1, 2]",
         ),
         wrong(ConvTranspose2d::new(2, 1), [&[1, 0, 2, 4], &[4, 4, 4, 2]], "an output left"),
-        wrong(Crop { top: 0, left: 0, height: 4, width: 5 }, [x], "at least 4 x 5 pixels"),
+        wrong(Crop { height: 4, width: 5, origin: None }, [x], "at least 4 x 5 pixels"),
         wrong(dct(None), [&[3, 5, 4]], "[N, H, W, C]"),
         wrong(dct(Some(2)), [x], "H and W divisible by 2"),
         wrong(DepthwiseConv2d, [x, &[6, 3, 3, 1]], "weight [m 4, k, k, 1] with k odd"),

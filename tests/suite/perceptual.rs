@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 use crate::common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use common::features::{made_up, made_up_dists};
 use common::training::{Place, finish, go, losses};
 use srk::engine::device::{DType, Device};
 use srk::engine::rng::{Purpose, Stream};
@@ -13,13 +13,12 @@ use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
 use srk::error::{Error, Result};
 use srk::import::features::features;
-use srk::models::perceptual::backbone::{Architecture, Backbone, Pooling};
-use srk::models::perceptual::dists::{CHANNELS, Dists};
+use srk::models::perceptual::backbone::Architecture;
+use srk::models::perceptual::dists::Dists;
 use srk::models::perceptual::folder::Folder;
 use srk::models::perceptual::lpips::{Lpips, head_name};
 use srk::models::perceptual::{Distance, Kind};
 use srk::models::weights::WeightsFile;
-use srk::nn::Init;
 
 /// Random images `[n, side, side, 3]` in `[0, 1]`.
 fn images(seed: u64, n: usize, side: usize) -> Vec<f64> {
@@ -88,18 +87,8 @@ fn equal_images_are_at_no_distance_and_order_does_not_matter() {
 
 /// Features with weights of `seed` in `folder`, as files of three names.
 fn write_features(folder: &Path, seed: u64) {
-    let write = |name: &str, file: WeightsFile| {
-        file.write(&folder.join(name), DType::F32).unwrap();
-    };
-    let trunk = Backbone::new(Init::new(seed), Architecture::AlexNet, Pooling::Max);
-    let mut file = WeightsFile::of(trunk.parameters(), BTreeMap::new()).unwrap();
-    for (i, c) in Architecture::AlexNet.channels().into_iter().enumerate() {
-        file.tensors.insert(head_name(i), (vec![c], vec![0.5; c]));
-    }
-    write("any name.safetensors", file);
-    let both = ["alpha", "beta"]
-        .map(|key| (key.to_owned(), (vec![1, CHANNELS, 1, 1], vec![0.1f32; CHANNELS])));
-    write("b.safetensors", WeightsFile { tensors: both.into(), ..WeightsFile::default() });
+    made_up(folder, "any name.safetensors", Architecture::AlexNet, seed);
+    made_up_dists(folder, "b.safetensors");
 }
 
 fn model_error(result: Result<impl Sized>) -> String {

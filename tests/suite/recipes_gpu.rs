@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use crate::common;
+use crate::common::features::{made_up, made_up_dists};
 use crate::common::training::{Heard, Place, write_image};
 use crate::launches::{Asked, Counting};
 use srk::engine::cuda::Gpu;
 use srk::engine::device::{DType, Device};
 use srk::error::Result;
 use srk::models::Module;
+use srk::models::perceptual::backbone::Architecture;
 use srk::models::vgg19::Vgg19;
 use srk::models::weights::WeightsFile;
 use srk::training::config::Config;
@@ -206,9 +208,9 @@ fn systems_draw_on_a_gpu_what_they_draw_on_the_cpu() {
     }
 }
 
-/// Gradients of several batches, norms with running statistics, and a network whose first call is one of its own.
+/// Sums of the gradients of several batches, norms with running statistics, and a network whose first call is one of its own.
 #[test]
-fn what_was_not_recorded_trains_on_a_gpu() {
+fn sums_running_statistics_and_first_calls_train_on_a_gpu() {
     trains_alike("srk-photo-x4-first", &[]);
     trains_alike("sr3-miniplaces", &["optim.accumulate=2"]);
 }
@@ -217,6 +219,24 @@ fn what_was_not_recorded_trains_on_a_gpu() {
 #[test]
 fn own_states_train_on_a_gpu() {
     trains_alike("srk-x4", &[]);
+}
+
+/// A part of each crop, at another place each time, by terms that take turns: the batches of a step go two ways, whose
+/// gradients are added up.
+#[test]
+fn perceptual_terms_train_on_a_gpu() {
+    let place = Place::new();
+    let folder = place.runs("features");
+    fs::create_dir_all(&folder).unwrap();
+    made_up(&folder, "alex.safetensors", Architecture::AlexNet, 1);
+    made_up(&folder, "vgg.safetensors", Architecture::Vgg16, 2);
+    made_up_dists(&folder, "dists.safetensors");
+    let features = format!("loss.features={folder:?}");
+    let of = ["loss.lpips_alex=0.1", "loss.dists=0.5", "loss.perceptual_crop=31"];
+    let more = [&of[..], &[&features, "optim.accumulate=2"]].concat();
+    trains_alike("srk-x4", &more);
+    // Both ways were met in the first step.
+    assert_eq!(steps_of("srk-x4", &more).last().unwrap().launched, 0);
 }
 
 /// What makes a system of latents small, beside [`small`].

@@ -5,6 +5,7 @@ use crate::common;
 use std::path::Path;
 
 use common::training::{Place, assert_same, finish, go_on, losses};
+use cuda_emulation::{Schedule, Variant};
 use srk::engine::device::{DType, Device};
 use srk::models::weights::WeightsFile;
 use srk::training::config::Config;
@@ -43,6 +44,44 @@ fn a_gpu_trains_as_the_cpu_does() {
     // Adam's first steps have the size of the rate whatever the size of the gradient.
     let difference = weights_differ_by(&gpu, &cpu, 6);
     assert!(difference < 1e-3, "the weights differ by {difference:.1e}");
+}
+
+/// Where the stream does not wait for the batch that was uploaded ahead, there is no number: so batches are, and tests
+/// would see a wait that is missing.
+#[test]
+fn batches_are_uploaded_ahead_and_waited_for() {
+    let place = Place::new();
+    let device = Device::Cuda(common::emulated::gpu_that_does_not_wait());
+    let went = go_on((&device, DType::F32), &place.config(&[]), &place.runs("gpu"), None).0;
+    assert_eq!(went.unwrap_err().exit_code(), 6);
+}
+
+/// What the emulated GPU makes of uploads beside its stream.
+#[test]
+fn uploads_beside_the_stream_come_when_it_waits_for_them() {
+    let gpu = common::emulated::gpu(Variant::Plain, Schedule::ALL[0]);
+    let (driver, uploads) = (gpu.driver(), gpu.driver().uploads().unwrap().unwrap());
+    let (buffer, other) = (gpu.allocate(16).unwrap(), gpu.allocate(16).unwrap());
+    let at = buffer.pointer();
+    // SAFETY: both buffers have 16 bytes and are alive.
+    unsafe {
+        let bytes = || {
+            let mut bytes = [0u8; 16];
+            driver.download(at, &mut bytes).unwrap();
+            bytes
+        };
+        driver.fill(at, 0, 16).unwrap();
+        uploads.follow().unwrap();
+        uploads.upload(at, &[1; 16]).unwrap();
+        assert_eq!(bytes(), [0xff; 16]);
+        uploads.join().unwrap();
+        assert_eq!(bytes(), [1; 16]);
+        driver.copy(other.pointer(), at, 16).unwrap();
+        let race = uploads.upload(at, &[2; 16]).unwrap_err().to_string();
+        assert!(race.contains("race"), "{race}");
+        uploads.follow().unwrap();
+        uploads.upload(at, &[2; 16]).unwrap();
+    }
 }
 
 #[test]

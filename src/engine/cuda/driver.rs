@@ -136,6 +136,14 @@ pub trait Driver: Debug + Send + Sync {
         None
     }
 
+    /// Uploads that run beside the stream; none where there is but the one.
+    ///
+    /// # Errors
+    /// If a second stream cannot be made.
+    fn uploads(&self) -> Result<Option<Arc<dyn Uploads>>> {
+        Ok(None)
+    }
+
     /// The library that adds up what GPUs of several processes hold, with its version, or why there is none.
     fn collectives(&self) -> std::result::Result<String, String> {
         Err("this driver knows none".to_owned())
@@ -149,6 +157,22 @@ pub trait Driver: Debug + Send + Sync {
         let why = self.collectives().err().unwrap_or_default();
         Err(Error::Device(Report::new("cannot join GPUs", why)))
     }
+}
+
+/// Copies from the host that run beside the stream.
+pub trait Uploads: Debug + Send + Sync {
+    /// Lets the uploads that come next wait for all that was issued so far.
+    fn follow(&self) -> Result<()>;
+
+    /// Copies host memory to the device; `from` may change when the call returns.
+    ///
+    /// # Safety
+    /// `to` begins `from.len()` bytes of one block of this driver's memory that is not freed before a
+    /// [`join`](Self::join), nor read or written by what is issued from the last [`follow`](Self::follow) until then.
+    unsafe fn upload(&self, to: DevicePointer, from: &[u8]) -> Result<()>;
+
+    /// Lets all that is issued next wait for the uploads.
+    fn join(&self) -> Result<()>;
 }
 
 /// The processes whose GPUs are to be joined.

@@ -109,7 +109,17 @@ impl Gpu {
     /// Records what `body` launches, to be replayed on the same tensors. Nothing is done yet; `body`
     /// must neither upload nor download. Every constant must exist: run `body` once before.
     pub fn capture<R>(&self, body: impl FnOnce() -> Result<R>) -> Result<(Graph, R)> {
-        let arena = self.0.memory.open_arena();
+        self.capture_beside(None, body)
+    }
+
+    /// The same, in memory that `other` uses only while it is replayed, too: together they take little more than the
+    /// larger of them.
+    pub fn capture_beside<R>(
+        &self,
+        other: Option<&Graph>,
+        body: impl FnOnce() -> Result<R>,
+    ) -> Result<(Graph, R)> {
+        let arena = self.0.memory.open_arena(other.map(|graph| Arc::clone(&graph.arena)));
         self.0.recording.store(true, Ordering::Relaxed);
         let recorded = self.driver().begin_capture().and_then(|()| {
             let result = body();
@@ -120,7 +130,7 @@ impl Gpu {
         self.0.recording.store(false, Ordering::Relaxed);
         self.0.memory.close_arena();
         let (replay, result) = recorded?;
-        Ok((Graph { replay, _arena: arena }, result))
+        Ok((Graph { replay, arena }, result))
     }
 
     /// Whether a graph is being recorded: nothing is done, so nothing can be measured.
@@ -161,7 +171,7 @@ impl fmt::Debug for Gpu {
 #[derive(Debug)]
 pub struct Graph {
     replay: Box<dyn Replay>,
-    _arena: Arc<Arena>,
+    arena: Arc<Arena>,
 }
 
 impl Graph {
@@ -171,7 +181,8 @@ impl Graph {
     /// If the driver cannot start it.
     ///
     /// # Safety
-    /// The tensors that the recorded work reads and writes are alive, those excepted that it made and let go itself.
+    /// The tensors that the recorded work reads and writes are alive, those excepted that it made and let go itself. What
+    /// it gave is kept as long as graphs are recorded beside it.
     pub unsafe fn replay(&self) -> Result<()> {
         // SAFETY: the arena keeps the blocks of the recording, constants stay with the GPU, and the rest is asked of
         // who replays.

@@ -2,7 +2,8 @@
 //!
 //! Work runs in one ordered stream, so a block may be handed out again as soon as its owner drops
 //! it: whatever still uses it was issued earlier. While a graph is recorded, blocks come from and
-//! return to an arena of that graph, because its replays use the same addresses for ever.
+//! return to an arena of that graph, because its replays use the same addresses for ever. Graphs may share one: they
+//! run one after the other.
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -47,7 +48,7 @@ pub struct Buffer {
     bytes: usize,
 }
 
-/// The blocks of a recorded graph. They return to the memory when graph and results are gone.
+/// The blocks of recorded graphs. They return to the memory when graphs and results are gone.
 #[derive(Debug)]
 pub(super) struct Arena {
     memory: Weak<Memory>,
@@ -132,9 +133,10 @@ impl Memory {
         }
     }
 
-    /// Opens the arena of a graph that is about to be recorded.
-    pub(super) fn open_arena(self: &Arc<Self>) -> Arc<Arena> {
-        let arena = Arc::new(Arena { memory: Arc::downgrade(self), free: Mutex::default() });
+    /// Opens the arena of a graph that is about to be recorded: `known`, or a new one.
+    pub(super) fn open_arena(self: &Arc<Self>, known: Option<Arc<Arena>>) -> Arc<Arena> {
+        let new = || Arc::new(Arena { memory: Arc::downgrade(self), free: Mutex::default() });
+        let arena = known.unwrap_or_else(new);
         lock(&self.shelves).arena = Some(Arc::clone(&arena));
         arena
     }

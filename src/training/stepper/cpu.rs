@@ -94,6 +94,8 @@ impl Stepper for OnCpu {
         (Device::Cpu, DType::F32)
     }
 
+    fn expect(&mut self, _: &Batch) {}
+
     fn descend(
         &mut self,
         moves: &[Move<'_>],

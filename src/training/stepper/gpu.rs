@@ -2,14 +2,16 @@
 //!
 //! Parameters, their moments and averages are F32 and stay on the device. Networks compute with copies in half
 //! precision, which the update writes beside the parameters. The first batch of a way runs as it is written; then
-//! what it launches is recorded as a graph, which later batches of the same way replay with new numbers. So is the
-//! update of each part. Running statistics are written where they lie, so that replays find them.
+//! what it launches is recorded as a graph, which later batches of the same way replay with new numbers. So are sums of
+//! the gradients of several batches and the update of each part. Running statistics are written where they lie, so that
+//! replays find them. While the GPU computes, the next batch is copied ahead.
 use std::collections::BTreeMap;
 
 use super::buckets::Buckets;
 use super::cpu::add;
 use super::gpu_part::GpuPart;
 use super::interface::{Bad, Done, Fewer, Joint, Learn, Learned, Move, Pass, Stepper};
+use super::staged::Staged;
 use crate::engine::cuda::{Gpu, Graph};
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::parameter::Parameter;
@@ -17,7 +19,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
-use crate::training::optimizer::{LossScale, Optimizer};
+use crate::training::optimizer::{Gradients, LossScale, Optimizer};
 use crate::training::ranks::{Said, Sum};
 use crate::training::sections::OptimConfig;
 
@@ -38,20 +40,25 @@ pub(super) struct OnGpu {
     /// The same, where gradients need it.
     scale: Option<LossScale>,
     joint: Joint,
+    /// The batch that comes next, where it is copied ahead.
+    staged: Option<Staged>,
 }
 
 /// A way that batches go.
 struct Way {
     /// Where their numbers lie.
     inputs: Batch,
-    recorded: Option<(Graph, Learned)>,
+    recorded: Option<Recorded>,
     /// Whether it is known if it can be recorded.
     tried: bool,
 }
 
-/// Where [`OnGpu::ways`] has the way of `batch`: the other batches share a place.
-const fn key(batch: &Batch) -> usize {
-    if batch.alike { batch.way } else { usize::MAX }
+/// What batches of a way launch.
+struct Recorded {
+    graph: Graph,
+    learned: Learned,
+    /// What adds the gradients to those of the batches before, and what begins with them.
+    sums: [Option<Graph>; 2],
 }
 
 impl OnGpu {
@@ -77,6 +84,7 @@ impl OnGpu {
             ways: BTreeMap::new(),
             factor: Tensor::from_slice_on(&device, &[1.0], &[1])?,
             scale: (dtype == DType::F16).then(|| scale.unwrap_or_default()),
+            staged: if joint.joins() { None } else { Staged::new(gpu)? },
             joint,
         })
     }
@@ -97,7 +105,7 @@ impl OnGpu {
             return Ok(());
         }
         for (i, batch) in batches.iter().enumerate() {
-            self.take(batch, (i == 0, batches.len()), numbers, learn)?;
+            self.take(batch, (i, batches.len()), numbers, learn)?;
         }
         Ok(())
     }
@@ -160,7 +168,7 @@ impl OnGpu {
         self.parts.iter_mut().for_each(GpuPart::forget_gradients);
         for (i, batch) in units.iter().enumerate() {
             self.reset_to(before)?;
-            self.take(batch, (i == 0, units.len()), &mut said.numbers, learn)?;
+            self.take(batch, (i, units.len()), &mut said.numbers, learn)?;
             let moved = self.parts.iter().map(GpuPart::statistics_on_cpu);
             let moved = moved.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
             said.add(Said { statistics: moved, ..Said::default() })?;
@@ -197,11 +205,15 @@ impl OnGpu {
     /// Copies the numbers of `batch` to the device, over those of the one before where there was one of its way.
     fn upload(&mut self, way: usize, batch: &Batch) -> Result<()> {
         if let Some(known) = self.ways.get_mut(&way).filter(|known| known.inputs.fits(batch)) {
-            return known.inputs.write(batch);
+            let staged = self.staged.as_mut();
+            return match staged.map(|staged| staged.take(batch, &mut known.inputs)).transpose()? {
+                Some(true) => Ok(()),
+                _ => known.inputs.write(batch),
+            };
         }
         let device = Device::Cuda(self.on.clone());
         let inputs = batch.map(|tensor| tensor.to_device(&device))?;
-        self.ways.insert(way, Way { inputs, recorded: None, tried: !batch.alike });
+        self.ways.insert(way, Way { inputs, recorded: None, tried: false });
         Ok(())
     }
 
@@ -219,18 +231,18 @@ impl OnGpu {
         Ok(learned)
     }
 
-    /// Learns from one of `of` batches: its numbers are added to `sums`, its gradients to those of the parts.
+    /// Learns from batch `i` of `of`: its numbers are added to `sums`, its gradients to those of the parts.
     fn take(
         &mut self,
         batch: &Batch,
-        (first, of): (bool, usize),
+        (i, of): (usize, usize),
         sums: &mut Vec<f64>,
         learn: &mut Learn<'_>,
     ) -> Result<()> {
-        let way = key(batch);
+        let way = batch.way;
         self.upload(way, batch)?;
         let Some(mut known) = self.ways.remove(&way) else { return Ok(()) };
-        let result = self.take_known(&mut known, (first, of), sums, learn);
+        let result = self.take_known(&mut known, (i, of), sums, learn);
         let result = result.map_err(|e| self.fits(&known.inputs, e, learn));
         self.ways.insert(way, known);
         result
@@ -239,27 +251,77 @@ impl OnGpu {
     fn take_known(
         &mut self,
         way: &mut Way,
-        (first, of): (bool, usize),
+        (i, of): (usize, usize),
         sums: &mut Vec<f64>,
         learn: &mut Learn<'_>,
     ) -> Result<()> {
-        if let Some((graph, learned)) = &way.recorded {
+        let (first, last) = (i == 0, i + 1 == of);
+        if let Some(Recorded { graph, learned, sums: adding }) = &mut way.recorded {
             // SAFETY: inputs, networks and what was recorded are held by this value.
             unsafe { graph.replay()? };
             self.joint.settle()?;
+            self.begin_next(last)?;
             add(sums, &learned.numbers, of)?;
+            if of > 1 {
+                return self.add_recorded(
+                    &learned.gradients,
+                    &mut adding[usize::from(first)],
+                    first,
+                );
+            }
             for (part, gradients) in &learned.gradients {
-                self.parts[*part].add_lasting(gradients, (first, of == 1))?;
+                self.parts[*part].take_lasting(gradients)?;
             }
             return Ok(());
         }
         let learned = self.learn(&way.inputs, self.joint.while_found(), learn)?;
         self.joint.settle()?;
+        self.begin_next(last)?;
         add(sums, &learned.numbers, of)?;
         for (part, gradients) in learned.gradients {
-            self.parts[part].add_fresh(gradients, first)?;
+            let part = &mut self.parts[part];
+            if of == 1 {
+                part.take_fresh(gradients);
+                continue;
+            }
+            part.begin_sums()?;
+            part.launch_sums(&gradients, first)?;
+            part.count_in(&gradients, first)?;
         }
         Ok(())
+    }
+
+    /// Begins to copy the next batch ahead, if those of this descent are all issued.
+    fn begin_next(&mut self, is_last: bool) -> Result<()> {
+        match self.staged.as_mut().filter(|_| is_last) {
+            Some(staged) => staged.begin(&self.on),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds `gradients`, which lie where a recording puts them, by `graph`, which is recorded the first time.
+    fn add_recorded(
+        &mut self,
+        gradients: &[(usize, Gradients)],
+        graph: &mut Option<Graph>,
+        first: bool,
+    ) -> Result<()> {
+        for (part, gradients) in gradients {
+            let part = &mut self.parts[*part];
+            part.begin_sums()?;
+            part.count_in(gradients, first)?;
+        }
+        let parts = &self.parts;
+        let launch = || {
+            let mut each = gradients.iter();
+            each.try_for_each(|(part, gradients)| parts[*part].launch_sums(gradients, first))
+        };
+        let graph = match graph {
+            Some(graph) => graph,
+            None => graph.insert(self.on.capture(launch)?.0),
+        };
+        // SAFETY: gradients and sums are held by this value.
+        unsafe { graph.replay() }
     }
 
     /// Moves the parts of `moves`, each unless its gradients are not finite.
@@ -290,29 +352,42 @@ impl OnGpu {
         Ok(())
     }
 
-    /// Records the way of `batch` and the updates of `moves`, where that has not been tried.
-    fn record(&mut self, batch: &Batch, moves: &[Move<'_>], learn: &mut Learn<'_>) -> Result<()> {
+    /// Records the ways of `batches` and the updates of `moves`, where that has not been tried.
+    fn record(
+        &mut self,
+        batches: &[Batch],
+        moves: &[Move<'_>],
+        learn: &mut Learn<'_>,
+    ) -> Result<()> {
         for Move { part, .. } in moves {
             self.parts[*part].record()?;
         }
-        let way = key(batch);
-        let Some(mut known) = self.ways.remove(&way) else { return Ok(()) };
-        let mut result = Ok(());
-        if !std::mem::replace(&mut known.tried, true) {
-            self.parts.iter_mut().for_each(GpuPart::forget_gradients);
-            let gpu = self.on.clone();
-            let buckets = self.joint.while_found();
-            match gpu.capture(|| self.learn(&known.inputs, buckets, learn)) {
-                Ok(recorded) => known.recorded = Some(recorded),
-                // A recording keeps its memory to itself: where it does not fit, steps run as they are written.
-                Err(Error::Memory(_)) => {
-                    self.parts.iter().try_for_each(GpuPart::reset_statistics)?
-                }
-                Err(other) => result = Err(other),
-            }
+        for batch in batches {
+            let Some(mut known) = self.ways.remove(&batch.way) else { continue };
+            let result = match std::mem::replace(&mut known.tried, true) {
+                false => self.record_way(&mut known, learn),
+                true => Ok(()),
+            };
+            self.ways.insert(batch.way, known);
+            result?;
         }
-        self.ways.insert(way, known);
-        result
+        Ok(())
+    }
+
+    /// Records `way`, in the memory of the others.
+    fn record_way(&mut self, way: &mut Way, learn: &mut Learn<'_>) -> Result<()> {
+        self.parts.iter_mut().for_each(GpuPart::forget_gradients);
+        let buckets = self.joint.while_found();
+        let other = self.ways.values().find_map(|way| way.recorded.as_ref()).map(|r| &r.graph);
+        match self.on.capture_beside(other, || self.learn(&way.inputs, buckets, learn)) {
+            Ok((graph, learned)) => {
+                way.recorded = Some(Recorded { graph, learned, sums: [None, None] });
+            }
+            // A recording keeps its memory to itself: where it does not fit, steps run as they are written.
+            Err(Error::Memory(_)) => self.parts.iter().try_for_each(GpuPart::reset_statistics)?,
+            Err(other) => return Err(other),
+        }
+        Ok(())
     }
 
     /// Where `error` says that the device is full: adds the largest batch that fits, found by trying.
@@ -353,6 +428,12 @@ impl Stepper for OnGpu {
         (Device::Cuda(self.on.clone()), self.dtype)
     }
 
+    fn expect(&mut self, next: &Batch) {
+        if let Some(staged) = &mut self.staged {
+            staged.expect(next.clone());
+        }
+    }
+
     fn descend(
         &mut self,
         moves: &[Move<'_>],
@@ -374,8 +455,8 @@ impl Stepper for OnGpu {
                 break;
             }
         }
-        if let Some(batch) = batches.last().filter(|_| done.bad.is_none()) {
-            self.record(batch, moves, learn)?;
+        if done.bad.is_none() {
+            self.record(batches, moves, learn)?;
         }
         Ok(done)
     }

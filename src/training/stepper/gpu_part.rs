@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::adam::{Adam, FusedAdam, Moved, Scalars};
 use crate::ops::clip_by_norm;
 use crate::training::checkpoint::Part;
-use crate::training::optimizer::{self, Gradients, Optimizer, Plan, StepReport};
+use crate::training::optimizer::{Gradients, Optimizer, Plan, StepReport};
 use crate::training::sections::{OptimConfig, OptimKind};
 
 /// A part, its state and its update.
@@ -24,8 +24,10 @@ pub(super) struct GpuPart {
     state: State,
     adam: FusedAdam,
     scalars: Scalars,
-    /// Sums of the gradients of a step.
+    /// Gradients of a step, of all its batches.
     sum: Gradients,
+    /// Where those of several batches are added up, of every parameter; empty until there are several.
+    sums: Vec<Tensor>,
     update: Option<Graph>,
 }
 
@@ -92,6 +94,7 @@ impl GpuPart {
             adam,
             scalars: Scalars::new(gpu)?,
             sum: Vec::new(),
+            sums: Vec::new(),
             update: None,
         };
         new.compute_with_copies();
@@ -181,25 +184,54 @@ impl GpuPart {
         Ok(())
     }
 
-    /// Adds gradients that are nobody else's.
-    pub(super) fn add_fresh(&mut self, gradients: Gradients, first: bool) -> Result<()> {
-        if first || self.sum.is_empty() {
-            self.sum = gradients;
-            return Ok(());
-        }
-        optimizer::accumulate(&mut self.sum, gradients)
+    /// Takes gradients that are nobody else's as those of the step.
+    pub(super) fn take_fresh(&mut self, gradients: Gradients) {
+        self.sum = gradients;
     }
 
-    /// Adds gradients that lie where a recording puts them; `alone` if they are all.
-    pub(super) fn add_lasting(
-        &mut self,
-        gradients: &Gradients,
-        (first, alone): (bool, bool),
-    ) -> Result<()> {
-        let same = |g: &Tensor| if alone { g.alias_on(&self.on) } else { g.try_clone() };
-        let copies = gradients.iter().map(|g| g.as_ref().map(same).transpose());
-        let copies = copies.collect::<Result<Gradients>>()?;
-        self.add_fresh(copies, first)
+    /// The same of gradients that lie where a recording puts them.
+    pub(super) fn take_lasting(&mut self, gradients: &Gradients) -> Result<()> {
+        let same = |g: &Option<Tensor>| g.as_ref().map(|g| g.alias_on(&self.on)).transpose();
+        self.sum = gradients.iter().map(same).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Makes room for the sums of the gradients of several batches, once.
+    pub(super) fn begin_sums(&mut self) -> Result<()> {
+        if self.sums.is_empty() {
+            let room = |copy: &Arc<Tensor>| Tensor::zeros_as(copy, copy.shape());
+            self.sums = self.state.copies.iter().map(room).collect::<Result<_>>()?;
+        }
+        Ok(())
+    }
+
+    /// Adds `gradients` to the sums, which begin with them if they are the `first`. Only launches.
+    pub(super) fn launch_sums(&self, gradients: &Gradients, first: bool) -> Result<()> {
+        for (sum, gradient) in self.sums.iter().zip(gradients) {
+            let mut sum = sum.alias_on(&self.on)?;
+            match gradient {
+                Some(gradient) if first => sum.copy_from(gradient)?,
+                Some(gradient) => sum.add_assign(gradient)?,
+                // Another batch may have one of this parameter.
+                None if first => sum.clear()?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the sums as gradients of the step, where one of its batches has one: the `first`, and now `gradients`.
+    pub(super) fn count_in(&mut self, gradients: &Gradients, first: bool) -> Result<()> {
+        if first {
+            self.sum.clear();
+        }
+        self.sum.resize_with(self.sums.len(), || None);
+        for ((taken, sum), gradient) in self.sum.iter_mut().zip(&self.sums).zip(gradients) {
+            if taken.is_none() && gradient.is_some() {
+                *taken = Some(sum.alias_on(&self.on)?);
+            }
+        }
+        Ok(())
     }
 
     /// Gives their memory back.

@@ -14,6 +14,9 @@ pub trait Stepper {
     /// Where the parts lie, and what they compute in.
     fn place(&self) -> (Device, DType);
 
+    /// Tells with which batch the step after the coming one begins: it may be copied ahead.
+    fn expect(&mut self, next: &Batch);
+
     /// Takes the gradients that `learn` finds for each of `batches`, averages them, and moves the parts of `moves` by
     /// them, each once. A part moves only if the loss and the norm of its gradients are finite.
     ///

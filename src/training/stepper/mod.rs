@@ -5,6 +5,7 @@ mod gpu;
 mod gpu_part;
 mod interface;
 mod place;
+mod staged;
 
 pub(super) use buckets::Buckets;
 #[cfg(test)]

@@ -19,12 +19,10 @@ use crate::training::sections::Config;
 
 use super::clean::Clean;
 use super::names::{
-    FACTORS, LOW, NUMBER, OWN, PLACES, TAUGHT, TIMES, TOLD_OF_DAMAGE, TRUE, X0, Y0,
+    ESTIMATED, FACTORS, FIRST_CALL, JUDGED, LOW, NUMBER, OWN, OWN_NOISE, PLACES, TAUGHT, TIMES,
+    TOLD_OF_DAMAGE, TRUE, TURN, X0, Y0,
 };
-
-/// Ways of a batch: all images start their chains with a call of its own, and there is a discriminator.
-pub(super) const FIRST_CALL: usize = 1;
-pub(super) const JUDGED: usize = 2;
+use super::perceptual::Looks;
 
 /// Makes batches: crops and random steps t, functions of the batch's number.
 pub(super) struct Source {
@@ -38,8 +36,8 @@ pub(super) struct Source {
     tells: bool,
     /// Whether losses look at the clean images that the network's output stands for.
     cleans: bool,
-    /// Whether batches differ in nothing but numbers.
-    alike: bool,
+    /// What perceptual terms look at, where there are some.
+    looks: Option<Looks>,
     /// The batch from which on a discriminator judges.
     judged: u64,
 }
@@ -48,8 +46,8 @@ pub(super) struct Source {
 pub(super) struct Asked {
     /// Clean images.
     pub(super) cleans: bool,
-    /// Batches that differ in nothing but numbers.
-    pub(super) alike: bool,
+    /// What perceptual terms look at, where there are some.
+    pub(super) looks: Option<Looks>,
     /// The number from which on a discriminator judges.
     pub(super) judged: u64,
 }
@@ -58,7 +56,7 @@ impl Source {
     /// Batches of `crops` for `network`.
     pub(super) fn new(crops: Crops, config: &Config, network: &dyn Network, asked: &Asked) -> Self {
         let diffusion = config.diffusion.clone();
-        let &Asked { cleans, alike, judged } = asked;
+        let &Asked { cleans, looks, judged } = asked;
         Self {
             crops,
             chain: diffusion.process.chain(),
@@ -67,7 +65,7 @@ impl Source {
             apart: network.has_first_call(),
             tells: network.takes_damage(),
             cleans,
-            alike,
+            looks,
             judged,
         }
     }
@@ -94,14 +92,13 @@ impl Source {
         }
         let told = self.tells.then(|| told(images.clone(), &damage, &mut draws));
         let estimates = own.contains(&true);
-        let way = self.way(number, steps.iter().all(|&t| t == last));
+        let way = self.way(number, steps.iter().all(|&t| t == last), estimates);
         #[allow(clippy::cast_possible_truncation)] // Steps of a stream count modulo 2^32.
         let counted = noise::integer(&Device::Cpu, number as u32)?;
         let (factors, times) =
             (factors[3 * images.start..3 * images.end].to_vec(), &times[images.clone()]);
         let n = images.len();
         let mut batch = Batch::new(number, n, way)
-            .alike(self.alike && !estimates)
             .with(LOW, low)
             .with(Y0, y0)
             .with(X0, x0)
@@ -118,13 +115,18 @@ impl Source {
             let places = images.clone().flat_map(|image| [f32::from_f64(image as f64), 0.0]);
             batch = batch.with(PLACES, Tensor::from_vec::<f32>(places.collect(), &[n, 2]));
         }
+        if let Some(looks) = &self.looks {
+            batch = looks.tell(batch)?;
+        }
         if estimates {
+            let noise = own_noise(self.seed, number, batch.get(Y0)?)?;
             let own = &own[images.clone()];
             let share =
                 |kept: bool| own.iter().map(|&o| if o == kept { 1.0 } else { 0.0 }).collect();
             batch = batch
                 .with(OWN, Tensor::from_vec::<f32>(share(true), &[n]))
-                .with(TRUE, Tensor::from_vec::<f32>(share(false), &[n]));
+                .with(TRUE, Tensor::from_vec::<f32>(share(false), &[n]))
+                .with(OWN_NOISE, noise);
         }
         if self.cleans {
             let clean = Clean { chain: &self.chain, prediction: self.diffusion.prediction };
@@ -133,12 +135,28 @@ impl Source {
         Ok(batch)
     }
 
-    /// The way of batch `number`, where all chains start or not.
-    fn way(&self, number: u64, starts: bool) -> usize {
-        let first = if starts && self.apart { FIRST_CALL } else { 0 };
-        first | if number >= self.judged { JUDGED } else { 0 }
+    /// The way of batch `number`, where all chains start or not, and states are estimates or not.
+    fn way(&self, number: u64, starts: bool, estimates: bool) -> usize {
+        let turn = self.looks.map_or(0, |looks| looks.turn(number));
+        let of = |goes: bool, way: usize| if goes { way } else { 0 };
+        of(starts && self.apart, FIRST_CALL)
+            + of(number >= self.judged, JUDGED)
+            + of(estimates, ESTIMATED)
+            + turn * TURN
     }
 }
+
+/// The noise that the network's estimates of batch `number`, of images like `y0`, start from: `[1, H, W, C]`. It is drawn
+/// here, since kernels know of no seed that is another one for each batch.
+fn own_noise(seed: u64, number: u64, y0: &Tensor) -> Result<Tensor> {
+    let [_, h, w, c] = y0.nhwc("own_states")?;
+    let mut z = Tensor::empty_on(&Device::Cpu, DType::F32, &[1, h, w, c])?;
+    let stream = Stream::new(seed ^ number << 20, Purpose::Sampling, 0);
+    let noise = PixelNoise { stream, origins: None, later: None, period: None };
+    noise::pixel_noise(&noise, &mut z)?;
+    Ok(z)
+}
+
 /// How often the quality of a JPEG, the noise and the blur are told: files say the first, the others are estimates
 /// at best.
 const TOLD_OF: [f64; 3] = [0.7, 0.4, 0.3];

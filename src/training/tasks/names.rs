@@ -1,4 +1,4 @@
-//! What a batch of crops holds, by name.
+//! What a batch of crops holds, by name, and the ways it goes.
 
 /// Low resolutions `[N, h, w, C]`.
 pub(super) const LOW: &str = "low";
@@ -22,3 +22,14 @@ pub(super) const TRUE: &str = "true";
 pub(super) const PLACES: &str = "places";
 /// The batch's number, which the noise is drawn with.
 pub(super) const NUMBER: &str = "number";
+/// What the states start from that the network's own estimates are made in, `[1, H, W, C]`, the same for all images.
+pub(super) const OWN_NOISE: &str = "own.noise";
+/// Row and column at which the part begins that perceptual terms compare, `[1, 2]`.
+pub(super) const PART: &str = "part";
+
+/// Ways of a batch, which add up: all images start their chains with a call of its own; there is a discriminator;
+/// states are made of the network's own estimates; and so many times [`TURN`] as the number of its perceptual term.
+pub(super) const FIRST_CALL: usize = 1;
+pub(super) const JUDGED: usize = 2;
+pub(super) const ESTIMATED: usize = 4;
+pub(super) const TURN: usize = 8;

@@ -9,12 +9,13 @@
 //! each batch, which bounds the cost. With `loss.perceptual_turns` a batch has one of the terms, weighted by their
 //! number, so that the loss is the same in the mean.
 use super::clean::{self, WEIGHTS};
-use super::names::X0;
+use super::names::{PART, TURN, X0};
 use crate::diffusion::process::{Process, TimeInput};
 use crate::diffusion::sampler::Space;
-use crate::engine::device::{DType, Device};
+use crate::engine::device::{DType, Device, Real};
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tape::{Tape, Var};
+use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::models::perceptual::folder::Folder;
 use crate::models::perceptual::{Distance, Kind};
@@ -24,10 +25,41 @@ use crate::training::sections::{Config, LossConfig};
 /// The terms of a run.
 pub(super) struct Perceptual {
     terms: Vec<(f64, Distance)>,
+    looks: Looks,
+}
+
+/// What the terms look at, batch by batch.
+#[derive(Clone, Copy)]
+pub(super) struct Looks {
     /// The side of what is compared; 0 compares all.
     side: usize,
-    turns: bool,
+    /// Terms that take turns; 0 where a batch has all of them.
+    turns: usize,
     seed: u64,
+}
+
+impl Looks {
+    /// The number of the term that batch `number` has; 0 where it has all.
+    #[allow(clippy::cast_possible_truncation)] // Below the number of terms.
+    pub(super) const fn turn(&self, number: u64) -> usize {
+        if self.turns == 0 { 0 } else { (number % self.turns as u64) as usize }
+    }
+
+    /// `batch`, which lies on the CPU, with the place of the part that is compared, if it is not all.
+    ///
+    /// # Errors
+    /// If the batch has no images.
+    pub(super) fn tell(&self, batch: Batch) -> Result<Batch> {
+        let [_, height, width, _] = batch.get(X0)?.nhwc("perceptual_crop")?;
+        if self.side == 0 || self.side >= height.min(width) {
+            return Ok(batch);
+        }
+        let [y, x, ..] = Stream::new(self.seed, Purpose::PerceptualCrop, batch.number).bits(0, 0);
+        let below = |bits: u32, n: usize| (u64::from(bits) * n as u64) >> 32;
+        let at = [below(y, height - self.side + 1), below(x, width - self.side + 1)];
+        let at = at.map(|v| f32::from_f64(v as f64)).to_vec();
+        Ok(batch.with(PART, Tensor::from_vec(at, &[1, 2])))
+    }
 }
 
 /// The terms that have a weight.
@@ -52,13 +84,13 @@ impl Perceptual {
         }
         check(config, &kinds)?;
         let folder = Folder::open(config.loss.features.as_deref());
-        let open = |(weight, kind)| Ok((weight, Distance::open(kind, &folder)?));
-        Ok(Some(Self {
-            terms: kinds.into_iter().map(open).collect::<Result<_>>()?,
+        let looks = Looks {
             side: config.loss.perceptual_crop,
-            turns: config.loss.perceptual_turns,
+            turns: if config.loss.perceptual_turns { kinds.len() } else { 0 },
             seed: config.run.seed,
-        }))
+        };
+        let open = |(weight, kind)| Ok((weight, Distance::open(kind, &folder)?));
+        Ok(Some(Self { terms: kinds.into_iter().map(open).collect::<Result<_>>()?, looks }))
     }
 
     /// Moves the networks to where they are used. In single precision: what they compare differs little.
@@ -66,9 +98,9 @@ impl Perceptual {
         self.terms.iter().try_for_each(|(_, distance)| distance.to_device(device, DType::F32))
     }
 
-    /// Whether batches differ in nothing but numbers: they are compared as a whole, by the same terms.
-    pub(super) const fn is_alike(&self) -> bool {
-        self.side == 0 && !self.turns
+    /// What they look at.
+    pub(super) const fn looks(&self) -> Looks {
+        self.looks
     }
 
     /// What is added to the loss, `[1]`, of what the network predicted of a state.
@@ -80,16 +112,15 @@ impl Perceptual {
     ) -> Result<Var> {
         let x0_hat = clean::x0_hat(tape, [predicted, state], batch)?;
         let x0 = tape.input(batch.get(X0)?.try_clone()?);
-        let place = self.place(&x0, batch.number);
-        let x0_hat = seen(tape, &x0_hat, place)?;
-        let x0 = seen(tape, &x0, place)?;
+        let part = batch.find(PART).map(|origin| (origin, self.looks.side));
+        let x0_hat = seen(tape, &x0_hat, part)?;
+        let x0 = seen(tape, &x0, part)?;
         let weights = batch.get(WEIGHTS)?;
         let mut total: Option<Var> = None;
-        #[allow(clippy::cast_possible_truncation)] // Below the number of terms.
-        let turn = (batch.number % self.terms.len() as u64) as usize;
-        let (terms, times) = match self.turns {
-            true => (&self.terms[turn..=turn], self.terms.len() as f64),
-            false => (&self.terms[..], 1.0),
+        let turn = batch.way / TURN;
+        let (terms, times) = match self.looks.turns {
+            0 => (&self.terms[..], 1.0),
+            turns => (&self.terms[turn..=turn], turns as f64),
         };
         for (weight, distance) in terms {
             let weight = weight * times;
@@ -103,24 +134,13 @@ impl Perceptual {
         }
         total.ok_or_else(|| unreachable!("there is at least one term"))
     }
-
-    /// Where the part of batch `number` starts, and its sides; none for all of it.
-    fn place(&self, image: &Var, number: u64) -> Option<[[usize; 2]; 2]> {
-        let (height, width) = (image.shape()[1], image.shape()[2]);
-        if self.side == 0 || self.side >= height.min(width) {
-            return None;
-        }
-        let [y, x, ..] = Stream::new(self.seed, Purpose::PerceptualCrop, number).bits(0, 0);
-        let below = |bits: u32, n: usize| ((u64::from(bits) * n as u64) >> 32) as usize;
-        let at = [below(y, height - self.side + 1), below(x, width - self.side + 1)];
-        Some([at, [self.side; 2]])
-    }
 }
 
-/// The part of an image `[N, H, W, C]` in `[-1, 1]` that is compared, as colours in `[0, 1]`.
-fn seen(tape: &mut Tape, image: &Var, place: Option<[[usize; 2]; 2]>) -> Result<Var> {
-    let image = match place {
-        Some([at, sides]) => tape.crop_at(image, at, sides)?,
+/// The part of an image `[N, H, W, C]` in `[-1, 1]` that is compared, as colours in `[0, 1]`: where it begins, and its
+/// side.
+fn seen(tape: &mut Tape, image: &Var, part: Option<(&Tensor, usize)>) -> Result<Var> {
+    let image = match part {
+        Some((origin, side)) => tape.crop_at(image, origin, [side; 2])?,
         None => image.clone(),
     };
     let image = tape.clamp(&image, -1.0, 1.0)?;

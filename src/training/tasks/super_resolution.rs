@@ -5,10 +5,11 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::adversarial::Adversary;
-use super::crops::{Asked, FIRST_CALL, Source, noise, origins, target_factors};
-use super::names::{FACTORS, LOW, OWN, TAUGHT, TIMES, TOLD_OF_DAMAGE, X0, Y0};
+use super::crops::{Asked, Source, noise, origins, target_factors};
+use super::loss;
+use super::names::{FACTORS, FIRST_CALL, LOW, OWN, TAUGHT, TIMES, TOLD_OF_DAMAGE, X0, Y0};
+use super::own::Estimates;
 use super::perceptual::Perceptual;
-use super::{loss, own};
 use crate::data::crops::Crops;
 use crate::diffusion::latent;
 use crate::diffusion::system;
@@ -36,6 +37,7 @@ pub(in crate::training) struct SuperResolution {
     network: Box<dyn Network>,
     adversary: Option<Adversary>,
     perceptual: Option<Perceptual>,
+    estimates: Estimates,
     validation: Option<Validations>,
 }
 
@@ -57,7 +59,8 @@ impl SuperResolution {
     ) -> Result<Self> {
         let adversary = Adversary::open(config, &mut |text| reporter.warn(text))?;
         let perceptual = Perceptual::open(config)?;
-        Ok(Self { config: config.clone(), network, adversary, perceptual, validation })
+        let estimates = Estimates::default();
+        Ok(Self { config: config.clone(), network, adversary, perceptual, estimates, validation })
     }
 
     /// What makes its batches of `crops`.
@@ -68,7 +71,7 @@ impl SuperResolution {
         let parts = self.config.optim.accumulate;
         let asked = Asked {
             cleans: self.adversary.is_some() || self.perceptual.is_some(),
-            alike: self.perceptual.as_ref().is_none_or(Perceptual::is_alike),
+            looks: self.perceptual.as_ref().map(Perceptual::looks),
             judged: self.adversary.as_ref().map_or(u64::MAX, |a| a.after().saturating_mul(parts)),
         };
         let source = Source::new(crops, &self.config, &*self.network, &asked);
@@ -126,7 +129,7 @@ impl SuperResolution {
             q_sample(factors, [&taught, y0], &noise, &mut unused, Some((&mut target, of)))?;
         }
         match batch.find(OWN) {
-            Some(_) => Ok([own::state(&*self.network, &self.config, batch)?, target]),
+            Some(_) => Ok([self.estimates.state(&*self.network, &self.config, batch)?, target]),
             None => Ok([state, target]),
         }
     }

@@ -13,8 +13,9 @@ use super::kernels::Kernels;
 use super::libraries::Beside;
 use super::nccl::{self, Nccl};
 use super::staging::Staging;
+use super::uploads::UploadsBeside;
 use crate::engine::cuda::driver::{
-    Collective, Description, DevicePointer, Driver, Launch, Members, Replay,
+    Collective, Description, DevicePointer, Driver, Launch, Members, Replay, Uploads,
 };
 use crate::engine::cuda::images::Module;
 use crate::engine::cuda::libraries::Libraries;
@@ -227,6 +228,10 @@ impl Driver for Nvidia {
 
     fn libraries(&self) -> Option<&dyn Libraries> {
         Some(self.libraries.get_or_init(|| Beside::new(&self.stream)))
+    }
+
+    fn uploads(&self) -> Result<Option<Arc<dyn Uploads>>> {
+        Ok(Some(Arc::new(UploadsBeside::new(&self.stream)?)))
     }
 
     fn collectives(&self) -> std::result::Result<String, String> {

@@ -14,6 +14,7 @@ mod nccl;
 mod open;
 mod staging;
 mod symbols;
+mod uploads;
 mod workspace;
 
 pub use self::find::Found;
