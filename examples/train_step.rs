@@ -50,7 +50,7 @@ fn main() -> srk::Result<()> {
             scale: 1.0,
         };
         for (parameter, (m, v)) in parameters.iter().zip(&mut moments) {
-            let Some(gradient) = gradients.take_parameter(parameter) else { continue };
+            let Some(gradient) = gradients.take_parameter(parameter)? else { continue };
             let mut weights = parameter.value().try_clone()?;
             adam(weights.cpu_mut()?, m, v, gradient.cpu()?, &rule);
             parameter.set(weights);
