@@ -274,7 +274,7 @@ __device__ void gradient(const T *x, const T *dy, const float *stats, const floa
     for (int group = first_group + warp; group <= last_group; group += THREADS / WARP) {
         const float *const of_chunks = of_runs + n * chunks * 2 * runs + group * each;
         float g = 0.0f, g_xhat = 0.0f;
-#pragma unroll 4
+#pragma unroll 2
         for (int e = lane; e < chunks * each; e += WARP) {
             const int k = each == 1 ? e : e / each;
             const float *const entry = of_chunks + size_t(k) * 2 * runs + (e - k * each);
