@@ -49,7 +49,7 @@ fn what_is_computed_in_is_said_and_f16_is_refused() {
     // Without the tiles, the exact way round is slow.
     let said = |variables: &[(&str, &str)], name, precision| {
         let fixed = ["in.png", name, "--device", "cpu", "--precision", precision];
-        bench.with(variables, &fixed).worked().out.contains("bf16 takes longer than f32")
+        bench.with(variables, &fixed).worked().err.contains("bf16 takes longer than f32")
     };
     assert!(said(&[("SRK_SIMD", "avx512")], "slow.png", "bf16"));
     assert!(!said(&[("SRK_SIMD", "avx512")], "fast.png", "f32"));
