@@ -232,7 +232,7 @@ fn network(
         let target = tape.input(y0.try_clone()?);
         let loss = tape.l1_loss(&y, &target)?;
         let mut grads = tape.backward(&loss, one.try_clone()?)?;
-        Ok(optimizer::take(&mut grads, network.parameters()))
+        optimizer::take(&mut grads, network.parameters())
     };
     let launched = seconds(gpu, &mut || call(&mut Tape::inference()).map(|_| ()))?;
     let (graph, _kept) = gpu.capture(|| call(&mut Tape::inference()))?;
