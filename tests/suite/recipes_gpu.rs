@@ -4,8 +4,8 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 
 use crate::common;
 use crate::common::features::{made_up, made_up_dists};
@@ -108,13 +108,22 @@ pub(super) fn job(place: &Place, digits: &Path, name: &str, more: &[&str]) -> Bo
         ],
     };
     for i in 0..2 {
-        write_image(&place.images().join(format!("large-{i}.png")), 64, 64, i);
+        once(&place.images().join(format!("large-{i}.png")), |path| write_image(path, 64, 64, i));
     }
     settings.extend([format!("run.steps={STEPS}"), "log.every=1".to_owned()]);
     settings.push("ckpt.every=0".to_owned());
     settings.extend(small(name).iter().chain(more).map(|&s| s.to_owned()));
     settings.extend(frozen(place, text, name, &settings));
     jobs::read(text, name, &settings).unwrap()
+}
+
+/// Makes the file `path` unless it is there: of ranks in threads the first one makes it, while the others wait.
+fn once(path: &Path, make: impl FnOnce(&Path)) {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock();
+    if !path.exists() {
+        make(path);
+    }
 }
 
 /// Images of bars in an idx file.
@@ -126,7 +135,7 @@ pub(super) fn digits(place: &Place) -> std::path::PathBuf {
         let inside = |x: usize, y: usize| (6 + i..14 + i).contains(&x) && y / 4 != i;
         bytes.extend((0..28 * 28).map(|p| 255 * u8::from(inside(p % 28, p / 28))));
     }
-    fs::write(&path, bytes).unwrap();
+    once(&path, |path| fs::write(path, bytes).unwrap());
     path
 }
 
