@@ -26,7 +26,7 @@ pub trait Op: Debug + Send + 'static {
     }
 
     /// Whether the gradient of an input is `dy` itself: [`backward`](Op::backward) leaves it out then, and the tape hands
-    /// `dy` on.
+    /// `dy` on. Not of parameters: several ranks add up the gradients of these where they lie.
     fn hands_on(&self, input: usize) -> bool {
         let _ = input;
         false
