@@ -18,7 +18,7 @@ use srk::error::{Error, Result};
 use srk::models::ModelConfig;
 use srk::models::sr3_unet::Sr3UNetConfig;
 use srk::ops::adam::{Adam, FusedAdam, Moved, Scalars};
-use srk::ops::clip_by_norm;
+use srk::ops::clip_by_norm::{self, Measured};
 use srk::training::optimizer::{self, Gradients};
 
 /// Times of one thing, of which the median is reported; of one that takes long, fewer.
@@ -262,6 +262,7 @@ fn network(
 struct Update {
     adam: FusedAdam,
     scalars: Scalars,
+    measured: Measured,
 }
 
 impl Update {
@@ -289,7 +290,9 @@ impl Update {
         let mut scalars = Scalars::new(gpu)?;
         let constants = Adam { lr: 1e-4, betas, eps, decay: 0.0, step: 1, scale: 1.0 };
         scalars.write(&constants, 1.0, 0.999)?;
-        Ok(Self { adam: FusedAdam::new(gpu, moved, dtype, betas, eps)?, scalars })
+        let (adam, measured) =
+            (FusedAdam::new(gpu, moved, dtype, betas, eps)?, Measured::new(gpu)?);
+        Ok(Self { adam, scalars, measured })
     }
 
     fn set(&mut self, gradients: &Gradients) -> Result<()> {
@@ -298,7 +301,7 @@ impl Update {
     }
 
     fn launch(&mut self) -> Result<()> {
-        clip_by_norm::clip(self.adam.tables(), &mut self.scalars)?;
+        clip_by_norm::clip(self.adam.tables(), &mut self.scalars, &self.measured)?;
         self.adam.step(&self.scalars)
     }
 }

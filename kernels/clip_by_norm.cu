@@ -1,4 +1,5 @@
-// The norm of all gradients, the factor that clips them, and whether the step must be skipped. Formulas:
+// The norm of all gradients, the factor that clips them, and whether the step must be skipped; before that, what
+// batches measured. Formulas:
 // src/ops/clip_by_norm.rs; tables: src/ops/multi_tensor.rs. Bound by memory. Sums in two stages, always in the
 // same order: a block adds up a chunk of a tensor, then one block adds up the chunks in double precision.
 #include "common.cuh"
@@ -47,8 +48,10 @@ FOR_DTYPES(clip_by_norm_sums,
             float *partial),
            (blocks, lengths, gradients, scalars, partial))
 
-// One block. Sets NORM, FACTOR and SKIP; the sum of squares overflows beyond a norm of 1e19, which also skips.
-KERNEL __launch_bounds__(THREADS) clip_by_norm_factor(const float *partial, float *scalars, int blocks) {
+// One block. Sets NORM, FACTOR and SKIP; the sum of squares overflows beyond a norm of 1e19, which also skips. So does
+// what is held, and whoever comes later in the step is held, too.
+KERNEL __launch_bounds__(THREADS) clip_by_norm_factor(const float *partial, float *scalars, float *held,
+                                                      int blocks) {
     SHARED(sums, double[THREADS]);
     double sum = 0.0;
     for (int i = int(threadIdx.x); i < blocks; i += THREADS) sum += double(partial[i]);
@@ -63,7 +66,19 @@ KERNEL __launch_bounds__(THREADS) clip_by_norm_factor(const float *partial, floa
         const float clipped = limit == 0.0f ? 1.0f : fminf(limit / (norm + 1e-6f), 1.0f);
         scalars[NORM] = norm;
         scalars[FACTOR] = scalars[MEAN] * clipped;
-        scalars[SKIP] = finite ? 0.0f : 1.0f;
+        const float skip = finite && held[0] == 0.0f ? 0.0f : 1.0f;
+        scalars[SKIP] = skip;
+        held[0] = skip;
     }
 }
 REGISTER_KERNEL(clip_by_norm_factor, THREADS);
+
+// One thread. Adds the number `at` of a batch to the sum over batches; the first is a loss, which holds the step if it is
+// not finite.
+KERNEL __launch_bounds__(WARP) clip_by_norm_measure(const float *number, float *sums, float *held, int at) {
+    if (threadIdx.x != 0) return;
+    const float value = number[0];
+    sums[at] += value;
+    if (at == 0 && !(fabsf(value) <= 3.4028235e38f)) held[0] = 1.0f;
+}
+REGISTER_KERNEL(clip_by_norm_measure, WARP);

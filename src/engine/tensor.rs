@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
-use super::cuda::{DevicePointer, Gpu};
+use super::cuda::{Arriving, DevicePointer, Gpu};
 use super::device::{DType, Device, Real};
 use super::pool::Buffer;
 use crate::error::{Error, Result};
@@ -24,6 +24,28 @@ enum Storage {
     CpuF32(Buffer<f32>),
     CpuF64(Buffer<f64>),
     Cuda { gpu: Gpu, buffer: Arc<super::cuda::Buffer>, dtype: DType },
+}
+
+/// Numbers of [`Tensor::to_f32_later`].
+#[derive(Debug)]
+pub enum Later {
+    /// They are on their way from a GPU.
+    Arriving(Box<dyn Arriving>),
+    /// They are there.
+    There(Vec<f32>),
+}
+
+impl Later {
+    /// Waits for them.
+    ///
+    /// # Errors
+    /// If the GPU failed.
+    pub fn wait(self) -> Result<Vec<f32>> {
+        match self {
+            Self::There(values) => Ok(values),
+            Self::Arriving(arriving) => Ok(bytemuck::pod_collect_to_vec(&arriving.wait()?)),
+        }
+    }
 }
 
 impl Tensor {
@@ -275,6 +297,21 @@ impl Tensor {
             DType::F16 => bits.into_iter().map(|b| f16::from_bits(b).to_f32()).collect(),
             _ => bits.into_iter().map(|b| bf16::from_bits(b).to_f32()).collect(),
         })
+    }
+
+    /// The same without a wait for a GPU, of a tensor of F32: what it holds after all that was issued before.
+    ///
+    /// # Errors
+    /// If it is of another type, or the copy cannot begin.
+    pub fn to_f32_later(&self) -> Result<Later> {
+        let (gpu, buffer) = match &self.storage {
+            Storage::Cuda { gpu, buffer, dtype: DType::F32 } => (gpu, buffer),
+            Storage::CpuF32(v) => return Ok(Later::There(v.to_vec())),
+            _ => return Err(self.mixed(DType::F32)),
+        };
+        // SAFETY: the buffer holds as many f32 and is alive; it is used again only by what is issued later.
+        let arriving = unsafe { gpu.driver().download_later(buffer.pointer(), 4 * self.len())? };
+        Ok(Later::Arriving(arriving))
     }
 
     /// The same values on `device`, in single precision when they move.

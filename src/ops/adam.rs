@@ -17,7 +17,7 @@ use super::parallel::CHUNK;
 use crate::engine::cuda::kernels::Scalar;
 use crate::engine::cuda::{Gpu, kernels};
 use crate::engine::device::{DType, Device, Real};
-use crate::engine::tensor::Tensor;
+use crate::engine::tensor::{Later, Tensor};
 use crate::error::{Error, Result};
 
 /// The constants of one step.
@@ -207,8 +207,33 @@ impl Scalars {
     }
 
     /// Waits for the step and says what it did.
+    ///
+    /// # Errors
+    /// If the GPU failed.
     pub fn read(&self) -> Result<Outcome> {
-        let all = self.0.to_f32_vec()?;
+        self.read_later()?.wait()
+    }
+
+    /// The same without a wait.
+    ///
+    /// # Errors
+    /// If the copy cannot begin.
+    pub fn read_later(&self) -> Result<LaterOutcome> {
+        Ok(LaterOutcome(self.0.to_f32_later()?))
+    }
+}
+
+/// What a step did, once it is done.
+#[derive(Debug)]
+pub struct LaterOutcome(Later);
+
+impl LaterOutcome {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// If the GPU failed.
+    pub fn wait(self) -> Result<Outcome> {
+        let all = self.0.wait()?;
         let of = |scalar: Scalar| all[scalar as usize];
         let skipped = of(Scalar::SKIP) != 0.0;
         Ok(Outcome { norm: of(Scalar::NORM), factor: of(Scalar::FACTOR), skipped })

@@ -2,6 +2,7 @@
 mod among;
 mod best;
 pub mod dry;
+mod late;
 mod nan;
 pub mod resume;
 mod sums;
@@ -27,7 +28,7 @@ use super::log::{Meter, Metrics, Reading, Reporter, due, grouped, nothing_left, 
 use super::optimizer::Optimizer;
 use super::ranks::{Ranks, Shares};
 use super::stepper::{self, Joint, Stepper};
-use super::task::{Stepped, Task};
+use super::task::{Taken, Task};
 use super::tasks::Source;
 use crate::data::ahead::Ahead;
 use crate::engine::device::{DType, Device};
@@ -157,8 +158,12 @@ struct Run<'a> {
     bad: u64,
     /// How often weights were taken back since the last checkpoint because they were not finite.
     taken_back: u64,
-    /// What is to be said of the last of them.
-    incident: Option<String>,
+    /// The step before, of which it is not known yet what it did.
+    late: Option<(u64, Taken)>,
+    /// Loss and speed since the last line of the log.
+    meter: Meter,
+    /// The rate and the norm of the gradients of the last step that is known.
+    last: (f64, f64),
     /// No other process works here meanwhile.
     _lock: FolderLock,
 }
@@ -251,7 +256,9 @@ impl<'a> Run<'a> {
             folder: folder.to_owned(),
             bad: 0,
             taken_back: 0,
-            incident: None,
+            late: None,
+            meter: Meter::new(step),
+            last: (0.0, f64::NAN),
             _lock: lock,
         };
         if run.step > 0 && run.ranks.is_first() {
@@ -269,13 +276,13 @@ impl<'a> Run<'a> {
         reporter: &mut dyn Reporter,
     ) -> Result<()> {
         let mut batches = self.batches(self.step..last, source);
-        let mut meter = Meter::new(self.step);
+        self.meter = Meter::new(self.step);
         // One that was due when the run was interrupted; the checkpoint is there.
         let due_now = self.agreed([u64::from(self.show_is_due())])? != [0];
         if due_now && self.signal_now(0, stop) == 0 {
             self.show(stop, reporter)?;
         }
-        meter.rest();
+        self.meter.rest();
         let [stale] = self.agreed([u64::from(self.is_stale())])?;
         let mut stale = stale != 0;
         if stale {
@@ -285,23 +292,19 @@ impl<'a> Run<'a> {
             reporter.line(&nothing_left(&self.folder, of, last));
         }
         while self.step < last && !stale {
-            let done = self.step(&mut batches);
-            let done = self.saving_whole(done, reporter)?;
+            let taken = self.step(&mut batches);
+            let taken = self.saving_whole(taken, reporter)?;
+            let taken_in = self.take_in(taken, reporter);
+            self.saving_whole(taken_in, reporter)?;
             let step = self.step;
-            match self.incident.take() {
-                Some(text) => reporter.warn(&text),
-                None => {
-                    meter.add(done.measured.first().map_or(0.0, |m| m.1));
-                    self.sums.add(&done.measured);
-                }
-            }
             let asks = [stop.load(Ordering::Relaxed) as u64, asked::take().into()];
             let agreed = self.agreed([asks[0], asks[1], u64::from(self.show_is_due())]);
             let [mut signal, asked, shows] = self.saving_whole(agreed, reporter)?;
             let ends = step == last || signal != 0;
             if due(step, self.config.log.every) || ends {
+                self.catch_up(reporter)?;
                 self.stepper.warnings().iter().for_each(|text| reporter.warn(text));
-                let logged = self.log(&done, &mut meter, batches.take_waited(), last, reporter);
+                let logged = self.log(batches.take_waited(), last, reporter);
                 self.saving_first(logged)?;
             }
             // Before a look, which may take longer than a container has to stop.
@@ -313,13 +316,14 @@ impl<'a> Run<'a> {
             let mut left = shows != 0;
             signal = self.signal_now(signal, stop);
             if shows != 0 && signal == 0 {
+                self.catch_up(reporter)?;
                 let shown = self.show(stop, reporter);
                 self.saving_first(shown)?;
                 let asks = [self.is_stale().into(), stop.load(Ordering::Relaxed) as u64];
                 let [is_stale, stopped, due] =
                     self.agreed([asks[0], asks[1], u64::from(self.show_is_due())])?;
                 (stale, signal, left) = (is_stale != 0, stopped, due != 0);
-                meter.rest();
+                self.meter.rest();
             }
             if stale {
                 reporter.line(&self.end_of_patience());
@@ -347,6 +351,7 @@ impl<'a> Run<'a> {
     }
 
     fn save_and_say(&mut self, says: bool, reporter: &mut dyn Reporter) -> Result<()> {
+        self.catch_up(reporter)?;
         if !self.ranks.is_first() {
             self.taken_back = 0;
             return Ok(());
@@ -397,22 +402,16 @@ impl<'a> Run<'a> {
         self.keep_best()
     }
 
-    /// One step of the task.
-    fn step(&mut self, batches: &mut Ahead<Batch>) -> Result<Stepped> {
+    /// One step of the task. What it did may not be known yet.
+    fn step(&mut self, batches: &mut Ahead<Batch>) -> Result<Taken> {
         let of_step = 0..self.shares.of(self.task.batches());
         let of_step = of_step.map(|_| batches.next_item()).collect::<Result<Vec<_>>>()?;
-        if let Some(next) = batches.peek() {
-            self.stepper.expect(next);
-        }
-        let done = self.task.step(&mut *self.stepper, self.step + 1, &of_step)?;
-        if let Some((what, value)) = done.bad {
-            return self.bad_step(what, value);
-        }
-        self.bad = 0;
+        self.stepper.begin(batches.peek())?;
+        let taken = self.task.step(&mut *self.stepper, self.step + 1, &of_step)?;
         self.step += 1;
         self.ranks.at_step(self.step);
         self.stepper.count(self.step);
-        Ok(done)
+        Ok(taken)
     }
 
     fn save(&mut self) -> Result<PathBuf> {
@@ -430,20 +429,13 @@ impl<'a> Run<'a> {
     }
 
     /// Writes a line and a record of the steps since the last one.
-    fn log(
-        &mut self,
-        done: &Stepped,
-        meter: &mut Meter,
-        waited: Duration,
-        last: u64,
-        reporter: &mut dyn Reporter,
-    ) -> Result<()> {
+    fn log(&mut self, waited: Duration, last: u64, reporter: &mut dyn Reporter) -> Result<()> {
         if !self.ranks.is_first() {
             self.sums.take();
             return Ok(());
         }
         let (step, images) = (self.step, self.config.batch as u64 * self.task.batches());
-        let Reading { seconds, steps, left, .. } = meter.read(step, last);
+        let Reading { seconds, steps, left, .. } = self.meter.read(step, last);
         let [images, rate] = [images as f64, 1.0].map(|n| steps as f64 * n / seconds);
         let wait = waited.as_secs_f64() / seconds;
         let means = self.sums.take();
@@ -455,15 +447,15 @@ impl<'a> Run<'a> {
             grouped(step),
             grouped(self.config.run.steps),
             words.join("  "),
-            done.rate,
+            self.last.0,
             100.0 * wait,
             short(left),
         ));
         let mut values: Vec<(&'static str, Value)> =
             means.iter().map(|&(name, mean)| (name, mean.into())).collect();
         values.extend([
-            ("lr", done.rate.into()),
-            ("grad_norm", done.norm.into()),
+            ("lr", self.last.0.into()),
+            ("grad_norm", self.last.1.into()),
             ("images_per_s", images.into()),
             ("steps_per_s", rate.into()),
             ("data_wait", Value::from(wait)),

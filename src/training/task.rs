@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::checkpoint::Part;
 use super::log::{Metrics, Reporter};
 use super::ranks::Ranks;
-use super::stepper::{Bad, Done, Stepper};
+use super::stepper::{Bad, Coming, Done, Stepper};
 use crate::engine::device::{DType, Device};
 use crate::engine::interrupt::Stop;
 use crate::error::Result;
@@ -46,7 +46,7 @@ pub trait Task: Send + Sync {
     ///
     /// # Errors
     /// If a batch does not fit the networks, or memory is full.
-    fn step(&self, on: &mut dyn Stepper, step: u64, batches: &[Batch]) -> Result<Stepped>;
+    fn step(&self, on: &mut dyn Stepper, step: u64, batches: &[Batch]) -> Result<Taken>;
 
     /// Whether a look belongs to `step` that there is none of yet in the run `folder`; `ends` with the run.
     fn shows(&self, step: u64, ends: bool, run: (&Path, &Metrics)) -> bool;
@@ -80,20 +80,78 @@ pub struct Stepped {
 }
 
 impl Stepped {
-    /// What `done` did, whose numbers are called `names`; `gradients` are the words for those of each part.
-    pub fn of(done: &Done, names: &[&'static str], gradients: &[&'static str]) -> Self {
-        let measured = names.iter().copied().zip(done.numbers.iter().copied()).collect();
+    /// What `done` did, whose numbers and gradients are called `words`.
+    fn of(done: &Done, words: Words) -> Self {
+        let measured = words.numbers.iter().copied().zip(done.numbers.iter().copied()).collect();
         let (rate, norm) = done.moved.first().map_or((0.0, f64::NAN), |m| (m.rate, m.norm));
-        let words =
-            |part: usize| gradients.get(part).copied().unwrap_or("the norm of the gradients");
-        let bad = done.bad.map(|Bad { part, value }| (part.map_or("the loss", words), value));
+        let of_part =
+            |part: usize| words.gradients.get(part).copied().unwrap_or("the norm of the gradients");
+        let bad = done.bad.map(|Bad { part, value }| (part.map_or("the loss", of_part), value));
         Self { measured, rate, norm, bad }
     }
 
-    /// This, and after it `later`, whose rate and norm count.
-    #[must_use]
-    pub fn then(mut self, later: Self) -> Self {
-        self.measured.extend(later.measured);
-        Self { measured: self.measured, bad: self.bad.or(later.bad), ..later }
+    /// This, and after it `later`, whose rate, norm and numbers of the same names count.
+    fn then(self, later: Self) -> Self {
+        let again = |name: &str| later.measured.iter().any(|(known, _)| *known == name);
+        let mut measured = self.measured;
+        measured.retain(|(name, _)| !again(name));
+        measured.extend(later.measured);
+        Self { measured, ..later }
+    }
+}
+
+/// What is said of a descent.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// The names of its numbers, a loss first.
+    pub numbers: &'static [&'static str],
+    /// What gradients of each part are called where they are not finite.
+    pub gradients: &'static [&'static str],
+}
+
+/// A step that was taken: its descents, of which a GPU may say later what they did.
+#[derive(Debug, Default)]
+pub struct Taken(Vec<(Coming, Words)>);
+
+impl Taken {
+    /// A step of one descent.
+    pub fn of(coming: Coming, words: Words) -> Self {
+        Self(vec![(coming, words)])
+    }
+
+    /// Adds a descent.
+    pub fn then(&mut self, coming: Coming, words: Words) {
+        self.0.push((coming, words));
+    }
+
+    /// Whether nobody has to wait for what it did.
+    pub fn is_known(&self) -> bool {
+        self.0.iter().all(|(coming, _)| coming.if_known().is_some())
+    }
+
+    /// Whether it is known that something was not finite: there are no further descents then.
+    pub fn is_known_bad(&self) -> bool {
+        let bad = |(coming, _): &(Coming, Words)| coming.if_known().is_some_and(Done::is_bad);
+        self.0.iter().any(bad)
+    }
+
+    /// What it did, up to the first descent that was not finite.
+    ///
+    /// # Errors
+    /// If the GPU failed.
+    pub fn wait(self) -> Result<Stepped> {
+        let mut all: Option<Stepped> = None;
+        for (coming, words) in self.0 {
+            let stepped = Stepped::of(&coming.wait()?, words);
+            if stepped.bad.is_some() {
+                return Ok(stepped);
+            }
+            all = Some(match all {
+                Some(before) => before.then(stepped),
+                None => stepped,
+            });
+        }
+        let nothing = Stepped { measured: Vec::new(), rate: 0.0, norm: f64::NAN, bad: None };
+        Ok(all.unwrap_or(nothing))
     }
 }

@@ -4,12 +4,12 @@ use crate::common;
 
 use std::sync::Arc;
 
-use srk::engine::cuda::Gpu;
+use srk::engine::cuda::{Buffer, Gpu};
 use srk::engine::device::{DType, Device};
 use srk::engine::rng::{Purpose, Stream};
 use srk::engine::tensor::Tensor;
 use srk::ops::adam::{Adam, FusedAdam, Moved, Scalars, adam};
-use srk::ops::clip_by_norm;
+use srk::ops::clip_by_norm::{self, Measured};
 use srk::ops::ema::ema;
 use srk::ops::fourier_position::{Window, fourier_position_on};
 use srk::ops::local_amplitude::local_amplitude;
@@ -320,6 +320,7 @@ fn on_cpu(steps: u64) -> ([Vec<Vec<f32>>; 4], f64) {
 struct OnGpu {
     fused: FusedAdam,
     scalars: Scalars,
+    measured: Measured,
     state: [Vec<Arc<Tensor>>; 5],
     device: Device,
     dtype: DType,
@@ -344,7 +345,8 @@ impl OnGpu {
         };
         let fused = FusedAdam::new(gpu, moved, dtype, BETAS, EPS).unwrap();
         let state = [values, first, second, average, copies];
-        Self { fused, scalars: Scalars::new(gpu).unwrap(), state, device, dtype }
+        let (scalars, measured) = (Scalars::new(gpu).unwrap(), Measured::new(gpu).unwrap());
+        Self { fused, scalars, measured, state, device, dtype }
     }
 
     fn gradients(&self, step: u64) -> Vec<Option<Tensor>> {
@@ -362,7 +364,7 @@ impl OnGpu {
     }
 
     fn launch(&mut self) {
-        clip_by_norm::clip(self.fused.tables(), &mut self.scalars).unwrap();
+        clip_by_norm::clip(self.fused.tables(), &mut self.scalars, &self.measured).unwrap();
         self.fused.step(&self.scalars).unwrap();
     }
 
@@ -407,6 +409,39 @@ fn one_launch_moves_all_parameters_as_the_cpu_does() {
             assert!((f64::from(did.factor) - factor).abs() < 1e-5 * factor);
             assert_eq!(*first.get_or_insert_with(|| run.bits()), run.bits());
         }
+    }
+}
+
+/// A loss that is not finite, and everything after it in a step, moves nothing; what is measured are sums over batches.
+#[test]
+fn a_loss_that_is_not_finite_holds_the_step() {
+    for gpu in common::checked_gpus() {
+        let number = |v: f32| Tensor::from_slice_on(&Device::from(&gpu), &[v], &[1]).unwrap();
+        let mut run = OnGpu::new(&gpu, DType::F32);
+        let gradients = run.gradients(1);
+        run.set(&gradients);
+        run.write(1);
+        let before = run.bits();
+        let mut step = |batches: &[[f32; 2]], releases: bool| {
+            if releases {
+                run.measured.release().unwrap();
+            }
+            run.measured.clear().unwrap();
+            batches.iter().for_each(|b| run.measured.add(&b.map(number)).unwrap());
+            run.launch();
+            let (sums, did) = (run.measured.read_later().unwrap(), run.scalars.read().unwrap());
+            (sums.wait().unwrap()[..2].to_vec(), did.skipped, run.bits() == before)
+        };
+        for loss in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (sums, skipped, same) = step(&[[1.0, 2.0], [loss, 3.0]], true);
+            assert!(!sums[0].is_finite() && skipped && same, "a loss of {loss}");
+            assert_eq!(sums[1], 5.0);
+        }
+        // Another descent of the same step, all of it finite.
+        assert_eq!(step(&[[1.0, 2.0]], false), (vec![1.0, 2.0], true, true));
+        // What is not the loss holds nothing.
+        let (_, skipped, same) = step(&[[1.5, f32::NAN], [0.25, 1.0]], true);
+        assert!(!skipped && !same);
     }
 }
 
@@ -457,6 +492,24 @@ fn a_norm_that_is_not_finite_changes_nothing() {
             assert_eq!(run.bits(), before);
         }
     }
+}
+
+/// What goes away while a graph is recorded may be what it uses: nobody else gets it before the graph is gone.
+#[test]
+fn memory_let_go_while_recording_belongs_to_the_graph() {
+    let gpu = common::emulated::gpu_that_recycles();
+    let mut held = Some(gpu.allocate(4096).unwrap());
+    let at = held.as_ref().map(Buffer::pointer);
+    let (graph, ()) = gpu
+        .capture(|| {
+            held = None;
+            Ok(())
+        })
+        .unwrap();
+    let other = gpu.allocate(4096).unwrap();
+    assert_ne!(Some(other.pointer()), at);
+    drop(graph);
+    assert_eq!(Some(gpu.allocate(4096).unwrap().pointer()), at);
 }
 
 /// Two recordings work in the same memory; what each gave stays until it is replayed again.

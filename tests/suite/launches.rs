@@ -12,15 +12,18 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use srk::diffusion::pixel_noise::PixelNoise;
 use srk::diffusion::sampler::Diffusion;
+use srk::diffusion::system::{System, SystemConfig};
 use srk::diffusion::walk::{Walk, condition};
-use srk::engine::cuda::{Description, DevicePointer, Driver, Gpu, Launch, Replay};
+use srk::engine::cuda::{Arriving, Description, DevicePointer, Driver, Gpu, Launch, Replay};
 use srk::engine::device::{DType, Device};
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
-use srk::error::Result;
-use srk::models::ModelConfig;
+use srk::error::{Error, Result};
+use srk::models::weights::WeightsFile;
+use srk::models::{ModelConfig, Network};
 use srk::training::config::Config;
 use srk::training::recipes;
+use srk::upscale::{self, Settings, TileSize, Upscaler};
 
 const FILE: &str = "kernels/launches.txt";
 
@@ -46,6 +49,9 @@ struct Seen {
     /// Launches of the recording in progress, if there is one.
     recording: Option<usize>,
     replayed: usize,
+    /// How often work was issued, and how often the host waited while there was none behind what it waited for.
+    issued: usize,
+    waits: usize,
     /// How often each kernel was launched one by one.
     kernels: BTreeMap<&'static str, usize>,
 }
@@ -57,6 +63,8 @@ pub(crate) struct Asked {
     pub(crate) launched: usize,
     /// Launches of replayed recordings.
     pub(crate) replayed: usize,
+    /// How often the host waited for a device that had nothing else to do.
+    pub(crate) waits: usize,
 }
 
 /// Launches, and bytes of all memory that they were given.
@@ -93,7 +101,8 @@ impl Counting {
         move || {
             let mut seen = seen.lock().unwrap();
             let launched = std::mem::take(&mut seen.count).launches;
-            Asked { launched, replayed: std::mem::take(&mut seen.replayed) }
+            let waits = std::mem::take(&mut seen.waits);
+            Asked { launched, replayed: std::mem::take(&mut seen.replayed), waits }
         }
     }
 }
@@ -129,8 +138,14 @@ impl Driver for Counting {
     }
 
     unsafe fn download(&self, _: DevicePointer, to: &mut [u8]) -> Result<()> {
+        self.seen.lock().unwrap().waits += 1;
         to.fill(0);
         Ok(())
+    }
+
+    unsafe fn download_later(&self, _: DevicePointer, bytes: usize) -> Result<Box<dyn Arriving>> {
+        let behind = self.seen.lock().unwrap().issued;
+        Ok(Box::new(Late { bytes, behind, seen: Arc::clone(&self.seen) }))
     }
 
     unsafe fn copy(&self, _: DevicePointer, _: DevicePointer, _: usize) -> Result<()> {
@@ -154,12 +169,14 @@ impl Driver for Counting {
         addresses.dedup();
         let bytes: usize = addresses.iter().map(|&at| seen.bytes_at(at)).sum();
         seen.count.launches += 1;
+        seen.issued += 1;
         *seen.kernels.entry(launch.kernel.name()).or_default() += 1;
         seen.count.bytes += bytes;
         Ok(())
     }
 
     fn synchronize(&self) -> Result<()> {
+        self.seen.lock().unwrap().waits += 1;
         Ok(())
     }
 
@@ -186,8 +203,26 @@ struct Recorded {
 
 impl Replay for Recorded {
     unsafe fn replay(&self) -> Result<()> {
-        self.seen.lock().unwrap().replayed += self.launches;
+        let mut seen = self.seen.lock().unwrap();
+        seen.replayed += self.launches;
+        seen.issued += 1;
         Ok(())
+    }
+}
+
+/// A download that was issued behind so much work.
+#[derive(Debug)]
+struct Late {
+    bytes: usize,
+    behind: usize,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Arriving for Late {
+    fn wait(self: Box<Self>) -> Result<Vec<u8>> {
+        let mut seen = self.seen.lock().unwrap();
+        seen.waits += usize::from(seen.issued == self.behind);
+        Ok(vec![0; self.bytes])
     }
 }
 
@@ -198,21 +233,65 @@ fn walked(model: &ModelConfig, diffusion: &Diffusion, steps: usize) -> Asked {
     let device = Device::Cuda(Gpu::new(Arc::new(driver)));
     let network = model.build(1);
     network.to_device(&device, DType::F16).unwrap();
-    let (side, scale) = (64, model.scale());
-    let zeros = |side| Tensor::zeros_on(&device, DType::F32, &[1, side, side, 3]).unwrap();
-    let (low, y0) = (zeros(side / scale), zeros(side));
-    let noise = PixelNoise::new(&device, 1, &[[0, 0]]).unwrap();
-    let seen = condition(&*network, &low, &y0, None).unwrap();
-    let mut walk = Walk::new(&*network, diffusion, 1, steps, &device).unwrap();
-    asked();
+    let side = 64 / model.scale();
+    let of = (&*network, model.scale());
+    let walked = walk(of, diffusion, &device, [1, side, side], steps, &mut || {
+        asked();
+    });
+    walked.unwrap();
+    asked()
+}
+
+/// Walks `steps` calls from low resolutions `[N, H, W]`; `begins` is called before the first.
+fn walk(
+    (network, scale): (&dyn Network, usize),
+    diffusion: &Diffusion,
+    device: &Device,
+    [n, height, width]: [usize; 3],
+    steps: usize,
+    begins: &mut dyn FnMut(),
+) -> Result<()> {
+    let zeros =
+        |factor| Tensor::zeros_on(device, DType::F32, &[n, factor * height, factor * width, 3]);
+    let (low, y0) = (zeros(1)?, zeros(scale)?);
+    let noise = PixelNoise::new(device, 1, &vec![[0, 0]; n])?;
+    let seen = condition(network, &low, &y0, None)?;
+    let mut walk = Walk::new(network, diffusion, n, steps, device)?;
+    begins();
     let mut calls = 0;
     let heard = &mut |done| {
         calls = done;
         Ok(())
     };
-    walk.run_unseen(seen, &y0, &noise, heard).unwrap();
+    walk.run_unseen(seen, &y0, &noise, heard)?;
     assert_eq!(calls, steps);
-    asked()
+    Ok(())
+}
+
+/// Of 60 megapixels there are more numbers than kernels count: memory for the whole picture is no reason to try.
+#[test]
+fn large_pictures_are_cut_where_kernels_end_counting() {
+    for name in ["dual-domain-grid", "rrdb", "srk-photo-x4"] {
+        let recipe = recipes::ALL.iter().find(|recipe| recipe.name == name).unwrap();
+        let config = Config::read(recipe.text, name, &[]).unwrap();
+        let diffusion = config.diffusion;
+        let config = SystemConfig { ..SystemConfig::new(config.model, diffusion.clone()) };
+        let file = WeightsFile::of(&config.model.build(1).state(), config.metadata(&[])).unwrap();
+        let device = Device::Cuda(Gpu::new(Arc::new(Counting::new())));
+        let system = System::from_file(&file, name).unwrap();
+        let upscaler = Upscaler::new(system, &device, DType::F16).unwrap();
+        let memory = upscaler.memory_or(0).unwrap();
+        let settings = Settings { steps: Some(2), seed: 1, tile: TileSize::Auto, memory };
+        let plan = upscale::plan(&upscaler, 7752, 7752, &settings).unwrap();
+        let system = upscaler.system();
+        let (network, steps) = ((&*system.network, system.scale()), plan.steps);
+        let of = |shape| walk(network, &diffusion, &device, shape, steps, &mut || {});
+        let tile = plan.tiles[0].padded;
+        let (width, height) = plan.padded;
+        of([plan.batch, tile.height, tile.width]).unwrap();
+        let whole = of([1, height, width]).unwrap_err();
+        assert!(matches!(whole, Error::Memory(_)), "{name}: {whole}");
+    }
 }
 
 /// A call is launched once of each kind, and replayed from then on, however long the chain.
@@ -223,7 +302,7 @@ fn a_walk_launches_one_step_and_replays_the_others() {
         let config = Config::read(recipe.text, name, &[]).unwrap();
         let [short, long] = [4, config.diffusion.process.steps().min(100)]
             .map(|steps| (steps, walked(&config.model, &config.diffusion, steps)));
-        for (steps, Asked { launched, replayed }) in [short, long] {
+        for (steps, Asked { launched, replayed, .. }) in [short, long] {
             let later = replayed / (steps - kinds);
             assert_eq!(replayed, later * (steps - kinds), "{name}: {steps} steps");
             // The start of the chain, and one call of each kind.

@@ -334,6 +334,37 @@ pub(crate) fn steps_of(name: &str, more: &[&str]) -> Vec<Asked> {
     asking.steps
 }
 
+/// How often the host waits in a run of `steps` steps for a GPU that has nothing else to do.
+fn waits_of(name: &str, steps: u64, more: &[&str]) -> usize {
+    let place = Place::new();
+    let digits = digits(&place);
+    let length = format!("run.steps={steps}");
+    let more = [&["log.every=1000", &length], more].concat();
+    let job = job(&place, &digits, name, &more);
+    let driver = Counting::new();
+    let mut asked = driver.asked();
+    let device = Device::Cuda(Gpu::new(Arc::new(driver)));
+    let stop = Arc::new(AtomicUsize::new(0));
+    let silent = &mut Heard::default();
+    train(&*job, &place.runs("out"), None, (&device, DType::F32), &stop, silent)
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
+    asked().waits
+}
+
+/// Once all ways are recorded, a step is issued while the one before still runs.
+#[test]
+fn the_host_waits_for_no_step() {
+    for name in ["gan", "wgan-gp", "vae", "srgan", "srddpm", "srk-x4", "sr3-mnist"] {
+        let waits = [16, 20].map(|steps| waits_of(name, steps, &[]));
+        assert_eq!(waits[0], waits[1], "{name}: in 16 and 20 steps");
+    }
+    let summed = [16, 20].map(|steps| waits_of("sr3-mnist", steps, &["optim.accumulate=2"]));
+    assert_eq!(summed[0], summed[1]);
+    // A run that goes back must know at once.
+    let back = [16, 20].map(|n| waits_of("sr3-mnist", n, &["optim.on_nan=rollback"]));
+    assert_eq!(back[1] - back[0], 4);
+}
+
 /// The table of docs/gpu.md.
 fn table() -> String {
     let mut lines =
@@ -341,7 +372,7 @@ fn table() -> String {
     for recipe in recipes::ALL {
         let steps = steps_of(recipe.name, &[]);
         // Of the last step: by then its way has been met.
-        let Asked { launched, replayed } = *steps.last().unwrap();
+        let Asked { launched, replayed, .. } = *steps.last().unwrap();
         let all = launched + replayed;
         let share =
             if replayed == 0 { "none".to_owned() } else { format!("{} %", 100 * replayed / all) };

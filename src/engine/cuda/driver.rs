@@ -83,6 +83,15 @@ pub trait Driver: Debug + Send + Sync {
         true
     }
 
+    /// Tells that a block of memory is another tensor's from here on, whose content nobody knows: for drivers that watch.
+    ///
+    /// # Safety
+    /// The block is one of this driver's memory that is not freed, of at least `bytes`, and what is issued next does not
+    /// read what it held.
+    unsafe fn renew(&self, _at: DevicePointer, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Free and total bytes of device memory.
     fn memory(&self) -> Result<(usize, usize)>;
 
@@ -97,6 +106,21 @@ pub trait Driver: Debug + Send + Sync {
     /// # Safety
     /// `from` begins `to.len()` bytes of one block of this driver's memory that is not freed.
     unsafe fn download(&self, from: DevicePointer, to: &mut [u8]) -> Result<()>;
+
+    /// The same without a wait: the bytes are what they are after all work issued before, whatever is issued next.
+    ///
+    /// # Safety
+    /// As for [`download`](Self::download), of `bytes` bytes.
+    unsafe fn download_later(
+        &self,
+        from: DevicePointer,
+        bytes: usize,
+    ) -> Result<Box<dyn Arriving>> {
+        let mut there = vec![0; bytes];
+        // SAFETY: as asked of this function.
+        unsafe { self.download(from, &mut there)? };
+        Ok(Box::new(There(there)))
+    }
 
     /// Copies `bytes` within the device.
     ///
@@ -156,6 +180,22 @@ pub trait Driver: Debug + Send + Sync {
     fn meet(&self, _members: Members<'_>) -> Result<Arc<dyn Collective>> {
         let why = self.collectives().err().unwrap_or_default();
         Err(Error::Device(Report::new("cannot join GPUs", why)))
+    }
+}
+
+/// Bytes on their way from the device.
+pub trait Arriving: Debug + Send {
+    /// Waits for them.
+    fn wait(self: Box<Self>) -> Result<Vec<u8>>;
+}
+
+/// Bytes that have arrived.
+#[derive(Debug)]
+pub(super) struct There(pub(super) Vec<u8>);
+
+impl Arriving for There {
+    fn wait(self: Box<Self>) -> Result<Vec<u8>> {
+        Ok(self.0)
     }
 }
 

@@ -22,7 +22,9 @@ pub mod tuning;
 pub use choose::{
     choose, choose_several, devices, is_device_name, libraries, open, open_best, ordinals,
 };
-pub use driver::{Argument, Collective, Description, Driver, Launch, Members, Replay, Uploads};
+pub use driver::{
+    Argument, Arriving, Collective, Description, Driver, Launch, Members, Replay, Uploads,
+};
 pub use gpu::{Gpu, Graph, Grid};
 pub use kernel::Kernel;
 pub(crate) use launch::launch_one_of;

@@ -44,18 +44,17 @@ pub fn dry_run(job: &dyn Job, place: (&Device, DType), reporter: &mut dyn Report
     }
     let mut batches = run.batches(0..2, source);
     let first = run.step(&mut batches)?;
+    run.take_in(first, reporter)?;
+    run.catch_up(reporter)?;
+    let loss = run.sums.take().first().map_or(f64::NAN, |m| m.1);
     let started = Instant::now();
     // The first step also pays for what is set up once.
-    run.step(&mut batches)?;
+    let second = run.step(&mut batches)?;
+    run.take_in(second, reporter)?;
+    run.catch_up(reporter)?;
     let seconds = started.elapsed().as_secs_f64();
     let on_gpu = free_before.zip(free(device)?).map(|(before, now)| before.saturating_sub(now));
-    let dry = Dry {
-        planned,
-        resident: memory::resident(),
-        seconds,
-        loss: first.measured.first().map_or(f64::NAN, |m| m.1),
-        on_gpu,
-    };
+    let dry = Dry { planned, resident: memory::resident(), seconds, loss, on_gpu };
     let weights = task.parts().into_iter().flat_map(|part| part.parameters.to_vec());
     let weights = weights.map(|p| p.value().len() as u64).sum();
     let all = Duration::from_secs_f64((seconds * shared.run.steps as f64).min(1e15));

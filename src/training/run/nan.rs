@@ -7,37 +7,34 @@ use crate::training::checkpoint::HELP;
 use crate::training::log::Reporter;
 use crate::training::optimizer::Optimizer;
 use crate::training::sections::OnNan;
-use crate::training::task::Stepped;
 
 /// So many such steps in a row are no accident, nor are so many returns to one checkpoint.
 const MOST: u64 = 5;
 
 impl Run<'_> {
-    /// Takes in a step whose `what` is `value`, which is not finite. Nothing was changed in it yet.
+    /// Takes in that `what` of step `step` is `value`, which is not finite: nothing was changed in it. Says what is done.
     ///
     /// # Errors
     /// Exit code 6 if the run stops.
-    pub(super) fn bad_step(&mut self, what: &str, value: f64) -> Result<Stepped> {
+    pub(super) fn bad_step(&mut self, step: u64, what: &str, value: f64) -> Result<String> {
         self.bad += 1;
-        let step = self.step + 1;
         let policy = self.config.optim.on_nan;
         if policy == OnNan::Stop || self.bad >= MOST {
-            return Err(self.not_finite(what, value));
+            return Err(self.not_finite(step, what, value));
         }
+        // The batches go on: those that did this are not drawn again.
         let done = match policy {
             OnNan::Rollback => {
                 let Some(at) = self.latest()? else {
-                    return Err(self.not_finite(what, value));
+                    return Err(self.not_finite(step, what, value));
                 };
                 self.go_back(at)?;
+                self.count(step);
                 format!("the weights are those of step {at} again")
             }
             _ => "it is left out".to_owned(),
         };
-        // The batches go on: those that did this are not drawn again.
-        self.count(step);
-        self.incident = Some(format!("{what} of step {step} is {value}: {done}"));
-        Ok(Stepped { measured: Vec::new(), rate: 0.0, norm: f64::NAN, bad: None })
+        Ok(format!("{what} of step {step} is {value}: {done}"))
     }
 
     /// Where `optim.on_nan` is rollback and a finite step has left weights that are not: takes those of the last
@@ -104,8 +101,7 @@ impl Run<'_> {
         Ok(finite)
     }
 
-    fn not_finite(&self, what: &str, value: f64) -> Error {
-        let step = self.step + 1;
+    fn not_finite(&self, step: u64, what: &str, value: f64) -> Error {
         let kept = match self.checkpoints.latest() {
             Some(step) => format!("the newest checkpoint is step {step}"),
             None => "there is no checkpoint yet".to_owned(),

@@ -1,7 +1,8 @@
 //! Training on the CPU.
 use std::sync::Arc;
 
-use super::interface::{Bad, Done, Joint, Learn, Learned, Move, Pass, Stepper};
+use super::coming::{Bad, Coming, Done, bad_loss};
+use super::interface::{Joint, Learn, Learned, Move, Pass, Stepper};
 use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
@@ -75,7 +76,10 @@ impl OnCpu {
         let pass = self.pass();
         for batch in batches {
             let learned = learn(&pass, batch)?;
-            add(&mut numbers, &learned.numbers, batches.len())?;
+            numbers.resize(learned.numbers.len(), 0.0);
+            for (sum, number) in numbers.iter_mut().zip(&learned.numbers) {
+                *sum += number.to_f64_vec()?[0] / batches.len() as f64;
+            }
             for (part, found) in learned.gradients {
                 optimizer::accumulate(&mut gradients[part], found)?;
             }
@@ -94,23 +98,25 @@ impl Stepper for OnCpu {
         (Device::Cpu, DType::F32)
     }
 
-    fn expect(&mut self, _: &Batch) {}
+    fn begin(&mut self, _: Option<&Batch>) -> Result<()> {
+        Ok(())
+    }
 
     fn descend(
         &mut self,
         moves: &[Move<'_>],
         batches: &[Batch],
         learn: &mut Learn<'_>,
-    ) -> Result<Done> {
+    ) -> Result<Coming> {
         let products = if self.dtype == DType::BF16 { Products::Bf16 } else { Products::F32 };
         let said = with_products(products, || match self.joint.joins() {
             true => self.joined(batches, learn),
             false => self.alone(batches, learn),
         })?;
-        let mut done = Done { numbers: said.numbers, moved: Vec::new(), bad: None };
-        if let Some(&value) = done.numbers.first().filter(|loss| !loss.is_finite()) {
-            done.bad = Some(Bad { part: None, value });
-            return Ok(done);
+        let bad = bad_loss(&said.numbers);
+        let mut done = Done { numbers: said.numbers, moved: Vec::new(), bad };
+        if bad.is_some() {
+            return Ok(Coming::known(done));
         }
         let of = self.joint.averaged_over(batches.len());
         for Move { part, plan } in moves {
@@ -126,7 +132,7 @@ impl Stepper for OnCpu {
             let moved = self.buffers.iter().zip(said.statistics);
             moved.for_each(|(buffer, value)| buffer.set(value));
         }
-        Ok(done)
+        Ok(Coming::known(done))
     }
 
     fn averaged(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {
@@ -158,13 +164,4 @@ impl Stepper for OnCpu {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
-}
-
-/// Adds `more`, each a share of the mean over `parts`, to `sums`.
-pub(super) fn add(sums: &mut Vec<f64>, more: &[Tensor], parts: usize) -> Result<()> {
-    sums.resize(more.len(), 0.0);
-    for (sum, number) in sums.iter_mut().zip(more) {
-        *sum += number.to_f64_vec()?[0] / parts as f64;
-    }
-    Ok(())
 }

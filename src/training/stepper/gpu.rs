@@ -6,17 +6,19 @@
 //! the gradients of several batches and the update of each part. Running statistics are written where they lie, so that
 //! replays find them. While the GPU computes, the next batch is copied ahead.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::buckets::Buckets;
-use super::cpu::add;
+use super::coming::{Bad, Coming, Done, Moving, Numbers, bad_loss};
 use super::gpu_part::GpuPart;
-use super::interface::{Bad, Done, Fewer, Joint, Learn, Learned, Move, Pass, Stepper};
+use super::interface::{Fewer, Joint, Learn, Learned, Move, Pass, Stepper};
 use super::staged::Staged;
 use crate::engine::cuda::{Gpu, Graph};
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
+use crate::ops::clip_by_norm::Measured;
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
 use crate::training::optimizer::{Gradients, LossScale, Optimizer};
@@ -39,6 +41,9 @@ pub(super) struct OnGpu {
     factor: Tensor,
     /// The same, where gradients need it.
     scale: Option<LossScale>,
+    measured: Arc<Measured>,
+    /// Numbers that a batch says.
+    count: usize,
     joint: Joint,
     /// The batch that comes next, where it is copied ahead.
     staged: Option<Staged>,
@@ -71,8 +76,10 @@ impl OnGpu {
     ) -> Result<Self> {
         let device = Device::Cuda(gpu.clone());
         let scale = optimizers.first().and_then(|by| by.scale);
+        let measured = Arc::new(Measured::new(gpu)?);
         let placed = parts.iter().enumerate().zip(&optimizers);
-        let placed = placed.map(|(part, by)| GpuPart::new((gpu, dtype), part, by, optim));
+        let placed =
+            placed.map(|(part, by)| GpuPart::new((gpu, dtype), part, by, (optim, &measured)));
         Ok(Self {
             on: gpu.clone(),
             dtype,
@@ -83,6 +90,8 @@ impl OnGpu {
             optimizers,
             ways: BTreeMap::new(),
             factor: Tensor::from_slice_on(&device, &[1.0], &[1])?,
+            measured,
+            count: 0,
             scale: (dtype == DType::F16).then(|| scale.unwrap_or_default()),
             staged: if joint.joins() { None } else { Staged::new(gpu)? },
             joint,
@@ -90,24 +99,22 @@ impl OnGpu {
     }
 
     /// Learns from `batches`: what they say of the parts lies in these afterwards, summed over all ranks.
-    fn learn_all(
-        &mut self,
-        batches: &[Batch],
-        numbers: &mut Vec<f64>,
-        learn: &mut Learn<'_>,
-    ) -> Result<()> {
-        numbers.clear();
+    fn learn_all(&mut self, batches: &[Batch], learn: &mut Learn<'_>) -> Result<Numbers> {
         if self.joint.joins() {
-            *numbers = match self.joint.buckets.clone() {
+            let numbers = match self.joint.buckets.clone() {
                 Some(buckets) => self.joined_in_place(batches, &buckets, learn)?,
                 None => self.joined(batches, learn)?,
             };
-            return Ok(());
+            // What is finite here may not be elsewhere: the means say whether to move.
+            self.measured.release()?;
+            return Ok(Numbers::Known(numbers));
         }
+        self.measured.clear()?;
         for (i, batch) in batches.iter().enumerate() {
-            self.take(batch, (i, batches.len()), numbers, learn)?;
+            self.take(batch, (i, batches.len()), learn)?;
         }
-        Ok(())
+        let sums = self.measured.read_later()?;
+        Ok(Numbers::Later { sums, count: self.count, batches: batches.len() })
     }
 
     /// The same over several ranks, or in an order of its own, through the memory of the host; the means of the
@@ -166,15 +173,16 @@ impl OnGpu {
     ) -> Result<Said> {
         let mut said = Said::default();
         self.parts.iter_mut().for_each(GpuPart::forget_gradients);
+        self.measured.clear()?;
         for (i, batch) in units.iter().enumerate() {
             self.reset_to(before)?;
-            self.take(batch, (i, units.len()), &mut said.numbers, learn)?;
+            self.take(batch, (i, units.len()), learn)?;
             let moved = self.parts.iter().map(GpuPart::statistics_on_cpu);
             let moved = moved.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
             said.add(Said { statistics: moved, ..Said::default() })?;
         }
-        // They are means over these units.
-        said.numbers.iter_mut().for_each(|number| *number *= units.len() as f64);
+        let (sums, count) = (self.measured.read_later()?, self.count);
+        said.numbers = Numbers::Later { sums, count, batches: 1 }.wait()?;
         Ok(said)
     }
 
@@ -227,22 +235,22 @@ impl OnGpu {
         let (parts, scale, dtype) = (&self.parameters[..], &self.factor, self.dtype);
         let pass = Pass { parts, scale, dtype, buckets };
         let learned = learn(&pass, inputs)?;
+        self.measured.add(&learned.numbers)?;
         self.parts.iter().try_for_each(GpuPart::keep_statistics)?;
         Ok(learned)
     }
 
-    /// Learns from batch `i` of `of`: its numbers are added to `sums`, its gradients to those of the parts.
+    /// Learns from batch `i` of `of`: its numbers are added to those measured, its gradients to those of the parts.
     fn take(
         &mut self,
         batch: &Batch,
         (i, of): (usize, usize),
-        sums: &mut Vec<f64>,
         learn: &mut Learn<'_>,
     ) -> Result<()> {
         let way = batch.way;
         self.upload(way, batch)?;
         let Some(mut known) = self.ways.remove(&way) else { return Ok(()) };
-        let result = self.take_known(&mut known, (i, of), sums, learn);
+        let result = self.take_known(&mut known, (i, of), learn);
         let result = result.map_err(|e| self.fits(&known.inputs, e, learn));
         self.ways.insert(way, known);
         result
@@ -252,7 +260,6 @@ impl OnGpu {
         &mut self,
         way: &mut Way,
         (i, of): (usize, usize),
-        sums: &mut Vec<f64>,
         learn: &mut Learn<'_>,
     ) -> Result<()> {
         let (first, last) = (i == 0, i + 1 == of);
@@ -261,7 +268,7 @@ impl OnGpu {
             unsafe { graph.replay()? };
             self.joint.settle()?;
             self.begin_next(last)?;
-            add(sums, &learned.numbers, of)?;
+            self.count = learned.numbers.len();
             if of > 1 {
                 return self.add_recorded(
                     &learned.gradients,
@@ -277,7 +284,7 @@ impl OnGpu {
         let learned = self.learn(&way.inputs, self.joint.while_found(), learn)?;
         self.joint.settle()?;
         self.begin_next(last)?;
-        add(sums, &learned.numbers, of)?;
+        self.count = learned.numbers.len();
         for (part, gradients) in learned.gradients {
             let part = &mut self.parts[part];
             if of == 1 {
@@ -324,32 +331,53 @@ impl OnGpu {
         unsafe { graph.replay() }
     }
 
-    /// Moves the parts of `moves`, each unless its gradients are not finite.
-    fn update(&mut self, moves: &[Move<'_>], batches: usize, done: &mut Done) -> Result<()> {
+    /// Moves the parts of `moves`, each unless the loss, its gradients or something before it is not finite.
+    fn update(
+        &mut self,
+        moves: &[Move<'_>],
+        batches: usize,
+        mut numbers: Numbers,
+    ) -> Result<Coming> {
         let scale = 1.0 / (self.joint.averaged_over(batches) * self.loss_scale());
-        done.moved.clear();
-        done.bad = None;
-        if self.scale.is_some() && moves.len() > 1 {
-            // All of them, or none.
-            for Move { part, plan } in moves {
-                let part = &mut self.parts[*part];
-                part.tell(plan, &self.optimizers[part.number], scale)?;
-                if !part.would_move()? {
-                    done.bad = Some(Bad { part: Some(part.number), value: f64::INFINITY });
-                    return Ok(());
-                }
+        if self.joint.joins() || (self.scale.is_some() && moves.len() > 1) {
+            let known = numbers.wait()?;
+            let mut bad = bad_loss(&known);
+            if self.scale.is_some() && moves.len() > 1 {
+                // All of them, or none.
+                bad = bad.map_or_else(|| self.would_not_move(moves, scale), |bad| Ok(Some(bad)))?;
             }
+            if bad.is_some() {
+                return Ok(Coming::known(Done { numbers: known, moved: Vec::new(), bad }));
+            }
+            numbers = Numbers::Known(known);
         }
+        let mut moving = Vec::with_capacity(moves.len());
         for Move { part, plan } in moves {
             let part = &mut self.parts[*part];
-            let report = part.step(plan, &mut self.optimizers[part.number], scale)?;
-            done.moved.push(report);
-            if !report.norm.is_finite() {
-                done.bad = Some(Bad { part: Some(part.number), value: report.norm });
-                return Ok(());
+            let (rate, outcome) = part.step(plan, &mut self.optimizers[part.number], scale)?;
+            moving.push(Moving { part: part.number, rate, outcome });
+        }
+        Ok(Coming::later(numbers, moving))
+    }
+
+    /// The first of `moves` whose gradients are not finite.
+    fn would_not_move(&mut self, moves: &[Move<'_>], scale: f64) -> Result<Option<Bad>> {
+        for Move { part, plan } in moves {
+            let part = &mut self.parts[*part];
+            part.tell(plan, &self.optimizers[part.number], scale)?;
+            if !part.would_move()? {
+                return Ok(Some(Bad { part: Some(part.number), value: f64::INFINITY }));
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Whether what the next descent does may be read late: nobody here asks for it, and there is nothing to record.
+    fn reads_late(&self, moves: &[Move<'_>], batches: &[Batch]) -> bool {
+        let tried = |batch: &Batch| self.ways.get(&batch.way).is_some_and(|way| way.tried);
+        let recorded = |m: &Move<'_>| self.parts[m.part].is_recorded();
+        let asks = self.joint.joins() || self.scale.is_some();
+        !asks && batches.iter().all(tried) && moves.iter().all(recorded)
     }
 
     /// Records the ways of `batches` and the updates of `moves`, where that has not been tried.
@@ -428,10 +456,11 @@ impl Stepper for OnGpu {
         (Device::Cuda(self.on.clone()), self.dtype)
     }
 
-    fn expect(&mut self, next: &Batch) {
-        if let Some(staged) = &mut self.staged {
+    fn begin(&mut self, next: Option<&Batch>) -> Result<()> {
+        if let Some((staged, next)) = self.staged.as_mut().zip(next) {
             staged.expect(next.clone());
         }
+        self.measured.release()
     }
 
     fn descend(
@@ -439,26 +468,33 @@ impl Stepper for OnGpu {
         moves: &[Move<'_>],
         batches: &[Batch],
         learn: &mut Learn<'_>,
-    ) -> Result<Done> {
-        let mut done = Done { numbers: Vec::new(), moved: Vec::new(), bad: None };
-        loop {
+    ) -> Result<Coming> {
+        let late = self.reads_late(moves, batches);
+        let before: Vec<u64> = moves.iter().map(|m| self.optimizers[m.part].step).collect();
+        let done = loop {
             self.factor.write(&[f32::from_f64(self.loss_scale())])?;
-            self.learn_all(batches, &mut done.numbers, learn)?;
-            match done.numbers.first() {
-                Some(&value) if !value.is_finite() => done.bad = Some(Bad { part: None, value }),
-                _ => self.update(moves, batches.len(), &mut done)?,
+            let numbers = self.learn_all(batches, learn)?;
+            let coming = self.update(moves, batches.len(), numbers)?;
+            if late {
+                return Ok(coming);
             }
-            let Some(scale) = &mut self.scale else { break };
+            let done = coming.wait()?;
+            // Steps were counted as they were issued.
+            let moved = done.moved.iter().filter(|report| report.norm.is_finite()).count();
+            let stays = moves.iter().zip(&before).skip(moved);
+            stays.for_each(|(m, &step)| self.optimizers[m.part].step = step);
+            let Some(scale) = &mut self.scale else { break done };
             // Where f16 overflowed, the step is repeated with a smaller scale.
             scale.update(done.bad.is_some());
             if done.bad.is_none() || scale.value < 1.0 {
-                break;
+                break done;
             }
-        }
+            self.measured.release()?;
+        };
         if done.bad.is_none() {
             self.record(batches, moves, learn)?;
         }
-        Ok(done)
+        Ok(Coming::known(done))
     }
 
     fn averaged(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<()> {

@@ -6,10 +6,10 @@ use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
-use crate::ops::adam::{Adam, FusedAdam, Moved, Scalars};
-use crate::ops::clip_by_norm;
+use crate::ops::adam::{Adam, FusedAdam, LaterOutcome, Moved, Scalars};
+use crate::ops::clip_by_norm::{self, Measured};
 use crate::training::checkpoint::Part;
-use crate::training::optimizer::{Gradients, Optimizer, Plan, StepReport};
+use crate::training::optimizer::{Gradients, Optimizer, Plan};
 use crate::training::sections::{OptimConfig, OptimKind};
 
 /// A part, its state and its update.
@@ -24,6 +24,7 @@ pub(super) struct GpuPart {
     state: State,
     adam: FusedAdam,
     scalars: Scalars,
+    measured: Arc<Measured>,
     /// Gradients of a step, of all its batches.
     sum: Gradients,
     /// Where those of several batches are added up, of every parameter; empty until there are several.
@@ -77,7 +78,7 @@ impl GpuPart {
         (gpu, dtype): (&Gpu, DType),
         (number, part): (usize, &Part<'_>),
         by: &Optimizer,
-        optim: &OptimConfig,
+        (optim, measured): (&OptimConfig, &Arc<Measured>),
     ) -> Result<Self> {
         let device = Device::Cuda(gpu.clone());
         let state = State::new(&device, dtype, part.parameters, by)?;
@@ -93,6 +94,7 @@ impl GpuPart {
             state,
             adam,
             scalars: Scalars::new(gpu)?,
+            measured: Arc::clone(measured),
             sum: Vec::new(),
             sums: Vec::new(),
             update: None,
@@ -118,7 +120,8 @@ impl GpuPart {
         let (parameters, buffers) = (self.parameters.clone(), self.buffers.clone());
         let part =
             Part { parameters: &parameters, buffers: &buffers, aside: false, pace: self.pace };
-        *self = Self::new((gpu, dtype), (self.number, &part), by, optim)?;
+        let measured = Arc::clone(&self.measured);
+        *self = Self::new((gpu, dtype), (self.number, &part), by, (optim, &measured))?;
         Ok(())
     }
 
@@ -260,36 +263,37 @@ impl GpuPart {
 
     /// Whether the gradients are finite.
     pub(super) fn would_move(&mut self) -> Result<bool> {
-        clip_by_norm::clip(self.adam.tables(), &mut self.scalars)?;
+        clip_by_norm::clip(self.adam.tables(), &mut self.scalars, &self.measured)?;
         Ok(!self.scalars.read()?.skipped)
     }
 
-    /// Clips and applies the gradients, unless they are not finite.
+    /// Clips and applies the gradients, unless they are not finite or the step is held; the rate, and what comes of it.
     pub(super) fn step(
         &mut self,
         plan: &Plan<'_>,
         by: &mut Optimizer,
         scale: f64,
-    ) -> Result<StepReport> {
+    ) -> Result<(f64, LaterOutcome)> {
         if plan.since > 0 && by.step == plan.since {
             self.zero_moments()?;
         }
         let rate = self.tell(plan, by, scale)?;
         match &self.update {
-            // SAFETY: scalars, moments, weights and gradients that it names are held by this value.
+            // SAFETY: scalars, what is measured, moments, weights and gradients that it names are held by this value.
             Some(update) => unsafe { update.replay()? },
             None => self.launch_update()?,
         }
-        let outcome = self.scalars.read()?;
-        if outcome.skipped {
-            return Ok(StepReport { rate, norm: f64::INFINITY });
-        }
         by.step += 1;
-        Ok(StepReport { rate, norm: outcome.norm.into() })
+        Ok((rate, self.scalars.read_later()?))
+    }
+
+    /// Whether the update is recorded.
+    pub(super) const fn is_recorded(&self) -> bool {
+        self.update.is_some()
     }
 
     fn launch_update(&mut self) -> Result<()> {
-        clip_by_norm::clip(self.adam.tables(), &mut self.scalars)?;
+        clip_by_norm::clip(self.adam.tables(), &mut self.scalars, &self.measured)?;
         self.adam.step(&self.scalars)
     }
 

@@ -1,12 +1,13 @@
 //! What trains, as those who train see it.
 use super::buckets::Buckets;
+use super::coming::Coming;
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::training::batch::Batch;
-use crate::training::optimizer::{self, Gradients, Optimizer, Plan, StepReport};
+use crate::training::optimizer::{self, Gradients, Optimizer, Plan};
 use crate::training::ranks::{Form, Ranks, Said, Shares, Sum};
 
 /// Moves networks, called parts, down gradients. The parts lie where it trains, and compute there in its type.
@@ -14,11 +15,15 @@ pub trait Stepper {
     /// Where the parts lie, and what they compute in.
     fn place(&self) -> (Device, DType);
 
-    /// Tells with which batch the step after the coming one begins: it may be copied ahead.
-    fn expect(&mut self, next: &Batch);
+    /// Begins a step, before its descents. The one after it begins with `next`, if that is known: it may be copied ahead.
+    ///
+    /// # Errors
+    /// If a GPU failed.
+    fn begin(&mut self, next: Option<&Batch>) -> Result<()>;
 
     /// Takes the gradients that `learn` finds for each of `batches`, averages them, and moves the parts of `moves` by
-    /// them, each once. A part moves only if the loss and the norm of its gradients are finite.
+    /// them, each once. A part moves only if the loss and the norm of its gradients are finite, and so were those
+    /// before it in this step.
     ///
     /// # Errors
     /// Those of `learn`; if memory is full, with what would fit.
@@ -27,7 +32,7 @@ pub trait Stepper {
         moves: &[Move<'_>],
         batches: &[Batch],
         learn: &mut Learn<'_>,
-    ) -> Result<Done>;
+    ) -> Result<Coming>;
 
     /// Runs `body` while all parts hold the moving averages of their parameters, in single precision.
     ///
@@ -204,26 +209,6 @@ pub struct Learned {
     pub numbers: Vec<Tensor>,
     /// Gradients of the parts that learn of it.
     pub gradients: Vec<(usize, Gradients)>,
-}
-
-/// What a descent did.
-#[derive(Clone, Debug)]
-pub struct Done {
-    /// The numbers of [`Learned`], means over the batches.
-    pub numbers: Vec<f64>,
-    /// What was done with each part of the moves, as far as they went.
-    pub moved: Vec<StepReport>,
-    /// What was not finite, if something was: the parts from there on did not move.
-    pub bad: Option<Bad>,
-}
-
-/// Something that is not finite.
-#[derive(Clone, Copy, Debug)]
-pub struct Bad {
-    /// The part whose gradients it is of; none for the loss.
-    pub part: Option<usize>,
-    /// Its value.
-    pub value: f64,
 }
 
 /// What to do where so many images fit at once, and so many batches of them are what was asked for.

@@ -1,5 +1,6 @@
 //! Where networks are trained: on the CPU or on a GPU, behind one interface.
 mod buckets;
+mod coming;
 mod cpu;
 mod gpu;
 mod gpu_part;
@@ -8,7 +9,8 @@ mod place;
 mod staged;
 
 pub(super) use buckets::Buckets;
+pub use coming::{Bad, Coming, Done};
 #[cfg(test)]
 pub(super) use interface::pass_of;
-pub use interface::{Bad, Done, Fewer, Joint, Learn, Learned, Move, Pass, Stepper};
+pub use interface::{Fewer, Joint, Learn, Learned, Move, Pass, Stepper};
 pub use place::place;

@@ -9,7 +9,7 @@ use crate::training::optimizer::Plan;
 use crate::training::ranks::Unit;
 use crate::training::sections::{EmaConfig, OptimConfig, RunConfig};
 use crate::training::stepper::{Move, Stepper};
-use crate::training::task::Stepped;
+use crate::training::task::Taken;
 
 /// Networks that draw images.
 pub trait Draws: Send + Sync {
@@ -41,7 +41,7 @@ pub(in crate::training) trait Teaching: Draws {
     ///
     /// # Errors
     /// If memory is full.
-    fn step(&self, on: &mut dyn Stepper, rules: &Rules<'_>, batches: &[Batch]) -> Result<Stepped>;
+    fn step(&self, on: &mut dyn Stepper, rules: &Rules<'_>, batches: &[Batch]) -> Result<Taken>;
 }
 
 /// Makes a part of a batch.

@@ -22,7 +22,7 @@ use crate::models::teaching::{self, Generator, dcgan, gan};
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
 use crate::training::stepper::{Learned, Pass, Stepper};
-use crate::training::task::Stepped;
+use crate::training::task::{Taken, Words};
 
 /// `kind = "gan"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -234,9 +234,12 @@ impl Gan {
     }
 }
 
-/// The words for gradients that are not finite.
-const GRADIENTS: [&str; 2] =
-    ["the norm of the generator's gradients", "the norm of the discriminator's gradients"];
+/// What is said of a descent that measures `numbers`.
+const fn words(numbers: &'static [&'static str]) -> Words {
+    const GRADIENTS: [&str; 2] =
+        ["the norm of the generator's gradients", "the norm of the discriminator's gradients"];
+    Words { numbers, gradients: &GRADIENTS }
+}
 
 impl Draws for Gan {
     fn parts(&self) -> Vec<Part<'_>> {
@@ -283,22 +286,21 @@ impl Teaching for Gan {
         })
     }
 
-    fn step(&self, on: &mut dyn Stepper, rules: &Rules<'_>, batches: &[Batch]) -> Result<Stepped> {
-        let mut of_judge = None;
+    fn step(&self, on: &mut dyn Stepper, rules: &Rules<'_>, batches: &[Batch]) -> Result<Taken> {
+        let mut taken = Taken::default();
         let mut descents: Vec<&[Batch]> = batches.chunk_by(|a, b| a.number == b.number).collect();
         let Some(last) = descents.pop() else { unreachable!("a step has batches") };
         for batch in descents {
             let moves = [rules.of(JUDGE, self.judged)];
-            let done = on.descend(&moves, batch, &mut |pass, batch| self.of_judge(pass, batch))?;
-            let stepped = Stepped::of(&done, self.measured(), &GRADIENTS);
-            if stepped.bad.is_some() {
-                return Ok(stepped);
+            let of_judge = &mut |pass: &Pass<'_>, batch: &Batch| self.of_judge(pass, batch);
+            taken.then(on.descend(&moves, batch, of_judge)?, words(self.measured()));
+            if taken.is_known_bad() {
+                return Ok(taken);
             }
-            of_judge = Some(stepped);
         }
         let moves = [rules.of(GENERATOR, 1)];
-        let done = on.descend(&moves, last, &mut |pass, batch| self.of_generator(pass, batch))?;
-        let stepped = Stepped::of(&done, &["loss_g"], &GRADIENTS);
-        Ok(of_judge.map_or(stepped.clone(), |of_judge| of_judge.then(stepped)))
+        let of_generator = &mut |pass: &Pass<'_>, batch: &Batch| self.of_generator(pass, batch);
+        taken.then(on.descend(&moves, last, of_generator)?, words(&["loss_g"]));
+        Ok(taken)
     }
 }

@@ -16,7 +16,7 @@ use crate::training::checkpoint::Part;
 use crate::training::log::{Metrics, Reporter, due, grouped};
 use crate::training::ranks::Ranks;
 use crate::training::stepper::Stepper;
-use crate::training::task::{Stepped, Task};
+use crate::training::task::{Taken, Task};
 
 /// See the [module](self).
 pub(in crate::training) struct Lesson {
@@ -44,7 +44,7 @@ impl Task for Lesson {
         self.system.batches()
     }
 
-    fn step(&self, on: &mut dyn Stepper, _: u64, batches: &[Batch]) -> Result<Stepped> {
+    fn step(&self, on: &mut dyn Stepper, _: u64, batches: &[Batch]) -> Result<Taken> {
         let Config { run, optim, ema, .. } = &self.config;
         self.system.step(on, &Rules { run, optim, ema }, batches)
     }

@@ -28,7 +28,7 @@ use crate::training::optimizer::Plan;
 use crate::training::ranks::{Ranks, Unit};
 use crate::training::sections::Config;
 use crate::training::stepper::{Learned, Move, Pass, Stepper};
-use crate::training::task::{Stepped, Task};
+use crate::training::task::{Taken, Task, Words};
 use crate::training::validate::{self, Validations};
 
 /// See the [module](self).
@@ -42,9 +42,10 @@ pub(in crate::training) struct SuperResolution {
 }
 
 /// What the losses are called, and the gradients of the parts.
-const MEASURED: [&str; 2] = ["loss", "critic_loss"];
-const GRADIENTS: [&str; 2] =
-    ["the norm of the gradients", "the norm of the discriminator's gradients"];
+const WORDS: Words = Words {
+    numbers: &["loss", "critic_loss"],
+    gradients: &["the norm of the gradients", "the norm of the discriminator's gradients"],
+};
 
 impl SuperResolution {
     /// Trains `network` as `config` says.
@@ -186,14 +187,13 @@ impl Task for SuperResolution {
         self.perceptual.iter().try_for_each(|perceptual| perceptual.settle(device))
     }
 
-    fn step(&self, on: &mut dyn Stepper, step: u64, batches: &[Batch]) -> Result<Stepped> {
+    fn step(&self, on: &mut dyn Stepper, step: u64, batches: &[Batch]) -> Result<Taken> {
         let adversary = self.adversary.as_ref().filter(|a| a.plays(step - 1));
         let plan = adversary.map_or_else(|| Plan::of(&self.config), |a| a.plan(&self.config));
         let mut moves = vec![Move { part: 0, plan }];
         moves.extend(adversary.map(|a| a.its_move(&self.config)));
         let learn = &mut |pass: &Pass<'_>, batch: &Batch| self.learn(pass, batch, adversary);
-        let done = on.descend(&moves, batches, learn)?;
-        Ok(Stepped::of(&done, &MEASURED, &GRADIENTS))
+        Ok(Taken::of(on.descend(&moves, batches, learn)?, WORDS))
     }
 
     fn shows(&self, step: u64, ends: bool, (_, metrics): (&Path, &Metrics)) -> bool {

@@ -19,7 +19,7 @@ use crate::models::teaching::vae;
 use crate::training::batch::Batch;
 use crate::training::checkpoint::Part;
 use crate::training::stepper::{Learned, Pass, Stepper};
-use crate::training::task::Stepped;
+use crate::training::task::{Taken, Words};
 
 /// `kind = "vae"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -132,10 +132,10 @@ impl Teaching for Vae {
         })
     }
 
-    fn step(&self, on: &mut dyn Stepper, rules: &Rules<'_>, batches: &[Batch]) -> Result<Stepped> {
+    fn step(&self, on: &mut dyn Stepper, rules: &Rules<'_>, batches: &[Batch]) -> Result<Taken> {
         let moves = [rules.of(0, 1)];
-        let done = on.descend(&moves, batches, &mut |pass, batch| self.learn(pass, batch))?;
-        Ok(Stepped::of(&done, &["loss", "reconstruction", "kl"], &[]))
+        let coming = on.descend(&moves, batches, &mut |pass, batch| self.learn(pass, batch))?;
+        Ok(Taken::of(coming, Words { numbers: &["loss", "reconstruction", "kl"], gradients: &[] }))
     }
 }
 

@@ -1,13 +1,15 @@
 //! The seam's functions, on one stream of one GPU.
+use std::env;
 use std::ffi::c_void;
 use std::fmt;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{CUdevice, CUgraph, CUgraphExec};
 
 use super::api::{Api, code};
+use super::arriving::{self, Rooms};
 use super::context::{Context, Event, Stream};
 use super::kernels::Kernels;
 use super::libraries::Beside;
@@ -15,7 +17,8 @@ use super::nccl::{self, Nccl};
 use super::staging::Staging;
 use super::uploads::UploadsBeside;
 use crate::engine::cuda::driver::{
-    Collective, Description, DevicePointer, Driver, Launch, Members, Replay, Uploads,
+    Arriving, Collective, Description, DevicePointer, Driver, Launch, Members, Replay, There,
+    Uploads,
 };
 use crate::engine::cuda::images::Module;
 use crate::engine::cuda::libraries::Libraries;
@@ -29,10 +32,14 @@ pub(super) struct Nvidia {
     kernels: Arc<Kernels>,
     libraries: OnceLock<Beside>,
     staging: Mutex<Staging>,
+    rooms: Rooms,
     stream: Arc<Stream>,
-    capturing: AtomicBool,
+    /// The thread that records a graph; 0 for none.
+    capturing: AtomicUsize,
     /// The index of the kernel that was started last.
     last_kernel: AtomicUsize,
+    /// Whether freed memory is kept: `SRK_CUDA_RECYCLE=0` gives each tensor memory of its own, for compute-sanitizer.
+    recycles: bool,
     description: Description,
 }
 
@@ -50,9 +57,11 @@ impl Nvidia {
             kernels,
             libraries: OnceLock::new(),
             staging: Mutex::default(),
+            rooms: Rooms::default(),
             stream: Stream::new(&context)?,
-            capturing: AtomicBool::new(false),
+            capturing: AtomicUsize::new(0),
             last_kernel: AtomicUsize::new(usize::MAX),
+            recycles: env::var_os("SRK_CUDA_RECYCLE").is_none_or(|value| value != "0"),
             description,
         })
     }
@@ -63,11 +72,19 @@ impl Nvidia {
 
     /// What of the copies through host memory cannot be part of a graph.
     fn not_while_recording(&self, what: &str) -> Result<()> {
-        if !self.capturing.load(Ordering::Relaxed) {
-            return Ok(());
+        match self.capturing.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(recording(what)),
         }
-        let report = Report::new(format!("cannot {what}"), "a graph is being recorded");
-        Err(Error::Device(report))
+    }
+
+    /// What this thread issues would be part of the graph that another one records.
+    fn not_while_another_records(&self, what: &str) -> Result<()> {
+        match self.capturing.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            by if by == this_thread() => Ok(()),
+            _ => Err(recording(what)),
+        }
     }
 
     /// Adds to the fault of a kernel which one was started last: it failed, or one before it.
@@ -79,6 +96,16 @@ impl Nvidia {
         }
         Error::Device(report)
     }
+}
+
+fn recording(what: &str) -> Error {
+    Error::Device(Report::new(format!("cannot {what}"), "a graph is being recorded"))
+}
+
+/// A number of this thread, not 0: the address of something of its own.
+fn this_thread() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| ptr::from_ref(here).addr())
 }
 
 /// Whether a report is of the status `code`.
@@ -113,6 +140,10 @@ impl Driver for Nvidia {
         self.context().free(at.address());
     }
 
+    fn recycles(&self) -> bool {
+        self.recycles
+    }
+
     fn memory(&self) -> Result<(usize, usize)> {
         self.context().memory()
     }
@@ -133,7 +164,24 @@ impl Driver for Nvidia {
         unsafe { staging.download(&self.stream, from, to) }.map_err(|e| self.blame(e))
     }
 
+    unsafe fn download_later(
+        &self,
+        from: DevicePointer,
+        bytes: usize,
+    ) -> Result<Box<dyn Arriving>> {
+        self.not_while_recording("copy from the GPU")?;
+        if bytes > arriving::MOST {
+            let mut there = vec![0; bytes];
+            // SAFETY: as asked of this function.
+            unsafe { self.download(from, &mut there)? };
+            return Ok(Box::new(There(there)));
+        }
+        // SAFETY: as asked of this function.
+        unsafe { self.rooms.download(&self.stream, from, bytes) }.map_err(|e| self.blame(e))
+    }
+
     unsafe fn copy(&self, to: DevicePointer, from: DevicePointer, bytes: usize) -> Result<()> {
+        self.not_while_another_records("copy on the GPU")?;
         self.stream.call(
             || format!("cannot copy {bytes} bytes on the GPU"),
             // SAFETY: both ranges are valid, as asked of this function; the stream is ours.
@@ -142,6 +190,7 @@ impl Driver for Nvidia {
     }
 
     unsafe fn fill(&self, at: DevicePointer, byte: u8, bytes: usize) -> Result<()> {
+        self.not_while_another_records("fill memory of the GPU")?;
         self.stream.call(
             || format!("cannot fill {bytes} bytes on the GPU"),
             // SAFETY: the range is valid, as asked of this function; the stream is ours.
@@ -150,6 +199,7 @@ impl Driver for Nvidia {
     }
 
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        self.not_while_another_records("start a kernel")?;
         let function = self.kernels.function(launch.kernel, launch.shared_bytes)?;
         self.last_kernel.store(launch.kernel.index(), Ordering::Relaxed);
         // The driver reads as many low bytes of each as the parameter has.
@@ -186,7 +236,8 @@ impl Driver for Nvidia {
 
     fn synchronize(&self) -> Result<()> {
         // What is being recorded does not run, and everything before it is done.
-        if self.capturing.load(Ordering::Relaxed) {
+        self.not_while_another_records("wait for the GPU")?;
+        if self.capturing.load(Ordering::Relaxed) != 0 {
             return Ok(());
         }
         self.stream.synchronize().map_err(|e| self.blame(e))
@@ -200,12 +251,12 @@ impl Driver for Nvidia {
             // SAFETY: the stream is ours and not recording.
             |api, s| unsafe { (api.stream_begin_capture)(s, RELAXED) },
         )?;
-        self.capturing.store(true, Ordering::Relaxed);
+        self.capturing.store(this_thread(), Ordering::Relaxed);
         Ok(())
     }
 
     fn end_capture(&self) -> Result<Box<dyn Replay>> {
-        self.capturing.store(false, Ordering::Relaxed);
+        self.capturing.store(0, Ordering::Relaxed);
         let mut raw = ptr::null_mut();
         self.stream.call(
             || "cannot finish recording a graph".to_owned(),

@@ -3,6 +3,7 @@
 //! `open` is the only way in. Whatever is missing or unsuitable (no driver, a stub of one, no
 //! GPU, one that is too old, kernels that it cannot run) is an [`Error::Device`](crate::error::Error::Device) that says so.
 mod api;
+mod arriving;
 mod context;
 mod cublas;
 mod cudnn;

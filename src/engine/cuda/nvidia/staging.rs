@@ -26,22 +26,23 @@ pub(super) struct Staging {
 
 /// Pinned memory, and the event behind the copy that uses it.
 #[derive(Debug)]
-struct Piece {
+pub(super) struct Piece {
     context: Arc<Context>,
-    at: *mut c_void,
-    free: Event,
+    pub(super) at: *mut c_void,
+    pub(super) free: Event,
 }
 
 // SAFETY: the memory belongs to this value alone.
 unsafe impl Send for Piece {}
 
 impl Piece {
-    fn new(context: &Arc<Context>) -> Result<Self> {
+    /// One of `bytes`.
+    pub(super) fn new(context: &Arc<Context>, bytes: usize) -> Result<Self> {
         let free = Event::new(context)?;
         let mut at = ptr::null_mut();
         // SAFETY: the out-pointer is a local. Flags 0: cached memory, which the processor can read
         // at full speed.
-        let status = unsafe { (context.api.mem_host_alloc)(&raw mut at, PIECE, 0) };
+        let status = unsafe { (context.api.mem_host_alloc)(&raw mut at, bytes, 0) };
         context.api.check(status, || "cannot allocate memory for copies to the GPU".to_owned())?;
         Ok(Self { context: Arc::clone(context), at, free })
     }
@@ -62,7 +63,7 @@ impl Staging {
     /// The index of a piece that no copy uses, waiting for the oldest one if need be.
     fn take(&mut self, context: &Arc<Context>) -> Result<usize> {
         if self.pieces.len() < PIECES {
-            self.pieces.push(Piece::new(context)?);
+            self.pieces.push(Piece::new(context, PIECE)?);
             return Ok(self.pieces.len() - 1);
         }
         let index = self.next;
