@@ -107,7 +107,7 @@ sanitizer() {
     local found
     found=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
     [ -n "$found" ] || return 77
-    SRK_CONV=native "$found" --tool "$1" --error-exitcode 9 bin/suite --test-threads 1 kernels::f16
+    SRK_CONV=native SRK_CUDA_RECYCLE=0 "$found" --tool "$1" --error-exitcode 9 bin/suite --test-threads 1 kernels::f16
 }
 
 do_step() {

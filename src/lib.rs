@@ -84,6 +84,7 @@
 //! | `SRK_SIMD` | `portable`, `avx2` or `avx512`: at most these instructions, and no AMX |
 //! | `SRK_CONV` | which engine convolutions and linear layers take on a GPU |
 //! | `SRK_CUDA_LIBRARIES` | where cuDNN and cuBLASLt lie |
+//! | `SRK_CUDA_RECYCLE` | `0`: memory of a GPU is not used again, so that compute-sanitizer knows where each tensor ends |
 //! | `SRK_FEATURES` | the folder of weights for LPIPS, DISTS and NIQE |
 //! | `SRK_KERNELS`, `SRK_CUDA_ARCHS`, `SRK_NVCC` | at build time: which kernels are embedded |
 //! | `RAYON_NUM_THREADS` | threads of the processor |

@@ -2,6 +2,7 @@
 use super::plan::{BandCost, Plan, Settings, TileSize};
 use super::rolled;
 use super::upscaler::Upscaler;
+use crate::diffusion::system::System;
 use crate::engine::device::Device;
 use crate::engine::memory;
 use crate::error;
@@ -48,7 +49,7 @@ pub fn plan_bands(
     let tiles = tiles::plan(padded.0, padded.1, core, halo, grid);
     let tiles = if on_gpu && tiles.len() > 1 { equal(tiles, padded) } else { tiles };
     // The CPU gains nothing from batches.
-    let fitting = usize::try_from(settings.memory / cost.max(1)).unwrap_or(usize::MAX);
+    let fitting = usize::try_from(room(system, settings) / cost.max(1)).unwrap_or(usize::MAX);
     let batch = if on_gpu { fitting.clamp(1, tiles.len().max(1)) } else { 1 };
     let memory = cost * batch as u64 + held;
     let damage = system.told(Damage::default());
@@ -140,7 +141,7 @@ fn lay_out(
         TileSize::Auto => {
             let sees_all = geometry.receptive_field.is_none();
             let rows = padded.1 as u64 * if sees_all { band.blended } else { band.row };
-            of_size(padded.0, padded.1).saturating_add(rows) <= settings.memory
+            of_size(padded.0, padded.1).saturating_add(rows) <= room(system, settings)
         }
     };
     if settings.tile == TileSize::Auto
@@ -168,7 +169,7 @@ fn lay_out(
         (cost.unwrap_or(0), rows as u64 * row)
     };
     let too_large = |(cost, held): (u64, u64)| match on_gpu {
-        true => cost > settings.memory || held > band.host,
+        true => cost > room(system, settings) || held > band.host,
         false => cost.saturating_add(held) > settings.memory,
     };
     let whole = padded.0.max(padded.1).next_multiple_of(grid);
@@ -193,6 +194,16 @@ fn lay_out(
         return Err(does_not_fit((width, height), cost + held, settings.memory));
     }
     Ok(Laid::Cut(Cuts { padded, steps, halo, blended, grid, core, cost, held }))
+}
+
+/// Bytes that tiles in flight may take: on a GPU no more than a tensor may have whose elements kernels count, so that
+/// none of theirs has more.
+fn room(system: &System, settings: &Settings) -> u64 {
+    let network = &system.network;
+    match network.device() {
+        Device::Cpu => settings.memory,
+        Device::Cuda(_) => settings.memory.min(i32::MAX as u64 * network.dtype().size() as u64),
+    }
 }
 
 /// Bytes of the largest weights as a convolution of the processor wants them: 36 frequencies of a 3x3 kernel.

@@ -24,7 +24,9 @@ impl Issued {
             Work::Copy { to, from, bytes } => {
                 issued.extend([range(to, *bytes), range(from, *bytes)]);
             }
-            Work::Fill { at, bytes, .. } => issued.push(range(at, *bytes)),
+            Work::Fill { at, bytes, .. } | Work::Forget { at, bytes } => {
+                issued.push(range(at, *bytes));
+            }
             Work::Sums { .. } => {}
         }
     }

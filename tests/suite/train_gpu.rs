@@ -46,6 +46,33 @@ fn a_gpu_trains_as_the_cpu_does() {
     assert!(difference < 1e-3, "the weights differ by {difference:.1e}");
 }
 
+/// Memory that is used again holds no number that anybody may know: the same bits with it, of weights and of what validation
+/// says.
+#[test]
+fn memory_that_is_used_again_changes_nothing() {
+    let place = Place::new();
+    let val = place.val();
+    let config = place.config(&["optim.accumulate=2", &val, "val.every=2"]);
+    let outs = [place.runs("fresh"), place.runs("again")];
+    let gpus = [common::fast_gpu(), common::emulated::gpu_that_recycles()];
+    for (out, gpu) in outs.iter().zip(gpus) {
+        go_on((&Device::Cuda(gpu), DType::BF16), &config, out, None).0.unwrap();
+    }
+    assert_same(&outs[0], &outs[1], 6);
+    let said = outs.each_ref().map(|out| validated(out));
+    assert_eq!((said[0].len(), &said[0]), (3, &said[1]));
+}
+
+/// What validations of a run said, with their steps.
+fn validated(out: &Path) -> Vec<(u64, f64)> {
+    let text = std::fs::read_to_string(out.join("tiny/metrics.jsonl")).unwrap();
+    let number = |line: &str| {
+        let values: serde_json::Value = serde_json::from_str(line).unwrap();
+        Some((values["step"].as_u64()?, values["val_psnr_y"].as_f64()?))
+    };
+    text.lines().filter_map(number).collect()
+}
+
 /// Where the stream does not wait for the batch that was uploaded ahead, there is no number: so batches are, and tests
 /// would see a wait that is missing.
 #[test]

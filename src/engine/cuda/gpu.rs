@@ -20,8 +20,9 @@ pub struct Gpu(Arc<Inner>);
 
 struct Inner {
     driver: Arc<dyn Driver>,
-    memory: Arc<Memory>,
+    // Dropped in this order: buffers go back to memory that is still there.
     constants: Mutex<HashMap<String, Constant>>,
+    memory: Arc<Memory>,
     poison: AtomicBool,
     recording: AtomicBool,
     tuner: OnceLock<Tuner>,
@@ -39,8 +40,8 @@ impl Gpu {
         let memory = Arc::new(Memory::new(Arc::clone(&driver)));
         Self(Arc::new(Inner {
             driver,
-            memory,
             constants: Mutex::default(),
+            memory,
             poison: AtomicBool::new(false),
             recording: AtomicBool::new(false),
             tuner: OnceLock::new(),

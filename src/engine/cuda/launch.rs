@@ -4,7 +4,7 @@ use super::gpu::{Gpu, Grid};
 use super::kernel::Kernel;
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
-use crate::error::{Error, Result};
+use crate::error::{Error, Report, Result};
 
 /// No memory: an optional tensor that is absent.
 const NULL: Argument = Argument { bits: 0, size: 8 };
@@ -94,19 +94,22 @@ impl<'a> Call<'a> {
 
     /// `value` as an `int`.
     pub(super) fn int(&self, name: &str, value: usize) -> Result<Argument> {
-        let narrow = i32::try_from(value).map_err(|_| Error::Argument {
-            op: self.name,
-            what: format!("{name} is {value}; kernels count to 2^31 - 1"),
-        })?;
+        let narrow = i32::try_from(value)
+            .map_err(|_| self.too_large(format!("{name} is {value}; kernels count to 2^31 - 1")))?;
         Ok(Argument::from(narrow.cast_unsigned()))
+    }
+
+    /// Too much at once is what a full device is: smaller tiles or batches are the way out of both.
+    fn too_large(&self, cause: String) -> Error {
+        let what = format!("too much at once for the kernel {}", self.name);
+        Error::Memory(Report::new(what, cause).help("smaller tiles, or a smaller batch"))
     }
 
     /// Starts the kernel; nothing if the grid has no blocks.
     pub(super) fn start(&self, grid: Grid, arguments: &[Argument]) -> Result<()> {
         let limits = [i32::MAX as usize, 65535, 65535];
         if grid.blocks.iter().zip(limits).any(|(&n, limit)| n > limit) {
-            let what = format!("a grid of {:?} blocks", grid.blocks);
-            return Err(Error::Unsupported { op: self.name, what });
+            return Err(self.too_large(format!("it would take a grid of {:?} blocks", grid.blocks)));
         }
         if grid.blocks.contains(&0) {
             return Ok(());

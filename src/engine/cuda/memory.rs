@@ -95,7 +95,11 @@ impl Memory {
             .and_then(|arena| fitting(&mut lock(&arena.free), wanted))
             .or_else(|| fitting(&mut shelves.free, wanted));
         let (at, bytes) = match recycled {
-            Some(block) => block,
+            Some((at, bytes)) => {
+                // SAFETY: the block is this driver's, and nobody has it but for this buffer.
+                unsafe { self.driver.renew(at, bytes)? };
+                (at, bytes)
+            }
             None => (self.fresh(&mut shelves, wanted)?, wanted),
         };
         shelves.usage.used += bytes;
@@ -149,7 +153,10 @@ impl Memory {
 
     fn put_back(&self, at: DevicePointer, bytes: usize) {
         let mut shelves = lock(&self.shelves);
-        if self.driver.recycles() {
+        // What is recorded may have used the block: replays will.
+        if let Some(arena) = &shelves.arena {
+            lock(&arena.free).entry(bytes).or_default().push(at);
+        } else if self.driver.recycles() {
             shelves.free.entry(bytes).or_default().push(at);
         } else {
             shelves.usage.reserved -= bytes;

@@ -6,7 +6,7 @@ use super::{Activation, Dims, engines};
 use crate::engine::cuda::{Gpu, Grid, Pass, kernels, launch_one_of};
 use crate::engine::device::{DType, Real};
 use crate::engine::tensor::Tensor;
-use crate::error::{Error, Result};
+use crate::error::{Error, Report, Result};
 use crate::ops::group_norm::cuda::find_moments;
 use crate::ops::group_norm::{GroupNorm, moments};
 
@@ -164,8 +164,9 @@ fn check_pixels(pixels: usize) -> Result<()> {
     match i32::try_from(pixels) {
         Ok(_) => Ok(()),
         Err(_) => {
-            let what = format!("a batch of {pixels} pixels; kernels count to 2^31 - 1");
-            Err(Error::Unsupported { op: "conv2d", what })
+            let cause = format!("a batch of {pixels} pixels; kernels count to 2^31 - 1");
+            let report = Report::new("too much at once for a convolution", cause);
+            Err(Error::Memory(report.help("smaller tiles, or a smaller batch")))
         }
     }
 }

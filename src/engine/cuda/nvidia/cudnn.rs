@@ -159,6 +159,13 @@ struct Description {
     _parts: Parts,
 }
 
+impl Drop for Cudnn {
+    fn drop(&mut self) {
+        // Its handle is destroyed next, in the context that is current.
+        let _ = self.stream.context.bind();
+    }
+}
+
 impl Cudnn {
     pub(super) fn new(stream: &Arc<Stream>, found: &Found) -> std::result::Result<Self, String> {
         let library: &'static _ = Box::leak(Box::new(load(found).map_err(|e| e.to_string())?));
