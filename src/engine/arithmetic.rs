@@ -1,9 +1,14 @@
 //! What the engine itself computes with tensors: casts, and the sums of gradients.
+use rayon::prelude::*;
+
 use super::cuda::{Grid, kernels, launch_one_of};
 use super::device::{DType, Real};
 use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
+
+/// Elements that a thread takes at once.
+const PIECE: usize = 1 << 16;
 
 impl Tensor {
     /// The same values as `dtype`, in new memory of the same device.
@@ -55,5 +60,54 @@ impl Tensor {
             }
         );
         Ok(())
+    }
+
+    /// `factor * self`, elementwise, in new memory.
+    ///
+    /// # Errors
+    /// If the memory of a GPU is full.
+    pub fn times(&self, factor: f64) -> Result<Self> {
+        let mut y = Self::empty_as(self, self.shape())?;
+        on_device!(self,
+            cpu::<T> => {
+                let factor = T::from_f64(factor);
+                let pieces = y.cpu_mut::<T>()?.par_chunks_mut(PIECE);
+                pieces.zip(self.cpu::<T>()?.par_chunks(PIECE)).for_each(|(y, x)| {
+                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = factor * x);
+                });
+            },
+            cuda(gpu) => {
+                let (factor, n) = (f32::from_f64(factor), self.len());
+                let grid = Grid::packs(n, self.dtype());
+                kernels::scale { x: self, y: &mut y, factor, n }.launch(&gpu, grid)?;
+            }
+        );
+        Ok(y)
+    }
+
+    /// `s * self + t * other`, elementwise, in new memory; both have one shape and element type.
+    ///
+    /// # Errors
+    /// If they do not match, or the memory of a GPU is full.
+    pub fn weighted(&self, s: f64, other: &Self, t: f64) -> Result<Self> {
+        if self.shape() != other.shape() {
+            return Err(Error::shape("scaled_add", format!("{:?}", self.shape()), other.shape()));
+        }
+        let mut y = Self::empty_as(self, self.shape())?;
+        on_device!(self,
+            cpu::<T> => {
+                let (s, t) = (T::from_f64(s), T::from_f64(t));
+                let pairs = self.cpu::<T>()?.par_chunks(PIECE).zip(other.cpu::<T>()?.par_chunks(PIECE));
+                y.cpu_mut::<T>()?.par_chunks_mut(PIECE).zip(pairs).for_each(|(y, (a, b))| {
+                    y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = s * a + t * b);
+                });
+            },
+            cuda(gpu) => {
+                let (s, t, n) = (f32::from_f64(s), f32::from_f64(t), self.len());
+                let grid = Grid::packs(n, self.dtype());
+                kernels::scaled_add { a: self, b: other, y: &mut y, s, t, n }.launch(&gpu, grid)?;
+            }
+        );
+        Ok(y)
     }
 }

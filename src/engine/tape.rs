@@ -1,14 +1,17 @@
 //! Records ops while a model runs forward, and replays them backward.
 //!
-//! Ops overwrite, the tape adds: `Grads::add` is the only place where gradients accumulate, so a
+//! Ops overwrite, the tape adds: [`Grads`] is the only place where gradients accumulate, so a
 //! value or parameter used twice receives the sum, and no op or kernel has an accumulate mode.
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::cuda::{Grid, kernels};
+pub use super::grads::Grads;
+use super::grads::Share;
 use super::parameter::Parameter;
 use super::tensor::Tensor;
+pub use super::var::Var;
 use crate::error::{Error, Result};
 
 /// A differentiable operation. One implementor per file in `src/ops/`; parameters are fields.
@@ -25,11 +28,11 @@ pub trait Op: Debug + Send + 'static {
         Err(Error::NotDifferentiable { op: self.name() })
     }
 
-    /// Whether the gradient of an input is `dy` itself: [`backward`](Op::backward) leaves it out then, and the tape hands
-    /// `dy` on. Not of parameters: several ranks add up the gradients of these where they lie.
-    fn hands_on(&self, input: usize) -> bool {
+    /// The number that `dy` times is the gradient of an input: [`backward`](Op::backward) leaves it out then, and the tape
+    /// hands `dy` on.
+    fn hands_on(&self, input: usize) -> Option<f64> {
         let _ = input;
-        false
+        None
     }
 
     /// What [`backward`](Op::backward) computes, as ops on `tape`: a gradient that has a gradient. Given for
@@ -80,35 +83,6 @@ impl Call<'_> {
         let empty = |x: &Tensor| Tensor::empty_as(x, x.shape());
         let inputs = self.inputs.iter().zip(self.wants);
         inputs.map(|(x, wanted)| wanted.then(|| empty(x)).transpose()).collect()
-    }
-}
-
-/// A value on a tape: what flows through a model's `forward`. Dropping the last clone on an
-/// inference tape frees the memory.
-#[derive(Clone, Debug)]
-pub struct Var {
-    id: usize,
-    value: Arc<Tensor>,
-    wants_grad: bool,
-}
-
-impl Var {
-    /// The tensor.
-    pub fn value(&self) -> &Tensor {
-        &self.value
-    }
-
-    /// The sizes of the axes.
-    pub fn shape(&self) -> &[usize] {
-        self.value.shape()
-    }
-
-    /// The tensor itself, copied only if something else still holds it.
-    ///
-    /// # Errors
-    /// If it must be copied and the memory of a GPU is full.
-    pub fn into_tensor(self) -> Result<Tensor> {
-        Arc::try_unwrap(self.value).or_else(|shared| shared.try_clone())
     }
 }
 
@@ -393,15 +367,13 @@ impl Tape {
         if dy.shape() != y.shape() {
             return Err(Error::shape("backward", format!("dy of {:?}", y.shape()), dy.shape()));
         }
-        let mut grads = Grads {
-            by_id: (0..self.next_id).map(|_| None).collect(),
-            parameters: self.parameters.iter().map(|(&p, v)| (p, v.id)).collect(),
-        };
-        grads.by_id[y.id] = Some(dy);
+        let parameters = self.parameters.iter().map(|(&p, v)| (p, v.id)).collect();
+        let mut grads = Grads::new(self.next_id, parameters);
+        grads.add(y.id, Share::whole(dy))?;
         let mut complete = self.completing();
         for node in self.nodes.into_iter().rev() {
             let told = complete.pop().unwrap_or_default();
-            if let Some(dy) = grads.by_id[node.output.id].take() {
+            if let Some(dy) = grads.take(node.output.id)? {
                 match &node.work {
                     Work::Op { op, saved } => node.through_op(&**op, saved, dy, &mut grads)?,
                     Work::Part { body, frozen, .. } => {
@@ -413,11 +385,12 @@ impl Tape {
                 }
             }
             for (parameter, id) in told {
-                if let Some(gradient) = &grads.by_id[id] {
+                if let Some(gradient) = grads.complete(id)? {
                     tell(parameter, gradient)?;
                 }
             }
         }
+        grads.complete_all()?;
         Ok(grads)
     }
 
@@ -488,7 +461,8 @@ impl Node {
         let call = Call { inputs: &inputs, output: self.output.value(), saved, wants: &wants };
         let dxs = op.backward(&call, &dy)?;
         for (i, ((input, &wanted), dx)) in self.inputs.iter().zip(&wants).zip(dxs).enumerate() {
-            let dx = if op.hands_on(i) { Some(Arc::clone(&dy)) } else { dx.map(Arc::new) };
+            let handed = op.hands_on(i).map(|times| Share::of(Arc::clone(&dy), times));
+            let dx = handed.or_else(|| dx.map(|dx| Share::whole(Arc::new(dx))));
             if let (true, Some(dx)) = (wanted, dx) {
                 grads.add(input.id, dx)?;
             }
@@ -511,63 +485,9 @@ fn through_part(
     let y = body(&mut inner, &again)?;
     let mut found = inner.backward_from(&y, dy, &mut |_, _| Ok(()))?;
     for (input, again) in inputs.iter().zip(&again).filter(|(v, _)| v.wants_grad) {
-        if let Some(dx) = found.by_id[again.id].take() {
-            grads.add(input.id, dx)?;
+        if let Some(dx) = found.take(again.id)? {
+            grads.add(input.id, Share::whole(dx))?;
         }
     }
-    let parameters: Vec<(u64, usize)> = found.parameters.iter().map(|(&p, &id)| (p, id)).collect();
-    for (parameter, id) in parameters {
-        if let (Some(&outer), Some(dx)) = (grads.parameters.get(&parameter), found.by_id[id].take())
-        {
-            grads.add(outer, dx)?;
-        }
-    }
-    Ok(())
-}
-
-/// What a backward pass found.
-#[derive(Debug)]
-pub struct Grads {
-    /// Shared where an op handed its own on.
-    by_id: Vec<Option<Arc<Tensor>>>,
-    parameters: HashMap<u64, usize>,
-}
-
-impl Grads {
-    /// The gradient of a [`variable`](Tape::variable); none if the result does not depend on it.
-    pub fn of(&self, v: &Var) -> Option<&Tensor> {
-        self.by_id[v.id].as_deref()
-    }
-
-    /// The gradient of a parameter; none if it was frozen or the result does not depend on it.
-    pub fn of_parameter(&self, p: &Parameter) -> Option<&Tensor> {
-        self.by_id[*self.parameters.get(&p.id())?].as_deref()
-    }
-
-    /// Takes the gradient of a parameter out, to scale or accumulate it.
-    ///
-    /// # Errors
-    /// If it is another value's as well, and must be copied, and the memory of a GPU is full.
-    pub fn take_parameter(&mut self, p: &Parameter) -> Result<Option<Tensor>> {
-        let Some(&id) = self.parameters.get(&p.id()) else { return Ok(None) };
-        let own =
-            |shared: Arc<Tensor>| Arc::try_unwrap(shared).or_else(|shared| shared.try_clone());
-        self.by_id[id].take().map(own).transpose()
-    }
-
-    fn add(&mut self, id: usize, dx: Arc<Tensor>) -> Result<()> {
-        let place = &mut self.by_id[id];
-        let Some(sum) = place else {
-            *place = Some(dx);
-            return Ok(());
-        };
-        // What is another value's as well stays as it is.
-        if Arc::get_mut(sum).is_none() {
-            *sum = Arc::new(sum.try_clone()?);
-        }
-        match Arc::get_mut(sum) {
-            Some(sum) => sum.add_assign(&dx),
-            None => Ok(()),
-        }
-    }
+    grads.add_parameters(found)
 }

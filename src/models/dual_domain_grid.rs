@@ -148,12 +148,15 @@ impl Network for DualDomainGrid {
             let run = move |tape: &mut Tape, v: &[Var]| block.forward(tape, &v[0], &v[1]);
             features = tape.part(&[&features, &shift], run)?;
         }
-        features = strips::in_strips(tape, features, |tape, x, strip| {
-            let y = self.body.forward(tape, x)?;
-            let (y, stem) =
-                (strips::part(tape, &y, strip.rows)?, strips::part(tape, &stem, strip.of_map)?);
-            tape.add(&y, &stem)
-        })?;
+        features = match tape.is_inference() {
+            false => self.body.forward_onto(tape, &features, &stem, 1.0)?,
+            true => strips::in_strips(tape, features, |tape, x, strip| {
+                let y = self.body.forward(tape, x)?;
+                let (y, stem) =
+                    (strips::part(tape, &y, strip.rows)?, strips::part(tape, &stem, strip.of_map)?);
+                tape.add(&y, &stem)
+            })?,
+        };
         drop(stem);
         let image = self.tail.forward(tape, &features)?;
         drop(features);

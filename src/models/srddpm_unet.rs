@@ -84,9 +84,8 @@ impl Block {
         }
         let mut y = self.conv[0].forward(tape, x)?;
         y = tape.add_channels(&y, &shift)?;
-        y = self.conv[1].forward(tape, &y)?;
         let skip = self.skip.forward(tape, x)?;
-        tape.add(&y, &skip)
+        self.conv[1].forward_onto(tape, &y, &skip, 1.0)
     }
 }
 

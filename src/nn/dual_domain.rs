@@ -168,9 +168,6 @@ impl GridBlock {
         spatial = strips::part(tape, &spatial, rows)?;
         let streams = tape.concat(&[&spatial, &frequency, &wavelet])?;
         drop((spatial, frequency, wavelet));
-        let mut y = self.fusion.forward(tape, &streams)?;
-        drop(streams);
-        y = tape.add(x, &y)?;
-        tape.add_channels(&y, shift)
+        self.fusion.forward_summed(tape, &streams, Some(shift), Some((x, 1.0)))
     }
 }

@@ -86,14 +86,27 @@ impl Conv2d {
         tape.conv2d(x, &weight, bias.as_ref(), self.op)
     }
 
-    /// The layer's output plus `shift` `[N, outputs]`, one number for each image and channel.
-    pub fn forward_shifted(&self, tape: &mut Tape, x: &Var, shift: &Var) -> Result<Var> {
-        let Some(bias) = self.bias.as_ref().filter(|_| !self.op.relu) else {
-            let y = self.forward(tape, x)?;
-            return tape.add_channels(&y, shift);
-        };
-        let [weight, bias] = [&self.weight, bias].map(|p| tape.parameter(p));
-        tape.conv2d_shifted([x, &weight, &bias], shift, self.op)
+    /// The layer's output plus `factor residual`, plus `shift` `[N, outputs]`, one number for each image and channel, as
+    /// far as there are such.
+    pub fn forward_summed(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        shift: Option<&Var>,
+        residual: Option<(&Var, f64)>,
+    ) -> Result<Var> {
+        if let Some(bias) = self.bias.as_ref().filter(|_| !self.op.relu) {
+            let [weight, bias] = [&self.weight, bias].map(|p| tape.parameter(p));
+            return tape.conv2d_summed([x, &weight, &bias], shift, residual, self.op);
+        }
+        let mut y = self.forward(tape, x)?;
+        if let Some((residual, factor)) = residual {
+            y = tape.scaled_add(residual, factor, &y, 1.0)?;
+        }
+        match shift {
+            Some(shift) => tape.add_channels(&y, shift),
+            None => Ok(y),
+        }
     }
 
     /// The layer's output, then leaky ReLU of this slope left of 0.
@@ -176,6 +189,7 @@ impl Conv2d {
     }
 
     /// `residual + factor * output`.
+    #[allow(clippy::float_cmp)] // A number as it was given.
     pub fn forward_onto(
         &self,
         tape: &mut Tape,
@@ -186,6 +200,9 @@ impl Conv2d {
         if tape.fuses(x) {
             let residual = Some((residual, 1.0));
             return self.forward_then(tape, x, Then { scale: factor, residual, ..Then::default() });
+        }
+        if factor == 1.0 {
+            return self.forward_summed(tape, x, None, Some((residual, 1.0)));
         }
         let y = self.forward(tape, x)?;
         tape.scaled_add(residual, 1.0, &y, factor)

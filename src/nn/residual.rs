@@ -35,16 +35,21 @@ impl Stage {
         Self { norm, conv, time: Time::Film(time) }
     }
 
-    /// The stage's output; `time` is `[N, time_dim]`.
-    pub fn forward(&self, tape: &mut Tape, x: &Var, time: Option<&Var>) -> Result<Var> {
+    /// The stage's output, plus a residual times a factor if there is one; `time` is `[N, time_dim]`.
+    pub fn forward(
+        &self,
+        tape: &mut Tape,
+        x: &Var,
+        time: Option<&Var>,
+        residual: Option<(&Var, f64)>,
+    ) -> Result<Var> {
         // Assigned, not shadowed, so that an inference tape frees what is no longer needed.
         let mut y = self.normed(tape, x, time)?;
-        let Time::Shift(linear) = &self.time else {
-            y = self.conv.forward(tape, &y)?;
-            return Ok(y);
+        let shift = match &self.time {
+            Time::Shift(linear) => Some(linear.forward(tape, told(x, time)?)?),
+            _ => None,
         };
-        let shift = linear.forward(tape, told(x, time)?)?;
-        y = self.conv.forward_shifted(tape, &y, &shift)?;
+        y = self.conv.forward_summed(tape, &y, shift.as_ref(), residual)?;
         Ok(y)
     }
 
@@ -250,15 +255,16 @@ impl ResidualBlock {
 
     /// The block's output, of the same height and width; `time` is `[N, time_dim]`.
     pub fn forward(&self, tape: &mut Tape, x: &Var, time: Option<&Var>) -> Result<Var> {
+        let Some((last, before)) = self.stages.split_last() else { return Ok(x.clone()) };
         let mut y = x.clone();
-        for stage in &self.stages {
-            y = stage.forward(tape, &y, time)?;
+        for stage in before {
+            y = stage.forward(tape, &y, time, None)?;
         }
         let skip = match &self.skip {
             Some(conv) => conv.forward(tape, x)?,
             None => x.clone(),
         };
-        tape.scaled_add(&skip, self.skip_scale, &y, 1.0)
+        last.forward(tape, &y, time, Some((&skip, self.skip_scale)))
     }
 }
 

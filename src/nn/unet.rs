@@ -130,7 +130,7 @@ impl Layer {
     ) -> Result<Var> {
         match self {
             Self::Conv(conv) => conv.forward(tape, &x),
-            Self::Stage(stage) => stage.forward(tape, &x, time),
+            Self::Stage(stage) => stage.forward(tape, &x, time, None),
             Self::Block(block) => {
                 // A clone shares the weights.
                 let block = block.clone();

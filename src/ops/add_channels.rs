@@ -54,8 +54,8 @@ impl Op for AddChannels {
         Ok(vec![None, Some(db)])
     }
 
-    fn hands_on(&self, input: usize) -> bool {
-        input == 0
+    fn hands_on(&self, input: usize) -> Option<f64> {
+        (input == 0).then_some(1.0)
     }
 }
 

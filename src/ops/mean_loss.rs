@@ -10,7 +10,6 @@ use rayon::prelude::*;
 
 use super::parallel::{CHUNK, sum};
 use super::same_shape;
-use super::scale::scaled;
 use super::simd::Lane;
 use crate::engine::cuda::{Gpu, Grid, kernels};
 use crate::engine::device::{DType, Real};
@@ -106,7 +105,7 @@ pub(super) fn backward<L: MeanLoss>(
             let inputs = a.cpu()?.par_chunks(CHUNK).zip(b.cpu()?.par_chunks(CHUNK));
             let outputs = da.cpu_mut()?.par_chunks_mut(CHUNK);
             outputs.zip(inputs).for_each(|(da, (a, b))| loss.slopes::<T>(each, a, b, da));
-            call.wants[1].then(|| scaled(&da, -1.0)).transpose()?
+            call.wants[1].then(|| da.times(-1.0)).transpose()?
         },
         cuda(gpu) => {
             let mut db = call.wants[1].then(|| Tensor::empty_as(b, b.shape())).transpose()?;

@@ -6,7 +6,6 @@
 //! dm = dz,    ds = dz n e^(s / 2) / 2
 //! ```
 use super::same_shape;
-use super::scale::scaled;
 use crate::engine::cuda::{Grid, kernels};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved, Tape, Var};
@@ -46,7 +45,6 @@ impl Op for Reparameterise {
 
     fn backward(&self, call: &Call, dz: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let &[_, s, n] = call.inputs else { unreachable!("reparameterise takes three inputs") };
-        let dm = call.wants[0].then(|| scaled(dz, 1.0)).transpose()?;
         let mut ds = Tensor::empty_as(s, s.shape())?;
         on_device!(s,
             cpu::<T> => cpu::backward::<T>([s.cpu()?, n.cpu()?, dz.cpu()?], ds.cpu_mut()?),
@@ -55,7 +53,11 @@ impl Op for Reparameterise {
                     .launch(&gpu, Grid::elements(s.len()))?;
             }
         );
-        Ok(vec![dm, Some(ds), None])
+        Ok(vec![None, Some(ds), None])
+    }
+
+    fn hands_on(&self, input: usize) -> Option<f64> {
+        (input == 0).then_some(1.0)
     }
 }
 

@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("src/engine/op_case.rs f32_bits", CASES),
     ("src/engine/tape.rs with_running_statistics", "for those who train a part of a network"),
     (
-        "src/engine/tape.rs of_parameter",
+        "src/engine/grads.rs of_parameter",
         "the way to a gradient for those who have an optimizer of their own",
     ),
     (

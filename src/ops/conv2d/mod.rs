@@ -31,11 +31,11 @@ mod op;
 #[cfg(target_arch = "x86_64")]
 mod packed;
 mod passes;
-mod shifted;
 #[cfg(target_arch = "x86_64")]
 mod simd;
 mod sloped;
 mod source;
+mod summed;
 mod tuned;
 #[cfg(target_arch = "x86_64")]
 mod weight_gradient;

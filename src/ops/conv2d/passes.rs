@@ -4,7 +4,7 @@ use super::cuda::Epilogue;
 use super::cuda_weights::{self, OutputSums};
 use super::finish::After;
 use super::op::{Activation, Conv2d};
-use super::{cuda, fused, joined, normed, shifted, sloped};
+use super::{cuda, fused, joined, normed, sloped, summed};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Recorded, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -154,7 +154,7 @@ pub fn cases() -> Vec<OpCase> {
         same(1, [1, 128, 128, 64], 64, false).timed_only(),
     ];
     cases.extend(fused::cases());
-    cases.extend(shifted::cases());
+    cases.extend(summed::cases());
     cases.extend(sloped::cases());
     cases.extend(joined::cases());
     cases.extend(normed::cases());
