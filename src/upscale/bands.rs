@@ -284,7 +284,7 @@ pub struct Resampled {
 }
 
 enum Resampling {
-    Opaque(Strips),
+    Opaque(Box<Strips>),
     Transparent(Box<Premultiplied>),
 }
 
@@ -299,7 +299,12 @@ impl Resampled {
             Some(_) => {
                 Resampling::Transparent(Box::new(Premultiplied::new(image, from, whole, to)?))
             }
-            None => Resampling::Opaque(Strips::new(from, to, image.channels(), image.depth())?),
+            None => Resampling::Opaque(Box::new(Strips::new(
+                from,
+                to,
+                image.channels(),
+                image.depth(),
+            )?)),
         };
         let like = Image::new(0, 0, image.color, image.depth());
         let small = to.0 <= image.width && to.1 <= image.height;
@@ -331,7 +336,7 @@ impl Resampled {
         };
         strips.give(&strip.samples)?;
         let most = strip_rows(self.width, strip.bytes_per_pixel());
-        while let Some(samples) = strips.take(most)? {
+        while let Some(samples) = strips.take(most) {
             let height = samples.len() / (self.width * self.like.channels());
             sink(Image { width: self.width, height, samples, ..self.like.clone() })?;
         }

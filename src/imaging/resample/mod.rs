@@ -18,6 +18,7 @@
 //! bilinear_up           (enlarges only)  clamped                none
 //! ```
 //! The results do not depend on the number of threads: every output value has its own fixed sum.
+mod lanczos;
 mod numbers;
 mod originals;
 mod premultiplied;

@@ -8,10 +8,9 @@
 //! ```
 use std::ops::Range;
 
-use fast_image_resize as fir;
-
-use super::separable::{real, whole};
-use super::strips::resize_pixels;
+use super::Shape;
+use super::lanczos::Lanczos;
+use super::separable::{Axis, Float, Taps, pass, real, whole};
 use crate::error::{Error, Result};
 use crate::imaging::{Image, Rect, Samples, quantise, quantise_u8};
 
@@ -84,7 +83,7 @@ impl Premultiplied {
         }
         self.forget(needed.start)?;
         let band = Band::new(&self.held, needed.len(), outputs, self.first);
-        let values = band.resized(&self.columns, &self.rows)?;
+        let values = band.resized(&self.columns, &self.rows);
         let bounds = band.bounds(&self.columns, &self.rows);
         let (width, height) = (self.columns.outputs, band.outputs.len());
         let mut out = Image::new(width, height, self.held.color, self.held.depth());
@@ -221,21 +220,16 @@ impl Band {
     }
 
     /// `[rows, width, C + 1]`.
-    fn resized(&self, columns: &Side, rows: &Side) -> Result<Vec<f32>> {
-        let bytes = bytemuck::cast_slice(&self.values);
+    fn resized(&self, columns: &Side, rows: &Side) -> Vec<f32> {
         let (width, height) = (columns.outputs, self.outputs.len());
-        let mut out = vec![0.0f32; width * height * self.channels];
-        let buffer = bytemuck::cast_slice_mut(&mut out);
         let top = rows.start + real(self.outputs.start) * rows.scale - real(self.first);
         let tall = (real(height) * rows.scale).min(real(self.held) - top);
         let wide = (real(width) * columns.scale).min(real(self.width) - columns.start);
-        let options = fir::ResizeOptions::new().crop(columns.start, top, wide, tall);
-        let (from, to) = ((self.width, self.held), (width, height));
-        match self.channels {
-            2 => resize_pixels::<fir::pixels::F32x2>(bytes, from, buffer, to, options),
-            _ => resize_pixels::<fir::pixels::F32x4>(bytes, from, buffer, to, options),
-        }?;
-        Ok(out)
+        let down = taps(&Lanczos::of_part((top, tall), self.held, height));
+        let across = taps(&Lanczos::of_part((columns.start, wide), self.width, width));
+        let from = Shape { height: self.held, width: self.width, channels: self.channels };
+        let lower = pass::<Float>(&self.values, from, Axis::Height, &down);
+        pass::<Float>(&lower, Shape { height, ..from }, Axis::Width, &across)
     }
 
     /// The least and the greatest alpha around each output pixel.
@@ -260,6 +254,13 @@ impl Band {
         }
         out
     }
+}
+
+fn taps(axis: &Lanczos) -> Taps<f64> {
+    Taps::new((0..axis.outputs()).map(|o| {
+        let (first, weights) = axis.weights(o);
+        (first..).zip(weights).collect()
+    }))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub fn resize_samples(
     let (from, to) = ((from_width, from_height), (width, height));
     let mut strips = Strips::new(from, to, channels, samples.depth())?;
     strips.give(samples)?;
-    let made = strips.take(height)?;
+    let made = strips.take(height);
     made.ok_or_else(|| Error::shape("resize", "all rows of the picture", &[samples.len()]))
 }
 
