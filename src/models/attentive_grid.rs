@@ -123,6 +123,10 @@ impl Network for AttentiveGrid {
         // Stem, a block's input and two of its maps; then the images of the sampler.
         4 * c + 5 * image
     }
+
+    fn floats_on_gpu(&self) -> usize {
+        self.floats_per_pixel() - 3 * 3 * self.config.scale * self.config.scale
+    }
 }
 
 impl Kind for AttentiveGridConfig {

@@ -252,6 +252,12 @@ impl Network for BigGanUNet {
         let widest = self.config.widths.iter().take(2).max().copied().unwrap_or_default();
         (5 * 2 * widest + 12) * self.config.scale * self.config.scale
     }
+
+    fn floats_on_gpu(&self) -> usize {
+        // What follows convolutions is part of them there.
+        let widest = self.config.widths.iter().take(2).max().copied().unwrap_or_default();
+        (4 * widest + 12) * self.config.scale * self.config.scale
+    }
 }
 
 impl Kind for BigGanUNetConfig {

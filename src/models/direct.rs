@@ -96,4 +96,8 @@ impl<L: Upscale> Network for Direct<L> {
         // Around them: the image as it is made, in its range and clamped, and the low resolution twice.
         self.layers.floats_per_pixel() + 9 * self.layers.scale().pow(2) + 6
     }
+
+    fn floats_on_gpu(&self) -> usize {
+        self.layers.floats_per_pixel() + 12
+    }
 }

@@ -191,6 +191,10 @@ impl Network for DualDomainGrid {
         // Inside a block, at the concatenation; then the images of the sampler.
         5 * c.channels + 3 * streams + 5 * image
     }
+
+    fn floats_on_gpu(&self) -> usize {
+        self.floats_per_pixel() - 3 * 3 * self.config.scale * self.config.scale
+    }
 }
 
 impl Kind for DualDomainGridConfig {

@@ -158,6 +158,11 @@ impl Network for DualDomainUNet {
         // concatenation beside the input.
         10 * 2 * self.base * self.scale * self.scale
     }
+
+    fn floats_on_gpu(&self) -> usize {
+        // The DCT's products are maps of their own there.
+        23 * self.base * self.scale * self.scale
+    }
 }
 
 impl Kind for DualDomainUNetConfig {

@@ -258,6 +258,10 @@ impl Network for Laplacian {
     fn floats_per_pixel(&self) -> usize {
         6 * 64 * self.config.channels
     }
+
+    fn floats_on_gpu(&self) -> usize {
+        self.floats_per_pixel() + 16 * self.config.channels
+    }
 }
 
 impl Kind for LaplacianConfig {

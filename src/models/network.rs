@@ -122,6 +122,11 @@ pub trait Network: Module {
     /// by it.
     fn floats_per_pixel(&self) -> usize;
 
+    /// The same on a GPU, in the type that the network computes in there: without the images around it, which are F32.
+    fn floats_on_gpu(&self) -> usize {
+        self.floats_per_pixel()
+    }
+
     /// Bytes that one call on the CPU keeps alive at its peak, for an image of `width` x `height`
     /// low-resolution pixels.
     fn bytes_on_cpu(&self, width: usize, height: usize) -> u64 {

@@ -156,6 +156,10 @@ impl Network for ResidualUNet {
     fn floats_per_pixel(&self) -> usize {
         10 * self.time_dim / 4 * self.scale * self.scale
     }
+
+    fn floats_on_gpu(&self) -> usize {
+        12 * self.time_dim / 4 * self.scale * self.scale
+    }
 }
 
 impl Kind for ResidualUNetConfig {

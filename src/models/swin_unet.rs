@@ -355,6 +355,17 @@ impl Network for SwinUNet {
     }
 
     fn floats_per_pixel(&self) -> usize {
+        self.floats(VqConfig::floats_per_pixel)
+    }
+
+    fn floats_on_gpu(&self) -> usize {
+        self.floats(VqConfig::floats_on_gpu)
+    }
+}
+
+impl SwinUNet {
+    /// Floats that a call keeps alive where the first stage keeps `of_first` for each pixel of the image.
+    fn floats(&self, of_first: fn(&VqConfig) -> usize) -> usize {
         // The kept maps, of which those of the lower levels are half as much again and more; beside them
         // the inside of a Swin block, or of the last level's blocks, whose inputs are joined ones.
         let c = &self.config;
@@ -365,10 +376,7 @@ impl Network for SwinUNet {
         let network = per_latent.div_ceil(area) + 48 * usize::from(c.halvings() > 0);
         // The first stage computes in F32 whatever the network does.
         let words = 4usize.div_ceil(self.dtype().size());
-        let first = c
-            .autoencoder
-            .as_ref()
-            .map_or(0, |vq| c.scale * c.scale * vq.floats_per_pixel() * words);
+        let first = c.autoencoder.as_ref().map_or(0, |vq| c.scale * c.scale * of_first(vq) * words);
         network.max(first)
     }
 }

@@ -78,6 +78,11 @@ impl VqConfig {
         // Measured at 256 x 256: 1570 for 128 channels.
         13 * self.channels
     }
+
+    /// The same on a GPU, where what follows convolutions is part of them.
+    pub const fn floats_on_gpu(&self) -> usize {
+        6 * self.channels
+    }
 }
 
 /// See the [module](self).

@@ -122,7 +122,7 @@ fn lay_out(
     let steps = steps.min(system.config.diffusion.process.steps());
     let padded = (width.next_multiple_of(align), height.next_multiple_of(align));
     let on_gpu = system.network.device() != Device::Cpu;
-    let per_pixel = (system.network.dtype().size() * system.network.floats_per_pixel()) as u64;
+    let per_pixel = bytes_per_pixel(system);
     let packed = if on_gpu { 0 } else { packed_weights(&*system.network) };
     let of_size = |width: usize, height: usize| match on_gpu {
         true => (width * height) as u64 * per_pixel,
@@ -194,6 +194,15 @@ fn lay_out(
         return Err(does_not_fit((width, height), cost + held, settings.memory));
     }
     Ok(Laid::Cut(Cuts { padded, steps, halo, blended, grid, core, cost, held }))
+}
+
+/// Bytes for each low-resolution pixel of a tile on a GPU: of the network, and of the images around it.
+fn bytes_per_pixel(system: &System) -> u64 {
+    let network = &system.network;
+    // The state, what it came from and what the network says of it; or what it makes alone.
+    let images = if system.config.model.is_direct() { 1 } else { 3 };
+    let around = network.channels() * (images * system.scale() * system.scale() + 1);
+    (network.dtype().size() * network.floats_on_gpu() + size_of::<f32>() * around) as u64
 }
 
 /// Bytes that tiles in flight may take: on a GPU no more than a tensor may have whose elements kernels count, so that

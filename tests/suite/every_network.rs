@@ -5,14 +5,17 @@
 //! with gradients and the upscaler, on a device that counts) and `tests/memory_estimates.rs`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss)]
 use crate::common;
+use crate::launches::Counting;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use srk::diffusion::process::{InputScale, Process};
 use srk::diffusion::sampler::{Diffusion, Space};
 use srk::diffusion::schedule::EtaSchedule;
 use srk::diffusion::system::{System, SystemConfig};
 use srk::diffusion::walk::condition;
+use srk::engine::cuda::Gpu;
 use srk::engine::device::{DType, Device};
 use srk::engine::op_case::relative_l2;
 use srk::engine::rng::{Purpose, Stream};
@@ -21,6 +24,8 @@ use srk::engine::tensor::Tensor;
 use srk::imaging::{Color, Image, Samples};
 use srk::models::weights::WeightsFile;
 use srk::models::{ModelConfig, Network};
+use srk::training::config::Config;
+use srk::training::recipes;
 use srk::upscale::{Settings, TileSize, Upscaler, plan, upscale};
 
 fn random(shape: &[usize], step: u64) -> Tensor {
@@ -201,7 +206,7 @@ fn networks_see_no_further_than_they_say() {
             let t = Tensor::from_f64(&[3.0], &[1], DType::F32);
             network.forward(&mut tape, &x, &told, &t).unwrap().value().to_f32_vec().unwrap()
         };
-        let (a, b) = (output(0.0), output(10.0));
+        let (a, b) = (output(0.0), output(1e6));
         let row = width * scale * c;
         let column = |i: usize| i % row / (scale * c);
         let changed = (0..a.len()).filter(|&i| a[i].to_bits() != b[i].to_bits()).map(column).max();
@@ -246,5 +251,34 @@ fn tiles_equal_the_whole_or_are_blended() {
         let off = whole.iter().zip(&tiled).filter(|(a, b)| a != b).count();
         println!("{:18} blended {blended}, {off} of {} bytes differ", known.name, whole.len());
         assert!(blended || off == 0, "{}: {off} samples differ", known.name);
+    }
+}
+
+/// What a plan says of a GPU's memory is what the work takes there, at two sizes of tiles: never more, and half at least.
+#[test]
+fn tiles_on_a_gpu_take_what_was_planned() {
+    let sizes = [(64, DType::F16), (96, DType::F16), (64, DType::F32)];
+    let narrow = ModelConfig::KINDS.iter();
+    let narrow = narrow.map(|known| (known.name.to_owned(), (known.narrow)(), &sizes[..]));
+    let wide = |recipe: &recipes::Recipe| {
+        let config = Config::read(recipe.text, recipe.name, &[]).ok()?;
+        Some((format!("{}'s", recipe.name), config.model, &sizes[..1]))
+    };
+    for (name, config, sizes) in narrow.chain(recipes::ALL.iter().filter_map(wide)) {
+        let network = built(&config);
+        for &(side, dtype) in sizes {
+            let gpu = Gpu::new(Arc::new(Counting::new()));
+            let system = system(&config, &*network);
+            let upscaler = Upscaler::new(system, &Device::Cuda(gpu.clone()), dtype).unwrap();
+            let image = Image::from_u8(side, side, Color::Rgb, vec![128; side * side * 3]).unwrap();
+            let tile = TileSize::None;
+            let settings = Settings { steps: Some(2), seed: 9, tile, memory: 1 << 30 };
+            let plan = plan(&upscaler, side, side, &settings).unwrap();
+            let before = gpu.usage().used;
+            upscale(&upscaler, &image, &plan, 9, &mut |_, _| Ok(())).unwrap();
+            let share = (gpu.usage().peak - before) as f64 / plan.memory as f64;
+            println!("{name:22} {side} {dtype:?}: {share:.2} of what was planned");
+            assert!((0.5..=1.0).contains(&share), "{name}, {side}, {dtype:?}: {share:.2}");
+        }
     }
 }
