@@ -7,8 +7,8 @@ use super::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
 
-/// Elements that a thread takes at once.
-const PIECE: usize = 1 << 16;
+/// Elements that a thread takes at once, as in `ops/parallel.rs`.
+const PIECE: usize = 1 << 14;
 
 impl Tensor {
     /// The same values as `dtype`, in new memory of the same device.
@@ -70,10 +70,9 @@ impl Tensor {
         let mut y = Self::empty_as(self, self.shape())?;
         on_device!(self,
             cpu::<T> => {
-                let factor = T::from_f64(factor);
-                let pieces = y.cpu_mut::<T>()?.par_chunks_mut(PIECE);
-                pieces.zip(self.cpu::<T>()?.par_chunks(PIECE)).for_each(|(y, x)| {
-                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = factor * x);
+                let (factor, x) = (T::from_f64(factor), self.cpu::<T>()?);
+                in_pieces(y.cpu_mut::<T>()?, |start, y| {
+                    y.iter_mut().zip(&x[start..]).for_each(|(y, &x)| *y = factor * x);
                 });
             },
             cuda(gpu) => {
@@ -97,9 +96,10 @@ impl Tensor {
         on_device!(self,
             cpu::<T> => {
                 let (s, t) = (T::from_f64(s), T::from_f64(t));
-                let pairs = self.cpu::<T>()?.par_chunks(PIECE).zip(other.cpu::<T>()?.par_chunks(PIECE));
-                y.cpu_mut::<T>()?.par_chunks_mut(PIECE).zip(pairs).for_each(|(y, (a, b))| {
-                    y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = s * a + t * b);
+                let (a, b) = (self.cpu::<T>()?, other.cpu::<T>()?);
+                in_pieces(y.cpu_mut::<T>()?, |start, y| {
+                    let pairs = a[start..].iter().zip(&b[start..]);
+                    y.iter_mut().zip(pairs).for_each(|(y, (&a, &b))| *y = s * a + t * b);
                 });
             },
             cuda(gpu) => {
@@ -109,5 +109,13 @@ impl Tensor {
             }
         );
         Ok(y)
+    }
+}
+
+/// `f(start, piece)` for all pieces of `y`; a single one is not worth a call to other threads.
+fn in_pieces<T: Real>(y: &mut [T], f: impl Fn(usize, &mut [T]) + Sync) {
+    match y.len() <= PIECE {
+        true => f(0, y),
+        false => y.par_chunks_mut(PIECE).enumerate().for_each(|(i, y)| f(i * PIECE, y)),
     }
 }
