@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::ops::adam::LaterOutcome;
 use crate::training::optimizer::StepReport;
 
-/// See the [module](self).
+/// What a descent did, known at once or later.
 #[derive(Debug)]
 pub struct Coming(Kind);
 
