@@ -2,11 +2,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
-
 use super::latent;
 use super::sampler::Diffusion;
 use crate::engine::device::{DType, Device};
+use crate::engine::document;
 use crate::error::{Error, Report, Result};
 use crate::models::damage::Damage;
 use crate::models::weights::WeightsFile;
@@ -227,9 +226,10 @@ impl SystemConfig {
                 "srk sample FILE -o grid.png    draws from a gan, dcgan, wgan-gp, vae or ddpm";
             return Err(Error::Model(report.help(help)));
         };
-        let model = parse(model).map_err(|e| refuse(format!("its srk.config is wrong: {e}")))?;
-        let diffusion: Diffusion =
-            parse(diffusion).map_err(|e| refuse(format!("its srk.diffusion is wrong: {e}")))?;
+        let model = document::from_json_text(model)
+            .map_err(|e| refuse(format!("its srk.config is wrong: {e}")))?;
+        let diffusion: Diffusion = document::from_json_text(diffusion)
+            .map_err(|e| refuse(format!("its srk.diffusion is wrong: {e}")))?;
         diffusion.check().map_err(|e| refuse(e.to_string()))?;
         let default_steps = file.metadata.get("srk.default_steps").and_then(|s| s.parse().ok());
         let deblock = match file.metadata.get("srk.deblock") {
@@ -245,8 +245,8 @@ impl SystemConfig {
 
     /// The metadata of a weights file of this system, with `extra` beside what srk needs itself.
     pub fn metadata(&self, extra: &[(&str, String)]) -> BTreeMap<String, String> {
-        let model = serde_json::to_value(&self.model).unwrap_or_default();
-        let diffusion = serde_json::to_value(&self.diffusion).unwrap_or_default();
+        let model = document::to_json(&self.model);
+        let diffusion = document::to_json(&self.diffusion);
         let arch = model["kind"].as_str().unwrap_or_default().to_owned();
         let mut metadata: BTreeMap<String, String> = [
             ("format", "pt".to_owned()),
@@ -267,10 +267,6 @@ impl SystemConfig {
         metadata.extend(extra.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
         metadata
     }
-}
-
-fn parse<T: DeserializeOwned>(json: &str) -> std::result::Result<T, serde_json::Error> {
-    serde_json::from_str(json)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::state_dict::StateDict;
 use super::{archive, detect, ncnn, schedule, storage};
 use crate::diffusion::sampler::Diffusion;
 use crate::diffusion::system::SystemConfig;
+use crate::engine::document;
 use crate::engine::parameter::Parameter;
 use crate::error::{Error, Report, Result};
 use crate::models::weights::{WeightsFile, file_shape};
@@ -317,7 +318,7 @@ fn diffusion_of(
         };
         return Ok((Config::read(&text, &from, &[])?.diffusion, from));
     }
-    let fields = |m: &ModelConfig| serde_json::to_value(m).unwrap_or_default();
+    let fields = |m: &ModelConfig| document::to_json(m);
     let mine = fields(model);
     let alike = |theirs: &Json| {
         let equal = |(key, value): &(&String, &Json)| theirs[key.as_str()] == **value;

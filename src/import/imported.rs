@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 use std::path::PathBuf;
 
 use crate::diffusion::system::SystemConfig;
+use crate::engine::document;
 use crate::models::weights::WeightsFile;
 
 /// What is asked of an import; the default leaves everything to the file.
@@ -61,12 +62,14 @@ pub(super) fn overridden(config: &mut SystemConfig, settings: &[String]) -> Resu
         let (key, text) = setting.split_once('=').ok_or_else(|| wrong("there is no =".into()))?;
         let value: Json = serde_json::from_str(text).unwrap_or_else(|_| text.into());
         let path = format!("/{}", key.trim().replace('.', "/"));
-        let mut all = serde_json::json!({"model": config.model, "diffusion": config.diffusion});
+        let mut all = serde_json::json!({
+            "model": document::to_json(&config.model),
+            "diffusion": document::to_json(&config.diffusion),
+        });
         let slot = all.pointer_mut(&path).ok_or_else(|| wrong(format!("there is no {key}")))?;
         *slot = value;
-        let read = |e: serde_json::Error| wrong(e.to_string());
-        config.model = serde_json::from_value(all["model"].take()).map_err(read)?;
-        config.diffusion = serde_json::from_value(all["diffusion"].take()).map_err(read)?;
+        config.model = document::from_json(all["model"].take()).map_err(wrong)?;
+        config.diffusion = document::from_json(all["diffusion"].take()).map_err(wrong)?;
         config.diffusion.check()?;
     }
     Ok(())

@@ -3,6 +3,7 @@ use serde::Serialize;
 
 use super::network::Network;
 use super::shapes::Shapes;
+use crate::engine::document;
 
 /// The entry of a network, implemented by its configuration. All that is generic follows from it: building from a
 /// recipe, recognition of checkpoints, and the tests that go through [`ModelConfig::KINDS`](super::ModelConfig::KINDS).
@@ -81,7 +82,7 @@ impl<M: Serialize> Known<M> {
     pub fn config(&self, shapes: &Shapes) -> Option<M> {
         let config = self.fits(shapes).then(|| (self.of_shapes)(shapes)).flatten()?;
         // A layer of no channels is none that was trained.
-        let fields = serde_json::to_value(&config).ok()?;
+        let fields = document::to_json(&config);
         let is_zero = |v: &serde_json::Value| v.as_u64() == Some(0);
         let has_zero = |v: &serde_json::Value| {
             is_zero(v) || v.as_array().is_some_and(|a| a.iter().any(is_zero))

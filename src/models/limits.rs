@@ -2,6 +2,7 @@
 use serde::Serialize;
 
 use super::weights::WeightsFile;
+use crate::engine::document;
 use crate::engine::shield::shielded;
 use crate::error::{Error, Report};
 use crate::nn::init;
@@ -65,7 +66,7 @@ pub fn build_within<R>(
     most: usize,
     build: impl FnOnce() -> R,
 ) -> std::result::Result<R, Unbuilt> {
-    let sizes = serde_json::to_value(config).map_err(|e| Unbuilt::Unfit(e.to_string()))?;
+    let sizes = document::to_json(config);
     refuse_huge("model", &sizes).map_err(Unbuilt::Unfit)?;
     let built = shielded(|| init::within(most, build));
     let unfit = |panic| Unbuilt::Unfit(format!("the sizes do not go together: {panic}"));

@@ -585,7 +585,7 @@ pub(crate) fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<u64, D::Error
     enum Number {
         Whole(i64),
         Real(f64),
-        Other(toml::Value),
+        Other(serde_json::Value),
     }
     let wrong = |got: String| serde::de::Error::custom(format!("expected a count, got {got}"));
     match Number::deserialize(value)? {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use crate::engine::document;
 use crate::error::{Error, Report, Result};
 
 /// A configuration whose sections and defaults its type knows.
@@ -82,10 +83,7 @@ fn with(given: &Table, known: Option<&Table>, overrides: &[&String]) -> Result<T
 
 /// The configuration of `table`, or what is wrong with which key.
 fn resolve<C: Settings>(table: &Table) -> std::result::Result<C, String> {
-    Value::Table(table.clone()).try_into().map_err(|e: toml::de::Error| {
-        let text = e.to_string();
-        text.trim_end().replace('\n', " ")
-    })
+    document::from_toml(table)
 }
 
 /// The text under the dotted `key` of the configuration `text`, if it has one.
@@ -97,7 +95,7 @@ pub fn text_at(text: &str, key: &str) -> Option<String> {
 
 /// The configuration with every default written out.
 pub fn to_toml(config: &impl Settings) -> String {
-    toml::to_string(config).unwrap_or_else(|e| format!("# {e}\n"))
+    document::to_toml(config).unwrap_or_else(|e| format!("# {e}\n"))
 }
 
 fn to_table(config: &impl Settings) -> Table {

@@ -4,10 +4,12 @@
 //! need not sum to 1.
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use toml::{Table, Value};
+use serde_json::{Map, Value as Json};
+use toml::Table;
 
 use super::kernels::KernelKind;
 use super::planes::Mode;
+use crate::engine::document;
 use crate::error::{Error, Report};
 
 /// Sets of values to start from.
@@ -212,11 +214,9 @@ impl DegradeConfig {
         let mut text = format!("preset = {preset:?}\n");
         settings.iter().for_each(|setting| text.extend([setting.as_str(), "\n"]));
         let given: Table = text.parse().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
-        let config: Self = Value::Table(given.clone())
-            .try_into()
-            .map_err(|e: toml::de::Error| wrong(e.to_string()))?;
-        let known = Table::try_from(&config).map_err(|e| wrong(e.to_string()))?;
-        if let Some(key) = given.keys().find(|key| !known.contains_key(*key)) {
+        let config: Self = document::from_toml(&given).map_err(wrong)?;
+        let known = document::to_json(&config);
+        if let Some(key) = given.keys().find(|key| known.get(key.as_str()).is_none()) {
             return Err(wrong(format!("unknown key {key}")));
         }
         config.check().map_err(wrong)?;
@@ -323,11 +323,11 @@ impl Serialize for DegradeConfig {
 impl<'de> Deserialize<'de> for DegradeConfig {
     /// The preset's values with those that are given.
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let given = Table::deserialize(from)?;
-        let preset = given.get("preset").cloned().map(Value::try_into).transpose();
+        let given = Map::deserialize(from)?;
+        let preset = given.get("preset").cloned().map(document::from_json).transpose();
         let preset: Preset = preset.map_err(D::Error::custom)?.unwrap_or_default();
-        let mut all = Table::try_from(preset.config()).map_err(D::Error::custom)?;
+        let Json::Object(mut all) = document::to_json(&preset.config()) else { unreachable!() };
         all.extend(given);
-        Self::deserialize(Value::Table(all)).map_err(D::Error::custom)
+        Self::deserialize(Json::Object(all)).map_err(D::Error::custom)
     }
 }

@@ -2,6 +2,7 @@
 use super::config::{DegradeConfig, Preset};
 use super::kernels::KernelKind;
 use super::planes::Mode;
+use crate::engine::document;
 
 /// Real-ESRGAN's kinds of kernels.
 const KERNELS: [KernelKind; 6] = [
@@ -16,7 +17,7 @@ const KERNELS: [KernelKind; 6] = [
 impl Preset {
     /// As configurations call it.
     pub fn name(self) -> String {
-        let name = serde_json::to_value(self).unwrap_or_default();
+        let name = document::to_json(&self);
         name.as_str().unwrap_or_default().to_owned()
     }
 

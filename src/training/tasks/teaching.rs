@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::draws::{Sizes, Teaching, rule};
+use crate::engine::document;
 use crate::error::{Error, Report, Result};
 use crate::models::weights::WeightsFile;
 use crate::training::plan::MOST_CROPS;
@@ -91,7 +92,7 @@ impl Config {
 
     /// The metadata of weights after `step` steps.
     pub(in crate::training) fn metadata_at(&self, step: u64) -> BTreeMap<String, String> {
-        let model = serde_json::to_value(&self.model).unwrap_or_default();
+        let model = document::to_json(&self.model);
         [
             ("format", "pt".to_owned()),
             ("srk.arch", model["kind"].as_str().unwrap_or_default().to_owned()),
@@ -175,7 +176,7 @@ impl ModelConfig {
         let Some(text) = file.metadata.get("srk.config") else {
             return Err(refuse("its metadata has no srk.config".to_owned()));
         };
-        let model: Self = serde_json::from_str(text)
+        let model: Self = document::from_json_text(text)
             .map_err(|e| refuse(format!("its srk.config is of no such system: {e}")))?;
         model.sizes().check().map_err(|e| refuse(e.to_string()))?;
         Ok(model)
