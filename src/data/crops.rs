@@ -4,8 +4,6 @@
 //! grid: a crop then shows what the network meets in a whole image, also at its edges.
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::augment::{Augment, cut_turned};
 use super::degrade::{self, Context, Damage, Degrade, Draws, Process};
 use super::plain::plain;
@@ -14,6 +12,7 @@ use super::store::Pairs;
 use crate::diffusion::process::Enlarge;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::tensor::Tensor;
+use crate::engine::threads::try_map;
 use crate::error::{Error, Report, Result};
 use crate::imaging::Rect;
 use crate::imaging::color::luma_of;
@@ -145,8 +144,7 @@ impl Crops {
     pub fn some(&self, step: u64, which: Range<usize>) -> Result<CropBatch> {
         let (n, side) = (which.len(), self.plan.size);
         let small = side / self.plan.scale;
-        let crops = which.into_par_iter().map(|index| self.crop(step, index));
-        let crops = crops.collect::<Result<Vec<Crop>>>()?;
+        let crops = try_map(n, |i| self.crop(step, which.start + i))?;
         let c = self.plan.channels;
         let tensor = |part: &dyn Fn(&Crop) -> Vec<f32>, side: usize| {
             let pixels: Vec<f32> = crops.iter().flat_map(part).collect();

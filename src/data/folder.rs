@@ -3,7 +3,6 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::idx::{self, Images};
@@ -13,6 +12,7 @@ pub use super::rgb8::Rgb8;
 use crate::engine::cuda::sha256;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::spelling;
+use crate::engine::threads::map;
 use crate::error::{Error, Report, Result};
 use crate::imaging::decode::MAX_PIXELS;
 use crate::imaging::header::{Header, header};
@@ -176,7 +176,7 @@ pub fn decode_all(
     on_broken: OnBroken,
     warn: &mut dyn FnMut(&str),
 ) -> Result<Vec<Picture>> {
-    let decoded: Vec<Result<Rgb8>> = sources.par_iter().map(Source::decode).collect();
+    let decoded = map(sources.len(), |i| sources[i].decode());
     let (mut pictures, mut broken) = (Vec::new(), Vec::new());
     for (source, image) in sources.iter().zip(decoded) {
         match image {

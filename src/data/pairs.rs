@@ -1,13 +1,13 @@
 //! Writes damaged pairs as training makes them, to look at or to test with.
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::degrade::{self, Damage, Degraded, Drawn, Draws, Process};
 use super::folder::{self, Rgb8, Source};
 use crate::engine::files::atomic_write;
 use crate::engine::outputs::{Existing, Outputs};
+use crate::engine::threads::try_map;
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, Color, EncodeOptions, Image};
 
@@ -82,7 +82,7 @@ pub fn write(request: &Request, done: &(dyn Fn() -> Result<()> + Sync)) -> Resul
         done()?;
         request.pair(&sources[i % sources.len()], i, &format!("{i:0digits$}"))
     };
-    let pairs = (0..request.count).into_par_iter().map(one).collect::<Result<Vec<_>>>()?;
+    let pairs = try_map(request.count, one)?;
     let lines = pairs.iter().map(serde_json::to_string).collect::<serde_json::Result<Vec<_>>>();
     let lines = lines.map_err(|e| Error::Failed(Report::new("cannot write pairs.json", e)))?;
     let text = format!("[\n{}\n]\n", lines.join(",\n"));

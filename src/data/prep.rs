@@ -2,10 +2,9 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use rayon::prelude::*;
-
 use super::folder::{self, Rgb8, Source};
 use crate::engine::outputs::{Existing, Outputs};
+use crate::engine::threads::try_map;
 use crate::error::{Error, Report, Result};
 use crate::imaging::resample::{self, Filter, Shape};
 use crate::imaging::{self, Color, EncodeOptions, Image};
@@ -80,7 +79,8 @@ pub fn prep(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> R
         reason = "at most the count"
     )]
     let train = (sources.len() as f64 * request.split) as usize;
-    let one = |(i, source): (usize, &Source)| -> Result<Option<String>> {
+    let one = |i: usize| -> Result<Option<String>> {
+        let source = &sources[i];
         done(sources.len())?;
         let image = match source.decode() {
             Ok(image) => image,
@@ -95,8 +95,7 @@ pub fn prep(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> R
         }
         Ok(None)
     };
-    let results: Result<Vec<Option<String>>> = sources.par_iter().enumerate().map(one).collect();
-    let results = results?;
+    let results = try_map(sources.len(), one)?;
     let good = |part: &[Option<String>]| part.iter().filter(|r| r.is_none()).count();
     let prepared = Prepared {
         train: good(&results[..train]),

@@ -6,13 +6,12 @@
 //! that fit; every image is as likely as another, so no choice would be better.
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::degrade::{self, Damage, Degrade, Process};
 use super::folder::{self, OnBroken, Source};
 use super::lows::Lows;
 use super::rgb8::Rgb8;
 use crate::engine::memory::{self, in_words};
+use crate::engine::threads::try_map;
 use crate::error::{Error, Report, Result};
 
 /// An image at both resolutions.
@@ -128,7 +127,7 @@ impl Pairs {
                 Err(ends @ (Error::Memory(_) | Error::Interrupted { .. })) => Err(ends),
                 Err(error) => Ok(Err(error)),
             };
-            let loaded: Vec<_> = some.par_iter().map(load).collect::<Result<_>>()?;
+            let loaded = try_map(some.len(), |i| load(&some[i]))?;
             for (source, entry) in some.iter().zip(loaded) {
                 match entry {
                     Ok(Err((width, height))) => {

@@ -11,12 +11,11 @@
 //! cut into squares: at the edges of a square it is what it is in the picture. All are 8-bit RGB.
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use super::degrade::{self, Degrade};
 use super::folder::{self, Rgb8, Source};
 use super::lows::Lows;
 use super::prep;
+use crate::engine::threads::try_map;
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, Color, EncodeOptions, Image};
 
@@ -100,11 +99,10 @@ pub fn write(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> 
             Error::Usage(Report::new(format!("cannot create {}", path.display()), e))
         })?;
     }
-    let one = |(source, name): (&Source, &String)| {
+    let results = try_map(sources.len(), |i| {
         done(sources.len())?;
-        request.picture(source, name, given.as_ref())
-    };
-    let results: Result<Vec<_>> = sources.par_iter().zip(&names).map(one).collect();
+        request.picture(&sources[i], &names[i], given.as_ref())
+    });
     let mut written = Written::default();
     for result in results? {
         match result {

@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use super::folder::{self, Rgb8, Source};
 use crate::engine::cuda::sha256;
+use crate::engine::threads::try_map;
 use crate::error::{Error, Result};
 
 /// A picture of the set.
@@ -53,7 +52,8 @@ pub struct Colors {
 /// Exit code 2 if a path is missing or nothing is found; what `done` says.
 pub fn survey(paths: &[PathBuf], done: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<Survey> {
     let sources = folder::find(paths)?;
-    let one = |source: &Source| -> Result<std::result::Result<Entry, (PathBuf, String)>> {
+    let one = |i: usize| -> Result<std::result::Result<Entry, (PathBuf, String)>> {
+        let source = &sources[i];
         done(sources.len())?;
         match source.decode() {
             Ok(image) => Ok(Ok(look(source, &image))),
@@ -62,7 +62,7 @@ pub fn survey(paths: &[PathBuf], done: &(dyn Fn(usize) -> Result<()> + Sync)) ->
         }
     };
     let mut survey = Survey::default();
-    for result in sources.par_iter().map(one).collect::<Result<Vec<_>>>()? {
+    for result in try_map(sources.len(), one)? {
         match result {
             Ok(entry) => survey.entries.push(entry),
             Err(broken) => survey.broken.push(broken),

@@ -1,9 +1,8 @@
 //! What the engine itself computes with tensors: casts, and the sums of gradients.
-use rayon::prelude::*;
-
 use super::cuda::{Grid, kernels, launch_one_of};
 use super::device::{DType, Real};
 use super::tensor::Tensor;
+use crate::engine::threads::pieces;
 use crate::error::{Error, Result};
 use crate::on_device;
 
@@ -116,6 +115,6 @@ impl Tensor {
 fn in_pieces<T: Real>(y: &mut [T], f: impl Fn(usize, &mut [T]) + Sync) {
     match y.len() <= PIECE {
         true => f(0, y),
-        false => y.par_chunks_mut(PIECE).enumerate().for_each(|(i, y)| f(i * PIECE, y)),
+        false => pieces(y, PIECE, |i, y| f(i * PIECE, y)),
     }
 }

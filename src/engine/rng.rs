@@ -87,6 +87,7 @@ impl Stream {
 }
 
 #[allow(clippy::cast_possible_truncation)] // f64 -> f32 after the transcendental functions.
+#[inline]
 fn box_muller(u: u32, v: u32) -> [f32; 2] {
     // u in (0, 1]: the logarithm stays finite.
     let radius = (-2.0 * ((f64::from(u) + 1.0) / 4_294_967_296.0).ln()).sqrt();
@@ -102,6 +103,7 @@ pub struct Sequence {
 }
 
 impl Sequence {
+    #[inline]
     fn bits(&mut self) -> [u32; 4] {
         let at = self.next;
         self.next += 1;
@@ -109,6 +111,7 @@ impl Sequence {
     }
 
     /// A number in `[0, 1)` with 53 random bits.
+    #[inline]
     pub fn uniform(&mut self) -> f64 {
         let [a, b, ..] = self.bits();
         ((u64::from(a) << 32 | u64::from(b)) >> 11) as f64 / (1u64 << 53) as f64
@@ -116,11 +119,13 @@ impl Sequence {
 
     /// An index below `n`, which is at least 1.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[inline]
     pub fn below(&mut self, n: usize) -> usize {
         ((self.uniform() * n as f64) as usize).min(n - 1)
     }
 
     /// A standard normal number.
+    #[inline]
     pub fn normal(&mut self) -> f32 {
         let [a, b, ..] = self.bits();
         box_muller(a, b)[0]

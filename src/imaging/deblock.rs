@@ -4,10 +4,9 @@
 //! what comes out is taken (Nosratinia 2001, "Enhancement of JPEG-compressed images by re-application of JPEG"): what
 //! belongs to the picture survives wherever the grid lies, steps between blocks and ringing do not. Every pixel is
 //! computed alike wherever it stands, so a part of a picture equals the whole, bit for bit.
-use rayon::prelude::*;
-
 use super::damage::{CLEAN_QUALITY, tables};
 use super::{Color, Image, Rect};
+use crate::engine::threads::{map_pieces, pieces};
 use crate::error::Result;
 use crate::ops::simd::multiversion;
 
@@ -38,17 +37,16 @@ pub fn deblocked(image: &Image, region: Rect, quality: f32, share: f32) -> Resul
     }
     let quanta = tables(quality).map(|table| Quanta::new(&table, share));
     let channels = if image.color == Color::Gray { 1 } else { 3 };
-    let bands = pixels.par_chunks_mut(BAND * region.width * 3).enumerate();
-    bands.try_for_each(|(band, pixels)| {
+    let of_band = |band: usize, pixels: &mut [f32]| {
         let top = region.y + band * BAND;
         let rows = pixels.len() / (region.width * 3);
         let part = Rect::new(region.x, top, region.width, rows);
         let mut planes = surroundings(image, part)?;
         // A picture that rolls through has one band at a time.
-        planes[..channels].par_iter_mut().enumerate().for_each(|(channel, plane)| {
+        pieces(&mut planes[..channels], 1, |channel, plane| {
             let mut mean = vec![0.0; part.area()];
-            mean_of_grids::<f32>(plane, part, &quanta[channel.min(1)], &mut mean);
-            *plane = mean;
+            mean_of_grids::<f32>(&plane[0], part, &quanta[channel.min(1)], &mut mean);
+            plane[0] = mean;
         });
         for (i, pixel) in pixels.chunks_exact_mut(3).enumerate() {
             let chroma = |plane: &Vec<f32>| if channels == 3 { plane[i] } else { 0.0 };
@@ -60,7 +58,9 @@ pub fn deblocked(image: &Image, region: Rect, quality: f32, share: f32) -> Resul
             }
         }
         Ok(())
-    })?;
+    };
+    let bands = map_pieces(&mut pixels, BAND * region.width * 3, of_band);
+    bands.into_iter().collect::<Result<()>>()?;
     Ok(pixels)
 }
 

@@ -58,7 +58,7 @@ pub fn of_file(path: &Path) -> Option<Header> {
     }
     // Its decoder takes all of a file, of which the pixels are not needed.
     let head = jpeg_head(&mut file)?;
-    of(Cursor::new(&head), len, is_progressive(&head))
+    of(Cursor::new(&head[..]), len, is_progressive(&head))
 }
 
 /// A JPEG up to and with the beginning of its first scan.

@@ -9,9 +9,8 @@
 //! border   pixels removed on each side first; 4x papers remove 4
 //! ```
 //! 16-bit images are measured on the scale of 0..255 without rounding.
-use rayon::prelude::*;
-
 use super::{Color, Image, color};
+use crate::engine::threads::map;
 use crate::error::{Error, Result};
 
 /// What of the images is compared.
@@ -179,12 +178,8 @@ fn mean_ssim(a: &Planes, b: &Planes, window: &Window, range: f64) -> Result<f64>
             &[a.height, a.width],
         ));
     }
-    let values: Vec<f64> = a
-        .planes
-        .par_iter()
-        .zip(&b.planes)
-        .map(|(x, y)| ssim_plane(x, y, a.width, a.height, window, range))
-        .collect();
+    let of = |i: usize| ssim_plane(&a.planes[i], &b.planes[i], a.width, a.height, window, range);
+    let values = map(a.planes.len().min(b.planes.len()), of);
     Ok(values.iter().sum::<f64>() / count(values.len()))
 }
 

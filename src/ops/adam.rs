@@ -10,14 +10,13 @@
 //! On a GPU one launch moves all parameters and their averages.
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use super::multi_tensor::{self, MultiTensor};
 use super::parallel::CHUNK;
 use crate::engine::cuda::kernels::Scalar;
 use crate::engine::cuda::{Gpu, kernels};
 use crate::engine::device::{DType, Device, Real};
 use crate::engine::tensor::{Later, Tensor};
+use crate::engine::threads::pieces3;
 use crate::error::{Error, Result};
 
 /// The constants of one step.
@@ -60,8 +59,8 @@ pub fn adam(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], c: &Adam) {
     let [rate, root, shrink] = c.rates();
     let [keep1, keep2, new1, new2] = c.weights();
     let [eps, scale] = [c.eps, c.scale].map(f32::from_f64);
-    let chunks = p.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK));
-    chunks.zip(g.par_chunks(CHUNK)).for_each(|(((p, m), v), g)| {
+    pieces3([p, m, v], CHUNK, |at, [p, m, v]| {
+        let g = &g[at * CHUNK..][..p.len()];
         for i in 0..p.len() {
             let g = g[i] * scale;
             m[i] = keep1 * m[i] + new1 * g;

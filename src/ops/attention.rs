@@ -155,10 +155,9 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cpu {
-    use rayon::prelude::*;
-
     use super::Dims;
     use crate::engine::device::Real;
+    use crate::engine::threads::pieces2;
     use crate::ops::parallel;
     use crate::ops::product::{Matrix, add_product, multiply};
 
@@ -199,11 +198,9 @@ mod cpu {
         f: impl Fn(usize, usize, &mut [T], &mut [T]) + Sync,
     ) {
         let per_row = z.len() / (d.images * d.length);
-        let images = y.par_chunks_mut(d.length * d.stride());
-        let images = images.zip(z.par_chunks_mut(d.length * per_row)).enumerate();
-        images.for_each(|(n, (y, z))| {
-            let rows = y.par_chunks_mut(ROWS * d.stride()).zip(z.par_chunks_mut(ROWS * per_row));
-            rows.enumerate().for_each(|(block, (y, z))| f(n, block * ROWS, y, z));
+        let strides = [d.stride(), per_row];
+        pieces2(y, z, strides.map(|s| d.length * s), |n, y, z| {
+            pieces2(y, z, strides.map(|s| ROWS * s), |block, y, z| f(n, block * ROWS, y, z));
         });
     }
 

@@ -216,9 +216,8 @@ mod cuda {
 }
 
 mod cpu {
-    use rayon::prelude::*;
-
     use super::Dims;
+    use crate::engine::threads::map;
     use crate::ops::parallel::{chunks, rows};
     use crate::ops::simd::{Lane, multiversion};
 
@@ -318,16 +317,13 @@ mod cpu {
 
     pub(super) fn weight_gradient<T: Lane>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
         let (all, taps) = (d.batch * d.height, d.kernel * d.kernel);
-        let parts: Vec<Vec<f64>> = (0..all.div_ceil(ROWS))
-            .into_par_iter()
-            .map(|part| {
-                let mut sums = vec![0.0; d.co * taps];
-                for row in part * ROWS..((part + 1) * ROWS).min(all) {
-                    add_row(d, row, x, dy, &mut sums);
-                }
-                sums
-            })
-            .collect();
+        let parts = map(all.div_ceil(ROWS), |part| {
+            let mut sums = vec![0.0; d.co * taps];
+            for row in part * ROWS..((part + 1) * ROWS).min(all) {
+                add_row(d, row, x, dy, &mut sums);
+            }
+            sums
+        });
         chunks(dw, taps, |at, dw| {
             for (k, dw) in dw.iter_mut().enumerate() {
                 let (o, tap) = ((at + k) / taps, (at + k) % taps);

@@ -185,10 +185,9 @@ mod cuda {
 }
 
 mod cpu {
-    use rayon::prelude::*;
-
     use super::RADIUS;
     use crate::engine::device::Real;
+    use crate::engine::threads::map;
 
     const SIZE: usize = 2 * RADIUS + 1;
     const C1: f64 = 0.01 * 0.01;
@@ -318,8 +317,7 @@ mod cpu {
             let windows = Plane::new(dims, margin, [p, q], number).windows();
             windows.iter().map(|w| w.s).sum::<f64>()
         };
-        let planes: Vec<f64> = (0..dims[0] * dims[3]).into_par_iter().map(of_plane).collect();
-        planes.iter().sum()
+        map(dims[0] * dims[3], of_plane).iter().sum()
     }
 
     pub(super) fn backward<T: Real>(
@@ -331,7 +329,7 @@ mod cpu {
     ) {
         let [n, h, w, c] = dims;
         let of_plane = |number| Plane::new(dims, margin, inputs, number).gradients(each);
-        let planes: Vec<_> = (0..n * c).into_par_iter().map(of_plane).collect();
+        let planes = map(n * c, of_plane);
         for (k, to) in gradients.into_iter().enumerate() {
             for (number, found) in planes.iter().enumerate() {
                 let image = &mut to[number / c * h * w * c..][..h * w * c];

@@ -8,11 +8,10 @@
 //!
 //! `q - m^2` cancels where the image is smooth: the CPU computes in double precision, a GPU with the
 //! differences to the pixel in the middle.
-use rayon::prelude::*;
-
 use crate::engine::cuda::{Gpu, Grid, kernels};
 use crate::engine::device::{DType, Device};
 use crate::engine::tensor::Tensor;
+use crate::engine::threads::pieces;
 use crate::error::{Error, Result};
 
 const RADIUS: usize = 3;
@@ -33,7 +32,7 @@ pub fn local_amplitude(x: &Tensor) -> Result<Tensor> {
     let mut values = Vec::with_capacity(n * h * w);
     for image in z.chunks_exact(h * w * c) {
         let mut amplitude = vec![0.0; h * w];
-        amplitude.par_chunks_mut(w).enumerate().for_each(|(i, row)| deviation(image, h, c, i, row));
+        pieces(&mut amplitude, w, |i, row| deviation(image, h, c, i, row));
         let min = amplitude.iter().copied().fold(f64::INFINITY, f64::min);
         let max = amplitude.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         values.extend(amplitude.iter().map(|a| (a - min) / (max - min + EPS)));

@@ -6,8 +6,6 @@
 //! ```
 //!
 //! Summed in a fixed order: in double precision on the CPU, in single on a GPU.
-use rayon::prelude::*;
-
 use super::parallel::{CHUNK, sum};
 use super::same_shape;
 use super::simd::Lane;
@@ -16,6 +14,7 @@ use crate::engine::device::{DType, Real};
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Call, Op, Saved};
 use crate::engine::tensor::Tensor;
+use crate::engine::threads::pieces;
 use crate::error::Result;
 use crate::on_device;
 
@@ -102,9 +101,11 @@ pub(super) fn backward<L: MeanLoss>(
     let db = on_device!(a,
         cpu::<T> => {
             let each = T::from_f64(dy.to_f64_vec()?[0] / a.len() as f64);
-            let inputs = a.cpu()?.par_chunks(CHUNK).zip(b.cpu()?.par_chunks(CHUNK));
-            let outputs = da.cpu_mut()?.par_chunks_mut(CHUNK);
-            outputs.zip(inputs).for_each(|(da, (a, b))| loss.slopes::<T>(each, a, b, da));
+            let [a, b] = [a.cpu()?, b.cpu()?];
+            pieces(da.cpu_mut()?, CHUNK, |i, da| {
+                let of = i * CHUNK..i * CHUNK + da.len();
+                loss.slopes::<T>(each, &a[of.clone()], &b[of], da);
+            });
             call.wants[1].then(|| da.times(-1.0)).transpose()?
         },
         cuda(gpu) => {

@@ -6,6 +6,7 @@ use crate::engine::cuda::{Grid, kernels};
 use crate::engine::device::{DType, Device, Real as _};
 use crate::engine::rng::Stream;
 use crate::engine::tensor::Tensor;
+use crate::engine::threads::pieces;
 use crate::error::{Error, Result};
 use crate::on_device;
 
@@ -209,9 +210,8 @@ fn fill_pixels<T: Lane>(
         let at = origin[side] + at;
         period.map_or(at, |period| period.of(side, at)) as u32
     };
-    use rayon::prelude::*;
     let columns: Vec<u32> = (0..width).map(|x| place(1, x)).collect();
-    image.par_chunks_mut(width * channels).enumerate().for_each(|(y, row)| {
+    pieces(image, width * channels, |y, row| {
         let pieces = row.chunks_mut(PIECE * channels).zip(columns.chunks(PIECE));
         pieces.for_each(|(row, columns)| draw(stream, place(0, y), columns, channels, row));
     });

@@ -1,17 +1,10 @@
 //! How CPU code is spread over threads: fixed chunks, so that no result depends on their number.
-use rayon::prelude::*;
-
 use crate::engine::device::Real;
 use crate::engine::pool::Buffer;
+use crate::engine::threads::{map, pieces};
 
 /// Elements a task: large enough to hide the cost of a task, small enough for 8 threads at 64x64x64.
 pub(crate) const CHUNK: usize = 1 << 14;
-
-/// `f(i, part)` for every part of `len` elements, the last of which may be shorter. A call through a pointer a task, so
-/// that what spreads tasks over threads is compiled once for a type of element, not for every loop.
-fn tasks<T: Real>(y: &mut [T], len: usize, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
-    y.par_chunks_mut(len).enumerate().for_each(|(i, part)| f(i, part));
-}
 
 /// `f(y, x)` for every pair.
 pub(crate) fn zip2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut T, &T) + Sync) {
@@ -21,7 +14,7 @@ pub(crate) fn zip2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut T, &T) + Sync)
 /// `f(y, x)` for pieces of both.
 pub(crate) fn chunks2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut [T], &[T]) + Sync) {
     debug_assert_eq!(y.len(), x.len());
-    tasks(y, CHUNK, &|i, y| f(y, &x[i * CHUNK..][..y.len()]));
+    pieces(y, CHUNK, |i, y| f(y, &x[i * CHUNK..][..y.len()]));
 }
 
 /// Copies all of `x`: one thread alone would have the others wait for memory.
@@ -32,7 +25,7 @@ pub(crate) fn copy<T: Real>(y: &mut [T], x: &[T]) {
 /// `f(y, a, b)` for every triple.
 pub(crate) fn zip3<T: Real>(y: &mut [T], a: &[T], b: &[T], f: impl Fn(&mut T, &T, &T) + Sync) {
     debug_assert!(y.len() == a.len() && y.len() == b.len());
-    tasks(y, CHUNK, &|i, y| {
+    pieces(y, CHUNK, |i, y| {
         let [a, b] = [a, b].map(|all| &all[i * CHUNK..][..y.len()]);
         y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| f(y, a, b));
     });
@@ -54,7 +47,7 @@ pub(crate) fn rows_with<T: Real>(
         return;
     }
     let per_task = (CHUNK / len).max(1);
-    tasks(y, per_task * len, &|task, rows| {
+    pieces(y, per_task * len, |task, rows| {
         let mut scratch = Buffer::new(scratch);
         for (k, row) in rows.chunks_mut(len).enumerate() {
             f(task * per_task + k, row, &mut scratch);
@@ -64,7 +57,7 @@ pub(crate) fn rows_with<T: Real>(
 
 /// `f(at, part)` for every part of `len` elements, which starts at `at`; the last may be shorter.
 pub(crate) fn chunks<T: Real>(y: &mut [T], len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    tasks(y, len, &|i, part| f(i * len, part));
+    pieces(y, len, |i, part| f(i * len, part));
 }
 
 /// Sum of `f(i)` over `0..n` in double precision, always added up in the same order.
@@ -81,9 +74,7 @@ pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync) -> f64 {
         }
         lanes.iter().sum::<f64>()
     };
-    let mut partial = vec![0.0f64; n.div_ceil(CHUNK)];
-    tasks(&mut partial, 1, &|i, sum| sum[0] = of_chunk(i * CHUNK));
-    partial.iter().sum()
+    map(n.div_ceil(CHUNK), |i| of_chunk(i * CHUNK)).iter().sum()
 }
 
 /// The sum of each of `columns` columns of a row-major matrix, as [`sum`] adds up.
@@ -93,16 +84,14 @@ pub(crate) fn column_sums<T: Real>(x: &[T], columns: usize) -> Vec<f64> {
         return total;
     }
     let rows = (CHUNK / columns).max(1);
-    let partial: Vec<Vec<f64>> = x
-        .par_chunks(rows * columns)
-        .map(|chunk| {
-            let mut sums = vec![0.0; columns];
-            for row in chunk.chunks_exact(columns) {
-                sums.iter_mut().zip(row).for_each(|(s, v)| *s += v.to_f64());
-            }
-            sums
-        })
-        .collect();
+    let all: Vec<&[T]> = x.chunks(rows * columns).collect();
+    let partial = map(all.len(), |i| {
+        let mut sums = vec![0.0; columns];
+        for row in all[i].chunks_exact(columns) {
+            sums.iter_mut().zip(row).for_each(|(s, v)| *s += v.to_f64());
+        }
+        sums
+    });
     for sums in &partial {
         total.iter_mut().zip(sums).for_each(|(t, s)| *t += s);
     }
@@ -124,7 +113,8 @@ pub(crate) fn sum_rows<T: Real>(rows: &[T], sums: &mut [T]) {
         }
         total
     };
-    let partial: Vec<Vec<f64>> = rows.par_chunks((CHUNK / c).max(1) * c).map(chunk).collect();
+    let all: Vec<&[T]> = rows.chunks((CHUNK / c).max(1) * c).collect();
+    let partial = map(all.len(), |i| chunk(all[i]));
     for (i, sum) in sums.iter_mut().enumerate() {
         *sum = T::from_f64(partial.iter().map(|p| p[i]).sum());
     }
@@ -132,7 +122,7 @@ pub(crate) fn sum_rows<T: Real>(rows: &[T], sums: &mut [T]) {
 
 /// `rows[.., c] += v[c]`.
 pub(crate) fn add_to_rows<T: Real>(rows: &mut [T], v: &[T]) {
-    rows.par_chunks_mut((CHUNK / v.len()).max(1) * v.len()).for_each(|rows| {
+    pieces(rows, (CHUNK / v.len()).max(1) * v.len(), |_, rows| {
         for row in rows.chunks_exact_mut(v.len()) {
             for (a, &b) in row.iter_mut().zip(v) {
                 *a += b;

@@ -77,14 +77,15 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cpu {
-    use rayon::prelude::*;
-
+    use crate::engine::threads::{pieces, pieces2};
     use crate::ops::parallel::CHUNK;
     use crate::ops::simd::{Lane, multiversion};
 
     pub(super) fn forward<T: Lane>(x: &[T], o: &[T], y: &mut [T]) {
-        let inputs = x.par_chunks(CHUNK).zip(o.par_chunks(CHUNK));
-        y.par_chunks_mut(CHUNK).zip(inputs).for_each(|(y, (x, o))| weigh(x, o, y));
+        pieces(y, CHUNK, |i, y| {
+            let of = i * CHUNK..i * CHUNK + y.len();
+            weigh(&x[of.clone()], &o[of], y);
+        });
     }
 
     multiversion! {
@@ -97,9 +98,10 @@ mod cpu {
     }
 
     pub(super) fn backward<T: Lane>([x, o, dy]: [&[T]; 3], dx: &mut [T], slope: &mut [T]) {
-        let inputs = x.par_chunks(CHUNK).zip(o.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
-        let outputs = dx.par_chunks_mut(CHUNK).zip(slope.par_chunks_mut(CHUNK));
-        outputs.zip(inputs).for_each(|((dx, slope), ((x, o), dy))| slopes(x, o, dy, dx, slope));
+        pieces2(dx, slope, [CHUNK; 2], |i, dx, slope| {
+            let of = i * CHUNK..i * CHUNK + dx.len();
+            slopes(&x[of.clone()], &o[of.clone()], &dy[of], dx, slope);
+        });
     }
 
     multiversion! {

@@ -1,8 +1,8 @@
 //! Matrix products on the CPU: one thread each, spread over chunks that depend on the shapes alone.
 use gemm_common::Parallelism;
-use rayon::prelude::*;
 
 use crate::engine::device::{DType, Real};
+use crate::engine::threads::{each, pieces};
 
 /// Rows (of a tall product) or columns (of a wide one) that a task computes.
 const ROWS: usize = 64;
@@ -108,9 +108,8 @@ pub(crate) fn multiply_rows<T: Real>(y: &mut [T], a: Matrix<T>, b: Matrix<T>) {
     if y.is_empty() {
         return;
     }
-    y.par_chunks_mut(ROWS * b.columns)
-        .enumerate()
-        .for_each(|(i, y)| multiply(y, a.rows(i * ROWS, y.len() / b.columns), b));
+    let of = |i, rows| a.rows(i * ROWS, rows);
+    pieces(y, ROWS * b.columns, |i, y| multiply(y, of(i, y.len() / b.columns), b));
 }
 
 /// `y = a b`, over chunks of columns: for wide `y`.
@@ -125,7 +124,7 @@ pub(crate) fn multiply_columns<T: Real>(y: &mut [T], a: Matrix<T>, b: Matrix<T>)
         }
     }
     let (start, stride) = (Start(y.as_mut_ptr()), b.columns);
-    (0..b.columns.div_ceil(COLUMNS)).into_par_iter().for_each(|chunk| {
+    each(b.columns.div_ceil(COLUMNS), &|chunk| {
         let from = chunk * COLUMNS;
         let part = b.columns(from, COLUMNS.min(stride - from));
         // SAFETY: writes columns `from..from + part.columns` of `y`, which is checked above to have

@@ -8,14 +8,13 @@
 //!
 //! Every sampler here is linear, so these factors are all that tells them apart. State, y0, z and x0_hat
 //! are F32; output and input are what the network computes in.
-use rayon::prelude::*;
-
 use super::noise::{Drawn, Noise};
 use super::same_shape;
 use crate::engine::cuda::Grid;
 use crate::engine::cuda::kernels::{self, Factor};
 use crate::engine::device::{Device, Real};
 use crate::engine::tensor::Tensor;
+use crate::engine::threads;
 use crate::error::Result;
 
 /// The factors of a step.
@@ -175,14 +174,14 @@ fn on_cpu(
         x0_hat: x0_hat.as_mut().and_then(Iterator::next),
         input: input.as_mut().and_then(Iterator::next),
     });
-    let pieces: Vec<Piece> = pieces.collect();
-    pieces.into_par_iter().for_each(|piece| piece.step(factors));
+    let mut pieces: Vec<Piece> = pieces.collect();
+    threads::pieces(&mut pieces, 1, |_, piece| piece[0].step(factors));
     Ok(())
 }
 
 impl Piece<'_> {
     /// One pass over memory; each number is rounded to f32 once.
-    fn step(mut self, factors: &Factors) {
+    fn step(&mut self, factors: &Factors) {
         let [slope, from_x, from_y0] = factors.x0_hat;
         for i in 0..self.x.len() {
             let (x, y0) = (self.x[i], self.y0[i]);
@@ -213,15 +212,18 @@ const CHUNK: usize = 1 << 14;
 
 /// A sum in double precision, rounded once.
 #[allow(clippy::cast_possible_truncation)] // The one rounding.
+#[inline]
 fn mix(k: [f64; 4], v: [f32; 4]) -> f32 {
-    let [a, b, c, d] = v.map(f64::from);
-    (k[0] * a + k[1] * b + k[2] * c + k[3] * d) as f32
+    let [a, b, c, d] = v;
+    let terms =
+        [k[0] * f64::from(a), k[1] * f64::from(b), k[2] * f64::from(c), k[3] * f64::from(d)];
+    (terms[0] + terms[1] + terms[2] + terms[3]) as f32
 }
 
 /// `x <- k0 x + k1 a + k2 b + k3 c`, elementwise, in double precision and rounded once.
 pub(crate) fn combine(x: &mut [f32], k: [f64; 4], a: &[f32], b: &[f32], c: &[f32]) {
     debug_assert!(x.len() == a.len() && x.len() == b.len() && x.len() == c.len());
-    x.par_chunks_mut(CHUNK).enumerate().for_each(|(i, x)| {
+    threads::pieces(x, CHUNK, |i, x| {
         let at = i * CHUNK..i * CHUNK + x.len();
         let (a, b, c) = (&a[at.clone()], &b[at.clone()], &c[at]);
         for i in 0..x.len() {

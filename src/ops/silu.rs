@@ -64,13 +64,12 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cpu {
-    use rayon::prelude::*;
-
-    use crate::ops::parallel::CHUNK;
+    use crate::engine::threads::pieces;
+    use crate::ops::parallel::{CHUNK, chunks2};
     use crate::ops::simd::{Lane, multiversion};
 
     pub(super) fn forward<T: Lane>(x: &[T], y: &mut [T]) {
-        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| silu(x, y));
+        chunks2(y, x, |y, x| silu(x, y));
     }
 
     multiversion! {
@@ -82,8 +81,10 @@ mod cpu {
     }
 
     pub(super) fn backward<T: Lane>(x: &[T], dy: &[T], dx: &mut [T]) {
-        let inputs = x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK));
-        dx.par_chunks_mut(CHUNK).zip(inputs).for_each(|(dx, (x, dy))| slope(x, dy, dx));
+        pieces(dx, CHUNK, |i, dx| {
+            let of = i * CHUNK..i * CHUNK + dx.len();
+            slope(&x[of.clone()], &dy[of], dx);
+        });
     }
 
     multiversion! {

@@ -78,12 +78,15 @@ macro_rules! multiversion {
                 fn avx2<$t: Lane>($($arg: $ty),*) {
                     body::<$t, true>($($arg),*);
                 }
-                match level() {
-                    // SAFETY: the processor has these features, or the level would be lower.
-                    Level::Avx512 => return unsafe { avx512::<$t>($($arg),*) },
-                    // SAFETY: as above.
-                    Level::Avx2 => return unsafe { avx2::<$t>($($arg),*) },
-                    Level::Portable => {}
+                // Known when this is compiled, so that what never runs isn't.
+                if <$t as Lane>::WIDE {
+                    match level() {
+                        // SAFETY: the processor has these features, or the level would be lower.
+                        Level::Avx512 => return unsafe { avx512::<$t>($($arg),*) },
+                        // SAFETY: as above.
+                        Level::Avx2 => return unsafe { avx2::<$t>($($arg),*) },
+                        Level::Portable => {}
+                    }
                 }
             }
             body::<$t, { cfg!(target_arch = "aarch64") }>($($arg),*);
@@ -135,6 +138,8 @@ pub(crate) fn has_wide_integers() -> bool {
 
 /// What loops of [`multiversion!`] do with an element besides plain arithmetic.
 pub(crate) trait Lane: Real {
+    /// Whether loops are compiled for every instruction set; f64 is for comparisons, which have time.
+    const WIDE: bool;
     /// `self * a + b`, with one rounding if `FMA`: without the instruction that would be a call.
     fn fma<const FMA: bool>(self, a: Self, b: Self) -> Self;
     /// `1 / (1 + exp(-self))`.
@@ -142,6 +147,8 @@ pub(crate) trait Lane: Real {
 }
 
 impl Lane for f64 {
+    const WIDE: bool = false;
+
     #[inline(always)]
     fn fma<const FMA: bool>(self, a: Self, b: Self) -> Self {
         if FMA { self.mul_add(a, b) } else { self * a + b }
@@ -154,6 +161,8 @@ impl Lane for f64 {
 }
 
 impl Lane for f32 {
+    const WIDE: bool = true;
+
     #[inline(always)]
     fn fma<const FMA: bool>(self, a: Self, b: Self) -> Self {
         if FMA { self.mul_add(a, b) } else { self * a + b }

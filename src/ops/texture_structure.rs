@@ -144,9 +144,8 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cpu {
-    use rayon::prelude::*;
-
     use super::MOMENTS;
+    use crate::engine::threads::map;
     use crate::ops::parallel::{CHUNK, rows};
     use crate::ops::simd::{Lane, multiversion};
 
@@ -184,12 +183,12 @@ mod cpu {
     /// The sums over the pixels of a, b, a a, b b and a b, `[5, C]`.
     fn sums<T: Lane>([a, b]: [&[T]; 2], c: usize) -> Vec<f64> {
         let each = (CHUNK / c).max(1) * c;
-        let part = |(a, b): (&[T], &[T])| {
+        let parts = map(a.len().div_ceil(each), |i| {
+            let of = i * each..((i + 1) * each).min(a.len());
             let mut sums = vec![0.0; MOMENTS * c];
-            add_sums(a, b, &mut sums);
+            add_sums(&a[of.clone()], &b[of], &mut sums);
             sums
-        };
-        let parts: Vec<Vec<f64>> = a.par_chunks(each).zip(b.par_chunks(each)).map(part).collect();
+        });
         let mut total = vec![0.0; MOMENTS * c];
         for part in &parts {
             total.iter_mut().zip(part).for_each(|(t, s)| *t += s);

@@ -115,8 +115,7 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cpu {
-    use rayon::prelude::*;
-
+    use crate::engine::threads::map;
     use crate::ops::parallel::{CHUNK, rows};
     use crate::ops::simd::{Lane, multiversion};
 
@@ -132,15 +131,12 @@ mod cpu {
         let (len, each) = (h * w * c, (CHUNK / c).max(1) * c);
         for n in 0..n {
             let [a, b] = [a, b].map(|x| &x[n * len..][..len]);
-            let parts: Vec<f64> = a
-                .par_chunks(each)
-                .zip(b.par_chunks(each))
-                .map(|(a, b)| {
-                    let mut sum = 0.0;
-                    distances(a, b, weight, &mut sum);
-                    sum
-                })
-                .collect();
+            let parts = map(len.div_ceil(each), |i| {
+                let of = i * each..((i + 1) * each).min(len);
+                let mut sum = 0.0;
+                distances(&a[of.clone()], &b[of], weight, &mut sum);
+                sum
+            });
             y[n] = T::from_f64(parts.iter().sum::<f64>() / (h * w) as f64);
         }
     }

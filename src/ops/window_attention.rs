@@ -187,10 +187,9 @@ pub fn cases() -> Vec<OpCase> {
 }
 
 mod cpu {
-    use rayon::prelude::*;
-
     use super::{Dims, Mask};
     use crate::engine::device::Real;
+    use crate::engine::threads::map_pieces;
     use crate::ops::product::{Matrix, multiply};
 
     /// One window of an image. `band` counts windows downwards, `column` to the right.
@@ -286,11 +285,10 @@ mod cpu {
         let mut rows: Vec<&mut [T]> = y.chunks_mut(d.width * stride).collect();
         rows.chunks_mut(d.height).for_each(|image| image.rotate_left(d.shift));
         let per_image = d.height / d.window;
-        let run = |(i, rows): (usize, &mut [&mut [T]])| {
+        map_pieces(&mut rows, d.window, |i, rows| {
             let window = |column| Window { d, image: i / per_image, band: i % per_image, column };
             f(&(0..d.width / d.window).map(window).collect::<Vec<_>>(), rows)
-        };
-        rows.par_chunks_mut(d.window).enumerate().map(run).collect()
+        })
     }
 
     pub(super) fn forward<T: Real>(d: &Dims, qkv: &[T], table: &[T], y: &mut [T]) {

@@ -7,9 +7,8 @@
 //! ```
 //! `strength` blends from the output (0) to that (1). Alpha stays as it is; colours under transparent pixels are
 //! those that the network saw.
-use rayon::prelude::*;
-
 use super::alpha;
+use crate::engine::threads::pieces;
 use crate::error::Result;
 use crate::imaging::{Color, Image, Rect, resample};
 
@@ -60,10 +59,7 @@ fn each_row(image: &mut Image, change: impl Fn(usize, &mut [f32]) + Sync) -> Res
     while y < image.height {
         let part = Rect::new(0, y, image.width, ROWS.min(image.height - y));
         let mut pixels = image.rgb_f32(part)?;
-        pixels
-            .par_chunks_mut(3 * image.width)
-            .enumerate()
-            .for_each(|(row, pixels)| change(y + row, pixels));
+        pieces(&mut pixels, 3 * image.width, |row, pixels| change(y + row, pixels));
         image.store(part, &pixels)?;
         y += part.height;
     }

@@ -9,9 +9,8 @@
 //!     method: u32 | length of the code: u64 | its SHA-256, first 8 bytes
 //!     length: u32 | code (cubin, or PTX with its final zero), stored (method 0) or LZMA (1)
 //! ```
-use rayon::prelude::*;
-
 use super::sha256;
+use crate::engine::threads::try_map;
 use crate::error::{Error, Report, Result};
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -63,11 +62,12 @@ pub fn modules(capability: (u32, u32)) -> Result<Vec<Module>> {
         let cause = format!("it has them for {}", architectures().join(" "));
         return Err(failed(cause, "GPUs from compute capability 7.5 (Turing) on are supported"));
     };
-    let module = |(stem, pack): &(&str, &[u8])| {
+    let module = |i: usize| {
+        let (stem, pack) = PACKS[i];
         let bytes = code(pack, arch.name).map_err(|cause| format!("{stem}: {cause}"))?;
-        Ok(Module { stem: (*stem).to_owned(), bytes })
+        Ok(Module { stem: stem.to_owned(), bytes })
     };
-    PACKS.par_iter().map(module).collect::<std::result::Result<_, String>>().map_err(|cause| {
+    try_map(PACKS.len(), module).map_err(|cause: String| {
         let what = "the kernels in this binary are damaged";
         Error::Device(Report::new(what, cause).help("install it again"))
     })

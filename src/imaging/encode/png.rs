@@ -8,9 +8,9 @@
 use std::io;
 
 use flate2::{Compress, Compression, FlushCompress, Status};
-use rayon::prelude::*;
 
 use super::rows::Rows;
+use crate::engine::threads::{map, try_map};
 
 /// Unfiltered bytes of a strip. More cost memory, fewer a few bytes and some time.
 const STRIP_BYTES: usize = 1 << 18;
@@ -69,11 +69,11 @@ pub(super) fn deflate(
 
 fn filter_strips(raw: &[u8], above: &[u8], size: RowBytes, per_strip: usize) -> Vec<Vec<u8>> {
     let strip = per_strip * size.row;
-    let strips = raw.par_chunks(strip).enumerate().map(|(i, rows)| {
+    map(raw.len().div_ceil(strip), |i| {
+        let rows = &raw[i * strip..((i + 1) * strip).min(raw.len())];
         let above = if i == 0 { above } else { &raw[i * strip - size.row..i * strip] };
         filter(rows, above, size)
-    });
-    strips.collect()
+    })
 }
 
 fn pack_strips(
@@ -83,13 +83,12 @@ fn pack_strips(
     ends: bool,
 ) -> io::Result<Vec<Vec<u8>>> {
     let last = filtered.len() - 1;
-    let pack = |(i, strip): (usize, &Vec<u8>)| {
+    try_map(filtered.len(), |i| {
         let before = if i == 0 { before } else { &filtered[i - 1] };
         let dictionary = &before[before.len().saturating_sub(WINDOW)..];
         let flush = if ends && i == last { FlushCompress::Finish } else { FlushCompress::Sync };
-        pack(strip, dictionary, level, flush)
-    };
-    filtered.par_iter().enumerate().map(pack).collect()
+        pack(&filtered[i], dictionary, level, flush)
+    })
 }
 
 /// One strip as deflate blocks that begin and end at whole bytes.

@@ -1,9 +1,8 @@
 //! One pass of a separable resampler: which samples are added with which weights, and in what
 //! arithmetic.
-use rayon::prelude::*;
-
 use super::Shape;
 pub(super) use super::numbers::{clamp, floor, mirror, real, signed, signed_real, whole};
+use crate::engine::threads::pieces_with;
 
 /// For each output: the input samples it adds and their weights.
 pub(super) struct Taps<W> {
@@ -59,11 +58,13 @@ impl Arithmetic for Fixed {
     type Sum = i32;
     const START: i32 = 1 << (PRECISION_BITS - 1);
 
+    #[inline]
     fn add(sum: i32, sample: u8, weight: i32) -> i32 {
         // Wraps like C would; the weights sum to 2^22, so 8-bit samples stay below 2^31.
         sum.wrapping_add(i32::from(sample) * weight)
     }
 
+    #[inline]
     #[expect(clippy::cast_sign_loss, reason = "clamped to 0..=255 first")]
     fn finish(sum: i32) -> u8 {
         (sum >> PRECISION_BITS).clamp(0, 255) as u8
@@ -79,10 +80,12 @@ impl Arithmetic for Rounded {
     type Sum = f64;
     const START: f64 = 0.0;
 
+    #[inline]
     fn add(sum: f64, sample: u8, weight: f64) -> f64 {
         sum + f64::from(sample) * weight
     }
 
+    #[inline]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -102,10 +105,12 @@ impl Arithmetic for Float {
     type Sum = f64;
     const START: f64 = 0.0;
 
+    #[inline]
     fn add(sum: f64, sample: f32, weight: f64) -> f64 {
         sum + f64::from(sample) * weight
     }
 
+    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "f64 is for the sum only")]
     fn finish(sum: f64) -> f32 {
         sum as f32
@@ -126,9 +131,12 @@ pub(super) fn pass<A: Arithmetic>(
     let channels = from.channels;
     let stride = from.width * channels;
     let mut out = vec![A::Sample::default(); to.len()];
-    out.par_chunks_mut(to.width * channels).enumerate().for_each_init(
-        || vec![A::START; to.width * channels],
-        |sums, (y, out)| {
+    let line = to.width * channels;
+    pieces_with(
+        &mut out,
+        line,
+        || vec![A::START; line],
+        |y, out, sums| {
             sums.fill(A::START);
             match axis {
                 Axis::Height => {

@@ -4,10 +4,9 @@
 //! 8 bits have 16 bits, of which as many are a fraction as the largest weight leaves, those for 16 bits
 //! have 32; what lies between the passes has the depth of the samples. 8-bit pictures go through the
 //! vertical pass first, 16-bit pictures through the horizontal one.
-use rayon::prelude::*;
-
 use super::lanczos::{Lanczos, SUPPORT};
 use super::separable::Taps;
+use crate::engine::threads::{map, pieces_with};
 use crate::error::{Error, Result};
 use crate::imaging::{Depth, Samples};
 
@@ -148,7 +147,7 @@ impl Pass {
         let largest = |o| axis.weights(o).1.into_iter().fold(0.0, f64::max);
         let largest = match axis.is_identity() {
             true => 1.0,
-            false => (0..to).into_par_iter().map(largest).reduce(|| 0.0, f64::max),
+            false => map(to, largest).into_iter().fold(0.0, f64::max),
         };
         let (most, bits) = match depth {
             Depth::Eight => (32 - 8 - 2, 15),
@@ -177,11 +176,13 @@ impl Pass {
         rows: std::ops::Range<usize>,
     ) -> Vec<T> {
         let mut out = vec![T::default(); line * rows.len()];
-        out.par_chunks_mut(line).zip(rows).for_each_init(
+        pieces_with(
+            &mut out,
+            line,
             || vec![T::Sum::default(); line],
-            |sums, (out, row)| {
+            |i, out, sums| {
                 sums.fill(T::half(self.precision));
-                for (y, weight) in self.terms(row) {
+                for (y, weight) in self.terms(rows.start + i) {
                     T::add(sums, &held[(y - first) * line..][..line], weight);
                 }
                 for (out, &sum) in out.iter_mut().zip(&*sums) {
@@ -223,27 +224,25 @@ impl Across {
         let (channels, precision) = (self.channels, self.pass.precision);
         let [line, wide] = [self.from, self.taps.outputs()].map(|pixels| pixels * channels);
         let mut out = vec![T::default(); rows.len() / line * wide];
-        let blocks = out.par_chunks_mut(LANES * wide).zip(rows.par_chunks(LANES * line));
-        blocks.for_each_init(
-            // Samples of one place side by side.
-            || vec![T::default(); LANES * line],
-            |turned, (out, rows)| {
-                for (lane, row) in rows.chunks_exact(line).enumerate() {
-                    let places = turned.iter_mut().skip(lane).step_by(LANES);
-                    places.zip(row).for_each(|(to, &sample)| *to = sample);
+        // Samples of one place side by side.
+        let turned = || vec![T::default(); LANES * line];
+        pieces_with(&mut out, LANES * wide, turned, |i, out, turned| {
+            let rows = &rows[i * LANES * line..][..out.len() / wide * line];
+            for (lane, row) in rows.chunks_exact(line).enumerate() {
+                let places = turned.iter_mut().skip(lane).step_by(LANES);
+                places.zip(row).for_each(|(to, &sample)| *to = sample);
+            }
+            for i in 0..wide {
+                let (pixel, c) = (i / channels, i % channels);
+                let mut sums = [T::half(precision); LANES];
+                for &(column, weight) in self.taps.of(pixel) {
+                    let samples = &turned[(column * channels + c) * LANES..][..LANES];
+                    T::add(&mut sums, samples, weight);
                 }
-                for i in 0..wide {
-                    let (pixel, c) = (i / channels, i % channels);
-                    let mut sums = [T::half(precision); LANES];
-                    for &(column, weight) in self.taps.of(pixel) {
-                        let samples = &turned[(column * channels + c) * LANES..][..LANES];
-                        T::add(&mut sums, samples, weight);
-                    }
-                    let places = out.iter_mut().skip(i).step_by(wide);
-                    places.zip(sums).for_each(|(to, sum)| *to = T::finish(sum, precision));
-                }
-            },
-        );
+                let places = out.iter_mut().skip(i).step_by(wide);
+                places.zip(sums).for_each(|(to, sum)| *to = T::finish(sum, precision));
+            }
+        });
         out
     }
 }
@@ -262,16 +261,19 @@ trait Sample: Copy + Default + Send + Sync {
 impl Sample for u8 {
     type Sum = i32;
 
+    #[inline]
     fn half(precision: u32) -> i32 {
         1 << (precision - 1)
     }
 
+    #[inline]
     fn add(sums: &mut [i32], samples: &[Self], weight: i32) {
         // So that 16 bits are multiplied.
         let weight = i32::from(weight as i16);
         sums.iter_mut().zip(samples).for_each(|(sum, &s)| *sum += i32::from(s) * weight);
     }
 
+    #[inline]
     fn finish(sum: i32, precision: u32) -> Self {
         (sum >> precision).clamp(0, 255) as Self
     }
@@ -281,15 +283,18 @@ impl Sample for u8 {
 impl Sample for u16 {
     type Sum = i64;
 
+    #[inline]
     fn half(precision: u32) -> i64 {
         1 << (precision - 1)
     }
 
+    #[inline]
     fn add(sums: &mut [i64], samples: &[Self], weight: i32) {
         let weight = i64::from(weight);
         sums.iter_mut().zip(samples).for_each(|(sum, &s)| *sum += i64::from(s) * weight);
     }
 
+    #[inline]
     fn finish(sum: i64, precision: u32) -> Self {
         (sum >> precision).clamp(0, 65535) as Self
     }

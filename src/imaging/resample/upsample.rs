@@ -1,8 +1,7 @@
 //! The plain enlargements that models start from, on any part of an image.
-use rayon::prelude::*;
-
 use super::separable::{clamp, floor, real, signed, signed_real};
 use super::{Shape, cubic};
+use crate::engine::threads::pieces_with;
 use crate::error::{Error, Result};
 use crate::imaging::Rect;
 
@@ -87,9 +86,11 @@ fn up(
     let columns = PhaseTaps::new(filter, wanted.x, wanted.width, [held.x, width], scale);
     let stride = held.width * channels;
     let mut out = vec![0.0; wanted.area() * channels];
-    out.par_chunks_mut(wanted.width * channels).enumerate().for_each_init(
+    pieces_with(
+        &mut out,
+        wanted.width * channels,
         || vec![0.0; stride],
-        |mixed, (y, out)| {
+        |y, out, mixed| {
             let w = rows.weights[y];
             let [a, b, c, d] = rows.index[y].map(|i| &low[i * stride..][..stride]);
             for (i, m) in mixed.iter_mut().enumerate() {

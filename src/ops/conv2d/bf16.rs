@@ -3,13 +3,12 @@
 //! Rows of the map are rounded into a padded copy, some at a time. There the numbers that a row of taps sees lie side by
 //! side, and windows are a pixel apart, so that products read the copy as it is: positions that begin in the padding are
 //! computed and thrown away. Every position is computed alike wherever it stands in the map.
-use rayon::prelude::*;
-
 use super::Dims;
 use super::finish::{After, Finish};
 use super::source::{Shared, Source};
 use super::tuned::wanted_rows;
 use crate::engine::pool::Buffer;
+use crate::engine::threads::{each, pieces};
 use crate::ops::bf16::{
     Blocks, Left, Right, SIDE, Square, round_apart, round_pairs, round_to, with_scratch,
 };
@@ -157,7 +156,7 @@ impl Packed {
         let blocks = outputs.div_ceil(SIDE);
         let mut pairs = Buffer::new(blocks * d.kernel * Self::row(steps));
         let all: &mut [u32] = bytemuck::cast_slice_mut(&mut pairs);
-        all.par_chunks_mut(Self::row(steps)).enumerate().for_each(|(task, to)| {
+        pieces(all, Self::row(steps), |task, to| {
             let (block, ky) = (task / d.kernel, task % d.kernel);
             to.fill(0);
             for half in 0..2 {
@@ -267,7 +266,7 @@ fn convolve(
     let held = plan.rows_of_task(packed.pixel, rows);
     let of_image = rows.div_ceil(held);
     let shared = Shared(y.as_mut_ptr());
-    (0..plan.batch * of_image).into_par_iter().for_each(|task| {
+    each(plan.batch * of_image, &|task| {
         let (n, first) = (task / of_image, top + task % of_image * held);
         let band = Band { plan, packed, n, first, rows: held.min(bottom - first) };
         band.convolve(x, &finish, shared);

@@ -6,10 +6,9 @@
 //! bands are added in their order, and bands depend on the shapes alone.
 use std::cell::RefCell;
 
-use rayon::prelude::*;
-
 use super::Dims;
 use crate::engine::pool::Buffer;
+use crate::engine::threads::{each, pieces, pieces2};
 use crate::ops::bf16::{Blocks, Left, Right, SIDE, Square, round_pairs, transpose};
 use crate::ops::simd::vectorized;
 
@@ -109,7 +108,7 @@ impl<'a> Band<'a> {
             stands.then(|| &dy[at * d.co..][..d.co])
         };
         let shared = Pairs(gradients.as_mut_ptr());
-        (0..self.positions.div_ceil(TASK)).into_par_iter().for_each(|task| {
+        each(self.positions.div_ceil(TASK), &|task| {
             let positions = task * TASK..((task + 1) * TASK).min(self.positions);
             with_row(TASK / 2 * self.ops, |by_position| {
                 for (pair, to) in by_position.chunks_exact_mut(self.ops).enumerate() {
@@ -135,17 +134,15 @@ impl<'a> Band<'a> {
         };
         let (even, odd) = planes.split_at_mut(self.plane());
         let per_task = TASK / 2 * self.ips;
-        even.par_chunks_mut(per_task).zip(odd.par_chunks_mut(per_task)).enumerate().for_each(
-            |(task, (even, odd))| {
-                let each = even.chunks_exact_mut(self.ips).zip(odd.chunks_exact_mut(self.ips));
-                for (pair, (even, odd)) in each.enumerate() {
-                    let first = task * TASK + 2 * pair;
-                    let [a, b, c] = [first, first + 1, first + 2].map(pixel);
-                    write_pair(a, b, d.ci, even);
-                    write_pair(b, c, d.ci, odd);
-                }
-            },
-        );
+        pieces2(even, odd, [per_task; 2], |task, even, odd| {
+            let each = even.chunks_exact_mut(self.ips).zip(odd.chunks_exact_mut(self.ips));
+            for (pair, (even, odd)) in each.enumerate() {
+                let first = task * TASK + 2 * pair;
+                let [a, b, c] = [first, first + 1, first + 2].map(pixel);
+                write_pair(a, b, d.ci, even);
+                write_pair(b, c, d.ci, odd);
+            }
+        });
     }
 
     /// Adds the products of the band to `sums` `[Co / 32][k k][Ci / 32][32][32]`.
@@ -153,7 +150,7 @@ impl<'a> Band<'a> {
         let (gradients, planes) = pairs.split_at(self.gradients());
         let across = self.ips / SIDE;
         // The blocks of a tap, so that what they read of the map is near.
-        sums.par_chunks_mut(across * SIDE * SIDE).enumerate().for_each(|(task, sums)| {
+        pieces(sums, across * SIDE * SIDE, |task, sums| {
             let (outputs, tap) = (task / self.taps(), task % self.taps());
             let shift = tap / self.d.kernel * self.pitch + tap % self.d.kernel;
             let plane = &planes[shift % 2 * self.plane() + shift / 2 * self.ips..];
@@ -186,7 +183,7 @@ impl<'a> Band<'a> {
     /// Writes the sums in the order of the weights.
     fn write(&self, sums: &[f32], dw: &mut [f32]) {
         let (d, taps, across) = (self.d, self.taps(), self.ips / SIDE);
-        dw.par_chunks_mut(taps * d.ci).enumerate().for_each(|(o, dw)| {
+        pieces(dw, taps * d.ci, |o, dw| {
             for (tap, dw) in dw.chunks_exact_mut(d.ci).enumerate() {
                 for (block, dw) in dw.chunks_mut(SIDE).enumerate() {
                     let square = (o / SIDE * taps + tap) * across + block;

@@ -8,8 +8,6 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Dims;
 use super::finish::{After, Finish};
 use super::instructions::{Kernels, kernels};
@@ -17,6 +15,7 @@ use super::packed::{Packed, padded};
 use super::simd::CB;
 use super::source::{Shared, Source};
 use super::tuned::wanted_rows;
+use crate::engine::threads::{each, pieces};
 use crate::ops::bf16::{Products, products};
 use crate::ops::simd::level as simd_level;
 
@@ -169,7 +168,7 @@ fn winograd(
     let (skipped, positions) = (top * d.width.div_ceil(4), bottom * d.width.div_ceil(4));
     let block = block_len(36, ip, op, positions - skipped);
     let shared = Shared(y.as_mut_ptr());
-    (0..(positions - skipped).div_ceil(block)).into_par_iter().for_each(|b| {
+    each((positions - skipped).div_ceil(block), &|b| {
         let start = skipped + b * block;
         let t = block.min(positions - start);
         with_scratch(36 * t * (ip + op) + 36 * ip + 16 * op, |scratch| {
@@ -263,8 +262,9 @@ fn pointwise(k: &Kernels, x: &[f32], packed: &Packed, finish: &Finish, y: &mut [
     let (inputs, outputs) = (packed.inputs, packed.outputs);
     let (ip, op) = (padded(inputs), padded(outputs));
     let block = block_len(1, ip, op, y.len() / outputs);
-    y.par_chunks_mut(block * outputs).zip(x.par_chunks(block * inputs)).for_each(|(y, x)| {
+    pieces(y, block * outputs, |i, y| {
         let t = y.len() / outputs;
+        let x = &x[i * block * inputs..][..t * inputs];
         with_scratch(t * (ip + op), |scratch| {
             let (v, m) = scratch.split_at_mut(t * ip);
             // SAFETY: V of this task holds t positions.

@@ -52,6 +52,7 @@ impl Finish {
     }
 
     /// What becomes of the sum `v`. Not `max`, which would turn NaN into 0.
+    #[inline]
     pub(super) fn of(&self, channel: usize, v: f32) -> f32 {
         let v = v + self.bias[channel];
         match self.slopes.get(channel) {

@@ -1,7 +1,5 @@
 //! A convolution and what follows it, written once: for inference. It may read several maps side by side, and see each
 //! pixel as 2 x 2: neither the concatenation nor the enlarged map is written.
-use rayon::prelude::*;
-
 use super::cuda::{self, Epilogue, Found};
 use super::{Activation, Conv2d, Dims};
 use crate::engine::cuda::Gpu;
@@ -9,6 +7,7 @@ use crate::engine::device::Real;
 use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
+use crate::engine::threads::pieces;
 use crate::error::{Error, Result};
 use crate::on_device;
 use crate::ops::concat::Concat;
@@ -305,7 +304,7 @@ fn finish<T: Lane>(pixels: usize, channels: usize, n: &Numbers, of: &Parts<T>, y
     let rows = (CHUNK / channels.max(1)).max(1);
     let of_image =
         of.shift.as_ref().map_or(0, |s| s.len() / (y.len() / (pixels * channels)).max(1));
-    y.par_chunks_mut(rows * channels).enumerate().for_each(|(chunk, y)| {
+    pieces(y, rows * channels, |chunk, y| {
         let add_shift = |y: &mut [T]| {
             let Some(shift) = &of.shift else { return };
             for (row, y) in y.chunks_exact_mut(channels).enumerate() {

@@ -3,10 +3,9 @@
 //! specification that the fast path is tested against.
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Dims;
 use crate::engine::device::Real;
+use crate::engine::threads::{map, pieces};
 use crate::ops::product::{Matrix, add_product, add_product_steadily};
 
 /// Positions that a task multiplies at once: enough that packing the weights costs little beside it.
@@ -64,7 +63,7 @@ pub(super) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>, y
     let (width, inner) = (d.out_width(), d.taps() * d.ci);
     let rows = Dims::rows_of_task(width);
     let weights = Matrix::new(w, d.co, inner).t();
-    y.par_chunks_mut(rows * width * d.co).enumerate().for_each(|(task, y)| {
+    pieces(y, rows * width * d.co, |task, y| {
         for y in y.chunks_exact_mut(d.co) {
             match bias {
                 Some(b) => y.copy_from_slice(b),
@@ -141,13 +140,11 @@ pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T])
         return;
     }
     let phases: Vec<Phase> = (0..d.stride).map(|at| Phase::of(d, at)).collect();
-    let weights: Vec<Vec<T>> = (0..d.stride * d.stride)
-        .into_par_iter()
-        .map(|i| weights_of(d, w, phases[i / d.stride], phases[i % d.stride]))
-        .collect();
+    let weights =
+        map(d.stride * d.stride, |i| weights_of(d, w, phases[i / d.stride], phases[i % d.stride]));
     // A multiple of the stride, so that most tasks hold as many rows of each phase.
     let rows = Dims::rows_of_task(d.width / d.stride) * d.stride;
-    dx.par_chunks_mut(rows * d.width * d.ci).enumerate().for_each(|(task, dx)| {
+    pieces(dx, rows * d.width * d.ci, |task, dx| {
         dx.fill(T::default());
         let held = dx.len() / (d.width * d.ci);
         let all: Vec<usize> = (task * rows..task * rows + held).collect();
@@ -221,27 +218,24 @@ pub(super) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]
     let (width, len) = (d.out_width(), d.kernel * d.ci);
     let rows = Dims::rows_of_task(width) * 4;
     let parts = d.co.div_ceil(CHANNELS);
-    let sums: Vec<Vec<T>> = (0..d.kernel * parts)
-        .into_par_iter()
-        .map(|task| {
-            let (ky, first) = (task / parts, task % parts * CHANNELS);
-            let channels = CHANNELS.min(d.co - first);
-            let mut sum = vec![T::default(); channels * len];
-            let mut patches = vec![T::default(); rows * width * len];
-            let all: Vec<usize> = (0..d.batch * d.out_height()).collect();
-            for block in all.chunks(rows) {
-                for (&row, patch) in block.iter().zip(patches.chunks_exact_mut(width * len)) {
-                    d.gather_row(x, (row, 0..width), ky, patch, len);
-                }
-                let positions = block.len() * width;
-                let dy = &dy[block[0] * width * d.co + first..];
-                let dy = Matrix::strided(dy, [channels, positions], [1, d.co]);
-                let patches = Matrix::new(&patches[..positions * len], positions, len);
-                add_product(&mut sum, len, dy, patches);
+    let sums = map(d.kernel * parts, |task| {
+        let (ky, first) = (task / parts, task % parts * CHANNELS);
+        let channels = CHANNELS.min(d.co - first);
+        let mut sum = vec![T::default(); channels * len];
+        let mut patches = vec![T::default(); rows * width * len];
+        let all: Vec<usize> = (0..d.batch * d.out_height()).collect();
+        for block in all.chunks(rows) {
+            for (&row, patch) in block.iter().zip(patches.chunks_exact_mut(width * len)) {
+                d.gather_row(x, (row, 0..width), ky, patch, len);
             }
-            sum
-        })
-        .collect();
+            let positions = block.len() * width;
+            let dy = &dy[block[0] * width * d.co + first..];
+            let dy = Matrix::strided(dy, [channels, positions], [1, d.co]);
+            let patches = Matrix::new(&patches[..positions * len], positions, len);
+            add_product(&mut sum, len, dy, patches);
+        }
+        sum
+    });
     for (o, dw) in dw.chunks_exact_mut(d.taps() * d.ci).enumerate() {
         for (ky, dw) in dw.chunks_exact_mut(len).enumerate() {
             let sum = &sums[ky * parts + o / CHANNELS];

@@ -1,11 +1,10 @@
 //! The weights of the fast convolution, transformed as its products read them.
-use rayon::prelude::*;
-
 use super::Dims;
 use super::instructions::Kernels;
 use super::simd::CB;
 use super::source::Shared;
 use crate::engine::pool::Buffer;
+use crate::engine::threads::each;
 
 /// Channels with those that fill the last block.
 pub(super) const fn padded(channels: usize) -> usize {
@@ -27,7 +26,7 @@ pub(super) fn pack(k: &Kernels, d: &Dims, w: &[f32], flipped: bool) -> Packed {
     let mut u = Buffer::new(frequencies * ip * op);
     let (shared, parts) = (Shared(u.as_mut_ptr()), ip / CB);
     // As many inputs as outputs at a time, so that neither side of the weights is read in single numbers.
-    (0..op.div_ceil(k.ocb) * parts).into_par_iter().for_each(|task| {
+    each(op.div_ceil(k.ocb) * parts, &|task| {
         let (o0, i0) = (task / parts * k.ocb, task % parts * CB);
         let width = k.ocb.min(op - o0);
         let mut taps = [0.0f32; 9 * CB * MOST_OUTPUTS];

@@ -5,8 +5,6 @@
 //! threads and on every instruction set.
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Dims;
 use super::fast::{Room, from_line, pack_pixels, tile_at, transform_inputs, window, with_scratch};
 use super::instructions::Kernels;
@@ -14,6 +12,7 @@ use super::packed::padded;
 use super::simd::{CB, ROWS};
 use super::source::{Shared, Source};
 use crate::engine::pool::Buffer;
+use crate::engine::threads::{each, pieces};
 
 /// Numbers in V and Z together, about: they stay in the second-level cache.
 const FLOATS: usize = 224 << 10;
@@ -69,7 +68,7 @@ impl Transformed<'_> {
     ) {
         let (d, k) = (self.d, self.k);
         let (v, z) = (Shared(v.as_mut_ptr()), Shared(z.as_mut_ptr()));
-        (0..held.len().div_ceil(TASK)).into_par_iter().for_each(|task| {
+        each(held.len().div_ceil(TASK), &|task| {
             let first = task * TASK;
             let positions = held.start + first..(held.start + first + TASK).min(held.end);
             // SAFETY: V and Z have room for all positions that are held; these belong to this task alone.
@@ -101,7 +100,7 @@ impl Transformed<'_> {
         du: &mut [f32],
     ) {
         let Self { k, ip, op, .. } = *self;
-        du.par_chunks_mut(ROWS * ip).enumerate().for_each(|(task, du)| {
+        pieces(du, ROWS * ip, |task, du| {
             let (frequency, o) = (task / (op / ROWS), task % (op / ROWS) * ROWS);
             let v = &v[frequency * room * ip..];
             let z = &z[frequency * room * op + o / CB * room * CB + o % CB..];
@@ -114,7 +113,7 @@ impl Transformed<'_> {
     fn finish(&self, du: &[f32], dw: &mut [f32]) {
         let Self { k, d, ip, op } = *self;
         let taps = d.kernel * d.kernel;
-        dw.par_chunks_mut(taps * d.ci).enumerate().for_each(|(o, dw)| {
+        pieces(dw, taps * d.ci, |o, dw| {
             let du = &du[o * ip..];
             if taps == 1 {
                 dw.copy_from_slice(&du[..d.ci]);

@@ -1,10 +1,9 @@
 //! On the processor.
-use rayon::prelude::*;
-
 use super::GroupNorm;
 use crate::engine::device::Real;
 use crate::engine::tape::Call;
 use crate::engine::tensor::Tensor;
+use crate::engine::threads::{map, pieces};
 use crate::error::Result;
 use crate::ops::parallel::CHUNK;
 use crate::ops::simd::{Lane, multiversion};
@@ -108,14 +107,11 @@ fn sums(
     kernel: impl Fn(std::ops::Range<usize>, &mut [f64]) + Sync,
 ) -> Vec<[f64; 2]> {
     let (len, task) = (row_len(c), task_len(c));
-    let partial: Vec<Vec<f64>> = (0..image.div_ceil(task))
-        .into_par_iter()
-        .map(|i| {
-            let mut sums = vec![0.0; 2 * len];
-            kernel(i * task..image.min((i + 1) * task), &mut sums);
-            sums
-        })
-        .collect();
+    let partial = map(image.div_ceil(task), |i| {
+        let mut sums = vec![0.0; 2 * len];
+        kernel(i * task..image.min((i + 1) * task), &mut sums);
+        sums
+    });
     let mut total = vec![[0.0; 2]; c];
     for sums in &partial {
         for j in 0..len {
@@ -200,12 +196,9 @@ pub(super) fn forward<T: Lane>(
     y: &mut [T],
 ) {
     let (image, task) = (h * w * c, task_len(c));
-    let images = y.par_chunks_mut(image).zip(x.par_chunks(image));
-    images.zip(channels.par_chunks(c)).for_each(|((y, x), channels)| {
-        let affine = affine(channels);
-        y.par_chunks_mut(task)
-            .zip(x.par_chunks(task))
-            .for_each(|(y, x)| apply(silu, x, &affine, y));
+    pieces(y, image, |n, y| {
+        let (x, affine) = (&x[n * image..], affine(&channels[n * c..][..c]));
+        pieces(y, task, |i, y| apply(silu, &x[i * task..][..y.len()], &affine, y));
     });
 }
 
@@ -354,18 +347,17 @@ fn backward<T: Lane>(
     dx: &mut [T],
 ) {
     let (image, task) = (h * w * c, task_len(c));
-    let images = dx.par_chunks_mut(image).zip(x.par_chunks(image).zip(dy.par_chunks(image)));
-    let shared = channels.par_chunks(c).zip(slopes.par_chunks(c));
-    images.zip(shared).for_each(|((dx, (x, dy)), (channels, slopes))| {
-        let affine = affine(channels);
+    pieces(dx, image, |n, dx| {
+        let affine = affine(&channels[n * c..][..c]);
         let slope = |of: usize| -> Vec<T> {
-            let row = slopes.iter().cycle().take(row_len(c));
+            let row = slopes[n * c..][..c].iter().cycle().take(row_len(c));
             row.map(|s| T::from_f64(s[of])).collect()
         };
         let slopes = [slope(0), slope(1)];
-        dx.par_chunks_mut(task)
-            .zip(x.par_chunks(task).zip(dy.par_chunks(task)))
-            .for_each(|(dx, (x, dy))| differentiate(silu, x, dy, &affine, &slopes, dx));
+        pieces(dx, task, |i, dx| {
+            let of = n * image + i * task..n * image + i * task + dx.len();
+            differentiate(silu, &x[of.clone()], &dy[of], &affine, &slopes, dx);
+        });
     });
 }
 
