@@ -237,6 +237,11 @@ mod tests {
                 "kind.kind = \"narrow\"",
                 "unknown variant `narrow`, expected `plain` or `wide` in `kind`",
             ),
+            ("kind = { kind = \"wide\" }", "missing field `channels` in `kind`"),
+            (
+                "kind = { kind = \"wide\", channels = \"7\" }",
+                "invalid type: string \"7\", expected usize in `kind.channels`",
+            ),
             ("nam = 1", "unknown field `nam`, expected one of `name`, `inner`, `kind` in `nam`"),
         ];
         for (text, expected) in cases {
