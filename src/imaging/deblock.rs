@@ -79,7 +79,7 @@ fn surroundings(image: &Image, part: Rect) -> Result<[Vec<f32>; 3]> {
         let row = inside(part.y + y, top, held.height) * held.width;
         for x in 0..width {
             let at = 3 * (row + inside(part.x + x, left, held.width));
-            let [r, g, b] = [rgb[at], rgb[at + 1], rgb[at + 2]].map(|v| 255.0 * v);
+            let (r, g, b) = (255.0 * rgb[at], 255.0 * rgb[at + 1], 255.0 * rgb[at + 2]);
             let luma = 0.299 * r + 0.587 * g + 0.114 * b;
             planes[0].push(luma - 128.0);
             planes[1].push((b - luma) / 1.772);

@@ -119,7 +119,9 @@ pub(in crate::ops) mod cpu {
     ) {
         rows(y, c, |pixel, y| {
             let (x, b) = (&x[pixel * c..][..c], &b[pixel / (h * w) * c..][..c]);
-            y.iter_mut().zip(x.iter().zip(b)).for_each(|(y, (&x, &b))| *y = x + b);
+            for k in 0..c {
+                y[k] = x[k] + b[k];
+            }
         });
     }
 

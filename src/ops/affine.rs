@@ -110,8 +110,9 @@ mod cpu {
         }
         let count = constants.len();
         rows(y, count, |i, y| {
-            for ((y, &x), &[factor, shift]) in y.iter_mut().zip(&x[i * count..]).zip(&constants) {
-                *y = factor * x + shift;
+            let x = &x[i * count..][..count];
+            for (k, &[factor, shift]) in constants.iter().enumerate() {
+                y[k] = factor * x[k] + shift;
             }
         });
     }

@@ -221,7 +221,10 @@ mod cpu {
     }
 
     fn mix<T: Real>(y: &mut [T], a: &[T], b: &[T], [wa, wb]: [T; 2]) {
-        y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (&a, &b))| *y = wa * a + wb * b);
+        let (a, b) = (&a[..y.len()], &b[..y.len()]);
+        for k in 0..y.len() {
+            y[k] = wa * a[k] + wb * b[k];
+        }
     }
 
     pub(super) fn backward<T: Real>(
@@ -258,6 +261,9 @@ mod cpu {
     }
 
     fn add<T: Real>(y: &mut [T], x: &[T], weight: T) {
-        y.iter_mut().zip(x).for_each(|(y, &x)| *y += weight * x);
+        let x = &x[..y.len()];
+        for k in 0..y.len() {
+            y[k] += weight * x[k];
+        }
     }
 }

@@ -130,7 +130,9 @@ mod cpu {
         let gates: Vec<T> = g.iter().map(|g| T::from_f64(sigmoid(g.to_f64()))).collect();
         rows(y, c, |pixel, y| {
             let (x, s) = (&x[pixel * c..][..c], &gates[pixel / (h * w) * c..][..c]);
-            y.iter_mut().zip(x.iter().zip(s)).for_each(|(y, (&x, &s))| *y = x * s);
+            for k in 0..c {
+                y[k] = x[k] * s[k];
+            }
         });
     }
 

@@ -298,8 +298,9 @@ mod cpu {
         if *inverse {
             for i in 0..4 {
                 for j in 0..L {
-                    let even = dot::<T, FMA>([0, 2, 4, 6].map(|k| (v[k][j], d[k][i])));
-                    let odd = dot::<T, FMA>([1, 3, 5, 7].map(|k| (v[k][j], d[k][i])));
+                    let of = |k: usize| (v[k][j], d[k][i]);
+                    let even = dot::<T, FMA>([of(0), of(2), of(4), of(6)]);
+                    let odd = dot::<T, FMA>([of(1), of(3), of(5), of(7)]);
                     (out[i][j], out[7 - i][j]) = (even + odd, even - odd);
                 }
             }
@@ -313,7 +314,8 @@ mod cpu {
             }
             for k in 0..8 {
                 for j in 0..L {
-                    out[k][j] = dot::<T, FMA>([0, 1, 2, 3].map(|i| (halves[k % 2][i][j], d[k][i])));
+                    let of = |i: usize| (halves[k % 2][i][j], d[k][i]);
+                    out[k][j] = dot::<T, FMA>([of(0), of(1), of(2), of(3)]);
                 }
             }
         }

@@ -151,7 +151,11 @@ mod cpu {
     use crate::ops::parallel::{column_sums, rows};
 
     pub(super) fn add_rows<T: Real>(bias: &[T], y: &mut [T]) {
-        rows(y, bias.len(), |_, y| y.iter_mut().zip(bias).for_each(|(y, &b)| *y += b));
+        rows(y, bias.len(), |_, y| {
+            for k in 0..bias.len() {
+                y[k] += bias[k];
+            }
+        });
     }
 
     pub(super) fn sum_rows<T: Real>(dy: &[T], db: &mut [T]) {

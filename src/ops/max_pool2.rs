@@ -162,6 +162,7 @@ mod cpu {
 
     /// The four pixels of window `j` in two rows of `w` pixels.
     fn window<T: Real>(x: &[T], w: usize, c: usize, j: usize) -> [&[T]; 4] {
-        [0, 1, w, w + 1].map(|offset| &x[(2 * j + offset) * c..][..c])
+        let pixel = |offset: usize| &x[(2 * j + offset) * c..][..c];
+        [pixel(0), pixel(1), pixel(w), pixel(w + 1)]
     }
 }

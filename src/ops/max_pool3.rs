@@ -94,9 +94,9 @@ mod cpu {
                 let taps = window(x, w, c, j);
                 y.copy_from_slice(taps[0]);
                 for tap in &taps[1..] {
-                    y.iter_mut()
-                        .zip(*tap)
-                        .for_each(|(y, &v)| *y = if stays(*y, v) { *y } else { v });
+                    for k in 0..c {
+                        y[k] = if stays(y[k], tap[k]) { y[k] } else { tap[k] };
+                    }
                 }
             }
         });

@@ -108,7 +108,9 @@ mod cpu {
         let each = T::from_f64(1.0 / (h * w) as f64);
         rows(dx, c, |pixel, dx| {
             let dy = &dy[pixel / (h * w) * c..][..c];
-            dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx = each * dy);
+            for k in 0..c {
+                dx[k] = each * dy[k];
+            }
         });
     }
 }

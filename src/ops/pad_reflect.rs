@@ -164,7 +164,9 @@ mod cpu {
                 let dy = &dy[(r / h * height + i) * width * c..][..width * c];
                 for (dx, readers) in dx.chunks_exact_mut(c).zip(&horizontal) {
                     for &j in readers {
-                        dx.iter_mut().zip(&dy[j * c..][..c]).for_each(|(dx, &dy)| *dx += dy);
+                        for k in 0..c {
+                            dx[k] += dy[j * c + k];
+                        }
                     }
                 }
             }

@@ -66,11 +66,15 @@ pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync) -> f64 {
     const LANES: usize = 8;
     let of_chunk = |start: usize| {
         let end = (start + CHUNK).min(n);
+        let whole = start + (end - start) / LANES * LANES;
         let mut lanes = [0.0; LANES];
-        for i in (start..end).step_by(LANES) {
-            for (lane, i) in lanes.iter_mut().zip(i..end) {
-                *lane += f(i);
+        for i in (start..whole).step_by(LANES) {
+            for lane in 0..LANES {
+                lanes[lane] += f(i + lane);
             }
+        }
+        for i in whole..end {
+            lanes[i - whole] += f(i);
         }
         lanes.iter().sum::<f64>()
     };
@@ -88,7 +92,9 @@ pub(crate) fn column_sums<T: Real>(x: &[T], columns: usize) -> Vec<f64> {
     let partial = map(all.len(), |i| {
         let mut sums = vec![0.0; columns];
         for row in all[i].chunks_exact(columns) {
-            sums.iter_mut().zip(row).for_each(|(s, v)| *s += v.to_f64());
+            for c in 0..columns {
+                sums[c] += row[c].to_f64();
+            }
         }
         sums
     });
@@ -107,7 +113,9 @@ pub(crate) fn sum_rows<T: Real>(rows: &[T], sums: &mut [T]) {
         for rows in rows.chunks(ROWS * c) {
             let mut part = vec![T::default(); c];
             for row in rows.chunks_exact(c) {
-                part.iter_mut().zip(row).for_each(|(s, &v)| *s += v);
+                for i in 0..c {
+                    part[i] += row[i];
+                }
             }
             total.iter_mut().zip(&part).for_each(|(t, s)| *t += s.to_f64());
         }
@@ -124,8 +132,8 @@ pub(crate) fn sum_rows<T: Real>(rows: &[T], sums: &mut [T]) {
 pub(crate) fn add_to_rows<T: Real>(rows: &mut [T], v: &[T]) {
     pieces(rows, (CHUNK / v.len()).max(1) * v.len(), |_, rows| {
         for row in rows.chunks_exact_mut(v.len()) {
-            for (a, &b) in row.iter_mut().zip(v) {
-                *a += b;
+            for c in 0..v.len() {
+                row[c] += v[c];
             }
         }
     });

@@ -112,8 +112,10 @@ mod cpu {
             for (w, y) in y.chunks_exact_mut(r * c).enumerate() {
                 let x = &x[(low * (width / r) + w) * c * r * r..][..c * r * r];
                 for (j, y) in y.chunks_exact_mut(c).enumerate() {
-                    let x = x[i * r + j..].iter().step_by(r * r);
-                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = x);
+                    let x = &x[i * r + j..];
+                    for k in 0..c {
+                        y[k] = x[k * r * r];
+                    }
                 }
             }
         });
@@ -126,8 +128,10 @@ mod cpu {
                 for i in 0..r {
                     let x = &x[((row * r + i) * width + w * r) * c..][..r * c];
                     for (j, x) in x.chunks_exact(c).enumerate() {
-                        let y = y[i * r + j..].iter_mut().step_by(r * r);
-                        y.zip(x).for_each(|(y, &x)| *y = x);
+                        let y = &mut y[i * r + j..];
+                        for k in 0..c {
+                            y[k * r * r] = x[k];
+                        }
                     }
                 }
             }

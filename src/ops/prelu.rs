@@ -148,8 +148,9 @@ mod cpu {
         }
         let c = slopes.len();
         rows(y, c, |pixel, y| {
-            for ((y, &x), &slope) in y.iter_mut().zip(&x[pixel * c..]).zip(slopes) {
-                *y = if x > zero { x } else { slope * x };
+            let x = &x[pixel * c..][..c];
+            for k in 0..c {
+                y[k] = if x[k] > zero { x[k] } else { slopes[k] * x[k] };
             }
         });
     }

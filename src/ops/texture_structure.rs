@@ -257,7 +257,7 @@ mod cpu {
     multiversion! {
         fn slopes<T, FMA>(maps: [&[T]; 2], constants: &[T], dx: &mut [T]) {
             let c = dx.len();
-            let [x, other] = maps.map(|m| &m[..c]);
+            let (x, other) = (&maps[0][..c], &maps[1][..c]);
             let row = |i: usize| &constants[i * c..][..c];
             let (slope, of_x, of_other, mx, mo) = (row(0), row(1), row(2), row(3), row(4));
             for k in 0..c {

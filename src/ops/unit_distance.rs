@@ -146,7 +146,8 @@ mod cpu {
         fn distances<T, FMA>(a: &[T], b: &[T], weight: &[T], sum: &mut f64) {
             let c = weight.len();
             for (a, b) in a.chunks_exact(c).zip(b.chunks_exact(c)) {
-                let [i, j] = [a, b].map(|x| T::from_f64(1.0 / (norm::<T, FMA>(x) + EPS)));
+                let i = T::from_f64(1.0 / (norm::<T, FMA>(a) + EPS));
+                let j = T::from_f64(1.0 / (norm::<T, FMA>(b) + EPS));
                 let square = |k: usize| {
                     let d = a[k] * i - b[k] * j;
                     weight[k] * d * d
@@ -198,7 +199,8 @@ mod cpu {
             if size == 0.0 {
                 return da.fill(T::default());
             }
-            let [i, j] = [size, norm::<T, FMA>(b)].map(|size| T::from_f64(1.0 / (size + EPS)));
+            let i = T::from_f64(1.0 / (size + EPS));
+            let j = T::from_f64(1.0 / (norm::<T, FMA>(b) + EPS));
             let each = T::from_f64(each);
             for (k, da) in da.iter_mut().enumerate() {
                 *da = each * weight[k] * (a[k] * i - b[k] * j);

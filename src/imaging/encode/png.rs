@@ -159,7 +159,7 @@ fn each(out: &mut [u8], x: &[u8], [a, b, c]: [&[u8]; 3], predict: impl Fn([u8; 3
 /// Paeth's predictor: the one of the three that is nearest to a + b - c, ties in that order.
 #[inline(always)]
 fn nearest([a, b, c]: [u8; 3]) -> u8 {
-    let [p, q, r] = [a, b, c].map(i16::from);
+    let (p, q, r) = (i16::from(a), i16::from(b), i16::from(c));
     let (to_a, to_b) = ((q - r).abs(), (p - r).abs());
     let to_c = (p + q - 2 * r).abs();
     let second = if to_b <= to_c { b } else { c };

@@ -98,10 +98,10 @@ fn up(
             }
             for (x, pixel) in out.chunks_exact_mut(channels).enumerate() {
                 let w = columns.weights[x];
-                let at = columns.index[x].map(|i| i * channels);
+                let at = |i: usize| &mixed[columns.index[x][i] * channels..][..channels];
+                let (a, b, c, d) = (at(0), at(1), at(2), at(3));
                 for (k, value) in pixel.iter_mut().enumerate() {
-                    *value = (mixed[at[0] + k] * w[0] + mixed[at[1] + k] * w[1])
-                        + (mixed[at[2] + k] * w[2] + mixed[at[3] + k] * w[3]);
+                    *value = (a[k] * w[0] + b[k] * w[1]) + (c[k] * w[2] + d[k] * w[3]);
                 }
             }
         },

@@ -177,8 +177,10 @@ pub(in crate::ops) mod cpu {
         }
         let mut squares = Buffer::<T>::new(x.len());
         rows(&mut squares, c, |pixel, squares| {
-            let x = x[pixel * c..][..c].iter().zip(&*means);
-            squares.iter_mut().zip(x).for_each(|(s, (&x, &mean))| *s = (x - mean) * (x - mean));
+            let x = &x[pixel * c..][..c];
+            for k in 0..c {
+                squares[k] = (x[k] - means[k]) * (x[k] - means[k]);
+            }
         });
         for (variance, sum) in variances.iter_mut().zip(column_sums(&squares, c)) {
             *variance = T::from_f64(sum / m);

@@ -47,7 +47,9 @@ pub(in crate::ops) fn forward<T: Real>(
         After::Nothing => {}
         After::Relu => y.iter_mut().filter(|v| **v < zero).for_each(|v| *v = zero),
         After::Slopes(slopes) => parallel::rows(y, d.co, |_, y| {
-            for (v, &slope) in y.iter_mut().zip(slopes.iter().cycle()) {
+            let one = slopes.len() == 1;
+            for (k, v) in y.iter_mut().enumerate() {
+                let slope = slopes[if one { 0 } else { k }];
                 *v = if *v > zero { *v } else { slope * *v };
             }
         }),

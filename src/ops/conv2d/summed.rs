@@ -83,7 +83,9 @@ impl Op for SummedConv2d {
                     let shift = shift.cpu::<T>()?;
                     parallel::rows(y.cpu_mut::<T>()?, co, |pixel, y| {
                         let shift = &shift[pixel / (height * width) * co..][..co];
-                        y.iter_mut().zip(shift).for_each(|(y, &s)| *y += s);
+                        for k in 0..co {
+                            y[k] += shift[k];
+                        }
                     });
                 }
             },

@@ -205,6 +205,16 @@ pub(super) fn forward<T: Lane>(
 /// Rows of `center`, `a` and `b`.
 type Affine<T> = [Vec<T>; 3];
 
+/// The first `n` of each.
+#[inline(always)] // As the bodies that call it.
+fn firsts<T, const N: usize>(rows: &[Vec<T>; N], n: usize) -> [&[T]; N] {
+    let mut firsts: [&[T]; N] = [&[]; N];
+    for (to, row) in firsts.iter_mut().zip(rows) {
+        *to = &row[..n];
+    }
+    firsts
+}
+
 fn affine<T: Real>(channels: &[Channel]) -> Affine<T> {
     [row(channels, |c| c.center), row(channels, Channel::a), row(channels, Channel::b)]
 }
@@ -214,7 +224,7 @@ multiversion! {
         let len = affine[0].len();
         for (y, x) in y.chunks_mut(len).zip(x.chunks(len)) {
             let n = x.len();
-            let ([center, a, b], y) = (affine.each_ref().map(|v| &v[..n]), &mut y[..n]);
+            let ([center, a, b], y) = (firsts(affine, n), &mut y[..n]);
             if silu {
                 for j in 0..n {
                     let v = (x[j] - center[j]).fma::<FMA>(a[j], b[j]);
@@ -281,7 +291,7 @@ multiversion! {
             q.fill(T::default());
             for (x, dy) in x.chunks(len).zip(dy.chunks(len)) {
                 let n = x.len();
-                let [center, a, b] = affine.each_ref().map(|v| &v[..n]);
+                let [center, a, b] = firsts(affine, n);
                 let (s, q, dy) = (&mut s[..n], &mut q[..n], &dy[..n]);
                 for j in 0..n {
                     let d = x[j] - center[j];
@@ -373,8 +383,8 @@ multiversion! {
         let len = affine[0].len();
         for (dx, (x, dy)) in dx.chunks_mut(len).zip(x.chunks(len).zip(dy.chunks(len))) {
             let n = x.len();
-            let [center, a, b] = affine.each_ref().map(|v| &v[..n]);
-            let [k, l] = slopes.each_ref().map(|v| &v[..n]);
+            let [center, a, b] = firsts(affine, n);
+            let [k, l] = firsts(slopes, n);
             let (dx, dy) = (&mut dx[..n], &dy[..n]);
             for j in 0..n {
                 let d = x[j] - center[j];
