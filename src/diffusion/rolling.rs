@@ -113,7 +113,7 @@ impl<'a> RollingWalk<'a> {
             };
             rows = Some(self.step(k, &output, enlarged)?);
             if let (Some(rows), Some(next)) = (&rows, self.calls.get_mut(k + 1)) {
-                next.state.push(rows)?;
+                next.state.push(rows);
             }
         }
         Ok(rows)

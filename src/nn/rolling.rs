@@ -69,6 +69,62 @@ impl Rows {
         joined(&self.map, self.at.clone(), self.scale, &[self]).map(Arc::new)
     }
 
+    /// The rows of `seen`, which end with these, as a tensor that begins there; those before these come from `kept`. In
+    /// place where the tensor is nobody else's and has room for them.
+    fn behind(mut self, kept: Option<&Self>, seen: Range<usize>) -> Result<Arc<Tensor>> {
+        let fits = self.first == seen.start
+            && self.at.end == seen.end
+            && self.map.shape()[1] == seen.len() * self.scale;
+        let (at, scale) = (self.at.clone(), self.scale);
+        if let (true, Some(map)) = (fits, Arc::get_mut(&mut self.map)) {
+            let Some(kept) = kept else { return Ok(self.map) };
+            let [_, _, width, channels] = map.nhwc("rows")?;
+            let line = scale * width * channels;
+            let before = kept.at.start.max(seen.start)..at.start;
+            let to = (before.start - seen.start) * line..(before.end - seen.start) * line;
+            map.cpu_mut::<f32>()?[to].copy_from_slice(kept.values(before)?);
+            return Ok(self.map);
+        }
+        let parts: Vec<&Self> = kept.into_iter().chain([&self]).collect();
+        joined(&self.map, seen, scale, &parts).map(Arc::new)
+    }
+
+    /// `f(theirs, ours)` for these rows and the same of `queue`, in place.
+    ///
+    /// # Errors
+    /// If they are not on the CPU.
+    pub fn combine(&mut self, queue: &Queue, f: impl Fn(&[f32], &mut [f32])) -> Result<()> {
+        let at = self.at.clone();
+        if Arc::get_mut(&mut self.map).is_none() {
+            self.map = Arc::new(joined(&self.map, at.clone(), self.scale, &[self])?);
+            self.first = at.start;
+        }
+        let [_, _, width, channels] = self.map.nhwc("rows")?;
+        let (first, line) = (self.first, self.scale * width * channels);
+        let Some(map) = Arc::get_mut(&mut self.map) else { return Ok(()) };
+        let map = map.cpu_mut::<f32>()?;
+        for theirs in &queue.rows {
+            let both = theirs.at.start.max(at.start)..theirs.at.end.min(at.end);
+            if !both.is_empty() {
+                let ours = (both.start - first) * line..(both.end - first) * line;
+                f(theirs.values(both)?, &mut map[ours]);
+            }
+        }
+        Ok(())
+    }
+
+    /// What `layer` makes of the tensor that holds them, of the same height.
+    ///
+    /// # Errors
+    /// Those of the layer.
+    pub fn map(&self, layer: impl FnOnce(&mut Tape, &Var) -> Result<Var>) -> Result<Self> {
+        let mut tape = Tape::inference();
+        let x = tape.input(Arc::clone(&self.map));
+        let map = layer(&mut tape, &x)?;
+        drop(x);
+        Ok(Self { map: Arc::new(map.into_tensor()?), ..self.clone() })
+    }
+
     /// `[1, h, w, C]` of the tensor that holds `rows` of the map, in the manner of `like`.
     fn shape(like: &Tensor, rows: usize, scale: usize) -> Result<[usize; 4]> {
         let [_, _, width, channels] = like.nhwc("rows")?;
@@ -106,13 +162,20 @@ pub struct Window {
     next: usize,
     /// Rows that are made at a time: at the end of a map the layers would else hand on all that they are behind.
     most: usize,
+    /// Rows above those that are made: the next layer, a block behind, puts those there that it kept.
+    above: usize,
     done: bool,
 }
 
 impl Window {
     /// A layer at its start that makes at most `most` rows at a time, a multiple of [`BLOCK`].
     pub const fn new(most: usize) -> Self {
-        Self { kept: None, next: 0, most, done: false }
+        Self { kept: None, next: 0, most, above: 2 * BLOCK, done: false }
+    }
+
+    /// The same where no other layer follows.
+    pub fn last(most: usize) -> Self {
+        Self { above: 0, ..Self::new(most) }
     }
 
     /// Whether the map is made.
@@ -120,9 +183,9 @@ impl Window {
         self.done
     }
 
-    /// Takes the rows that follow those taken before, the `last` ones or not, and gives rows that the layer can
-    /// make now; of the last ones in several passes. `layer` is given some rows of the map, as many of which it gives back, and where they are; the first
-    /// and the last [`BLOCK`] of a piece of the map may come out wrong.
+    /// Takes the rows that follow those taken before, the `last` ones or not, and gives rows that the layer can make now;
+    /// of the last ones in several passes. `layer` is given some rows of the map, and where they are; it convolves them
+    /// once, at stride 1. The first and the last [`BLOCK`] of a piece of the map may hold anything.
     ///
     /// # Errors
     /// Those of the layer.
@@ -135,38 +198,40 @@ impl Window {
         if self.done || (rows.is_none() && !last) {
             return Ok(None);
         }
-        let parts: Vec<Rows> = self.kept.take().into_iter().chain(rows).collect();
-        let (Some(first), Some(end)) = (parts.first(), parts.last().map(|rows| rows.at.end)) else {
-            return Ok(None);
+        let (kept, rows) = match (self.kept.take(), rows) {
+            (kept, Some(rows)) => (kept, rows),
+            (Some(kept), None) => (None, kept),
+            (None, None) => return Ok(None),
         };
-        let scale = first.scale;
-        let parts: Vec<&Rows> = parts.iter().collect();
+        let (end, scale) = (rows.at.end, rows.scale);
         let known = if last { end } else { (end / BLOCK * BLOCK).saturating_sub(BLOCK) };
         let stop = known.min(self.next + self.most);
-        let keep = |from: usize| {
+        let keep = |from: usize, parts: &[&Rows]| {
             let from = from.saturating_sub(1);
-            let kept = joined(&parts[0].map, from..end, scale, &parts)?;
-            Rows::new(from, kept, scale).map(Some)
+            Rows::new(from, joined(&parts[0].map, from..end, scale, parts)?, scale).map(Some)
         };
         if stop <= self.next {
-            self.kept = keep(self.next)?;
+            let parts: Vec<&Rows> = kept.iter().chain([&rows]).collect();
+            self.kept = keep(self.next, &parts)?;
             return Ok(None);
         }
         let seen = self.next.saturating_sub(BLOCK)..end;
-        let mut tape = Tape::inference();
-        let input = joined(&parts[0].map, seen.clone(), scale, &parts)?;
+        let input = rows.behind(kept.as_ref(), seen.clone())?;
+        let input = Rows { at: seen.clone(), first: seen.start, map: input, scale };
         self.done = last && stop == end;
-        self.kept = if self.done { None } else { keep(stop)? };
-        drop(parts);
-        let input = tape.input(input);
+        self.kept = if self.done { None } else { keep(stop, &[&input])? };
+        let mut tape = Tape::inference();
+        let input = tape.input(input.map);
         let wanted = [self.next - seen.start, stop - seen.start];
-        let output = conv2d::rows_alone(wanted, || layer(&mut tape, &input, seen.clone()))?;
+        let made = self.next..stop;
+        let first = made.start.saturating_sub(self.above);
+        let from = first as isize - seen.start as isize;
+        let output = conv2d::rows_from(from, wanted, || layer(&mut tape, &input, seen.clone()))?;
         drop(input);
         let map = output.into_tensor()?;
-        let scale = map.shape()[1] / seen.len();
-        let made = self.next..stop;
+        let scale = map.shape()[1] / (stop - first);
         self.next = stop;
-        Ok(Some(Rows { at: made, first: seen.start, map: Arc::new(map), scale }))
+        Ok(Some(Rows { at: made, first, map: Arc::new(map), scale }))
     }
 }
 
@@ -177,14 +242,9 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Takes the rows that follow those taken before; what surrounds them is let go.
-    ///
-    /// # Errors
-    /// If they are not on the CPU.
-    pub fn push(&mut self, rows: &Rows) -> Result<()> {
-        let at = rows.at.clone();
-        self.rows.push_back(Rows { first: at.start, map: rows.tensor()?, at, scale: rows.scale });
-        Ok(())
+    /// Takes the rows that follow those taken before.
+    pub fn push(&mut self, rows: &Rows) {
+        self.rows.push_back(rows.clone());
     }
 
     /// The rows `wanted` as a tensor; zeros where there are none.

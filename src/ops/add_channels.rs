@@ -109,7 +109,8 @@ pub(in crate::ops) mod cuda {
 
 pub(in crate::ops) mod cpu {
     use crate::engine::device::Real;
-    use crate::ops::parallel::{column_sums, rows};
+    use crate::engine::threads::pieces;
+    use crate::ops::parallel::{CHUNK, column_sums};
 
     pub(in crate::ops) fn forward<T: Real>(
         [_, h, w, c]: [usize; 4],
@@ -117,10 +118,20 @@ pub(in crate::ops) mod cpu {
         b: &[T],
         y: &mut [T],
     ) {
-        rows(y, c, |pixel, y| {
-            let (x, b) = (&x[pixel * c..][..c], &b[pixel / (h * w) * c..][..c]);
-            for k in 0..c {
-                y[k] = x[k] + b[k];
+        let (image, held) = (h * w * c, (CHUNK / c).max(1) * c);
+        pieces(y, held, |task, mut y| {
+            let mut at = task * held;
+            // As far as the image goes.
+            while !y.is_empty() {
+                let (n, len) = (at / image, y.len().min(image - at % image));
+                let (rows, rest) = y.split_at_mut(len);
+                let b = &b[n * c..][..c];
+                for (y, x) in rows.chunks_exact_mut(c).zip(x[at..at + len].chunks_exact(c)) {
+                    for k in 0..c {
+                        y[k] = x[k] + b[k];
+                    }
+                }
+                (y, at) = (rest, at + len);
             }
         });
     }

@@ -101,18 +101,29 @@ pub fn cases() -> Vec<OpCase> {
 
 mod cpu {
     use crate::engine::device::Real;
-    use crate::ops::parallel::{rows, zip2};
+    use crate::engine::threads::pieces;
+    use crate::ops::parallel::{CHUNK, zip2};
+
+    /// Pixels whose factors stand side by side.
+    const PIXELS: usize = 16;
 
     pub(super) fn forward<T: Real>(channels: &[[f64; 2]], x: &[T], y: &mut [T]) {
         let constants: Vec<[T; 2]> = channels.iter().map(|c| c.map(T::from_f64)).collect();
         if let [[factor, shift]] = constants[..] {
             return zip2(y, x, |y, &x| *y = factor * x + shift);
         }
-        let count = constants.len();
-        rows(y, count, |i, y| {
-            let x = &x[i * count..][..count];
-            for (k, &[factor, shift]) in constants.iter().enumerate() {
-                y[k] = factor * x[k] + shift;
+        // Of several pixels at a time: one has too few numbers for a loop.
+        let (factors, shifts): (Vec<T>, Vec<T>) = (0..PIXELS)
+            .flat_map(|_| constants.iter().map(|&[factor, shift]| (factor, shift)))
+            .unzip();
+        let len = factors.len();
+        pieces(y, (CHUNK / len).max(1) * len, |i, y| {
+            let x = &x[i * (CHUNK / len).max(1) * len..][..y.len()];
+            for (y, x) in y.chunks_mut(len).zip(x.chunks(len)) {
+                let (factors, shifts, x) = (&factors[..y.len()], &shifts[..y.len()], &x[..y.len()]);
+                for k in 0..y.len() {
+                    y[k] = factors[k] * x[k] + shifts[k];
+                }
             }
         });
     }

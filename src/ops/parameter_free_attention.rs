@@ -12,6 +12,7 @@ use crate::engine::tape::{Call, Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::on_device;
+use crate::ops::parallel::chunks2;
 
 impl Tape {
     /// `(x + o) * (sigmoid(o) - 1/2)`, elementwise.
@@ -65,6 +66,11 @@ impl Op for ParameterFreeAttention {
     }
 }
 
+/// The op on the CPU with its output in place of `o`, for rows of maps that take no part in a tape.
+pub(crate) fn in_place(x: &[f32], o: &mut [f32]) {
+    chunks2(o, x, |o, x| cpu::weigh_in_place(x, o));
+}
+
 /// An odd length, inputs far from 0, several blocks, and the features of a small network.
 pub fn cases() -> Vec<OpCase> {
     let case = |shape: &[usize]| OpCase::new(|| ParameterFreeAttention, &[shape, shape]);
@@ -90,11 +96,23 @@ mod cpu {
 
     multiversion! {
         fn weigh<T, FMA>(x: &[T], o: &[T], y: &mut [T]) {
-            let half = T::from_f64(0.5);
             for (y, (&x, &o)) in y.iter_mut().zip(x.iter().zip(o)) {
-                *y = (x + o) * (o.sigmoid::<FMA>() - half);
+                *y = weighed::<T, FMA>(x, o);
             }
         }
+    }
+
+    multiversion! {
+        pub(super) fn weigh_in_place<T, FMA>(x: &[T], o: &mut [T]) {
+            for (o, &x) in o.iter_mut().zip(x) {
+                *o = weighed::<T, FMA>(x, *o);
+            }
+        }
+    }
+
+    #[inline(always)] // As the bodies that call it.
+    fn weighed<T: Lane, const FMA: bool>(x: T, o: T) -> T {
+        (x + o) * (o.sigmoid::<FMA>() - T::from_f64(0.5))
     }
 
     pub(super) fn backward<T: Lane>([x, o, dy]: [&[T]; 3], dx: &mut [T], slope: &mut [T]) {

@@ -107,15 +107,13 @@ mod cpu {
 
     /// `[_, rows, width, c]` are the sizes of the larger map, `y`.
     pub(super) fn shuffle<T: Real>(r: usize, [_, _, width, c]: [usize; 4], x: &[T], y: &mut [T]) {
+        let places = places(r, c);
         rows(y, width * c, |row, y| {
             let (low, i) = (row / r, row % r);
-            for (w, y) in y.chunks_exact_mut(r * c).enumerate() {
-                let x = &x[(low * (width / r) + w) * c * r * r..][..c * r * r];
-                for (j, y) in y.chunks_exact_mut(c).enumerate() {
-                    let x = &x[i * r + j..];
-                    for k in 0..c {
-                        y[k] = x[k * r * r];
-                    }
+            let x = &x[low * width * c * r..][..width * c * r];
+            for (y, x) in y.chunks_exact_mut(r * c).zip(x.chunks_exact(c * r * r)) {
+                for k in 0..r * c {
+                    y[k] = x[i * r + places[k]];
                 }
             }
         });
@@ -123,18 +121,21 @@ mod cpu {
 
     /// `[_, rows, width, c]` are the sizes of the larger map, `x`.
     pub(super) fn unshuffle<T: Real>(r: usize, [_, _, width, c]: [usize; 4], x: &[T], y: &mut [T]) {
-        rows(y, width / r * c * r * r, |row, y| {
-            for (w, y) in y.chunks_exact_mut(c * r * r).enumerate() {
-                for i in 0..r {
-                    let x = &x[((row * r + i) * width + w * r) * c..][..r * c];
-                    for (j, x) in x.chunks_exact(c).enumerate() {
-                        let y = &mut y[i * r + j..];
-                        for k in 0..c {
-                            y[k * r * r] = x[k];
-                        }
+        let places = places(r, c);
+        rows(y, width * c * r, |row, y| {
+            for i in 0..r {
+                let x = &x[(row * r + i) * width * c..][..width * c];
+                for (y, x) in y.chunks_exact_mut(c * r * r).zip(x.chunks_exact(r * c)) {
+                    for k in 0..r * c {
+                        y[i * r + places[k]] = x[k];
                     }
                 }
             }
         });
+    }
+
+    /// Where the channels of the pixels of a row of r x r stand in the smaller map's pixel, but for the row's own place.
+    fn places(r: usize, c: usize) -> Vec<usize> {
+        (0..r * c).map(|k| k % c * r * r + k / c).collect()
     }
 }

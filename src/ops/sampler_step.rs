@@ -16,6 +16,7 @@ use crate::engine::device::{Device, Real};
 use crate::engine::tensor::Tensor;
 use crate::engine::threads;
 use crate::error::Result;
+use crate::ops::simd::vectorized;
 
 /// The factors of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -175,44 +176,61 @@ fn on_cpu(
         input: input.as_mut().and_then(Iterator::next),
     });
     let mut pieces: Vec<Piece> = pieces.collect();
-    threads::pieces(&mut pieces, 1, |_, piece| piece[0].step(factors));
+    threads::pieces(&mut pieces, 1, |_, piece| step(&mut piece[0], factors));
     Ok(())
 }
 
-impl Piece<'_> {
+vectorized! {
     /// One pass over memory; each number is rounded to f32 once.
-    fn step(&mut self, factors: &Factors) {
+    fn step(piece: &mut Piece<'_>, factors: &Factors) {
         let [slope, from_x, from_y0] = factors.x0_hat;
-        for i in 0..self.x.len() {
-            let (x, y0) = (self.x[i], self.y0[i]);
-            let mut clean = mix([slope, from_x, from_y0, 0.0], [self.output[i], x, y0, y0]);
+        let Piece { output, y0, z, x, x0_hat, input } = piece;
+        let mut clean = [0.0; BLOCK];
+        // Flags are looked at once a block, so that its loops are plain.
+        for from in (0..x.len()).step_by(BLOCK) {
+            let at = from..(from + BLOCK).min(x.len());
+            let (x, output, y0) = (&mut x[at.clone()], &output[at.clone()], &y0[at.clone()]);
+            let clean = &mut clean[..at.len()];
+            for i in 0..clean.len() {
+                clean[i] = mix([slope, from_x, from_y0, 0.0], [output[i], x[i], y0[i], y0[i]]);
+            }
             if factors.clamp_x0 {
-                clean = clean.clamp(-1.0, 1.0);
+                clean.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
             }
-            let mut next = match factors.next {
-                None => clean,
-                Some(k) => mix(k, [x, clean, y0, self.z.map_or(y0, |z| z[i])]),
-            };
+            match factors.next {
+                None => x.copy_from_slice(clean),
+                Some(k) => {
+                    let z = z.map_or(y0, |z| &z[at.clone()]);
+                    for i in 0..clean.len() {
+                        x[i] = mix(k, [x[i], clean[i], y0[i], z[i]]);
+                    }
+                }
+            }
             if factors.clamp_xt {
-                next = next.clamp(-1.0, 1.0);
+                x.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
             }
-            self.x[i] = next;
-            if let Some(x0_hat) = &mut self.x0_hat {
-                x0_hat[i] = clean;
+            if let Some(x0_hat) = x0_hat {
+                x0_hat[at.clone()].copy_from_slice(clean);
             }
-            if let Some(input) = &mut self.input {
-                input[i] = mix([factors.input, 0.0, 0.0, 0.0], [next, 0.0, 0.0, 0.0]);
+            if let Some(input) = input {
+                let input = &mut input[at];
+                for i in 0..input.len() {
+                    input[i] = mix([factors.input, 0.0, 0.0, 0.0], [x[i], 0.0, 0.0, 0.0]);
+                }
             }
         }
     }
 }
+
+/// Elements that a task steps at a time.
+const BLOCK: usize = 512;
 
 /// Elements of a task.
 const CHUNK: usize = 1 << 14;
 
 /// A sum in double precision, rounded once.
 #[allow(clippy::cast_possible_truncation)] // The one rounding.
-#[inline]
+#[inline(always)] // As the loops that call it.
 fn mix(k: [f64; 4], v: [f32; 4]) -> f32 {
     let [a, b, c, d] = v;
     let terms =

@@ -1,12 +1,11 @@
 //! A call of the network that goes over a picture from top to bottom; the same bits as a call on all of it.
-use std::ops::Range;
-
 use super::layers::{AttentiveGrid, Trunk};
-use crate::engine::tape::{Tape, Var};
+use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::models::damage::TOLD;
 use crate::nn::rolling::{Queue, RollingCall, Rows, Window};
+use crate::ops::{parallel, parameter_free_attention};
 
 /// See the [module](self).
 pub(super) struct Rolling<'a> {
@@ -53,7 +52,7 @@ impl<'a> Rolling<'a> {
             skip: Queue::default(),
             blocks: trunk.blocks.iter().map(|(b, _)| block(b.depth())).collect(),
             body: Window::new(most),
-            tail: Window::new(most),
+            tail: Window::last(most),
         }
     }
 
@@ -77,7 +76,7 @@ impl<'a> Rolling<'a> {
             return self.stem.pass(low, last, |tape, low, _| trunk.low.forward(tape, low));
         };
         if let Some(low) = low {
-            self.low.push(&low)?;
+            self.low.push(&low);
         }
         let (queue, scale) = (&self.low, self.network.config.scale);
         let made = self.stem.pass(state, last, |tape, state, rows| {
@@ -106,35 +105,24 @@ impl Block {
         last: bool,
     ) -> Result<Option<Rows>> {
         let (block, linear) = &trunk.blocks[i];
-        let mut rows = rows;
-        if let Some(rows) = &rows {
-            self.input.push(rows)?;
-        }
-        let depth = self.convs.len();
+        let mut rows = match rows {
+            None => None,
+            Some(rows) => {
+                self.input.push(&rows);
+                Some(rows.map(|tape, x| {
+                    let told = tape.input(told.try_clone()?);
+                    let shift = linear.forward(tape, &told)?;
+                    tape.add_channels(x, &shift)
+                })?)
+            }
+        };
         let mut last = last;
         for (k, window) in self.convs.iter_mut().enumerate() {
-            let input = &self.input;
-            rows = window.pass(rows, last, |tape, x, at| {
-                let told = match k {
-                    0 => {
-                        let told = tape.input(told.try_clone()?);
-                        let shift = linear.forward(tape, &told)?;
-                        Some(tape.add_channels(x, &shift)?)
-                    }
-                    _ => None,
-                };
-                let y = block.convolve(tape, k, told.as_ref().unwrap_or(x))?;
-                match k + 1 == depth {
-                    false => Ok(y),
-                    true => {
-                        let x = tape.input(input.get(y.value(), at)?);
-                        tape.parameter_free_attention(&x, &y)
-                    }
-                }
-            })?;
+            rows = window.pass(rows, last, |tape, x, _| block.convolve(tape, k, x))?;
             last = window.is_done();
         }
-        if let Some(made) = &rows {
+        if let Some(made) = &mut rows {
+            made.combine(&self.input, parameter_free_attention::in_place)?;
             self.input.forget(made.at.end);
         }
         Ok(rows)
@@ -152,7 +140,7 @@ impl RollingCall for Rolling<'_> {
         let mut rows = self.stem(low, state, last)?;
         let Some(told) = &self.told else { return Ok(None) };
         if let Some(rows) = &rows {
-            self.skip.push(rows)?;
+            self.skip.push(rows);
         }
         let trunk = self.trunk;
         let mut last = self.stem.is_done();
@@ -160,14 +148,9 @@ impl RollingCall for Rolling<'_> {
             rows = block.pass(trunk, i, told, rows, last)?;
             last = block.convs.last().is_none_or(Window::is_done);
         }
-        let skip = &self.skip;
-        let add = |tape: &mut Tape, x: &Var, at: Range<usize>| {
-            let features = trunk.body.forward(tape, x)?;
-            let stem = tape.input(skip.get(features.value(), at)?);
-            tape.add(&features, &stem)
-        };
-        let rows = self.body.pass(rows, last, add)?;
-        if let Some(made) = &rows {
+        let mut rows = self.body.pass(rows, last, |tape, x, _| trunk.body.forward(tape, x))?;
+        if let Some(made) = &mut rows {
+            made.combine(&self.skip, |stem, made| parallel::zip2(made, stem, |y, x| *y += x))?;
             self.skip.forget(made.at.end);
         }
         let scale = self.network.config.scale;

@@ -4,15 +4,14 @@
 //! side, and windows are a pixel apart, so that products read the copy as it is: positions that begin in the padding are
 //! computed and thrown away. Every position is computed alike wherever it stands in the map.
 use super::Dims;
-use super::finish::{After, Finish};
+use super::finish::{After, Finish, finish_rows};
 use super::source::{Shared, Source};
-use super::tuned::wanted_rows;
+use super::tuned::{row_0, wanted_rows};
 use crate::engine::pool::Buffer;
 use crate::engine::threads::{each, pieces};
 use crate::ops::bf16::{
     Blocks, Left, Right, SIDE, Square, round_apart, round_pairs, round_to, with_scratch,
 };
-use crate::ops::simd::vectorized;
 
 /// Numbers of the copy that a task holds, about: they and a block's weights stay in the second-level cache, which two
 /// threads may share.
@@ -265,7 +264,7 @@ fn convolve(
     }
     let held = plan.rows_of_task(packed.pixel, rows);
     let of_image = rows.div_ceil(held);
-    let shared = Shared(y.as_mut_ptr());
+    let shared = row_0(plan.batch, plan.out_height, plan.out_width * packed.outputs, y);
     each(plan.batch * of_image, &|task| {
         let (n, first) = (task / of_image, top + task % of_image * held);
         let band = Band { plan, packed, n, first, rows: held.min(bottom - first) };
@@ -352,39 +351,10 @@ impl Band<'_> {
                 let to = (row * plan.out_width + column) * outputs + channel;
                 let len = (wanted - 1) * outputs + columns;
                 // SAFETY: these channels of these positions are this task's alone.
-                let y = unsafe { std::slice::from_raw_parts_mut(y.get().add(to), len) };
-                let (bias, slopes) = (&finish.bias[channel..], finish.slopes_of(channel));
-                finish_rows(&sums.0[at * SIDE..], y, outputs, columns, bias, slopes, finish.relu);
+                let y = unsafe { std::slice::from_raw_parts_mut(y.get().wrapping_add(to), len) };
+                finish_rows(&sums.0[at * SIDE..], SIDE, y, outputs, columns, finish, channel);
             }
             at += (pitch - column).min(held - at);
-        }
-    }
-}
-
-vectorized! {
-    /// What [`Finish`] does, for rows of sums of which `columns` are wanted, `stride` apart in `y`.
-    fn finish_rows(
-        sums: &[f32],
-        y: &mut [f32],
-        stride: usize,
-        columns: usize,
-        bias: &[f32],
-        slopes: &[f32],
-        relu: bool,
-    ) {
-        for (sums, y) in sums.chunks(SIDE).zip(y.chunks_mut(stride)) {
-            let y = &mut y[..columns];
-            for (y, (&sum, &bias)) in y.iter_mut().zip(sums.iter().zip(bias)) {
-                *y = sum + bias;
-            }
-            if relu {
-                for y in &mut *y {
-                    *y = if *y < 0.0 { 0.0 } else { *y };
-                }
-            }
-            for (y, &slope) in y.iter_mut().zip(slopes) {
-                *y = if *y <= 0.0 { slope * *y } else { *y };
-            }
         }
     }
 }
@@ -394,7 +364,7 @@ mod tests {
     use super::super::bf16_weights::weight_gradient;
     use super::*;
     use crate::ops::conv2d::general;
-    use crate::ops::conv2d::tuned::rows_alone;
+    use crate::ops::conv2d::tuned::rows_from;
 
     /// Numbers that bf16 holds, so that products differ in the order of their sums alone.
     fn numbers(len: usize, seed: usize) -> Vec<f32> {
@@ -485,15 +455,20 @@ mod tests {
         };
         let whole = run(1);
         assert_eq!(whole, run(3));
-        let mut y = vec![0.0; of_y];
-        // Two maps side by side, of which some rows are wanted.
+        // Two maps side by side, of which some rows are wanted, and room for others above.
+        let line = 20 * 40;
+        let mut y = vec![0.0; 34 * line];
         let halves: Vec<Vec<f32>> = [0..10, 10..24]
             .into_iter()
             .map(|range| x.chunks_exact(24).flat_map(|p| p[range.clone()].to_vec()).collect())
             .collect();
         let sources =
             [Source { x: &halves[0], channels: 10 }, Source { x: &halves[1], channels: 14 }];
-        rows_alone([7, 30], || forward(&d, &sources, &w, None, After::Nothing, &mut y));
-        assert_eq!(y[7 * 20 * 40..30 * 20 * 40], whole.0[7 * 20 * 40..30 * 20 * 40]);
+        rows_from(-4, [7, 30], || forward(&d, &sources, &w, None, After::Nothing, &mut y));
+        assert_eq!(y[11 * line..], whole.0[7 * line..30 * line]);
+        assert!(
+            y[..11 * line].iter().all(|&v| v == 0.0),
+            "rows that nobody asked for were written"
+        );
     }
 }

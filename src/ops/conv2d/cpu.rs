@@ -11,13 +11,45 @@ use super::op::Dims;
 #[cfg(target_arch = "x86_64")]
 use super::packed::pack;
 use super::source::Source;
+use super::tuned::held_rows;
 #[cfg(target_arch = "x86_64")]
 use super::weight_gradient;
 use crate::engine::device::{DType, Real};
+use crate::engine::pool::Buffer;
 use crate::ops::bf16::{Products, products};
 use crate::ops::parallel;
 
+/// `y` holds the rows that are [asked for](held_rows).
 pub(in crate::ops) fn forward<T: Real>(
+    d: &Dims,
+    then: After<'_, T>,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    y: &mut [T],
+) {
+    let held = held_rows(d.batch, d.out_height());
+    if held == (0..d.out_height() as isize) || writes_rows::<T>(d) {
+        return forward_held(d, then, x, w, bias, y);
+    }
+    let line = d.out_width() * d.co;
+    let mut all = Buffer::new(d.out_height() * line);
+    forward_held(d, then, x, w, bias, &mut all);
+    let [above, from] = [held.start.min(0), held.start.max(0)].map(|at| at.unsigned_abs() * line);
+    let y = &mut y[above..];
+    parallel::copy(y, &all[from..][..y.len()]);
+}
+
+/// Whether the rows that are asked for are written where they belong, not as all of the output.
+fn writes_rows<T: Real>(d: &Dims) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if d.kernel == 3 && fast_path::<T>(d).is_some() {
+        return true;
+    }
+    in_bf16::<T>(d)
+}
+
+fn forward_held<T: Real>(
     d: &Dims,
     then: After<'_, T>,
     x: &[T],

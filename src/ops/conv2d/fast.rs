@@ -9,12 +9,12 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::Dims;
-use super::finish::{After, Finish};
+use super::finish::{After, Finish, finish_rows};
 use super::instructions::{Kernels, kernels};
 use super::packed::{Packed, padded};
 use super::simd::CB;
 use super::source::{Shared, Source};
-use super::tuned::wanted_rows;
+use super::tuned::{row_0, wanted_rows};
 use crate::engine::threads::{each, pieces};
 use crate::ops::bf16::{Products, products};
 use crate::ops::simd::level as simd_level;
@@ -167,7 +167,11 @@ fn winograd(
     let (top, bottom) = wanted_blocks(d);
     let (skipped, positions) = (top * d.width.div_ceil(4), bottom * d.width.div_ceil(4));
     let block = block_len(36, ip, op, positions - skipped);
-    let shared = Shared(y.as_mut_ptr());
+    if let Some([start, end]) = wanted_rows() {
+        let whole = start.is_multiple_of(4) && (end.is_multiple_of(4) || end >= d.height);
+        assert!(whole || d.batch > 1, "rows are computed in blocks of four");
+    }
+    let shared = row_0(d.batch, d.height, d.width * packed.outputs, y);
     each((positions - skipped).div_ceil(block), &|b| {
         let start = skipped + b * block;
         let t = block.min(positions - start);
@@ -219,7 +223,7 @@ fn store_tile(
     if rows == 4 && columns == 4 && op == channels {
         // SAFETY: the tile lies inside image n and belongs to this task alone.
         unsafe {
-            let y = y.get().add(pixel(0));
+            let y = y.get().wrapping_add(pixel(0));
             (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), *relu, slopes, y, d.width * op, op);
         }
         return;
@@ -234,7 +238,7 @@ fn store_tile(
             let from = out[(row * 4 + column) * op..].as_ptr();
             // SAFETY: a pixel inside image n that belongs to this task alone.
             unsafe {
-                let to = y.get().add(pixel(row) + column * channels);
+                let to = y.get().wrapping_add(pixel(row) + column * channels);
                 std::ptr::copy_nonoverlapping(from, to, channels);
             }
         }
@@ -247,12 +251,17 @@ fn store_tile(
 /// `v` is the first pixel of V `[channels / CB][positions][CB]`; no one else touches these positions.
 pub(super) unsafe fn pack_pixels(x: &[f32], channels: usize, v: *mut f32, positions: usize) {
     for (p, x) in x.chunks_exact(channels).enumerate() {
-        for (cb, x) in x.chunks(CB).enumerate() {
-            // SAFETY: channel block cb of position p, as the caller promises.
+        let (whole, rest) = x.as_chunks::<CB>();
+        for (cb, x) in whole.iter().enumerate() {
+            // SAFETY: channel block cb of position p, as the caller promises. Of a size that the compiler knows: not a call.
+            unsafe { v.add((cb * positions + p) * CB).cast::<[f32; CB]>().write(*x) };
+        }
+        if !rest.is_empty() {
+            // SAFETY: as above, the last block.
             unsafe {
-                let to = v.add((cb * positions + p) * CB);
-                std::ptr::copy_nonoverlapping(x.as_ptr(), to, x.len());
-                to.add(x.len()).write_bytes(0, CB - x.len());
+                let to = v.add((whole.len() * positions + p) * CB);
+                std::ptr::copy_nonoverlapping(rest.as_ptr(), to, rest.len());
+                to.add(rest.len()).write_bytes(0, CB - rest.len());
             }
         }
     }
@@ -273,11 +282,7 @@ fn pointwise(k: &Kernels, x: &[f32], packed: &Packed, finish: &Finish, y: &mut [
             unsafe {
                 (k.product)(v.as_ptr(), t, t, ip / CB, packed.u.as_ptr(), m.as_mut_ptr(), op);
             }
-            for (y, m) in y.chunks_exact_mut(outputs).zip(m.chunks_exact(op)) {
-                for (channel, (y, &m)) in y.iter_mut().zip(m).enumerate() {
-                    *y = finish.of(channel, m);
-                }
-            }
+            finish_rows(&m[..t * op], op, y, outputs, outputs, finish, 0);
         });
     });
 }

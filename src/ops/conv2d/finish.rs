@@ -1,4 +1,5 @@
 //! What the CPU code does to the sums of a convolution before it writes them.
+use crate::ops::simd::vectorized;
 
 /// What follows a convolution.
 #[derive(Clone, Copy, Debug)]
@@ -45,20 +46,35 @@ impl Finish {
     pub(super) const fn slopes(&self) -> *const f32 {
         if self.slopes.is_empty() { std::ptr::null() } else { self.slopes.as_ptr() }
     }
+}
 
-    /// The slopes from that channel on, if there are any.
-    pub(super) fn slopes_of(&self, channel: usize) -> &[f32] {
-        self.slopes.get(channel..).unwrap_or_default()
-    }
-
-    /// What becomes of the sum `v`. Not `max`, which would turn NaN into 0.
-    #[inline]
-    pub(super) fn of(&self, channel: usize, v: f32) -> f32 {
-        let v = v + self.bias[channel];
-        match self.slopes.get(channel) {
-            Some(slope) if v <= 0.0 => slope * v,
-            None if self.relu && v < 0.0 => 0.0,
-            _ => v,
+vectorized! {
+    /// What becomes of `columns` sums of each row, of channels from `channel` on: rows are `pitch` apart in `sums`, `stride`
+    /// in `y`. Not `max`, which would turn NaN into 0.
+    pub(super) fn finish_rows(
+        sums: &[f32],
+        pitch: usize,
+        y: &mut [f32],
+        stride: usize,
+        columns: usize,
+        finish: &Finish,
+        channel: usize,
+    ) {
+        let bias = &finish.bias[channel..][..columns];
+        let slopes = finish.slopes.get(channel..channel + columns).unwrap_or_default();
+        for (sums, y) in sums.chunks(pitch).zip(y.chunks_mut(stride)) {
+            let (sums, y) = (&sums[..columns], &mut y[..columns]);
+            for i in 0..columns {
+                y[i] = sums[i] + bias[i];
+            }
+            if finish.relu {
+                for y in &mut *y {
+                    *y = if *y < 0.0 { 0.0 } else { *y };
+                }
+            }
+            for (y, &slope) in y.iter_mut().zip(slopes) {
+                *y = if *y <= 0.0 { slope * *y } else { *y };
+            }
         }
     }
 }

@@ -67,7 +67,7 @@ impl JoinedConv2d {
         if bias.is_some_and(|b| b.shape() != [d.co]) {
             return Ok(None);
         }
-        let mut y = Tensor::empty_as(first, &[d.batch, d.out_height(), d.out_width(), d.co])?;
+        let mut y = d.output(first)?;
         #[allow(clippy::cast_possible_truncation)] // A number from a file of f32.
         let slope = [self.slope as f32];
         let slopes = if self.slope == 1.0 { &[] } else { &slope[..] };

@@ -46,4 +46,4 @@ pub(in crate::ops) use finish::After;
 pub(in crate::ops) use op::Dims;
 pub use op::{Activation, Conv2d};
 pub use passes::cases;
-pub use tuned::rows_alone;
+pub use tuned::rows_from;

@@ -1,6 +1,7 @@
 //! The op, its sizes, and its entry on the tape.
+use super::tuned::held_rows;
 use crate::engine::cuda::{Convolution, Pass, kernels};
-use crate::engine::device::DType;
+use crate::engine::device::{DType, Device};
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -109,5 +110,14 @@ impl Dims {
     }
     pub(in crate::ops) const fn out_width(&self) -> usize {
         (self.width + 2 * self.pad - self.kernel) / self.stride + 1
+    }
+
+    /// Memory for the output, in the manner of the input `x`: on the CPU of the rows that are [asked for](held_rows).
+    pub(super) fn output(&self, x: &Tensor) -> Result<Tensor> {
+        let rows = match x.device() {
+            Device::Cpu => held_rows(self.batch, self.out_height()).len(),
+            Device::Cuda(_) => self.out_height(),
+        };
+        Tensor::empty_as(x, &[self.batch, rows, self.out_width(), self.co])
     }
 }

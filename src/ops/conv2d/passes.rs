@@ -24,7 +24,7 @@ impl Op for Conv2d {
         if let Some(b) = inputs.get(2).filter(|b| b.shape() != [d.co]) {
             return Err(Error::shape("conv2d", format!("bias [{}]", d.co), b.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[d.batch, d.out_height(), d.out_width(), d.co])?;
+        let mut y = d.output(x)?;
         on_device!(x,
             cpu::<T> => {
                 let bias = inputs.get(2).map(|b| b.cpu::<T>()).transpose()?;

@@ -61,7 +61,7 @@ impl Op for SlopedConv2d {
         if let Some(s) = slopes.filter(|s| s.shape() != [1] && s.shape() != [d.co]) {
             return Err(Error::shape("conv2d", format!("slopes [1] or [{}]", d.co), s.shape()));
         }
-        let mut y = Tensor::empty_as(x, &[d.batch, d.out_height(), d.out_width(), d.co])?;
+        let mut y = d.output(x)?;
         on_device!(x,
             cpu::<T> => {
                 let one = self.slope.map(T::from_f64);
