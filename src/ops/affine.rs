@@ -110,7 +110,7 @@ mod cpu {
     pub(super) fn forward<T: Real>(channels: &[[f64; 2]], x: &[T], y: &mut [T]) {
         let constants: Vec<[T; 2]> = channels.iter().map(|c| c.map(T::from_f64)).collect();
         if let [[factor, shift]] = constants[..] {
-            return zip2(y, x, |y, &x| *y = factor * x + shift);
+            return zip2(y, x, move |y, &x| *y = factor * x + shift);
         }
         // Of several pixels at a time: one has too few numbers for a loop.
         let (factors, shifts): (Vec<T>, Vec<T>) = (0..PIXELS)

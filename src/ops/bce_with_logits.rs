@@ -96,6 +96,6 @@ mod cpu {
 
     pub(super) fn backward<T: Real>(target: f64, each: f64, x: &[T], dx: &mut [T]) {
         let slope = |x: f64| each * (1.0 / (1.0 + (-x).exp()) - target);
-        zip2(dx, x, |dx, &x| *dx = T::from_f64(slope(x.to_f64())));
+        zip2(dx, x, move |dx, &x| *dx = T::from_f64(slope(x.to_f64())));
     }
 }

@@ -78,7 +78,7 @@ mod cpu {
     pub(super) fn forward<T: Real>(op: &Clamp, x: &[T], y: &mut [T]) {
         let (low, high) = (T::from_f64(op.low), T::from_f64(op.high));
         // A NaN stays one.
-        zip2(y, x, |y, &x| {
+        zip2(y, x, move |y, &x| {
             *y = if x < low {
                 low
             } else if x > high {
@@ -91,6 +91,6 @@ mod cpu {
 
     pub(super) fn backward<T: Real>(op: &Clamp, x: &[T], dy: &[T], dx: &mut [T]) {
         let (zero, low, high) = (T::default(), T::from_f64(op.low), T::from_f64(op.high));
-        zip3(dx, x, dy, |dx, &x, &dy| *dx = if x < low || x > high { zero } else { dy });
+        zip3(dx, x, dy, move |dx, &x, &dy| *dx = if x < low || x > high { zero } else { dy });
     }
 }

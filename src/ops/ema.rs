@@ -6,5 +6,5 @@ use super::parallel::zip2;
 pub fn ema(average: &mut [f32], value: &[f32], decay: f64) {
     // The difference form: an average that equals the value stays equal, whatever decay rounds to.
     let take = (1.0 - decay) as f32;
-    zip2(average, value, |a, &v| *a += take * (v - *a));
+    zip2(average, value, move |a, &v| *a += take * (v - *a));
 }

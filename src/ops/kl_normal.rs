@@ -64,10 +64,10 @@ impl Op for KlNormal {
         on_device!(m,
             cpu::<T> => {
                 let each = dy.to_f64_vec()?[0] / rows as f64;
-                parallel::zip2(dm.cpu_mut::<T>()?, m.cpu()?, |dm, &m| {
+                parallel::zip2(dm.cpu_mut::<T>()?, m.cpu()?, move |dm, &m| {
                     *dm = T::from_f64(each * m.to_f64());
                 });
-                parallel::zip2(ds.cpu_mut::<T>()?, s.cpu()?, |ds, &s| {
+                parallel::zip2(ds.cpu_mut::<T>()?, s.cpu()?, move |ds, &s| {
                     *ds = T::from_f64(0.5 * each * s.to_f64().exp_m1());
                 });
             },

@@ -83,11 +83,11 @@ mod cpu {
 
     pub(super) fn forward<T: Real>(slope: f64, x: &[T], y: &mut [T]) {
         let (zero, slope) = (T::default(), T::from_f64(slope));
-        zip2(y, x, |y, &x| *y = if x > zero { x } else { slope * x });
+        zip2(y, x, move |y, &x| *y = if x > zero { x } else { slope * x });
     }
 
     pub(super) fn backward<T: Real>(slope: f64, x: &[T], dy: &[T], dx: &mut [T]) {
         let (zero, slope) = (T::default(), T::from_f64(slope));
-        zip3(dx, x, dy, |dx, &x, &dy| *dx = if x > zero { dy } else { slope * dy });
+        zip3(dx, x, dy, move |dx, &x, &dy| *dx = if x > zero { dy } else { slope * dy });
     }
 }

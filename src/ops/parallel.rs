@@ -6,9 +6,15 @@ use crate::engine::threads::{map, pieces};
 /// Elements a task: large enough to hide the cost of a task, small enough for 8 threads at 64x64x64.
 pub(crate) const CHUNK: usize = 1 << 14;
 
-/// `f(y, x)` for every pair.
-pub(crate) fn zip2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut T, &T) + Sync) {
-    chunks2(y, x, |y, x| y.iter_mut().zip(x).for_each(|(y, x)| f(y, x)));
+/// `f(y, x)` for every pair. What `f` holds by value stays in registers; behind a reference it would be read again for
+/// every pair, by loops that are no vectors'.
+pub(crate) fn zip2<T: Real>(y: &mut [T], x: &[T], f: impl Fn(&mut T, &T) + Sync + Copy) {
+    chunks2(y, x, move |y, x| {
+        let f = f;
+        for i in 0..y.len().min(x.len()) {
+            f(&mut y[i], &x[i]);
+        }
+    });
 }
 
 /// `f(y, x)` for pieces of both.
@@ -22,12 +28,19 @@ pub(crate) fn copy<T: Real>(y: &mut [T], x: &[T]) {
     chunks2(y, x, <[T]>::copy_from_slice);
 }
 
-/// `f(y, a, b)` for every triple.
-pub(crate) fn zip3<T: Real>(y: &mut [T], a: &[T], b: &[T], f: impl Fn(&mut T, &T, &T) + Sync) {
+/// `f(y, a, b)` for every triple, as [`zip2`].
+pub(crate) fn zip3<T: Real>(
+    y: &mut [T],
+    a: &[T],
+    b: &[T],
+    f: impl Fn(&mut T, &T, &T) + Sync + Copy,
+) {
     debug_assert!(y.len() == a.len() && y.len() == b.len());
-    pieces(y, CHUNK, |i, y| {
-        let [a, b] = [a, b].map(|all| &all[i * CHUNK..][..y.len()]);
-        y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| f(y, a, b));
+    pieces(y, CHUNK, move |i, y| {
+        let (f, a, b) = (f, &a[i * CHUNK..][..y.len()], &b[i * CHUNK..][..y.len()]);
+        for i in 0..y.len() {
+            f(&mut y[i], &a[i], &b[i]);
+        }
     });
 }
 

@@ -144,7 +144,7 @@ mod cpu {
     pub(super) fn forward<T: Real>(slopes: &[T], x: &[T], y: &mut [T]) {
         let zero = T::default();
         if let &[slope] = slopes {
-            return zip2(y, x, |y, &x| *y = if x > zero { x } else { slope * x });
+            return zip2(y, x, move |y, &x| *y = if x > zero { x } else { slope * x });
         }
         let c = slopes.len();
         rows(y, c, |pixel, y| {
@@ -158,7 +158,9 @@ mod cpu {
     pub(super) fn by_input<T: Real>(slopes: &[T], x: &[T], dy: &[T], dx: &mut [T]) {
         let (zero, c) = (T::default(), slopes.len());
         if let &[slope] = slopes {
-            return zip3(dx, x, dy, |dx, &x, &dy| *dx = if x > zero { dy } else { slope * dy });
+            return zip3(dx, x, dy, move |dx, &x, &dy| {
+                *dx = if x > zero { dy } else { slope * dy }
+            });
         }
         rows(dx, c, |pixel, dx| {
             let (x, dy) = (&x[pixel * c..][..c], &dy[pixel * c..][..c]);
@@ -176,7 +178,7 @@ mod cpu {
             return;
         }
         let mut products = Buffer::<T>::new(x.len());
-        zip3(&mut products, x, dy, |p, &x, &dy| *p = if x > zero { zero } else { x * dy });
+        zip3(&mut products, x, dy, move |p, &x, &dy| *p = if x > zero { zero } else { x * dy });
         let sums = column_sums(&products, dslopes.len());
         dslopes.iter_mut().zip(sums).for_each(|(d, sum)| *d = T::from_f64(sum));
     }

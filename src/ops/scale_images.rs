@@ -92,7 +92,7 @@ mod cpu {
         let images = y.chunks_exact_mut(each.max(1)).zip(x.chunks_exact(each.max(1)));
         for ((y, x), &factor) in images.zip(factors) {
             let factor = T::from_f64(factor);
-            zip2(y, x, |y, &x| *y = factor * x);
+            zip2(y, x, move |y, &x| *y = factor * x);
         }
     }
 }

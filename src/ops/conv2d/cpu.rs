@@ -57,6 +57,9 @@ fn forward_held<T: Real>(
     bias: Option<&[T]>,
     y: &mut [T],
 ) {
+    if let Some(padded) = padded(d) {
+        return forward_held(&padded, then, &pad(d, &padded, x), w, bias, y);
+    }
     if T::DTYPE == DType::F32 {
         let then = match then {
             After::Nothing => After::Nothing,
@@ -77,7 +80,9 @@ fn forward_held<T: Real>(
     let zero = T::default();
     match then {
         After::Nothing => {}
-        After::Relu => y.iter_mut().filter(|v| **v < zero).for_each(|v| *v = zero),
+        After::Relu => parallel::chunks(y, parallel::CHUNK, |_, y| {
+            y.iter_mut().for_each(|v| *v = if *v < zero { zero } else { *v });
+        }),
         After::Slopes(slopes) => parallel::rows(y, d.co, |_, y| {
             let one = slopes.len() == 1;
             for (k, v) in y.iter_mut().enumerate() {
@@ -121,6 +126,16 @@ pub(super) fn forward_parts(
 }
 
 pub(in crate::ops) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T]) {
+    if let Some(padded) = padded(d) {
+        let line = padded.width * d.ci;
+        let mut all = Buffer::new(d.batch * padded.height * line);
+        input_gradient(&padded, w, dy, &mut all);
+        return parallel::rows(dx, d.width * d.ci, |row, dx| {
+            let (n, y) = (row / d.height, row % d.height);
+            let from = (n * padded.height + y + d.pad) * line + d.pad * d.ci;
+            dx.copy_from_slice(&all[from..][..dx.len()]);
+        });
+    }
     if in_bf16::<T>(d) && d.pad < d.kernel {
         return bf16::input_gradient(d, as_f32(w), as_f32(dy), as_f32_mut(dx));
     }
@@ -128,12 +143,15 @@ pub(in crate::ops) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &
     if let Some(k) = fast_path::<T>(d) {
         let packed = pack(k, d, as_f32(w), true);
         let dy = [Source { x: as_f32(dy), channels: d.co }];
-        return convolve(k, d, &dy, &packed, None, After::Nothing, as_f32_mut(dx));
+        return convolve(k, &d.back(), &dy, &packed, None, After::Nothing, as_f32_mut(dx));
     }
     general::input_gradient(d, w, dy, dx);
 }
 
 pub(in crate::ops) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]) {
+    if let Some(padded) = padded(d) {
+        return weight_gradient(&padded, &pad(d, &padded, x), dy, dw);
+    }
     if in_bf16::<T>(d) {
         return bf16_weights::weight_gradient(d, as_f32(x), as_f32(dy), as_f32_mut(dw));
     }
@@ -144,6 +162,27 @@ pub(in crate::ops) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: 
     general::weight_gradient(d, x, dy, dw);
 }
 
+/// The same 1x1 convolution of maps that have their zeros around them: the fast paths know none of their own.
+fn padded(d: &Dims) -> Option<Dims> {
+    let (height, width) = (d.height + 2 * d.pad, d.width + 2 * d.pad);
+    (d.kernel == 1 && d.stride == 1 && d.pad > 0).then_some(Dims { height, width, pad: 0, ..*d })
+}
+
+/// `x` with zeros around it.
+fn pad<T: Real>(d: &Dims, padded: &Dims, x: &[T]) -> Buffer<T> {
+    let line = padded.width * d.ci;
+    let mut all = Buffer::new(d.batch * padded.height * line);
+    parallel::rows(&mut all, line, |row, to| {
+        let (n, y) = (row / padded.height, row % padded.height);
+        to.fill(T::default());
+        if let Some(y) = y.checked_sub(d.pad).filter(|&y| y < d.height) {
+            let len = d.width * d.ci;
+            to[d.pad * d.ci..][..len].copy_from_slice(&x[(n * d.height + y) * len..][..len]);
+        }
+    });
+    all
+}
+
 /// Whether the caller wants bf16, and there are as many channels as pay.
 fn in_bf16<T: Real>(d: &Dims) -> bool {
     T::DTYPE == DType::F32 && products() == Products::Bf16 && d.ci.max(d.co) >= 16
@@ -152,13 +191,13 @@ fn in_bf16<T: Real>(d: &Dims) -> bool {
 /// The condition of the fast path, and the instruction set it runs on.
 #[cfg(target_arch = "x86_64")]
 fn fast_path<T: Real>(d: &Dims) -> Option<&'static Kernels> {
-    let same = d.stride == 1 && matches!((d.kernel, d.pad), (3, 1) | (1, 0));
+    let dense = d.stride == 1 && matches!((d.kernel, d.pad), (3, 0..=2) | (1, 0));
     // Below this the padding of the channels to 16 costs more than the transforms save.
     let wide = d.ci.max(d.co) >= 16;
     // On the few pixels of a deep level transforming the weights costs more than all products. Tiles of
     // a larger image are never so small: a tile computes what the whole would.
     let many = d.batch * d.height * d.width >= 64;
-    (T::DTYPE == DType::F32 && same && wide && many).then(fast::chosen).flatten()
+    (T::DTYPE == DType::F32 && dense && wide && many).then(fast::chosen).flatten()
 }
 
 fn as_f32<T: Real>(v: &[T]) -> &[f32] {

@@ -26,7 +26,7 @@ pub(super) fn chosen() -> Option<&'static Kernels> {
 
 /// The rows of blocks to compute, of all or those that are wanted.
 fn wanted_blocks(d: &Dims) -> (usize, usize) {
-    let all = d.height.div_ceil(4);
+    let all = d.out_height().div_ceil(4);
     match wanted_rows() {
         Some([start, end]) if d.batch == 1 => ((start / 4).min(all), end.div_ceil(4).min(all)),
         _ => (0, d.batch * all),
@@ -55,14 +55,14 @@ fn block_len(frequencies: usize, ci: usize, co: usize, positions: usize) -> usiz
 
 /// Where a Winograd tile stands: image, first output row and column.
 pub(super) fn tile_at(d: &Dims, position: usize) -> (usize, usize, usize) {
-    let (rows, columns) = (d.height.div_ceil(4), d.width.div_ceil(4));
+    let (rows, columns) = (d.out_height().div_ceil(4), d.out_width().div_ceil(4));
     let (n, rest) = (position / (rows * columns), position % (rows * columns));
     (n, rest / columns * 4, rest % columns * 4)
 }
 
-/// Copies the `SIZE` x `SIZE` window at (y0, x0) of image `n` into `patch`, zero outside.
+/// Copies the `SIZE` x `SIZE` window at (y0, x0) of image `n` into `patch`, zero outside of images of that height and width.
 pub(super) fn window<const SIZE: usize>(
-    d: &Dims,
+    [height, width]: [usize; 2],
     x: &[f32],
     channels: usize,
     (n, y0, x0): (usize, isize, isize),
@@ -72,10 +72,10 @@ pub(super) fn window<const SIZE: usize>(
     for (at, pixel) in patch.chunks_exact_mut(cp).take(SIZE * SIZE).enumerate() {
         let (y, x_) = (y0 + (at / SIZE) as isize, x0 + (at % SIZE) as isize);
         pixel.fill(0.0);
-        let inside = (0..d.height as isize).contains(&y) && (0..d.width as isize).contains(&x_);
+        let inside = (0..height as isize).contains(&y) && (0..width as isize).contains(&x_);
         if inside {
             #[allow(clippy::cast_sign_loss)] // Both were just found to be inside.
-            let from = ((n * d.height + y as usize) * d.width + x_ as usize) * channels;
+            let from = ((n * height + y as usize) * width + x_ as usize) * channels;
             pixel[..channels].copy_from_slice(&x[from..from + channels]);
         }
     }
@@ -104,16 +104,16 @@ pub(super) unsafe fn transform_inputs(
     let (cp, Room { positions, frequency }) = (padded(channels), room);
     for (p, tile) in tiles.enumerate() {
         let (n, y, x0) = tile_at(d, tile);
-        let (top, left) = (y as isize - 1, x0 as isize - 1);
-        let inside = y > 0 && x0 > 0 && y + 5 <= d.height && x0 + 5 <= d.width;
+        let [top, left] = [y, x0].map(|at| at as isize - d.pad as isize);
+        let inside = y.min(x0) >= d.pad && y - d.pad + 6 <= d.height && x0 - d.pad + 6 <= d.width;
         // SAFETY: position p of V, as the caller promises.
         let to = unsafe { v.add(p * CB) };
         if inside && cp == channels {
-            let from = &x[((n * d.height + y - 1) * d.width + x0 - 1) * cp..];
+            let from = &x[((n * d.height + y - d.pad) * d.width + x0 - d.pad) * cp..];
             // SAFETY: the whole window lies inside the image; the caller's promise for V.
             unsafe { (k.input)(from.as_ptr(), d.width * cp, cp, cp, to, positions, frequency) };
         } else {
-            window::<6>(d, x, channels, (n, top, left), patch);
+            window::<6>([d.height, d.width], x, channels, (n, top, left), patch);
             // SAFETY: the patch is a 6x6 window of cp channels; the caller's promise for V.
             unsafe { (k.input)(patch.as_ptr(), 6 * cp, cp, cp, to, positions, frequency) };
         }
@@ -165,13 +165,14 @@ fn winograd(
 ) {
     let (ip, op) = (padded(packed.inputs), padded(packed.outputs));
     let (top, bottom) = wanted_blocks(d);
-    let (skipped, positions) = (top * d.width.div_ceil(4), bottom * d.width.div_ceil(4));
+    let columns = d.out_width().div_ceil(4);
+    let (skipped, positions) = (top * columns, bottom * columns);
     let block = block_len(36, ip, op, positions - skipped);
     if let Some([start, end]) = wanted_rows() {
-        let whole = start.is_multiple_of(4) && (end.is_multiple_of(4) || end >= d.height);
+        let whole = start.is_multiple_of(4) && (end.is_multiple_of(4) || end >= d.out_height());
         assert!(whole || d.batch > 1, "rows are computed in blocks of four");
     }
-    let shared = row_0(d.batch, d.height, d.width * packed.outputs, y);
+    let shared = row_0(d.batch, d.out_height(), d.out_width() * packed.outputs, y);
     each((positions - skipped).div_ceil(block), &|b| {
         let start = skipped + b * block;
         let t = block.min(positions - start);
@@ -218,13 +219,14 @@ fn store_tile(
     let (n, oy, ox) = tile_at(d, position);
     let Finish { bias, relu, .. } = finish;
     let (op, slopes) = (bias.len(), finish.slopes());
-    let (rows, columns) = ((d.height - oy).min(4), (d.width - ox).min(4));
-    let pixel = |row: usize| ((n * d.height + oy + row) * d.width + ox) * channels;
+    let [height, width] = [d.out_height(), d.out_width()];
+    let (rows, columns) = ((height - oy).min(4), (width - ox).min(4));
+    let pixel = |row: usize| ((n * height + oy + row) * width + ox) * channels;
     if rows == 4 && columns == 4 && op == channels {
         // SAFETY: the tile lies inside image n and belongs to this task alone.
         unsafe {
             let y = y.get().wrapping_add(pixel(0));
-            (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), *relu, slopes, y, d.width * op, op);
+            (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), *relu, slopes, y, width * op, op);
         }
         return;
     }
@@ -318,20 +320,24 @@ mod tests {
             let Some(k) = kernels(level) else { continue };
             tried += 1;
             let mut of_level = Vec::new();
-            for (kernel, height, width, ci, co) in [
-                (3, 13, 18, 32, 48),
-                (3, 4, 5, 3, 20),
-                (3, 9, 7, 51, 6),
-                (1, 5, 9, 20, 33),
-                (1, 3, 40, 64, 16),
+            for (kernel, pad, height, width, ci, co) in [
+                (3, 1, 13, 18, 32, 48),
+                (3, 1, 4, 5, 3, 20),
+                (3, 1, 9, 7, 51, 6),
+                (3, 0, 15, 20, 16, 40),
+                (3, 0, 6, 3, 20, 9),
+                (3, 2, 7, 14, 24, 16),
+                (1, 0, 5, 9, 20, 33),
+                (1, 0, 3, 40, 64, 16),
                 // Several blocks of positions in the sums of the weights' gradient.
-                (3, 33, 30, 64, 48),
-                (1, 50, 50, 16, 16),
+                (3, 1, 33, 30, 64, 48),
+                (3, 0, 36, 33, 48, 64),
+                (1, 0, 50, 50, 16, 16),
             ] {
-                let pad = kernel / 2;
                 let d = Dims { batch: 2, height, width, ci, co, kernel, stride: 1, pad };
-                let pixels = 2 * height * width;
-                let (x, dy) = (numbers(pixels * ci, 1), numbers(pixels * co, 2));
+                let (x, of_y) =
+                    (numbers(2 * height * width * ci, 1), d.out_height() * d.out_width());
+                let dy = numbers(2 * of_y * co, 2);
                 let (w, b) = (numbers(co * kernel * kernel * ci, 3), numbers(co, 4));
                 let label = |what: &str| format!("{level:?} {what} {d:?}");
 
@@ -345,7 +351,7 @@ mod tests {
                 let (mut dx, mut expected) = (vec![f32::NAN; x.len()], vec![0.0; x.len()]);
                 let source = Source { x: &dy, channels: co };
                 let packed = pack(k, &d, &w, true);
-                convolve(k, &d, &[source], &packed, None, After::Nothing, &mut dx);
+                convolve(k, &d.back(), &[source], &packed, None, After::Nothing, &mut dx);
                 general::input_gradient(&d, &w, &dy, &mut expected);
                 close(&dx, &expected, &label("input gradient"));
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::Dims;
 use crate::engine::device::Real;
+use crate::engine::pool::Buffer;
 use crate::engine::threads::{map, pieces};
 use crate::ops::product::{Matrix, add_product, add_product_steadily};
 
@@ -72,7 +73,7 @@ pub(super) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>, y
         }
         // Long rows go in pieces: what is gathered of a row is many times as much as the row.
         let piece = width.min(POSITIONS);
-        let mut patches = vec![T::default(); (y.len() / d.co).min(rows * piece) * inner];
+        let mut patches = Buffer::new((y.len() / d.co).min(rows * piece) * inner);
         for first in (0..width).step_by(piece) {
             let columns = first..(first + piece).min(width);
             let held = columns.len();
@@ -177,12 +178,14 @@ impl Group<'_> {
         if positions * inner == 0 {
             return;
         }
-        let mut patches = vec![T::default(); positions * inner];
+        let mut patches = Buffer::new(positions * inner);
+        patches.fill(T::default());
         let places = rows.iter().flat_map(|&row| columns.iter().map(move |&x| (row, x)));
         for ((row, x), patch) in places.clone().zip(patches.chunks_exact_mut(inner)) {
             self.gather(dy, row, x, patch);
         }
-        let mut sums = vec![T::default(); positions * d.ci];
+        let mut sums = Buffer::new(positions * d.ci);
+        sums.fill(T::default());
         add_product_steadily(&mut sums, &patches, inner, Matrix::new(weights, inner, d.ci));
         for ((row, x), sum) in places.zip(sums.chunks_exact(d.ci)) {
             dx[((row - first) * d.width + x) * d.ci..][..d.ci].copy_from_slice(sum);
@@ -222,7 +225,7 @@ pub(super) fn weight_gradient<T: Real>(d: &Dims, x: &[T], dy: &[T], dw: &mut [T]
         let (ky, first) = (task / parts, task % parts * CHANNELS);
         let channels = CHANNELS.min(d.co - first);
         let mut sum = vec![T::default(); channels * len];
-        let mut patches = vec![T::default(); rows * width * len];
+        let mut patches = Buffer::new(rows * width * len);
         let all: Vec<usize> = (0..d.batch * d.out_height()).collect();
         for block in all.chunks(rows) {
             for (&row, patch) in block.iter().zip(patches.chunks_exact_mut(width * len)) {

@@ -112,6 +112,19 @@ impl Dims {
         (self.width + 2 * self.pad - self.kernel) / self.stride + 1
     }
 
+    /// The convolution of the output's gradient that gives the input's, for stride 1.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub(super) const fn back(&self) -> Self {
+        Self {
+            height: self.out_height(),
+            width: self.out_width(),
+            ci: self.co,
+            co: self.ci,
+            pad: self.kernel - 1 - self.pad,
+            ..*self
+        }
+    }
+
     /// Memory for the output, in the manner of the input `x`: on the CPU of the rows that are [asked for](held_rows).
     pub(super) fn output(&self, x: &Tensor) -> Result<Tensor> {
         let rows = match x.device() {

@@ -104,7 +104,7 @@ pub(super) fn relu_mask(y: &Tensor, dy: &Tensor) -> Result<Tensor> {
     on_device!(y,
         cpu::<T> => {
             let zero = T::default();
-            parallel::zip3(dz.cpu_mut::<T>()?, y.cpu()?, dy.cpu()?, |dz, &y, &dy| {
+            parallel::zip3(dz.cpu_mut::<T>()?, y.cpu()?, dy.cpu()?, move |dz, &y, &dy| {
                 *dz = if y > zero { dy } else { zero };
             });
         },
@@ -137,6 +137,9 @@ pub fn cases() -> Vec<OpCase> {
         strided(4, 2, 1, [2, 6, 7, 3], 2),
         strided(3, 2, 1, [1, 5, 5, 4], 3),
         strided(5, 1, 2, [1, 3, 2, 2], 3),
+        strided(3, 1, 0, [2, 9, 10, 16], 20).f32_tol(2e-5),
+        strided(3, 1, 2, [1, 6, 9, 4], 16).f32_tol(2e-5),
+        strided(1, 1, 1, [2, 5, 7, 16], 6),
         OpCase::new(|| Conv2d::same(3), &[&[1, 5, 6, 4], &[3, 3, 3, 4]]).f32_tol(2e-5),
         // The blocks of the kernels: several in every direction, every width, split sums.
         same(3, [1, 12, 13, 64], 67, true).kernel_only(),

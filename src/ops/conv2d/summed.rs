@@ -77,7 +77,7 @@ impl Op for SummedConv2d {
                 cpu::forward::<T>(&d, none, x.cpu()?, w.cpu()?, Some(b.cpu()?), y.cpu_mut()?);
                 if let Some((residual, factor)) = residual {
                     let factor = T::from_f64(factor);
-                    parallel::zip2(y.cpu_mut::<T>()?, residual.cpu()?, |y, &r| *y += factor * r);
+                    parallel::zip2(y.cpu_mut::<T>()?, residual.cpu()?, move |y, &r| *y += factor * r);
                 }
                 if let Some(shift) = shift {
                     let shift = shift.cpu::<T>()?;

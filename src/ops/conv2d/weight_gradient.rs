@@ -25,7 +25,7 @@ const TASK: usize = 16;
 pub(super) fn weight_gradient(k: &Kernels, d: &Dims, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let all = Transformed { k, d, ip: padded(d.ci), op: padded(d.co) };
     let (frequencies, positions) = match d.kernel {
-        3 => (36, d.batch * d.height.div_ceil(4) * d.width.div_ceil(4)),
+        3 => (36, d.batch * d.out_height().div_ceil(4) * d.out_width().div_ceil(4)),
         _ => (1, d.batch * d.height * d.width),
     };
     let least = if frequencies * all.ip * all.op > FLOATS { LEAST } else { 16 };
@@ -150,16 +150,17 @@ unsafe fn transform_gradients(
     patch: &mut [f32],
 ) {
     let (op, Room { positions, frequency }) = (padded(d.co), room);
+    let [height, width] = [d.out_height(), d.out_width()];
     for (p, tile) in tiles.enumerate() {
         let (n, y, x) = tile_at(d, tile);
         // SAFETY: position p of Z, as the caller promises.
         let to = unsafe { z.add(p * CB) };
-        if y + 4 <= d.height && x + 4 <= d.width && op == d.co {
-            let from = &dy[((n * d.height + y) * d.width + x) * op..];
+        if y + 4 <= height && x + 4 <= width && op == d.co {
+            let from = &dy[((n * height + y) * width + x) * op..];
             // SAFETY: the whole tile lies inside the image; the caller's promise for Z.
-            unsafe { (k.gradient)(from.as_ptr(), d.width * op, op, op, to, positions, frequency) };
+            unsafe { (k.gradient)(from.as_ptr(), width * op, op, op, to, positions, frequency) };
         } else {
-            window::<4>(d, dy, d.co, (n, y as isize, x as isize), patch);
+            window::<4>([height, width], dy, d.co, (n, y as isize, x as isize), patch);
             // SAFETY: the patch is a 4x4 tile of op channels; the caller's promise for Z.
             unsafe { (k.gradient)(patch.as_ptr(), 4 * op, op, op, to, positions, frequency) };
         }
