@@ -56,7 +56,7 @@ def main():
         done = list(pool.map(compile_one, work))
 
     failures = [said for _, said in done if said]
-    rows = [row for found, _ in done for row in found.get("kernels", [])]
+    rows = [tuple(row) for found, _ in done for row in found.get("kernels", [])]
     failures += spills(rows, os.path.relpath(f"{options.kernels}/spills.txt"), archs == everything)
     if options.kernels == ROOT:
         failures += differences([entry for found, _ in done for entry in found.get("entries", [])])

@@ -1,7 +1,7 @@
 // Cosine transforms. Formulas and host side: src/ops/dct2.rs.
-// Whole maps: a product with a constant matrix along the rows, then along the columns, with f32 values
-// between them; bound by f32 arithmetic. Blocks of 8: one pass, bound by memory.
-#include "dct2.cuh"
+// A product with a constant matrix along the rows, then along the columns, with f32 values between them; bound by f32
+// arithmetic.
+#include "common.cuh"
 
 namespace {
 constexpr int TILE = 64, DEPTH = 16;
@@ -70,38 +70,9 @@ __device__ void dct2_along_columns_kernel(const float *d, const float *half, T *
                                           int inner) {
     multiply(d, half, y, columns, len, inner);
 }
-
-// x, y: [bands, 8, w / 8, 8, c]. A block transforms 32 of the (w / 8) c blocks of pixels of a band, one a
-// lane: warp i row i, then, through shared memory, column i.
-template <typename T> __device__ void dct2_blocks_of_8_kernel(const T *x, T *y, int w, int c, int inverse) {
-    SHARED(half, float[8][8][WARP]);
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, columns = w / 8 * c;
-    const int groups = (columns + WARP - 1) / WARP, band = blockIdx.x / groups;
-    const int column = blockIdx.x % groups * WARP + lane;
-    const bool inside = column < columns;
-    const size_t row = size_t(w) * c;
-    const size_t start = size_t(band) * 8 * row + size_t(column / c) * 8 * c + column % c;
-    float v[8] = {};
-    if (inside) {
-#pragma unroll
-        for (int j = 0; j < 8; ++j) v[j] = load(x + start + warp * row + j * c);
-    }
-    eight(v, inverse);
-#pragma unroll
-    for (int j = 0; j < 8; ++j) half[warp][j][lane] = v[j];
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] = half[i][warp][lane];
-    eight(v, inverse);
-    if (inside) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) store(y + start + i * row + warp * c, v[i]);
-    }
-}
 } // namespace
 
 FOR_DTYPES(dct2_along_rows, (const float *d, const T *x, float *half, int columns, int len, int inner),
            (d, x, half, columns, len, inner))
 FOR_DTYPES(dct2_along_columns, (const float *d, const float *half, T *y, int columns, int len, int inner),
            (d, half, y, columns, len, inner))
-FOR_DTYPES(dct2_blocks_of_8, (const T *x, T *y, int w, int c, int inverse), (x, y, w, c, inverse))

@@ -1,9 +1,53 @@
-// A linear map of the channels of a map between a transform of its pixels and the inverse. Formulas and host side:
-// src/ops/spectral_product.rs. A block does 8 x 8 pixels in shared memory; bound by f32 arithmetic, reads and writes the
-// map once.
-#include "dct2.cuh"
+// Linear maps of the channels of a map between transforms of its pixels and their inverses: some channels by the cosine
+// transform, the others by the wavelet. Formulas and host side: src/ops/spectral_product.rs. A block does 8 x 8 pixels of
+// either in shared memory; bound by f32 arithmetic, reads and writes the map once. Backward makes the coefficients anew
+// instead of reading them.
+#include "common.cuh"
 
 namespace {
+// The left half of D_8; the right half is its mirror image, negated in odd rows.
+__device__ __forceinline__ float basis(int k, int i) {
+    static constexpr float D[8][4] = {
+        {0.35355339f, 0.35355339f, 0.35355339f, 0.35355339f},
+        {0.49039264f, 0.41573481f, 0.27778512f, 0.09754516f},
+        {0.46193977f, 0.19134172f, -0.19134172f, -0.46193977f},
+        {0.41573481f, -0.09754516f, -0.49039264f, -0.27778512f},
+        {0.35355339f, -0.35355339f, -0.35355339f, 0.35355339f},
+        {0.27778512f, -0.49039264f, 0.09754516f, 0.41573481f},
+        {0.19134172f, -0.46193977f, 0.46193977f, -0.19134172f},
+        {0.09754516f, -0.27778512f, 0.41573481f, -0.49039264f},
+    };
+    return D[k][i];
+}
+
+// Eight values to their coefficients, or back. Sums and differences of mirrored elements halve the products.
+__device__ __forceinline__ void eight(float (&v)[8], bool inverse) {
+    float out[8] = {};
+    if (inverse) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            float even = 0.0f, odd = 0.0f;
+#pragma unroll
+            for (int k = 0; k < 8; k += 2) {
+                even += v[k] * basis(k, i);
+                odd += v[k + 1] * basis(k + 1, i);
+            }
+            out[i] = even + odd;
+            out[7 - i] = even - odd;
+        }
+    } else {
+#pragma unroll
+        for (int k = 0; k < 8; ++k) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                out[k] += (k % 2 ? v[i] - v[7 - i] : v[i] + v[7 - i]) * basis(k, i);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) v[i] = out[i];
+}
+
 // Four pixels of a window to their sub-bands, or back: the matrix is its own inverse.
 __device__ __forceinline__ void butterfly(float (&v)[4]) {
     const float a = v[0], b = v[1], c = v[2], d = v[3];
@@ -13,12 +57,47 @@ __device__ __forceinline__ void butterfly(float (&v)[4]) {
     v[3] = 0.5f * ((a - b) - (c - d));
 }
 
-// Pixel (row, column) of a tile of 8 x 8, and how vectors of coefficients lie in shared memory: those of the cosine
-// transform are [64][count], of the wavelet [16 windows][4 count].
-struct Tile8 {
-    int count;
+// A thread of the way back holds the sums of so many rows and columns of the weights' gradient: those of 64 x 64 at most.
+constexpr int SIDE = 4;
+static_assert(64 / SIDE * (64 / SIDE) == THREADS, "a thread has one square");
+
+// The channels of a block: blockIdx.y 0 takes the cosine transform, 1 the wavelet.
+template <typename T> struct Stream {
+    int first, count, haar;
+    const T *w, *bias; // [size, size] and [size] or null
+    __device__ Stream(const T *cosine, const T *wavelet, const T *bias, int cosines, int wavelets)
+        : first(blockIdx.y ? cosines : 0), count(blockIdx.y ? wavelets : cosines), haar(int(blockIdx.y)),
+          w(blockIdx.y ? wavelet : cosine), bias(blockIdx.y ? bias : nullptr) {}
+    // Numbers that the product maps, and how many vectors of them a tile has.
+    __device__ __forceinline__ int size() const { return haar ? 4 * count : count; }
+    __device__ __forceinline__ int rows() const { return haar ? 16 : 64; }
+    __device__ __forceinline__ int all() const { return 64 * count; }
+    // Row i of the weights in shared memory, [size][size + 1], belongs to input i: threads side by side read different
+    // banks in both directions.
+    __device__ void weights(float *to) const {
+        const int n = size();
+        for (int k = int(threadIdx.x); k < n * n; k += THREADS) to[k % n * (n + 1) + k / n] = load(w + k);
+    }
+
+    // Pixel (row, column) of a tile of 8 x 8, and how vectors of coefficients lie in shared memory: those of the cosine
+    // transform are [64][count], of the wavelet [16 windows][4 count].
     __device__ __forceinline__ int pixel(int row, int column, int c) const { return (row * 8 + column) * count + c; }
     __device__ __forceinline__ int window(int w, int band, int c) const { return (w * 4 + band) * count + c; }
+    // Where channel `first` of a pixel of tile `tile` is; the rows of all images lie below each other.
+    __device__ __forceinline__ size_t place(int tile, int pixel, int width, int channels) const {
+        const int tiles = width / 8, row = tile / tiles * 8 + pixel / 8, column = tile % tiles * 8 + pixel % 8;
+        return (size_t(row) * width + column) * channels + first;
+    }
+    __device__ void read(const T *x, int tile, int width, int channels, float *to) const {
+        for (int k = int(threadIdx.x); k < all(); k += THREADS) {
+            to[k] = load(x + place(tile, k / count, width, channels) + k % count);
+        }
+    }
+    __device__ void write(T *y, int tile, int width, int channels, const float *from) const {
+        for (int k = int(threadIdx.x); k < all(); k += THREADS) {
+            store(y + place(tile, k / count, width, channels) + k % count, from[k]);
+        }
+    }
 
     // Along rows if `across`, else along columns; in place.
     __device__ void cosines(float *tile, bool across, bool inverse) const {
@@ -49,70 +128,141 @@ struct Tile8 {
         }
         __syncthreads();
     }
+    // Transforms `tile`; afterwards it holds the result, and `spare` something else.
+    __device__ void transform(float *&tile, float *&spare, bool inverse) const {
+        if (haar) {
+            wavelet(tile, spare, inverse);
+            float *const done = spare;
+            spare = tile;
+            tile = done;
+        } else {
+            cosines(tile, !inverse, inverse);
+            cosines(tile, inverse, inverse);
+        }
+    }
+
+    // to[p][o] = finish(sum of from[p][i] w[i in + o out], o, what was there).
+    template <typename F>
+    __device__ void multiply(const float *from, const float *w, int in, int out, float *to, F finish) const {
+        const int n = size();
+        for (int k = int(threadIdx.x); k < rows() / 4 * n; k += THREADS) {
+            const int o = k % n, p = k / n * 4;
+            float sum[4] = {};
+            for (int i = 0; i < n; ++i) {
+                const float weight = w[i * in + o * out];
+#pragma unroll
+                for (int r = 0; r < 4; ++r) sum[r] += weight * from[(p + r) * n + i];
+            }
+#pragma unroll
+            for (int r = 0; r < 4; ++r) {
+                float *const v = to + (p + r) * n + o;
+                *v = finish(sum[r], o, *v);
+            }
+        }
+        __syncthreads();
+    }
+    __device__ __forceinline__ float biased(float sum, int o) const { return bias ? sum + load(bias + o) : sum; }
 };
 
-// to[p][o] = relu?(sum of from[p][i] w[i][o], plus the bias) for `rows` rows of `width`; rows are a multiple of 4.
+// x, y: [images, height, width, cosines + wavelets]; cosine: [cosines, cosines], wavelet: [4 wavelets, 4 wavelets],
+// bias: [4 wavelets]. Blocks: x = tiles of 8 x 8 pixels, y = 2. Shared memory: two tiles and the weights.
 template <typename T>
-__device__ void multiply(const float *from, const float *w, const T *bias, float *to, int rows, int width, int relu) {
-    for (int k = int(threadIdx.x); k < rows / 4 * width; k += THREADS) {
-        const int o = k % width, p = k / width * 4;
-        float sum[4] = {};
-        for (int i = 0; i < width; ++i) {
-            const float weight = w[i * (width + 1) + o];
-#pragma unroll
-            for (int r = 0; r < 4; ++r) sum[r] += weight * from[(p + r) * width + i];
-        }
-        const float moved = bias ? load(bias + o) : 0.0f;
-#pragma unroll
-        for (int r = 0; r < 4; ++r) {
-            const float v = sum[r] + moved;
-            to[(p + r) * width + o] = relu && v < 0.0f ? 0.0f : v; // NaN stays NaN
-        }
-    }
+__device__ void spectral_product_forward_kernel(const T *x, const T *cosine, const T *wavelet, const T *bias, T *y,
+                                                int width, int cosines, int wavelets) {
+    DYNAMIC_SHARED(float, memory);
+    const Stream<T> s(cosine, wavelet, bias, cosines, wavelets);
+    const int n = s.size(), channels = cosines + wavelets;
+    float *a = memory, *b = a + s.all(), *const weights = b + s.all();
+    s.read(x, int(blockIdx.x), width, channels, a);
+    s.weights(weights);
+    for (int k = int(threadIdx.x); k < s.all(); k += THREADS) b[k] = 0.0f;
     __syncthreads();
+    s.transform(a, b, false);
+    s.multiply(a, weights, n + 1, 1, b, [&](float sum, int o, float) {
+        const float v = s.biased(sum, o);
+        return v < 0.0f ? 0.0f : v; // NaN stays NaN
+    });
+    s.transform(b, a, true);
+    s.write(y, int(blockIdx.x), width, channels, b);
 }
 
-// x: [images, height, width, channels], of which `count` from `first` on are transformed; y: [.., count];
-// w: [size, size], bias: [size], size = count or, for the wavelet, 4 count. Blocks: x = tiles of 8 x 8 pixels.
-// Shared memory: two tiles and the weights, whose rows are padded.
+// The gradient of x, and of the parameters as sums over the tiles of each block, in f32: partial is
+// [gridDim.x][cosines^2 + (4 wavelets)^2 + 4 wavelets]. Blocks: x = any number, y = 2; a block takes every so many-th tile.
+// Shared memory: three tiles and the weights. size() is at most 64.
 template <typename T>
-__device__ void spectral_product_kernel(const T *x, const T *w, const T *bias, T *y, int width, int channels,
-                                        int first, int count, int haar, int relu) {
+__device__ void spectral_product_backward_kernel(const T *x, const T *dy, const T *cosine, const T *wavelet, const T *bias,
+                                                 T *dx, float *partial, int width, int cosines, int wavelets, int tiles) {
     DYNAMIC_SHARED(float, memory);
-    const Tile8 tile = {count};
-    const int size = haar ? 4 * count : count, all = 64 * count, tiles = width / 8;
-    float *const a = memory, *const b = memory + all, *const weights = memory + 2 * all;
-    // The rows of all images lie below each other.
-    const size_t row0 = size_t(blockIdx.x) / tiles * 8, column0 = size_t(blockIdx.x) % tiles * 8;
-    for (int k = int(threadIdx.x); k < all; k += THREADS) {
-        const int c = k % count, pixel = k / count;
-        const size_t at = (row0 + pixel / 8) * width + column0 + pixel % 8;
-        a[k] = load(x + at * channels + first + c);
+    const Stream<T> s(cosine, wavelet, bias, cosines, wavelets);
+    const int n = s.size(), channels = cosines + wavelets, squares = 16 * wavelets * wavelets;
+    float *a = memory, *b = a + s.all(), *c = b + s.all(), *const weights = c + s.all();
+    const int across = (n + SIDE - 1) / SIDE, o0 = int(threadIdx.x) / across * SIDE;
+    const int i0 = int(threadIdx.x) % across * SIDE;
+    float sums[SIDE][SIDE] = {}, of_bias = 0.0f;
+    s.weights(weights);
+    for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {
+        s.read(x, tile, width, channels, a);
+        s.read(dy, tile, width, channels, c);
+        __syncthreads();
+        s.transform(a, b, false); // the coefficients of x
+        s.transform(c, b, false); // the gradient of the product's
+        s.multiply(a, weights, n + 1, 1, c, [&](float sum, int o, float g) { return s.biased(sum, o) > 0.0f ? g : 0.0f; });
+        s.multiply(c, weights, 1, n + 1, b, [](float sum, int, float) { return sum; });
+        for (int p = 0; p < s.rows() && o0 < n; ++p) {
+            float g[SIDE], v[SIDE];
+#pragma unroll
+            for (int j = 0; j < SIDE; ++j) {
+                g[j] = c[p * n + min(o0 + j, n - 1)]; // beyond the last: thrown away
+                v[j] = a[p * n + min(i0 + j, n - 1)];
+            }
+#pragma unroll
+            for (int o = 0; o < SIDE; ++o) {
+#pragma unroll
+                for (int i = 0; i < SIDE; ++i) sums[o][i] += g[o] * v[i];
+            }
+        }
+        if (int(threadIdx.x) < n) {
+            for (int p = 0; p < s.rows(); ++p) of_bias += c[p * n + threadIdx.x];
+        }
+        __syncthreads();
+        s.transform(b, a, true);
+        s.write(dx, tile, width, channels, b);
+        __syncthreads();
     }
-    for (int k = int(threadIdx.x); k < size * size; k += THREADS) {
-        weights[k % size * (size + 1) + k / size] = load(w + k);
+    partial += size_t(blockIdx.x) * (cosines * cosines + squares + 4 * wavelets);
+    float *const of_weights = partial + (s.haar ? cosines * cosines : 0);
+#pragma unroll
+    for (int o = 0; o < SIDE; ++o) {
+#pragma unroll
+        for (int i = 0; i < SIDE; ++i) {
+            if (o0 + o < n && i0 + i < n) of_weights[(o0 + o) * n + i0 + i] = sums[o][i];
+        }
     }
-    __syncthreads();
-    if (haar) {
-        tile.wavelet(a, b, false);
-        multiply(b, weights, bias, a, 16, size, relu);
-        tile.wavelet(a, b, true);
-    } else {
-        tile.cosines(a, true, false);
-        tile.cosines(a, false, false);
-        multiply(a, weights, bias, b, 64, size, relu);
-        tile.cosines(b, false, true);
-        tile.cosines(b, true, true);
-    }
-    for (int k = int(threadIdx.x); k < all; k += THREADS) {
-        const int c = k % count, pixel = k / count;
-        const size_t at = (row0 + pixel / 8) * width + column0 + pixel % 8;
-        store(y + at * count + c, b[k]);
-    }
+    if (s.haar && int(threadIdx.x) < n) of_weights[squares + threadIdx.x] = of_bias;
+}
+
+// Adds up what `blocks` blocks of the kernel above found. Threads: as many as partial has columns.
+template <typename T>
+__device__ void spectral_product_sum_kernel(const float *partial, T *cosine, T *wavelet, T *bias, int blocks, int of_cosine,
+                                            int of_wavelet, int of_bias) {
+    const size_t i = element(), n = size_t(of_cosine) + of_wavelet + of_bias;
+    if (i >= n) return;
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int block = 0; block < blocks; ++block) sum += partial[block * n + i];
+    if (i < size_t(of_cosine)) return store(cosine + i, sum);
+    if (i < size_t(of_cosine) + of_wavelet) return store(wavelet + (i - of_cosine), sum);
+    store(bias + (i - of_cosine - of_wavelet), sum);
 }
 } // namespace
 
-FOR_DTYPES(spectral_product,
-           (const T *x, const T *w, const T *bias /* or null */, T *y, int width, int channels, int first, int count,
-            int haar, int relu),
-           (x, w, bias, y, width, channels, first, count, haar, relu))
+FOR_DTYPES(spectral_product_forward,
+           (const T *x, const T *cosine, const T *wavelet, const T *bias, T *y, int width, int cosines, int wavelets),
+           (x, cosine, wavelet, bias, y, width, cosines, wavelets))
+FOR_DTYPES(spectral_product_backward,
+           (const T *x, const T *dy, const T *cosine, const T *wavelet, const T *bias, T *dx, float *partial, int width,
+            int cosines, int wavelets, int tiles),
+           (x, dy, cosine, wavelet, bias, dx, partial, width, cosines, wavelets, tiles))
+FOR_DTYPES(spectral_product_sum,
+           (const float *partial, T *cosine, T *wavelet, T *bias, int blocks, int of_cosine, int of_wavelet, int of_bias),
+           (partial, cosine, wavelet, bias, blocks, of_cosine, of_wavelet, of_bias))

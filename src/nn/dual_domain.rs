@@ -7,7 +7,7 @@ use super::strips;
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 use crate::ops::conv2d::Then;
-use crate::ops::spectral_product::Transform;
+use crate::ops::spectral_product::SpectralProduct;
 
 /// Two 3x3 convolutions, each followed by ReLU; names `conv.0` and `conv.2`.
 #[derive(Clone, Debug)]
@@ -101,8 +101,7 @@ pub struct GridBlock {
     dct: Conv2d,
     bands: Conv2d,
     fusion: Conv2d,
-    frequency_channels: usize,
-    wavelet_channels: usize,
+    product: SpectralProduct,
 }
 
 /// The side of the DCT's blocks.
@@ -120,11 +119,10 @@ impl GridBlock {
         Self {
             spatial: init.at("spatial", |init| ConvBlock::new(init, c, c)),
             reduce: Conv2d::same(init, "reduce", c, f + w, 1),
-            dct: Conv2d::unbiased(init, "dct", f, f, 1).relu(),
-            bands: Conv2d::same(init, "bands", 4 * w, 4 * w, 1).relu(),
+            dct: Conv2d::unbiased(init, "dct", f, f, 1),
+            bands: Conv2d::same(init, "bands", 4 * w, 4 * w, 1),
             fusion: Conv2d::same(init, "fusion", c + f + w, c, 1).scaled(0.1),
-            frequency_channels,
-            wavelet_channels,
+            product: SpectralProduct { cosines: f, wavelets: w },
         }
     }
 
@@ -137,37 +135,31 @@ impl GridBlock {
     /// As [`forward`](Self::forward), of which `shift` `[N, M]` holds what is added from channel `first` on, with all that
     /// follows a convolution in one pass: for tapes that [fuse](Tape::fuses).
     pub fn fused(&self, tape: &mut Tape, x: &Var, (shift, first): (&Var, usize)) -> Result<Var> {
-        let (f, w) = (self.frequency_channels, self.wavelet_channels);
-        let reduced = self.reduce.forward(tape, x)?;
-        let frequency = self.dct.forward_between(tape, &reduced, Transform::Cosine, [0, f])?;
-        let wavelet = self.bands.forward_between(tape, &reduced, Transform::Haar, [f, w])?;
-        drop(reduced);
+        let transformed = self.transformed(tape, x)?;
         let spatial = self.spatial.forward(tape, x)?;
         let then =
             Then { shift: Some((shift, first)), residual: Some((x, 1.0)), ..Then::default() };
-        self.fusion.forward_maps(tape, &[&spatial, &frequency, &wavelet], false, then)
+        self.fusion.forward_maps(tape, &[&spatial, &transformed], false, then)
     }
 
     /// The rows `rows` of the output, whole blocks of the DCT: all that the spatial stream sees of `x`
     /// around them is looked at.
     pub fn rows(&self, tape: &mut Tape, all: &Var, rows: Range<usize>, shift: &Var) -> Result<Var> {
         let x = &strips::part(tape, all, rows.clone())?;
-        let (f, w) = (self.frequency_channels, self.wavelet_channels);
+        let transformed = self.transformed(tape, x)?;
         // Assigned, not shadowed: a shadowed value would live, and keep its memory, to the end.
-        let reduced = self.reduce.forward(tape, x)?;
-        let mut frequency = tape.slice_channels(&reduced, 0, f)?;
-        let mut wavelet = tape.slice_channels(&reduced, f, w)?;
-        drop(reduced);
-        frequency = tape.dct2(&frequency, Some(DCT_BLOCK))?;
-        frequency = self.dct.forward(tape, &frequency)?;
-        frequency = tape.dct2_inverse(&frequency, Some(DCT_BLOCK))?;
-        wavelet = tape.haar(&wavelet)?;
-        wavelet = self.bands.forward(tape, &wavelet)?;
-        wavelet = tape.haar_inverse(&wavelet)?;
         let mut spatial = self.spatial.forward(tape, all)?;
         spatial = strips::part(tape, &spatial, rows)?;
-        let streams = tape.concat(&[&spatial, &frequency, &wavelet])?;
-        drop((spatial, frequency, wavelet));
+        let streams = tape.concat(&[&spatial, &transformed])?;
+        drop((spatial, transformed));
         self.fusion.forward_summed(tape, &streams, Some(shift), Some((x, 1.0)))
+    }
+
+    /// The two transformed streams of `x`, side by side.
+    fn transformed(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
+        let reduced = self.reduce.forward(tape, x)?;
+        let ((u, _), (v, b)) = (self.dct.operands(tape), self.bands.operands(tape));
+        let Some(b) = b else { unreachable!("the wavelet's product has a bias") };
+        tape.spectral_product(&reduced, [&u, &v, &b], self.product)
     }
 }

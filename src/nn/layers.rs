@@ -7,7 +7,6 @@ use crate::error::Result;
 use crate::ops::conv_transpose2d;
 use crate::ops::conv2d::{self, Measured, Norm, Then};
 use crate::ops::group_norm;
-use crate::ops::spectral_product::{SpectralProduct, Transform};
 
 /// A 2-D convolution over `[N, H, W, Cin]` with weight `[Cout, k, k, Cin]`.
 #[derive(Clone, Debug)]
@@ -208,19 +207,9 @@ impl Conv2d {
         tape.scaled_add(residual, 1.0, &y, factor)
     }
 
-    /// What a 1x1 layer makes of the coefficients that `transform` has of `count` channels of `x` from `first` on,
-    /// transformed back, in one pass: for tapes that [fuse](Tape::fuses).
-    pub fn forward_between(
-        &self,
-        tape: &mut Tape,
-        x: &Var,
-        transform: Transform,
-        [first, count]: [usize; 2],
-    ) -> Result<Var> {
-        let weight = tape.parameter(&self.weight);
-        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
-        let op = SpectralProduct { transform, first, count, relu: self.op.relu };
-        tape.spectral_product(x, &weight, bias.as_ref(), op)
+    /// The weight and the bias on `tape`, for ops that take a layer's product in with others.
+    pub fn operands(&self, tape: &mut Tape) -> (Var, Option<Var>) {
+        (tape.parameter(&self.weight), self.bias.as_ref().map(|b| tape.parameter(b)))
     }
 
     /// The layer's output, then SiLU.

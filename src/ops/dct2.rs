@@ -73,17 +73,13 @@ impl Dct2 {
                 None => cpu::whole::<T>(self.inverse, dims, x.cpu()?, y.cpu_mut()?)?,
                 Some(block) => cpu::blocks::<T>(self.inverse, block, dims, x.cpu()?, y.cpu_mut()?)?,
             },
-            cuda(gpu) => match self.block {
-                Some(8) => cuda::blocks_of_8(&gpu, self.inverse, dims, x, &mut y)?,
-                block => cuda::separable(&gpu, self.inverse, block, dims, x, &mut y)?,
-            },
+            cuda(gpu) => cuda::separable(&gpu, self.inverse, self.block, dims, x, &mut y)?,
         );
         Ok(y)
     }
 }
 
-/// Whole maps of odd, even and single sizes, of several tiles; blocks on both paths, of more columns than
-/// a warp has lanes; a decoder level both ways.
+/// Whole maps of odd, even and single sizes, of several tiles; blocks on both paths; a decoder level both ways.
 pub fn cases() -> Vec<OpCase> {
     let case =
         |inverse, block, shape: &[usize]| OpCase::new(move || Dct2 { inverse, block }, &[shape]);
@@ -124,9 +120,8 @@ mod cuda {
     use crate::engine::tensor::Tensor;
     use crate::error::Result;
 
-    /// Rows and columns of a block of `multiply` in the kernel, and lanes of a warp.
+    /// Rows and columns of a block of `multiply` in the kernel.
     const TILE: usize = 64;
-    const WARP: usize = 32;
 
     /// Two products. A map in blocks is one of more rows of `block` pixels, and of more images.
     pub(super) fn separable(
@@ -161,18 +156,6 @@ mod cuda {
             let at = |i: usize| if inverse { i } else { i % n * n + i / n };
             (0..n * n).map(|i| f32::from_f64(d[at(i)])).collect()
         })
-    }
-
-    pub(super) fn blocks_of_8(
-        gpu: &Gpu,
-        inverse: bool,
-        [n, h, w, c]: [usize; 4],
-        x: &Tensor,
-        y: &mut Tensor,
-    ) -> Result<()> {
-        let blocks = n * (h / 8) * (w / 8 * c).div_ceil(WARP);
-        kernels::dct2_blocks_of_8 { x, y, w, c, inverse: inverse.into() }
-            .launch(gpu, Grid::new([blocks, 1, 1], 256))
     }
 }
 

@@ -51,7 +51,7 @@ use srk::ops::{
     scale_images::ScaleImages,
     scaled_add::ScaledAdd,
     slice_channels::SliceChannels,
-    spectral_product::{SpectralProduct, Transform},
+    spectral_product::SpectralProduct,
     texture_structure::TextureStructure,
     unit_distance::UnitDistance,
     vq_nearest::VqNearest,
@@ -77,10 +77,8 @@ fn table() -> Vec<Wrong> {
     let dct = |block| Dct2 { inverse: false, block };
     let norm = |groups| GroupNorm { groups, eps: 1e-5, silu: true };
     let windows = |shift| WindowAttention { heads: 2, window: 2, shift, mask: Mask::Published };
-    let spectral = |count| {
-        let (transform, first, relu) = (Transform::Cosine, 0, true);
-        SpectralProduct { transform, first, count, relu }
-    };
+    let spectral = SpectralProduct { cosines: 2, wavelets: 1 };
+    let (u, v): (&[usize], &[usize]) = (&[2, 1, 1, 2], &[4, 1, 1, 4]);
     let shuffle = |inverse| PixelShuffle { factor: 3, inverse };
     vec![
         wrong(AddChannels, [x, &[2, 3]], "a shift of [2, 4], got shape [2, 3]"),
@@ -106,9 +104,10 @@ fn table() -> Vec<Wrong> {
         wrong(Concat, [], "at least one input"),
         wrong(Linears { silu: false }, [&[2, 4], &[3, 5], &[3]], "a weight [out, 4]"),
         wrong(Linears { silu: false }, [&[2, 4], &[3, 4], &[2]], "a bias [out]"),
-        wrong(spectral(4), [x, &[4, 1, 1, 4]], "sides of multiples of 8"),
-        wrong(spectral(5), [&[1, 8, 8, 4], &[5, 1, 1, 5]], "5 channels or more"),
-        wrong(spectral(4), [&[1, 8, 8, 4], &[4, 1, 1, 3]], "weights [4, 1, 1, 4]"),
+        wrong(spectral, [x, u, v, &[4]], "sides of multiples of 8"),
+        wrong(spectral, [&[1, 8, 8, 4], u, v, &[4]], "and 3 channels, got shape [1, 8, 8, 4]"),
+        wrong(spectral, [&[1, 8, 8, 3], u, v, &[5]], "[4], got shape [5]"),
+        wrong(spectral, [&[1, 8, 8, 3], u, u, &[4]], "[4, 1, 1, 4], got shape [2, 1, 1, 2]"),
         wrong(Conv2d::same(3), [x, &[2, 3, 3, 5]], "weight [Co, k, k, 4], got shape [2, 3, 3, 5]"),
         wrong(Conv2d::same(3), [x, &[2, 3, 1, 4]], "weight [Co, k, k, 4]"),
         wrong(Conv2d::same(3), [x, &[2, 3, 3, 4], &[3]], "bias [2], got shape [3]"),
