@@ -1,8 +1,8 @@
 //! The normal numbers of pixels, many at a time: Philox and the transform of Box and Muller, in single precision.
 //!
 //! Logarithm, sine and cosine are polynomials of this file, off by less than 3e-7 of their size. No multiply-add is
-//! fused, so that every instruction set gives the same bits; roots are rounded to the nearest everywhere. The numbers
-//! are within 2e-6 of those in double precision, and within 1e-5 of those of the kernels (`kernels/philox.cuh`).
+//! fused, so that every instruction set gives the same bits, and the kernels (`kernels/philox.cuh`) too; roots are rounded
+//! to the nearest everywhere. The numbers are within 2e-6 of those in double precision.
 use std::f32::consts::{FRAC_1_SQRT_2, LN_2, SQRT_2, TAU};
 
 use super::simd::multiversion;
