@@ -16,6 +16,9 @@ use crate::ops::{conv2d, parallel};
 /// Rows of the blocks in which convolutions compute. A layer is this many rows behind what it is given.
 pub const BLOCK: usize = 4;
 
+/// Rows of room above those that a layer makes: the next one, a block behind, looks at a block above its own.
+const ROOM: usize = 2 * BLOCK;
+
 /// Some rows of a map of one image.
 #[derive(Clone, Debug)]
 pub struct Rows {
@@ -113,16 +116,18 @@ impl Rows {
         Ok(())
     }
 
-    /// What `layer` makes of the tensor that holds them, of the same height.
+    /// What `f(theirs, ours)` makes of them, with room for a [`Window`]'s rows above.
     ///
     /// # Errors
-    /// Those of the layer.
-    pub fn map(&self, layer: impl FnOnce(&mut Tape, &Var) -> Result<Var>) -> Result<Self> {
-        let mut tape = Tape::inference();
-        let x = tape.input(Arc::clone(&self.map));
-        let map = layer(&mut tape, &x)?;
-        drop(x);
-        Ok(Self { map: Arc::new(map.into_tensor()?), ..self.clone() })
+    /// If they are not on the CPU.
+    pub fn map(&self, f: impl FnOnce(&[f32], &mut [f32])) -> Result<Self> {
+        let (at, scale) = (self.at.clone(), self.scale);
+        let first = at.start.saturating_sub(ROOM);
+        let shape @ [_, _, width, channels] = Self::shape(&self.map, at.end - first, scale)?;
+        let mut map = Tensor::empty_as(&self.map, &shape)?;
+        let above = (at.start - first) * scale * width * channels;
+        f(self.values(at.clone())?, &mut map.cpu_mut::<f32>()?[above..]);
+        Ok(Self { at, first, map: Arc::new(map), scale })
     }
 
     /// `[1, h, w, C]` of the tensor that holds `rows` of the map, in the manner of `like`.
@@ -162,7 +167,7 @@ pub struct Window {
     next: usize,
     /// Rows that are made at a time: at the end of a map the layers would else hand on all that they are behind.
     most: usize,
-    /// Rows above those that are made: the next layer, a block behind, puts those there that it kept.
+    /// Rows above those that are made, where the next layer puts those that it kept.
     above: usize,
     done: bool,
 }
@@ -170,10 +175,10 @@ pub struct Window {
 impl Window {
     /// A layer at its start that makes at most `most` rows at a time, a multiple of [`BLOCK`].
     pub const fn new(most: usize) -> Self {
-        Self { kept: None, next: 0, most, above: 2 * BLOCK, done: false }
+        Self { kept: None, next: 0, most, above: ROOM, done: false }
     }
 
-    /// The same where no other layer follows.
+    /// The same where what it makes is kept, not handed to a layer.
     pub fn last(most: usize) -> Self {
         Self { above: 0, ..Self::new(most) }
     }

@@ -5,7 +5,7 @@ use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::models::damage::TOLD;
 use crate::nn::rolling::{Queue, RollingCall, Rows, Window};
-use crate::ops::{parallel, parameter_free_attention};
+use crate::ops::{add_channels, parallel, parameter_free_attention};
 
 /// See the [module](self).
 pub(super) struct Rolling<'a> {
@@ -40,7 +40,10 @@ impl<'a> Rolling<'a> {
     ) -> Self {
         let block = |depth: usize| Block {
             input: Queue::default(),
-            convs: (0..depth).map(|_| Window::new(most)).collect(),
+            convs: (1..depth)
+                .map(|_| Window::new(most))
+                .chain([Window::last(most)])
+                .collect(),
         };
         Self {
             network,
@@ -48,7 +51,7 @@ impl<'a> Rolling<'a> {
             time,
             told: None,
             low: Queue::default(),
-            stem: Window::new(most),
+            stem: Window::last(most),
             skip: Queue::default(),
             blocks: trunk.blocks.iter().map(|(b, _)| block(b.depth())).collect(),
             body: Window::new(most),
@@ -109,11 +112,11 @@ impl Block {
             None => None,
             Some(rows) => {
                 self.input.push(&rows);
-                Some(rows.map(|tape, x| {
-                    let told = tape.input(told.try_clone()?);
-                    let shift = linear.forward(tape, &told)?;
-                    tape.add_channels(x, &shift)
-                })?)
+                let mut tape = Tape::inference();
+                let told = tape.input(told.try_clone()?);
+                let shift = linear.forward(&mut tape, &told)?;
+                let shift = shift.value().cpu::<f32>()?;
+                Some(rows.map(|x, y| add_channels::to_image(x, shift, y))?)
             }
         };
         let mut last = last;
