@@ -101,7 +101,7 @@ impl SpectralProduct {
         (bytes <= SHARED && f.max(4 * w) <= MOST).then_some(bytes)
     }
 
-    /// The transform of each stream, where its channels are, and where its product's inputs begin among the op's.
+    /// The transform of each stream, and where its channels are.
     const fn streams(&self) -> [(Transform, SliceChannels); 2] {
         let (f, w) = (self.cosines, self.wavelets);
         [
