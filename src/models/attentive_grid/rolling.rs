@@ -40,10 +40,7 @@ impl<'a> Rolling<'a> {
     ) -> Self {
         let block = |depth: usize| Block {
             input: Queue::default(),
-            convs: (1..depth)
-                .map(|_| Window::new(most))
-                .chain([Window::last(most)])
-                .collect(),
+            convs: (1..depth).map(|_| Window::new(most)).chain([Window::last(most)]).collect(),
         };
         Self {
             network,
