@@ -2,6 +2,10 @@
 """Predicts, from the machine code alone, how long the convolution kernels take, beside the floor of the hardware.
 
     python3 benches/cycle_model.py
+    SRK_LAUNCHES=sr3-div2k SRK_BATCH=16 cargo test --release --test suite launches:: -- --nocapture | \
+        python3 benches/cycle_model.py -
+
+The second also predicts a call of a network from the launches that it is told of.
 
 Reads kernels/sass.txt; no GPU, no packages. The figures are a model's, good to about 30 %, and no measurement: they say
 which change of the machine code is worth making. Its assumptions, all printed with the result:
@@ -9,19 +13,27 @@ which change of the machine code is worth making. Its assumptions, all printed w
   - shared memory moves 128 bytes a cycle, reads of operands and copies into it together;
   - a scheduler issues 0.80 instructions a cycle with three warps or more, 0.62 with two, 0.38 with one;
   - a block spends 2500 cycles on its set-up, first loads and epilogue, of which 40 % hide behind blocks beside it;
-  - a launch costs 2 microseconds.
+  - a launch costs 2 microseconds, one of a recorded call 1;
+  - what is no product moves its tensors at 0.85 of the data sheet's bandwidth, and takes at least 1.2 microseconds.
 """
+import json
 import math
 import os
+import sys
 
 TABLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kernels", "sass.txt")
 # Multiprocessors, clock in GHz, cycles of an HMMA, TFLOP/s and TB/s of the data sheet.
-GPUS = {"H100": ("90a", 132, 1.755, 6.35, 989, 3.35), "A100": ("80", 108, 1.41, 8.0, 312, 2.04)}
+GPUS = {"H200": ("90a", 132, 1.755, 6.35, 989, 4.8), "H100": ("90a", 132, 1.755, 6.35, 989, 3.35), "A100": ("80", 108, 1.41, 8.0, 312, 2.04)}
 # Channels in and out, side of the map, images.
-SHAPES = [(64, 64, 256, 1), (128, 128, 64, 1), (256, 256, 32, 1), (64, 64, 256, 16), (128, 128, 64, 16), (256, 256, 32, 16)]
-EPILOGUE, HIDDEN, LAUNCH = 2500, 0.4, 2.0
-# Rows and columns of a block, and its warps, as src/ops/conv2d/cuda.rs and kernels/gemm.cuh choose them.
-BLOCKS = {"conv2d_128x128_f16": (128, 128, 4), "conv2d_128x64_f16": (128, 64, 4), "conv2d_128x32_f16": (128, 32, 4)}
+SHAPES = [(64, 64, 256, 1), (128, 128, 64, 1), (256, 256, 32, 1), (512, 512, 16, 1), (64, 64, 256, 16), (128, 128, 64, 16), (256, 256, 32, 16)]
+EPILOGUE, HIDDEN, LAUNCH, NODE = 2500, 0.4, 2.0, 1.0
+# Rows and columns of a block, warps for them, as src/ops/conv2d/blocks.rs and kernels/gemm.cuh choose them,
+# and groups of warps that share the depth of a sum.
+BLOCKS = {"conv2d_128x128_f16": (128, 128, 4, 1), "conv2d_128x64_f16": (128, 64, 4, 1), "conv2d_128x32_f16": (128, 32, 4, 1),
+          "conv2d_sliced_64x32_f16": (64, 32, 2, 4), "conv2d_ragged_f16": (64, 64, 4, 1),
+          "conv2d_joined_128x64_f16": (128, 64, 4, 1), "conv2d_joined_128x32_f16": (128, 32, 4, 1),
+          "conv2d_joined_sliced_64x32_f16": (64, 32, 2, 4), "conv2d_normed_128x64_f16": (128, 64, 4, 1),
+          "conv2d_normed_128x32_f16": (128, 32, 4, 1)}
 DEPTH = 32  # of a step, in channels
 
 
@@ -32,7 +44,9 @@ def main():
             kernel, arch, *numbers = line.split()
             rows[kernel, arch] = list(map(int, numbers))
     print(__doc__[__doc__.index("Reads"):].strip(), "\n")
-    print("3x3 convolution in f16              GPU   kernel     blocks  cycles an HMMA (issue, memory, core)      us  TFLOP/s  floor us")
+    if sys.argv[1:] == ["-"]:
+        return predict_call([line.split(maxsplit=4)[1:] for line in sys.stdin if line.startswith("launch ")], rows)
+    print("3x3 convolution in f16              GPU   kernel         blocks  cycles an HMMA (issue, memory, core)      us  TFLOP/s  floor us")
     for gpu in GPUS:
         for shape in SHAPES:
             print(line_of(gpu, shape, rows))
@@ -42,32 +56,71 @@ def line_of(gpu, shape, rows):
     arch, multiprocessors, clock, core, flops, bandwidth = GPUS[gpu]
     inputs, outputs, side, images = shape
     pixels = images * side * side
-    kernel = choose(pixels, outputs, multiprocessors)
-    height, width, warps = BLOCKS[kernel]
-    loop, hmma, ldsm, ldgsts, _, _, fit, _ = rows[kernel, arch]
+    kernel = choose(pixels, inputs, outputs, multiprocessors)
+    height, width, *_ = BLOCKS[kernel]
     blocks = math.ceil(pixels / height) * math.ceil(outputs / width)
-    together = min(fit, math.ceil(blocks / multiprocessors))
-    each = [loop / hmma / issue(together * warps / 4), 4 * 512 * (ldsm + ldgsts) / hmma / 128, core]
-    steps = math.ceil(9 * inputs / DEPTH)
-    products = height * width * DEPTH / (16 * 8 * 16)  # of a step of all warps, a quarter of them on each scheduler
-    block = steps * products / 4 * max(each)
-    full, rest = divmod(blocks, together * multiprocessors)
-    cycles = full * (together * block + (1 - HIDDEN) * EPILOGUE)
-    cycles += (math.ceil(rest / multiprocessors) * block + EPILOGUE) if rest else HIDDEN * EPILOGUE
-    us = cycles / clock / 1000 + LAUNCH
+    us, each = product(kernel, rows[kernel, arch], GPUS[gpu], blocks, 9 * inputs)
+    us += LAUNCH
     work = 2 * 9 * pixels * inputs * outputs / 1e6
     floor = max(work / flops, 2 * pixels * (inputs + outputs) / bandwidth / 1e6)
     name = f"{inputs} to {outputs} channels, {side}x{side}, {images} images"
     parts = ", ".join(f"{c:4.1f}" for c in each)
-    return f"{name:38} {gpu:5} {kernel[7:-4]:8} {blocks:7} {max(each):7.1f} ({parts}) {us:21.1f} {work / us:8.0f} {floor:9.1f}"
+    return f"{name:38} {gpu:5} {kernel[7:-4]:12} {blocks:7} {max(each):7.1f} ({parts}) {us:21.1f} {work / us:8.0f} {floor:9.1f}"
 
 
-def choose(pixels, outputs, multiprocessors):
-    """As gather_blocks of src/ops/conv2d/cuda.rs."""
+def product(kernel, row, gpu, blocks, depth):
+    """Microseconds of so many blocks of a kernel, and cycles an HMMA by issue, memory and tensor core."""
+    _, multiprocessors, clock, core, _, _ = gpu
+    height, width, warps, slices = BLOCKS[kernel]
+    loop, hmma, ldsm, ldgsts, _, _, fit, _ = row
+    together = min(fit, math.ceil(blocks / multiprocessors))
+    each = [loop / hmma / issue(together * slices * warps / 4), 4 * 512 * (ldsm + ldgsts) / hmma / 128, core]
+    steps = math.ceil(depth / DEPTH)
+    products = height * width * DEPTH / (16 * 8 * 16)  # of a step of all warps, a quarter of them on each scheduler
+    block = math.ceil(steps / slices) * slices * products / 4 * max(each)
+    full, rest = divmod(blocks, together * multiprocessors)
+    cycles = full * (together * block + (1 - HIDDEN) * EPILOGUE)
+    cycles += (math.ceil(rest / multiprocessors) * block + EPILOGUE) if rest else HIDDEN * EPILOGUE
+    return cycles / clock / 1000, each
+
+
+def predict_call(launches, rows):
+    """Of each GPU: milliseconds of all launches, (kernel, blocks, bytes, numbers) each, and of which kernels."""
+    for gpu, numbers in GPUS.items():
+        times = {}
+        for kernel, blocks, moved, given in launches:
+            depth = depth_of(kernel, json.loads(given))
+            us = max(1.2, int(moved) / numbers[5] / 0.85e6)
+            if depth:
+                us = max(us, product(kernel, rows[kernel, numbers[0]], numbers, int(blocks), depth)[0])
+            times.setdefault(kernel, []).append(us + NODE)
+        print(f"{gpu}: {len(launches)} launches, {sum(map(sum, times.values())) / 1000:.2f} ms")
+        for kernel, each in sorted(times.items(), key=lambda item: -sum(item[1])):
+            print(f"    {kernel:36} {len(each):4} {sum(each) / 1000:8.3f} ms")
+
+
+def depth_of(kernel, numbers):
+    """Taps times channels of a product, none for kernels that are none: their arguments as the .cu files declare them."""
+    if kernel not in BLOCKS:
+        return None
+    if "joined" in kernel:
+        return sum(numbers[:5]) * numbers[12] ** 2
+    if "normed" in kernel:
+        return numbers[2]
+    return numbers[3] * numbers[7] ** 2
+
+
+def choose(pixels, inputs, outputs, multiprocessors):
+    """As src/ops/conv2d/blocks.rs."""
+    few = math.ceil(pixels / 128) * math.ceil(outputs / 32) <= 128
+    if few and outputs >= 128 and 9 * inputs >= 1024:
+        return "conv2d_sliced_64x32_f16"
     enough = lambda columns: math.ceil(pixels / 128) * math.ceil(outputs / columns) >= multiprocessors
     if -(-outputs // 128) * 128 == -(-outputs // 64) * 64 and enough(128):
         return "conv2d_128x128_f16"
-    return "conv2d_128x64_f16" if outputs > 32 and enough(64) else "conv2d_128x32_f16"
+    if outputs > 32 and enough(64):
+        return "conv2d_128x64_f16"
+    return "conv2d_128x32_f16"
 
 
 def issue(warps):

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Counts the machine code of the tensor-core kernels in kernels/prebuilt/ and compares it with kernels/sass.txt.
+"""Counts machine code in kernels/prebuilt/, of tensor-core kernels and of some that memory bounds, and compares it with
+kernels/sass.txt and kernels/streams.txt.
 
     python3 kernels/check_sass.py [--write]
 
@@ -10,7 +11,9 @@ blocks share a multiprocessor. Fails
   - if a loop or the registers grow by more than 3 %, or blocks become fewer;
   - if a loop moves operands or waits more often;
   - on accesses to local memory, which are spills, that the table has not;
-  - if a loop shrinks by more than 3 %, or kernels come or go: then --write makes the table anew.
+  - if a loop shrinks by more than 3 %, or kernels come or go: then --write makes the tables anew.
+Likewise for each kernel of GroupNorm the loop that reads maps: its instructions for 16 bytes, with SiLU and without, and
+how many loads are on their way before one is waited for.
 """
 import argparse
 import collections
@@ -30,17 +33,26 @@ from prebuild import read
 
 PACKAGE = "nvidia-cuda-nvdisasm==13.2.86"
 TABLE = os.path.join(prebuild.ROOT, "sass.txt")
+STREAMS = os.path.join(prebuild.ROOT, "streams.txt")
+STREAMED = ["group_norm", "group_norm_slab"]  # sources of kernels that read maps once
 SLACK = 0.03
 HEAD = """\
 # Written by check_sass.py --write. Of each tensor-core kernel and architecture: instructions of the innermost loop with
 # products, of them HMMA, LDSM, LDGSTS and BAR, then registers of a thread, blocks that share a multiprocessor, and accesses
 # to local memory in the whole kernel: spills, of which there should be none.
 """
+HEAD_OF_STREAMS = """\
+# Written by check_sass.py --write. Of each kernel of GroupNorm in packs and architecture: instructions of the loop that reads
+# maps, the loads of 16 bytes in it, and how many of these follow one another within AHEAD instructions.
+"""
+AHEAD = 32
 # Kilobytes of shared memory and most threads of a multiprocessor.
 LIMITS = {"75": (64, 1024), "80": (164, 2048), "86": (100, 1536), "89": (100, 1536),
           "90a": (228, 2048), "100": (228, 2048), "120": (100, 1536)}
+SHARED_BY_HOST = 4 * 3 * (64 + 32) * 64  # of conv2d_sliced_64x32 and its kin, as src/ops/conv2d/blocks.rs grants it
 REGCOUNT, MAX_THREADS = 0x2f, 0x05  # attributes of .nv.info: (symbol, registers), and what __launch_bounds__ says
 Row = collections.namedtuple("Row", "loop hmma ldsm ldgsts bar registers blocks local")
+Stream = collections.namedtuple("Stream", "loop loads together")
 
 
 def main():
@@ -56,13 +68,17 @@ def main():
     codes = [code for pack in sorted(glob.glob(f"{options.packs}/*.bin")) if multiplies(pack) for code in unpacked(pack)]
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         found = dict(row for rows in pool.map(lambda code: counted(nvdisasm, *code), codes) for row in rows)
+    packs = [f"{options.packs}/{stem}.bin" for stem in STREAMED]
+    streams = dict(row for pack in packs for code in unpacked(pack) for row in streamed(nvdisasm, *code))
     if options.write:
         lines = [" ".join(map(str, [*key, *row])) for key, row in sorted(found.items())]
         prebuild.write(TABLE, (HEAD + "\n".join(lines) + "\n").encode())
-    failures = differences(found, table())
+        lines = [" ".join(map(str, [*key, *row])) for key, row in sorted(streams.items())]
+        prebuild.write(STREAMS, (HEAD_OF_STREAMS + "\n".join(lines) + "\n").encode())
+    failures = differences(found, table(TABLE, Row)) + slower(streams, table(STREAMS, Stream))
     for failure in failures:
         print(failure, file=sys.stderr)
-    print(f"{len(found)} loops, {len(failures)} failures, {time.time() - started:.1f} s")
+    print(f"{len(found) + len(streams)} loops, {len(failures)} failures, {time.time() - started:.1f} s")
     sys.exit(1 if failures else 0)
 
 
@@ -87,14 +103,9 @@ def unpacked(pack):
 
 def counted(nvdisasm, arch, code):
     """((kernel, architecture), Row) of each kernel with products."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(code)
-        file.flush()
-        text = subprocess.run([nvdisasm, "-c", file.name], check=True, capture_output=True, text=True).stdout
     sections = elf(code)
     rows = []
-    for part in re.split(r"^\t?\.section\t\.text\.", text, flags=re.M)[1:]:
-        name = part[:part.index(",")]
+    for name, part in disassembled(nvdisasm, code):
         if name.endswith("_f16") and " HMMA" in part:
             loop, local = loop_of(part)
             registers, blocks = occupancy(sections, name, arch)
@@ -102,8 +113,36 @@ def counted(nvdisasm, arch, code):
     return rows
 
 
+def streamed(nvdisasm, arch, code):
+    """((kernel, architecture), Stream) of each kernel that reads maps in packs."""
+    for name, part in disassembled(nvdisasm, code):
+        loops = [loop for loop in parsed(part)[1] if name.endswith("_f16") and "LDG.128" in loop]
+        if loops:
+            loop = min(loops, key=len)
+            first = loop.index("LDG.128")
+            yield (name, arch), Stream(len(loop), loop.count("LDG.128"), loop[first:first + AHEAD].count("LDG.128"))
+
+
+def disassembled(nvdisasm, code):
+    """(name, text) of each kernel."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        text = subprocess.run([nvdisasm, "-c", file.name], check=True, capture_output=True, text=True).stdout
+    return [(part[:part.index(",")], part) for part in re.split(r"^\t?\.section\t\.text\.", text, flags=re.M)[1:]]
+
+
 def loop_of(text):
     """Counts of the smallest loop with HMMA, and accesses to local memory of the whole kernel."""
+    opcodes, loops = parsed(text)
+    loop = min((body for body in loops if "HMMA" in body), key=len, default=[])
+    counts = collections.Counter(loop)
+    local = sum(opcode in ("LDL", "STL") for opcode in opcodes)
+    return (len(loop), *(counts[name] for name in ("HMMA", "LDSM", "LDGSTS", "BAR"))), local
+
+
+def parsed(text):
+    """The operations of a kernel, and those of each loop; loads of 16 bytes with their width."""
     opcodes, labels, branches = [], {}, []
     for line in text.splitlines():
         label = re.match(r"(\.L_x_\d+|\.L_\d+):", line)
@@ -114,12 +153,8 @@ def loop_of(text):
             target = re.search(r"`\((\.L_\w+)\)", code[2]) if code[1] == "BRA" else None
             if target:
                 branches.append((len(opcodes), target[1]))
-            opcodes.append(code[1])
-    loops = [opcodes[labels[to]:at + 1] for at, to in branches if labels.get(to, at + 1) <= at]
-    loop = min((body for body in loops if "HMMA" in body), key=len, default=[])
-    counts = collections.Counter(loop)
-    local = sum(opcode in ("LDL", "STL") for opcode in opcodes)
-    return (len(loop), *(counts[name] for name in ("HMMA", "LDSM", "LDGSTS", "BAR"))), local
+            opcodes.append(code[1] + ".128" * (code[1] == "LDG" and ".128" in code[2]))
+    return opcodes, [opcodes[labels[to]:at + 1] for at, to in branches if labels.get(to, at + 1) <= at]
 
 
 def elf(code):
@@ -138,7 +173,7 @@ def occupancy(sections, name, arch):
     """Registers of a thread, and blocks that fit a multiprocessor."""
     symbol = sections[f".text.{name}"][0] & 0xffffff
     registers = dict(pair for pair in attributes(sections[".nv.info"][2], REGCOUNT))[symbol]
-    shared = sections.get(f".nv.shared.{name}", (0, 0, b""))[1]
+    shared = sections.get(f".nv.shared.{name}", (0, 0, b""))[1] + SHARED_BY_HOST * ("_sliced_" in name)
     threads = next(attributes(sections[f".nv.info.{name}"][2], MAX_THREADS))[0]
     kilobytes, most = LIMITS[arch]
     by_registers = 65536 // (-(-registers * 32 // 256) * 256 * threads // 32)
@@ -157,13 +192,26 @@ def attributes(info, wanted):
         at += 4 + (size if form == 4 else 0)
 
 
-def table():
+def table(path, row):
     rows = {}
-    for line in read(TABLE).decode().splitlines() if os.path.exists(TABLE) else []:
+    for line in read(path).decode().splitlines() if os.path.exists(path) else []:
         if line and not line.startswith("#"):
             kernel, arch, *numbers = line.split()
-            rows[kernel, arch] = Row(*map(int, numbers))
+            rows[kernel, arch] = row(*map(int, numbers))
     return rows
+
+
+def slower(found, listed):
+    """Where the loops that read maps are not what their table says."""
+    name, anew = os.path.relpath(STREAMS), "; --write makes it anew"
+    said = [f"{kernel} for {arch} is in one of {name} and the machine code alone{anew}"
+            for kernel, arch in found.keys() ^ listed.keys()]
+    for key in found.keys() & listed.keys():
+        is_now, was = found[key], listed[key]
+        change = (is_now.loop / is_now.loads) / (was.loop / was.loads) - 1
+        if abs(change) > SLACK or is_now.together != was.together:
+            said.append(f"{' for '.join(key)}: {show(is_now)}; {name} has {show(was)}{anew}")
+    return said
 
 
 def differences(found, listed):

@@ -21,21 +21,34 @@ namespace {
 #define CONV2D_PARAMETERS \
     (const T *x, const T *w, T *y, int images, int height, int width, int inputs, int out_height, \
      int out_width, int outputs, int kernel, int stride, int pad, int transposed, float *moments /* or null */, \
-     int run, EPILOGUE_PARAMETERS)
+     int run, int found, EPILOGUE_PARAMETERS)
 #define CONV2D_ARGUMENTS \
     (x, w, y, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, \
-     transposed, moments, run, EPILOGUE_ARGUMENTS)
+     transposed, moments, run, found, EPILOGUE_ARGUMENTS)
 #define CONV2D_BLOCKS(name, M, N, PACKED) \
     template <typename T> __device__ void name##_kernel CONV2D_PARAMETERS { \
+        using Memory = BlockMemory<T, M, N, false>; \
+        SHARED(memory, Memory); \
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
-        convolve<T, M, N, PACKED>(OneMap<T>{x, inputs}, w, epilogue, y, images, height, width, inputs, out_height, out_width, \
-                                  outputs, kernel, stride, pad, transposed != 0, moments, run); \
+        convolve<T, M, N, PACKED>(&memory, OneMap<T>{x, inputs}, w, epilogue, y, images, height, width, inputs, out_height, \
+                                  out_width, outputs, kernel, stride, pad, transposed != 0, moments, run, found); \
     }
 CONV2D_BLOCKS(conv2d_128x128, 128, 128, true)
 CONV2D_BLOCKS(conv2d_128x64, 128, 64, true)
 CONV2D_BLOCKS(conv2d_128x32, 128, 32, true)
 CONV2D_BLOCKS(conv2d_64x64, 64, 64, true)
 CONV2D_BLOCKS(conv2d_ragged, 64, 64, false) // inputs that do not fill packs
+
+// Where there are few outputs and much depth: a block of 64 x 32 whose four groups of two warps take a quarter of the
+// depth each. 72 KiB of shared memory.
+template <typename T> __device__ void conv2d_sliced_64x32_kernel CONV2D_PARAMETERS {
+    using Memory = BlockMemory<T, 64, 32, false>;
+    DYNAMIC_SHARED(Memory, memories);
+    const Epilogue<T> epilogue = EPILOGUE_OF(outputs);
+    convolve<T, 64, 32, true, false, DEPTH_SLICES>(memories, OneMap<T>{x, inputs}, w, epilogue, y, images, height, width,
+                                                   inputs, out_height, out_width, outputs, kernel, stride, pad,
+                                                   transposed != 0, moments, run, found);
+}
 
 // Channels whose gradients a block of conv2d_weight adds up.
 constexpr int SUMMED = 64;
@@ -302,6 +315,7 @@ __device__ void conv2d_epilogue_kernel(T *y, int pixels, int image_pixels, int c
 EXPORT_16BIT(128, PER_SM, conv2d_128x128, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_16BIT(128, 3, conv2d_128x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_16BIT(128, 4, conv2d_128x32, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+EXPORT_16BIT(256, 2, conv2d_sliced_64x32, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_BLOCKS(f32, float, 128, 4, conv2d_64x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_ALL(128, 2, conv2d_ragged, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 

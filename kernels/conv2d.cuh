@@ -4,6 +4,7 @@
 
 namespace {
 constexpr int STAGES = 3;
+constexpr int DEPTH_SLICES = 4; // groups of threads of a block that share the depth
 
 // Which source pixel and weight meet at tap (a, b) of output (i, j):
 //     source = i * scale + a * step + first,   weight tap = first_tap + a * tap_stride.
@@ -62,7 +63,7 @@ template <typename T> struct Epilogue {
     // As kernels/mish.cu.
     __device__ __forceinline__ static float mish(float v) {
         const float e = __expf(fminf(v, 20.0f)), growth = e * (e + 2.0f);
-        return v * (growth / (growth + 2.0f));
+        return v * __fdividef(growth, growth + 2.0f);
     }
     __device__ __forceinline__ float activated(float v, int c) const {
         switch (activation) {
@@ -135,7 +136,7 @@ template <typename T, int M, int N, bool BACK> union BlockMemory {
     __device__ __forceinline__ float *beside(int i) { return &sum[i / 4][N + i % 4 * 2]; }
 };
 
-// Rows that statistics are taken of: of a block's 128 in two halves, so that no bit depends on its columns.
+// Rows that statistics are taken of: of 128 in two halves, so that no bit depends on the block.
 constexpr int HALF = 64;
 
 // One warp: the mean of `run` columns of HALF rows, and the sum of squared differences to it.
@@ -158,22 +159,28 @@ __device__ __forceinline__ void half_moments(const float (*rows)[PITCH], int col
     squares = warp_sum(sum);
 }
 
-// What the block found of its 128 rows, from `first` on of which `memory` holds some: of each `run` columns the mean and
-// the sum of squared differences to it. `moments` is that of the block's rows and first column. `columns` are there.
+// One of WARPS warps: what the block found of its rows, from `first` on of which `memory` holds some: of each `run` columns
+// the mean and the sum of squared differences to it. `moments` is that of the block's rows and first column. `columns` are
+// there. Halves have entries of their own, `next` numbers apart, or share one where that is 0.
 template <int N, int WARPS, typename Memory>
-__device__ __forceinline__ void add_moments(Memory &memory, int first, int columns, int run, float *moments) {
+__device__ __forceinline__ void add_moments(Memory &memory, int warp, int first, int columns, int run, float *moments,
+                                            int next) {
     for (int half = 0; half < Memory::SUM_ROWS / HALF; ++half) {
-        for (int r = int(threadIdx.x) / WARP; r < N / run && r * run < columns; r += WARPS) {
+        for (int r = warp; r < N / run && r * run < columns; r += WARPS) {
             float mean, squares, *const before = memory.beside(r);
             half_moments(memory.sum + half * HALF, r * run, run, mean, squares);
             if (threadIdx.x % WARP > 0) continue;
-            if (first + half == 0) {
-                before[0] = mean;
-                before[1] = squares;
+            const auto put = [=](float *to, float mean, float squares) {
+                to[0] = mean;
+                to[1] = squares;
+            };
+            if (next > 0) {
+                put(moments + (first / HALF + half) * next + 2 * r, mean, squares);
+            } else if (first + half == 0) {
+                put(before, mean, squares);
             } else {
                 const float d = mean - before[0];
-                moments[2 * r] = before[0] + 0.5f * d;
-                moments[2 * r + 1] = before[1] + squares + d * d * float(HALF / 2 * run);
+                put(moments + 2 * r, before[0] + 0.5f * d, before[1] + squares + d * d * float(HALF / 2 * run));
             }
         }
     }
@@ -216,21 +223,24 @@ template <typename T> struct Maps {
 // x: [images, height, width, inputs] as `Source` has it, w: [outputs, kernel, kernel, inputs], y: [images,
 // out_height, out_width, outputs]; bias: [outputs], shift: [images, outputs], residual: as y, or null.
 // Blocks: x = tiles, those of one range of pixels next to each other; y = phases.
-// moments: [rows / 128, outputs / run, 2] or null, see add_moments: of 16-bit maps whose images are multiples of 128
-// pixels, and outputs of packs; `run` is a power of two that divides 32 and them.
+// moments: [rows / found, outputs / run, 2] or null, see add_moments: of 16-bit maps whose images are multiples of 128
+// pixels, and outputs of packs; `run` is a power of two that divides 32 and them, `found` 128 or, as it must be of blocks
+// of 64 rows, 64.
 // BACK: w is [inputs, kernel, kernel, outputs], read where it lies; inputs fill steps, outputs packs.
-template <typename T, int M, int N, bool PACKED, bool BACK = false, typename Source>
-__device__ __forceinline__ void convolve(const Source &source, const T *w, const Epilogue<T> &epilogue, T *y, int images,
-                                         int height, int width, int inputs, int out_height, int out_width,
-                                         int outputs, int kernel, int stride, int pad, bool transposed,
-                                         float *moments, int run) {
+// SLICES: so many groups of threads, threadIdx.y, share the depth, each in `memories` of its own, and add up in order.
+template <typename T, int M, int N, bool PACKED, bool BACK = false, int SLICES = 1, typename Source>
+__device__ __forceinline__ void convolve(BlockMemory<T, M, N, BACK> *memories, const Source &source, const T *w,
+                                         const Epilogue<T> &epilogue, T *y, int images, int height, int width, int inputs,
+                                         int out_height, int out_width, int outputs, int kernel, int stride, int pad,
+                                         bool transposed, float *moments, int run, int found) {
     static_assert(PACKED || !BACK, "weights that lie the other way are read in packs");
     using Sums = Product<T, M, N, false, BACK>;
     constexpr int DEPTH = Sums::DEPTH;
     using ShareX = Share<T, M, DEPTH, Sums::THREADS, PACKED>;
     using ShareW = Share<T, BACK ? DEPTH : N, BACK ? N : DEPTH, Sums::THREADS, PACKED>;
     using Memory = BlockMemory<T, M, N, BACK>;
-    SHARED(memory, Memory);
+    const int slice = SLICES > 1 ? int(threadIdx.y) : 0;
+    Memory &memory = memories[slice];
 
     const int seen_height = height << source.doubled, seen_width = width << source.doubled;
     const int phases = transposed ? stride : 1, phase = int(blockIdx.y);
@@ -260,8 +270,9 @@ __device__ __forceinline__ void convolve(const Source &source, const T *w, const
     const int taps = kernel * kernel, depth = taps * (BACK ? outputs : inputs), below = ShareW::DOWN * depth;
     const T *const w_row =
         w + size_t((BACK ? 0 : column0) + ShareW::row(0)) * depth + (BACK ? column0 + ShareW::column() : 0);
+    const int steps = (down.taps * across.taps * inputs + SLICES * DEPTH - 1) / (SLICES * DEPTH);
     Place place = {0, 0, 0};
-    place.advance(ShareX::column(), inputs, across.taps);
+    place.advance(slice * steps * DEPTH + ShareX::column(), inputs, across.taps);
 
     const auto fill = [&](int stage) {
         const bool deep = place.a < down.taps;
@@ -295,7 +306,6 @@ __device__ __forceinline__ void convolve(const Source &source, const T *w, const
 
     Sums sums;
     sums.clear();
-    const int steps = (down.taps * across.taps * inputs + DEPTH - 1) / DEPTH;
     int arrives = ShareX::column();
     pipeline<STAGES>(steps, fill, [&](int stage) {
         if constexpr (Source::NORMED) {
@@ -307,7 +317,8 @@ __device__ __forceinline__ void convolve(const Source &source, const T *w, const
     });
 
     // Through shared memory, so that global memory sees whole packs and this code exists once.
-    constexpr int PACK = Pack<T>::SIZE, PACKS = N / PACK;
+    constexpr int PACK = Pack<T>::SIZE, PACKS = N / PACK, ALL = SLICES * Sums::THREADS;
+    const int thread = slice * Sums::THREADS + int(threadIdx.x);
 #pragma unroll 1
     for (int first = 0; first < M; first += Memory::SUM_ROWS) {
         __syncthreads();
@@ -318,14 +329,18 @@ __device__ __forceinline__ void convolve(const Source &source, const T *w, const
         });
         __syncthreads();
 #pragma unroll 1
-        for (int i = int(threadIdx.x); i < Memory::SUM_ROWS * PACKS; i += Sums::THREADS) {
+        for (int i = thread; i < Memory::SUM_ROWS * PACKS; i += ALL) {
             const int row = row0 + first + i / PACKS, column = column0 + i % PACKS * PACK;
             if (row >= rows || column >= outputs) continue;
             const int image = row / per_image, pixel = row - image * per_image, line = pixel / across.outputs;
             const int out_y = line * down.out_stride + down.phase;
             const int out_x = (pixel - line * across.outputs) * across.out_stride + across.phase;
             const size_t to = (size_t(image) * out_height + out_y) * out_width + out_x;
-            float *const sum = &memory.sum[i / PACKS][i % PACKS * PACK];
+            float *const sum = &memories[0].sum[i / PACKS][i % PACKS * PACK];
+#pragma unroll
+            for (int s = 1; s < SLICES; ++s)
+#pragma unroll
+                for (int e = 0; e < PACK; ++e) sum[e] += memories[s].sum[i / PACKS][i % PACKS * PACK + e];
             if (outputs % PACK == 0) {
                 epilogue.template write<PACK>(sum, y, image, to, column, moments != nullptr);
             } else {
@@ -334,11 +349,12 @@ __device__ __forceinline__ void convolve(const Source &source, const T *w, const
                     epilogue.template write<1>(sum + e, y, image, to, column + e);
             }
         }
-        if constexpr (M == 2 * HALF && sizeof(T) == 2) {
+        if constexpr (PACKED && sizeof(T) == 2) {
             if (!moments) continue;
             __syncthreads(); // what was written is kept
-            float *const of_block = moments + (size_t(row0 / M) * (outputs / run) + column0 / run) * 2;
-            add_moments<N, Sums::THREADS / WARP>(memory, first, outputs - column0, run, of_block);
+            const int next = outputs / run * 2;
+            add_moments<N, ALL / WARP>(memories[0], thread / WARP, first, outputs - column0, run,
+                                       moments + size_t(row0 / found) * next + column0 / run * 2, found == HALF ? next : 0);
         }
     }
 }

@@ -11,9 +11,11 @@ namespace {
     (x, w, y, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, EPILOGUE_ARGUMENTS)
 #define BACK_BLOCKS(name, M, N) \
     template <typename T> __device__ void name##_kernel BACK_PARAMETERS { \
+        using Memory = BlockMemory<T, M, N, true>; \
+        SHARED(memory, Memory); \
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
-        convolve<T, M, N, true, true>(OneMap<T>{x, inputs}, w, epilogue, y, images, height, width, inputs, out_height, \
-                                      out_width, outputs, kernel, stride, pad, true, nullptr, 0); \
+        convolve<T, M, N, true, true>(&memory, OneMap<T>{x, inputs}, w, epilogue, y, images, height, width, inputs, \
+                                      out_height, out_width, outputs, kernel, stride, pad, true, nullptr, 0, 0); \
     }
 BACK_BLOCKS(conv2d_back_128x128, 128, 128)
 BACK_BLOCKS(conv2d_back_128x64, 128, 64)

@@ -4,6 +4,16 @@
 #include "conv2d.cuh"
 
 namespace {
+template <typename T, int M, int N, int SLICES = 1>
+__device__ __forceinline__ void convolve_maps(BlockMemory<T, M, N, false> *memories, const Maps<T> &maps,
+                                              const Epilogue<T> &epilogue, const T *w, T *y, int images, int height,
+                                              int width, int out_height, int out_width, int outputs, int kernel,
+                                              int stride, int pad) {
+    const int inputs = maps.c0 + maps.c1 + maps.c2 + maps.c3 + maps.c4;
+    convolve<T, M, N, true, false, SLICES>(memories, maps, w, epilogue, y, images, height, width, inputs, out_height,
+                                           out_width, outputs, kernel, stride, pad, false, nullptr, 0, 0);
+}
+
 #define JOINED_PARAMETERS \
     (const T *x, const T *x1 /* or null */, const T *x2 /* or null */, const T *x3 /* or null */, \
      const T *x4 /* or null */, const T *w, T *y, int c0, int c1, int c2, int c3, int c4, int doubled, \
@@ -14,16 +24,25 @@ namespace {
      outputs, kernel, stride, pad, EPILOGUE_ARGUMENTS)
 #define JOINED_BLOCKS(name, M, N) \
     template <typename T> __device__ void name##_kernel JOINED_PARAMETERS { \
-        const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
-        convolve<T, M, N, true>(Maps<T>{x, x1, x2, x3, x4, c0, c1, c2, c3, c4, doubled}, w, epilogue, y, \
-                                images, height, width, c0 + c1 + c2 + c3 + c4, out_height, out_width, \
-                                outputs, kernel, stride, pad, false, nullptr, 0); \
+        using Memory = BlockMemory<T, M, N, false>; \
+        SHARED(memory, Memory); \
+        convolve_maps<T, M, N>(&memory, Maps<T>{x, x1, x2, x3, x4, c0, c1, c2, c3, c4, doubled}, \
+                               EPILOGUE_OF(outputs), w, y, images, height, width, out_height, out_width, outputs, \
+                               kernel, stride, pad); \
     }
 JOINED_BLOCKS(conv2d_joined_128x64, 128, 64)
 JOINED_BLOCKS(conv2d_joined_128x32, 128, 32)
 JOINED_BLOCKS(conv2d_joined_64x64, 64, 64)
+template <typename T> __device__ void conv2d_joined_sliced_64x32_kernel JOINED_PARAMETERS {
+    using Memory = BlockMemory<T, 64, 32, false>;
+    DYNAMIC_SHARED(Memory, memories);
+    convolve_maps<T, 64, 32, DEPTH_SLICES>(memories, Maps<T>{x, x1, x2, x3, x4, c0, c1, c2, c3, c4, doubled},
+                                           EPILOGUE_OF(outputs), w, y, images, height, width, out_height, out_width,
+                                           outputs, kernel, stride, pad);
+}
 } // namespace
 
 EXPORT_16BIT(128, 3, conv2d_joined_128x64, JOINED_PARAMETERS, JOINED_ARGUMENTS)
 EXPORT_16BIT(128, 4, conv2d_joined_128x32, JOINED_PARAMETERS, JOINED_ARGUMENTS)
+EXPORT_16BIT(256, 2, conv2d_joined_sliced_64x32, JOINED_PARAMETERS, JOINED_ARGUMENTS)
 EXPORT_BLOCKS(f32, float, 128, 4, conv2d_joined_64x64, JOINED_PARAMETERS, JOINED_ARGUMENTS)

@@ -20,22 +20,14 @@ template <typename T> struct NormedMap {
     __device__ __forceinline__ const T *from(int channel) const { return x + channel; }
     __device__ __forceinline__ int stride(int) const { return channels; }
 
-    template <int COUNT> __device__ __forceinline__ static void read(float (&to)[COUNT], const float *from) {
-#pragma unroll
-        for (int i = 0; i < COUNT; i += Pack<float>::SIZE) {
-            const Pack<float> pack = load_pack(from + i);
-#pragma unroll
-            for (int e = 0; e < Pack<float>::SIZE; ++e) to[i + e] = pack.value[e];
-        }
-    }
     // What this thread has copied to `tile`, packs of the channels from `channel` on. Beyond the last are zeros.
     template <typename Share, typename Tile> __device__ __forceinline__ void normalise(Tile &tile, int channel) const {
         constexpr int PACK = Pack<T>::SIZE;
         if (channel >= channels) return;
         float center[PACK], a[PACK], b[PACK];
-        read(center, constants + channel);
-        read(a, constants + channels + channel);
-        read(b, constants + 2 * channels + channel);
+        read_floats(center, constants + channel);
+        read_floats(a, constants + channels + channel);
+        read_floats(b, constants + 2 * channels + channel);
 #pragma unroll 1
         for (int i = 0; i < Share::COUNT; ++i) {
             T *const at = tile.template share<Share>(i);
@@ -48,20 +40,20 @@ template <typename T> struct NormedMap {
     }
 };
 
-// x: [images, pixels, inputs], pixels a multiple of 128; partial: [images, pixels / 128, inputs / of_run, 2], absolute,
+// x: [images, pixels, inputs], pixels a multiple of 128; partial: [images, pixels / seen, inputs / of_run, 2], absolute,
 // as conv2d and group_norm_moments leave it; gamma, beta: [inputs]; w: [outputs, inputs]; y: [images, pixels, outputs].
 template <typename T, int M, int N>
 __device__ __forceinline__ void convolve_normed(const T *x, const float *partial, const T *gamma, const T *beta,
                                                 const T *w, T *y, int images, int pixels, int inputs, int outputs,
-                                                int groups, int of_run, int silu, float eps, float *moments, int run,
-                                                const Epilogue<T> &epilogue) {
+                                                int groups, int of_run, int seen, int silu, float eps, float *moments,
+                                                int run, int found, const Epilogue<T> &epilogue) {
     DYNAMIC_SHARED(float, constants); // [3][inputs], then [groups][3]
     float *const stats = constants + 3 * inputs;
     const int column_tiles = (outputs + N - 1) / N, image = int(blockIdx.x) / column_tiles * M / pixels;
     const int per_group = inputs / groups, runs = per_group / of_run, next = inputs / of_run * 2;
-    const float *const of_image = partial + size_t(image) * (pixels / M) * next;
+    const float *const of_image = partial + size_t(image) * (pixels / seen) * next;
     for (int g = int(threadIdx.x) / WARP; g < groups; g += int(blockDim.x) / WARP)
-        join(of_image + g * runs * 2, next, runs, of_run, pixels, M, 0.0f, eps, stats + 3 * g);
+        join(of_image + g * runs * 2, next, runs, of_run, pixels, seen, 0.0f, eps, stats + 3 * g);
     __syncthreads();
     for (int c = int(threadIdx.x); c < inputs; c += int(blockDim.x)) {
         const Normal n = normal(stats + 3 * (c / per_group), load(gamma + c), load(beta + c), 1.0f, 0.0f);
@@ -70,22 +62,24 @@ __device__ __forceinline__ void convolve_normed(const T *x, const float *partial
         constants[2 * inputs + c] = n.b;
     }
     __syncthreads();
-    convolve<T, M, N, true>(NormedMap<T>{x, inputs, constants, silu}, w, epilogue, y, images, 1, pixels, inputs, 1,
-                            pixels, outputs, 1, 1, 0, false, moments, run);
+    using Memory = BlockMemory<T, M, N, false>;
+    SHARED(memory, Memory);
+    convolve<T, M, N, true>(&memory, NormedMap<T>{x, inputs, constants, silu}, w, epilogue, y, images, 1, pixels, inputs,
+                            1, pixels, outputs, 1, 1, 0, false, moments, run, found);
 }
 
 #define NORMED_PARAMETERS \
     (const T *x, const float *partial, const T *gamma, const T *beta, const T *w, T *y, int images, int pixels, \
-     int inputs, int outputs, int groups, int of_run, int silu, float eps, float *moments /* or null */, int run, \
-     EPILOGUE_PARAMETERS)
+     int inputs, int outputs, int groups, int of_run, int seen, int silu, float eps, float *moments /* or null */, \
+     int run, int found, EPILOGUE_PARAMETERS)
 #define NORMED_ARGUMENTS \
-    (x, partial, gamma, beta, w, y, images, pixels, inputs, outputs, groups, of_run, silu, eps, moments, run, \
-     EPILOGUE_ARGUMENTS)
+    (x, partial, gamma, beta, w, y, images, pixels, inputs, outputs, groups, of_run, seen, silu, eps, moments, run, \
+     found, EPILOGUE_ARGUMENTS)
 #define NORMED_BLOCKS(name, M, N) \
     template <typename T> __device__ void name##_kernel NORMED_PARAMETERS { \
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
         convolve_normed<T, M, N>(x, partial, gamma, beta, w, y, images, pixels, inputs, outputs, groups, of_run, \
-                                 silu, eps, moments, run, epilogue); \
+                                 seen, silu, eps, moments, run, found, epilogue); \
     }
 NORMED_BLOCKS(conv2d_normed_128x64, 128, 64)
 NORMED_BLOCKS(conv2d_normed_128x32, 128, 32)

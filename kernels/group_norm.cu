@@ -10,6 +10,8 @@
 #include "group_norm.cuh"
 
 namespace {
+template <int V> constexpr int AHEAD = V > 1 ? 4 : 2; // what a thread has on its way, in packs or single channels
+
 // Grids are [columns of channels, chunks of pixels, N].
 // What chunks found lies as [N, chunks, C / run, 2]: of `run` neighbouring channels of a group the mean, minus the first
 // channel of the group in the image's first pixel unless it is `absolute`, and the sum of squared differences to that
@@ -26,17 +28,18 @@ __device__ void moments(const T *x, float *partial, int pixels, int channels, in
     float s[V] = {}, q[V] = {}, pivot[V] = {};
     if (at.active) {
         load_channels<T, V>(image + size_t(first) * channels + at.channel, pivot);
-#pragma unroll 4
-        for (int r = first + at.row; r < last; r += at.rows) {
+        Channels<T, V> ahead[AHEAD<V>];
+        const auto read = [&](int i, int r) { ahead[i].read(image + size_t(r) * channels + at.channel); };
+        each_row<AHEAD<V>>(first + at.row, last, at.rows, read, [&](int i, int) {
             float v[V];
-            load_channels<T, V>(image + size_t(r) * channels + at.channel, v);
+            ahead[i].unpack(v);
 #pragma unroll
-            for (int i = 0; i < V; ++i) {
-                const float d = v[i] - pivot[i];
-                s[i] += d;
-                q[i] += d * d;
+            for (int e = 0; e < V; ++e) {
+                const float d = v[e] - pivot[e];
+                s[e] += d;
+                q[e] += d * d;
             }
-        }
+        });
     }
     sum_rows<V>(s, q, columns, scratch);
     __syncthreads(); // the sums have been read
@@ -88,11 +91,12 @@ template <typename T, int V>
 __device__ void apply(const T *x, const float *partial, float *stats, const T *gamma, const T *beta, const T *scale,
                       const T *shift, T *y, int pixels, int channels, int groups, int run, int found, int columns,
                       int chunk, int absolute, int silu, float eps) {
-    DYNAMIC_SHARED(float, joined); // [groups of the block, 3]
+    DYNAMIC_SHARED(float, of_block); // constants, then [groups of the block, 3]
     const size_t n = blockIdx.z;
-    const int first_channel = int(blockIdx.x) * columns * V, per_group = channels / groups;
-    const int first_group = first_channel / per_group;
-    const int last_group = (min(first_channel + columns * V, channels) - 1) / per_group;
+    const int width = columns * V, first_channel = int(blockIdx.x) * width, per_group = channels / groups;
+    const int count = min(width, channels - first_channel);
+    const int first_group = first_channel / per_group, last_group = (first_channel + count - 1) / per_group;
+    float *const joined = of_block + 3 * width;
     const T *const image = x + n * pixels * channels;
     const int runs = per_group / run, next = channels / run * 2, chunks = (pixels + found - 1) / found;
     for (int g = first_group + int(threadIdx.x) / WARP; g <= last_group; g += THREADS / WARP) {
@@ -105,21 +109,24 @@ __device__ void apply(const T *x, const float *partial, float *stats, const T *g
         }
     }
     __syncthreads();
+    find_constants(of_block, width, first_channel, count, joined, first_group, per_group, gamma, beta,
+                   scale ? scale + n * channels : scale, shift ? shift + n * channels : shift);
+    __syncthreads();
     const Place<V> at(columns, first_channel, channels);
     if (!at.active) return;
     const int first = int(blockIdx.y) * chunk, last = min(first + chunk, pixels);
-    const Constants<V> c = constants<T, V>(joined, first_group, per_group, gamma, beta,
-                                           scale ? scale + n * channels : scale,
-                                           shift ? shift + n * channels : shift, at.channel);
+    const Constants<V> c = constants<V>(of_block, width, at.column * V);
+    const T *const from = image + at.channel;
     T *const to = y + n * pixels * channels + at.channel;
-#pragma unroll 4
-    for (int r = first + at.row; r < last; r += at.rows) {
+    Channels<T, V> ahead[AHEAD<V>];
+    const auto read = [&](int i, int r) { ahead[i].read(from + size_t(r) * channels); };
+    each_row<AHEAD<V>>(first + at.row, last, at.rows, read, [&](int i, int r) {
         float v[V];
-        load_channels<T, V>(image + at.channel + size_t(r) * channels, v);
+        ahead[i].unpack(v);
 #pragma unroll
-        for (int i = 0; i < V; ++i) v[i] = activated((v[i] - c.center[i]) * c.a[i] + c.b[i], silu);
+        for (int e = 0; e < V; ++e) v[e] = activated((v[e] - c.center[e]) * c.a[e] + c.b[e], silu);
         store_channels<T, V>(to + size_t(r) * channels, v);
-    }
+    });
 }
 template <typename T>
 __device__ void group_norm_apply_kernel(const T *x, const float *partial, float *stats, const T *gamma, const T *beta,
@@ -144,34 +151,39 @@ template <typename T, int V>
 __device__ void sums(const T *x, const T *dy, const float *stats, const T *gamma, const T *beta,
                      const T *scale, const T *shift, float *partial, float *of_runs, int pixels, int channels,
                      int groups, int run, int columns, int chunk, int silu) {
-    DYNAMIC_SHARED(float, scratch);
-    const int first_channel = int(blockIdx.x) * columns * V;
+    DYNAMIC_SHARED(float, scratch); // constants, then sums
+    const int of_block = columns * V, first_channel = int(blockIdx.x) * of_block;
     const Place<V> at(columns, first_channel, channels);
     const size_t n = blockIdx.z;
     const int first = int(blockIdx.y) * chunk, last = min(first + chunk, pixels),
               per_group = channels / groups;
     const size_t image = n * pixels * channels + at.channel;
+    find_constants(scratch, of_block, first_channel, min(of_block, channels - first_channel), stats + 3 * n * groups, 0,
+                   per_group, gamma, beta, scale ? scale + n * channels : scale, shift ? shift + n * channels : shift);
+    __syncthreads();
     float s[V] = {}, q[V] = {};
     if (at.active) {
-        const Constants<V> c = constants<T, V>(stats + 3 * n * groups, 0, per_group, gamma, beta,
-                                               scale ? scale + n * channels : scale,
-                                               shift ? shift + n * channels : shift, at.channel);
-#pragma unroll 2
-        for (int r = first + at.row; r < last; r += at.rows) {
+        const Constants<V> c = constants<V>(scratch, of_block, at.column * V);
+        Channels<T, V> maps[AHEAD<V> / 2], gradients[AHEAD<V> / 2];
+        const auto read = [&](int i, int r) {
+            maps[i].read(x + image + size_t(r) * channels);
+            gradients[i].read(dy + image + size_t(r) * channels);
+        };
+        each_row<AHEAD<V> / 2>(first + at.row, last, at.rows, read, [&](int i, int) {
             float v[V], g[V];
-            load_channels<T, V>(x + image + size_t(r) * channels, v);
-            load_channels<T, V>(dy + image + size_t(r) * channels, g);
+            maps[i].unpack(v);
+            gradients[i].unpack(g);
 #pragma unroll
-            for (int i = 0; i < V; ++i) {
-                const float d = v[i] - c.center[i], dv = before_silu(g[i], d * c.a[i] + c.b[i], silu);
-                s[i] += dv;
-                q[i] += dv * d;
+            for (int e = 0; e < V; ++e) {
+                const float d = v[e] - c.center[e], dv = before_silu(g[e], d * c.a[e] + c.b[e], silu);
+                s[e] += dv;
+                q[e] += dv * d;
             }
-        }
+        });
     }
+    __syncthreads(); // constants have been read
     sum_rows<V>(s, q, columns, scratch);
     __syncthreads(); // the sums have been read
-    const int of_block = columns * V;
     const size_t chunk_of_all = n * gridDim.y + blockIdx.y;
     if (at.active && at.row == 0) {
         float *const out = partial + chunk_of_all * 2 * channels + at.channel;
@@ -257,7 +269,7 @@ __device__ void gradient(const T *x, const T *dy, const float *stats, const floa
                          const T *gamma, const T *beta, const T *scale, const T *shift, T *dx, T *dgamma, T *dbeta,
                          T *dscale, T *dshift, int images, int pixels, int channels, int groups, int run, int found,
                          int columns, int chunk, int parts, int silu) {
-    DYNAMIC_SHARED(float, slopes); // [groups of the block, 2]
+    DYNAMIC_SHARED(float, of_channels); // constants, then [groups of the block, 2]
     const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP, of_block = columns * V;
     const int first_channel = int(blockIdx.x) * of_block, chunks = (pixels + found - 1) / found;
     const size_t n = blockIdx.z;
@@ -268,18 +280,22 @@ __device__ void gradient(const T *x, const T *dy, const float *stats, const floa
                                channel);
     }
     const Place<V> at(columns, first_channel, channels);
-    const int per_group = channels / groups, first_group = first_channel / per_group;
-    const int last_group = (min(first_channel + of_block, channels) - 1) / per_group;
+    const int per_group = channels / groups, count = min(of_block, channels - first_channel);
+    const int first_group = first_channel / per_group, last_group = (first_channel + count - 1) / per_group;
     const int runs = channels / run, each = per_group / run;
+    float *const slopes = of_channels + 3 * of_block;
+    find_constants(of_channels, of_block, first_channel, count, stats + 3 * n * groups, 0, per_group, gamma, beta,
+                   scale ? scale + n * channels : scale, shift ? shift + n * channels : shift);
     for (int group = first_group + warp; group <= last_group; group += THREADS / WARP) {
         const float *const of_chunks = of_runs + n * chunks * 2 * runs + group * each;
         float g = 0.0f, g_xhat = 0.0f;
+        for (int k = lane; k < chunks; k += WARP) {
+            const float *const of_chunk = of_chunks + size_t(k) * 2 * runs;
 #pragma unroll 2
-        for (int e = lane; e < chunks * each; e += WARP) {
-            const int k = each == 1 ? e : e / each;
-            const float *const entry = of_chunks + size_t(k) * 2 * runs + (e - k * each);
-            g += entry[0];
-            g_xhat += entry[runs];
+            for (int r = 0; r < each; ++r) {
+                g += of_chunk[r];
+                g_xhat += of_chunk[runs + r];
+            }
         }
         g = warp_sum(g);
         g_xhat = warp_sum(g_xhat);
@@ -289,9 +305,7 @@ __device__ void gradient(const T *x, const T *dy, const float *stats, const floa
     __syncthreads();
     if (!at.active) return;
     const int first = int(blockIdx.y) * chunk, last = min(first + chunk, pixels);
-    const Constants<V> c = constants<T, V>(stats + 3 * n * groups, 0, per_group, gamma, beta,
-                                           scale ? scale + n * channels : scale,
-                                           shift ? shift + n * channels : shift, at.channel);
+    const Constants<V> c = constants<V>(of_channels, of_block, at.column * V);
     float k[V], l[V];
 #pragma unroll
     for (int i = 0; i < V; ++i) {
@@ -300,18 +314,22 @@ __device__ void gradient(const T *x, const T *dy, const float *stats, const floa
         l[i] = of_group[1];
     }
     const size_t image = n * pixels * channels + at.channel;
-#pragma unroll 2
-    for (int r = first + at.row; r < last; r += at.rows) {
+    Channels<T, V> maps[AHEAD<V> / 2], gradients[AHEAD<V> / 2];
+    const auto read = [&](int i, int r) {
+        maps[i].read(x + image + size_t(r) * channels);
+        gradients[i].read(dy + image + size_t(r) * channels);
+    };
+    each_row<AHEAD<V> / 2>(first + at.row, last, at.rows, read, [&](int i, int r) {
         float v[V], g[V];
-        load_channels<T, V>(x + image + size_t(r) * channels, v);
-        load_channels<T, V>(dy + image + size_t(r) * channels, g);
+        maps[i].unpack(v);
+        gradients[i].unpack(g);
 #pragma unroll
-        for (int i = 0; i < V; ++i) {
-            const float d = v[i] - c.center[i], dv = before_silu(g[i], d * c.a[i] + c.b[i], silu);
-            v[i] = c.a[i] * dv + (k[i] * d + l[i]);
+        for (int e = 0; e < V; ++e) {
+            const float d = v[e] - c.center[e], dv = before_silu(g[e], d * c.a[e] + c.b[e], silu);
+            v[e] = c.a[e] * dv + (k[e] * d + l[e]);
         }
         store_channels<T, V>(dx + image + size_t(r) * channels, v);
-    }
+    });
 }
 #define GRADIENT_PARAMETERS \
     (const T *x, const T *dy, const float *stats, const float *partial, const float *of_runs, const T *gamma, \

@@ -16,14 +16,26 @@ template <int V> struct Place {
     }
 };
 
-template <typename T, int V> __device__ __forceinline__ void load_channels(const T *p, float (&v)[V]) {
-    if constexpr (V == 1) {
-        v[0] = load(p);
-    } else {
-        const Pack<T> pack = load_pack(p);
+// V neighbouring channels as memory has them.
+template <typename T, int V> struct Channels {
+    Pack<T> pack;
+    __device__ __forceinline__ void read(const T *p) { pack = load_pack(p); }
+    __device__ __forceinline__ void write(T *p) const { store_pack(p, pack); }
+    __device__ __forceinline__ void unpack(float (&v)[V]) const {
 #pragma unroll
         for (int i = 0; i < V; ++i) v[i] = load(&pack.value[i]);
     }
+};
+template <typename T> struct Channels<T, 1> {
+    T value;
+    __device__ __forceinline__ void read(const T *p) { value = *p; }
+    __device__ __forceinline__ void write(T *p) const { *p = value; }
+    __device__ __forceinline__ void unpack(float (&v)[1]) const { v[0] = load(&value); }
+};
+template <typename T, int V> __device__ __forceinline__ void load_channels(const T *p, float (&v)[V]) {
+    Channels<T, V> channels;
+    channels.read(p);
+    channels.unpack(v);
 }
 template <typename T, int V> __device__ __forceinline__ void store_channels(T *p, const float (&v)[V]) {
     if constexpr (V == 1) {
@@ -35,14 +47,19 @@ template <typename T, int V> __device__ __forceinline__ void store_channels(T *p
         store_pack(p, pack);
     }
 }
-template <typename T, int V>
-__device__ __forceinline__ void copy_channels(T *to, const T *from, float (&v)[V]) {
-    if constexpr (V == 1) {
-        *to = *from;
-    } else {
-        store_pack(to, load_pack(from));
+
+// read(i, r), then use(i, r), for the rows first, first + step, .. before last. AHEAD of them are read before the first is
+// used: a load that had to wait for the store before it would leave memory idle. Beyond the last row it is read again.
+template <int AHEAD, typename Read, typename Use>
+__device__ __forceinline__ void each_row(int first, int last, int step, Read read, Use use) {
+    for (int r = first; r < last; r += AHEAD * step) {
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) read(i, min(r + i * step, last - 1));
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            if (r + i * step < last) use(i, r + i * step);
+        }
     }
-    load_channels<T, V>(to, v);
 }
 
 // Replaces s and q by their sums over the rows of the block, the same order every time.
@@ -77,21 +94,29 @@ template <int V> __device__ void sum_rows(float (&s)[V], float (&q)[V], int colu
 template <int V> struct Constants {
     float center[V], a[V], b[V];
 };
-// `stats` starts at `first_group`; scale and shift are those of the image, or null.
-template <typename T, int V>
-__device__ Constants<V> constants(const float *stats, int first_group, int per_group, const T *gamma,
-                                  const T *beta, const T *scale, const T *shift, int channel) {
-    Constants<V> c;
-#pragma unroll
-    for (int i = 0; i < V; ++i) {
-        const float *const of_group = stats + 3 * ((channel + i) / per_group - first_group);
-        const float film = scale ? 1.0f + load(scale + channel + i) : 1.0f;
-        const float moved = shift ? load(shift + channel + i) : 0.0f;
-        const Normal n = normal(of_group, load(gamma + channel + i), load(beta + channel + i), film, moved);
-        c.center[i] = n.center;
-        c.a[i] = n.a;
-        c.b[i] = n.b;
+// All threads of a block: the constants of its `count` channels from `first` on, in shared memory, [3][width]. `stats` starts
+// at `first_group`; scale and shift are those of the image, or null.
+template <typename T>
+__device__ void find_constants(float *to, int width, int first, int count, const float *stats, int first_group,
+                               int per_group, const T *gamma, const T *beta, const T *scale, const T *shift) {
+#pragma unroll 1
+    for (int j = int(threadIdx.x); j < count; j += THREADS) {
+        const int channel = first + j;
+        const float film = scale ? 1.0f + load(scale + channel) : 1.0f;
+        const float moved = shift ? load(shift + channel) : 0.0f;
+        const float *const of_group = stats + 3 * (channel / per_group - first_group);
+        const Normal n = normal(of_group, load(gamma + channel), load(beta + channel), film, moved);
+        to[j] = n.center;
+        to[width + j] = n.a;
+        to[2 * width + j] = n.b;
     }
+}
+// Of V channels from the `j`th of the block on.
+template <int V> __device__ __forceinline__ Constants<V> constants(const float *of_block, int width, int j) {
+    Constants<V> c;
+    read_floats(c.center, of_block + j);
+    read_floats(c.a, of_block + width + j);
+    read_floats(c.b, of_block + 2 * width + j);
     return c;
 }
 
@@ -104,7 +129,7 @@ __device__ __forceinline__ void slopes_of(float g, float g_xhat, float m, const 
 
 __device__ __forceinline__ float before_silu(float dy, float v, int silu) {
     if (!silu) return dy;
-    const float s = quick_sigmoid(v);
+    const float s = sigmoid(v);
     return dy * s * (1.0f + v * (1.0f - s));
 }
 } // namespace

@@ -5,6 +5,8 @@
 #include "group_norm.cuh"
 
 namespace {
+template <int V> constexpr int AHEAD = V > 1 ? 4 : 2; // what a thread has on its way, in packs or single channels
+
 // One warp: the statistics of a group from what its channels hold: mean minus `origin`, and the sum of
 // squared differences to that mean over `pixels`.
 __device__ void group_statistics(const float *of_channels, int per_group, float pixels, float origin,
@@ -12,7 +14,7 @@ __device__ void group_statistics(const float *of_channels, int per_group, float 
     const int lane = int(threadIdx.x) % WARP;
     float sum = 0.0f, squares = 0.0f;
     for (int j = lane; j < per_group; j += WARP) sum += of_channels[2 * j];
-    const float mean = warp_sum(sum) / float(per_group);
+    const float mean = __fdividef(warp_sum(sum), float(per_group));
     for (int j = lane; j < per_group; j += WARP) {
         const float d = of_channels[2 * j] - mean;
         squares += of_channels[2 * j + 1] + pixels * d * d;
@@ -22,7 +24,7 @@ __device__ void group_statistics(const float *of_channels, int per_group, float 
         const float center = origin + mean;
         stats[0] = center;
         stats[1] = (origin - center) + mean;
-        stats[2] = 1.0f / sqrtf(squares / (pixels * float(per_group)) + eps);
+        stats[2] = rsqrtf(__fdividef(squares, pixels * float(per_group)) + eps);
     }
 }
 
@@ -41,7 +43,7 @@ __device__ void group_slopes(const float *of_channels, int per_group, float pixe
 }
 
 // Grid [C / width, N]: a block holds `width` channels, whole groups, of an image in shared memory:
-// scratch [2 V, THREADS], [width, 2] of channels, [groups, 3] of groups, rounded up to 16 bytes; the map.
+// scratch [2 V, THREADS], at times constants, [width, 2] of channels, [groups, 3] of groups, rounded up to 16 bytes; the map.
 template <int V> __device__ __forceinline__ int slab_header(int width, int groups) {
     return 2 * V * THREADS + (2 * width + 3 * groups + 3) / 4 * 4;
 }
@@ -60,17 +62,19 @@ __device__ void slab(const T *x, const T *gamma, const T *beta, const T *scale, 
     float s[V] = {}, q[V] = {}, pivot[V] = {};
     if (at.active) {
         load_channels<T, V>(x + image + at.channel, pivot);
-        for (int r = at.row; r < pixels; r += at.rows) {
+        Channels<T, V> ahead[AHEAD<V>];
+        const auto read = [&](int i, int r) { ahead[i].read(x + image + size_t(r) * channels + at.channel); };
+        each_row<AHEAD<V>>(at.row, pixels, at.rows, read, [&](int i, int r) {
             float v[V];
-            copy_channels<T, V>(map + (r * columns + at.column) * V,
-                                x + image + size_t(r) * channels + at.channel, v);
+            ahead[i].write(map + (r * columns + at.column) * V);
+            ahead[i].unpack(v);
 #pragma unroll
-            for (int i = 0; i < V; ++i) {
-                const float d = v[i] - pivot[i];
-                s[i] += d;
-                q[i] += d * d;
+            for (int e = 0; e < V; ++e) {
+                const float d = v[e] - pivot[e];
+                s[e] += d;
+                q[e] += d * d;
             }
-        }
+        });
     }
     sum_rows<V>(s, q, columns, scratch);
     if (at.active && at.row == 0) {
@@ -92,10 +96,11 @@ __device__ void slab(const T *x, const T *gamma, const T *beta, const T *scale, 
     for (int i = int(threadIdx.x); i < 3 * held; i += THREADS) {
         stats[3 * (n * groups + first_group) + i] = of_groups[i];
     }
+    find_constants(scratch, width, first_channel, width, of_groups, first_group, per_group, gamma, beta,
+                   scale ? scale + n * channels : scale, shift ? shift + n * channels : shift);
+    __syncthreads();
     if (at.active) {
-        const Constants<V> c = constants<T, V>(of_groups, first_group, per_group, gamma, beta,
-                                               scale ? scale + n * channels : scale,
-                                               shift ? shift + n * channels : shift, at.channel);
+        const Constants<V> c = constants<V>(scratch, width, at.column * V);
         for (int r = at.row; r < pixels; r += at.rows) {
             float v[V];
             load_channels<T, V>(map + (r * columns + at.column) * V, v);
@@ -136,23 +141,33 @@ __device__ void gradient_slab(const T *x, const T *dy, const float *stats, const
     const float *const of_image = stats + 3 * n * groups;
     Constants<V> c = {};
     float s[V] = {}, q[V] = {};
+    find_constants(scratch, width, first_channel, width, of_image, 0, per_group, gamma, beta,
+                   scale ? scale + n * channels : scale, shift ? shift + n * channels : shift);
+    __syncthreads();
     if (at.active) {
-        c = constants<T, V>(of_image, 0, per_group, gamma, beta, scale ? scale + n * channels : scale,
-                            shift ? shift + n * channels : shift, at.channel);
-        for (int r = at.row; r < pixels; r += at.rows) {
-            const int here = (r * columns + at.column) * V;
+        c = constants<V>(scratch, width, at.column * V);
+        Channels<T, V> maps[AHEAD<V> / 2], gradients[AHEAD<V> / 2];
+        const auto read = [&](int i, int r) {
             const size_t there = image + size_t(r) * channels + at.channel;
+            maps[i].read(x + there);
+            gradients[i].read(dy + there);
+        };
+        each_row<AHEAD<V> / 2>(at.row, pixels, at.rows, read, [&](int i, int r) {
+            const int here = (r * columns + at.column) * V;
             float v[V], g[V];
-            copy_channels<T, V>(map + here, x + there, v);
-            copy_channels<T, V>(slope_map + here, dy + there, g);
+            maps[i].write(map + here);
+            gradients[i].write(slope_map + here);
+            maps[i].unpack(v);
+            gradients[i].unpack(g);
 #pragma unroll
-            for (int i = 0; i < V; ++i) {
-                const float d = v[i] - c.center[i], dv = before_silu(g[i], d * c.a[i] + c.b[i], silu);
-                s[i] += dv;
-                q[i] += dv * d;
+            for (int e = 0; e < V; ++e) {
+                const float d = v[e] - c.center[e], dv = before_silu(g[e], d * c.a[e] + c.b[e], silu);
+                s[e] += dv;
+                q[e] += dv * d;
             }
-        }
+        });
     }
+    __syncthreads(); // constants have been read
     sum_rows<V>(s, q, columns, scratch);
     if (at.active && at.row == 0) {
 #pragma unroll

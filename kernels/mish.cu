@@ -12,14 +12,14 @@ __device__ __forceinline__ float growth(float v) {
 template <typename T> __device__ void mish_forward_kernel(const T *x, T *y, int n) {
     map(x, y, n, [](float v) {
         const float e = growth(v);
-        return v * (e / (e + 2.0f));
+        return v * __fdividef(e, e + 2.0f);
     });
 }
 
 // x, dy, dx: [n]
 template <typename T> __device__ void mish_backward_kernel(const T *x, const T *dy, T *dx, int n) {
     map(x, dy, dx, n, [](float v, float d) {
-        const float e = growth(v), gate = e / (e + 2.0f), rest = 2.0f / (e + 2.0f);
+        const float e = growth(v), gate = __fdividef(e, e + 2.0f), rest = __fdividef(2.0f, e + 2.0f);
         return d * (gate + v * sigmoid(v) * rest * (1.0f + gate));
     });
 }

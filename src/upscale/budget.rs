@@ -21,6 +21,9 @@ const MOST_PIXELS: u64 = 1 << 36;
 const STRIPS: u64 = 4;
 /// With more [`Plan::effort`] than this, tiles are mostly surroundings.
 const CRAWL: f64 = 3.0;
+/// With more than this the picture takes more than [`WORKING`] bytes if it then goes through in one, but no more than these.
+const DETOUR: f64 = 1.25;
+const ROOMY: u64 = 2 << 30;
 /// What comes to the process with the work: pages of its code, small blocks of the allocator; and for each thread the
 /// scratch of its convolutions, and its stack.
 const CODE: u64 = 6 << 20;
@@ -131,6 +134,17 @@ impl Budget {
             plan = self.plan_in(upscaler, wanted, settings, work);
         }
         let on_gpu = upscaler.system().network.device() != Device::Cpu;
+        let detour = |plan: &Plan| plan.rolled.is_none() && plan.effort() > DETOUR;
+        if !on_gpu && self.ram.is_none() && plan.as_ref().is_ok_and(detour) {
+            let most = left.min(ROOMY);
+            let mut more = std::iter::successors(Some(work), |w| Some(w.saturating_mul(3) / 2))
+                .skip(1)
+                .take_while(|&work| work <= most)
+                .filter_map(|work| self.plan_in(upscaler, wanted, settings, work).ok());
+            if let Some(rolled) = more.find(|plan| plan.rolled.is_some()) {
+                plan = Ok(rolled);
+            }
+        }
         match plan {
             Ok(plan) if on_gpu || plan.memory <= left => Ok(plan),
             Ok(plan) => Err(self.too_large(upscaler, wanted, settings, fixed, plan.memory)),
@@ -379,6 +393,26 @@ mod tests {
                 assert!(bytes < megabytes * 1_000_000, "{from:?} {format:?}: {bytes}");
                 assert!(plan.effort() <= CRAWL, "{from:?}: {}", plan.effort());
             }
+        }
+    }
+
+    /// Many steps of a wide picture take more than usual if it goes through in one then, unless that was forbidden.
+    #[test]
+    fn wide_pictures_go_through_in_one_where_there_is_memory() {
+        let system = System::open(System::embedded()[0]).unwrap();
+        let upscaler = Upscaler::new(system, &Device::Cpu, DType::F32).unwrap();
+        let settings = Settings { steps: Some(4), seed: 1, tile: TileSize::Auto, memory: 0 };
+        let (from, like) = ((2000, 240), Outline::of(&Image::new(1, 1, Color::Rgb, Depth::Eight)));
+        let output = Outline { width: 4 * from.0, height: 4 * from.1, ..like };
+        let (picture, format) = (3 * (from.0 * from.1) as u64, Format::Png);
+        let wanted = Wanted { name: "", from, picture, output: &output, format, collected: 0 };
+        for (ram, most, rolls) in
+            [(None, 64 << 30, true), (None, 750 << 20, false), (Some(700 << 20), 64 << 30, false)]
+        {
+            let budget = Budget { base: 64 << 20, ram, most, several: false };
+            let plan = budget.plan(&upscaler, &wanted, &settings).unwrap();
+            assert_eq!(plan.rolled.is_some(), rolls, "{ram:?} of {most}: {} bytes", plan.memory);
+            assert!(budget.fixed(&upscaler, &wanted) + plan.memory <= ram.unwrap_or(most));
         }
     }
 

@@ -110,6 +110,8 @@ impl Emulated {
             compute_capability: (9, 0),
             // Few, so that small tensors already make work for several blocks each.
             multiprocessors: 4,
+            // Little, so that maps of a few thousand pixels are too large to be held.
+            shared_memory: 80 << 10,
             memory: 8 << 30,
             driver: "13.0".into(),
         };

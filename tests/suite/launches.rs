@@ -3,7 +3,7 @@
 //! A driver that allocates nothing and starts nothing writes down what it is asked for, so that any size runs in moments
 //! and no GPU is needed. A change of the counts shows in the diff of the file:
 //! `SRK_WRITE=1 cargo test --release --test suite launches::` writes it anew. `SRK_LAUNCHES=sr3-div2k` (and `--nocapture`)
-//! says which kernels those of a recipe are.
+//! says which kernels those of a recipe are, and for `benches/cycle_model.py` each launch of a call on `SRK_BATCH` images.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -54,6 +54,8 @@ struct Seen {
     waits: usize,
     /// How often each kernel was launched one by one.
     kernels: BTreeMap<&'static str, usize>,
+    /// Each launch one by one: kernel, blocks, bytes of its tensors, and its whole numbers.
+    log: Vec<String>,
 }
 
 /// What a device was asked for since the last question.
@@ -88,6 +90,7 @@ impl Counting {
             name: "counting GPU".into(),
             compute_capability: (9, 0),
             multiprocessors: 132,
+            shared_memory: 227 << 10,
             memory: 80 << 30,
             driver: "13.0".into(),
         };
@@ -171,6 +174,10 @@ impl Driver for Counting {
         seen.count.launches += 1;
         seen.issued += 1;
         *seen.kernels.entry(launch.kernel.name()).or_default() += 1;
+        let blocks: u32 = launch.grid.iter().product();
+        let numbers: Vec<u64> =
+            launch.arguments.iter().filter(|a| a.size == 4).map(|a| a.bits).collect();
+        seen.log.push(format!("{} {blocks} {bytes} {numbers:?}", launch.kernel.name()));
         seen.count.bytes += bytes;
         Ok(())
     }
@@ -313,15 +320,15 @@ fn a_walk_launches_one_step_and_replays_the_others() {
 
 /// One call, and one call with its gradients, of a network in f16 on a state of `side` pixels.
 pub(crate) fn counts(model: &ModelConfig, side: usize) -> Result<[Count; 2]> {
-    let [(forward, _), (both, _)] = kernels(model, side)?;
+    let [(forward, ..), (both, ..)] = kernels(model, 1, side)?;
     Ok([forward, both])
 }
 
-/// The same, with how often each kernel is launched.
-fn kernels(
-    model: &ModelConfig,
-    side: usize,
-) -> Result<[(Count, BTreeMap<&'static str, usize>); 2]> {
+/// How often each kernel is launched, and each launch.
+type Launches = (Count, BTreeMap<&'static str, usize>, Vec<String>);
+
+/// The same of `n` states, with the launches.
+fn kernels(model: &ModelConfig, n: usize, side: usize) -> Result<[Launches; 2]> {
     let driver = Counting::new();
     let seen = driver.seen.clone();
     let device = Device::Cuda(Gpu::new(Arc::new(driver)));
@@ -331,9 +338,9 @@ fn kernels(
     // The low resolution of networks for latents is as large as the state.
     let small = side / if matches!(model, ModelConfig::SwinUNet(_)) { 1 } else { model.scale() };
     let c = network.channels();
-    let (low, y0) = (zeros(&[1, small, small, c])?, zeros(&[1, side, side, c])?);
-    let t = zeros(&[1])?;
-    let call = |gradients: bool| -> Result<(Count, BTreeMap<&'static str, usize>)> {
+    let (low, y0) = (zeros(&[n, small, small, c])?, zeros(&[n, side, side, c])?);
+    let t = zeros(&[n])?;
+    let call = |gradients: bool| -> Result<Launches> {
         let mut tape = if gradients { Tape::training() } else { Tape::inference() };
         let told = condition(&*network, &low, &y0, None)?;
         let told = tape.input(told);
@@ -342,6 +349,7 @@ fn kernels(
             let mut seen = seen.lock().unwrap();
             seen.count = Count::default();
             seen.kernels.clear();
+            seen.log.clear();
         }
         let state = tape.input(state);
         let y = network.forward(&mut tape, &state, &told, &t)?;
@@ -350,7 +358,7 @@ fn kernels(
             tape.backward(&y, dy)?;
         }
         let seen = seen.lock().unwrap();
-        Ok((seen.count, seen.kernels.clone()))
+        Ok((seen.count, seen.kernels.clone(), seen.log.clone()))
     };
     // The first call of each kind makes constants.
     call(false)?;
@@ -373,10 +381,15 @@ pub(crate) fn ledger() -> &'static str {
             ModelConfig::SwinUNet(_) => config.data.train.crop / config.model.scale(),
             _ => config.data.train.crop,
         };
-        let [(forward, of_forward), (both, of_both)] =
-            kernels(&config.model, side).unwrap_or_else(|e| panic!("{}: {e}", recipe.name));
+        let count = |n| {
+            kernels(&config.model, n, side).unwrap_or_else(|e| panic!("{}: {e}", recipe.name))
+        };
+        let [(forward, of_forward, _), (both, of_both, _)] = count(1);
         if std::env::var("SRK_LAUNCHES").is_ok_and(|name| name == recipe.name) {
             println!("forward {of_forward:#?}, with gradients {of_both:#?}");
+            let batch = std::env::var("SRK_BATCH").ok().and_then(|n| n.parse().ok());
+            let [(.., log), _] = count(batch.unwrap_or(1));
+            log.iter().for_each(|launch| println!("launch {launch}"));
         }
         let mb = |c: Count| c.bytes as f64 / 1e6;
         writeln!(

@@ -11,12 +11,17 @@ use srk::engine::tensor::Tensor;
 use srk::ops::conv2d::{Activation, Conv2d, Measured, Norm, Then};
 use srk::ops::group_norm::GroupNorm;
 
-/// Images of 384 pixels: three entries each.
+/// Images of 384 pixels: six entries each.
 const MAP: [usize; 4] = [2, 16, 24, 16];
+/// More than there are entries of 64 pixels for: those of 128.
+const LARGE: [usize; 4] = [1, 64, 66, 16];
+/// So few pixels, and so many channels, that the depth of the first convolution is shared.
+const DEEP: [usize; 4] = [1, 8, 16, 128];
 
-/// A convolution of [`MAP`], a norm of its output, and another convolution.
+/// A convolution of a map, a norm of its output, and another convolution.
 #[derive(Clone, Copy)]
 struct Chain {
+    map: [usize; 4],
     outputs: usize,
     groups: usize,
     silu: bool,
@@ -33,8 +38,7 @@ fn numbers(stream: u64, len: usize) -> Vec<f32> {
 }
 
 /// Means that differ from one part of an image to the next, so that what is found of each part counts.
-fn drifting() -> Vec<f32> {
-    let [n, h, w, c] = MAP;
+fn drifting([n, h, w, c]: [usize; 4]) -> Vec<f32> {
     let values = numbers(1, n * h * w * c).into_iter().enumerate();
     values.map(|(i, v)| v + [0.0, 2.0, -1.0, 0.5, 3.0][i / c / 64 % 5]).collect()
 }
@@ -48,10 +52,11 @@ impl Chain {
             tape.input(tensor.cast(dtype).unwrap())
         };
         let (co, [k, last]) = (self.outputs, self.behind);
-        let x = given(&drifting(), &MAP);
+        let x = given(&drifting(self.map), &self.map);
         // The first rows are the same whatever the outputs.
-        let small: Vec<f32> = numbers(2, co * 9 * MAP[3]).iter().map(|v| v / 8.0).collect();
-        let first = given(&small, &[co, 3, 3, MAP[3]]);
+        let [.., c] = self.map;
+        let small: Vec<f32> = numbers(2, co * 9 * c).iter().map(|v| v / 8.0).collect();
+        let first = given(&small, &[co, 3, 3, c]);
         let [gamma, beta] = [3, 4].map(|i| given(&numbers(i, co), &[co]));
         let mut second: Vec<f32> = numbers(5, last * k * k * co).iter().map(|v| v / 8.0).collect();
         if self.picks {
@@ -87,13 +92,22 @@ fn bits(gpus: &[Gpu], chain: Chain, dtype: DType) -> Vec<f32> {
 #[test]
 fn norms_between_convolutions_agree_with_the_cpu() {
     let gpus = common::checked_gpus();
-    let chain =
-        |outputs, groups, silu, behind| Chain { outputs, groups, silu, behind, picks: false };
+    let chain = |map, outputs, groups, silu, behind| Chain {
+        map,
+        outputs,
+        groups,
+        silu,
+        behind,
+        picks: false,
+    };
     let chains = [
-        chain(64, 4, true, [1, 24]),
-        chain(24, 3, true, [3, 8]),
-        chain(40, 10, false, [1, 40]),
-        chain(128, 2, false, [1, 72]),
+        chain(MAP, 64, 4, true, [1, 24]),
+        chain(MAP, 24, 3, true, [3, 8]),
+        chain(MAP, 40, 10, false, [1, 40]),
+        chain(MAP, 128, 2, false, [1, 72]),
+        chain(LARGE, 24, 3, true, [1, 8]),
+        chain(DEEP, 128, 8, true, [1, 16]),
+        chain(DEEP, 128, 4, false, [3, 8]),
     ];
     for chain in chains {
         let wanted = chain.run(&Device::Cpu, DType::F32).to_f64_vec().unwrap();
@@ -101,10 +115,10 @@ fn norms_between_convolutions_agree_with_the_cpu() {
         for (dtype, most) in [(DType::F16, 2e-3), (DType::BF16, 16e-3)] {
             let got: Vec<f64> = bits(&gpus, chain, dtype).into_iter().map(f64::from).collect();
             let error = relative_l2(&got, &wanted);
-            let Chain { outputs, groups, behind, .. } = chain;
+            let Chain { map, outputs, groups, behind, .. } = chain;
             assert!(
                 error < most,
-                "{outputs} in {groups}, {behind:?}, {dtype:?}: off by {error:.1e}"
+                "{map:?} to {outputs} in {groups}, {behind:?}, {dtype:?}: off by {error:.1e}"
             );
         }
     }
@@ -116,7 +130,7 @@ fn what_is_found_does_not_depend_on_the_blocks() {
     let gpu = [common::fast_gpu()];
     let picked = |outputs: usize| {
         let groups = outputs / 16;
-        let chain = Chain { outputs, groups, silu: true, behind: [1, 8], picks: true };
+        let chain = Chain { map: MAP, outputs, groups, silu: true, behind: [1, 8], picks: true };
         bits(&gpu, chain, DType::F16)
     };
     let wide = picked(128);
@@ -129,7 +143,8 @@ fn what_is_found_does_not_depend_on_the_blocks() {
 fn a_map_that_is_normalised_as_it_is_read_is_the_one_that_is_written() {
     let gpu = [common::fast_gpu()];
     let seen = |last: usize| {
-        let chain = Chain { outputs: 64, groups: 4, silu: true, behind: [1, last], picks: false };
+        let chain =
+            Chain { map: MAP, outputs: 64, groups: 4, silu: true, behind: [1, last], picks: false };
         bits(&gpu, chain, DType::F16)
     };
     let (written, read) = (seen(264), seen(40));

@@ -64,7 +64,7 @@ pub(in crate::cli) struct Args {
         aliases = ["tile-size", "tile_size", "chop_size", "process_size", "upscale-tile-size"])]
     pub(super) tile: Tile,
     /// Memory for the whole process, such as 2G or 50%; large outputs are written as they are made
-    /// [default: SRK_RAM, or the picture and about 0.6G]
+    /// [default: SRK_RAM, or the picture and about 0.6G; up to 2G for wide ones in many steps]
     #[arg(long, value_name = "SIZE", value_parser = common::parse_bytes)]
     pub(super) ram: Option<u64>,
     /// Memory of the GPU for tiles, such as 4G or 50% of what is free [default: 80%]

@@ -41,6 +41,8 @@ pub struct Description {
     pub compute_capability: (u32, u32),
     /// Streaming multiprocessors.
     pub multiprocessors: usize,
+    /// Bytes of shared memory that a block may have.
+    pub shared_memory: usize,
     /// Device memory in bytes.
     pub memory: usize,
     /// CUDA version of the driver, such as `13.0`.

@@ -63,6 +63,11 @@ impl Gpu {
         self.describe().multiprocessors
     }
 
+    /// Bytes of shared memory that a block may have.
+    pub fn shared_memory(&self) -> usize {
+        self.describe().shared_memory
+    }
+
     /// The seam under this device.
     pub fn driver(&self) -> &dyn Driver {
         &*self.0.driver
@@ -196,13 +201,14 @@ impl Graph {
 pub struct Grid {
     pub(super) blocks: [usize; 3],
     pub(super) threads: usize,
+    pub(super) slices: usize,
     pub(super) shared: usize,
 }
 
 impl Grid {
     /// `blocks` in x, y, z of `threads` each.
     pub const fn new(blocks: [usize; 3], threads: usize) -> Self {
-        Self { blocks, threads, shared: 0 }
+        Self { blocks, threads, slices: 1, shared: 0 }
     }
 
     /// One thread for each of `n` elements, 256 a block.
@@ -213,6 +219,11 @@ impl Grid {
     /// One thread for 16 bytes of `n` elements of `dtype`, 256 a block: for `kernels/elementwise.cuh`.
     pub const fn packs(n: usize, dtype: DType) -> Self {
         Self::elements(n.div_ceil(16 / dtype.size()))
+    }
+
+    /// The same with so many times the threads, groups that tell themselves apart by `threadIdx.y`.
+    pub const fn slices(self, slices: usize) -> Self {
+        Self { slices, ..self }
     }
 
     /// The same with `bytes` of dynamic shared memory a block.

@@ -120,7 +120,7 @@ impl<'a> Call<'a> {
         let launch = Launch {
             kernel: self.kernel,
             grid: grid.blocks.map(narrow),
-            block: [narrow(grid.threads), 1, 1],
+            block: [narrow(grid.threads), narrow(grid.slices), 1],
             shared_bytes: narrow(grid.shared),
             arguments,
         };

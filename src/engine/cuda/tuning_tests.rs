@@ -61,6 +61,7 @@ fn gpu(driver: &str) -> Description {
         name: "Mock / GPU".into(),
         compute_capability: (9, 0),
         multiprocessors: 1,
+        shared_memory: 1,
         memory: 1,
         driver: driver.into(),
     }

@@ -2,6 +2,7 @@
 //! Transposed convolutions and linear layers come here too.
 use std::cell::RefCell;
 
+use super::blocks::{Blocks, Product, THREADS, pack};
 use super::{Activation, Dims, engines};
 use crate::engine::cuda::{Gpu, Grid, Pass, kernels, launch_one_of};
 use crate::engine::device::{DType, Real};
@@ -88,68 +89,6 @@ macro_rules! launch_with {
     };
 }
 
-/// Threads of a block that computes products.
-pub(super) const THREADS: usize = 128;
-
-/// How a kernel computes products: in blocks of this many rows and columns.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Blocks {
-    /// 128 x 128
-    Large,
-    /// 128 x 64
-    Tall,
-    /// 128 x 32
-    Narrow,
-    /// 64 x 64
-    Small,
-    /// 64 x 64, for channels that do not fill packs.
-    Ragged,
-}
-
-impl Blocks {
-    const fn rows(self) -> usize {
-        match self {
-            Self::Large | Self::Tall | Self::Narrow => 128,
-            Self::Small | Self::Ragged => 64,
-        }
-    }
-
-    const fn columns(self) -> usize {
-        match self {
-            Self::Large => 128,
-            Self::Narrow => 32,
-            Self::Tall | Self::Small | Self::Ragged => 64,
-        }
-    }
-
-    /// Blocks that cover a product.
-    pub(super) const fn cover(self, rows: usize, columns: usize) -> usize {
-        rows.div_ceil(self.rows()) * columns.div_ceil(self.columns())
-    }
-}
-
-/// Elements in 16 bytes.
-pub(super) const fn pack(dtype: DType) -> usize {
-    16 / dtype.size()
-}
-
-/// The blocks of a convolution with `inputs` channels: large ones move less, but must fill the GPU.
-fn gather_blocks(gpu: &Gpu, dtype: DType, inputs: usize, rows: usize, outputs: usize) -> Blocks {
-    let enough = |columns| rows.div_ceil(128) * outputs.div_ceil(columns) >= gpu.multiprocessors();
-    let unwasted = outputs.next_multiple_of(128) == outputs.next_multiple_of(64);
-    if !inputs.is_multiple_of(pack(dtype)) {
-        Blocks::Ragged
-    } else if dtype == DType::F32 {
-        Blocks::Small
-    } else if unwasted && enough(128) {
-        Blocks::Large
-    } else if outputs > 32 && enough(64) {
-        Blocks::Tall
-    } else {
-        Blocks::Narrow
-    }
-}
-
 /// Tensor cores multiply bf16 from compute capability 8.0 on.
 pub(in crate::ops) fn check_dtype(gpu: &Gpu, op: &'static str, dtype: DType) -> Result<()> {
     if dtype == DType::BF16 && gpu.compute_capability() < (8, 0) {
@@ -188,6 +127,7 @@ pub(super) struct Found {
     moments: RefCell<Tensor>,
     groups: usize,
     run: usize,
+    pixels: usize,
 }
 
 impl Found {
@@ -204,8 +144,8 @@ impl Found {
         };
         let empty = moments::empty(gpu, dtype, dims, groups)?;
         let found = |empty| {
-            let run = moments::run(d.co, groups);
-            Self { moments: RefCell::new(empty), groups, run }
+            let pixels = moments::pixels(&empty, dims[1] * dims[2]);
+            Self { moments: RefCell::new(empty), groups, run: moments::run(d.co, groups), pixels }
         };
         Ok(empty.map(found))
     }
@@ -289,7 +229,8 @@ fn gather_back(
     let (height, width) = (d.out_height(), d.out_width());
     check_pixels(d.batch * height * width)?;
     let rows = d.batch * d.height.div_ceil(d.stride) * d.width.div_ceil(d.stride);
-    let blocks = gather_blocks(gpu, dy.dtype(), d.co, rows, d.ci);
+    let product = Product { dtype: dy.dtype(), inputs: d.co, rows, outputs: d.ci };
+    let blocks = product.blocks(gpu);
     let grid = Grid::new([blocks.cover(rows, d.ci), d.stride * d.stride, 1], THREADS);
     launch_with!(epilogue, gpu, grid, match blocks {
         Blocks::Large => conv2d_back_128x128,
@@ -348,9 +289,15 @@ fn gather(
     let mut moments = found.map(|found| found.moments.borrow_mut());
     let stride = if transposed { d.stride } else { 1 };
     let rows = d.batch * out_height.div_ceil(stride) * out_width.div_ceil(stride);
-    let blocks = gather_blocks(gpu, x.dtype(), inputs, rows, outputs);
-    let grid = Grid::new([blocks.cover(rows, outputs), stride * stride, 1], THREADS);
+    let product = Product { dtype: x.dtype(), inputs, rows, outputs };
+    let taps = d.kernel.div_ceil(stride).pow(2);
+    let blocks = match found {
+        Some(found) if found.pixels > Blocks::Sliced.rows() => product.blocks(gpu),
+        _ => product.sliced_blocks(gpu, taps, stride * stride),
+    };
+    let grid = blocks.grid([blocks.cover(rows, outputs), stride * stride]);
     launch_with!(epilogue, gpu, grid, match blocks {
+        Blocks::Sliced => conv2d_sliced_64x32,
         Blocks::Large => conv2d_128x128,
         Blocks::Tall => conv2d_128x64,
         Blocks::Narrow => conv2d_128x32,
@@ -373,6 +320,7 @@ fn gather(
         transposed: transposed.into(),
         moments: moments.as_deref_mut(),
         run: found.map_or(0, |found| found.run),
+        found: found.map_or(0, |found| found.pixels),
     })
 }
 
@@ -398,7 +346,8 @@ pub(super) fn forward_normed(
     check_dtype(gpu, "conv2d", x.dtype())?;
     let (pixels, groups) = (d.height * d.width, norm.groups);
     check_pixels(d.batch * pixels)?;
-    let blocks = match gather_blocks(gpu, x.dtype(), d.ci, d.batch * pixels, d.co) {
+    let product = Product { dtype: x.dtype(), inputs: d.ci, rows: d.batch * pixels, outputs: d.co };
+    let blocks = match product.blocks(gpu) {
         Blocks::Large | Blocks::Tall => Blocks::Tall,
         _ => Blocks::Narrow,
     };
@@ -421,10 +370,12 @@ pub(super) fn forward_normed(
         outputs: d.co,
         groups,
         of_run: moments::run(d.ci, groups),
+        seen: moments::pixels(partial, pixels),
         silu: norm.silu.into(),
         eps: f32::from_f64(norm.eps),
         moments: moments.as_deref_mut(),
         run: found.map_or(0, |found| found.run),
+        found: found.map_or(0, |found| found.pixels),
     })
 }
 
@@ -451,15 +402,17 @@ pub(super) fn forward_maps(
     check_pixels(d.batch * d.height * d.width)?;
     let (out_height, out_width) = (d.out_height(), d.out_width());
     let rows = d.batch * out_height * out_width;
-    let blocks = match gather_blocks(gpu, w.dtype(), d.ci, rows, d.co) {
+    let product = Product { dtype: w.dtype(), inputs: d.ci, rows, outputs: d.co };
+    let blocks = match product.sliced_blocks(gpu, d.kernel * d.kernel, 1) {
         Blocks::Large => Blocks::Tall,
         blocks => blocks,
     };
-    let grid = Grid::new([blocks.cover(rows, d.co), 1, 1], THREADS);
+    let grid = blocks.grid([blocks.cover(rows, d.co), 1]);
     let at = |k: usize| maps.get(k).copied();
     let channels = |k: usize| at(k).map_or(0, |map| map.shape()[3]);
     let times = if doubled { 2 } else { 1 };
     launch_with!(epilogue, gpu, grid, match blocks {
+        Blocks::Sliced => conv2d_joined_sliced_64x32,
         Blocks::Tall => conv2d_joined_128x64,
         Blocks::Small => conv2d_joined_64x64,
         _ => conv2d_joined_128x32,

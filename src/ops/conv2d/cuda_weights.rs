@@ -2,7 +2,8 @@
 //! these sums is split.
 use std::cell::RefCell;
 
-use super::cuda::{Blocks, THREADS, check_dtype, pack};
+use super::blocks::{Blocks, THREADS, pack};
+use super::cuda::check_dtype;
 use super::{Dims, engines};
 use crate::engine::cuda::{Gpu, Grid, Pass, kernels, launch_one_of};
 use crate::engine::device::DType;

@@ -413,6 +413,8 @@ pub(super) fn cases() -> Vec<OpCase> {
         case(with(Activation::Silu), bias, [1, 4, 4, 16], 64),
         case(with(Activation::Mish), bias, [1, 4, 4, 16], 64),
         case(with(Activation::Leaky), bias, [1, 4, 5, 8], 16),
+        case(Numbers { shift_first: 8, ..all }, [true; 5], [2, 5, 7, 120], 128).kernel_only(),
+        of_maps(all, [true; 5], [1, 3, 5], &[64, 40, 24], 128, true).kernel_only(),
         case(with(Activation::Leaky), [true, false, true, false, false], [1, 4, 5, 8], 21),
         case(Numbers { shift_first: 16, ..all }, [true; 5], [2, 5, 3, 8], 16),
         case(

@@ -14,6 +14,7 @@
 //! better; `general` everything else; `bf16` those that a caller wants in bf16. The first two are tested against each other in every case.
 mod bf16;
 mod bf16_weights;
+mod blocks;
 pub(in crate::ops) mod cpu;
 pub(in crate::ops) mod cuda;
 pub(in crate::ops) mod cuda_weights;

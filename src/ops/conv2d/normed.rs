@@ -106,7 +106,7 @@ struct NormedConv2d {
 
 impl NormedConv2d {
     /// Whether x is normalised where it is read.
-    fn folds(&self, x: &Tensor, w: &Tensor) -> bool {
+    fn folds(&self, gpu: &Gpu, x: &Tensor, w: &Tensor) -> bool {
         let conv = self.fused.conv;
         let (&[n, h, width, c], &[outputs, kernel, ..]) = (x.shape(), w.shape()) else {
             return false;
@@ -114,7 +114,7 @@ impl NormedConv2d {
         (kernel, conv.stride, conv.pad) == (1, 1, 0)
             && c + self.norm.groups <= MOST_INPUTS
             && (outputs <= MOST_OUTPUTS || !self.norm.silu)
-            && has_moments(&self.norm, x.dtype(), [n, h, width, c], self.known)
+            && has_moments(gpu, &self.norm, x.dtype(), [n, h, width, c], self.known)
     }
 
     fn folded(
@@ -155,7 +155,7 @@ impl Op for NormedConv2d {
             .ok_or_else(|| Error::shape("conv2d", "a map, gamma, beta and weights", &[]))?;
         let (moments, given) = rest.split_at(usize::from(self.known).min(rest.len()));
         let moments = moments.first().copied();
-        if let Some(gpu) = x.gpu().filter(|_| self.folds(x, w)) {
+        if let Some(gpu) = x.gpu().filter(|gpu| self.folds(gpu, x, w)) {
             return self.folded(&gpu.clone(), [x, gamma, beta, w], moments, given);
         }
         let (normed, _) = self.norm.output(&[x, gamma, beta], moments)?;

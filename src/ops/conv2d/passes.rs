@@ -148,6 +148,10 @@ pub fn cases() -> Vec<OpCase> {
         same(3, [1, 24, 25, 6], 31, false).kernel_only(),
         same(3, [1, 24, 25, 8], 16, false).kernel_only(),
         same(3, [1, 5, 6, 80], 72, false).kernel_only(),
+        // Blocks that share the depth, which ends within a group's part.
+        same(3, [1, 9, 7, 128], 128, true).kernel_only(),
+        same(1, [2, 3, 11, 1096], 128, false).kernel_only(),
+        strided(3, 2, 1, [1, 13, 19, 136], 128).kernel_only(),
         strided(4, 2, 1, [1, 11, 9, 16], 24).kernel_only(),
         strided(3, 3, 0, [1, 9, 9, 8], 8).kernel_only(),
         strided(3, 2, 1, [2, 9, 8, 16], 8).kernel_only(),

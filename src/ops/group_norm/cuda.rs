@@ -13,8 +13,9 @@ const WARP: usize = 32;
 const BLOCKS: usize = 512;
 /// Most blocks of an image whose statistics are joined.
 const JOINED: usize = 128;
-/// Shared memory that every GPU has for a block.
-const SHARED: usize = 64 << 10;
+/// Bytes of what normalises a channel, and of what is known of a group.
+const OF_CHANNEL: usize = 12;
+const OF_GROUP: usize = 12;
 
 /// How a map is divided among blocks.
 struct Plan {
@@ -83,10 +84,15 @@ impl Plan {
         }
     }
 
-    /// Bytes of the statistics of a block's groups.
+    /// Bytes of the constants of a block's channels.
+    fn constants(&self) -> usize {
+        OF_CHANNEL * self.columns() * self.pack
+    }
+
+    /// The same, and those of statistics, or slopes, of its groups.
     fn joined(&self) -> usize {
         let (per_group, of_block) = (self.dims[3] / self.groups, self.columns() * self.pack);
-        12 * (of_block.div_ceil(per_group) + 1)
+        self.constants() + OF_GROUP * (of_block.div_ceil(per_group) + 1)
     }
 
     /// Bytes in which a block adds up two numbers for each channel of each thread.
@@ -94,14 +100,9 @@ impl Plan {
         4 * 2 * self.pack * THREADS
     }
 
-    /// Bytes of the slopes of a block's groups.
-    fn slopes(&self) -> usize {
-        self.joined() / 12 * 8
-    }
-
     /// The channels of a block that holds `maps` maps of them in shared memory, if they fit. They are
     /// whole groups and packs, and where possible fill the 32 bytes that memory reads at once.
-    fn slab(&self, maps: usize) -> Option<(usize, Grid)> {
+    fn slab(&self, gpu: &Gpu, maps: usize) -> Option<(usize, Grid)> {
         let [n, _, _, c] = self.dims;
         let whole = |width: &usize| {
             c.is_multiple_of(*width)
@@ -112,7 +113,7 @@ impl Plan {
         let width = (1..=c).filter(whole).find(wide)?;
         let of_channels = (2 * width + 3 * (width / (c / self.groups))).div_ceil(4) * 16;
         let bytes = self.scratch() + of_channels + maps * self.pixels() * width * self.size;
-        let fits = width / self.pack <= THREADS && bytes <= SHARED;
+        let fits = OF_CHANNEL * width <= self.scratch() && bytes <= gpu.shared_memory();
         fits.then(|| (width, Grid::new([c / width, n, 1], THREADS).shared(bytes)))
     }
 
@@ -168,13 +169,14 @@ fn look(
 /// Whether maps like this have [moments], and whether there is something to gain by looking for them before they are
 /// normalised: smaller ones are held by the block that does both.
 pub(in crate::ops) fn has_moments(
+    gpu: &Gpu,
     op: &GroupNorm,
     dtype: DType,
     dims: [usize; 4],
     known: bool,
 ) -> bool {
     moments::shape(dtype, dims, op.groups).is_some()
-        && (known || Plan::new(op, dims, dtype).slab(1).is_none())
+        && (known || Plan::new(op, dims, dtype).slab(gpu, 1).is_none())
 }
 
 /// Looks for the [moments] of `x` in `groups` groups.
@@ -186,7 +188,8 @@ pub(in crate::ops) fn find_moments(
 ) -> Result<()> {
     let dims = x.nhwc("group_norm")?;
     let plan = Plan::new(&GroupNorm { groups, eps: 0.0, silu: false }, dims, x.dtype());
-    look(gpu, &plan, x, [moments::run(dims[3], groups), moments::PIXELS], true, found)
+    let pixels = moments::pixels(found, plan.pixels());
+    look(gpu, &plan, x, [moments::run(dims[3], groups), pixels], true, found)
 }
 
 /// Writes `y` and returns the statistics; `given` is what is known of x, if it is.
@@ -205,7 +208,7 @@ pub(super) fn forward(
     let (pixels, channels, groups) = (plan.pixels(), dims[3], op.groups);
     let (eps, silu) = (f32::from_f64(op.eps), op.silu.into());
     let mut stats = plan.f32(gpu, &[dims[0], groups, 3])?;
-    if let (None, Some((width, grid))) = (given, plan.slab(1)) {
+    if let (None, Some((width, grid))) = (given, plan.slab(gpu, 1)) {
         let to = &mut stats;
         launch_one_of!(gpu, grid, match ragged {
             false => group_norm_slab,
@@ -214,7 +217,7 @@ pub(super) fn forward(
         return Ok(stats);
     }
     let (run, found) = match given {
-        Some(_) => (moments::run(channels, groups), moments::PIXELS),
+        Some(given) => (moments::run(channels, groups), moments::pixels(given, pixels)),
         None => (plan.run(), plan.found()),
     };
     let mut partial = None;
@@ -262,7 +265,7 @@ pub(super) fn gradients(
     let mut dx = call.wants[0].then(|| Tensor::empty_as(x, x.shape())).transpose()?;
     let empty = |of: &&Tensor| Tensor::empty_as(of, of.shape());
     let mut gradients = call.inputs[1..].iter().map(empty).collect::<Result<Vec<_>>>()?;
-    let Some((width, grid)) = plan.slab(2) else {
+    let Some((width, grid)) = plan.slab(gpu, 2) else {
         large_gradient(gpu, op, &plan, call, dy, dx.as_mut(), &mut gradients)?;
         return Ok(std::iter::once(dx).chain(gradients.into_iter().map(Some)).collect());
     };
@@ -326,7 +329,8 @@ fn large_gradient(
     let chunks = pixels.div_ceil(found);
     let mut partial = plan.f32(gpu, &[images, chunks, 2, channels])?;
     let mut of_runs = plan.f32(gpu, &[images, chunks, 2, channels / run])?;
-    launch_one_of!(gpu, plan.grid_of(found).shared(plan.scratch()), match ragged {
+    let shared = plan.scratch().max(plan.constants());
+    launch_one_of!(gpu, plan.grid_of(found).shared(shared), match ragged {
         false => group_norm_sums,
         true => group_norm_sums_ragged,
     } {
@@ -354,7 +358,7 @@ fn large_gradient(
     let parts = if dx.is_some() { plan.chunks() } else { 0 };
     let joining = of_block.div_ceil(THREADS / WARP);
     let grid = Grid::new([channels.div_ceil(of_block), parts + joining, images], THREADS);
-    launch_one_of!(gpu, grid.shared(plan.slopes()), match ragged {
+    launch_one_of!(gpu, grid.shared(plan.joined()), match ragged {
         false => group_norm_gradient,
         true => group_norm_gradient_ragged,
     } {

@@ -1,6 +1,6 @@
-//! What a GPU knows of the groups of a map before they are normalised: of each [`PIXELS`] pixels and `run` channels the
-//! mean and the sum of squared differences to it, `[N, H W / PIXELS, C / run, 2]` in f32. A convolution finds them of
-//! what it writes (`kernels/conv2d.cuh`), whatever its blocks; of other maps a kernel looks for them.
+//! What a GPU knows of the groups of a map before they are normalised: of some pixels, `pixels` ([`PIXELS`] or half of
+//! them), and `run` channels the mean and the sum of squared differences to it, `[N, H W / pixels, C / run, 2]` in f32. A
+//! convolution finds them of what it writes (`kernels/conv2d.cuh`), whatever its blocks; of other maps a kernel looks.
 //!
 //! Of 16-bit maps alone: a mean in one f32 is exact there beside what a value is rounded by, and f32 keeps its digits.
 use crate::engine::cuda::Gpu;
@@ -9,7 +9,10 @@ use crate::engine::tensor::Tensor;
 use crate::error::Result;
 
 /// Pixels of an entry: the rows of a block of a convolution.
-pub(in crate::ops) const PIXELS: usize = 128;
+const PIXELS: usize = 128;
+
+/// Maps of at most so many pixels have entries of half as many: the rows of blocks that share the depth.
+const SMALL: usize = 4096;
 
 /// Columns of the narrowest block of a convolution.
 const COLUMNS: usize = 32;
@@ -32,7 +35,15 @@ pub(super) fn shape(dtype: DType, [n, h, w, c]: [usize; 4], groups: usize) -> Op
         && groups > 0
         && c.is_multiple_of(groups);
     let runs = if fits { c / run(c, groups) } else { 0 };
-    (fits && pixels / PIXELS * runs <= MOST).then_some([n, pixels / PIXELS, runs, 2])
+    let entries = [pixels / PIXELS * 2, pixels / PIXELS];
+    let few = |&entries: &usize| fits && entries * runs <= MOST;
+    let entries = entries.into_iter().skip(usize::from(pixels > SMALL)).find(few)?;
+    Some([n, entries, runs, 2])
+}
+
+/// Pixels of an entry of the moments of a map of so many pixels.
+pub(in crate::ops) fn pixels(moments: &Tensor, of_map: usize) -> usize {
+    of_map / moments.shape()[1]
 }
 
 /// A place for the moments of a map `dims` on the GPU, if there are any for it.

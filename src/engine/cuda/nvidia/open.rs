@@ -20,6 +20,8 @@ const OLDEST_CAPABILITY: (u32, u32) = (7, 5);
 
 /// `CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT`
 const MULTIPROCESSORS: u32 = 16;
+/// `CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN`
+const SHARED_MEMORY: u32 = 97;
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR`
 const CAPABILITY: [u32; 2] = [75, 76];
 
@@ -112,6 +114,7 @@ pub(super) fn describe(api: &Api, device: CUdevice, driver: &str) -> Result<Desc
         name: name(api, device)?,
         compute_capability: (major, minor),
         multiprocessors: number(MULTIPROCESSORS),
+        shared_memory: number(SHARED_MEMORY),
         memory,
         driver: driver.to_owned(),
     })
