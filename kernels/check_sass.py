@@ -33,12 +33,15 @@ TABLE = os.path.join(prebuild.ROOT, "sass.txt")
 SLACK = 0.03
 HEAD = """\
 # Written by check_sass.py --write. Of each tensor-core kernel and architecture: instructions of the innermost loop with
-# products, of them HMMA, LDSM, LDGSTS and BAR, then registers of a thread, blocks that share a multiprocessor, and accesses
-# to local memory in the whole kernel: spills, of which there should be none.
+# products, of them HMMA (HGMMA in kernels by wgmma), LDSM, LDGSTS and BAR, then registers of a thread, blocks that share a
+# multiprocessor (but for dynamic shared memory), and accesses to local memory in the whole kernel: spills, of which there
+# should be none.
 """
 # Kilobytes of shared memory and most threads of a multiprocessor.
 LIMITS = {"75": (64, 1024), "80": (164, 2048), "86": (100, 1536), "89": (100, 1536),
           "90a": (228, 2048), "100": (228, 2048), "120": (100, 1536)}
+# Of a warp, m16n8k16, and of a warpgroup, m64nNk16.
+PRODUCTS = ("HMMA", "HGMMA")
 REGCOUNT, MAX_THREADS = 0x2f, 0x05  # attributes of .nv.info: (symbol, registers), and what __launch_bounds__ says
 Row = collections.namedtuple("Row", "loop hmma ldsm ldgsts bar registers blocks local")
 
@@ -95,7 +98,7 @@ def counted(nvdisasm, arch, code):
     rows = []
     for part in re.split(r"^\t?\.section\t\.text\.", text, flags=re.M)[1:]:
         name = part[:part.index(",")]
-        if name.endswith("_f16") and " HMMA" in part:
+        if name.endswith("_f16") and any(f" {product}" in part for product in PRODUCTS):
             loop, local = loop_of(part)
             registers, blocks = occupancy(sections, name, arch)
             rows.append(((name, arch), Row(*loop, registers, blocks, local)))
@@ -103,7 +106,7 @@ def counted(nvdisasm, arch, code):
 
 
 def loop_of(text):
-    """Counts of the smallest loop with HMMA, and accesses to local memory of the whole kernel."""
+    """Counts of the smallest loop with products, and accesses to local memory of the whole kernel."""
     opcodes, labels, branches = [], {}, []
     for line in text.splitlines():
         label = re.match(r"(\.L_x_\d+|\.L_\d+):", line)
@@ -116,10 +119,11 @@ def loop_of(text):
                 branches.append((len(opcodes), target[1]))
             opcodes.append(code[1])
     loops = [opcodes[labels[to]:at + 1] for at, to in branches if labels.get(to, at + 1) <= at]
-    loop = min((body for body in loops if "HMMA" in body), key=len, default=[])
+    loop = min((body for body in loops if not set(PRODUCTS).isdisjoint(body)), key=len, default=[])
     counts = collections.Counter(loop)
+    products = sum(counts[name] for name in PRODUCTS)
     local = sum(opcode in ("LDL", "STL") for opcode in opcodes)
-    return (len(loop), *(counts[name] for name in ("HMMA", "LDSM", "LDGSTS", "BAR"))), local
+    return (len(loop), products, *(counts[name] for name in ("LDSM", "LDGSTS", "BAR"))), local
 
 
 def elf(code):

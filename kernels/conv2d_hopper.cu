@@ -83,7 +83,8 @@ __device__ __forceinline__ void convolve_tiles(const TensorMap &x, const TensorM
                                                int kernel, int stride, int pad, float *moments, int run) {
     using Memory = HopperMemory<T, N>;
     DYNAMIC_SHARED(char, bytes);
-    Memory &memory = *reinterpret_cast<Memory *>(bytes + (1024 - shared_address(bytes) % 1024) % 1024);
+    char *const aligned = bytes + (1024 - shared_address(bytes) % 1024) % 1024;
+    Memory &memory = *reinterpret_cast<Memory *>(aligned);
     const int per_image = out_height * out_width, rows = images * per_image;
     const int column_tiles = (outputs + N - 1) / N, tiles = (rows + TILE_ROWS - 1) / TILE_ROWS * column_tiles;
     const int warp = int(threadIdx.x) / WARP, lane = int(threadIdx.x) % WARP;

@@ -17,6 +17,7 @@ mod memory;
 pub mod nvidia;
 mod pointer;
 pub mod sha256;
+mod tensor_map;
 pub mod tuning;
 
 pub use choose::{
@@ -31,3 +32,4 @@ pub(crate) use launch::launch_one_of;
 pub use libraries::{Convolution, Libraries, Pass, Product};
 pub use memory::{Buffer, Usage};
 pub use pointer::DevicePointer;
+pub use tensor_map::{Boxes, Extent, Mapped, TensorMap};

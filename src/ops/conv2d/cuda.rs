@@ -2,6 +2,8 @@
 //! Transposed convolutions and linear layers come here too.
 use std::cell::RefCell;
 
+use super::engines::Ways;
+use super::wgmma::Tiles;
 use super::{Activation, Dims, engines};
 use crate::engine::cuda::{Gpu, Grid, Pass, kernels, launch_one_of};
 use crate::engine::device::{DType, Real};
@@ -87,6 +89,7 @@ macro_rules! launch_with {
         })
     };
 }
+pub(super) use launch_with;
 
 /// Threads of a block that computes products.
 pub(super) const THREADS: usize = 128;
@@ -185,9 +188,9 @@ pub(in crate::ops) fn forward(
 
 /// What a convolution is to find of its output for the norm of so many groups that follows.
 pub(super) struct Found {
-    moments: RefCell<Tensor>,
+    pub(super) moments: RefCell<Tensor>,
     groups: usize,
-    run: usize,
+    pub(super) run: usize,
 }
 
 impl Found {
@@ -233,7 +236,12 @@ pub(super) fn forward_measured(
         let find = |f: &Found| find_moments(gpu, y, f.groups, &mut f.moments.borrow_mut());
         found.map_or(Ok(()), find)
     };
-    engines::run(gpu, &d.problem(Pass::Forward, x.dtype()), [x, w], y, &native, &finish)
+    let tiles = Tiles::fit(gpu, d, x, w);
+    let by_tiles =
+        tiles.map(|t| move |y: &mut Tensor| t.forward(gpu, d, [x, w], epilogue, y, found));
+    let wgmma = by_tiles.as_ref().map(|work| work as engines::Work<'_>);
+    let ways = Ways { native: &native, wgmma, finish: &finish };
+    engines::run(gpu, &d.problem(Pass::Forward, x.dtype()), [x, w], y, ways)
 }
 
 /// `dx`, the gradient of the input of the convolution given that of its output; with an epilogue it
@@ -250,7 +258,8 @@ pub(in crate::ops) fn input_gradient(
     let native = |dx: &mut Tensor| native_input_gradient(gpu, d, w, dy, epilogue, dx);
     let finish = |dx: &mut Tensor| finish(gpu, epilogue, dx, size);
     let problem = d.problem(Pass::InputGradient, dy.dtype());
-    engines::run(gpu, &problem, [w, dy], dx, &native, &finish)
+    let ways = Ways { native: &native, wgmma: None, finish: &finish };
+    engines::run(gpu, &problem, [w, dy], dx, ways)
 }
 
 fn native_input_gradient(

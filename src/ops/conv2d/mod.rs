@@ -39,6 +39,7 @@ mod summed;
 mod tuned;
 #[cfg(target_arch = "x86_64")]
 mod weight_gradient;
+mod wgmma;
 
 pub use self::fused::Then;
 pub use self::normed::{Measured, Norm};
