@@ -37,8 +37,7 @@
 use super::driver::Argument;
 use super::gpu::{Gpu, Grid};
 use super::kernel::Kernel;
-use super::launch::Call;
-use super::tensor_map::Mapped;
+use super::launch::{Call, Mapped};
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;

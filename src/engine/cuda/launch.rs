@@ -2,7 +2,7 @@
 use super::driver::{Argument, DevicePointer, Launch};
 use super::gpu::{Gpu, Grid};
 use super::kernel::Kernel;
-use super::tensor_map::{Mapped, TensorMap};
+use super::tensor_map::{Boxes, TensorMap};
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
@@ -12,6 +12,15 @@ const NULL: Argument = Argument::Number { bits: 0, size: 8 };
 
 /// The versions of a kernel for f32, f16 and bf16.
 pub(super) type Versions = [Option<&'static Kernel>; 3];
+
+/// A tensor and its boxes, as a launcher takes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapped<'a> {
+    /// Of the type of the launch.
+    pub tensor: &'a Tensor,
+    /// Sizes are the tensor's.
+    pub boxes: Boxes,
+}
 
 /// A launch in the making: it makes arguments of what a launcher is given, or says in words what is wrong.
 pub(super) struct Call<'a> {

@@ -28,8 +28,9 @@ pub use driver::{
 };
 pub use gpu::{Gpu, Graph, Grid};
 pub use kernel::Kernel;
+pub use launch::Mapped;
 pub(crate) use launch::launch_one_of;
 pub use libraries::{Convolution, Libraries, Pass, Product};
 pub use memory::{Buffer, Usage};
 pub use pointer::DevicePointer;
-pub use tensor_map::{Boxes, Extent, Mapped, TensorMap};
+pub use tensor_map::{Boxes, Extent, TensorMap};

@@ -1,8 +1,7 @@
 //! What the tensor memory accelerator (TMA) of compute capability 9.0 is told of a tensor: plain numbers, which a driver
 //! packs into what its kernels take.
 use super::pointer::DevicePointer;
-use crate::engine::device::DType;
-use crate::engine::tensor::Tensor;
+use crate::engine::dtype::DType;
 
 /// Elements in a row of a box: 128 bytes, the span of the swizzle.
 pub(crate) const DEPTH: usize = 64;
@@ -45,15 +44,6 @@ pub enum Extent {
         /// The last one, relative to the map's.
         upper: i32,
     },
-}
-
-/// A tensor and its boxes, as a launcher takes them.
-#[derive(Clone, Copy, Debug)]
-pub struct Mapped<'a> {
-    /// Of the type of the launch.
-    pub tensor: &'a Tensor,
-    /// Sizes are the tensor's.
-    pub boxes: Boxes,
 }
 
 impl Boxes {

@@ -18,6 +18,7 @@ pub(in crate::ops) mod cpu;
 pub(in crate::ops) mod cuda;
 pub(in crate::ops) mod cuda_weights;
 mod engines;
+mod epilogue;
 #[cfg(target_arch = "x86_64")]
 mod fast;
 mod finish;

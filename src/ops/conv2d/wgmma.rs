@@ -1,7 +1,7 @@
 //! The convolution of compute capability 9.0, `kernels/conv2d_hopper.cu`: what it takes, and its launch. Loads by the TMA and
-//! products of warpgroups (wgmma); the rest is as [`super::cuda`] has it. Not run on a GPU yet.
+//! products of warpgroups (wgmma); the rest is as `cuda.rs` has it. Not run on a GPU yet.
 use super::Dims;
-use super::cuda::{Epilogue, Found, launch_with, pack};
+use super::epilogue::{Epilogue, Found, launch_with, pack};
 use crate::engine::cuda::{Boxes, Gpu, Grid, Mapped, launch_one_of};
 use crate::engine::device::{DType, Real};
 use crate::engine::tensor::Tensor;
