@@ -122,7 +122,9 @@ def entries(ptx):
     """(name, largest block or 0, bytes of each parameter) of each entry."""
     found = []
     for name, parameters, attributes in re.findall(r"\.entry\s+(\w+)\s*\((.*?)\)(.*?)\{", ptx, re.S):
-        sizes = [SIZES[bits] for bits in re.findall(r"\.param\s+\.[a-z]+(\d+)", parameters)]
+        # Structs are arrays of bytes: .param .align 128 .b8 name[128]
+        declared = re.findall(r"\.param\s+(?:\.align\s+\d+\s+)?\.[a-z]+(\d+)[^,\[]*(?:\[(\d+)\])?", parameters)
+        sizes = [SIZES[bits] * int(count or 1) for bits, count in declared]
         bound = [int(n) for n in re.findall(r"\d+", (re.search(r"\.maxntid ([\d, ]+)", attributes) or ["", ""])[1])]
         threads = bound[0] if bound else 0
         for n in bound[1:]:

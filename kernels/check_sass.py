@@ -38,8 +38,9 @@ STREAMED = ["group_norm", "group_norm_slab"]  # sources of kernels that read map
 SLACK = 0.03
 HEAD = """\
 # Written by check_sass.py --write. Of each tensor-core kernel and architecture: instructions of the innermost loop with
-# products, of them HMMA, LDSM, LDGSTS and BAR, then registers of a thread, blocks that share a multiprocessor, and accesses
-# to local memory in the whole kernel: spills, of which there should be none.
+# products, of them HMMA (HGMMA in kernels by wgmma), LDSM, LDGSTS and BAR, then registers of a thread, blocks that share a
+# multiprocessor (but for dynamic shared memory), and accesses to local memory in the whole kernel: spills, of which there
+# should be none.
 """
 HEAD_OF_STREAMS = """\
 # Written by check_sass.py --write. Of each kernel of GroupNorm in packs and architecture: instructions of the loop that reads
@@ -49,6 +50,8 @@ AHEAD = 32
 # Kilobytes of shared memory and most threads of a multiprocessor.
 LIMITS = {"75": (64, 1024), "80": (164, 2048), "86": (100, 1536), "89": (100, 1536),
           "90a": (228, 2048), "100": (228, 2048), "120": (100, 1536)}
+# Of a warp, m16n8k16, and of a warpgroup, m64nNk16.
+PRODUCTS = ("HMMA", "HGMMA")
 SHARED_BY_HOST = 4 * 3 * (64 + 32) * 64  # of conv2d_sliced_64x32 and its kin, as src/ops/conv2d/blocks.rs grants it
 REGCOUNT, MAX_THREADS = 0x2f, 0x05  # attributes of .nv.info: (symbol, registers), and what __launch_bounds__ says
 Row = collections.namedtuple("Row", "loop hmma ldsm ldgsts bar registers blocks local")
@@ -106,7 +109,7 @@ def counted(nvdisasm, arch, code):
     sections = elf(code)
     rows = []
     for name, part in disassembled(nvdisasm, code):
-        if name.endswith("_f16") and " HMMA" in part:
+        if name.endswith("_f16") and any(f" {product}" in part for product in PRODUCTS):
             loop, local = loop_of(part)
             registers, blocks = occupancy(sections, name, arch)
             rows.append(((name, arch), Row(*loop, registers, blocks, local)))
@@ -133,12 +136,13 @@ def disassembled(nvdisasm, code):
 
 
 def loop_of(text):
-    """Counts of the smallest loop with HMMA, and accesses to local memory of the whole kernel."""
+    """Counts of the smallest loop with products, and accesses to local memory of the whole kernel."""
     opcodes, loops = parsed(text)
-    loop = min((body for body in loops if "HMMA" in body), key=len, default=[])
+    loop = min((body for body in loops if not set(PRODUCTS).isdisjoint(body)), key=len, default=[])
     counts = collections.Counter(loop)
+    products = sum(counts[name] for name in PRODUCTS)
     local = sum(opcode in ("LDL", "STL") for opcode in opcodes)
-    return (len(loop), *(counts[name] for name in ("HMMA", "LDSM", "LDGSTS", "BAR"))), local
+    return (len(loop), products, *(counts[name] for name in ("LDSM", "LDGSTS", "BAR"))), local
 
 
 def parsed(text):

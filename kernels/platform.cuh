@@ -1,5 +1,5 @@
 // What kernels include: nvcc sees CUDA, the host compiler sees the emulation (CUDA_EMULATION defined).
-// The only place with two implementations of one thing, and the only place with inline assembly.
+// The only place, with hopper.cuh, with two implementations of one thing, and with inline assembly.
 #pragma once
 #ifdef CUDA_EMULATION
 #include "emulation/cuda_emulation.h"

@@ -28,6 +28,7 @@ const KERNEL: &[&str] = &[
     "-ftrivial-auto-var-init=pattern", // uninitialised locals show up as -1.7e38
     "-Wno-unused-parameter",
     "-Wno-unknown-pragmas",
+    "-Wno-psabi", // GCC says that it passes tensor maps as it does since 4.6
 ];
 const CHECKED: &[&str] = &[
     // Array indices (of SHARED arrays too) and vector loads; traps, without a runtime library.
@@ -50,9 +51,8 @@ fn build() -> Result<()> {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("no manifest directory")?);
     let kernels = here.parent().ok_or("no folder of kernels")?.to_path_buf();
     println!("cargo:rerun-if-env-changed=CXX");
-    for watched in ["build.rs", "emulation.cpp", "cuda_emulation.h", "probes.cu", ".."] {
-        println!("cargo:rerun-if-changed={watched}");
-    }
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=.."); // with this folder
     let os = env::var("CARGO_CFG_TARGET_OS").unwrap_or_default();
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     if os != "linux" || !["x86_64", "aarch64"].contains(&arch.as_str()) {
@@ -61,7 +61,7 @@ fn build() -> Result<()> {
 
     let compiler = Compiler::find(&out, &kernels)?;
     let mut sources: Vec<PathBuf> = with_extension(&kernels, "cu")?;
-    sources.push(here.join("probes.cu"));
+    sources.extend(with_extension(&here, "cu")?);
     let runtime = Unit { source: here.join("emulation.cpp"), flags: Vec::new() };
     let mut units = vec![runtime.clone()];
     let mut variants = vec![("plain".to_string(), vec![0]), ("checked".to_string(), vec![0])];
@@ -111,7 +111,7 @@ struct Compiler {
     command: String,
     out: PathBuf,
     include: PathBuf,
-    /// Of everything that each object depends on: compiler, common flags, the emulation's header.
+    /// Of everything that each object depends on: compiler, common flags, the emulation's headers.
     hash: u64,
 }
 
@@ -127,7 +127,9 @@ impl Compiler {
         })?;
         let mut hasher = DefaultHasher::new();
         (&command, &version.stdout, COMMON).hash(&mut hasher);
-        read(&kernels.join("emulation/cuda_emulation.h"))?.hash(&mut hasher);
+        for header in with_extension(&kernels.join("emulation"), "h")? {
+            read(&header)?.hash(&mut hasher);
+        }
         let include = kernels.to_path_buf();
         Ok(Self { command, out: out.to_path_buf(), include, hash: hasher.finish() })
     }
@@ -146,7 +148,7 @@ impl Compiler {
         })
     }
 
-    /// The source and all headers of kernels that it includes, whoever does.
+    /// The source and all headers of kernels that it includes, whoever does; of the runtime all parts.
     fn included(&self, source: &Path) -> Result<Vec<Vec<u8>>> {
         let mut found: Vec<(PathBuf, Vec<u8>)> = vec![(source.to_path_buf(), read(source)?)];
         let mut next = 0;
@@ -154,8 +156,9 @@ impl Compiler {
             let text = String::from_utf8_lossy(text).into_owned();
             let names =
                 text.lines().filter_map(|line| line.strip_prefix("#include \"")?.split('"').next());
-            for header in names.filter(|name| name.ends_with(".cuh")) {
-                let path = self.include.join(header.rsplit('/').next().unwrap_or(header));
+            for name in names.filter(|name| name.ends_with(".cuh") || name.ends_with(".cpp")) {
+                let folder = if name.ends_with(".cpp") { "emulation" } else { "" };
+                let path = self.include.join(folder).join(name.rsplit('/').next().unwrap_or(name));
                 if found.iter().all(|(known, _)| *known != path) {
                     let text = read(&path)?;
                     found.push((path, text));

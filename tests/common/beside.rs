@@ -2,7 +2,7 @@
 //! there is no number where they go. One that may come before what uses the old bytes is an error.
 use std::sync::{Arc, Mutex};
 
-use srk::engine::cuda::{DevicePointer, Uploads};
+use srk::engine::cuda::{Argument, DevicePointer, Uploads};
 use srk::error::{Error, Report, Result};
 
 use super::emulated::{Machine, Work};
@@ -18,8 +18,12 @@ impl Issued {
         let range = |at: &DevicePointer, bytes: usize| [at.address(), at.address() + bytes as u64];
         match work {
             Work::Launch { arguments, .. } => {
-                let pointers = arguments.iter().filter(|argument| argument.size == 8);
-                issued.extend(pointers.map(|argument| [argument.bits, argument.bits + 1]));
+                // An emulated map begins with the address of its tensor.
+                let pointers = arguments.iter().filter_map(|argument| match argument {
+                    Argument::Map(words) => Some(words[0]),
+                    argument => argument.address(),
+                });
+                issued.extend(pointers.map(|at| [at, at + 1]));
             }
             Work::Copy { to, from, bytes } => {
                 issued.extend([range(to, *bytes), range(from, *bytes)]);

@@ -2,9 +2,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use cuda_emulation::{Library, Schedule, Variant};
+use cuda_emulation::{Library, Schedule, TensorMap as PlainMap, Variant};
 use srk::engine::cuda::{
-    Argument, Collective, Description, DevicePointer, Driver, Gpu, Launch, Members, Replay, Uploads,
+    Argument, Collective, Description, DevicePointer, Driver, Extent, Gpu, Launch, Members, Replay,
+    TensorMap, Uploads,
 };
 use srk::error::{Error, Report, Result};
 
@@ -58,6 +59,8 @@ pub(crate) struct Emulated {
     waits: bool,
     /// Whether memory that was given back is used again.
     recycles: bool,
+    /// Whether kernels load tensors by the TMA.
+    tensor_maps: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +128,13 @@ impl Emulated {
             issued: Issued::default(),
             waits: true,
             recycles: false,
+            tensor_maps: false,
         }
+    }
+
+    /// The same with a TMA, which others have not: else each convolution would be measured, on the emulator.
+    pub(crate) fn with_tensor_maps(self) -> Self {
+        Self { tensor_maps: true, ..self }
     }
 
     fn issue(&self, work: Work) -> Result<()> {
@@ -152,8 +161,8 @@ impl Machine {
     fn run(&self, work: &Work) -> Result<()> {
         match work {
             Work::Launch { kernel, grid, block, shared, arguments } => {
-                let arguments: Vec<_> = arguments.iter().map(|a| (a.bits, a.size)).collect();
-                self.library.launch(kernel, *grid, *block, *shared, &arguments, self.schedule)
+                let bytes: Vec<&[u8]> = arguments.iter().map(Argument::bytes).collect();
+                self.library.launch_with(kernel, *grid, *block, *shared, &bytes, self.schedule)
             }
             Work::Copy { to, from, bytes } => {
                 self.library.copy(to.address(), from.address(), *bytes)
@@ -236,6 +245,32 @@ impl Driver for Emulated {
             shared: launch.shared_bytes,
             arguments: launch.arguments.to_vec(),
         })
+    }
+
+    fn has_tensor_maps(&self) -> bool {
+        self.tensor_maps
+    }
+
+    fn tensor_map(&self, map: &TensorMap) -> Result<[u64; 16]> {
+        let boxes = &map.boxes;
+        let (extent, pixels) = match boxes.extent() {
+            Extent::Tile(extent) => (extent.to_vec(), None),
+            Extent::Pixels { channels, count, lower, upper } => {
+                let corners = [lower, upper].map(|corner| [i8::try_from(corner).unwrap(); 2]);
+                (vec![channels, count], Some(corners))
+            }
+        };
+        let plain = PlainMap {
+            address: map.address.address(),
+            element_bytes: u8::try_from(map.dtype.size()).unwrap(),
+            swizzle: 128,
+            sizes: boxes.sizes()[..boxes.rank()].to_vec(),
+            strides: boxes.strides(map.dtype.size())[..boxes.rank() - 1].to_vec(),
+            extent,
+            pixels,
+            traversal: boxes.traversal()[..boxes.rank()].to_vec(),
+        };
+        Ok(bytemuck::pod_read_unaligned(&plain.bytes()))
     }
 
     /// As the real one, where what is recorded does not run and everything before is done.

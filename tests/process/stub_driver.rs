@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use srk::engine::cuda::images::Module;
 use srk::engine::cuda::{
-    Argument, Convolution, DevicePointer, Driver, Gpu, Kernel, Launch, Libraries, Pass, Product,
-    nvidia,
+    Argument, Boxes, Convolution, DevicePointer, Driver, Gpu, Kernel, Launch, Libraries, Pass,
+    Product, TensorMap, nvidia,
 };
 use srk::engine::device::DType;
 use srk::error::{Error, Result};
@@ -217,19 +217,79 @@ fn libraries_beside_the_driver() {
     assert!(left.contains("allocations 0 "), "workspaces are given back: {left}");
 }
 
+#[test]
+fn tensor_maps_are_the_drivers() {
+    let folder = stub(&["-DWITH_TENSOR_MAPS"]);
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "--nocapture", "stub_driver::with_tensor_maps"]);
+    let (code, text) = run(command, folder.path(), "");
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+#[ignore = "run by others, on the stub"]
+fn with_tensor_maps() {
+    let gpu = open().unwrap();
+    let (driver, to) = (gpu.driver(), gpu.allocate(128).unwrap());
+    assert!(driver.has_tensor_maps());
+    let address = DevicePointer::new(0x1000);
+    let map = |dtype, boxes| driver.tensor_map(&TensorMap { address, dtype, boxes });
+    // Swizzled in 128 bytes, fetched in 128.
+    let how = 3 << 8 | 2 << 16;
+    let pair = |high: u64, low: u64| high << 32 | low;
+    let corner =
+        |lower: i32, upper: i32| pair(lower.cast_unsigned().into(), upper.cast_unsigned().into());
+    let windows = Boxes::windows([2, 30, 40, 24], [5, 2, 1], 128).unwrap();
+    let windows = map(DType::F16, windows).unwrap();
+    let sizes = [pair(24, 1), pair(40, 2), pair(30, 2), pair(2, 1), 48, 48 * 40, 48 * 40 * 30];
+    assert_eq!(windows[..2], [6, 0x1000]);
+    assert_eq!(windows[2..6], sizes[..4]);
+    assert_eq!(windows[6..9], sizes[4..]);
+    assert_eq!(windows[10..13], [corner(-1, -3), corner(-1, -3), pair(64, 128)]);
+    assert_eq!(windows[15], how);
+    let weights = map(DType::BF16, Boxes::weights([96, 25, 24], 64).unwrap()).unwrap();
+    assert_eq!(weights[..5], [9, 0x1000, pair(24, 1), pair(25, 1), pair(96, 1)]);
+    assert_eq!((&weights[6..8], &weights[10..13]), (&[48, 48 * 25][..], &[64, 1, 64][..]));
+    assert_eq!(weights[15], how);
+
+    // As an argument by value, also of what is recorded.
+    for recorded in [false, true] {
+        // SAFETY: 128 bytes that are alive.
+        unsafe { driver.fill(to.pointer(), 0, 128).unwrap() };
+        let arguments = [Argument::from(to.pointer().address()), Argument::Map(windows)];
+        let [grid, block] = [[1, 1, 1], [64, 1, 1]];
+        let launch =
+            Launch { kernel: &KEEP_MAP, grid, block, shared_bytes: 0, arguments: &arguments };
+        // SAFETY: the stub's kernel writes 128 bytes there.
+        let start = || unsafe { driver.launch(&launch) };
+        match recorded {
+            false => start().unwrap(),
+            true => {
+                let (graph, ()) = gpu.capture(start).unwrap();
+                // SAFETY: the buffer is alive.
+                unsafe { graph.replay().unwrap() };
+            }
+        }
+        let mut kept = [0u8; 128];
+        get(&gpu, to.pointer(), &mut kept).unwrap();
+        assert_eq!(bytemuck::pod_collect_to_vec::<u8, u64>(&kept), windows, "recorded: {recorded}");
+    }
+}
+
 fn open() -> Result<Gpu> {
     nvidia::open_with(0, |capability| {
         assert_eq!(capability, (9, 0));
         let module = |stem: &str, text: &str| Module { stem: stem.into(), bytes: text.into() };
         Ok(vec![
             module("demo", "none of interest"),
-            module("other", "add_one_f32 fault_f32 ......."),
+            module("other", "add_one_f32 fault_f32 keep_map ......."),
         ])
     })
 }
 
 static ADD_ONE: Kernel = Kernel::new(0, "add_one_f32", "other", &[8, 4]);
 static FAULT: Kernel = Kernel::new(1, "fault_f32", "other", &[8, 4]);
+static KEEP_MAP: Kernel = Kernel::new(3, "keep_map", "other", &[8, 128]);
 static MISSING: Kernel = Kernel::new(2, "no_such_f32", "demo", &[8, 4]);
 
 fn launch(
@@ -239,8 +299,7 @@ fn launch(
     n: u32,
     shared: u32,
 ) -> Result<()> {
-    let arguments =
-        [Argument { bits: at.address(), size: 8 }, Argument { bits: u64::from(n), size: 4 }];
+    let arguments = [Argument::from(at.address()), Argument::from(n)];
     let launch = Launch {
         kernel,
         grid: [1, 1, 1],

@@ -7,7 +7,8 @@
  * With "any=1" every kernel is there and does nothing, memory begins as zeros and GPUs have one name; with "tell=1" the log also gets
  * how many each device has started. STUB_CUDA_ISSUED gets the kernels and sums of the process in the order in
  * which they were issued or recorded.
- * Compiled with -DWITHOUT_GRAPH_LAUNCH, it lacks a symbol. */
+ * Compiled with -DWITHOUT_GRAPH_LAUNCH, it lacks a symbol; with -DWITH_TENSOR_MAPS, it makes tensor maps, which are what it
+ * was told, and "keep_map(pointer, map)" writes one there. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,8 +236,35 @@ int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
     Work w = {LAUNCH, "", NULL, NULL, 0, 0, NULL, NULL, NULL};
     if (!setting("any", 0)) w.to = *(void **)arguments[0], w.bytes = *(int *)arguments[1];
     memcpy(w.kernel, kernel->name, sizeof w.kernel);
+    /* As a driver does, which reads arguments before the call returns. */
+    if (!strcmp(kernel->name, "keep_map")) w.kind = COPY, w.from = memcpy(malloc(128), arguments[1], w.bytes = 128);
     return issue(w);
 }
+#ifdef WITH_TENSOR_MAPS
+static int keep(uint64_t *map, unsigned type, unsigned rank, void *at, const uint64_t *sizes, const uint64_t *strides, const unsigned *steps) {
+    if ((uintptr_t)map % 64 || !here) return 1;
+    map[0] = type, map[1] = (uintptr_t)at;
+    for (unsigned d = 0; d < rank; d++) map[2 + d] = sizes[d] << 32 | steps[d];
+    for (unsigned d = 1; d < rank; d++) map[5 + d] = strides[d - 1];
+    return type != 6 && type != 9;
+}
+int cuTensorMapEncodeIm2col(void *map, unsigned type, unsigned rank, void *at, const uint64_t *sizes, const uint64_t *strides,
+                            const int *lower, const int *upper, unsigned channels, unsigned pixels, const unsigned *steps,
+                            unsigned interleave, unsigned swizzle, unsigned l2, unsigned fill) {
+    uint64_t *words = map;
+    for (int i = 0; i < 2; i++) words[10 + i] = (uint64_t)(uint32_t)lower[i] << 32 | (uint32_t)upper[i];
+    words[12] = (uint64_t)channels << 32 | pixels;
+    words[15] = interleave | swizzle << 8 | l2 << 16 | fill << 24;
+    return rank != 4 || keep(words, type, rank, at, sizes, strides, steps);
+}
+int cuTensorMapEncodeTiled(void *map, unsigned type, unsigned rank, void *at, const uint64_t *sizes, const uint64_t *strides,
+                           const unsigned *box, const unsigned *steps, unsigned interleave, unsigned swizzle, unsigned l2, unsigned fill) {
+    uint64_t *words = map;
+    for (int i = 0; i < 3; i++) words[10 + i] = box[i];
+    words[15] = interleave | swizzle << 8 | l2 << 16 | fill << 24;
+    return rank != 3 || keep(words, type, rank, at, sizes, strides, steps);
+}
+#endif
 
 int cuStreamBeginCapture_v2(void *s, int mode) {
     (void)s;

@@ -15,9 +15,16 @@ use cuda_emulation::{Schedule, Variant};
 use half::{bf16, f16};
 use srk::engine::cuda::{
     Convolution, Description, DevicePointer, Driver, Gpu, Launch, Libraries, Pass, Product, Replay,
+    TensorMap,
 };
 use srk::engine::device::{DType, Device};
+use srk::engine::tape::Tape;
+use srk::engine::tensor::Tensor;
 use srk::error::{Error, Report, Result};
+use srk::ops::conv2d::{Conv2d, Then};
+
+/// Launches of convolutions by wgmma.
+static BY_WGMMA: AtomicUsize = AtomicUsize::new(0);
 
 /// The emulated GPU with libraries beside it.
 #[derive(Debug)]
@@ -68,7 +75,15 @@ impl Driver for Equipped {
         // SAFETY: as asked of this function.
         unsafe { self.gpu.fill(at, byte, bytes) }
     }
+    fn has_tensor_maps(&self) -> bool {
+        self.gpu.has_tensor_maps()
+    }
+    fn tensor_map(&self, map: &TensorMap) -> Result<[u64; 16]> {
+        self.gpu.tensor_map(map)
+    }
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let wgmma = launch.kernel.name().starts_with("conv2d_wgmma");
+        BY_WGMMA.fetch_add(wgmma.into(), Ordering::Relaxed);
         // SAFETY: as asked of this function.
         unsafe { self.gpu.launch(launch) }
     }
@@ -230,7 +245,11 @@ fn grid(a: usize, b: usize, c: usize) -> impl Iterator<Item = (usize, usize, usi
 }
 
 fn equipped(missing: Option<&'static str>, error: f32) -> (Gpu, Arc<AtomicUsize>) {
-    let gpu = Arc::new(Emulated::new(Variant::Plain, Schedule::ALL[0]));
+    beside(Emulated::new(Variant::Plain, Schedule::ALL[0]), missing, error)
+}
+
+fn beside(gpu: Emulated, missing: Option<&'static str>, error: f32) -> (Gpu, Arc<AtomicUsize>) {
+    let gpu = Arc::new(gpu);
     let calls = Arc::new(AtomicUsize::new(0));
     let libraries = MadeUp { gpu: Arc::clone(&gpu), calls: Arc::clone(&calls), missing, error };
     (Gpu::new(Arc::new(Equipped { gpu, libraries })), calls)
@@ -263,13 +282,66 @@ fn all_cases(gpu: &Gpu) {
 #[test]
 #[ignore = "run by benches/gpu_check.sh on a real GPU, with SRK_CONV set"]
 fn on_a_real_gpu() {
-    all_cases(&srk::engine::cuda::open(0).unwrap());
+    let gpu = srk::engine::cuda::open(0).unwrap();
+    let wgmma = std::env::var("SRK_CONV").is_ok_and(|choice| choice == "wgmma");
+    if wgmma && !gpu.driver().has_tensor_maps() {
+        println!("no tensor maps on this GPU");
+        return;
+    }
+    all_cases(&gpu);
+}
+
+/// A convolution that the TMA loads, with all that follows it, recorded and replayed: its maps are arguments by value.
+fn recorded(gpu: &Gpu) {
+    let device = Device::Cuda(gpu.clone());
+    let tensor = |shape: &[usize], by: usize| {
+        let values: Vec<f32> = (0..shape.iter().product()).map(|i| (i * by % 17) as f32).collect();
+        let tensor = Tensor::from_slice_on(&device, &values, shape).unwrap();
+        tensor.cast(DType::F16).unwrap()
+    };
+    let (x, w) = (tensor(&[2, 9, 11, 24], 3), tensor(&[40, 3, 3, 24], 5));
+    let bias = tensor(&[40], 7);
+    let run = || -> Result<Tensor> {
+        let mut tape = Tape::inference();
+        let of = |t: &Tensor| t.try_clone();
+        let (x, w) = (tape.input(of(&x)?), tape.input(of(&w)?));
+        let bias = tape.input(of(&bias)?);
+        let then = Then { bias: Some(&bias), ..Then::default() };
+        tape.conv2d_fused(&x, &w, Conv2d::same(3), then)?.value().try_clone()
+    };
+    let want = run().unwrap().to_f32_vec().unwrap();
+    let before = BY_WGMMA.load(Ordering::Relaxed);
+    let (graph, y) = gpu.capture(run).unwrap();
+    assert_eq!(BY_WGMMA.load(Ordering::Relaxed), before + 1);
+    // SAFETY: x, w and bias are alive.
+    unsafe { graph.replay().unwrap() };
+    assert_eq!(y.to_f32_vec().unwrap(), want);
+}
+
+/// `SRK_CONV=wgmma`, on GPUs that have it and one that has not.
+fn by_wgmma() {
+    for (variant, schedule) in [(Variant::Plain, 0), (Variant::Checked, 2)] {
+        let emulated = Emulated::new(variant, Schedule::ALL[schedule]).with_tensor_maps();
+        let (gpu, calls) = beside(emulated, None, 0.0);
+        all_cases(&gpu);
+        assert!(BY_WGMMA.swap(0, Ordering::Relaxed) > 20, "few convolutions were by wgmma");
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+        recorded(&gpu);
+    }
+    let (gpu, _) = equipped(None, 0.0);
+    let case = srk::ops::all().into_iter().find(|c| c.name() == "conv2d").unwrap();
+    let error = case.outcome(&Device::Cuda(gpu), DType::F16).err().unwrap();
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains("it is for compute capability 9.0"), "{error}");
 }
 
 #[test]
 #[ignore = "run by the tests below, with SRK_CONV set"]
 fn child() {
     let choice = std::env::var("SRK_CONV").unwrap();
+    if choice == "wgmma" {
+        return by_wgmma();
+    }
     let (gpu, calls) = equipped(None, 0.0);
     all_cases(&gpu);
     let called = calls.load(Ordering::Relaxed);
@@ -277,8 +349,17 @@ fn child() {
     assert_eq!(called == 0, choice == "native");
     if choice == "auto" {
         assert_eq!(gpu.tuner().take_warnings(), [""; 0]);
-        let (wrong, _) = equipped(None, 1.0);
+        // Beside libraries and alone, with nothing chosen before.
+        assert_eq!(BY_WGMMA.load(Ordering::Relaxed), 0);
         let folder = std::path::PathBuf::from(std::env::var_os("XDG_CACHE_HOME").unwrap());
+        std::fs::remove_dir_all(folder.join("srk")).unwrap();
+        let emulated = || Emulated::new(Variant::Plain, Schedule::ALL[1]).with_tensor_maps();
+        for gpu in [beside(emulated(), None, 0.0).0, Gpu::new(Arc::new(emulated()))] {
+            all_cases(&gpu);
+            assert_eq!(gpu.tuner().take_warnings(), [""; 0]);
+        }
+        assert!(BY_WGMMA.load(Ordering::Relaxed) > 20, "wgmma was not tried");
+        let (wrong, _) = equipped(None, 1.0);
         let kept: Vec<_> = std::fs::read_dir(folder.join("srk")).unwrap().collect();
         assert_eq!(kept.len(), 1);
         std::fs::remove_dir_all(folder.join("srk")).unwrap();
@@ -316,6 +397,11 @@ fn cudnn_does_every_convolution_when_asked_to() {
 #[test]
 fn cublas_does_products_when_asked_to() {
     with("cublas");
+}
+
+#[test]
+fn wgmma_does_what_it_fits_when_asked_to() {
+    with("wgmma");
 }
 
 #[test]

@@ -14,7 +14,9 @@ use srk::diffusion::pixel_noise::PixelNoise;
 use srk::diffusion::sampler::Diffusion;
 use srk::diffusion::system::{System, SystemConfig};
 use srk::diffusion::walk::{Walk, condition};
-use srk::engine::cuda::{Arriving, Description, DevicePointer, Driver, Gpu, Launch, Replay};
+use srk::engine::cuda::{
+    Argument, Arriving, Description, DevicePointer, Driver, Gpu, Launch, Replay,
+};
 use srk::engine::device::{DType, Device};
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
@@ -166,8 +168,8 @@ impl Driver for Counting {
             *recorded += 1;
             return Ok(());
         }
-        let pointers = launch.arguments.iter().filter(|a| a.size == 8 && a.bits >= FIRST);
-        let mut addresses: Vec<u64> = pointers.map(|a| a.bits).collect();
+        let numbers = launch.arguments.iter().filter_map(Argument::address);
+        let mut addresses: Vec<u64> = numbers.filter(|&at| at >= FIRST).collect();
         addresses.sort_unstable();
         addresses.dedup();
         let bytes: usize = addresses.iter().map(|&at| seen.bytes_at(at)).sum();

@@ -60,6 +60,53 @@ impl Schedule {
     ];
 }
 
+/// A tensor and the box of it that a TMA load brings, as an argument of an emulated launch; dimensions are counted
+/// from the innermost. The driver of a GPU packs the same numbers into an opaque `CUtensorMap`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorMap {
+    /// Where the tensor begins.
+    pub address: u64,
+    /// Bytes of an element.
+    pub element_bytes: u8,
+    /// The span of the swizzle: 0, 32, 64 or 128 bytes.
+    pub swizzle: u8,
+    /// The sizes of 3 or 4 dimensions.
+    pub sizes: Vec<u32>,
+    /// Bytes from one to the next, of all dimensions but the first.
+    pub strides: Vec<u64>,
+    /// Elements of a box; of pixels: the channels, and how many pixels.
+    pub extent: Vec<u32>,
+    /// The corners of a box of pixels, beyond those of the map: the first, the last, each w before h.
+    pub pixels: Option<[[i8; 2]; 2]>,
+    /// The steps of the box in each dimension.
+    pub traversal: Vec<u32>,
+}
+
+impl TensorMap {
+    /// As `PlainMap` of hopper.h.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; 128] {
+        let mut bytes = [0; 128];
+        let mut at = 0;
+        let mut put = |value: &[u8], room: usize| {
+            bytes[at..at + value.len()].copy_from_slice(value);
+            at += room;
+        };
+        put(&self.address.to_ne_bytes(), 8);
+        let rank = u8::try_from(self.sizes.len()).unwrap_or(u8::MAX);
+        put(&[rank, self.element_bytes, self.swizzle / 32, self.pixels.is_some().into()], 4);
+        for corner in self.pixels.unwrap_or_default() {
+            put(&corner.map(i8::cast_unsigned), 2);
+        }
+        let flat = |values: &[u32]| values.iter().flat_map(|v| v.to_ne_bytes()).collect::<Vec<_>>();
+        put(&flat(&self.sizes), 16);
+        put(&self.strides.iter().flat_map(|v| v.to_ne_bytes()).collect::<Vec<_>>(), 24);
+        put(&flat(&self.extent), 16);
+        put(&flat(&self.traversal), 16);
+        bytes
+    }
+}
+
 /// A kernel as its source registers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
@@ -275,11 +322,41 @@ impl Library {
         arguments: &[(u64, u32)],
         schedule: Schedule,
     ) -> Result<(), String> {
+        let bytes: Vec<[u8; 8]> = arguments.iter().map(|(bits, _)| bits.to_ne_bytes()).collect();
+        let sizes = arguments.iter().map(|&(_, size)| size as usize);
+        let arguments: Vec<&[u8]> =
+            bytes.iter().zip(sizes).map(|(b, size)| &b[..size.min(8)]).collect();
+        self.launch_with(name, grid, block, shared_bytes, &arguments, schedule)
+    }
+
+    /// As [`launch`](Self::launch), of arguments of at most 128 bytes each.
+    ///
+    /// # Errors
+    /// The same, and longer arguments.
+    pub fn launch_with(
+        &self,
+        name: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        shared_bytes: u32,
+        arguments: &[&[u8]],
+        schedule: Schedule,
+    ) -> Result<(), String> {
+        /// As the strictest parameter is.
+        #[repr(align(128))]
+        struct Aligned([u8; 128]);
         let name = CString::new(name).map_err(|e| e.to_string())?;
-        let bits: Vec<u64> = arguments.iter().map(|&(bits, _)| bits).collect();
-        let sizes: Vec<c_uint> = arguments.iter().map(|&(_, size)| size).collect();
+        let mut values: Vec<Aligned> = Vec::with_capacity(arguments.len());
+        let mut sizes: Vec<c_uint> = Vec::with_capacity(arguments.len());
+        for argument in arguments {
+            let mut value = Aligned([0; 128]);
+            let room = value.0.get_mut(..argument.len()).ok_or("an argument of over 128 bytes")?;
+            room.copy_from_slice(argument);
+            sizes.push(c_uint::try_from(argument.len()).map_err(|e| e.to_string())?);
+            values.push(value);
+        }
         let pointers: Vec<*mut c_void> =
-            bits.iter().map(|bits| std::ptr::from_ref(bits).cast_mut().cast()).collect();
+            values.iter().map(|value| std::ptr::from_ref(value).cast_mut().cast()).collect();
         let count = c_uint::try_from(arguments.len()).map_err(|e| e.to_string())?;
         let (order, seed) = match schedule.order {
             Order::Forward => (0, 0),

@@ -142,7 +142,8 @@ fn a_wrong_formula_gives_wrong_numbers() {
 
 #[test]
 fn every_seeded_bug_has_a_test() {
-    let mut bugs: Vec<&str> = Library::bugs().collect();
+    // Those of hopper.cuh are in tests/hopper.rs.
+    let mut bugs: Vec<&str> = Library::bugs().filter(|b| !b.starts_with("BUG_HOPPER")).collect();
     bugs.sort_unstable();
     assert_eq!(bugs, ["BUG_PROBE_BARRIER", "BUG_SILU_EDGE", "BUG_SILU_SLOPE"]);
 }

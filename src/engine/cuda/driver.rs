@@ -5,16 +5,40 @@ use std::sync::Arc;
 use super::kernel::Kernel;
 use super::libraries::Libraries;
 pub(super) use super::pointer::DevicePointer;
+use super::tensor_map::TensorMap;
 use crate::engine::dtype::DType;
 use crate::error::{Error, Report, Result};
 
-/// One kernel argument: its bits and how many bytes of them count, as `cuLaunchKernel` reads them.
+/// One kernel argument, as `cuLaunchKernel` reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Argument {
-    /// The value, in the low bytes.
-    pub bits: u64,
-    /// 4 or 8.
-    pub size: u32,
+pub enum Argument {
+    /// A number or an address.
+    Number {
+        /// The value, in the low bytes.
+        bits: u64,
+        /// How many bytes of them count: 4 or 8.
+        size: u8,
+    },
+    /// What the driver made of a [`TensorMap`].
+    Map([u64; 16]),
+}
+
+impl Argument {
+    /// The bytes that a kernel reads.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Number { bits, size } => &bytemuck::bytes_of(bits)[..usize::from(*size)],
+            Self::Map(words) => bytemuck::cast_slice(words),
+        }
+    }
+
+    /// The value of eight bytes, which may be an address.
+    pub const fn address(&self) -> Option<u64> {
+        match self {
+            Self::Number { bits, size: 8 } => Some(*bits),
+            _ => None,
+        }
+    }
 }
 
 /// A kernel, its grid and its arguments.
@@ -144,6 +168,19 @@ pub trait Driver: Debug + Send + Sync {
     /// - All that the kernel reads and writes with them lies in blocks of this driver's memory that are not freed,
     ///   and its threads do not write where others read or write unless the kernel orders them.
     unsafe fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+
+    /// Whether kernels can be given tensors to load by the TMA.
+    fn has_tensor_maps(&self) -> bool {
+        false
+    }
+
+    /// What its kernels take for `map`.
+    ///
+    /// # Errors
+    /// If it [has none](Self::has_tensor_maps), or the driver refuses this one.
+    fn tensor_map(&self, _map: &TensorMap) -> Result<[u64; 16]> {
+        Err(Error::Device(Report::new("no tensor maps", "this GPU has no TMA")))
+    }
 
     /// Waits until all work is done.
     fn synchronize(&self) -> Result<()>;

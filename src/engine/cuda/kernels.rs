@@ -7,6 +7,7 @@
 //! | `float *`, `__half *` | the same of F32, of F16 |
 //! | `const int *`, `const unsigned long long *` | a table: `&Tensor` of F32 whose bits they are |
 //! | a pointer `/* or null */` | an `Option` of it |
+//! | `const __grid_constant__ TensorMap x` | `Mapped`: a tensor of the launch's type, and the boxes it is loaded in |
 //! | `int`, `unsigned`, `unsigned long long`, `float` | `usize`, if it fits, `u32`, `u64`, `f32` |
 //!
 //! `launch(gpu, grid)` starts the kernel of the right type. It fails if a tensor is elsewhere or has other elements than
@@ -36,7 +37,7 @@
 use super::driver::Argument;
 use super::gpu::{Gpu, Grid};
 use super::kernel::Kernel;
-use super::launch::Call;
+use super::launch::{Call, Mapped};
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;

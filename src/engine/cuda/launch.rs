@@ -2,15 +2,25 @@
 use super::driver::{Argument, DevicePointer, Launch};
 use super::gpu::{Gpu, Grid};
 use super::kernel::Kernel;
+use super::tensor_map::{Boxes, TensorMap};
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 
 /// No memory: an optional tensor that is absent.
-const NULL: Argument = Argument { bits: 0, size: 8 };
+const NULL: Argument = Argument::Number { bits: 0, size: 8 };
 
 /// The versions of a kernel for f32, f16 and bf16.
 pub(super) type Versions = [Option<&'static Kernel>; 3];
+
+/// A tensor and its boxes, as a launcher takes them.
+#[derive(Clone, Copy, Debug)]
+pub struct Mapped<'a> {
+    /// Of the type of the launch.
+    pub tensor: &'a Tensor,
+    /// Sizes are the tensor's.
+    pub boxes: Boxes,
+}
 
 /// A launch in the making: it makes arguments of what a launcher is given, or says in words what is wrong.
 pub(super) struct Call<'a> {
@@ -92,6 +102,18 @@ impl<'a> Call<'a> {
         tensor.map_or(Ok(NULL), |tensor| self.tensor(name, tensor, dtype))
     }
 
+    /// What the kernel takes for a tensor that it loads in boxes, which must be of the launch's type.
+    pub(super) fn map(&self, name: &str, Mapped { tensor, boxes }: Mapped<'_>) -> Result<Argument> {
+        self.like_tensor(name, tensor)?;
+        let address = self.gpu.place(self.name, name, tensor)?;
+        if boxes.elements() != tensor.len() {
+            let what = format!("{name} is {:?}, its map {:?}", tensor.shape(), boxes.sizes());
+            return Err(Error::Argument { op: self.name, what });
+        }
+        let map = TensorMap { address, dtype: self.dtype, boxes };
+        self.gpu.driver().tensor_map(&map).map(Argument::Map)
+    }
+
     /// `value` as an `int`.
     pub(super) fn int(&self, name: &str, value: usize) -> Result<Argument> {
         let narrow = i32::try_from(value)
@@ -161,7 +183,7 @@ impl Gpu {
 
 impl From<u32> for Argument {
     fn from(v: u32) -> Self {
-        Self { bits: v.into(), size: 4 }
+        Self::Number { bits: v.into(), size: 4 }
     }
 }
 
@@ -173,7 +195,7 @@ impl From<f32> for Argument {
 
 impl From<u64> for Argument {
     fn from(v: u64) -> Self {
-        Self { bits: v, size: 8 }
+        Self::Number { bits: v, size: 8 }
     }
 }
 

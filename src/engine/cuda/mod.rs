@@ -17,6 +17,7 @@ mod memory;
 pub mod nvidia;
 mod pointer;
 pub mod sha256;
+mod tensor_map;
 pub mod tuning;
 
 pub use choose::{
@@ -27,7 +28,9 @@ pub use driver::{
 };
 pub use gpu::{Gpu, Graph, Grid};
 pub use kernel::Kernel;
+pub use launch::Mapped;
 pub(crate) use launch::launch_one_of;
 pub use libraries::{Convolution, Libraries, Pass, Product};
 pub use memory::{Buffer, Usage};
 pub use pointer::DevicePointer;
+pub use tensor_map::{Boxes, Extent, TensorMap};

@@ -1,6 +1,6 @@
 //! Which of several implementations is fastest for a problem: measured once, then remembered.
 //!
-//! The first engine is the reference, our own kernel. The others are libraries, which are taken
+//! The first engine is the reference, our own kernel. The others are libraries, and kernels for some GPUs, which are taken
 //! only where their result agrees with the reference and they are clearly faster. What was found is
 //! kept in a file per GPU and driver, so that later runs make the same choice, and with it the same
 //! bits. The file is a cache: what cannot be read is ignored and replaced.

@@ -1,93 +1,18 @@
 //! Launches of `kernels/conv2d.cu` and its kin: which blocks compute a product. Gradients of weights: [`super::cuda_weights`].
 //! Transposed convolutions and linear layers come here too.
-use std::cell::RefCell;
-
 use super::blocks::{Blocks, Product, THREADS, pack};
-use super::{Activation, Dims, engines};
+use super::engines::Ways;
+pub(in crate::ops) use super::epilogue::Epilogue;
+pub(super) use super::epilogue::Found;
+use super::epilogue::launch_with;
+use super::wgmma::Tiles;
+use super::{Dims, engines};
 use crate::engine::cuda::{Gpu, Grid, Pass, kernels, launch_one_of};
 use crate::engine::device::{DType, Real};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
 use crate::ops::group_norm::cuda::find_moments;
 use crate::ops::group_norm::{GroupNorm, moments};
-
-/// What becomes of a sum before it is written:
-/// `y = scale activation(sum + bias + shift) + of_residual residual + of_second second`.
-#[derive(Clone, Copy)]
-pub(in crate::ops) struct Epilogue<'a> {
-    /// `[Co]`.
-    pub(in crate::ops) bias: Option<&'a Tensor>,
-    /// `[N, M]`: one number an image and channel.
-    pub(in crate::ops) shift: Option<&'a Tensor>,
-    /// Which of the M is the first channel's.
-    pub(in crate::ops) shift_first: usize,
-    /// Whether the shift is added behind the activation.
-    pub(in crate::ops) late: bool,
-    pub(in crate::ops) activation: Activation,
-    /// Of leaky ReLU where there are no slopes.
-    pub(in crate::ops) slope: f64,
-    /// `[Co]` or `[1]`.
-    pub(in crate::ops) slopes: Option<&'a Tensor>,
-    pub(in crate::ops) scale: f64,
-    /// As the output.
-    pub(in crate::ops) residual: Option<&'a Tensor>,
-    pub(in crate::ops) of_residual: f64,
-    /// As the output.
-    pub(in crate::ops) second: Option<&'a Tensor>,
-    pub(in crate::ops) of_second: f64,
-}
-
-impl Default for Epilogue<'_> {
-    fn default() -> Self {
-        Self {
-            bias: None,
-            shift: None,
-            shift_first: 0,
-            late: false,
-            activation: Activation::None,
-            slope: 1.0,
-            slopes: None,
-            scale: 1.0,
-            residual: None,
-            of_residual: 1.0,
-            second: None,
-            of_second: 1.0,
-        }
-    }
-}
-
-impl Epilogue<'_> {
-    /// Whether the sum stays as it is.
-    fn is_none(&self) -> bool {
-        let none = [self.bias, self.shift, self.residual, self.second].iter().all(Option::is_none);
-        #[allow(clippy::float_cmp)] // What a caller left at 1.
-        let unscaled = self.scale == 1.0;
-        none && unscaled && self.activation == Activation::None
-    }
-}
-
-/// Starts the one of several kernels that a pattern picks, whose arguments are these and an epilogue's.
-macro_rules! launch_with {
-    ($epilogue:ident, $gpu:expr, $grid:expr, match $which:tt $kernels:tt { $($fields:tt)* }) => {
-        launch_one_of!($gpu, $grid, match $which $kernels {
-            $($fields)*
-            bias: $epilogue.bias,
-            shift: $epilogue.shift,
-            slopes: $epilogue.slopes,
-            residual: $epilogue.residual,
-            second: $epilogue.second,
-            activation: $epilogue.activation as usize,
-            shift_first: $epilogue.shift_first,
-            shift_stride: $epilogue.shift.map_or(0, |shift| shift.shape()[1]),
-            late: $epilogue.late.into(),
-            slope_stride: $epilogue.slopes.is_some_and(|slopes| slopes.len() > 1).into(),
-            slope: f32::from_f64($epilogue.slope),
-            scale: f32::from_f64($epilogue.scale),
-            of_residual: f32::from_f64($epilogue.of_residual),
-            of_second: f32::from_f64($epilogue.of_second),
-        })
-    };
-}
 
 /// Tensor cores multiply bf16 from compute capability 8.0 on.
 pub(in crate::ops) fn check_dtype(gpu: &Gpu, op: &'static str, dtype: DType) -> Result<()> {
@@ -122,39 +47,6 @@ pub(in crate::ops) fn forward(
     forward_measured(gpu, d, x, w, epilogue, y, None)
 }
 
-/// What a convolution is to find of its output for the norm of so many groups that follows.
-pub(super) struct Found {
-    moments: RefCell<Tensor>,
-    groups: usize,
-    run: usize,
-    pixels: usize,
-}
-
-impl Found {
-    /// Of the output of `d`, if its kernels find anything of it.
-    pub(super) fn of(
-        gpu: &Gpu,
-        d: &Dims,
-        dtype: DType,
-        groups: Option<usize>,
-    ) -> Result<Option<Self>> {
-        let dims = [d.batch, d.out_height(), d.out_width(), d.co];
-        let Some(groups) = groups.filter(|_| d.ci.is_multiple_of(pack(dtype))) else {
-            return Ok(None);
-        };
-        let empty = moments::empty(gpu, dtype, dims, groups)?;
-        let found = |empty| {
-            let pixels = moments::pixels(&empty, dims[1] * dims[2]);
-            Self { moments: RefCell::new(empty), groups, run: moments::run(d.co, groups), pixels }
-        };
-        Ok(empty.map(found))
-    }
-
-    pub(super) fn into_moments(self) -> Tensor {
-        self.moments.into_inner()
-    }
-}
-
 /// As [`forward`], and what is to be found of `y`.
 pub(super) fn forward_measured(
     gpu: &Gpu,
@@ -173,7 +65,12 @@ pub(super) fn forward_measured(
         let find = |f: &Found| find_moments(gpu, y, f.groups, &mut f.moments.borrow_mut());
         found.map_or(Ok(()), find)
     };
-    engines::run(gpu, &d.problem(Pass::Forward, x.dtype()), [x, w], y, &native, &finish)
+    let tiles = Tiles::fit(gpu, d, x, w);
+    let by_tiles =
+        tiles.map(|t| move |y: &mut Tensor| t.forward(gpu, d, [x, w], epilogue, y, found));
+    let wgmma = by_tiles.as_ref().map(|work| work as engines::Work<'_>);
+    let ways = Ways { native: &native, wgmma, finish: &finish };
+    engines::run(gpu, &d.problem(Pass::Forward, x.dtype()), [x, w], y, ways)
 }
 
 /// `dx`, the gradient of the input of the convolution given that of its output; with an epilogue it
@@ -190,7 +87,8 @@ pub(in crate::ops) fn input_gradient(
     let native = |dx: &mut Tensor| native_input_gradient(gpu, d, w, dy, epilogue, dx);
     let finish = |dx: &mut Tensor| finish(gpu, epilogue, dx, size);
     let problem = d.problem(Pass::InputGradient, dy.dtype());
-    engines::run(gpu, &problem, [w, dy], dx, &native, &finish)
+    let ways = Ways { native: &native, wgmma: None, finish: &finish };
+    engines::run(gpu, &problem, [w, dy], dx, ways)
 }
 
 fn native_input_gradient(

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::blocks::{Blocks, THREADS, pack};
 use super::cuda::check_dtype;
+use super::engines::Ways;
 use super::{Dims, engines};
 use crate::engine::cuda::{Gpu, Grid, Pass, kernels, launch_one_of};
 use crate::engine::device::DType;
@@ -67,7 +68,8 @@ pub(in crate::ops) fn weight_gradient(
     let native =
         |dw: &mut Tensor| native_weight_gradient(gpu, d, x, dz, dw, &mut beside.borrow_mut());
     let finish = |_: &mut Tensor| beside.borrow_mut().find(gpu, dz);
-    engines::run(gpu, &problem, [x, dz], dw, &native, &finish)
+    let ways = Ways { native: &native, wgmma: None, finish: &finish };
+    engines::run(gpu, &problem, [x, dz], dw, ways)
 }
 
 fn native_weight_gradient(

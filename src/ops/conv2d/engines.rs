@@ -1,8 +1,9 @@
 //! Our kernels, cuDNN or cuBLASLt: whichever is fastest for the convolution at hand.
 //!
-//! `SRK_CONV=native|cudnn|cublas` decides; otherwise the first time that a size is met all that can
+//! `SRK_CONV=native|wgmma|cudnn|cublas` decides; otherwise the first time that a size is met all that can
 //! do it are run on the tensors at hand, compared and timed ([`Tuner`](crate::engine::cuda::tuning)).
-//! A library does the bare convolution; the epilogue follows as a kernel of ours.
+//! The reference is the kernel for every GPU, native; that of compute capability 9.0 ([`super::wgmma`]) is taken where it
+//! was found faster. A library does the bare convolution; the epilogue follows as a kernel of ours.
 use std::cell::RefCell;
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -18,6 +19,7 @@ use crate::error::{Error, Report, Result};
 enum Wanted {
     Fastest,
     Native,
+    Wgmma,
     Cudnn,
     Cublas,
 }
@@ -28,51 +30,62 @@ fn wanted() -> Result<Wanted> {
     match VARIABLE.as_deref() {
         None | Some("" | "auto") => Ok(Wanted::Fastest),
         Some("native") => Ok(Wanted::Native),
+        Some("wgmma") => Ok(Wanted::Wgmma),
         Some("cudnn") => Ok(Wanted::Cudnn),
         Some("cublas") => Ok(Wanted::Cublas),
         Some(other) => {
             let report = Report::new(format!("there is no SRK_CONV={other}"), "");
-            Err(Error::Usage(report.help("use auto, native, cudnn or cublas")))
+            Err(Error::Usage(report.help("use auto, native, wgmma, cudnn or cublas")))
         }
     }
 }
 
 /// What writes the output that it is given.
-type Work<'a> = &'a dyn Fn(&mut Tensor) -> Result<()>;
+pub(super) type Work<'a> = &'a dyn Fn(&mut Tensor) -> Result<()>;
 
 /// The output, which those that are tried write and look at in turn.
 type Output<'a> = RefCell<&'a mut Tensor>;
 
-/// Does `problem`, which computes one of x, w and y, the `output`, from the other two, the `inputs`: by `native`, or by
-/// a library and then `finish`.
+/// How a problem can be done by kernels of ours, all of it, and what is left to do behind a library.
+#[derive(Clone, Copy)]
+pub(super) struct Ways<'a> {
+    pub(super) native: Work<'a>,
+    pub(super) wgmma: Option<Work<'a>>,
+    pub(super) finish: Work<'a>,
+}
+
+/// Does `problem`, which computes one of x, w and y, the `output`, from the other two, the `inputs`.
 pub(super) fn run(
     gpu: &Gpu,
     problem: &Convolution,
     inputs: [&Tensor; 2],
     output: &mut Tensor,
-    native: Work,
-    finish: Work,
+    ways: Ways<'_>,
 ) -> Result<()> {
     let wanted = wanted()?;
-    if wanted == Wanted::Native {
-        return native(output);
+    let libraries = gpu.driver().libraries();
+    match (wanted, ways.wgmma) {
+        (Wanted::Native, _) => return (ways.native)(output),
+        (Wanted::Fastest, None) if libraries.is_none() => return (ways.native)(output),
+        (Wanted::Wgmma, Some(wgmma)) => return wgmma(output),
+        (Wanted::Wgmma, None) if gpu.driver().has_tensor_maps() => return (ways.native)(output),
+        (Wanted::Wgmma, None) => return Err(missing(wanted, "it is for compute capability 9.0")),
+        _ => {}
     }
-    let Some(libraries) = gpu.driver().libraries() else {
-        return match wanted {
-            Wanted::Fastest => native(output),
-            _ => Err(missing(wanted, "this device has no libraries")),
-        };
-    };
     if let Some(error) = not_there(wanted, libraries) {
         return Err(error);
     }
     let tensors = pointers(gpu, problem, inputs, output)?;
     let output = RefCell::new(output);
-    let finish = Finish { write: finish, output: &output };
-    let candidates = candidates(libraries, wanted, problem, tensors, finish);
-    match (wanted, candidates.first()) {
-        (_, None) => native(&mut output.borrow_mut()),
-        (Wanted::Fastest, _) => choose(gpu, problem, &output, native, &candidates),
+    let finish = Finish { write: ways.finish, output: &output };
+    let by_libraries =
+        libraries.map(|libraries| candidates(libraries, wanted, problem, tensors, finish));
+    let by_libraries = by_libraries.unwrap_or_default();
+    match (wanted, by_libraries.first()) {
+        (Wanted::Fastest, first) if first.is_some() || ways.wgmma.is_some() => {
+            choose(gpu, problem, &output, ways, &by_libraries)
+        }
+        (_, None) => (ways.native)(&mut output.borrow_mut()),
         (_, Some(first)) => first.run(),
     }
 }
@@ -97,12 +110,15 @@ fn choose<'a>(
     gpu: &'a Gpu,
     problem: &Convolution,
     output: &'a Output<'a>,
-    native: Work<'a>,
-    candidates: &[ByLibrary<'a>],
+    ways: Ways<'a>,
+    by_libraries: &[ByLibrary<'a>],
 ) -> Result<()> {
-    let native = Native(Finish { write: native, output });
-    let others = candidates.iter().map(|c| c as &dyn Engine);
-    let engines: Vec<&dyn Engine> = std::iter::once(&native as &dyn Engine).chain(others).collect();
+    let ours = |name, write| Ours { name, all: Finish { write, output } };
+    let native = ours("native", ways.native);
+    let wgmma = ways.wgmma.map(|wgmma| ours("wgmma", wgmma));
+    let ours = std::iter::once(&native).chain(&wgmma).map(|way| way as &dyn Engine);
+    let engines: Vec<&dyn Engine> =
+        ours.chain(by_libraries.iter().map(|way| way as &dyn Engine)).collect();
     let bench = OnGpu { gpu, output };
     let tolerance = tolerance(problem.dtype);
     let measure = !gpu.is_recording();
@@ -138,11 +154,14 @@ fn missing(wanted: Wanted, why: &str) -> Error {
 }
 
 /// The error if the library that is wanted was not found.
-fn not_there(wanted: Wanted, libraries: &dyn Libraries) -> Option<Error> {
+fn not_there(wanted: Wanted, libraries: Option<&dyn Libraries>) -> Option<Error> {
     let name = match wanted {
         Wanted::Cudnn => "cudnn",
         Wanted::Cublas => "cublas",
-        Wanted::Fastest | Wanted::Native => return None,
+        Wanted::Fastest | Wanted::Native | Wanted::Wgmma => return None,
+    };
+    let Some(libraries) = libraries else {
+        return Some(missing(wanted, "this device has no libraries"));
     };
     let there = libraries.versions().iter().any(|(found, _)| *found == name);
     (!there).then(|| missing(wanted, &libraries.why_not(name)))
@@ -181,15 +200,19 @@ impl Finish<'_> {
     }
 }
 
-struct Native<'a>(Finish<'a>);
+/// A kernel of ours.
+struct Ours<'a> {
+    name: &'static str,
+    all: Finish<'a>,
+}
 
-impl Engine for Native<'_> {
+impl Engine for Ours<'_> {
     fn name(&self) -> String {
-        "native".to_owned()
+        self.name.to_owned()
     }
 
     fn run(&self) -> Result<()> {
-        self.0.run()
+        self.all.run()
     }
 }
 

@@ -19,6 +19,7 @@ pub(in crate::ops) mod cpu;
 pub(in crate::ops) mod cuda;
 pub(in crate::ops) mod cuda_weights;
 mod engines;
+mod epilogue;
 #[cfg(target_arch = "x86_64")]
 mod fast;
 mod finish;
@@ -40,6 +41,7 @@ mod summed;
 mod tuned;
 #[cfg(target_arch = "x86_64")]
 mod weight_gradient;
+mod wgmma;
 
 pub use self::fused::Then;
 pub use self::normed::{Measured, Norm};

@@ -29,11 +29,17 @@ pub(super) struct Parameter {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
-    Pointer { to: Pointee, constant: bool, or_null: bool },
+    Pointer {
+        to: Pointee,
+        constant: bool,
+        or_null: bool,
+    },
     Int,
     Unsigned,
     Unsigned64,
     Float,
+    /// A tensor that the TMA loads.
+    Map,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -164,6 +170,7 @@ fn parameter(tokens: &[Token]) -> Result<Parameter> {
         ["unsigned"] => Kind::Unsigned,
         ["unsigned", "long", "long"] => Kind::Unsigned64,
         ["float"] => Kind::Float,
+        ["__grid_constant__", "TensorMap"] => Kind::Map,
         ["T", "*"] => Kind::Pointer { to: Pointee::OfLaunch, constant, or_null },
         ["int", "*"] | ["unsigned", "long", "long", "*"] => {
             Kind::Pointer { to: Pointee::Fixed(Element::F32), constant, or_null }
@@ -214,7 +221,8 @@ mod tests {
     #[test]
     fn every_kind_of_parameter_is_told_apart() {
         let source = "KERNEL f(const float *a, float *b /* or null */, const int *c, __half *d, \
-            const unsigned long long *e, unsigned long long g, unsigned h, int i, float j) {}";
+            const unsigned long long *e, unsigned long long g, unsigned h, int i, float j, \
+            const __grid_constant__ TensorMap k) {}";
         let kernel = of(source).unwrap().remove(0);
         let f32 = Pointee::Fixed(Element::F32);
         let kinds: Vec<Kind> = kernel.parameters.iter().map(|p| p.kind).collect();
@@ -228,6 +236,7 @@ mod tests {
             Kind::Unsigned,
             Kind::Int,
             Kind::Float,
+            Kind::Map,
         ];
         assert_eq!(kinds, want);
         assert_eq!(kernel.types, []);

@@ -69,7 +69,8 @@ fn table(text: &mut String, modules: &[(&str, Vec<Kernel>)]) -> std::fmt::Result
 /// The struct of `kernel`, whose first entry is number `index` of the table.
 fn launcher(text: &mut String, stem: &str, kernel: &Kernel, index: usize) -> std::fmt::Result {
     let name = &kernel.name;
-    let borrows = kernel.parameters.iter().any(|p| matches!(p.kind, Kind::Pointer { .. }));
+    let borrows =
+        kernel.parameters.iter().any(|p| matches!(p.kind, Kind::Pointer { .. } | Kind::Map));
     let (of, any) = if borrows { ("<'a>", "<'_>") } else { ("", "") };
     writeln!(text, "\n/// `{name}` of kernels/{stem}.cu.")?;
     writeln!(text, "#[derive(Debug)]\npub struct {name}{of} {{")?;
@@ -126,6 +127,7 @@ impl Kind {
         match self {
             Self::Pointer { .. } | Self::Unsigned64 => 8,
             Self::Int | Self::Unsigned | Self::Float => 4,
+            Self::Map => 128,
         }
     }
 
@@ -144,6 +146,7 @@ impl Kind {
             Self::Unsigned => "u32",
             Self::Unsigned64 => "u64",
             Self::Float => "f32",
+            Self::Map => "Mapped<'a>",
         }
     }
 }
@@ -165,6 +168,7 @@ impl Parameter {
                 format!("call.{method}({name:?}, self.{name}{borrow}{dtype})?")
             }
             Kind::Int => format!("call.int({name:?}, self.{name})?"),
+            Kind::Map => format!("call.map({name:?}, self.{name})?"),
             _ => format!("Argument::from(self.{name})"),
         }
     }
@@ -185,10 +189,11 @@ mod tests {
 
     #[test]
     fn a_launcher_has_a_field_for_each_parameter_and_checks_each() {
-        let declared = "F16(f, (const T *x, T *y /* or null */, const float *s, int n))";
+        let declared = "F16(f, (const T *x, T *y /* or null */, const float *s, int n, \
+            const __grid_constant__ TensorMap m))";
         let text = of(&format!("#include \"common.cuh\"\n{declared}")).unwrap();
         for part in [
-            "    Kernel::new(0, \"f_f16\", \"a\", &[8, 8, 8, 4]),\n",
+            "    Kernel::new(0, \"f_f16\", \"a\", &[8, 8, 8, 4, 128]),\n",
             "/// `f` of kernels/a.cu.\n#[derive(Debug)]\npub struct f<'a> {\n",
             "    /// `const T *x`\n    pub x: &'a Tensor,\n",
             "    /// `T *y`, or null\n    pub y: Option<&'a mut Tensor>,\n",
@@ -198,6 +203,8 @@ mod tests {
             "call.like_or_null(\"y\", self.y.as_deref())?,",
             "call.tensor(\"s\", self.s, DType::F32)?,",
             "call.int(\"n\", self.n)?,",
+            "    pub m: Mapped<'a>,\n",
+            "call.map(\"m\", self.m)?,",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

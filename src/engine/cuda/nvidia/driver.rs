@@ -15,6 +15,7 @@ use super::kernels::Kernels;
 use super::libraries::Beside;
 use super::nccl::{self, Nccl};
 use super::staging::Staging;
+use super::tensor_maps;
 use super::uploads::UploadsBeside;
 use crate::engine::cuda::driver::{
     Arriving, Collective, Description, DevicePointer, Driver, Launch, Members, Replay, There,
@@ -22,6 +23,7 @@ use crate::engine::cuda::driver::{
 };
 use crate::engine::cuda::images::Module;
 use crate::engine::cuda::libraries::Libraries;
+use crate::engine::cuda::tensor_map::TensorMap;
 use crate::error::{Error, Report, Result};
 
 /// `CU_STREAM_CAPTURE_MODE_RELAXED`: device memory may be allocated while a graph is recorded.
@@ -202,9 +204,9 @@ impl Driver for Nvidia {
         self.not_while_another_records("start a kernel")?;
         let function = self.kernels.function(launch.kernel, launch.shared_bytes)?;
         self.last_kernel.store(launch.kernel.index(), Ordering::Relaxed);
-        // The driver reads as many low bytes of each as the parameter has.
+        // The driver reads as many bytes of each as the parameter has.
         let mut arguments: Vec<*mut c_void> =
-            launch.arguments.iter().map(|a| ptr::from_ref(&a.bits).cast_mut().cast()).collect();
+            launch.arguments.iter().map(|a| a.bytes().as_ptr().cast_mut().cast()).collect();
         let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
         let shared = launch.shared_bytes;
         let what = || {
@@ -232,6 +234,15 @@ impl Driver for Nvidia {
             }
         });
         launched.map_err(|e| self.blame(e))
+    }
+
+    fn has_tensor_maps(&self) -> bool {
+        self.description.compute_capability == (9, 0) && tensor_maps::encoders().is_some()
+    }
+
+    fn tensor_map(&self, map: &TensorMap) -> Result<[u64; 16]> {
+        self.context().bind()?;
+        tensor_maps::encode(self.context().api, map)
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -15,6 +15,7 @@ mod nccl;
 mod open;
 mod staging;
 mod symbols;
+mod tensor_maps;
 mod uploads;
 mod workspace;
 
