@@ -54,9 +54,9 @@ __device__ __forceinline__ void load_b(uint32_t (&r)[4], Tile &tile, int column,
     ldmatrix_x4(r, tile.pack(column + lane / 16 * 8 + lane % 8, depth / 8 + lane / 8 % 2) + i * 16 * Tile::WIDTH);
 }
 template <typename Tile>
-__device__ __forceinline__ void load_b_transposed(uint32_t (&r)[4], Tile &tile, int column, int depth) {
+__device__ __forceinline__ void load_b_transposed(uint32_t (&r)[4], Tile &tile, int column, int depth, int i = 0) {
     const int lane = threadIdx.x % WARP;
-    ldmatrix_x4_transposed(r, tile.pack(depth + lane % 16, column / 8 + lane / 16));
+    ldmatrix_x4_transposed(r, tile.pack(depth + lane % 16, column / 8 + lane / 16) + i * 16 * Tile::WIDTH);
 }
 
 // How a block of M x N is divided among warps. Warps of 64 x 64 read 128 bytes of shared memory an mma, those of
