@@ -5,12 +5,13 @@
 // 16 bits, the operand of the next. Backward recomputes them from the saved log-sum-exp, once for dq
 // and once for dk and dv, so that no two blocks add to one place.
 //
-// Tensor cores for 16-bit heads that fill packs (d a multiple of 8 up to 128; zeros beyond, to 64 or 128).
-// The kernels named _any take f32 and every d up to 256: a warp for a query, a lane for a key; _wide, up to 512.
+// Tensor cores for 16-bit heads that fill packs (d a multiple of 8 up to 128; zeros beyond, to 64 or 128), tiles of exact
+// f32 for those of f32 (a multiple of 4): attention_f32.cuh. The kernels named _any take what is left and every d up to
+// 256: a warp for a query, a lane for a key; _wide, up to 512.
 //
 // Per tile of 64 queries x 64 keys x d = 64, forward: 16 KiB in, 2 x 2 x 64^3 = 1 Mflop, 64 a byte,
 // enough for the L2 cache; bound by the tensor cores and, at small d, by the exponentials.
-#include "attention.cuh"
+#include "attention_f32.cuh"
 
 namespace {
 constexpr int ROWS = 64, WARPS = ROWS / 16;
@@ -468,12 +469,17 @@ __device__ void attention_delta_kernel(const T *y, const T *dy, float *delta, in
 
 #define ATTENTION(name, body, D, parameters, arguments) \
     template <typename T> __device__ void name##_kernel parameters { body<T, D> arguments; }
-ATTENTION(attention_forward_64, forward, 64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
-ATTENTION(attention_forward_128, forward, 128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
-ATTENTION(attention_queries_64, backward_queries, 64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
-ATTENTION(attention_queries_128, backward_queries, 128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
-ATTENTION(attention_keys_64, backward_keys, 64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
-ATTENTION(attention_keys_128, backward_keys, 128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+#define ATTENTION_IN_TILES(name, body, D, parameters, arguments) \
+    template <typename T> __device__ void name##_kernel parameters { \
+        if constexpr (sizeof(T) == 4) exact::body<D> arguments; \
+        else body<T, D> arguments; \
+    }
+ATTENTION_IN_TILES(attention_forward_64, forward, 64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+ATTENTION_IN_TILES(attention_forward_128, forward, 128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+ATTENTION_IN_TILES(attention_queries_64, backward_queries, 64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+ATTENTION_IN_TILES(attention_queries_128, backward_queries, 128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+ATTENTION_IN_TILES(attention_keys_64, backward_keys, 64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+ATTENTION_IN_TILES(attention_keys_128, backward_keys, 128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 ATTENTION(attention_forward_any, forward_any, 256, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
 ATTENTION(attention_forward_wide, forward_any, 512, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
 ATTENTION(attention_queries_any, queries_any, 256, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
@@ -488,12 +494,15 @@ ATTENTION(attention_keys_wide, keys_any, 512, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 #else
 #define QUERIES_PER_SM 4
 #endif
-EXPORT_16BIT(128, 3, attention_forward_64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
-EXPORT_16BIT(128, 3, attention_forward_128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
-EXPORT_16BIT(128, QUERIES_PER_SM, attention_queries_64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
-EXPORT_16BIT(128, 3, attention_queries_128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
-EXPORT_16BIT(128, 3, attention_keys_64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
-EXPORT_16BIT(128, 2, attention_keys_128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+#define EXPORT_TILES(f32_blocks, blocks, name, parameters, arguments) \
+    EXPORT_BLOCKS(f32, float, 128, f32_blocks, name, parameters, arguments) \
+    EXPORT_16BIT(128, blocks, name, parameters, arguments)
+EXPORT_TILES(3, 3, attention_forward_64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+EXPORT_TILES(2, 3, attention_forward_128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+EXPORT_TILES(3, QUERIES_PER_SM, attention_queries_64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+EXPORT_TILES(2, 3, attention_queries_128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+EXPORT_TILES(2, 3, attention_keys_64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+EXPORT_TILES(2, 2, attention_keys_128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 FOR_DTYPES(attention_forward_any, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
 FOR_DTYPES(attention_queries_any, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
 FOR_DTYPES(attention_keys_any, KEYS_PARAMETERS, KEYS_ARGUMENTS)

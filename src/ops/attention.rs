@@ -314,7 +314,7 @@ mod cuda {
     /// What kernels there are by the width of heads.
     #[derive(Clone, Copy)]
     enum By {
-        /// Tensor cores, up to 64 channels.
+        /// Tiles of heads that fill packs of 16 bytes: tensor cores, or exact f32. Up to 64 channels.
         Tiles64,
         /// The same, up to 128.
         Tiles128,
@@ -328,7 +328,7 @@ mod cuda {
     fn strategy(gpu: &Gpu, d: &Dims, dtype: DType) -> Result<(By, Grid)> {
         check_dtype(gpu, "attention", dtype)?;
         let grid = |rows, threads| Grid::new([d.length.div_ceil(rows), d.heads, d.images], threads);
-        let packed = dtype != DType::F32 && d.width.is_multiple_of(8);
+        let packed = d.width.is_multiple_of(16 / dtype.size());
         match d.width {
             ..=64 if packed => Ok((By::Tiles64, grid(64, 128))),
             ..=128 if packed => Ok((By::Tiles128, grid(64, 128))),

@@ -157,7 +157,7 @@ fn a_nan_passes_the_activations() {
 /// e^144 times as much as one that is there.
 #[test]
 fn attention_does_not_see_keys_beyond_the_last() {
-    // Tensor cores twice; rows.
+    // Tensor cores or tiles of f32, twice; rows.
     for width in [16, 72, 6] {
         let [length, size] = [3, 3 * width];
         let q = ((144.0 * f64::sqrt(width as f64) / width as f64).sqrt() * 8.0).round() / 8.0;
