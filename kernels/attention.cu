@@ -5,31 +5,16 @@
 // 16 bits, the operand of the next. Backward recomputes them from the saved log-sum-exp, once for dq
 // and once for dk and dv, so that no two blocks add to one place.
 //
-// Tensor cores for 16-bit heads that fill packs (d a multiple of 8 up to 128; zeros beyond, to 64 or 128).
-// The kernels named _any take f32 and every d up to 256: a warp for a query, a lane for a key; _wide, up to 512.
+// Tensor cores for 16-bit heads that fill packs (d a multiple of 8 up to 128; zeros beyond, to 64 or 128), tiles of exact
+// f32 for those of f32 (a multiple of 4): attention_f32.cuh. The kernels named _any take what is left and every d up to
+// 256: a warp for a query, a lane for a key; _wide, up to 512.
 //
 // Per tile of 64 queries x 64 keys x d = 64, forward: 16 KiB in, 2 x 2 x 64^3 = 1 Mflop, 64 a byte,
 // enough for the L2 cache; bound by the tensor cores and, at small d, by the exponentials.
-//
-// All tensors are [images, length, heads * d], statistics [images, length, heads].
-#include "gemm.cuh"
+#include "attention_f32.cuh"
 
 namespace {
 constexpr int ROWS = 64, WARPS = ROWS / 16;
-constexpr float LOWEST = -3.0e38f;
-
-// The rows of one head of one image.
-struct Head {
-    size_t at;         // of its first element
-    size_t statistics; // of its first statistic
-    int stride, heads;
-
-    __device__ Head(int length, int heads, int d)
-        : at((size_t(blockIdx.z) * length * heads + blockIdx.y) * d),
-          statistics(size_t(blockIdx.z) * length * heads + blockIdx.y), stride(heads * d), heads(heads) {}
-    __device__ size_t row(int i) const { return at + size_t(i) * stride; }
-    __device__ size_t statistic(int i) const { return statistics + size_t(i) * heads; }
-};
 
 __device__ __forceinline__ float warp_max(float v) {
 #pragma unroll
@@ -49,18 +34,17 @@ template <typename T> union Pair {
     }
 };
 
-// tile = rows `first` and on of one head, zeros below the last and beyond d.
-template <typename T, int N, int D> __device__ __forceinline__ void fill(Tile<T, N, D> &tile, const T *x,
-                                                                         const Head &head, int first,
-                                                                         int length, int d) {
-    constexpr int PACK = Pack<T>::SIZE, PACKS = D / PACK;
-#pragma unroll 2
-    for (int i = int(threadIdx.x); i < N * PACKS; i += WARPS * WARP) {
-        const int row = i / PACKS, pack = i % PACKS;
-        const bool inside = first + row < length && pack * PACK < d;
-        cp_async_16(tile.pack(row, pack), inside ? x + head.row(first + row) + pack * PACK : x,
-                    inside ? 16 : 0);
-    }
+// tile = rows `first` and on of one head, zeros below the last and beyond d. A thread copies one pack of every DOWN-th row.
+template <typename T, int N, int D>
+__device__ __forceinline__ void fill(Tile<T, N, D> &tile, const T *x, const Head &head, int first, int length, int d) {
+    constexpr int PACK = Pack<T>::SIZE, PACKS = D / PACK, DOWN = WARPS * WARP / PACKS;
+    static_assert(DOWN % 8 == 0 && N % DOWN == 0, "rows of a thread are permuted alike, and as many for all");
+    const int row = int(threadIdx.x / PACKS), column = int(threadIdx.x % PACKS) * PACK;
+    const T *const from = x + head.row(first + row) + column;
+    T *const to = tile.at(row, column);
+#pragma unroll
+    for (int i = 0; i < N; i += DOWN)
+        copy_in<true>(to + i * D, from + size_t(i) * head.stride, column < d && first + row + i < length);
 }
 
 template <int COUNT> __device__ __forceinline__ void clear(float (&sum)[COUNT][4]) {
@@ -74,13 +58,13 @@ template <int COUNT> __device__ __forceinline__ void clear(float (&sum)[COUNT][4
 template <typename T, int N, int M, int D>
 __device__ __forceinline__ void scores(float (&sum)[N / 8][4], Tile<T, M, D> &a, int row, Tile<T, N, D> &b) {
     clear(sum);
-#pragma unroll 4 // like this and `fill`, all kernels do without spills
+#pragma unroll 4 // like this all kernels do without spills
     for (int k = 0; k < D; k += 16) {
         uint32_t fa[4], fb[4];
         load_a(fa, a, row, k);
 #pragma unroll
         for (int j = 0; j < N; j += 16) {
-            load_b(fb, b, j, k);
+            load_b(fb, b, 0, k, j / 16);
             mma_m16n8k16<T>(sum[j / 8], fa, fb[0], fb[1]);
             mma_m16n8k16<T>(sum[j / 8 + 1], fa, fb[2], fb[3]);
         }
@@ -99,7 +83,7 @@ __device__ __forceinline__ void add_weighted(float (&sum)[D / 8][4], const float
 #pragma unroll
         for (int c = 0; c < D; c += 16) {
             uint32_t fb[4];
-            load_b_transposed(fb, x, c, k);
+            load_b_transposed(fb, x, c, 0, k / 16);
             mma_m16n8k16<T>(sum[c / 8], fa, fb[0], fb[1]);
             mma_m16n8k16<T>(sum[c / 8 + 1], fa, fb[2], fb[3]);
         }
@@ -138,6 +122,15 @@ __device__ __forceinline__ void write(T *to, const Head &head, int first, int le
     }
 }
 
+// The first `left` columns of a tile stay: beyond them are keys that there are not. Zeros would have a probability.
+template <int TILES> __device__ __forceinline__ void hide(float (&s)[TILES][4], int left) {
+#pragma unroll
+    for (int j = 0; j < TILES; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+            if (column_of(j) + e % 2 >= left) s[j][e] = LOWEST;
+}
+
 // y = softmax(scale q k^T) v, and per row the logarithm of the softmax's denominator.
 template <typename T, int D> __device__ __forceinline__ void forward(const T *q, const T *k, const T *v, T *y,
                                                                      float *lse, int length, int heads, int d,
@@ -150,11 +143,12 @@ template <typename T, int D> __device__ __forceinline__ void forward(const T *q,
     SHARED(value, Keys);
     const Head head(length, heads, d);
     const int first = int(blockIdx.x) * ROWS;
+    const float c = scale * LOG2_E;
 
-    float sum[D / 8][4], most[2] = {LOWEST, LOWEST}, total[2] = {0.0f, 0.0f};
+    float sum[D / 8][4], most[2] = {LOWEST, LOWEST}, total[2] = {0.0f, 0.0f}; // `most` of scores that are not scaled
     clear(sum);
     fill(query, q, head, first, length, d); // arrives with the first keys
-    int next = 0, from = 0;
+    int next = 0, left = length;
     const auto load = [&](int stage) {
         fill(key[stage], k, head, next, length, d);
         fill(value[stage], v, head, next, length, d);
@@ -163,32 +157,30 @@ template <typename T, int D> __device__ __forceinline__ void forward(const T *q,
     pipeline<STAGES>((length + KEYS - 1) / KEYS, load, [&](int stage) {
         float s[KEYS / 8][4];
         scores(s, query, warp_row(), key[stage]);
+        if (left < KEYS) hide(s, left);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            float tile_most = LOWEST;
+            float now = s[0][half * 2];
 #pragma unroll
             for (int j = 0; j < KEYS / 8; ++j)
 #pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                    float &score = s[j][half * 2 + e];
-                    score = from + column_of(j) + e < length ? score * scale : LOWEST;
-                    tile_most = fmaxf(tile_most, score);
-                }
-            const float now = fmaxf(most[half], row_max(tile_most)), shrink = __expf(most[half] - now);
+                for (int e = 0; e < 2; ++e) now = fmaxf(now, s[j][half * 2 + e]);
+            now = fmaxf(most[half], row_max(now));
+            const float shift = now * c, shrink = exp2_approx(most[half] * c - shift);
             most[half] = now;
             total[half] *= shrink;
 #pragma unroll
             for (int j = 0; j < KEYS / 8; ++j)
 #pragma unroll
                 for (int e = 0; e < 2; ++e)
-                    total[half] += s[j][half * 2 + e] = __expf(s[j][half * 2 + e] - now);
+                    total[half] += s[j][half * 2 + e] = exp2_approx(s[j][half * 2 + e] * c - shift);
 #pragma unroll
             for (int j = 0; j < D / 8; ++j)
 #pragma unroll
                 for (int e = 0; e < 2; ++e) sum[j][half * 2 + e] *= shrink;
         }
         add_weighted(sum, s, value[stage]);
-        from += KEYS;
+        left -= KEYS;
     });
 
     float factor[2];
@@ -197,110 +189,133 @@ template <typename T, int D> __device__ __forceinline__ void forward(const T *q,
         total[half] = row_sum(total[half]);
         factor[half] = 1.0f / total[half];
         const int row = first + row_of(half);
-        if (threadIdx.x % 4 == 0 && row < length) lse[head.statistic(row)] = most[half] + __logf(total[half]);
+        if (threadIdx.x % 4 == 0 && row < length) lse[head.statistic(row)] = most[half] * scale + __logf(total[half]);
     }
     write(y, head, first, length, d, sum, factor);
 }
 
-constexpr int STEP = 32; // rows of the tiles that backward walks over
-
-// s becomes the probability exp(scale s - lse), dp the gradient of the product, p (dp - delta) scale.
-__device__ __forceinline__ void backward_scores(float &s, float &dp, float lse, float delta, float scale,
-                                                bool inside) {
-    s = inside ? __expf(s * scale - lse) : 0.0f;
-    dp = s * (dp - delta) * scale;
-}
+// The tiles that backward walks over: their rows, and stages. For 128 channels two stages of 32 rows are more than 48 KiB,
+// and with 16 rows a product would load 1 pack of fragments, not 0.75, where those loads are the bound: other blocks hide
+// the copies.
+template <int D> struct Walk {
+    static constexpr int STEP = 32, STAGES = D <= 64 ? 2 : 1;
+    template <typename Fill, typename Multiply>
+    __device__ static __forceinline__ void over(int length, Fill fill, Multiply multiply) {
+        const int steps = (length + STEP - 1) / STEP;
+        if constexpr (STAGES > 1) {
+            pipeline<STAGES>(steps, fill, multiply);
+        } else {
+            for (int step = 0; step < steps; ++step) {
+                __syncthreads(); // the previous tiles have been read
+                fill(0);
+                cp_async_commit();
+                cp_async_wait<0>();
+                __syncthreads();
+                multiply(0);
+            }
+        }
+    }
+};
 
 // dq, for ROWS queries a block.
 template <typename T, int D>
 __device__ __forceinline__ void backward_queries(const T *q, const T *k, const T *v, const T *dy,
                                                  const float *lse, const float *delta, T *dq, int length,
                                                  int heads, int d, float scale) {
+    constexpr int STEP = Walk<D>::STEP;
     using Queries = Tile<T, ROWS, D>;
-    using Keys = Tile<T, STEP, D>;
+    using Keys = Tile<T, STEP, D>[Walk<D>::STAGES];
     SHARED(query, Queries);
     SHARED(gradient, Queries);
     SHARED(key, Keys);
     SHARED(value, Keys);
     const Head head(length, heads, d);
     const int first = int(blockIdx.x) * ROWS;
-    fill(query, q, head, first, length, d);
+    const float c = scale * LOG2_E;
+    fill(query, q, head, first, length, d); // arrives with the first keys
     fill(gradient, dy, head, first, length, d);
     float row_lse[2], row_delta[2], sum[D / 8][4];
     clear(sum);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const size_t at = head.statistic(min(first + row_of(half), length - 1));
-        row_lse[half] = lse[at];
+        row_lse[half] = lse[at] * LOG2_E;
         row_delta[half] = delta[at];
     }
-    for (int from = 0; from < length; from += STEP) {
-        __syncthreads(); // the previous tiles have been read
-        fill(key, k, head, from, length, d);
-        fill(value, v, head, from, length, d);
-        cp_async_commit();
-        cp_async_wait<0>();
-        __syncthreads();
+    int next = 0, left = length;
+    const auto load = [&](int stage) {
+        fill(key[stage], k, head, next, length, d);
+        fill(value[stage], v, head, next, length, d);
+        next += STEP;
+    };
+    Walk<D>::over(length, load, [&](int stage) {
         float s[STEP / 8][4], dp[STEP / 8][4];
-        scores(s, query, warp_row(), key);
-        scores(dp, gradient, warp_row(), value);
+        scores(s, query, warp_row(), key[stage]);
+        scores(dp, gradient, warp_row(), value[stage]);
+        if (left < STEP) hide(s, left);
 #pragma unroll
         for (int j = 0; j < STEP / 8; ++j)
 #pragma unroll
-            for (int e = 0; e < 4; ++e)
-                backward_scores(s[j][e], dp[j][e], row_lse[e / 2], row_delta[e / 2], scale,
-                                from + column_of(j) + e % 2 < length);
-        add_weighted(sum, dp, key);
-    }
-    const float one[2] = {1.0f, 1.0f};
-    write(dq, head, first, length, d, sum, one);
+            for (int e = 0; e < 4; ++e) backward_scores(s[j][e], dp[j][e], row_lse[e / 2], row_delta[e / 2], c);
+        add_weighted(sum, dp, key[stage]);
+        left -= STEP;
+    });
+    const float factor[2] = {scale, scale};
+    write(dq, head, first, length, d, sum, factor);
 }
 
-// dk and dv, for ROWS keys a block: the same products transposed.
+// dk and dv, for ROWS keys a block: the same products transposed. Queries that there are not are zeros with zero
+// gradients and statistics, and add nothing: no mask.
 template <typename T, int D>
 __device__ __forceinline__ void backward_keys(const T *q, const T *k, const T *v, const T *dy,
                                               const float *lse, const float *delta, T *dk, T *dv, int length,
                                               int heads, int d, float scale) {
+    constexpr int STEP = Walk<D>::STEP;
+    static_assert(STEP <= WARP, "a lane holds what belongs to a row");
     using Keys = Tile<T, ROWS, D>;
-    using Queries = Tile<T, STEP, D>;
+    using Queries = Tile<T, STEP, D>[Walk<D>::STAGES];
     SHARED(key, Keys);
     SHARED(value, Keys);
     SHARED(query, Queries);
     SHARED(gradient, Queries);
     const Head head(length, heads, d);
-    const int first = int(blockIdx.x) * ROWS;
-    fill(key, k, head, first, length, d);
+    const int first = int(blockIdx.x) * ROWS, lane = int(threadIdx.x) % WARP;
+    const float c = scale * LOG2_E;
+    fill(key, k, head, first, length, d); // arrives with the first queries
     fill(value, v, head, first, length, d);
     float sum_k[D / 8][4], sum_v[D / 8][4];
     clear(sum_k);
     clear(sum_v);
-    for (int from = 0; from < length; from += STEP) {
-        __syncthreads(); // the previous tiles have been read
-        fill(query, q, head, from, length, d);
-        fill(gradient, dy, head, from, length, d);
-        cp_async_commit();
-        cp_async_wait<0>();
-        __syncthreads();
+    int next = 0, from = 0;
+    const auto load = [&](int stage) {
+        fill(query[stage], q, head, next, length, d);
+        fill(gradient[stage], dy, head, next, length, d);
+        next += STEP;
+    };
+    Walk<D>::over(length, load, [&](int stage) {
+        // Asked for before the products, needed behind them: once a row and warp.
+        const bool inside = lane < STEP && from + lane < length;
+        const size_t at = head.statistic(from + lane);
+        const float row_lse = inside ? lse[at] * LOG2_E : 0.0f, row_delta = inside ? delta[at] : 0.0f;
         float s[STEP / 8][4], dp[STEP / 8][4];
-        scores(s, key, warp_row(), query);
-        scores(dp, value, warp_row(), gradient);
+        scores(s, key, warp_row(), query[stage]);
+        scores(dp, value, warp_row(), gradient[stage]);
 #pragma unroll
         for (int j = 0; j < STEP / 8; ++j)
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
-                const int column = from + column_of(j) + e;
-                const size_t at = head.statistic(min(column, length - 1));
-                const float column_lse = lse[at], column_delta = delta[at];
+                const float column_lse = __shfl_sync(FULL_MASK, row_lse, column_of(j) + e);
+                const float column_delta = __shfl_sync(FULL_MASK, row_delta, column_of(j) + e);
 #pragma unroll
                 for (int half = 0; half < 4; half += 2)
-                    backward_scores(s[j][half + e], dp[j][half + e], column_lse, column_delta, scale,
-                                    column < length);
+                    backward_scores(s[j][half + e], dp[j][half + e], column_lse, column_delta, c);
             }
-        add_weighted(sum_v, s, gradient);
-        add_weighted(sum_k, dp, query);
-    }
-    const float one[2] = {1.0f, 1.0f};
-    write(dk, head, first, length, d, sum_k, one);
+        add_weighted(sum_v, s, gradient[stage]);
+        add_weighted(sum_k, dp, query[stage]);
+        from += STEP;
+    });
+    const float one[2] = {1.0f, 1.0f}, factor[2] = {scale, scale};
+    write(dk, head, first, length, d, sum_k, factor);
     write(dv, head, first, length, d, sum_v, one);
 }
 
@@ -369,12 +384,13 @@ template <typename T, int D> __device__ void forward_any(const T *q, const T *k,
     Strip<D> strip(memory, d, length);
     strip.load_own(0, q, head);
     typename Strip<D>::Sums sum = {};
+    const float c = scale * LOG2_E;
     float most = LOWEST, total = 0.0f;
     for (int from = 0; from < length; from += Strip<D>::LINES) {
         strip.load_tile(k, head, from);
         const float dot = strip.dot(0); // by all lanes: they share rows
-        const float score = from + strip.line < length ? dot * scale : LOWEST;
-        const float now = fmaxf(most, warp_max(score)), shrink = __expf(most - now), p = __expf(score - now);
+        const float score = from + strip.line < length ? dot : LOWEST, now = fmaxf(most, warp_max(score));
+        const float shift = now * c, shrink = exp2_approx(most * c - shift), p = exp2_approx(score * c - shift);
         most = now;
         total = total * shrink + warp_sum(strip.part == 0 ? p : 0.0f);
 #pragma unroll
@@ -382,7 +398,7 @@ template <typename T, int D> __device__ void forward_any(const T *q, const T *k,
         strip.load_tile(v, head, from);
         strip.add_weighted(sum, p);
     }
-    if (strip.lane == 0 && strip.row < length) lse[head.statistic(strip.row)] = most + __logf(total);
+    if (strip.lane == 0 && strip.row < length) lse[head.statistic(strip.row)] = most * scale + __logf(total);
     strip.write(y, head, sum, 1.0f / total);
 }
 
@@ -396,17 +412,18 @@ template <typename T, int D> __device__ void queries_any(const T *q, const T *k,
     strip.load_own(0, q, head);
     strip.load_own(1, dy, head);
     const size_t at = head.statistic(min(strip.row, length - 1));
-    const float row_lse = lse[at], row_delta = delta[at];
+    const float row_lse = lse[at] * LOG2_E, row_delta = delta[at], c = scale * LOG2_E;
     typename Strip<D>::Sums sum = {};
     for (int from = 0; from < length; from += Strip<D>::LINES) {
         strip.load_tile(v, head, from);
         float dp = strip.dot(1);
         strip.load_tile(k, head, from);
-        float s = strip.dot(0);
-        backward_scores(s, dp, row_lse, row_delta, scale, from + strip.line < length);
+        const float dot = strip.dot(0);
+        float s = from + strip.line < length ? dot : LOWEST;
+        backward_scores(s, dp, row_lse, row_delta, c);
         strip.add_weighted(sum, dp);
     }
-    strip.write(dq, head, sum, 1.0f);
+    strip.write(dq, head, sum, scale);
 }
 
 template <typename T, int D> __device__ void keys_any(const T *q, const T *k, const T *v,
@@ -419,18 +436,21 @@ template <typename T, int D> __device__ void keys_any(const T *q, const T *k, co
     strip.load_own(0, k, head);
     strip.load_own(1, v, head);
     typename Strip<D>::Sums sum_k = {}, sum_v = {};
+    const float c = scale * LOG2_E;
     for (int from = 0; from < length; from += Strip<D>::LINES) {
-        const size_t at = head.statistic(min(from + strip.line, length - 1));
+        const bool inside = from + strip.line < length; // zeros beyond, which add nothing
+        const size_t at = head.statistic(from + strip.line);
+        const float row_lse = inside ? lse[at] * LOG2_E : 0.0f, row_delta = inside ? delta[at] : 0.0f;
         strip.load_tile(q, head, from);
         float s = strip.dot(0);
         strip.load_tile(dy, head, from);
         float dp = strip.dot(1);
-        backward_scores(s, dp, lse[at], delta[at], scale, from + strip.line < length);
+        backward_scores(s, dp, row_lse, row_delta, c);
         strip.add_weighted(sum_v, s);
         strip.load_tile(q, head, from);
         strip.add_weighted(sum_k, dp);
     }
-    strip.write(dk, head, sum_k, 1.0f);
+    strip.write(dk, head, sum_k, scale);
     strip.write(dv, head, sum_v, 1.0f);
 }
 
@@ -447,26 +467,19 @@ __device__ void attention_delta_kernel(const T *y, const T *dy, float *delta, in
     if (lane == 0 && row < rows) delta[row] = sum;
 }
 
-#define FORWARD_PARAMETERS \
-    (const T *q, const T *k, const T *v, T *y, float *lse, int length, int heads, int d, float scale)
-#define FORWARD_ARGUMENTS (q, k, v, y, lse, length, heads, d, scale)
-#define QUERIES_PARAMETERS \
-    (const T *q, const T *k, const T *v, const T *dy, const float *lse, const float *delta, T *dq, \
-     int length, int heads, int d, float scale)
-#define QUERIES_ARGUMENTS (q, k, v, dy, lse, delta, dq, length, heads, d, scale)
-#define KEYS_PARAMETERS \
-    (const T *q, const T *k, const T *v, const T *dy, const float *lse, const float *delta, T *dk, T *dv, \
-     int length, int heads, int d, float scale)
-#define KEYS_ARGUMENTS (q, k, v, dy, lse, delta, dk, dv, length, heads, d, scale)
-
 #define ATTENTION(name, body, D, parameters, arguments) \
     template <typename T> __device__ void name##_kernel parameters { body<T, D> arguments; }
-ATTENTION(attention_forward_64, forward, 64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
-ATTENTION(attention_forward_128, forward, 128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
-ATTENTION(attention_queries_64, backward_queries, 64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
-ATTENTION(attention_queries_128, backward_queries, 128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
-ATTENTION(attention_keys_64, backward_keys, 64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
-ATTENTION(attention_keys_128, backward_keys, 128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+#define ATTENTION_IN_TILES(name, body, D, parameters, arguments) \
+    template <typename T> __device__ void name##_kernel parameters { \
+        if constexpr (sizeof(T) == 4) exact::body<D> arguments; \
+        else body<T, D> arguments; \
+    }
+ATTENTION_IN_TILES(attention_forward_64, forward, 64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+ATTENTION_IN_TILES(attention_forward_128, forward, 128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+ATTENTION_IN_TILES(attention_queries_64, backward_queries, 64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+ATTENTION_IN_TILES(attention_queries_128, backward_queries, 128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+ATTENTION_IN_TILES(attention_keys_64, backward_keys, 64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+ATTENTION_IN_TILES(attention_keys_128, backward_keys, 128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 ATTENTION(attention_forward_any, forward_any, 256, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
 ATTENTION(attention_forward_wide, forward_any, 512, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
 ATTENTION(attention_queries_any, queries_any, 256, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
@@ -475,12 +488,21 @@ ATTENTION(attention_keys_any, keys_any, 256, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 ATTENTION(attention_keys_wide, keys_any, 512, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 } // namespace
 
-EXPORT_16BIT(128, 3, attention_forward_64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
-EXPORT_16BIT(128, 3, attention_forward_128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
-EXPORT_16BIT(128, 3, attention_queries_64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
-EXPORT_16BIT(128, 3, attention_queries_128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
-EXPORT_16BIT(128, 2, attention_keys_64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
-EXPORT_16BIT(128, 2, attention_keys_128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+// Blocks for 64 channels that fit a multiprocessor: Turing has shared memory for two, and then more registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define QUERIES_PER_SM 2
+#else
+#define QUERIES_PER_SM 4
+#endif
+#define EXPORT_TILES(f32_blocks, blocks, name, parameters, arguments) \
+    EXPORT_BLOCKS(f32, float, 128, f32_blocks, name, parameters, arguments) \
+    EXPORT_16BIT(128, blocks, name, parameters, arguments)
+EXPORT_TILES(3, 3, attention_forward_64, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+EXPORT_TILES(2, 3, attention_forward_128, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
+EXPORT_TILES(3, QUERIES_PER_SM, attention_queries_64, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+EXPORT_TILES(2, 3, attention_queries_128, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
+EXPORT_TILES(2, 3, attention_keys_64, KEYS_PARAMETERS, KEYS_ARGUMENTS)
+EXPORT_TILES(2, 2, attention_keys_128, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 FOR_DTYPES(attention_forward_any, FORWARD_PARAMETERS, FORWARD_ARGUMENTS)
 FOR_DTYPES(attention_queries_any, QUERIES_PARAMETERS, QUERIES_ARGUMENTS)
 FOR_DTYPES(attention_keys_any, KEYS_PARAMETERS, KEYS_ARGUMENTS)

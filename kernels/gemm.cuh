@@ -54,9 +54,9 @@ __device__ __forceinline__ void load_b(uint32_t (&r)[4], Tile &tile, int column,
     ldmatrix_x4(r, tile.pack(column + lane / 16 * 8 + lane % 8, depth / 8 + lane / 8 % 2) + i * 16 * Tile::WIDTH);
 }
 template <typename Tile>
-__device__ __forceinline__ void load_b_transposed(uint32_t (&r)[4], Tile &tile, int column, int depth) {
+__device__ __forceinline__ void load_b_transposed(uint32_t (&r)[4], Tile &tile, int column, int depth, int i = 0) {
     const int lane = threadIdx.x % WARP;
-    ldmatrix_x4_transposed(r, tile.pack(depth + lane % 16, column / 8 + lane / 16));
+    ldmatrix_x4_transposed(r, tile.pack(depth + lane % 16, column / 8 + lane / 16) + i * 16 * Tile::WIDTH);
 }
 
 // How a block of M x N is divided among warps. Warps of 64 x 64 read 128 bytes of shared memory an mma, those of
@@ -136,6 +136,13 @@ struct Product<float, M, N, TRANSPOSED_A, TRANSPOSED_B> : Blocking<float, M, N> 
         const int lane = threadIdx.x % 8;
         return Base::warp_column() + (TRANSPOSED_B ? j / 4 * 32 + lane * 4 + j % 4 : j * 8 + lane);
     }
+    // Packs of rows that are a multiple of 8 apart are permuted alike: one address serves all of them.
+    template <typename TileA> __device__ __forceinline__ static float *pack_a(TileA &a, int i, int pack) {
+        return a.pack(row(i % 2), pack) + i / 2 * 8 * TileA::WIDTH;
+    }
+    template <typename TileB> __device__ __forceinline__ static float *pack_b(TileB &b, int j, int pack) {
+        return b.pack(column(0), pack) + j * 8 * TileB::WIDTH;
+    }
     __device__ __forceinline__ void clear() {
         for (auto &row : sum)
             for (float &v : row) v = 0.0f;
@@ -171,9 +178,9 @@ struct Product<float, M, N, TRANSPOSED_A, TRANSPOSED_B> : Blocking<float, M, N> 
         for (int pack = 0; pack < Base::DEPTH / 4; ++pack) {
             Pack<float> pa[ROWS], pb[COLUMNS];
 #pragma unroll
-            for (int i = 0; i < ROWS; ++i) pa[i] = load_pack(a.pack(row(i), pack));
+            for (int i = 0; i < ROWS; ++i) pa[i] = load_pack(pack_a(a, i, pack));
 #pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) pb[j] = load_pack(b.pack(column(j), pack));
+            for (int j = 0; j < COLUMNS; ++j) pb[j] = load_pack(pack_b(b, j, pack));
 #pragma unroll
             for (int e = 0; e < 4; ++e)
 #pragma unroll
@@ -194,7 +201,7 @@ struct Product<float, M, N, TRANSPOSED_A, TRANSPOSED_B> : Blocking<float, M, N> 
         for (int pack = 0; pack < Base::DEPTH / 4; ++pack) {
             Pack<float> pa[ROWS];
 #pragma unroll
-            for (int i = 0; i < ROWS; ++i) pa[i] = load_pack(a.pack(row(i), pack));
+            for (int i = 0; i < ROWS; ++i) pa[i] = load_pack(pack_a(a, i, pack));
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 float ra[ROWS], rb[COLUMNS];

@@ -66,6 +66,17 @@ template <int pending> __device__ __forceinline__ void cp_async_wait() {
 #endif
 }
 
+// 2^x in one instruction: below 2^-126 it is zero.
+__device__ __forceinline__ float exp2_approx(float x) {
+#ifdef CUDA_EMULATION
+    return x < -126.0f ? 0.0f : exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
 // Four 8x8 matrices of 16-bit elements; lanes 8i..8i+7 give the row addresses of matrix i.
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void *row) {
 #ifdef CUDA_EMULATION

@@ -48,7 +48,7 @@ impl Dims {
         self.heads * self.width
     }
 
-    /// `1 / sqrt(d)`.
+    /// `1 / sqrt(d)`. Positive: kernels look for the largest product before they scale it.
     fn scale(&self) -> f64 {
         (self.width as f64).sqrt().recip()
     }
@@ -130,7 +130,8 @@ const fn rows(shape: &[usize]) -> [usize; 3] {
     }
 }
 
-/// A map, one row, narrow and wide heads, lengths that fill no tile; a UNet's map of 32 x 32.
+/// A map, one row, narrow and wide heads, lengths that fill tiles and that do not, heads that fill packs of 16 bits, of
+/// 32 bits alone and of none; a UNet's map of 32 x 32.
 pub fn cases() -> Vec<OpCase> {
     let case = |heads: usize, shape: [usize; 3]| {
         OpCase::new(move || Attention { heads }, &[&shape, &shape, &shape])
@@ -147,6 +148,12 @@ pub fn cases() -> Vec<OpCase> {
         case(2, [1, 67, 128]).kernel_only(),
         case(1, [1, 65, 128]).kernel_only(),
         case(2, [1, 33, 40]).kernel_only(),
+        case(1, [1, 64, 64]).kernel_only(),
+        case(3, [2, 67, 24]).kernel_only(),
+        case(2, [2, 130, 128]).kernel_only(),
+        case(1, [1, 128, 96]).kernel_only(),
+        case(2, [2, 66, 136]).kernel_only(),
+        case(2, [1, 70, 74]).kernel_only(),
         case(1, [1, 40, 256]).kernel_only(),
         case(1, [2, 37, 512]).kernel_only(),
         case(1, [1, 19, 300]).kernel_only(),
@@ -307,7 +314,7 @@ mod cuda {
     /// What kernels there are by the width of heads.
     #[derive(Clone, Copy)]
     enum By {
-        /// Tensor cores, up to 64 channels.
+        /// Tiles of heads that fill packs of 16 bytes: tensor cores, or exact f32. Up to 64 channels.
         Tiles64,
         /// The same, up to 128.
         Tiles128,
@@ -321,7 +328,7 @@ mod cuda {
     fn strategy(gpu: &Gpu, d: &Dims, dtype: DType) -> Result<(By, Grid)> {
         check_dtype(gpu, "attention", dtype)?;
         let grid = |rows, threads| Grid::new([d.length.div_ceil(rows), d.heads, d.images], threads);
-        let packed = dtype != DType::F32 && d.width.is_multiple_of(8);
+        let packed = d.width.is_multiple_of(16 / dtype.size());
         match d.width {
             ..=64 if packed => Ok((By::Tiles64, grid(64, 128))),
             ..=128 if packed => Ok((By::Tiles128, grid(64, 128))),

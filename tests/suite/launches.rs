@@ -177,8 +177,11 @@ impl Driver for Counting {
         seen.issued += 1;
         *seen.kernels.entry(launch.kernel.name()).or_default() += 1;
         let blocks: u32 = launch.grid.iter().product();
-        let numbers: Vec<u64> =
-            launch.arguments.iter().filter(|a| a.size == 4).map(|a| a.bits).collect();
+        let number = |a: &Argument| match *a {
+            Argument::Number { bits, size: 4 } => Some(bits),
+            _ => None,
+        };
+        let numbers: Vec<u64> = launch.arguments.iter().filter_map(number).collect();
         seen.log.push(format!("{} {blocks} {bytes} {numbers:?}", launch.kernel.name()));
         seen.count.bytes += bytes;
         Ok(())

@@ -1,6 +1,6 @@
 //! What the comparison of the registry's cases with the CPU cannot see: conventions at ties and NaN,
 //! pairs of element types, and statistics that live beside the tape.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 use crate::common;
 
 use half::{bf16, f16};
@@ -150,6 +150,40 @@ fn a_nan_passes_the_activations() {
         });
         on_gpus(&values, &[9], Tape::gelu, |y, _| assert!(y[at].is_nan()));
         on_gpus(&values, &[9], Tape::silu, |y, _| assert!(y[at].is_nan()));
+    }
+}
+
+/// Queries of one number, keys of its negative: all scores are near -144, so that zeros in place of a key would weigh
+/// e^144 times as much as one that is there.
+#[test]
+fn attention_does_not_see_keys_beyond_the_last() {
+    // Tensor cores or tiles of f32, twice; rows.
+    for width in [16, 72, 6] {
+        let [length, size] = [3, 3 * width];
+        let q = ((144.0 * f64::sqrt(width as f64) / width as f64).sqrt() * 8.0).round() / 8.0;
+        let v: Vec<f64> = (0..size).map(|i| f64::from(i as u8 % 16) / 8.0 - 1.0).collect();
+        let run = |device: &Device, dtype: DType| {
+            let place = |values: &[f64]| {
+                let t = Tensor::from_f64(values, &[1, length, width], DType::F32);
+                t.to_device(device).unwrap().cast(dtype).unwrap()
+            };
+            let mut tape = Tape::training();
+            let inputs = [vec![q; size], vec![-q; size], v.clone()];
+            let [q, k, v] = inputs.map(|values| tape.variable(place(&values)));
+            let y = tape.attention(&q, &k, &v, 1).unwrap();
+            let dy: Vec<f64> = (0..size).map(|i| f64::from(i as u8 % 7) / 4.0 - 0.5).collect();
+            let grads = tape.backward(&y, place(&dy)).unwrap();
+            let dx = [&q, &k, &v].map(|x| grads.of(x).unwrap().to_f64_vec().unwrap());
+            [vec![y.value().to_f64_vec().unwrap()], dx.to_vec()].concat()
+        };
+        let wanted = run(&Device::Cpu, DType::F32);
+        for gpu in common::checked_gpus().iter().map(Device::from) {
+            // The exponent has an error of 1e-5, and gradients of queries are sums that cancel.
+            for (dtype, tolerance) in ALL.into_iter().zip([1e-3, 2e-2, 0.2]) {
+                let got = run(&gpu, dtype);
+                got.iter().zip(&wanted).for_each(|(got, wanted)| close(got, wanted, tolerance));
+            }
+        }
     }
 }
 
