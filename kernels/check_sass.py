@@ -39,8 +39,7 @@ SLACK = 0.03
 HEAD = """\
 # Written by check_sass.py --write. Of each tensor-core kernel and architecture: instructions of the innermost loop with
 # products, of them HMMA (HGMMA in kernels by wgmma), LDSM, LDGSTS and BAR, then registers of a thread, blocks that share a
-# multiprocessor (but for dynamic shared memory), and accesses to local memory in the whole kernel: spills, of which there
-# should be none.
+# multiprocessor, and accesses to local memory in the whole kernel: spills, of which there should be none.
 """
 HEAD_OF_STREAMS = """\
 # Written by check_sass.py --write. Of each kernel of GroupNorm in packs and architecture: instructions of the loop that reads
@@ -52,7 +51,8 @@ LIMITS = {"75": (64, 1024), "80": (164, 2048), "86": (100, 1536), "89": (100, 15
           "90a": (228, 2048), "100": (228, 2048), "120": (100, 1536)}
 # Of a warp, m16n8k16, and of a warpgroup, m64nNk16.
 PRODUCTS = ("HMMA", "HGMMA")
-SHARED_BY_HOST = 4 * 3 * (64 + 32) * 64  # of conv2d_sliced_64x32 and its kin, as src/ops/conv2d/blocks.rs grants it
+# Bytes of shared memory that src/ops/conv2d/blocks.rs and wgmma.rs give blocks of kernels with these in their names.
+SHARED_BY_HOST = {"_sliced_": 4 * 3 * (64 + 32) * 64, "_wgmma_128x128": 1024 + 218112, "_wgmma_128x64": 1024 + 193536}
 REGCOUNT, MAX_THREADS = 0x2f, 0x05  # attributes of .nv.info: (symbol, registers), and what __launch_bounds__ says
 Row = collections.namedtuple("Row", "loop hmma ldsm ldgsts bar registers blocks local")
 Stream = collections.namedtuple("Stream", "loop loads together")
@@ -177,7 +177,8 @@ def occupancy(sections, name, arch):
     """Registers of a thread, and blocks that fit a multiprocessor."""
     symbol = sections[f".text.{name}"][0] & 0xffffff
     registers = dict(pair for pair in attributes(sections[".nv.info"][2], REGCOUNT))[symbol]
-    shared = sections.get(f".nv.shared.{name}", (0, 0, b""))[1] + SHARED_BY_HOST * ("_sliced_" in name)
+    shared = sections.get(f".nv.shared.{name}", (0, 0, b""))[1]
+    shared += sum(by_host for part, by_host in SHARED_BY_HOST.items() if part in name)
     threads = next(attributes(sections[f".nv.info.{name}"][2], MAX_THREADS))[0]
     kilobytes, most = LIMITS[arch]
     by_registers = 65536 // (-(-registers * 32 // 256) * 256 * threads // 32)
