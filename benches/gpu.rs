@@ -1,6 +1,6 @@
 //! What a GPU does, as lines of JSON: its ceilings, networks, and every op of real sizes.
 //!
-//! `cargo bench --bench gpu`; `SRK_CONV=native|wgmma|cudnn|cublas` compares engines. Without a GPU it says
+//! `cargo bench --bench gpu`; `SRK_CONV=all|native|wgmma|cudnn|cublas` compares engines. Without a GPU it says
 //! so, and fails only where `SRK_REQUIRE_GPU=1`. Inputs are random: zeros run faster than real data.
 use std::io::Write;
 use std::process::ExitCode;

@@ -29,10 +29,10 @@ export SRK_REQUIRE_GPU=1 SRK_TEST_DEVICE=cuda XDG_CACHE_HOME="$out/cache"
 
 # Budgets, in seconds of 540.
 order=(doctor:10 kernels:110 bench-native:60 torch:80 upscale:40 train:60 ranks:90 bench-auto:40 engines:60 memcheck:80
-    torch-compiled:200 bench-wgmma:60 bench-cudnn:60 bench-cublas:60 racecheck:80 initcheck:70 synccheck:70)
+    torch-compiled:200 bench-wgmma:60 bench-all:60 bench-cudnn:60 bench-cublas:60 racecheck:80 initcheck:70 synccheck:70)
 first="doctor kernels bench-native torch upscale train bench-auto engines memcheck"
 [ "$GPUS" -lt 2 ] || first="doctor kernels bench-native upscale train ranks torch bench-auto engines memcheck"
-rest="torch-compiled bench-wgmma bench-cudnn bench-cublas racecheck initcheck synccheck"
+rest="torch-compiled bench-wgmma bench-all bench-cudnn bench-cublas racecheck initcheck synccheck"
 case "${STEPS:-first}" in
     first) wanted=" $first " ;;
     rest) wanted=" $rest " ;;
@@ -98,7 +98,7 @@ ranks() {
 # The registry's convolutions by the kernel for 9.0 and by each library. Results that are off fail here, too.
 engines() {
     local engine
-    for engine in wgmma cudnn cublas auto; do
+    for engine in wgmma cudnn cublas auto all; do
         SRK_CONV=$engine tests --ignored --exact engines::on_a_real_gpu || return
     done
 }

@@ -347,7 +347,7 @@ fn child() {
     let called = calls.load(Ordering::Relaxed);
     println!("{choice}: libraries were called {called} times");
     assert_eq!(called == 0, choice == "native");
-    if choice == "auto" {
+    if choice == "auto" || choice == "all" {
         assert_eq!(gpu.tuner().take_warnings(), [""; 0]);
         // Beside libraries and alone, with nothing chosen before.
         assert_eq!(BY_WGMMA.load(Ordering::Relaxed), 0);
@@ -358,7 +358,9 @@ fn child() {
             all_cases(&gpu);
             assert_eq!(gpu.tuner().take_warnings(), [""; 0]);
         }
-        assert!(BY_WGMMA.load(Ordering::Relaxed) > 20, "wgmma was not tried");
+        let tried = BY_WGMMA.load(Ordering::Relaxed);
+        assert_eq!(tried > 20, choice == "all", "wgmma was tried {tried} times");
+        assert!(choice == "all" || tried == 0);
         let (wrong, _) = equipped(None, 1.0);
         let kept: Vec<_> = std::fs::read_dir(folder.join("srk")).unwrap().collect();
         assert_eq!(kept.len(), 1);
@@ -412,4 +414,9 @@ fn native_is_our_kernels_alone() {
 #[test]
 fn otherwise_the_fastest_right_one_does_it() {
     with("auto");
+}
+
+#[test]
+fn wgmma_is_tried_where_all_are_wanted() {
+    with("all");
 }

@@ -2,8 +2,9 @@
 //!
 //! `SRK_CONV=native|wgmma|cudnn|cublas` decides; otherwise the first time that a size is met all that can
 //! do it are run on the tensors at hand, compared and timed ([`Tuner`](crate::engine::cuda::tuning)).
-//! The reference is the kernel for every GPU, native; that of compute capability 9.0 ([`super::wgmma`]) is taken where it
-//! was found faster. A library does the bare convolution; the epilogue follows as a kernel of ours.
+//! The reference is the kernel for every GPU, native; that of compute capability 9.0 ([`super::wgmma`]), which no GPU has
+//! run yet, is among them with `SRK_CONV=all` alone. A library does the bare convolution; the epilogue follows as a kernel
+//! of ours.
 use std::cell::RefCell;
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -18,6 +19,7 @@ use crate::error::{Error, Report, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     Fastest,
+    FastestOfAll,
     Native,
     Wgmma,
     Cudnn,
@@ -29,13 +31,14 @@ fn wanted() -> Result<Wanted> {
     static VARIABLE: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("SRK_CONV").ok());
     match VARIABLE.as_deref() {
         None | Some("" | "auto") => Ok(Wanted::Fastest),
+        Some("all") => Ok(Wanted::FastestOfAll),
         Some("native") => Ok(Wanted::Native),
         Some("wgmma") => Ok(Wanted::Wgmma),
         Some("cudnn") => Ok(Wanted::Cudnn),
         Some("cublas") => Ok(Wanted::Cublas),
         Some(other) => {
             let report = Report::new(format!("there is no SRK_CONV={other}"), "");
-            Err(Error::Usage(report.help("use auto, native, wgmma, cudnn or cublas")))
+            Err(Error::Usage(report.help("use auto, all, native, wgmma, cudnn or cublas")))
         }
     }
 }
@@ -62,7 +65,11 @@ pub(super) fn run(
     output: &mut Tensor,
     ways: Ways<'_>,
 ) -> Result<()> {
-    let wanted = wanted()?;
+    let (wanted, ways) = match wanted()? {
+        Wanted::FastestOfAll => (Wanted::Fastest, ways),
+        Wanted::Fastest => (Wanted::Fastest, Ways { wgmma: None, ..ways }),
+        wanted => (wanted, ways),
+    };
     let libraries = gpu.driver().libraries();
     match (wanted, ways.wgmma) {
         (Wanted::Native, _) => return (ways.native)(output),
@@ -122,7 +129,13 @@ fn choose<'a>(
     let bench = OnGpu { gpu, output };
     let tolerance = tolerance(problem.dtype);
     let measure = !gpu.is_recording();
-    let best = gpu.tuner().choose(&key(problem), tolerance, &engines, &bench, measure)?;
+    let best = gpu.tuner().choose(
+        &key(problem, ways.wgmma.is_some()),
+        tolerance,
+        &engines,
+        &bench,
+        measure,
+    )?;
     engines[best].run()
 }
 
@@ -136,14 +149,17 @@ const fn tolerance(dtype: DType) -> f64 {
     }
 }
 
-/// The problem as it is remembered.
-fn key(p: &Convolution) -> String {
+/// The problem as it is remembered, apart where wgmma was one of those that were tried.
+fn key(p: &Convolution, wgmma: bool) -> String {
     let mut key = String::with_capacity(64);
     let [n, height, width, ci] = p.input;
     let (co, k, stride, pad) = (p.outputs, p.kernel, p.stride, p.pad);
     // Writing to a string does not fail.
     let _ = write!(key, "{:?} {:?} {n}x{height}x{width}x{ci}", p.pass, p.dtype);
     let _ = write!(key, " to {co}, kernel {k}, stride {stride}, pad {pad}");
+    if wgmma {
+        key.push_str(", with wgmma");
+    }
     key
 }
 
@@ -158,7 +174,7 @@ fn not_there(wanted: Wanted, libraries: Option<&dyn Libraries>) -> Option<Error>
     let name = match wanted {
         Wanted::Cudnn => "cudnn",
         Wanted::Cublas => "cublas",
-        Wanted::Fastest | Wanted::Native | Wanted::Wgmma => return None,
+        Wanted::Fastest | Wanted::FastestOfAll | Wanted::Native | Wanted::Wgmma => return None,
     };
     let Some(libraries) = libraries else {
         return Some(missing(wanted, "this device has no libraries"));
