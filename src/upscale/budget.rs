@@ -407,7 +407,7 @@ mod tests {
         let (picture, format) = (3 * (from.0 * from.1) as u64, Format::Png);
         let wanted = Wanted { name: "", from, picture, output: &output, format, collected: 0 };
         for (ram, most, rolls) in
-            [(None, 64 << 30, true), (None, 750 << 20, false), (Some(700 << 20), 64 << 30, false)]
+            [(None, 64 << 30, true), (None, 750 << 20, false), (Some(600 << 20), 64 << 30, false)]
         {
             let budget = Budget { base: 64 << 20, ram, most, several: false };
             let plan = budget.plan(&upscaler, &wanted, &settings).unwrap();
