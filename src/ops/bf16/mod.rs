@@ -21,3 +21,5 @@ pub(in crate::ops) use operands::{Left, Right, SIDE, Square};
 pub(in crate::ops) use round::{round_apart, round_pairs, round_to};
 pub(in crate::ops) use scratch::with_scratch;
 pub(in crate::ops) use transpose::transpose;
+#[cfg(target_arch = "x86_64")]
+pub(in crate::ops) use transpose::x86::transpose_block;

@@ -22,7 +22,7 @@ pub(in crate::ops) unsafe fn transpose(
             #[cfg(target_arch = "x86_64")]
             if rows - row >= SIDE && crate::ops::simd::level() == crate::ops::simd::Level::Avx512 {
                 // SAFETY: the processor has AVX-512; 16 rows of 16 pairs are read and written.
-                unsafe { x86::transpose_block(from.as_ptr(), columns, to, stride) };
+                unsafe { x86::transpose_block(from.as_ptr(), columns, SIDE, to, stride) };
                 continue;
             }
             for r in 0..SIDE.min(rows - row) {
@@ -36,22 +36,28 @@ pub(in crate::ops) unsafe fn transpose(
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(in crate::ops) mod x86 {
     use std::arch::x86_64::*;
 
+    /// `to[column * to_stride + row] = from[row * from_stride + column]` for 16 columns and the first `rows` of 16 rows;
+    /// zeros for the others.
+    ///
     /// # Safety
-    /// 16 rows of 16 pairs can be read and written, so far apart.
+    /// 16 pairs of `rows` rows can be read, and 16 rows of 16 pairs written, so far apart.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn transpose_block(
+    pub(in crate::ops) unsafe fn transpose_block(
         from: *const u32,
         from_stride: usize,
+        rows: usize,
         to: *mut u32,
         to_stride: usize,
     ) {
         let mut r = [_mm512_setzero_si512(); 16];
         for (i, r) in r.iter_mut().enumerate() {
-            // SAFETY: row i, as the caller promises.
-            *r = unsafe { _mm512_loadu_si512(from.add(i * from_stride).cast()) };
+            if i < rows {
+                // SAFETY: row i, as the caller promises.
+                *r = unsafe { _mm512_loadu_si512(from.add(i * from_stride).cast()) };
+            }
         }
         // Pairs of rows, pairs of pairs, then quarters of vectors.
         let mut t = [_mm512_setzero_si512(); 16];

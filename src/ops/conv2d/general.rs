@@ -7,7 +7,7 @@ use super::Dims;
 use crate::engine::device::Real;
 use crate::engine::pool::Buffer;
 use crate::engine::threads::{map, pieces};
-use crate::ops::product::{Matrix, add_product, add_product_steadily};
+use crate::ops::product::{Matrix, Packed, add_columns, add_product};
 
 /// Positions that a task multiplies at once: enough that packing the weights costs little beside it.
 const POSITIONS: usize = 128;
@@ -59,11 +59,25 @@ impl Dims {
     }
 }
 
+/// `y += patches weights`: one task of several, or all of it.
+fn add<T: Real>(
+    y: &mut [T],
+    columns: usize,
+    patches: Matrix<T>,
+    (weights, packed): (Matrix<T>, Option<&Packed<T>>),
+) {
+    match packed {
+        Some(packed) => add_product(y, columns, patches, packed),
+        None => add_columns(y, patches, weights),
+    }
+}
+
 /// `y = conv(x, w) + bias`.
 pub(super) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>, y: &mut [T]) {
     let (width, inner) = (d.out_width(), d.taps() * d.ci);
     let rows = Dims::rows_of_task(width);
     let weights = Matrix::new(w, d.co, inner).t();
+    let packed = Packed::for_tasks(y.len().div_ceil((rows * width * d.co).max(1)), weights);
     pieces(y, rows * width * d.co, |task, y| {
         for y in y.chunks_exact_mut(d.co) {
             match bias {
@@ -89,7 +103,8 @@ pub(super) fn forward<T: Real>(d: &Dims, x: &[T], w: &[T], bias: Option<&[T]>, y
             // Of several rows a piece is all.
             let positions = if piece == width { y.len() / d.co } else { held };
             let y = &mut y[first * d.co..][..positions * d.co];
-            add_product_steadily(y, &patches[..positions * inner], inner, weights);
+            let patches = Matrix::new(&patches[..positions * inner], positions, inner);
+            add(y, d.co, patches, (weights, packed.as_ref()));
         }
     });
 }
@@ -145,6 +160,12 @@ pub(super) fn input_gradient<T: Real>(d: &Dims, w: &[T], dy: &[T], dx: &mut [T])
         map(d.stride * d.stride, |i| weights_of(d, w, phases[i / d.stride], phases[i % d.stride]));
     // A multiple of the stride, so that most tasks hold as many rows of each phase.
     let rows = Dims::rows_of_task(d.width / d.stride) * d.stride;
+    let tasks = dx.len().div_ceil(rows * d.width * d.ci);
+    let weights: Vec<_> = weights
+        .iter()
+        .map(|w| Matrix::new(w, w.len() / d.ci, d.ci))
+        .map(|w| (w, Packed::for_tasks(tasks, w)))
+        .collect();
     pieces(dx, rows * d.width * d.ci, |task, dx| {
         dx.fill(T::default());
         let held = dx.len() / (d.width * d.ci);
@@ -170,7 +191,14 @@ struct Group<'a> {
 
 impl Group<'_> {
     /// Writes the gradients of these positions in `rows` of the batch to `dx`, whose first row is `first`.
-    fn add<T: Real>(&self, rows: &[usize], weights: &[T], dy: &[T], dx: &mut [T], first: usize) {
+    fn add<T: Real>(
+        &self,
+        rows: &[usize],
+        (weights, packed): &(Matrix<'_, T>, Option<Packed<T>>),
+        dy: &[T],
+        dx: &mut [T],
+        first: usize,
+    ) {
         let d = self.d;
         let columns: Vec<usize> = (self.column..d.width).step_by(d.stride).collect();
         let inner = self.rows.taps * self.columns.taps * d.co;
@@ -186,7 +214,8 @@ impl Group<'_> {
         }
         let mut sums = Buffer::new(positions * d.ci);
         sums.fill(T::default());
-        add_product_steadily(&mut sums, &patches, inner, Matrix::new(weights, inner, d.ci));
+        let patches = Matrix::new(&patches, positions, inner);
+        add(&mut sums, d.ci, patches, (*weights, packed.as_ref()));
         for ((row, x), sum) in places.zip(sums.chunks_exact(d.ci)) {
             dx[((row - first) * d.width + x) * d.ci..][..d.ci].copy_from_slice(sum);
         }
