@@ -5,7 +5,8 @@
     SRK_LAUNCHES=sr3-div2k SRK_BATCH=16 cargo test --release --test suite launches:: -- --nocapture | \
         python3 benches/cycle_model.py -
 
-The second also predicts a call of a network from the launches that it is told of.
+The second also predicts a call of a network from the launches that it is told of; with SRK_CONV=wgmma in front of cargo, one
+whose convolutions are by the kernel for compute capability 9.0 where it fits.
 
 Reads kernels/sass.txt; no GPU, no packages. The figures are a model's, good to about 30 %, and no measurement: they say
 which change of the machine code is worth making. Its assumptions, all printed with the result:
@@ -13,6 +14,12 @@ which change of the machine code is worth making. Its assumptions, all printed w
   - shared memory moves 128 bytes a cycle, reads of operands and copies into it together;
   - a scheduler issues 0.80 instructions a cycle with three warps or more, 0.62 with two, 0.38 with one;
   - a block spends 2500 cycles on its set-up, first loads and epilogue, of which 40 % hide behind blocks beside it;
+  - by wgmma, products run at the 989 TFLOP/s of the data sheet, at the clock below, and issue nothing; they read both
+    factors from shared memory, each of two warpgroups the weights anew, beside what the TMA writes there: 128 bytes a
+    cycle in all. Blocks stay for many tiles: of all but the first, loads hide, 40 % of the 2500 cycles, and the epilogue
+    does not, as both warpgroups are in it;
+  - the L2 cache is never waited for: nothing is known of its speed;
+  - a loop within a step counts once: kernels that normalise what they read (conv2d_normed) take longer than said;
   - a launch costs 2 microseconds, one of a recorded call 1;
   - what is no product moves its tensors at 0.85 of the data sheet's bandwidth, and takes at least 1.2 microseconds.
 """
@@ -30,11 +37,19 @@ EPILOGUE, HIDDEN, LAUNCH, NODE = 2500, 0.4, 2.0, 1.0
 # Rows and columns of a block, warps for them, as src/ops/conv2d/blocks.rs and kernels/gemm.cuh choose them,
 # and groups of warps that share the depth of a sum.
 BLOCKS = {"conv2d_128x128_f16": (128, 128, 4, 1), "conv2d_128x64_f16": (128, 64, 4, 1), "conv2d_128x32_f16": (128, 32, 4, 1),
-          "conv2d_sliced_64x32_f16": (64, 32, 2, 4), "conv2d_ragged_f16": (64, 64, 4, 1),
+          "conv2d_256x64_f16": (256, 64, 4, 1), "conv2d_ragged_f16": (64, 64, 4, 1),
+          "conv2d_sliced_128x128_f16": (128, 128, 4, 2), "conv2d_sliced_128x64_f16": (128, 64, 2, 4),
+          "conv2d_sliced_64x64_f16": (64, 64, 1, 8), "conv2d_sliced_64x32_f16": (64, 32, 2, 4),
           "conv2d_joined_128x64_f16": (128, 64, 4, 1), "conv2d_joined_128x32_f16": (128, 32, 4, 1),
-          "conv2d_joined_sliced_64x32_f16": (64, 32, 2, 4), "conv2d_normed_128x64_f16": (128, 64, 4, 1),
-          "conv2d_normed_128x32_f16": (128, 32, 4, 1)}
+          "conv2d_joined_sliced_128x128_f16": (128, 128, 4, 2), "conv2d_joined_sliced_128x64_f16": (128, 64, 2, 4),
+          "conv2d_joined_sliced_64x64_f16": (64, 64, 1, 8), "conv2d_joined_sliced_64x32_f16": (64, 32, 2, 4),
+          "conv2d_normed_128x128_f16": (128, 128, 4, 1), "conv2d_normed_128x64_f16": (128, 64, 4, 1), "conv2d_normed_128x32_f16": (128, 32, 4, 1)}
+# As blocks.rs has them: the smallest first.
+SLICED = ["conv2d_sliced_64x32_f16", "conv2d_sliced_64x64_f16", "conv2d_sliced_128x64_f16", "conv2d_sliced_128x128_f16"]
+MEMORY = {"90a": 227 << 10, "80": 163 << 10}  # shared, of a block
 DEPTH = 32  # of a step, in channels
+# By wgmma: columns of a tile of 128 rows; channels of a step.
+WGMMA, WGMMA_DEPTH = {"conv2d_wgmma_128x128_f16": 128, "conv2d_wgmma_128x64_f16": 64}, 64
 
 
 def main():
@@ -56,7 +71,7 @@ def line_of(gpu, shape, rows):
     arch, multiprocessors, clock, core, flops, bandwidth = GPUS[gpu]
     inputs, outputs, side, images = shape
     pixels = images * side * side
-    kernel = choose(pixels, inputs, outputs, multiprocessors)
+    kernel = choose(pixels, inputs, outputs, multiprocessors, MEMORY[arch])
     height, width, *_ = BLOCKS[kernel]
     blocks = math.ceil(pixels / height) * math.ceil(outputs / width)
     us, each = product(kernel, rows[kernel, arch], GPUS[gpu], blocks, 9 * inputs)
@@ -84,15 +99,33 @@ def product(kernel, row, gpu, blocks, depth):
     return cycles / clock / 1000, each
 
 
+def by_wgmma(columns, numbers, gpu):
+    """Microseconds of kernels/conv2d_hopper.cu in tiles of so many columns."""
+    _, multiprocessors, clock, _, flops, _ = gpu
+    images, inputs, out_height, out_width, outputs, taps = numbers[:6]
+    tiles = math.ceil(images * out_height * out_width / 128) * math.ceil(outputs / columns)
+    steps = taps ** 2 * math.ceil(inputs / WGMMA_DEPTH)
+    core = 2 * 128 * columns * WGMMA_DEPTH * multiprocessors * clock / (1000 * flops)
+    memory = ((128 + columns) + 2 * (64 + columns)) * WGMMA_DEPTH * 2 / 128  # written, and read by two warpgroups
+    cycles = math.ceil(tiles / multiprocessors) * (steps * max(core, memory) + (1 - HIDDEN) * EPILOGUE) + HIDDEN * EPILOGUE
+    return cycles / clock / 1000
+
+
 def predict_call(launches, rows):
     """Of each GPU: milliseconds of all launches, (kernel, blocks, bytes, numbers) each, and of which kernels."""
     for gpu, numbers in GPUS.items():
+        fits = lambda kernel: numbers[0] == "90a" if kernel in WGMMA else kernel not in BLOCKS or rows[kernel, numbers[0]][6] > 0
+        if not all(fits(kernel) for kernel, *_ in launches):
+            print(f"{gpu}: takes other blocks than these")
+            continue
         times = {}
         for kernel, blocks, moved, given in launches:
             depth = depth_of(kernel, json.loads(given))
             us = max(1.2, int(moved) / numbers[5] / 0.85e6)
             if depth:
                 us = max(us, product(kernel, rows[kernel, numbers[0]], numbers, int(blocks), depth)[0])
+            if kernel in WGMMA:
+                us = max(us, by_wgmma(WGMMA[kernel], json.loads(given), numbers))
             times.setdefault(kernel, []).append(us + NODE)
         print(f"{gpu}: {len(launches)} launches, {sum(map(sum, times.values())) / 1000:.2f} ms")
         for kernel, each in sorted(times.items(), key=lambda item: -sum(item[1])):
@@ -110,16 +143,18 @@ def depth_of(kernel, numbers):
     return numbers[3] * numbers[7] ** 2
 
 
-def choose(pixels, inputs, outputs, multiprocessors):
+def choose(pixels, inputs, outputs, multiprocessors, granted):
     """As src/ops/conv2d/blocks.rs."""
-    few = math.ceil(pixels / 128) * math.ceil(outputs / 32) <= 128
-    if few and outputs >= 128 and 9 * inputs >= 1024:
-        return "conv2d_sliced_64x32_f16"
+    cover = lambda kernel: math.ceil(pixels / BLOCKS[kernel][0]) * math.ceil(outputs / BLOCKS[kernel][1])
+    sliced = next((kernel for kernel in SLICED if cover(kernel) <= 128), None)
+    if sliced and outputs >= 128 and 9 * inputs >= 512:
+        height, width, _, slices = BLOCKS[sliced]
+        return sliced if slices * 3 * (height + width) * 64 <= granted else SLICED[0]
     enough = lambda columns: math.ceil(pixels / 128) * math.ceil(outputs / columns) >= multiprocessors
     if -(-outputs // 128) * 128 == -(-outputs // 64) * 64 and enough(128):
         return "conv2d_128x128_f16"
     if outputs > 32 and enough(64):
-        return "conv2d_128x64_f16"
+        return "conv2d_256x64_f16" if cover("conv2d_256x64_f16") >= multiprocessors else "conv2d_128x64_f16"
     return "conv2d_128x32_f16"
 
 

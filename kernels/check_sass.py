@@ -52,7 +52,10 @@ LIMITS = {"75": (64, 1024), "80": (164, 2048), "86": (100, 1536), "89": (100, 15
 # Of a warp, m16n8k16, and of a warpgroup, m64nNk16.
 PRODUCTS = ("HMMA", "HGMMA")
 # Bytes of shared memory that src/ops/conv2d/blocks.rs and wgmma.rs give blocks of kernels with these in their names.
-SHARED_BY_HOST = {"_sliced_": 4 * 3 * (64 + 32) * 64, "_wgmma_128x128": 1024 + 218112, "_wgmma_128x64": 1024 + 193536}
+SHARED_BY_HOST = {"_256x64": 3 * (256 + 64) * 64, "_sliced_128x128": 2 * 3 * (128 + 128) * 64, "_sliced_128x64": 4 * 3 * (128 + 64) * 64,
+                  "_sliced_64x64": 8 * 3 * (64 + 64) * 64, "_sliced_64x32": 4 * 3 * (64 + 32) * 64,
+                  "_normed_128x128": 3 * (128 + 128) * 64, "_normed_128x64": 3 * (128 + 64) * 64, "_normed_128x32": 3 * (128 + 32) * 64,
+                  "_wgmma_128x128": 1024 + 218112, "_wgmma_128x64": 1024 + 193536}
 REGCOUNT, MAX_THREADS = 0x2f, 0x05  # attributes of .nv.info: (symbol, registers), and what __launch_bounds__ says
 Row = collections.namedtuple("Row", "loop hmma ldsm ldgsts bar registers blocks local")
 Stream = collections.namedtuple("Stream", "loop loads together")

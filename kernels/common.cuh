@@ -48,8 +48,9 @@ __device__ __forceinline__ float block_sum(float v, float *scratch) {
     return sum;
 }
 
-// Off by two units in the last place: an exact quotient would take as many instructions again, and a call.
-__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+// Off by two units in the last place: an exact quotient would take as many instructions again, and a call. A power that is
+// subnormal adds nothing to 1: without one, three instructions less.
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + exp2_approx(x * -1.44269504f)); }
 
 // The index of this thread in a one-dimensional grid of elements.
 __device__ __forceinline__ size_t element() { return size_t(blockIdx.x) * blockDim.x + threadIdx.x; }

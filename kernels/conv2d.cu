@@ -13,8 +13,8 @@
 // any number of channels (16-byte asynchronous copies where channels fill packs, elements otherwise).
 //
 // A step of a block of M x N and depth D moves (M + N) D elements for M N D multiply-adds:
-// 128 x 128: 32 an operand byte at 16 bits, 128 x 64: 21, 128 x 32: 13, 64 x 64 in f32: 8. Bound by the
-// tensor cores from 64 channels on, by memory below. Three stages: 48, 36, 30, 24 KiB of shared memory.
+// 128 x 128: 32 an operand byte at 16 bits, 256 x 64: 26, 128 x 64: 21, 128 x 32: 13, 64 x 64 in f32: 8. Bound by
+// the tensor cores from 64 channels on, by memory below. Three stages: 48, 60, 36, 30, 24 KiB of shared memory.
 #include "conv2d.cuh"
 
 namespace {
@@ -39,16 +39,24 @@ CONV2D_BLOCKS(conv2d_128x32, 128, 32, true)
 CONV2D_BLOCKS(conv2d_64x64, 64, 64, true)
 CONV2D_BLOCKS(conv2d_ragged, 64, 64, false) // inputs that do not fill packs
 
-// Where there are few outputs and much depth: a block of 64 x 32 whose four groups of two warps take a quarter of the
-// depth each. 72 KiB of shared memory.
-template <typename T> __device__ void conv2d_sliced_64x32_kernel CONV2D_PARAMETERS {
-    using Memory = BlockMemory<T, 64, 32, false>;
-    DYNAMIC_SHARED(Memory, memories);
-    const Epilogue<T> epilogue = EPILOGUE_OF(outputs);
-    convolve<T, 64, 32, true, false, DEPTH_SLICES>(memories, OneMap<T>{x, inputs}, w, epilogue, y, images, height, width,
-                                                   inputs, out_height, out_width, outputs, kernel, stride, pad,
-                                                   transposed != 0, moments, run, found);
-}
+// More shared memory than a kernel has without asking.
+#define CONV2D_DYNAMIC(name, M, N, SLICES) \
+    template <typename T> __device__ void name##_kernel CONV2D_PARAMETERS { \
+        using Memory = BlockMemory<T, M, N, false>; \
+        DYNAMIC_SHARED(Memory, memories); \
+        const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
+        convolve<T, M, N, true, false, SLICES>(memories, OneMap<T>{x, inputs}, w, epilogue, y, images, height, width, inputs, \
+                                               out_height, out_width, outputs, kernel, stride, pad, transposed != 0, \
+                                               moments, run, found); \
+    }
+CONV2D_DYNAMIC(conv2d_256x64, 256, 64, 1)
+
+// Where there are few outputs and much depth: blocks whose groups of warps, eight in all, take a part of the depth each.
+// Warps do 64 x 64; in the last, 32 x 32. 96, 144, 192 and 72 KiB of shared memory.
+CONV2D_DYNAMIC(conv2d_sliced_128x128, 128, 128, 2)
+CONV2D_DYNAMIC(conv2d_sliced_128x64, 128, 64, 4)
+CONV2D_DYNAMIC(conv2d_sliced_64x64, 64, 64, 8)
+CONV2D_DYNAMIC(conv2d_sliced_64x32, 64, 32, 4)
 
 // Channels whose gradients a block of conv2d_weight adds up.
 constexpr int SUMMED = 64;
@@ -315,6 +323,10 @@ __device__ void conv2d_epilogue_kernel(T *y, int pixels, int image_pixels, int c
 EXPORT_16BIT(128, PER_SM, conv2d_128x128, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_16BIT(128, 3, conv2d_128x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_16BIT(128, 4, conv2d_128x32, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+EXPORT_16BIT(128, PER_SM, conv2d_256x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+EXPORT_16BIT(256, 1, conv2d_sliced_128x128, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+EXPORT_16BIT(256, 1, conv2d_sliced_128x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
+EXPORT_16BIT(256, 1, conv2d_sliced_64x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_16BIT(256, 2, conv2d_sliced_64x32, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_BLOCKS(f32, float, 128, 4, conv2d_64x64, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)
 EXPORT_ALL(128, 2, conv2d_ragged, CONV2D_PARAMETERS, CONV2D_ARGUMENTS)

@@ -4,7 +4,8 @@
 
 namespace {
 constexpr int STAGES = 3;
-constexpr int DEPTH_SLICES = 4; // groups of threads of a block that share the depth
+// Warps of a block that computes a product, and of one whose groups of threads share the depth.
+constexpr int WARPS = 4, SLICED_WARPS = 8;
 
 // Which source pixel and weight meet at tap (a, b) of output (i, j):
 //     source = i * scale + a * step + first,   weight tap = first_tap + a * tap_stride.
@@ -159,28 +160,29 @@ __device__ __forceinline__ void half_moments(const float (*rows)[PITCH], int col
     squares = warp_sum(sum);
 }
 
-// One of WARPS warps: what the block found of its rows, from `first` on of which `memory` holds some: of each `run` columns
+// One of ALL warps: what the block found of its rows, from `first` on of which `memory` holds some: of each `run` columns
 // the mean and the sum of squared differences to it. `moments` is that of the block's rows and first column. `columns` are
-// there. Halves have entries of their own, `next` numbers apart, or share one where that is 0.
-template <int N, int WARPS, typename Memory>
+// there. Entries of `found` rows are `next` numbers apart: halves have some of their own, or two share one.
+template <int N, int ALL, typename Memory>
 __device__ __forceinline__ void add_moments(Memory &memory, int warp, int first, int columns, int run, float *moments,
-                                            int next) {
+                                            int found, int next) {
     for (int half = 0; half < Memory::SUM_ROWS / HALF; ++half) {
-        for (int r = warp; r < N / run && r * run < columns; r += WARPS) {
-            float mean, squares, *const before = memory.beside(r);
+        const int row = first + half * HALF;
+        for (int r = warp; r < N / run && r * run < columns; r += ALL) {
+            float mean, squares, *const before = memory.beside(r), *const entry = moments + row / found * next + 2 * r;
             half_moments(memory.sum + half * HALF, r * run, run, mean, squares);
             if (threadIdx.x % WARP > 0) continue;
             const auto put = [=](float *to, float mean, float squares) {
                 to[0] = mean;
                 to[1] = squares;
             };
-            if (next > 0) {
-                put(moments + (first / HALF + half) * next + 2 * r, mean, squares);
-            } else if (first + half == 0) {
+            if (found == HALF) {
+                put(entry, mean, squares);
+            } else if (row % found == 0) {
                 put(before, mean, squares);
             } else {
                 const float d = mean - before[0];
-                put(moments + 2 * r, before[0] + 0.5f * d, before[1] + squares + d * d * float(HALF / 2 * run));
+                put(entry, before[0] + 0.5f * d, before[1] + squares + d * d * float(HALF / 2 * run));
             }
         }
     }
@@ -234,7 +236,7 @@ __device__ __forceinline__ void convolve(BlockMemory<T, M, N, BACK> *memories, c
                                          int out_height, int out_width, int outputs, int kernel, int stride, int pad,
                                          bool transposed, float *moments, int run, int found) {
     static_assert(PACKED || !BACK, "weights that lie the other way are read in packs");
-    using Sums = Product<T, M, N, false, BACK>;
+    using Sums = Product<T, M, N, false, BACK, SLICES == 1 ? WARPS : SLICED_WARPS / SLICES>;
     constexpr int DEPTH = Sums::DEPTH;
     using ShareX = Share<T, M, DEPTH, Sums::THREADS, PACKED>;
     using ShareW = Share<T, BACK ? DEPTH : N, BACK ? N : DEPTH, Sums::THREADS, PACKED>;
@@ -307,7 +309,7 @@ __device__ __forceinline__ void convolve(BlockMemory<T, M, N, BACK> *memories, c
     Sums sums;
     sums.clear();
     int arrives = ShareX::column();
-    pipeline<STAGES>(steps, fill, [&](int stage) {
+    pipeline<STAGES, SLICES == SLICED_WARPS>(steps, fill, [&](int stage) {
         if constexpr (Source::NORMED) {
             source.template normalise<ShareX>(memory.in.x[stage], arrives);
             arrives += DEPTH;
@@ -350,11 +352,11 @@ __device__ __forceinline__ void convolve(BlockMemory<T, M, N, BACK> *memories, c
             }
         }
         if constexpr (PACKED && sizeof(T) == 2) {
-            if (!moments) continue;
+            if (!moments || row0 + first >= rows) continue;
             __syncthreads(); // what was written is kept
             const int next = outputs / run * 2;
             add_moments<N, ALL / WARP>(memories[0], thread / WARP, first, outputs - column0, run,
-                                       moments + size_t(row0 / found) * next + column0 / run * 2, found == HALF ? next : 0);
+                                       moments + size_t(row0 / found) * next + column0 / run * 2, found, next);
         }
     }
 }

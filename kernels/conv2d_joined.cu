@@ -33,16 +33,25 @@ __device__ __forceinline__ void convolve_maps(BlockMemory<T, M, N, false> *memor
 JOINED_BLOCKS(conv2d_joined_128x64, 128, 64)
 JOINED_BLOCKS(conv2d_joined_128x32, 128, 32)
 JOINED_BLOCKS(conv2d_joined_64x64, 64, 64)
-template <typename T> __device__ void conv2d_joined_sliced_64x32_kernel JOINED_PARAMETERS {
-    using Memory = BlockMemory<T, 64, 32, false>;
-    DYNAMIC_SHARED(Memory, memories);
-    convolve_maps<T, 64, 32, DEPTH_SLICES>(memories, Maps<T>{x, x1, x2, x3, x4, c0, c1, c2, c3, c4, doubled},
-                                           EPILOGUE_OF(outputs), w, y, images, height, width, out_height, out_width,
-                                           outputs, kernel, stride, pad);
-}
+// As in conv2d.cu.
+#define JOINED_SLICED(name, M, N, SLICES) \
+    template <typename T> __device__ void name##_kernel JOINED_PARAMETERS { \
+        using Memory = BlockMemory<T, M, N, false>; \
+        DYNAMIC_SHARED(Memory, memories); \
+        convolve_maps<T, M, N, SLICES>(memories, Maps<T>{x, x1, x2, x3, x4, c0, c1, c2, c3, c4, doubled}, \
+                                       EPILOGUE_OF(outputs), w, y, images, height, width, out_height, out_width, \
+                                       outputs, kernel, stride, pad); \
+    }
+JOINED_SLICED(conv2d_joined_sliced_128x128, 128, 128, 2)
+JOINED_SLICED(conv2d_joined_sliced_128x64, 128, 64, 4)
+JOINED_SLICED(conv2d_joined_sliced_64x64, 64, 64, 8)
+JOINED_SLICED(conv2d_joined_sliced_64x32, 64, 32, 4)
 } // namespace
 
 EXPORT_16BIT(128, 3, conv2d_joined_128x64, JOINED_PARAMETERS, JOINED_ARGUMENTS)
 EXPORT_16BIT(128, 4, conv2d_joined_128x32, JOINED_PARAMETERS, JOINED_ARGUMENTS)
+EXPORT_16BIT(256, 1, conv2d_joined_sliced_128x128, JOINED_PARAMETERS, JOINED_ARGUMENTS)
+EXPORT_16BIT(256, 1, conv2d_joined_sliced_128x64, JOINED_PARAMETERS, JOINED_ARGUMENTS)
+EXPORT_16BIT(256, 1, conv2d_joined_sliced_64x64, JOINED_PARAMETERS, JOINED_ARGUMENTS)
 EXPORT_16BIT(256, 2, conv2d_joined_sliced_64x32, JOINED_PARAMETERS, JOINED_ARGUMENTS)
 EXPORT_BLOCKS(f32, float, 128, 4, conv2d_joined_64x64, JOINED_PARAMETERS, JOINED_ARGUMENTS)

@@ -1,7 +1,7 @@
 // 1x1 convolutions of a map whose groups are normalised on the way in, perhaps with SiLU: the normalised map is never
 // written. Formulas and host side: src/ops/conv2d/normed.rs.
 //
-// Each thread normalises in shared memory what it has copied there, each element once for each 64 (or 32) outputs, as
+// Each thread normalises in shared memory what it has copied there, each element once for each 128 (64, 32) outputs, as
 // group_norm_apply does: the products see the same bits. Bound by memory up to some hundred outputs, beyond by the
 // exponentials: a step of 128 x 32 inputs takes 2 x 4096 of them.
 #include "conv2d.cuh"
@@ -47,7 +47,9 @@ __device__ __forceinline__ void convolve_normed(const T *x, const float *partial
                                                 const T *w, T *y, int images, int pixels, int inputs, int outputs,
                                                 int groups, int of_run, int seen, int silu, float eps, float *moments,
                                                 int run, int found, const Epilogue<T> &epilogue) {
-    DYNAMIC_SHARED(float, constants); // [3][inputs], then [groups][3]
+    using Memory = BlockMemory<T, M, N, false>;
+    DYNAMIC_SHARED(Memory, memory);
+    float *const constants = reinterpret_cast<float *>(memory + 1); // [3][inputs], then [groups][3]
     float *const stats = constants + 3 * inputs;
     const int column_tiles = (outputs + N - 1) / N, image = int(blockIdx.x) / column_tiles * M / pixels;
     const int per_group = inputs / groups, runs = per_group / of_run, next = inputs / of_run * 2;
@@ -62,9 +64,7 @@ __device__ __forceinline__ void convolve_normed(const T *x, const float *partial
         constants[2 * inputs + c] = n.b;
     }
     __syncthreads();
-    using Memory = BlockMemory<T, M, N, false>;
-    SHARED(memory, Memory);
-    convolve<T, M, N, true>(&memory, NormedMap<T>{x, inputs, constants, silu}, w, epilogue, y, images, 1, pixels, inputs,
+    convolve<T, M, N, true>(memory, NormedMap<T>{x, inputs, constants, silu}, w, epilogue, y, images, 1, pixels, inputs,
                             1, pixels, outputs, 1, 1, 0, false, moments, run, found);
 }
 
@@ -81,9 +81,17 @@ __device__ __forceinline__ void convolve_normed(const T *x, const float *partial
         convolve_normed<T, M, N>(x, partial, gamma, beta, w, y, images, pixels, inputs, outputs, groups, of_run, \
                                  seen, silu, eps, moments, run, found, epilogue); \
     }
+NORMED_BLOCKS(conv2d_normed_128x128, 128, 128)
 NORMED_BLOCKS(conv2d_normed_128x64, 128, 64)
 NORMED_BLOCKS(conv2d_normed_128x32, 128, 32)
 } // namespace
 
+// As in conv2d.cu.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define PER_SM 1
+#else
+#define PER_SM 2
+#endif
+EXPORT_16BIT(128, PER_SM, conv2d_normed_128x128, NORMED_PARAMETERS, NORMED_ARGUMENTS)
 EXPORT_16BIT(128, 3, conv2d_normed_128x64, NORMED_PARAMETERS, NORMED_ARGUMENTS)
 EXPORT_16BIT(128, 4, conv2d_normed_128x32, NORMED_PARAMETERS, NORMED_ARGUMENTS)

@@ -61,9 +61,10 @@ __device__ __forceinline__ void load_b_transposed(uint32_t (&r)[4], Tile &tile, 
 
 // How a block of M x N is divided among warps. Warps of 64 x 64 read 128 bytes of shared memory an mma, those of
 // 64 x 32 read 192, those of 32 x 32 read 256, which is where the tensor cores of sm_80 begin to wait.
-template <typename T, int M, int N> struct Blocking {
-    static constexpr int WARP_M = M * N >= 128 * 64 && sizeof(T) == 2 ? 64 : 32;
-    static constexpr int WARP_N = M * N >= 128 * 128 && sizeof(T) == 2 ? 64 : 32;
+template <typename T, int M, int N, int WARPS = 4> struct Blocking {
+    static constexpr int OF_WARP = M * N / WARPS;
+    static constexpr int WARP_M = OF_WARP >= 64 * 32 && sizeof(T) == 2 ? 64 : 32;
+    static constexpr int WARP_N = OF_WARP >= 64 * 64 && sizeof(T) == 2 ? 64 : 32;
     static constexpr int THREADS = M / WARP_M * (N / WARP_N) * WARP;
     static constexpr int DEPTH = 4 * Pack<T>::SIZE; // rows of 64 bytes
     __device__ static int warp_row() { return int(threadIdx.x) / WARP % (M / WARP_M) * WARP_M; }
@@ -72,8 +73,9 @@ template <typename T, int M, int N> struct Blocking {
 
 // The sums of a block: M x N = [M][DEPTH] * [N][DEPTH]^T. Where a factor is transposed its tile is [DEPTH][M], or
 // [DEPTH][N].
-template <typename T, int M, int N, bool TRANSPOSED_A, bool TRANSPOSED_B> struct Product : Blocking<T, M, N> {
-    using Base = Blocking<T, M, N>;
+template <typename T, int M, int N, bool TRANSPOSED_A, bool TRANSPOSED_B, int WARPS = 4>
+struct Product : Blocking<T, M, N, WARPS> {
+    using Base = Blocking<T, M, N, WARPS>;
     static constexpr int ROW_TILES = Base::WARP_M / 16, COLUMN_TILES = Base::WARP_N / 8;
     static constexpr int RUN = 2; // neighbouring columns that a thread holds
     float sum[ROW_TILES][COLUMN_TILES][4];
@@ -225,14 +227,16 @@ struct Product<float, M, N, TRANSPOSED_A, TRANSPOSED_B> : Blocking<float, M, N> 
 };
 
 // Runs `multiply(stage)` for each of `steps` steps while the next STAGES - 1 steps are on their way
-// into the other stages. `fill(stage)` is called once a step, in order.
-template <int STAGES, typename Fill, typename Multiply>
+// into the other stages. `fill(stage)` is called once a step, in order. ALONE: each warp has stages of its own.
+template <int STAGES, bool ALONE = false, typename Fill, typename Multiply>
 __device__ __forceinline__ void pipeline(int steps, Fill fill, Multiply multiply) {
     int stage = 0, free = 0;
     for (int step = 1 - STAGES; step < steps; ++step) {
         if (step >= 0) {
             cp_async_wait<STAGES - 2>();
-            __syncthreads(); // the stage has arrived for all, and `free` has been read by all
+            // The stage has arrived for all, and `free` has been read by all.
+            if constexpr (ALONE) __syncwarp();
+            else __syncthreads();
         }
         if (step + STAGES - 1 < steps) fill(free);
         cp_async_commit();

@@ -137,6 +137,12 @@ impl Emulated {
         Self { tensor_maps: true, ..self }
     }
 
+    /// The same with so many bytes of shared memory for a block.
+    pub(crate) fn with_shared_memory(mut self, bytes: usize) -> Self {
+        self.description.shared_memory = bytes;
+        self
+    }
+
     fn issue(&self, work: Work) -> Result<()> {
         if let Work::Launch { kernel, .. } = &work {
             joined::note(kernel);

@@ -3,7 +3,8 @@
 //! A driver that allocates nothing and starts nothing writes down what it is asked for, so that any size runs in moments
 //! and no GPU is needed. A change of the counts shows in the diff of the file:
 //! `SRK_WRITE=1 cargo test --release --test suite launches::` writes it anew. `SRK_LAUNCHES=sr3-div2k` (and `--nocapture`)
-//! says which kernels those of a recipe are, and for `benches/cycle_model.py` each launch of a call on `SRK_BATCH` images.
+//! says which kernels those of a recipe are, and for `benches/cycle_model.py` each launch of a call on `SRK_BATCH` images;
+//! with `SRK_CONV=wgmma` those of the kernel for compute capability 9.0 among them.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use srk::diffusion::sampler::Diffusion;
 use srk::diffusion::system::{System, SystemConfig};
 use srk::diffusion::walk::{Walk, condition};
 use srk::engine::cuda::{
-    Argument, Arriving, Description, DevicePointer, Driver, Gpu, Launch, Replay,
+    Argument, Arriving, Description, DevicePointer, Driver, Gpu, Launch, Replay, TensorMap,
 };
 use srk::engine::device::{DType, Device};
 use srk::engine::tape::Tape;
@@ -23,6 +24,7 @@ use srk::engine::tensor::Tensor;
 use srk::error::{Error, Result};
 use srk::models::weights::WeightsFile;
 use srk::models::{ModelConfig, Network};
+use srk::ops::conv2d::{Activation, Conv2d, Then};
 use srk::training::config::Config;
 use srk::training::recipes;
 use srk::upscale::{self, Settings, TileSize, Upscaler};
@@ -168,7 +170,11 @@ impl Driver for Counting {
             *recorded += 1;
             return Ok(());
         }
-        let numbers = launch.arguments.iter().filter_map(Argument::address);
+        let address = |a: &Argument| match a {
+            Argument::Map(words) => Some(words[0]),
+            number => number.address(),
+        };
+        let numbers = launch.arguments.iter().filter_map(address);
         let mut addresses: Vec<u64> = numbers.filter(|&at| at >= FIRST).collect();
         addresses.sort_unstable();
         addresses.dedup();
@@ -185,6 +191,17 @@ impl Driver for Counting {
         seen.log.push(format!("{} {blocks} {bytes} {numbers:?}", launch.kernel.name()));
         seen.count.bytes += bytes;
         Ok(())
+    }
+
+    /// Where convolutions by the TMA are asked for. Otherwise each would be measured.
+    fn has_tensor_maps(&self) -> bool {
+        std::env::var("SRK_CONV").is_ok_and(|choice| choice == "wgmma")
+    }
+
+    fn tensor_map(&self, map: &TensorMap) -> Result<[u64; 16]> {
+        let mut words = [0; 16];
+        words[0] = map.address.address();
+        Ok(words)
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -426,6 +443,35 @@ fn networks_launch_what_the_ledger_says() {
         );
     }
     assert_eq!(lines.lines().count(), written.lines().count(), "SRK_WRITE=1 writes {FILE} anew");
+}
+
+/// Which blocks compute a convolution: what groups of threads share its depth, and how, goes by sizes.
+#[test]
+fn convolutions_are_by_blocks_that_fit_their_sizes() {
+    let cases = [
+        ([1, 16, 16, 1024], 1024, "conv2d_sliced_64x32_f16"),
+        ([1, 32, 32, 512], 512, "conv2d_sliced_64x64_f16"),
+        ([1, 64, 64, 256], 256, "conv2d_sliced_128x64_f16"),
+        ([1, 128, 128, 128], 128, "conv2d_sliced_128x128_f16"),
+        ([1, 128, 128, 48], 128, "conv2d_128x64_f16"),
+        ([1, 256, 256, 64], 64, "conv2d_256x64_f16"),
+        ([1, 128, 128, 64], 64, "conv2d_128x32_f16"),
+        ([16, 32, 32, 512], 512, "conv2d_128x128_f16"),
+    ];
+    for (shape, outputs, kernel) in cases {
+        let driver = Counting::new();
+        let seen = driver.seen.clone();
+        let device = Device::Cuda(Gpu::new(Arc::new(driver)));
+        let mut tape = Tape::inference();
+        let mut zeros =
+            |shape: &[usize]| tape.input(Tensor::zeros_on(&device, DType::F16, shape).unwrap());
+        let (x, w) = (zeros(&shape), zeros(&[outputs, 3, 3, shape[3]]));
+        seen.lock().unwrap().kernels.clear();
+        let then = Then { activation: Activation::Silu, ..Then::default() };
+        tape.conv2d_fused(&x, &w, Conv2d::same(3), then).unwrap();
+        let kernels: Vec<&str> = seen.lock().unwrap().kernels.keys().copied().collect();
+        assert_eq!(kernels, [kernel], "{shape:?} to {outputs}");
+    }
 }
 
 /// A count that misses launches or memory would be no ledger.

@@ -41,6 +41,7 @@ mod prebuilt;
 mod recipes_gpu;
 mod recipes_ranks;
 mod second_order;
+mod sliced;
 mod source;
 mod systems;
 mod tape;

@@ -13,6 +13,8 @@ use srk::ops::group_norm::GroupNorm;
 
 /// Images of 384 pixels: six entries each.
 const MAP: [usize; 4] = [2, 16, 24, 16];
+/// Blocks of 256 rows cover it, the last by half.
+const LONG: [usize; 4] = [3, 16, 24, 16];
 /// More than there are entries of 64 pixels for: those of 128.
 const LARGE: [usize; 4] = [1, 64, 66, 16];
 /// So few pixels, and so many channels, that the depth of the first convolution is shared.
@@ -106,6 +108,8 @@ fn norms_between_convolutions_agree_with_the_cpu() {
         chain(MAP, 40, 10, false, [1, 40]),
         chain(MAP, 128, 2, false, [1, 72]),
         chain(LARGE, 24, 3, true, [1, 8]),
+        chain(LARGE, 64, 4, true, [1, 8]),
+        chain(LONG, 64, 4, true, [1, 8]),
         chain(DEEP, 128, 8, true, [1, 16]),
         chain(DEEP, 128, 4, false, [3, 8]),
     ];
@@ -124,18 +128,20 @@ fn norms_between_convolutions_agree_with_the_cpu() {
     }
 }
 
-/// Blocks of 128, 64 and 32 columns find the same of their channels.
+/// Blocks of 128, 64 and 32 columns, and of 256 rows, find the same of their channels.
 #[test]
 fn what_is_found_does_not_depend_on_the_blocks() {
     let gpu = [common::fast_gpu()];
-    let picked = |outputs: usize| {
+    let picked = |map: [usize; 4], outputs: usize| {
         let groups = outputs / 16;
-        let chain = Chain { map: MAP, outputs, groups, silu: true, behind: [1, 8], picks: true };
+        let chain = Chain { map, outputs, groups, silu: true, behind: [1, 8], picks: true };
         bits(&gpu, chain, DType::F16)
     };
-    let wide = picked(128);
-    assert_eq!(wide, picked(64));
-    assert_eq!(wide, picked(32));
+    for map in [MAP, LONG] {
+        let wide = picked(map, 128);
+        assert_eq!(wide, picked(map, 64));
+        assert_eq!(wide, picked(map, 32));
+    }
 }
 
 /// 264 outputs are too many to compute SiLU for each block of them: there a pass of its own does, with the same bits.

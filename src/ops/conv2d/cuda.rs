@@ -189,14 +189,17 @@ fn gather(
     let rows = d.batch * out_height.div_ceil(stride) * out_width.div_ceil(stride);
     let product = Product { dtype: x.dtype(), inputs, rows, outputs };
     let taps = d.kernel.div_ceil(stride).pow(2);
-    let blocks = match found {
-        Some(found) if found.pixels > Blocks::Sliced.rows() => product.blocks(gpu),
-        _ => product.sliced_blocks(gpu, taps, stride * stride),
-    };
+    let of_entry = found.map_or(0, |found| found.pixels);
+    let blocks = product.sliced_blocks(gpu, taps, stride * stride, of_entry);
+    let blocks = product.lengthened(gpu, blocks);
     let grid = blocks.grid([blocks.cover(rows, outputs), stride * stride]);
     launch_with!(epilogue, gpu, grid, match blocks {
-        Blocks::Sliced => conv2d_sliced_64x32,
+        Blocks::Sliced128x128 => conv2d_sliced_128x128,
+        Blocks::Sliced128x64 => conv2d_sliced_128x64,
+        Blocks::Sliced64x64 => conv2d_sliced_64x64,
+        Blocks::Sliced64x32 => conv2d_sliced_64x32,
         Blocks::Large => conv2d_128x128,
+        Blocks::Long => conv2d_256x64,
         Blocks::Tall => conv2d_128x64,
         Blocks::Narrow => conv2d_128x32,
         Blocks::Small => conv2d_64x64,
@@ -245,14 +248,17 @@ pub(super) fn forward_normed(
     let (pixels, groups) = (d.height * d.width, norm.groups);
     check_pixels(d.batch * pixels)?;
     let product = Product { dtype: x.dtype(), inputs: d.ci, rows: d.batch * pixels, outputs: d.co };
+    let memory = |blocks: Blocks| blocks.memory() + 4 * 3 * (d.ci + groups);
     let blocks = match product.blocks(gpu) {
+        Blocks::Large if memory(Blocks::Large) <= gpu.shared_memory() => Blocks::Large,
         Blocks::Large | Blocks::Tall => Blocks::Tall,
         _ => Blocks::Narrow,
     };
-    let grid = Grid::new([blocks.cover(d.batch * pixels, d.co), 1, 1], THREADS)
-        .shared(4 * 3 * (d.ci + groups));
+    let grid = Grid::new([blocks.cover(d.batch * pixels, d.co), 1, 1], THREADS);
+    let grid = grid.shared(memory(blocks));
     let mut moments = found.map(|found| found.moments.borrow_mut());
     launch_with!(epilogue, gpu, grid, match blocks {
+        Blocks::Large => conv2d_normed_128x128,
         Blocks::Tall => conv2d_normed_128x64,
         _ => conv2d_normed_128x32,
     } {
@@ -301,7 +307,7 @@ pub(super) fn forward_maps(
     let (out_height, out_width) = (d.out_height(), d.out_width());
     let rows = d.batch * out_height * out_width;
     let product = Product { dtype: w.dtype(), inputs: d.ci, rows, outputs: d.co };
-    let blocks = match product.sliced_blocks(gpu, d.kernel * d.kernel, 1) {
+    let blocks = match product.sliced_blocks(gpu, d.kernel * d.kernel, 1, 0) {
         Blocks::Large => Blocks::Tall,
         blocks => blocks,
     };
@@ -310,7 +316,10 @@ pub(super) fn forward_maps(
     let channels = |k: usize| at(k).map_or(0, |map| map.shape()[3]);
     let times = if doubled { 2 } else { 1 };
     launch_with!(epilogue, gpu, grid, match blocks {
-        Blocks::Sliced => conv2d_joined_sliced_64x32,
+        Blocks::Sliced128x128 => conv2d_joined_sliced_128x128,
+        Blocks::Sliced128x64 => conv2d_joined_sliced_128x64,
+        Blocks::Sliced64x64 => conv2d_joined_sliced_64x64,
+        Blocks::Sliced64x32 => conv2d_joined_sliced_64x32,
         Blocks::Tall => conv2d_joined_128x64,
         Blocks::Small => conv2d_joined_64x64,
         _ => conv2d_joined_128x32,

@@ -183,5 +183,6 @@ pub(super) fn cases() -> Vec<OpCase> {
         case([2, 1], true, [2, 48, 48, 32], 40).kernel_only(),
         case([3, 1], true, [1, 64, 50, 24], 72).kernel_only(),
         case([4, 1], false, [1, 32, 64, 40], 264).kernel_only(),
+        case([2, 1], true, [1, 32, 64, 80], 200).kernel_only(),
     ]
 }

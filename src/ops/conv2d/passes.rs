@@ -147,6 +147,7 @@ pub fn cases() -> Vec<OpCase> {
         same(1, [2, 15, 14, 72], 128, false).kernel_only(),
         same(3, [1, 24, 25, 6], 31, false).kernel_only(),
         same(3, [1, 24, 25, 8], 16, false).kernel_only(),
+        same(3, [1, 33, 35, 16], 64, true).kernel_only(),
         same(3, [1, 5, 6, 80], 72, false).kernel_only(),
         // Blocks that share the depth, which ends within a group's part.
         same(3, [1, 9, 7, 128], 128, true).kernel_only(),

@@ -1,4 +1,5 @@
-//! Convolutions by kernels/conv2d_hopper.cu against the formula in f64, under every schedule.
+//! Convolutions by kernels/conv2d_hopper.cu, and by those of kernels/conv2d.cu that only large products reach, against the
+//! formula in f64, under every schedule.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use cuda_emulation::{Library, Schedule, TensorMap, Variant};
@@ -104,7 +105,46 @@ fn cases() -> Vec<Case> {
             blocks: 1,
             ..then(case(1, [32, 32], [24, 64], [3, 1, 1]), Then { run: Some([4, 64]), ..PLAIN })
         },
+        // Blocks of 256 of whose rows half are there, and several steps of each of the groups that share the depth.
+        then(case(3, [16, 8], [136, 72], [3, 1, 1]), Then { run: Some([8, 128]), ..PLAIN }),
+        then(
+            case(3, [8, 16], [520, 136], [1, 1, 0]),
+            Then { run: Some([2, 64]), bias: true, ..PLAIN },
+        ),
     ]
+}
+
+/// What computes a case.
+#[derive(Clone, Copy, Debug)]
+enum Kernel {
+    /// In tiles of 128 x so many.
+    Wgmma(u32),
+    /// In blocks of rows and columns by so many groups of threads, of so many threads each.
+    Blocks { name: &'static str, size: [u32; 2], slices: u32, threads: u32 },
+}
+
+const fn blocks(name: &'static str, size: [u32; 2], slices: u32, threads: u32) -> Kernel {
+    Kernel::Blocks { name, size, slices, threads }
+}
+
+const KERNELS: [Kernel; 6] = [
+    Kernel::Wgmma(64),
+    Kernel::Wgmma(128),
+    blocks("conv2d_256x64", [256, 64], 1, 128),
+    blocks("conv2d_sliced_128x128", [128, 128], 2, 128),
+    blocks("conv2d_sliced_128x64", [128, 64], 4, 64),
+    blocks("conv2d_sliced_64x64", [64, 64], 8, 32),
+];
+
+impl Kernel {
+    /// Whether blocks are as long as entries of moments.
+    fn fits(self, case: &Case) -> bool {
+        let rows = case.then.run.map_or(0, |[_, rows]| rows);
+        match self {
+            Self::Wgmma(_) => true,
+            Self::Blocks { size, .. } => rows <= size[0] as usize,
+        }
+    }
 }
 
 impl Case {
@@ -321,7 +361,7 @@ fn launch(
     library: Library,
     half: Half,
     c: &Case,
-    columns: u32,
+    kernel: Kernel,
     schedule: Schedule,
 ) -> Result<(Vec<u16>, Vec<f32>), String> {
     let (inputs, t, [ci, co], [out_h, out_w]) = (Inputs::of(c), &c.then, c.channels, c.out());
@@ -339,8 +379,22 @@ fn launch(
         some(t.second.is_some(), &inputs.second, "second"),
     ];
     let at = |b: &Option<Buffer>| b.as_ref().map_or(0, |b| b.address).to_ne_bytes();
-    let maps = [pixels(c, x.address).bytes(), weights(c, w.address, columns).bytes()];
-    let sizes = [c.images, ci, out_h, out_w, co, c.kernel, c.stride, c.pad].map(int);
+    let (given, sizes) = match kernel {
+        Kernel::Wgmma(columns) => (
+            [
+                pixels(c, x.address).bytes().to_vec(),
+                weights(c, w.address, columns).bytes().to_vec(),
+            ],
+            vec![c.images, ci, out_h, out_w, co, c.kernel, c.stride, c.pad],
+        ),
+        Kernel::Blocks { .. } => {
+            let [height, width] = c.side;
+            let sizes =
+                [c.images, height, width, ci, out_h, out_w, co, c.kernel, c.stride, c.pad, 0];
+            ([&x, &w].map(|t| t.address.to_ne_bytes().to_vec()), sizes.to_vec())
+        }
+    };
+    let sizes: Vec<[u8; 4]> = sizes.into_iter().map(int).collect();
     let run = t.run.unwrap_or([0, 0]).map(int);
     let numbers = [
         t.activation.to_ne_bytes(),
@@ -355,14 +409,24 @@ fn launch(
     ];
     let (to, kept, optional_at) =
         (y.address.to_ne_bytes(), at(&moments), optional.each_ref().map(at));
-    let mut arguments: Vec<&[u8]> = vec![&maps[0], &maps[1], &to];
+    let mut arguments: Vec<&[u8]> = vec![&given[0], &given[1], &to];
     arguments.extend(sizes.iter().map(|v| v.as_slice()));
     arguments.extend([kept.as_slice(), &run[0], &run[1]]);
     arguments.extend(optional_at.iter().map(|v| v.as_slice()));
     arguments.extend(numbers.iter().map(|v| v.as_slice()));
-    let name = format!("conv2d_wgmma_128x{columns}_{}", format!("{half:?}").to_lowercase());
-    let shared = 1024 + if columns == 128 { 218_112 } else { 193_536 };
-    let (grid, block) = ([c.blocks, 1, 1], [288, 1, 1]);
+    let (name, grid, block, shared) = match kernel {
+        Kernel::Wgmma(columns) => {
+            let shared = 1024 + if columns == 128 { 218_112 } else { 193_536 };
+            (format!("conv2d_wgmma_128x{columns}"), c.blocks, [288, 1, 1], shared)
+        }
+        Kernel::Blocks { name, size: [rows, columns], slices, threads } => {
+            let tiles = narrow(c.rows()).div_ceil(rows) * narrow(co).div_ceil(columns);
+            let shared = slices * 3 * (rows + columns) * 64;
+            (name.to_owned(), tiles, [threads, slices, 1], shared)
+        }
+    };
+    let name = format!("{name}_{}", format!("{half:?}").to_lowercase());
+    let grid = [grid, 1, 1];
     library.launch_with(&name, grid, block, shared, &arguments, schedule)?;
     let bits = y.read().chunks(2).map(|b| u16::from_ne_bytes(b.try_into().unwrap())).collect();
     let moments = moments.map_or_else(Vec::new, |m| m.read());
@@ -411,11 +475,11 @@ fn all(variant: Variant, schedules: &[Schedule]) {
     for c in cases() {
         let want = Inputs::of(&c).want(&c);
         for half in [Half::F16, Half::BF16] {
-            for columns in [64, 128] {
+            for kernel in KERNELS.into_iter().filter(|kernel| kernel.fits(&c)) {
                 let mut first = None;
                 for &schedule in schedules {
-                    let of = format!("{half:?} {columns} {schedule:?} {c:?}");
-                    let result = launch(library, half, &c, columns, schedule);
+                    let of = format!("{half:?} {kernel:?} {schedule:?} {c:?}");
+                    let result = launch(library, half, &c, kernel, schedule);
                     let result = result.unwrap_or_else(|e| panic!("{of}: {e}"));
                     assert_eq!(wrong(half, &c, &want, &result), None, "{of}");
                     // Equal bits, whatever the order.
