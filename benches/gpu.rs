@@ -31,6 +31,7 @@ const SAMPLE: f64 = 5e-3;
 
 fn main() -> ExitCode {
     let done = cuda::open_best().and_then(|gpu| {
+        gpu.ask_for_libraries();
         say(&json!({"what": "gpu", "name": gpu.describe().name,
             "compute_capability": gpu.compute_capability(), "driver": gpu.describe().driver,
             "SRK_CONV": std::env::var("SRK_CONV").unwrap_or_default()}));

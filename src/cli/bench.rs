@@ -8,6 +8,7 @@ use super::common::{self, DeviceChoice, ModelChoice, Precision, Stop};
 use super::progress::Progress;
 use super::upscale::options::{Tile, tile};
 use super::voice;
+use crate::engine::device::Device;
 use crate::engine::files::atomic_write;
 use crate::engine::memory::{self, in_words};
 use crate::engine::outputs::Outputs;
@@ -91,6 +92,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let upscaler = common::place(args.model.open()?, &args.device, args.precision)?;
     let system = upscaler.system();
+    if let Device::Cuda(gpu) = system.network.device() {
+        gpu.ask_for_libraries();
+    }
     let stop = common::stop_on_signals()?;
     let steps = args.steps.map_or(system.default_steps(), |n| n as usize);
     let steps = steps.min(system.config.diffusion.process.steps());

@@ -399,7 +399,7 @@ pub(super) fn place_over(
 pub(super) fn notes_of_libraries(system: &System) -> Vec<String> {
     match system.network.device() {
         Device::Cpu => vec![],
-        Device::Cuda(gpu) => gpu.tuner().take_warnings(),
+        Device::Cuda(gpu) => gpu.take_warnings(),
     }
 }
 

@@ -124,14 +124,31 @@ pub(super) fn mean_on_gpu(
     like: &Tensor,
     sums: impl FnOnce(&mut Tensor, Grid) -> Result<()>,
 ) -> Result<Tensor> {
-    // Enough blocks for any GPU, few enough for one block to add up.
-    let blocks = threads(like).div_ceil(256).clamp(1, 1024);
-    let mut partial = Tensor::empty_on(&like.device(), DType::F32, &[blocks])?;
+    let partial = partial_sums(like, sums)?;
     let mut mean = Tensor::empty_as(like, &[1])?;
-    sums(&mut partial, Grid::new([blocks, 1, 1], 256))?;
+    let blocks = partial.len();
     kernels::mean_loss_finish { partial: &partial, y: &mut mean, blocks, n: like.len() }
         .launch(gpu, Grid::new([1, 1, 1], 256))?;
     Ok(mean)
+}
+
+/// What a kernel over the elements of `like` adds up in blocks, in f32.
+fn partial_sums(
+    like: &Tensor,
+    sums: impl FnOnce(&mut Tensor, Grid) -> Result<()>,
+) -> Result<Tensor> {
+    // Enough blocks for any GPU, few enough for one block to add up.
+    let blocks = threads(like).div_ceil(256).clamp(1, 1024);
+    let mut partial = Tensor::empty_on(&like.device(), DType::F32, &[blocks])?;
+    sums(&mut partial, Grid::new([blocks, 1, 1], 256))?;
+    Ok(partial)
+}
+
+/// The sum of `d(a - b)` over two tensors on a GPU, whatever their type: a mean of f16 would round what is small to 0.
+pub(super) fn sum_on_gpu<L: MeanLoss>(loss: &L, gpu: &Gpu, [a, b]: [&Tensor; 2]) -> Result<f64> {
+    same_shape(loss.name(), a, b)?;
+    let partial = partial_sums(a, |sums, grid| loss.start_sums(gpu, grid, [a, b], sums))?;
+    Ok(partial.to_f32_vec()?.into_iter().map(f64::from).sum())
 }
 
 /// One for 16 bytes, and at least one for each element that is left.

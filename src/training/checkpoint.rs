@@ -5,6 +5,7 @@
 //! only training needs. Random numbers need no state: they are functions of the seed and the step.
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::optimizer::{LossScale, Optimizer};
@@ -57,6 +58,9 @@ pub struct Trained<'a> {
 pub(super) const HELP: &str = "lower optim.lr or optim.clip, under another run.name; optim.on_nan = \"rollback\" goes \
     back and on";
 
+/// The metadata of `state` that [`Checkpoints::engines`] reads.
+const ENGINES: &str = "srk.engines";
+
 /// How the names of parts aside begin.
 const ASIDE: &str = "aside.";
 
@@ -89,15 +93,20 @@ impl Checkpoints {
     }
 
     /// Writes the checkpoint of the step of the first optimizer, points `latest` at it and removes old
-    /// ones. `metadata` is of the weights files.
+    /// ones. `metadata` is of the weights files, `engines` what a GPU [chose](Self::engines).
     ///
     /// # Errors
     /// Exit code 6 if a number is not finite: nothing is written or removed then.
-    pub fn save(&self, metadata: BTreeMap<String, String>, trained: &[Trained]) -> Result<PathBuf> {
+    pub fn save(
+        &self,
+        metadata: BTreeMap<String, String>,
+        engines: Option<&str>,
+        trained: &[Trained],
+    ) -> Result<PathBuf> {
         let step = trained.first().map_or(0, |first| first.by.step);
         let target = self.at(step);
         if !target.exists() {
-            self.write(&target, metadata, trained)?;
+            self.write(&target, metadata, engines, trained)?;
         }
         self.point("latest", step)?;
         self.remove_old()?;
@@ -117,6 +126,7 @@ impl Checkpoints {
         &self,
         target: &Path,
         metadata: BTreeMap<String, String>,
+        engines: Option<&str>,
         trained: &[Trained],
     ) -> Result<()> {
         let failed = |e: std::io::Error| {
@@ -155,7 +165,9 @@ impl Checkpoints {
         if let Some(free) = disk::free(&self.folder) {
             fits(target, (numbers * size_of::<f32>()) as u64, free)?;
         }
-        let of_state = trained.first().map(|first| metadata_of_state(first.by)).unwrap_or_default();
+        let of_state = trained.first().map(|first| metadata_of_state(first.by));
+        let mut of_state = of_state.unwrap_or_default();
+        of_state.extend(engines.map(|engines| (ENGINES.to_owned(), engines.to_owned())));
         let files = [
             ("model", model, metadata.clone()),
             ("ema", ema, metadata),
@@ -231,6 +243,18 @@ impl Checkpoints {
             Error::Failed(Report::new(format!("cannot rename {}", from.display()), e))
         })?;
         Ok(to)
+    }
+
+    /// Which engines a GPU had chosen for convolutions at `step`, if it had to choose.
+    pub fn engines(&self, step: u64) -> Option<String> {
+        let mut state = fs::File::open(self.at(step).join("state.safetensors")).ok()?;
+        // The header alone: tensors may be gigabytes. What is no such file was refused before.
+        let mut length = [0; 8];
+        state.read_exact(&mut length).ok()?;
+        let mut header = Vec::new();
+        state.take(u64::from_le_bytes(length)).read_to_end(&mut header).ok()?;
+        let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
+        Some(header["__metadata__"][ENGINES].as_str()?.to_owned())
     }
 
     /// Loads the checkpoint of `step` into the parameters and buffers of `parts`, whose optimizers it

@@ -209,7 +209,9 @@ impl<'a> Run<'a> {
                 (0, new.collect::<Result<_>>()?)
             }
         };
-        let (step, optimizers) = among::share_state(ranks, &parts, (step, optimizers))?;
+        let engines = checkpoints.engines(step).unwrap_or_default();
+        let (step, optimizers, engines) =
+            among::share_state(ranks, &parts, (step, optimizers, engines))?;
         ranks.at_step(step);
         let verb = if step == 0 { "starting" } else { "resuming" };
         let sizes = parts
@@ -241,6 +243,13 @@ impl<'a> Run<'a> {
         task.settle(&device, dtype)?;
         if let Device::Cuda(gpu) = &device {
             reporter.line(&format!("on {} in {dtype:?}", gpu.describe().name));
+            gpu.ask_for_libraries();
+            if !engines.is_empty() && !gpu.tuner().adopt(&engines) {
+                reporter.line(
+                    "another GPU, driver or library than before: engines for convolutions are chosen anew, and \
+                     last bits may differ",
+                );
+            }
         }
         let run = Self {
             job,
@@ -417,11 +426,12 @@ impl<'a> Run<'a> {
     fn save(&mut self) -> Result<PathBuf> {
         let metadata = self.job.metadata(self.step);
         let (task, checkpoints) = (self.task, &self.checkpoints);
+        let engines = self.stepper.engines();
         let mut saved = PathBuf::new();
         self.stepper.at_rest(&mut |optimizers| {
             let parts = task.parts().into_iter().zip(optimizers);
             let trained: Vec<_> = parts.map(|(part, by)| Trained { part, by }).collect();
-            saved = checkpoints.save(metadata.clone(), &trained)?;
+            saved = checkpoints.save(metadata.clone(), engines.as_deref(), &trained)?;
             Ok(())
         })?;
         self.taken_back = 0;

@@ -31,7 +31,7 @@ impl Issued {
             Work::Fill { at, bytes, .. } | Work::Forget { at, bytes } => {
                 issued.push(range(at, *bytes));
             }
-            Work::Sums { .. } => {}
+            Work::Sums { .. } | Work::Host(_) => {}
         }
     }
 

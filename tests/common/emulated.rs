@@ -98,6 +98,18 @@ pub(crate) enum Work {
         by: Arc<Files>,
         sums: Vec<Numbers>,
     },
+    /// What a made-up library does.
+    Host(Host),
+}
+
+/// Work in the stream that is no kernel's.
+#[derive(Clone)]
+pub(crate) struct Host(pub(crate) Arc<dyn Fn(&Machine) -> Result<()> + Send + Sync>);
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Host")
+    }
 }
 
 fn failed(cause: String) -> Error {
@@ -143,7 +155,7 @@ impl Emulated {
         self
     }
 
-    fn issue(&self, work: Work) -> Result<()> {
+    pub(crate) fn issue(&self, work: Work) -> Result<()> {
         if let Work::Launch { kernel, .. } = &work {
             joined::note(kernel);
         }
@@ -176,6 +188,7 @@ impl Machine {
             Work::Fill { at, byte, bytes } => self.library.fill(at.address(), *byte, *bytes),
             Work::Forget { at, bytes } => self.library.forget(at.address(), *bytes),
             Work::Sums { by, sums } => return by.reduce(self, sums),
+            Work::Host(Host(work)) => return work(self),
         }
         .map_err(failed)
     }

@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 use crate::common;
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::emulated::Emulated;
+use common::emulated::{Emulated, Host, Machine, Work};
+use common::training::{Place, go_on};
 use cuda_emulation::{Schedule, Variant};
 use half::{bf16, f16};
 use srk::engine::cuda::{
@@ -22,6 +24,7 @@ use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
 use srk::error::{Error, Report, Result};
 use srk::ops::conv2d::{Conv2d, Then};
+use srk::training::checkpoint::Checkpoints;
 
 /// Launches of convolutions by wgmma.
 static BY_WGMMA: AtomicUsize = AtomicUsize::new(0);
@@ -105,32 +108,41 @@ impl Driver for Equipped {
 }
 
 impl MadeUp {
-    fn read(&self, at: DevicePointer, dtype: DType, n: usize) -> Vec<f32> {
-        let mut bytes = vec![0u8; n * dtype.size()];
-        // SAFETY: the emulated GPU refuses ranges that are not within a block.
-        unsafe { self.gpu.download(at, &mut bytes).unwrap() };
-        match dtype {
-            DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
-            _ => {
-                let bits: Vec<u16> = bytemuck::pod_collect_to_vec(&bytes);
-                bits.into_iter().map(|b| widen(dtype, b)).collect()
+    /// Has the stream do `work` with what tensors hold, and write the result, with the error, to the last.
+    fn issue(
+        &self,
+        dtype: DType,
+        tensors: [(DevicePointer, usize); 3],
+        work: impl Fn([Vec<f32>; 2]) -> Vec<f32> + Send + Sync + 'static,
+    ) -> Result<()> {
+        let (calls, error) = (Arc::clone(&self.calls), self.error);
+        let [inputs @ .., (to, _)] = tensors;
+        let host = move |machine: &Machine| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            let [a, b] = inputs.map(|(at, n)| read(machine, at, dtype, n));
+            let values: Vec<f32> = work([a?, b?]).iter().map(|v| v + error).collect();
+            match dtype {
+                DType::F32 => machine.write(to, bytemuck::cast_slice(&values)),
+                _ => {
+                    let bits: Vec<u16> = values.into_iter().map(|v| narrow(dtype, v)).collect();
+                    machine.write(to, bytemuck::cast_slice(&bits))
+                }
             }
-        }
+        };
+        self.gpu.issue(Work::Host(Host(Arc::new(host))))
     }
+}
 
-    fn write(&self, at: DevicePointer, dtype: DType, values: &[f32]) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let values: Vec<f32> = values.iter().map(|v| v + self.error).collect();
-        match dtype {
-            // SAFETY: the emulated GPU refuses ranges that are not within a block.
-            DType::F32 => unsafe { self.gpu.upload(at, bytemuck::cast_slice(&values)).unwrap() },
-            _ => {
-                let bits: Vec<u16> = values.into_iter().map(|v| narrow(dtype, v)).collect();
-                // SAFETY: as above.
-                unsafe { self.gpu.upload(at, bytemuck::cast_slice(&bits)).unwrap() };
-            }
+fn read(machine: &Machine, at: DevicePointer, dtype: DType, n: usize) -> Result<Vec<f32>> {
+    let mut bytes = vec![0u8; n * dtype.size()];
+    machine.read(at, &mut bytes)?;
+    Ok(match dtype {
+        DType::F32 => bytemuck::pod_collect_to_vec(&bytes),
+        _ => {
+            let bits: Vec<u16> = bytemuck::pod_collect_to_vec(&bytes);
+            bits.into_iter().map(|b| widen(dtype, b)).collect()
         }
-    }
+    })
 }
 
 fn widen(dtype: DType, bits: u16) -> f32 {
@@ -171,26 +183,24 @@ impl Libraries for MadeUp {
             return Err(Error::Device(Report::new("no such plan", plan)));
         }
         let ([n, height, width, ci], [out_height, out_width]) = (p.input, p.output_size());
-        let sizes = [n * height * width * ci, p.outputs * p.kernel * p.kernel * ci];
-        let sizes = [sizes[0], sizes[1], n * out_height * out_width * p.outputs];
-        let of = |at, size, written| match written {
-            true => vec![0.0; size],
-            false => self.read(at, p.dtype, size),
+        let x = (x, n * height * width * ci);
+        let w = (w, p.outputs * p.kernel * p.kernel * ci);
+        let y = (y, n * out_height * out_width * p.outputs);
+        let tensors = match p.pass {
+            Pass::Forward => [x, w, y],
+            Pass::InputGradient => [y, w, x],
+            Pass::WeightGradient => [y, x, w],
         };
-        let mut xs = of(x, sizes[0], p.pass == Pass::InputGradient);
-        let mut ws = of(w, sizes[1], p.pass == Pass::WeightGradient);
-        let mut ys = of(y, sizes[2], p.pass == Pass::Forward);
-        each_product(p, |ix, iw, iy| match p.pass {
-            Pass::Forward => ys[iy] += xs[ix] * ws[iw],
-            Pass::InputGradient => xs[ix] += ys[iy] * ws[iw],
-            Pass::WeightGradient => ws[iw] += xs[ix] * ys[iy],
-        });
-        match p.pass {
-            Pass::Forward => self.write(y, p.dtype, &ys),
-            Pass::InputGradient => self.write(x, p.dtype, &xs),
-            Pass::WeightGradient => self.write(w, p.dtype, &ws),
-        }
-        Ok(())
+        let (p, len) = (*p, tensors[2].1);
+        self.issue(p.dtype, tensors, move |[a, b]| {
+            let mut sums = vec![0.0; len];
+            each_product(&p, |ix, iw, iy| match p.pass {
+                Pass::Forward => sums[iy] += a[ix] * b[iw],
+                Pass::InputGradient => sums[ix] += a[iy] * b[iw],
+                Pass::WeightGradient => sums[iw] += a[iy] * b[ix],
+            });
+            sums
+        })
     }
 
     fn multiplies(&self, _: &Product) -> bool {
@@ -199,24 +209,26 @@ impl Libraries for MadeUp {
 
     unsafe fn multiply(&self, p: &Product, [a, b, c]: [DevicePointer; 3]) -> Result<()> {
         assert_eq!(p.batch, 1);
-        let a = self.read(a, p.dtype, p.rows * p.inner);
-        let b = self.read(b, p.dtype, p.inner * p.columns);
-        let at = |row, column, rows, columns, transposed| match transposed {
-            true => column * rows + row,
-            false => row * columns + column,
-        };
-        let mut values = vec![0.0; p.rows * p.columns];
-        for (i, value) in values.iter_mut().enumerate() {
-            let (row, column) = (i / p.columns, i % p.columns);
-            *value = (0..p.inner)
-                .map(|k| {
-                    a[at(row, k, p.rows, p.inner, p.transposed[0])]
-                        * b[at(k, column, p.inner, p.columns, p.transposed[1])]
-                })
-                .sum();
-        }
-        self.write(c, p.dtype, &values);
-        Ok(())
+        let p = *p;
+        let sizes = [p.rows * p.inner, p.inner * p.columns, p.rows * p.columns];
+        let tensors = [(a, sizes[0]), (b, sizes[1]), (c, sizes[2])];
+        self.issue(p.dtype, tensors, move |[a, b]| {
+            let at = |row, column, rows, columns, transposed| match transposed {
+                true => column * rows + row,
+                false => row * columns + column,
+            };
+            let mut values = vec![0.0; p.rows * p.columns];
+            for (i, value) in values.iter_mut().enumerate() {
+                let (row, column) = (i / p.columns, i % p.columns);
+                *value = (0..p.inner)
+                    .map(|k| {
+                        a[at(row, k, p.rows, p.inner, p.transposed[0])]
+                            * b[at(k, column, p.inner, p.columns, p.transposed[1])]
+                    })
+                    .sum();
+            }
+            values
+        })
     }
 }
 
@@ -335,6 +347,30 @@ fn by_wgmma() {
     assert!(error.to_string().contains("it is for compute capability 9.0"), "{error}");
 }
 
+/// A run that goes on makes its choices again, whatever the GPU would choose now, and says where it cannot.
+fn choices_of_a_run(cache: &Path) {
+    let place = Place::new();
+    let (config, out) = (place.config(&[]), place.runs("run"));
+    let train = |(gpu, _): (Gpu, Arc<AtomicUsize>), until| {
+        // What was chosen by itself is forgotten.
+        let _ = std::fs::remove_dir_all(cache);
+        let (result, heard) = go_on((&Device::Cuda(gpu), DType::F32), &config, &out, Some(until));
+        result.unwrap();
+        let anew = heard.lines.iter().any(|line| line.contains("are chosen anew"));
+        let refused = heard.warnings.iter().any(|line| line.contains("is not used for"));
+        let choices = Checkpoints::new(&out.join("tiny"), 0).engines(until).unwrap();
+        (choices, [anew, refused])
+    };
+    let (choices, said) = train(equipped(None, 0.0), 1);
+    assert_eq!(said, [false, false]);
+    assert!(choices.contains("cudnn/") || choices.contains("cublas"), "{choices}");
+    // Measured again, libraries that are wrong by now would be refused.
+    assert_eq!(train(equipped(None, 1e-4), 2), (choices, [false, false]));
+    let (choices, said) = train(equipped(Some("cudnn"), 1e-1), 3);
+    assert_eq!(said, [true, true]);
+    assert!(!choices.contains("cublas\""), "{choices}");
+}
+
 #[test]
 #[ignore = "run by the tests below, with SRK_CONV set"]
 fn child() {
@@ -342,31 +378,49 @@ fn child() {
     if choice == "wgmma" {
         return by_wgmma();
     }
+    let calls_of_one = || {
+        let (gpu, calls) = equipped(None, 0.0);
+        let case = srk::ops::all().into_iter().find(|c| c.name() == "conv2d").unwrap();
+        case.outcome(&Device::Cuda(gpu), DType::F32).unwrap();
+        calls.load(Ordering::Relaxed)
+    };
+    if choice == "auto" {
+        assert_eq!(calls_of_one(), 0, "nobody asked for libraries, and no choices are kept");
+    }
     let (gpu, calls) = equipped(None, 0.0);
+    gpu.ask_for_libraries();
     all_cases(&gpu);
+    if choice == "auto" {
+        assert!(calls_of_one() > 0, "choices are kept");
+    }
     let called = calls.load(Ordering::Relaxed);
     println!("{choice}: libraries were called {called} times");
     assert_eq!(called == 0, choice == "native");
     if choice == "auto" || choice == "all" {
-        assert_eq!(gpu.tuner().take_warnings(), [""; 0]);
+        assert_eq!(gpu.take_warnings(), [""; 0]);
         // Beside libraries and alone, with nothing chosen before.
         assert_eq!(BY_WGMMA.load(Ordering::Relaxed), 0);
         let folder = std::path::PathBuf::from(std::env::var_os("XDG_CACHE_HOME").unwrap());
         std::fs::remove_dir_all(folder.join("srk")).unwrap();
         let emulated = || Emulated::new(Variant::Plain, Schedule::ALL[1]).with_tensor_maps();
         for gpu in [beside(emulated(), None, 0.0).0, Gpu::new(Arc::new(emulated()))] {
+            gpu.ask_for_libraries();
             all_cases(&gpu);
-            assert_eq!(gpu.tuner().take_warnings(), [""; 0]);
+            assert_eq!(gpu.take_warnings(), [""; 0]);
         }
         let tried = BY_WGMMA.load(Ordering::Relaxed);
         assert_eq!(tried > 20, choice == "all", "wgmma was tried {tried} times");
         assert!(choice == "all" || tried == 0);
         let (wrong, _) = equipped(None, 1.0);
+        wrong.ask_for_libraries();
         let kept: Vec<_> = std::fs::read_dir(folder.join("srk")).unwrap().collect();
         assert_eq!(kept.len(), 1);
         std::fs::remove_dir_all(folder.join("srk")).unwrap();
         all_cases(&wrong);
-        assert!(wrong.tuner().take_warnings()[0].contains("is not used for"));
+        assert!(wrong.take_warnings()[0].contains("is not used for"));
+        if choice == "auto" {
+            choices_of_a_run(&folder.join("srk"));
+        }
         return;
     }
     // Without the library that is asked for, there is an error that says why.

@@ -25,6 +25,7 @@ struct Inner {
     memory: Arc<Memory>,
     poison: AtomicBool,
     recording: AtomicBool,
+    libraries: OnceLock<bool>,
     tuner: OnceLock<Tuner>,
 }
 
@@ -44,6 +45,7 @@ impl Gpu {
             memory,
             poison: AtomicBool::new(false),
             recording: AtomicBool::new(false),
+            libraries: OnceLock::new(),
             tuner: OnceLock::new(),
         }))
     }
@@ -142,6 +144,27 @@ impl Gpu {
     /// Whether a graph is being recorded: nothing is done, so nothing can be measured.
     pub fn is_recording(&self) -> bool {
         self.0.recording.load(Ordering::Relaxed)
+    }
+
+    /// Says, before the first convolution, that libraries are to be measured beside our kernels: that takes a second or so
+    /// once, which pays where there is much to do.
+    pub fn ask_for_libraries(&self) {
+        let _ = self.0.libraries.set(true);
+    }
+
+    /// Libraries that may do some of the work: if someone [asked](Self::ask_for_libraries) for them, or choices between them
+    /// and our kernels are kept from before. Otherwise they are not even opened.
+    pub fn libraries(&self) -> Option<&dyn Libraries> {
+        let wanted = || Tuner::file_of(self.describe()).is_some_and(|file| file.exists());
+        match *self.0.libraries.get_or_init(wanted) {
+            true => self.driver().libraries(),
+            false => None,
+        }
+    }
+
+    /// What was odd about engines since the last call.
+    pub fn take_warnings(&self) -> Vec<String> {
+        self.0.tuner.get().map(Tuner::take_warnings).unwrap_or_default()
     }
 
     /// Which engine is fastest for a problem on this GPU.

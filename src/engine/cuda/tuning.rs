@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::driver::Description;
 use crate::engine::files::{atomic_write, cache_folder};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Runs of an engine that are timed together take about this long.
 const SECONDS: f64 = 2e-3;
 /// At most so many of them.
-const MOST_RUNS: f64 = 20.0;
+const MOST_RUNS: usize = 20;
 /// How often they are timed; the fastest counts, as nothing makes a run too fast.
 const ROUNDS: usize = 3;
 /// A library must take at most this share of the reference's time.
@@ -40,11 +40,14 @@ pub trait Bench {
     /// Overwrites the result, so that what an engine leaves out shows.
     fn poison(&self) -> Result<()>;
 
-    /// The result of the last run.
-    fn result(&self) -> Result<Vec<f32>>;
+    /// Keeps the result of the last run, which others are compared with.
+    fn keep(&self) -> Result<()>;
 
-    /// Seconds that `work` takes.
-    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
+    /// The relative L2 distance of the result of the last run from the one that was kept; not a number if either has one.
+    fn distance(&self) -> Result<f64>;
+
+    /// Seconds that so many runs of `engine`, which has run before, take.
+    fn seconds(&self, engine: &dyn Engine, runs: usize) -> Result<f64>;
 }
 
 /// Choices made so far.
@@ -89,13 +92,18 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl Tuner {
     /// Choices for `gpu` with these versions of libraries, kept in the user's cache folder.
     pub fn new(gpu: &Description, libraries: &str) -> Self {
+        Self::with_file(Self::file_of(gpu), gpu, libraries)
+    }
+
+    /// Where choices for `gpu` are kept: in the user's cache folder, if there is one.
+    pub fn file_of(gpu: &Description) -> Option<PathBuf> {
         let plain = |text: &str| -> String {
             text.chars()
                 .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
                 .collect()
         };
         let name = format!("tuning-{}-{}.json", plain(&gpu.name), plain(&gpu.driver));
-        Self::with_file(cache_folder().map(|folder| folder.join(name)), gpu, libraries)
+        cache_folder().map(|folder| folder.join(name))
     }
 
     /// The same, kept in `file`, or only in memory.
@@ -112,7 +120,8 @@ impl Tuner {
     /// The index of the engine for the problem `key`. It is measured if it was never met and
     /// `measure` allows that; otherwise it is the first.
     ///
-    /// `tolerance` is the relative L2 distance from the first engine's result that is allowed.
+    /// `tolerance` is the relative L2 distance from the first engine's result that is allowed. Where memory is too short to
+    /// measure in, it is the first for now.
     ///
     /// # Errors
     /// If the first engine fails, or the measurement itself.
@@ -134,9 +143,35 @@ impl Tuner {
         if !measure {
             return Ok(0);
         }
-        let (best, warnings) = fastest(key, tolerance, engines, bench)?;
+        let (best, warnings) = match fastest(key, tolerance, engines, bench) {
+            Err(Error::Memory(_)) => return Ok(0),
+            found => found?,
+        };
         self.remember(key, &engines[best].name(), warnings);
         Ok(best)
+    }
+
+    /// All choices, for [`adopt`](Self::adopt) of a later process; none if none was made.
+    pub fn choices(&self) -> Option<String> {
+        let choices = lock(&self.state).choices.clone();
+        let file = File { stamp: self.stamp.clone(), choices };
+        (!file.choices.is_empty()).then(|| serde_json::to_string(&file).ok()).flatten()
+    }
+
+    /// Makes the choices of a run that goes on here, whatever was found fastest since, so that its bits stay what they would
+    /// have been. Those of another GPU, driver or library, or of another srk, hold no more: `false` then.
+    pub fn adopt(&self, choices: &str) -> bool {
+        let Ok(file) = serde_json::from_str::<File>(choices) else { return false };
+        if file.stamp != self.stamp {
+            return false;
+        }
+        let mut state = lock(&self.state);
+        if !state.read {
+            state.read = true;
+            state.choices.extend(self.read());
+        }
+        state.choices.extend(file.choices);
+        true
     }
 
     /// What was odd about engines since the last call.
@@ -197,11 +232,12 @@ fn fastest(
     engines: &[&dyn Engine],
     bench: &dyn Bench,
 ) -> Result<(usize, Vec<String>)> {
-    let reference = outcome(engines[0], bench)?;
+    run_alone(engines[0], bench)?;
+    bench.keep()?;
     let mut best = (0, CLEARLY_FASTER * seconds(engines[0], bench)?);
     let mut warnings = vec![];
     for (index, &engine) in engines.iter().enumerate().skip(1) {
-        match candidate(engine, &reference, tolerance, bench) {
+        match candidate(engine, tolerance, bench) {
             Ok(seconds) if seconds < best.1 => best = (index, seconds),
             Ok(_) => {}
             Err(why) => warnings.push(format!("{} is not used for {key}: {why}", engine.name())),
@@ -215,59 +251,34 @@ fn fastest(
 /// Seconds that an engine takes, or why it cannot be used.
 fn candidate(
     engine: &dyn Engine,
-    reference: &[f32],
     tolerance: f64,
     bench: &dyn Bench,
 ) -> std::result::Result<f64, String> {
-    let line = |e: crate::error::Error| e.to_string().replace('\n', "; ");
-    let result = outcome(engine, bench).map_err(line)?;
-    let error = distance(&result, reference);
+    let line = |e: Error| e.to_string().replace('\n', "; ");
+    run_alone(engine, bench).map_err(line)?;
+    let error = bench.distance().map_err(line)?;
     if error.is_nan() || error > tolerance {
         return Err(format!("its result is off by {error:.1e}; {tolerance:.1e} is allowed"));
     }
     seconds(engine, bench).map_err(line)
 }
 
-fn outcome(engine: &dyn Engine, bench: &dyn Bench) -> Result<Vec<f32>> {
+/// Runs an engine so that all of the result is its own.
+fn run_alone(engine: &dyn Engine, bench: &dyn Bench) -> Result<()> {
     bench.poison()?;
-    engine.run()?;
-    bench.result()
+    engine.run()
 }
 
 /// Seconds of one run. The engine has run before, so that nothing is loaded meanwhile.
 fn seconds(engine: &dyn Engine, bench: &dyn Bench) -> Result<f64> {
-    let once = bench.seconds(&mut || engine.run())?;
-    let runs = (SECONDS / once.max(1e-9)).clamp(1.0, MOST_RUNS).round();
+    let once = bench.seconds(engine, 1)?;
+    let fits = |runs: &usize| *runs as f64 * once <= SECONDS;
+    let runs = (1..=MOST_RUNS).rev().find(fits).unwrap_or(1);
     let mut best = f64::INFINITY;
     for _ in 0..ROUNDS {
-        let mut left = runs;
-        let all = bench.seconds(&mut || {
-            while left > 0.0 {
-                engine.run()?;
-                left -= 1.0;
-            }
-            Ok(())
-        })?;
-        best = best.min(all / runs);
+        best = best.min(bench.seconds(engine, runs)? / runs as f64);
     }
     Ok(best)
-}
-
-/// `|a - b| / |b|`; not a number if either has one, infinite if the lengths differ.
-pub fn distance(a: &[f32], b: &[f32]) -> f64 {
-    if a.len() != b.len() {
-        return f64::INFINITY;
-    }
-    let square = |v: f64| v * v;
-    let (mut off, mut size) = (0.0, 0.0);
-    for (&a, &b) in a.iter().zip(b) {
-        off += square(f64::from(a) - f64::from(b));
-        size += square(f64::from(b));
-    }
-    match off == 0.0 {
-        true => 0.0,
-        false => (off / size).sqrt(),
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use crate::error::{Error, Report};
 struct World {
     clock: Cell<f64>,
     result: RefCell<Vec<f32>>,
+    kept: RefCell<Vec<f32>>,
     runs: Cell<usize>,
+    full: Cell<bool>,
 }
 
 struct Mock {
@@ -43,13 +45,25 @@ impl Bench for World {
         Ok(())
     }
 
-    fn result(&self) -> Result<Vec<f32>> {
-        Ok(self.result.borrow().clone())
+    fn keep(&self) -> Result<()> {
+        if self.full.get() {
+            let report = Report::new("no room", "made to be full");
+            return Err(Error::Memory(report));
+        }
+        self.kept.replace(self.result.borrow().clone());
+        Ok(())
     }
 
-    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+    fn distance(&self) -> Result<f64> {
+        let (result, kept) = (self.result.borrow(), self.kept.borrow());
+        let square = |v: f32| f64::from(v).powi(2);
+        let off: f64 = result.iter().zip(&*kept).map(|(&a, &b)| square(a - b)).sum();
+        Ok((off / kept.iter().map(|&v| square(v)).sum::<f64>()).sqrt())
+    }
+
+    fn seconds(&self, engine: &dyn Engine, runs: usize) -> Result<f64> {
         let start = self.clock.get();
-        work()?;
+        (0..runs).try_for_each(|_| engine.run())?;
         Ok(self.clock.get() - start)
     }
 }
@@ -147,6 +161,43 @@ fn a_choice_is_made_once_and_never_while_recording() {
     assert_eq!(choose_with(&tuner, false, &fast), (1, 0));
     assert_eq!(choose_with(&tuner, true, &[("a", 9.0, Some(&RIGHT))]), (1, 0));
     assert_eq!(choose_with(&tuner, true, &[("b", 0.1, Some(&RIGHT))]), (0, 0), "a is gone");
+}
+
+#[test]
+fn nothing_is_chosen_for_good_where_memory_is_short() {
+    let tuner = Tuner::with_file(None, &gpu("13.0"), "");
+    let world = Rc::new(World::default());
+    *world.result.borrow_mut() = vec![f32::NAN; 3];
+    let mock = |name, seconds| Mock {
+        world: Rc::clone(&world),
+        name,
+        seconds,
+        writes: Some(RIGHT.to_vec()),
+    };
+    let (native, fast) = (mock("native", 1e-3), mock("a", 1e-4));
+    for (full, chosen) in [(true, 0), (false, 1), (true, 1)] {
+        world.full.set(full);
+        assert_eq!(tuner.choose("p", 1e-3, &[&native, &fast], &*world, true).unwrap(), chosen);
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_makes_the_choices_it_made() {
+    let open = |libraries| Tuner::with_file(None, &gpu("13.0"), libraries);
+    let before = open("x");
+    assert_eq!(before.choices(), None);
+    assert_eq!(choose_with(&before, true, &[("a", 0.5, Some(&RIGHT))]).0, 1);
+    let choices = before.choices().unwrap();
+    // By now `b` would be faster.
+    let both = [("a", 0.5, Some(&RIGHT[..])), ("b", 0.1, Some(&RIGHT[..]))];
+    assert_eq!(choose_with(&open("x"), true, &both).0, 2);
+    let after = open("x");
+    assert_eq!(choose_with(&after, true, &both).0, 2);
+    assert!(after.adopt(&choices));
+    assert_eq!(choose_with(&after, true, &both), (1, 0));
+    let other = open("y");
+    assert!(!other.adopt(&choices) && !other.adopt("{") && !other.adopt(""));
+    assert_eq!(choose_with(&other, true, &both).0, 2);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Our kernels, cuDNN or cuBLASLt: whichever is fastest for the convolution at hand.
 //!
 //! `SRK_CONV=native|wgmma|cudnn|cublas` decides; otherwise the first time that a size is met all that can
-//! do it are run on the tensors at hand, compared and timed ([`Tuner`](crate::engine::cuda::tuning)).
+//! do it are run on the tensors at hand, compared there and timed as a recording
+//! ([`Tuner`](crate::engine::cuda::tuning)). Libraries take part where someone [asked](Gpu::ask_for_libraries) for them.
 //! The reference is the kernel for every GPU, native; that of compute capability 9.0 ([`super::wgmma`]), which no GPU has
 //! run yet, is among them with `SRK_CONV=all` alone. A library does the bare convolution; the epilogue follows as a kernel
 //! of ours.
@@ -14,6 +15,8 @@ use crate::engine::cuda::{Convolution, DevicePointer, Gpu, Libraries, Pass};
 use crate::engine::device::DType;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
+use crate::ops::mean_loss::sum_on_gpu;
+use crate::ops::mse_loss::MseLoss;
 
 /// What `SRK_CONV` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,12 +68,12 @@ pub(super) fn run(
     output: &mut Tensor,
     ways: Ways<'_>,
 ) -> Result<()> {
-    let (wanted, ways) = match wanted()? {
-        Wanted::FastestOfAll => (Wanted::Fastest, ways),
-        Wanted::Fastest => (Wanted::Fastest, Ways { wgmma: None, ..ways }),
-        wanted => (wanted, ways),
+    let (wanted, ways, libraries) = match wanted()? {
+        Wanted::Fastest => (Wanted::Fastest, Ways { wgmma: None, ..ways }, gpu.libraries()),
+        Wanted::FastestOfAll => (Wanted::Fastest, ways, gpu.driver().libraries()),
+        ours @ (Wanted::Native | Wanted::Wgmma) => (ours, ways, None),
+        theirs => (theirs, ways, gpu.driver().libraries()),
     };
-    let libraries = gpu.driver().libraries();
     match (wanted, ways.wgmma) {
         (Wanted::Native, _) => return (ways.native)(output),
         (Wanted::Fastest, None) if libraries.is_none() => return (ways.native)(output),
@@ -126,7 +129,7 @@ fn choose<'a>(
     let ours = std::iter::once(&native).chain(&wgmma).map(|way| way as &dyn Engine);
     let engines: Vec<&dyn Engine> =
         ours.chain(by_libraries.iter().map(|way| way as &dyn Engine)).collect();
-    let bench = OnGpu { gpu, output };
+    let bench = OnGpu { gpu, output, kept: RefCell::new(None) };
     let tolerance = tolerance(problem.dtype);
     let measure = !gpu.is_recording();
     let best = gpu.tuner().choose(
@@ -282,6 +285,8 @@ impl Engine for ByLibrary<'_> {
 struct OnGpu<'a> {
     gpu: &'a Gpu,
     output: &'a Output<'a>,
+    /// What others are compared with, and the sum of its squares.
+    kept: RefCell<Option<(Tensor, f64)>>,
 }
 
 impl Bench for OnGpu<'_> {
@@ -292,11 +297,26 @@ impl Bench for OnGpu<'_> {
         unsafe { self.gpu.driver().fill(at, 0xff, output.bytes()) }
     }
 
-    fn result(&self) -> Result<Vec<f32>> {
-        self.output.borrow().to_f32_vec()
+    fn keep(&self) -> Result<()> {
+        let output = self.output.borrow();
+        let nothing = Tensor::zeros_as(&output, output.shape())?;
+        let kept = output.try_clone()?;
+        let size = sum_on_gpu(&MseLoss, self.gpu, [&kept, &nothing])?;
+        self.kept.replace(Some((kept, size)));
+        Ok(())
     }
 
-    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
-        self.gpu.driver().time(work)
+    fn distance(&self) -> Result<f64> {
+        let kept = self.kept.borrow();
+        let Some((kept, size)) = &*kept else { return Ok(f64::NAN) };
+        let off = sum_on_gpu(&MseLoss, self.gpu, [&self.output.borrow(), kept])?;
+        Ok(if off == 0.0 { 0.0 } else { (off / size).sqrt() })
+    }
+
+    /// Of a recording, as networks run: without what each launch costs. What cannot be recorded cannot be used.
+    fn seconds(&self, engine: &dyn Engine, runs: usize) -> Result<f64> {
+        let (graph, ()) = self.gpu.capture(|| (0..runs).try_for_each(|_| engine.run()))?;
+        // SAFETY: what engines read and write is borrowed as long as there are engines.
+        self.gpu.driver().time(&mut || unsafe { graph.replay() })
     }
 }

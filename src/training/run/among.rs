@@ -99,32 +99,42 @@ pub(super) fn join_gpus(
     Ok(Some(Buckets::new(joined)))
 }
 
-/// Gives every rank the step, the weights and the optimizers of the first one.
+/// What a run goes on from beside weights: the step, the optimizers, and the engines that were chosen for convolutions (none: empty).
+pub(super) type State = (u64, Vec<Optimizer>, String);
+
+/// Gives every rank the step, the weights, the optimizers and the choices of the first one.
 ///
 /// # Errors
 /// If a rank is gone, or its network has other shapes.
 pub(super) fn share_state(
     ranks: &Ranks,
     parts: &[Part<'_>],
-    (step, mut optimizers): (u64, Vec<Optimizer>),
-) -> Result<(u64, Vec<Optimizer>)> {
+    (step, mut optimizers, engines): State,
+) -> Result<State> {
     if ranks.world() == 1 {
-        return Ok((step, optimizers));
+        return Ok((step, optimizers, engines));
     }
     if ranks.is_first() {
-        ranks.spread(Some(state(parts, step, &optimizers)?))?;
-        return Ok((step, optimizers));
+        ranks.spread(Some(state(parts, step, &optimizers, &engines)?))?;
+        return Ok((step, optimizers, engines));
     }
     let bytes = ranks.spread(None)?;
-    let step = take(&bytes, parts, &mut optimizers).ok_or_else(|| {
+    let (step, engines) = take(&bytes, parts, &mut optimizers).ok_or_else(|| {
         let what = "weights of other shapes than this rank's".to_owned();
         Error::Unsupported { op: "sharing weights", what }
     })?;
-    Ok((step, optimizers))
+    Ok((step, optimizers, engines))
 }
 
-fn state(parts: &[Part<'_>], step: u64, optimizers: &[Optimizer]) -> Result<Vec<u8>> {
+fn state(
+    parts: &[Part<'_>],
+    step: u64,
+    optimizers: &[Optimizer],
+    engines: &str,
+) -> Result<Vec<u8>> {
     let mut all = step.to_le_bytes().to_vec();
+    all.extend((engines.len() as u64).to_le_bytes());
+    all.extend(engines.as_bytes());
     for (part, by) in parts.iter().zip(optimizers) {
         all.extend(by.step.to_le_bytes());
         let scale = by.scale.map_or([0.0, 0.0], |scale| [scale.value, scale.good as f64]);
@@ -140,13 +150,21 @@ fn state(parts: &[Part<'_>], step: u64, optimizers: &[Optimizer]) -> Result<Vec<
 }
 
 /// Puts what [`state`] wrote into parameters and optimizers; none if it does not fit.
-fn take(mut from: &[u8], parts: &[Part<'_>], optimizers: &mut [Optimizer]) -> Option<u64> {
+fn take(
+    mut from: &[u8],
+    parts: &[Part<'_>],
+    optimizers: &mut [Optimizer],
+) -> Option<(u64, String)> {
     fn eight(from: &mut &[u8]) -> Option<[u8; 8]> {
         let (taken, rest) = from.split_first_chunk::<8>()?;
         *from = rest;
         Some(*taken)
     }
     let step = u64::from_le_bytes(eight(&mut from)?);
+    let long = usize::try_from(u64::from_le_bytes(eight(&mut from)?)).ok()?;
+    let (engines, rest) = from.split_at_checked(long)?;
+    let engines = String::from_utf8(engines.to_vec()).ok()?;
+    from = rest;
     for (part, by) in parts.iter().zip(optimizers) {
         by.step = u64::from_le_bytes(eight(&mut from)?);
         let [value, good] = [eight(&mut from)?, eight(&mut from)?].map(f64::from_le_bytes);
@@ -161,5 +179,5 @@ fn take(mut from: &[u8], parts: &[Part<'_>], optimizers: &mut [Optimizer]) -> Op
             *kept = kept.iter().map(|t| like(t, &mut from)).collect::<Option<_>>()?;
         }
     }
-    from.is_empty().then_some(step)
+    from.is_empty().then_some((step, engines))
 }

@@ -73,7 +73,9 @@ impl Run<'_> {
                 parts.iter().map(|part| Optimizer::new(part.parameters)).collect::<Result<_>>()?
             }
         };
-        let (_, optimizers) = among::share_state(&self.ranks, &parts, (at, optimizers))?;
+        // Engines stay those that were chosen.
+        let state = (at, optimizers, String::new());
+        let (_, optimizers, _) = among::share_state(&self.ranks, &parts, state)?;
         self.stepper.go_on_from(optimizers)
     }
 

@@ -164,4 +164,8 @@ impl Stepper for OnCpu {
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
+
+    fn engines(&self) -> Option<String> {
+        None
+    }
 }

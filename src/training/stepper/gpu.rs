@@ -534,6 +534,10 @@ impl Stepper for OnGpu {
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.on.tuner().take_warnings()
+        self.on.take_warnings()
+    }
+
+    fn engines(&self) -> Option<String> {
+        self.on.tuner().choices()
     }
 }

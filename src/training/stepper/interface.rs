@@ -57,6 +57,9 @@ pub trait Stepper {
 
     /// What libraries had to say, such as results that were wrong.
     fn warnings(&self) -> Vec<String>;
+
+    /// Which engines were chosen for convolutions, for a later process that goes on here.
+    fn engines(&self) -> Option<String>;
 }
 
 /// What one batch says of the parts: only launches, so that it can be recorded.
