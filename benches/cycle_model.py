@@ -18,6 +18,8 @@ which change of the machine code is worth making. Its assumptions, all printed w
     factors from shared memory, each of two warpgroups the weights anew, beside what the TMA writes there: 128 bytes a
     cycle in all. Blocks stay for many tiles: of all but the first, loads hide, 40 % of the 2500 cycles, and the epilogue
     does not, as both warpgroups are in it;
+  - convolutions of few channels issue 56 instructions a tap, 75 and 12 an output for three channels of it, and 60 an output
+    in the end, for four pixels;
   - the L2 cache is never waited for: nothing is known of its speed;
   - a loop within a step counts once: kernels that normalise what they read (conv2d_normed) take longer than said;
   - a launch costs 2 microseconds, one of a recorded call 1;
@@ -111,6 +113,15 @@ def by_wgmma(columns, numbers, gpu):
     return cycles / clock / 1000
 
 
+def of_few(outputs, numbers, gpu):
+    """Microseconds of kernels/conv2d_few.cu, which computes so many outputs at once."""
+    _, multiprocessors, clock, *_ = gpu
+    images, inputs, out_height, out_width, real, kernel = [numbers[i] for i in (0, 3, 4, 5, 6, 7)]
+    of_thread = kernel ** 2 * (56 + math.ceil(inputs / 3) * (75 + 12 * outputs)) + 4 * 60 * real
+    warps = math.ceil(images * out_height * out_width / 128)
+    return warps * of_thread / (4 * multiprocessors) / issue(4) / clock / 1000
+
+
 def predict_call(launches, rows):
     """Of each GPU: milliseconds of all launches, (kernel, blocks, bytes, numbers) each, and of which kernels."""
     for gpu, numbers in GPUS.items():
@@ -126,6 +137,8 @@ def predict_call(launches, rows):
                 us = max(us, product(kernel, rows[kernel, numbers[0]], numbers, int(blocks), depth)[0])
             if kernel in WGMMA:
                 us = max(us, by_wgmma(WGMMA[kernel], json.loads(given), numbers))
+            if kernel.startswith("conv2d_few"):
+                us = max(us, of_few(int(kernel.split("_")[2]), json.loads(given), numbers))
             times.setdefault(kernel, []).append(us + NODE)
         print(f"{gpu}: {len(launches)} launches, {sum(map(sum, times.values())) / 1000:.2f} ms")
         for kernel, each in sorted(times.items(), key=lambda item: -sum(item[1])):

@@ -19,18 +19,19 @@
 
 namespace {
 #define CONV2D_PARAMETERS \
-    (const T *x, const T *w, T *y, int images, int height, int width, int inputs, int out_height, \
-     int out_width, int outputs, int kernel, int stride, int pad, int transposed, float *moments /* or null */, \
-     int run, int found, EPILOGUE_PARAMETERS)
+    (const T *x, const T *x1 /* or null */, const T *w, T *y, int images, int height, int width, int inputs, \
+     int out_height, int out_width, int outputs, int kernel, int stride, int pad, int transposed, \
+     float *moments /* or null */, int run, int found, int c0, EPILOGUE_PARAMETERS)
 #define CONV2D_ARGUMENTS \
-    (x, w, y, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, \
-     transposed, moments, run, found, EPILOGUE_ARGUMENTS)
+    (x, x1, w, y, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, \
+     transposed, moments, run, found, c0, EPILOGUE_ARGUMENTS)
 #define CONV2D_BLOCKS(name, M, N, PACKED) \
     template <typename T> __device__ void name##_kernel CONV2D_PARAMETERS { \
         using Memory = BlockMemory<T, M, N, false>; \
         SHARED(memory, Memory); \
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
-        convolve<T, M, N, PACKED>(&memory, OneMap<T>{x, inputs}, w, epilogue, y, images, height, width, inputs, out_height, \
+        const TwoMaps<T> maps = {x, x1, c0, inputs - c0}; \
+        convolve<T, M, N, PACKED>(&memory, maps, w, epilogue, y, images, height, width, inputs, out_height, \
                                   out_width, outputs, kernel, stride, pad, transposed != 0, moments, run, found); \
     }
 CONV2D_BLOCKS(conv2d_128x128, 128, 128, true)
@@ -45,9 +46,10 @@ CONV2D_BLOCKS(conv2d_ragged, 64, 64, false) // inputs that do not fill packs
         using Memory = BlockMemory<T, M, N, false>; \
         DYNAMIC_SHARED(Memory, memories); \
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
-        convolve<T, M, N, true, false, SLICES>(memories, OneMap<T>{x, inputs}, w, epilogue, y, images, height, width, inputs, \
-                                               out_height, out_width, outputs, kernel, stride, pad, transposed != 0, \
-                                               moments, run, found); \
+        const TwoMaps<T> maps = {x, x1, c0, inputs - c0}; \
+        convolve<T, M, N, true, false, SLICES>(memories, maps, w, epilogue, y, images, height, width, inputs, out_height, \
+                                               out_width, outputs, kernel, stride, pad, transposed != 0, moments, run, \
+                                               found); \
     }
 CONV2D_DYNAMIC(conv2d_256x64, 256, 64, 1)
 

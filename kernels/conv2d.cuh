@@ -201,6 +201,17 @@ template <typename T> struct OneMap {
     __device__ __forceinline__ int stride(int) const { return channels; }
 };
 
+// A map of c0 channels, and perhaps one of c1 beside it.
+template <typename T> struct TwoMaps {
+    const T *x, *x1;
+    int c0, c1;
+    static constexpr bool LINEAR = true, NORMED = false;
+    static constexpr int doubled = 0;
+
+    __device__ __forceinline__ const T *from(int channel) const { return (channel < c0 ? x : x1 - c0) + channel; }
+    __device__ __forceinline__ int stride(int channel) const { return channel < c0 ? c0 : c1; }
+};
+
 // Up to five maps side by side, [.., channels[k]] each, of which a pixel may be seen as 2 x 2.
 template <typename T> struct Maps {
     const T *x, *x1, *x2, *x3, *x4;

@@ -8,17 +8,17 @@
 #include "moments.cuh"
 
 namespace {
-// A map as OneMap, with center, a and b of each channel in shared memory, [3][channels].
+// Maps as TwoMaps, with center, a and b of each channel in shared memory, [3][channels].
 template <typename T> struct NormedMap {
-    const T *x;
-    int channels;
+    const T *x, *x1;
+    int c0, channels;
     const float *constants;
     int silu;
     static constexpr bool LINEAR = true, NORMED = true;
     static constexpr int doubled = 0;
 
-    __device__ __forceinline__ const T *from(int channel) const { return x + channel; }
-    __device__ __forceinline__ int stride(int) const { return channels; }
+    __device__ __forceinline__ const T *from(int channel) const { return (channel < c0 ? x : x1 - c0) + channel; }
+    __device__ __forceinline__ int stride(int channel) const { return channel < c0 ? c0 : channels - c0; }
 
     // What this thread has copied to `tile`, packs of the channels from `channel` on. Beyond the last are zeros.
     template <typename Share, typename Tile> __device__ __forceinline__ void normalise(Tile &tile, int channel) const {
@@ -40,13 +40,14 @@ template <typename T> struct NormedMap {
     }
 };
 
-// x: [images, pixels, inputs], pixels a multiple of 128; partial: [images, pixels / seen, inputs / of_run, 2], absolute,
-// as conv2d and group_norm_moments leave it; gamma, beta: [inputs]; w: [outputs, inputs]; y: [images, pixels, outputs].
+// x: [images, pixels, c0], x1, beside it: [images, pixels, inputs - c0], pixels a multiple of 128; partial: [images,
+// pixels / seen, inputs / of_run, 2], absolute, as conv2d and group_norm_moments leave it; gamma, beta: [inputs]; w:
+// [outputs, inputs]; y: [images, pixels, outputs].
 template <typename T, int M, int N>
-__device__ __forceinline__ void convolve_normed(const T *x, const float *partial, const T *gamma, const T *beta,
-                                                const T *w, T *y, int images, int pixels, int inputs, int outputs,
-                                                int groups, int of_run, int seen, int silu, float eps, float *moments,
-                                                int run, int found, const Epilogue<T> &epilogue) {
+__device__ __forceinline__ void convolve_normed(const T *x, const T *x1, int c0, const float *partial, const T *gamma,
+                                                const T *beta, const T *w, T *y, int images, int pixels, int inputs,
+                                                int outputs, int groups, int of_run, int seen, int silu, float eps,
+                                                float *moments, int run, int found, const Epilogue<T> &epilogue) {
     using Memory = BlockMemory<T, M, N, false>;
     DYNAMIC_SHARED(Memory, memory);
     float *const constants = reinterpret_cast<float *>(memory + 1); // [3][inputs], then [groups][3]
@@ -64,21 +65,22 @@ __device__ __forceinline__ void convolve_normed(const T *x, const float *partial
         constants[2 * inputs + c] = n.b;
     }
     __syncthreads();
-    convolve<T, M, N, true>(memory, NormedMap<T>{x, inputs, constants, silu}, w, epilogue, y, images, 1, pixels, inputs,
-                            1, pixels, outputs, 1, 1, 0, false, moments, run, found);
+    const NormedMap<T> maps = {x, x1, c0, inputs, constants, silu};
+    convolve<T, M, N, true>(memory, maps, w, epilogue, y, images, 1, pixels, inputs, 1, pixels, outputs, 1, 1, 0, false,
+                            moments, run, found);
 }
 
 #define NORMED_PARAMETERS \
-    (const T *x, const float *partial, const T *gamma, const T *beta, const T *w, T *y, int images, int pixels, \
-     int inputs, int outputs, int groups, int of_run, int seen, int silu, float eps, float *moments /* or null */, \
-     int run, int found, EPILOGUE_PARAMETERS)
+    (const T *x, const T *x1 /* or null */, const float *partial, const T *gamma, const T *beta, const T *w, T *y, \
+     int images, int pixels, int inputs, int outputs, int groups, int of_run, int seen, int silu, float eps, \
+     float *moments /* or null */, int run, int found, int c0, EPILOGUE_PARAMETERS)
 #define NORMED_ARGUMENTS \
-    (x, partial, gamma, beta, w, y, images, pixels, inputs, outputs, groups, of_run, seen, silu, eps, moments, run, \
-     found, EPILOGUE_ARGUMENTS)
+    (x, x1, partial, gamma, beta, w, y, images, pixels, inputs, outputs, groups, of_run, seen, silu, eps, moments, \
+     run, found, c0, EPILOGUE_ARGUMENTS)
 #define NORMED_BLOCKS(name, M, N) \
     template <typename T> __device__ void name##_kernel NORMED_PARAMETERS { \
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
-        convolve_normed<T, M, N>(x, partial, gamma, beta, w, y, images, pixels, inputs, outputs, groups, of_run, \
+        convolve_normed<T, M, N>(x, x1, c0, partial, gamma, beta, w, y, images, pixels, inputs, outputs, groups, of_run, \
                                  seen, silu, eps, moments, run, found, epilogue); \
     }
 NORMED_BLOCKS(conv2d_normed_128x128, 128, 128)

@@ -16,20 +16,21 @@ template <int V> constexpr int AHEAD = V > 1 ? 4 : 2; // what a thread has on it
 // What chunks found lies as [N, chunks, C / run, 2]: of `run` neighbouring channels of a group the mean, minus the first
 // channel of the group in the image's first pixel unless it is `absolute`, and the sum of squared differences to that
 // mean. A run is a group, or what divides groups where a block has not whole ones. Convolutions find absolute ones.
-// x: [N, pixels, C].
+// x: [N, pixels, c0], x1, beside it: [N, pixels, C - c0].
 template <typename T, int V>
-__device__ void moments(const T *x, float *partial, int pixels, int channels, int groups, int run, int columns,
-                        int chunk, int absolute) {
+__device__ void moments(const T *x, const T *x1, int c0, float *partial, int pixels, int channels, int groups, int run,
+                        int columns, int chunk, int absolute) {
     DYNAMIC_SHARED(float, scratch);
     const int first_channel = int(blockIdx.x) * columns * V;
     const Place<V> at(columns, first_channel, channels);
     const int first = int(blockIdx.y) * chunk, last = min(first + chunk, pixels);
-    const T *const image = x + size_t(blockIdx.z) * pixels * channels;
+    const auto side = [=](int channel) { return Side<T>(x, x1, c0, channels, size_t(blockIdx.z) * pixels, channel); };
     float s[V] = {}, q[V] = {}, pivot[V] = {};
     if (at.active) {
-        load_channels<T, V>(image + size_t(first) * channels + at.channel, pivot);
+        const Side<T> from = side(at.channel);
+        load_channels<T, V>(from.at + size_t(first) * from.stride, pivot);
         Channels<T, V> ahead[AHEAD<V>];
-        const auto read = [&](int i, int r) { ahead[i].read(image + size_t(r) * channels + at.channel); };
+        const auto read = [&](int i, int r) { ahead[i].read(from.at + size_t(r) * from.stride); };
         each_row<AHEAD<V>>(first + at.row, last, at.rows, read, [&](int i, int) {
             float v[V];
             ahead[i].unpack(v);
@@ -49,7 +50,7 @@ __device__ void moments(const T *x, float *partial, int pixels, int channels, in
 #pragma unroll
         for (int i = 0; i < V; ++i) {
             const int channel = at.channel + i, local = channel - first_channel;
-            const float origin = absolute ? 0.0f : load(image + channel / per_group * per_group);
+            const float origin = absolute ? 0.0f : load(side(channel / per_group * per_group).at);
             scratch[2 * local] = (pivot[i] - origin) + s[i] / n;
             scratch[2 * local + 1] = fmaxf(q[i] - s[i] * s[i] / n, 0.0f);
         }
@@ -75,33 +76,35 @@ __device__ void moments(const T *x, float *partial, int pixels, int channels, in
     }
 }
 template <typename T>
-__device__ void group_norm_moments_kernel(const T *x, float *partial, int pixels, int channels, int groups, int run,
-                                          int columns, int chunk, int absolute) {
-    moments<T, Pack<T>::SIZE>(x, partial, pixels, channels, groups, run, columns, chunk, absolute);
+__device__ void group_norm_moments_kernel(const T *x, const T *x1, float *partial, int c0, int pixels, int channels,
+                                          int groups, int run, int columns, int chunk, int absolute) {
+    moments<T, Pack<T>::SIZE>(x, x1, c0, partial, pixels, channels, groups, run, columns, chunk, absolute);
 }
 template <typename T>
-__device__ void group_norm_moments_ragged_kernel(const T *x, float *partial, int pixels, int channels, int groups,
-                                                 int run, int columns, int chunk, int absolute) {
-    moments<T, 1>(x, partial, pixels, channels, groups, run, columns, chunk, absolute);
+__device__ void group_norm_moments_ragged_kernel(const T *x, const T *x1, float *partial, int c0, int pixels,
+                                                 int channels, int groups, int run, int columns, int chunk,
+                                                 int absolute) {
+    moments<T, 1>(x, x1, c0, partial, pixels, channels, groups, run, columns, chunk, absolute);
 }
 
-// x, y: [N, pixels, C]; partial: as moments leave it, in chunks of `found` pixels; stats: [N, G, 3], which is written;
+// x: [N, pixels, c0], x1, beside it: [N, pixels, C - c0]; y: [N, pixels, C]; partial: as moments leave it, in chunks of
+// `found` pixels; stats: [N, G, 3], which is written;
 // gamma, beta: [C]; scale, shift: [N, C] or null.
 template <typename T, int V>
-__device__ void apply(const T *x, const float *partial, float *stats, const T *gamma, const T *beta, const T *scale,
-                      const T *shift, T *y, int pixels, int channels, int groups, int run, int found, int columns,
-                      int chunk, int absolute, int silu, float eps) {
+__device__ void apply(const T *x, const T *x1, int c0, const float *partial, float *stats, const T *gamma, const T *beta,
+                      const T *scale, const T *shift, T *y, int pixels, int channels, int groups, int run, int found,
+                      int columns, int chunk, int absolute, int silu, float eps) {
     DYNAMIC_SHARED(float, of_block); // constants, then [groups of the block, 3]
     const size_t n = blockIdx.z;
     const int width = columns * V, first_channel = int(blockIdx.x) * width, per_group = channels / groups;
     const int count = min(width, channels - first_channel);
     const int first_group = first_channel / per_group, last_group = (first_channel + count - 1) / per_group;
     float *const joined = of_block + 3 * width;
-    const T *const image = x + n * pixels * channels;
+    const auto side = [=](int channel) { return Side<T>(x, x1, c0, channels, n * pixels, channel); };
     const int runs = per_group / run, next = channels / run * 2, chunks = (pixels + found - 1) / found;
     for (int g = first_group + int(threadIdx.x) / WARP; g <= last_group; g += THREADS / WARP) {
         float *const to = joined + 3 * (g - first_group);
-        const float origin = absolute ? 0.0f : load(image + g * per_group);
+        const float origin = absolute ? 0.0f : load(side(g * per_group).at);
         join(partial + n * chunks * next + g * runs * 2, next, runs, run, pixels, found, origin, eps, to);
         // The block that has the first channel of a group.
         if (blockIdx.y == 0 && threadIdx.x % WARP == 0 && g * per_group >= first_channel) {
@@ -116,10 +119,10 @@ __device__ void apply(const T *x, const float *partial, float *stats, const T *g
     if (!at.active) return;
     const int first = int(blockIdx.y) * chunk, last = min(first + chunk, pixels);
     const Constants<V> c = constants<V>(of_block, width, at.column * V);
-    const T *const from = image + at.channel;
+    const Side<T> from = side(at.channel);
     T *const to = y + n * pixels * channels + at.channel;
     Channels<T, V> ahead[AHEAD<V>];
-    const auto read = [&](int i, int r) { ahead[i].read(from + size_t(r) * channels); };
+    const auto read = [&](int i, int r) { ahead[i].read(from.at + size_t(r) * from.stride); };
     each_row<AHEAD<V>>(first + at.row, last, at.rows, read, [&](int i, int r) {
         float v[V];
         ahead[i].unpack(v);
@@ -129,19 +132,19 @@ __device__ void apply(const T *x, const float *partial, float *stats, const T *g
     });
 }
 template <typename T>
-__device__ void group_norm_apply_kernel(const T *x, const float *partial, float *stats, const T *gamma, const T *beta,
-                                        const T *scale, const T *shift, T *y, int pixels, int channels, int groups,
-                                        int run, int found, int columns, int chunk, int absolute, int silu,
-                                        float eps) {
-    apply<T, Pack<T>::SIZE>(x, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found,
+__device__ void group_norm_apply_kernel(const T *x, const T *x1, const float *partial, float *stats, const T *gamma,
+                                        const T *beta, const T *scale, const T *shift, T *y, int c0, int pixels,
+                                        int channels, int groups, int run, int found, int columns, int chunk,
+                                        int absolute, int silu, float eps) {
+    apply<T, Pack<T>::SIZE>(x, x1, c0, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found,
                             columns, chunk, absolute, silu, eps);
 }
 template <typename T>
-__device__ void group_norm_apply_ragged_kernel(const T *x, const float *partial, float *stats, const T *gamma,
-                                               const T *beta, const T *scale, const T *shift, T *y, int pixels,
-                                               int channels, int groups, int run, int found, int columns, int chunk,
-                                               int absolute, int silu, float eps) {
-    apply<T, 1>(x, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found, columns, chunk,
+__device__ void group_norm_apply_ragged_kernel(const T *x, const T *x1, const float *partial, float *stats,
+                                               const T *gamma, const T *beta, const T *scale, const T *shift, T *y,
+                                               int c0, int pixels, int channels, int groups, int run, int found,
+                                               int columns, int chunk, int absolute, int silu, float eps) {
+    apply<T, 1>(x, x1, c0, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found, columns, chunk,
                 absolute, silu, eps);
 }
 
@@ -372,14 +375,14 @@ __device__ void group_norm_parameters_kernel(const float *sums, const T *gamma, 
 } // namespace
 
 BOTH_WIDTHS(group_norm_moments,
-            (const T *x, float *partial, int pixels, int channels, int groups, int run, int columns, int chunk,
-             int absolute),
-            (x, partial, pixels, channels, groups, run, columns, chunk, absolute))
+            (const T *x, const T *x1 /* or null */, float *partial, int c0, int pixels, int channels, int groups, int run,
+             int columns, int chunk, int absolute),
+            (x, x1, partial, c0, pixels, channels, groups, run, columns, chunk, absolute))
 BOTH_WIDTHS(group_norm_apply,
-            (const T *x, const float *partial, float *stats, const T *gamma, const T *beta,
-             const T *scale /* or null */, const T *shift /* or null */, T *y, int pixels, int channels,
+            (const T *x, const T *x1 /* or null */, const float *partial, float *stats, const T *gamma, const T *beta,
+             const T *scale /* or null */, const T *shift /* or null */, T *y, int c0, int pixels, int channels,
              int groups, int run, int found, int columns, int chunk, int absolute, int silu, float eps),
-            (x, partial, stats, gamma, beta, scale, shift, y, pixels, channels, groups, run, found, columns,
+            (x, x1, partial, stats, gamma, beta, scale, shift, y, c0, pixels, channels, groups, run, found, columns,
              chunk, absolute, silu, eps))
 BOTH_WIDTHS(group_norm_sums,
             (const T *x, const T *dy, const float *stats, const T *gamma, const T *beta,

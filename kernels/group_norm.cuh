@@ -16,6 +16,18 @@ template <int V> struct Place {
     }
 };
 
+// Where a channel of an image lies, from its first pixel on, and how far apart pixels are: in x, or, from channel c0 on, in
+// x1 beside it. Packs lie in one of them.
+template <typename T> struct Side {
+    const T *at;
+    int stride;
+    __device__ __forceinline__ Side(const T *x, const T *x1, int c0, int channels, size_t first_pixel, int channel) {
+        const bool beside = channel >= c0;
+        stride = beside ? channels - c0 : c0;
+        at = (beside ? x1 - c0 : x) + (first_pixel * stride + channel);
+    }
+};
+
 // V neighbouring channels as memory has them.
 template <typename T, int V> struct Channels {
     Pack<T> pack;

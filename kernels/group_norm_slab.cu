@@ -48,8 +48,9 @@ template <int V> __device__ __forceinline__ int slab_header(int width, int group
     return 2 * V * THREADS + (2 * width + 3 * groups + 3) / 4 * 4;
 }
 
+// x: [N, pixels, c0], x1, beside it: [N, pixels, C - c0]; y: [N, pixels, C].
 template <typename T, int V>
-__device__ void slab(const T *x, const T *gamma, const T *beta, const T *scale, const T *shift, T *y,
+__device__ void slab(const T *x, const T *x1, int c0, const T *gamma, const T *beta, const T *scale, const T *shift, T *y,
                      float *stats, int pixels, int channels, int groups, int width, float eps, int silu) {
     DYNAMIC_SHARED(float, scratch);
     const int warp = int(threadIdx.x) / WARP, columns = width / V, per_group = channels / groups;
@@ -59,11 +60,13 @@ __device__ void slab(const T *x, const T *gamma, const T *beta, const T *scale, 
     T *const map = reinterpret_cast<T *>(scratch + slab_header<V>(width, held));
     const Place<V> at(columns, first_channel, channels);
     const size_t n = blockIdx.y, image = n * pixels * channels;
+    const auto side = [=](int channel) { return Side<T>(x, x1, c0, channels, n * pixels, channel); };
     float s[V] = {}, q[V] = {}, pivot[V] = {};
     if (at.active) {
-        load_channels<T, V>(x + image + at.channel, pivot);
+        const Side<T> from = side(at.channel);
+        load_channels<T, V>(from.at, pivot);
         Channels<T, V> ahead[AHEAD<V>];
-        const auto read = [&](int i, int r) { ahead[i].read(x + image + size_t(r) * channels + at.channel); };
+        const auto read = [&](int i, int r) { ahead[i].read(from.at + size_t(r) * from.stride); };
         each_row<AHEAD<V>>(at.row, pixels, at.rows, read, [&](int i, int r) {
             float v[V];
             ahead[i].write(map + (r * columns + at.column) * V);
@@ -81,14 +84,14 @@ __device__ void slab(const T *x, const T *gamma, const T *beta, const T *scale, 
 #pragma unroll
         for (int i = 0; i < V; ++i) {
             const int j = at.column * V + i;
-            const float origin = load(x + image + (at.channel + i) / per_group * per_group);
+            const float origin = load(side((at.channel + i) / per_group * per_group).at);
             of_channels[2 * j] = (pivot[i] - origin) + s[i] / float(pixels);
             of_channels[2 * j + 1] = fmaxf(q[i] - s[i] * s[i] / float(pixels), 0.0f);
         }
     }
     __syncthreads();
     for (int g = warp; g < held; g += THREADS / WARP) {
-        const float origin = load(x + image + first_channel + g * per_group);
+        const float origin = load(side(first_channel + g * per_group).at);
         group_statistics(of_channels + 2 * g * per_group, per_group, float(pixels), origin, eps,
                          of_groups + 3 * g);
     }
@@ -111,17 +114,17 @@ __device__ void slab(const T *x, const T *gamma, const T *beta, const T *scale, 
     }
 }
 template <typename T>
-__device__ void group_norm_slab_kernel(const T *x, const T *gamma, const T *beta, const T *scale,
-                                       const T *shift, T *y, float *stats, int pixels, int channels,
+__device__ void group_norm_slab_kernel(const T *x, const T *x1, const T *gamma, const T *beta, const T *scale,
+                                       const T *shift, T *y, float *stats, int c0, int pixels, int channels,
                                        int groups, int width, float eps, int silu) {
-    slab<T, Pack<T>::SIZE>(x, gamma, beta, scale, shift, y, stats, pixels, channels, groups, width, eps,
+    slab<T, Pack<T>::SIZE>(x, x1, c0, gamma, beta, scale, shift, y, stats, pixels, channels, groups, width, eps,
                            silu);
 }
 template <typename T>
-__device__ void group_norm_slab_ragged_kernel(const T *x, const T *gamma, const T *beta, const T *scale,
-                                              const T *shift, T *y, float *stats, int pixels, int channels,
-                                              int groups, int width, float eps, int silu) {
-    slab<T, 1>(x, gamma, beta, scale, shift, y, stats, pixels, channels, groups, width, eps, silu);
+__device__ void group_norm_slab_ragged_kernel(const T *x, const T *x1, const T *gamma, const T *beta,
+                                              const T *scale, const T *shift, T *y, float *stats, int c0, int pixels,
+                                              int channels, int groups, int width, float eps, int silu) {
+    slab<T, 1>(x, x1, c0, gamma, beta, scale, shift, y, stats, pixels, channels, groups, width, eps, silu);
 }
 
 // The map is x, then dy. sums: [N, 2, C]; dx may be null.
@@ -230,10 +233,10 @@ __device__ void group_norm_gradient_slab_ragged_kernel(const T *x, const T *dy, 
 } // namespace
 
 BOTH_WIDTHS(group_norm_slab,
-            (const T *x, const T *gamma, const T *beta, const T *scale /* or null */,
-             const T *shift /* or null */, T *y, float *stats, int pixels, int channels, int groups, int width,
+            (const T *x, const T *x1 /* or null */, const T *gamma, const T *beta, const T *scale /* or null */,
+             const T *shift /* or null */, T *y, float *stats, int c0, int pixels, int channels, int groups, int width,
              float eps, int silu),
-            (x, gamma, beta, scale, shift, y, stats, pixels, channels, groups, width, eps, silu))
+            (x, x1, gamma, beta, scale, shift, y, stats, c0, pixels, channels, groups, width, eps, silu))
 BOTH_WIDTHS(group_norm_gradient_slab,
             (const T *x, const T *dy, const float *stats, const T *gamma, const T *beta,
              const T *scale /* or null */, const T *shift /* or null */, float *sums, T *dx /* or null */,

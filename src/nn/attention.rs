@@ -76,15 +76,18 @@ impl SelfAttention {
             Projection::Joint(conv) => {
                 let norm = (&self.norm, false);
                 let all = conv.forward_normed(tape, x, norm, Then::default(), None)?;
-                self.parts(tape, all.map())?
+                let all = all.whole(tape)?;
+                self.parts(tape, &all)?
             }
             Projection::Separate(convs) => {
-                let normed = self.norm.forward(tape, x.map())?;
+                let x = x.whole(tape)?;
+                let normed = self.norm.forward(tape, &x)?;
                 separate(tape, convs, &normed)?
             }
         };
         let y = self.attend(tape, qkv)?;
-        let residual = Some((x.map(), 1.0));
+        let x = x.whole(tape)?;
+        let residual = Some((&x, 1.0));
         self.out.forward_measured(tape, &y, Then { residual, ..Then::default() }, groups)
     }
 

@@ -93,7 +93,8 @@ impl Stage {
         groups: Option<usize>,
     ) -> Result<Measured> {
         if matches!(self.time, Time::Film(_)) {
-            let y = self.normed(tape, x.map(), time)?;
+            let x = x.whole(tape)?;
+            let y = self.normed(tape, &x, time)?;
             return self.conv.forward_measured(tape, &y, then, groups);
         }
         let shift = if self.shift().is_some() { shifts.next() } else { None };
@@ -246,8 +247,8 @@ impl ResidualBlock {
             y = stage.fused(tape, &y, time, shifts, Then::default(), next)?;
         }
         let skip = match &self.skip {
-            Some(conv) => conv.forward(tape, x.map())?,
-            None => x.map().clone(),
+            Some(conv) => conv.forward_maps(tape, &x.maps(), false, Then::default())?,
+            None => x.whole(tape)?,
         };
         let residual = Some((&skip, self.skip_scale));
         last.fused(tape, &y, time, shifts, Then { residual, ..Then::default() }, groups)

@@ -44,6 +44,15 @@ pub enum Side {
     Behind,
 }
 
+impl Side {
+    const fn in_order<'a>(self, x: &'a Var, kept: &'a Var) -> [&'a Var; 2] {
+        match self {
+            Self::Before => [kept, x],
+            Self::Behind => [x, kept],
+        }
+    }
+}
+
 /// Layers in the order they run.
 #[derive(Clone, Debug, Default)]
 pub struct UNet {
@@ -81,10 +90,11 @@ impl UNet {
             x = match (layer, layers.as_slice().first()) {
                 (Layer::Nearest, Some(Layer::Conv(conv))) => {
                     layers.next();
-                    conv.forward_maps(tape, &[x.map()], true, Then::default())?.into()
+                    conv.forward_maps(tape, &x.maps(), true, Then::default())?.into()
                 }
                 (Layer::Conv(conv), _) if groups.is_some() => {
-                    conv.forward_measured(tape, x.map(), Then::default(), groups)?
+                    let x = x.whole(tape)?;
+                    conv.forward_measured(tape, &x, Then::default(), groups)?
                 }
                 (Layer::Block(block), _) => block.fused(tape, &x, time, &mut shifts, groups)?,
                 (Layer::Stage(stage), _) if !stage.is_told() => {
@@ -92,13 +102,22 @@ impl UNet {
                 }
                 (Layer::Attention(attention), _) => attention.fused(tape, &x, groups)?,
                 (Layer::Keep, _) => {
-                    kept.push(x.map().clone());
+                    kept.push(x.whole(tape)?);
                     x
                 }
-                _ => layer.forward(tape, x.map().clone(), time, &mut kept)?.into(),
+                (Layer::Join(side), _) => {
+                    let x = x.whole(tape)?;
+                    let skip = popped(&mut kept, &x)?;
+                    let [first, second] = side.in_order(&x, &skip);
+                    Measured::of_two(tape, first, second)?
+                }
+                _ => {
+                    let x = x.whole(tape)?;
+                    layer.forward(tape, x, time, &mut kept)?.into()
+                }
             };
         }
-        Ok(x.map().clone())
+        x.whole(tape)
     }
 
     fn blocks(&self) -> impl Iterator<Item = &ResidualBlock> {
@@ -117,6 +136,11 @@ fn norm_of(layers: &[Layer]) -> Option<usize> {
         Layer::Attention(attention) => Some(attention.groups()),
         _ => None,
     }
+}
+
+/// The map kept last, for one that is to be joined to `x`.
+fn popped(kept: &mut Vec<Var>, x: &Var) -> Result<Var> {
+    kept.pop().ok_or_else(|| Error::shape("unet", "a kept map for every join", x.shape()))
 }
 
 impl Layer {
@@ -154,13 +178,8 @@ impl Layer {
                 Ok(x)
             }
             Self::Join(side) => {
-                let Some(skip) = kept.pop() else {
-                    return Err(Error::shape("unet", "a kept map for every join", x.shape()));
-                };
-                match side {
-                    Side::Before => tape.concat(&[&skip, &x]),
-                    Side::Behind => tape.concat(&[&x, &skip]),
-                }
+                let skip = popped(kept, &x)?;
+                tape.concat(&side.in_order(&x, &skip))
             }
         }
     }

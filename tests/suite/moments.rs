@@ -6,7 +6,7 @@ use srk::engine::cuda::Gpu;
 use srk::engine::device::{DType, Device};
 use srk::engine::op_case::relative_l2;
 use srk::engine::rng::{Purpose, Stream};
-use srk::engine::tape::{Tape, Var};
+use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
 use srk::ops::conv2d::{Activation, Conv2d, Measured, Norm, Then};
 use srk::ops::group_norm::GroupNorm;
@@ -72,12 +72,8 @@ impl Chain {
         let y = tape.conv2d_measured(&x, &first, Conv2d::same(3), then, Some(self.groups)).unwrap();
         let conv = Conv2d::same(k);
         let y = tape.conv2d_normed(&y, norm, &second, conv, Then::default(), None).unwrap();
-        map_of(y).into_tensor().unwrap()
+        y.whole(&mut tape).unwrap().into_tensor().unwrap()
     }
-}
-
-fn map_of(y: Measured) -> Var {
-    y.map().clone()
 }
 
 /// The same bits on all GPUs.
@@ -156,4 +152,49 @@ fn a_map_that_is_normalised_as_it_is_read_is_the_one_that_is_written() {
     let (written, read) = (seen(264), seen(40));
     let first = written.chunks(264).flat_map(|pixel| pixel[..40].to_vec());
     assert_eq!(first.collect::<Vec<f32>>(), read);
+}
+
+/// Norms and convolutions of two maps where they lie, and of their concatenation: in blocks that hold a map and in those
+/// that look at it first, of packs and of single channels, with a boundary within a group.
+#[test]
+fn two_maps_give_the_bits_of_their_concatenation() {
+    let gpus = [common::fast_gpu(), common::checked_gpus().remove(0)];
+    let cases = [([2, 16, 24], [24, 40], 4), ([1, 64, 66], [16, 8], 2), ([1, 8, 16], [128, 8], 1)];
+    for (gpu, ([n, h, w], channels, groups)) in gpus.iter().flat_map(|gpu| cases.map(|c| (gpu, c)))
+    {
+        let device = Device::from(gpu);
+        gpu.poison(true);
+        for dtype in [DType::F16, DType::F32] {
+            let mut tape = Tape::inference();
+            let mut given = |stream, shape: &[usize]| {
+                let values = numbers(stream, shape.iter().product());
+                let tensor = Tensor::from_slice_on(&device, &values, shape).unwrap();
+                tape.input(tensor.cast(dtype).unwrap())
+            };
+            let c = channels[0] + channels[1];
+            let maps = [0, 1].map(|i| given(6 + i as u64, &[n, h, w, channels[i]]));
+            let [gamma, beta] = [8, 9].map(|i| given(i, &[c]));
+            let weights = [1, 3].map(|k| given(10, &[16, k, k, c]));
+            let both = Measured::of_two(&mut tape, &maps[0], &maps[1]).unwrap();
+            assert_eq!(both.maps().len(), 2);
+            let whole = both.whole(&mut tape).unwrap();
+            let op = GroupNorm { groups, eps: 1e-5, silu: true };
+            let norm = Norm { gamma: &gamma, beta: &beta, op };
+            for (k, w) in [1, 3].into_iter().zip(&weights) {
+                let conv = Conv2d::same(k);
+                let mut bits = |x: &Measured| {
+                    let y = tape.conv2d_normed(x, norm, w, conv, Then::default(), None).unwrap();
+                    let plain =
+                        tape.conv2d_of_maps(&x.maps(), false, w, conv, Then::default()).unwrap();
+                    let y = y.whole(&mut tape).unwrap();
+                    [y, plain].map(|y| y.into_tensor().unwrap().to_f32_vec().unwrap())
+                };
+                assert_eq!(
+                    bits(&both),
+                    bits(&whole.clone().into()),
+                    "{channels:?}, {k}, {dtype:?}"
+                );
+            }
+        }
+    }
 }

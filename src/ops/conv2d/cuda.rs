@@ -6,7 +6,7 @@ pub(in crate::ops) use super::epilogue::Epilogue;
 pub(super) use super::epilogue::Found;
 use super::epilogue::launch_with;
 use super::wgmma::Tiles;
-use super::{Dims, engines};
+use super::{Dims, engines, few};
 use crate::engine::cuda::{Gpu, Grid, Pass, kernels, launch_one_of};
 use crate::engine::device::{DType, Real};
 use crate::engine::tensor::Tensor;
@@ -47,6 +47,21 @@ pub(in crate::ops) fn forward(
     forward_measured(gpu, d, x, w, epilogue, y, None)
 }
 
+/// As [`forward`] of two maps beside each other, and what is to be found of `y`. No library reads two.
+pub(super) fn forward_beside(
+    gpu: &Gpu,
+    d: &Dims,
+    [x, x1]: [&Tensor; 2],
+    w: &Tensor,
+    epilogue: Epilogue,
+    y: &mut Tensor,
+    found: Option<&Found>,
+) -> Result<()> {
+    let source = [d.height, d.width, d.ci];
+    let size = [d.out_height(), d.out_width(), d.co];
+    gather(gpu, d, false, (x, Some(x1)), source, w, epilogue, y, size, found)
+}
+
 /// As [`forward`], and what is to be found of `y`.
 pub(super) fn forward_measured(
     gpu: &Gpu,
@@ -59,7 +74,13 @@ pub(super) fn forward_measured(
 ) -> Result<()> {
     let source = [d.height, d.width, d.ci];
     let size = [d.out_height(), d.out_width(), d.co];
-    let native = |y: &mut Tensor| gather(gpu, d, false, x, source, w, epilogue, y, size, found);
+    let native = |y: &mut Tensor| match few::fits(d, x.dtype()) {
+        true => {
+            check_pixels(d.batch * d.height * d.width)?;
+            few::forward(gpu, d, x, w, epilogue, y)
+        }
+        false => gather(gpu, d, false, (x, None), source, w, epilogue, y, size, found),
+    };
     let finish = |y: &mut Tensor| {
         finish(gpu, epilogue, y, size)?;
         let find = |f: &Found| find_moments(gpu, y, f.groups, &mut f.moments.borrow_mut());
@@ -111,7 +132,7 @@ fn native_input_gradient(
         .launch(gpu, grid)?;
     let source = [d.out_height(), d.out_width(), d.co];
     let size = [d.height, d.width, d.ci];
-    gather(gpu, d, true, dy, source, &transposed, epilogue, dx, size, None)
+    gather(gpu, d, true, (dy, None), source, &transposed, epilogue, dx, size, None)
 }
 
 /// As [`gather`] with the weights where they lie, for outputs of the convolution that fill steps along the depth.
@@ -169,12 +190,12 @@ fn finish(gpu: &Gpu, epilogue: Epilogue, y: &mut Tensor, size: [usize; 3]) -> Re
     })
 }
 
-/// Every output gathers from the pixels of `x` that its taps meet.
+/// Every output gathers from the pixels of `x`, and of `x1` beside it, that its taps meet.
 fn gather(
     gpu: &Gpu,
     d: &Dims,
     transposed: bool,
-    x: &Tensor,
+    (x, x1): (&Tensor, Option<&Tensor>),
     [height, width, inputs]: [usize; 3],
     w: &Tensor,
     epilogue: Epilogue,
@@ -206,6 +227,7 @@ fn gather(
         Blocks::Ragged => conv2d_ragged,
     } {
         x,
+        x1,
         w,
         y,
         images: d.batch,
@@ -222,6 +244,7 @@ fn gather(
         moments: moments.as_deref_mut(),
         run: found.map_or(0, |found| found.run),
         found: found.map_or(0, |found| found.pixels),
+        c0: x1.map_or(inputs, |_| x.shape()[3]),
     })
 }
 
@@ -233,11 +256,11 @@ pub(super) struct Normed<'a> {
     pub(super) beta: &'a Tensor,
 }
 
-/// As [`forward_measured`] of `x` normalised, for kernels of one tap and stride 1 and a map that has moments.
+/// As [`forward_measured`] of `x`, and of `x1` beside it, normalised, for kernels of one tap and stride 1 and a map that has moments.
 pub(super) fn forward_normed(
     gpu: &Gpu,
     d: &Dims,
-    x: &Tensor,
+    (x, x1): (&Tensor, Option<&Tensor>),
     Normed { norm, moments: partial, gamma, beta }: Normed<'_>,
     w: &Tensor,
     epilogue: Epilogue,
@@ -263,6 +286,7 @@ pub(super) fn forward_normed(
         _ => conv2d_normed_128x32,
     } {
         x,
+        x1,
         partial,
         gamma,
         beta,
@@ -280,6 +304,7 @@ pub(super) fn forward_normed(
         moments: moments.as_deref_mut(),
         run: found.map_or(0, |found| found.run),
         found: found.map_or(0, |found| found.pixels),
+        c0: x.shape()[3],
     })
 }
 

@@ -207,13 +207,21 @@ impl FusedConv2d {
     ) -> Result<Option<Found>> {
         let d = self.conv.dims_of(self.seen(maps)?, maps[0], w)?;
         let channels: Vec<usize> = maps.iter().map(|map| map.shape()[3]).collect();
-        let plain = maps.len() == 1 && !self.doubled;
-        if !plain && cuda::reads_maps(w.dtype(), &channels) {
-            cuda::forward_maps(gpu, &d, maps, self.doubled, w, epilogue, y)?;
-            return Ok(None);
+        let (plain, reads) = (!self.doubled, cuda::reads_maps(w.dtype(), &channels));
+        let found = Found::of(gpu, &d, y.dtype(), self.followed_by)?;
+        match maps {
+            [x, x1] if plain && reads => {
+                cuda::forward_beside(gpu, &d, [x, x1], w, epilogue, y, found.as_ref())?;
+                return Ok(found);
+            }
+            [_] if plain => {}
+            maps if reads => {
+                cuda::forward_maps(gpu, &d, maps, self.doubled, w, epilogue, y)?;
+                return Ok(None);
+            }
+            _ => {}
         }
         let all = self.joined(maps)?;
-        let found = Found::of(gpu, &d, y.dtype(), self.followed_by)?;
         let x = all.as_ref().unwrap_or(maps[0]);
         cuda::forward_measured(gpu, &d, x, w, epilogue, y, found.as_ref())?;
         Ok(found)
@@ -436,6 +444,8 @@ pub(super) fn cases() -> Vec<OpCase> {
         of_maps(numbers, bias, [1, 3, 4], &[3, 5], 7, true),
         of_maps(numbers, none, [1, 3, 4], &[8, 8, 8, 8, 8, 8], 8, false),
         of_maps(numbers, bias, [1, 24, 25], &[16, 16], 130, false).kernel_only(),
+        of_maps(all, [true; 5], [2, 12, 11], &[24, 104], 72, false).kernel_only(),
+        of_maps(with(Activation::Silu), bias, [1, 9, 7], &[128, 8], 128, false).kernel_only(),
         of_maps(numbers, bias, [2, 13, 12], &[72], 64, true).kernel_only(),
     ]
 }

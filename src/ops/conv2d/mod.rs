@@ -22,6 +22,7 @@ mod engines;
 mod epilogue;
 #[cfg(target_arch = "x86_64")]
 mod fast;
+mod few;
 mod finish;
 mod fused;
 mod general;

@@ -146,6 +146,11 @@ pub fn cases() -> Vec<OpCase> {
         same(3, [1, 12, 13, 8], 130, false).kernel_only(),
         same(1, [2, 15, 14, 72], 128, false).kernel_only(),
         same(3, [1, 24, 25, 6], 31, false).kernel_only(),
+        // Few channels in and out: several blocks, of which one is half empty.
+        same(3, [2, 23, 29, 3], 3, true).kernel_only(),
+        same(1, [3, 17, 31, 6], 6, false).kernel_only(),
+        same(3, [1, 31, 33, 7], 8, false).kernel_only(),
+        strided(3, 2, 1, [2, 33, 41, 5], 3).kernel_only(),
         same(3, [1, 24, 25, 8], 16, false).kernel_only(),
         same(3, [1, 33, 35, 16], 64, true).kernel_only(),
         same(3, [1, 5, 6, 80], 72, false).kernel_only(),

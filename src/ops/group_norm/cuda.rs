@@ -28,8 +28,14 @@ struct Plan {
 
 impl Plan {
     fn new(op: &GroupNorm, dims: [usize; 4], dtype: DType) -> Self {
+        Self::of_maps(op, dims, dims[3], dtype)
+    }
+
+    /// Of two maps beside each other, the first of `c0` of the channels.
+    fn of_maps(op: &GroupNorm, dims: [usize; 4], c0: usize, dtype: DType) -> Self {
         let packed = 16 / dtype.size();
-        let pack = if dims[3].is_multiple_of(packed) { packed } else { 1 };
+        let fits = dims[3].is_multiple_of(packed) && c0.is_multiple_of(packed);
+        let pack = if fits { packed } else { 1 };
         Self { dims, groups: op.groups, size: dtype.size(), pack }
     }
 
@@ -139,12 +145,15 @@ impl<'a> Affine<'a> {
     }
 }
 
-/// Looks at `chunk` pixels at a time of `x`, of groups that hold whole runs of `run` channels; where `absolute`, means
+/// A map, and perhaps one whose channels follow.
+type Maps<'a> = (&'a Tensor, Option<&'a Tensor>);
+
+/// Looks at `chunk` pixels at a time of the maps, of groups that hold whole runs of `run` channels; where `absolute`, means
 /// are not less the first value of the group.
 fn look(
     gpu: &Gpu,
     plan: &Plan,
-    x: &Tensor,
+    (x, x1): Maps<'_>,
     [run, chunk]: [usize; 2],
     absolute: bool,
     partial: &mut Tensor,
@@ -155,7 +164,9 @@ fn look(
         true => group_norm_moments_ragged,
     } {
         x,
+        x1,
         partial,
+        c0: x.shape()[3],
         pixels: plan.pixels(),
         channels: plan.dims[3],
         groups: plan.groups,
@@ -186,23 +197,37 @@ pub(in crate::ops) fn find_moments(
     groups: usize,
     found: &mut Tensor,
 ) -> Result<()> {
-    let dims = x.nhwc("group_norm")?;
-    let plan = Plan::new(&GroupNorm { groups, eps: 0.0, silu: false }, dims, x.dtype());
-    let pixels = moments::pixels(found, plan.pixels());
-    look(gpu, &plan, x, [moments::run(dims[3], groups), pixels], true, found)
+    find_moments_of(gpu, (x, None), groups, found)
 }
 
-/// Writes `y` and returns the statistics; `given` is what is known of x, if it is.
+/// The same of maps of one size beside each other.
+pub(in crate::ops) fn find_moments_of(
+    gpu: &Gpu,
+    (x, x1): Maps<'_>,
+    groups: usize,
+    found: &mut Tensor,
+) -> Result<()> {
+    let [n, h, w, c0] = x.nhwc("group_norm")?;
+    let dims = [n, h, w, c0 + x1.map_or(0, |x1| x1.shape()[3])];
+    let plan = Plan::of_maps(&GroupNorm { groups, eps: 0.0, silu: false }, dims, c0, x.dtype());
+    let pixels = moments::pixels(found, plan.pixels());
+    look(gpu, &plan, (x, x1), [moments::run(dims[3], groups), pixels], true, found)
+}
+
+/// Writes `y`, whose sizes are `dims`, and returns the statistics; `x1` is what lies beside x, and `given` what is known of
+/// both, if there is such.
 pub(super) fn forward(
     gpu: &Gpu,
     op: &GroupNorm,
     dims: [usize; 4],
     inputs: &[&Tensor],
+    x1: Option<&Tensor>,
     given: Option<&Tensor>,
     y: &mut Tensor,
 ) -> Result<Tensor> {
     let x = inputs[0];
-    let plan = Plan::new(op, dims, y.dtype());
+    let c0 = x.shape()[3];
+    let plan = Plan::of_maps(op, dims, c0, y.dtype());
     let ragged = plan.ragged();
     let Affine { gamma, beta, scale, shift } = Affine::of(inputs);
     let (pixels, channels, groups) = (plan.pixels(), dims[3], op.groups);
@@ -213,7 +238,23 @@ pub(super) fn forward(
         launch_one_of!(gpu, grid, match ragged {
             false => group_norm_slab,
             true => group_norm_slab_ragged,
-        } { x, gamma, beta, scale, shift, y, stats: to, pixels, channels, groups, width, eps, silu })?;
+        } {
+            x,
+            x1,
+            gamma,
+            beta,
+            scale,
+            shift,
+            y,
+            stats: to,
+            c0,
+            pixels,
+            channels,
+            groups,
+            width,
+            eps,
+            silu,
+        })?;
         return Ok(stats);
     }
     let (run, found) = match given {
@@ -223,7 +264,7 @@ pub(super) fn forward(
     let mut partial = None;
     if given.is_none() {
         let shape = [dims[0], pixels.div_ceil(found), channels / run, 2];
-        look(gpu, &plan, x, [run, found], false, partial.insert(plan.f32(gpu, &shape)?))?;
+        look(gpu, &plan, (x, x1), [run, found], false, partial.insert(plan.f32(gpu, &shape)?))?;
     }
     let Some(partial) = given.or(partial.as_ref()) else { return Ok(stats) };
     launch_one_of!(gpu, plan.grid().shared(plan.joined()), match ragged {
@@ -231,6 +272,7 @@ pub(super) fn forward(
         true => group_norm_apply_ragged,
     } {
         x,
+        x1,
         partial,
         stats: &mut stats,
         gamma,
@@ -238,6 +280,7 @@ pub(super) fn forward(
         scale,
         shift,
         y,
+        c0,
         pixels,
         channels,
         groups,

@@ -6,6 +6,7 @@ use crate::engine::tape::{Call, Op, Saved};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::on_device;
+use crate::ops::concat::Concat;
 
 impl Op for GroupNorm {
     fn name(&self) -> &'static str {
@@ -13,7 +14,7 @@ impl Op for GroupNorm {
     }
 
     fn forward(&self, inputs: &[&Tensor]) -> Result<(Tensor, Saved)> {
-        let (y, stats) = self.output(inputs, None)?;
+        let (y, stats) = self.output(inputs, None, None)?;
         Ok((y, vec![stats]))
     }
 
@@ -28,15 +29,23 @@ impl Op for GroupNorm {
 }
 
 impl GroupNorm {
-    /// The output and the statistics; a GPU is told by `moments` what is known of `x` already.
+    /// The output and the statistics, of `x` and perhaps a map `beside` it, whose channels follow; a GPU is told by
+    /// `moments` what is known of them already.
     pub(in crate::ops) fn output(
         &self,
         inputs: &[&Tensor],
+        beside: Option<&Tensor>,
         moments: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
-        let dims = self.check(inputs)?;
         let x = inputs[0];
-        let mut y = Tensor::empty_as(x, x.shape())?;
+        if let Some(beside) = beside.filter(|_| x.gpu().is_none()) {
+            let (all, _) = Concat.forward(&[x, beside])?;
+            let inputs: Vec<&Tensor> =
+                [&all].into_iter().chain(inputs[1..].iter().copied()).collect();
+            return self.output(&inputs, None, moments);
+        }
+        let dims = self.check_maps(x, beside, &inputs[1..])?;
+        let mut y = Tensor::empty_as(x, &dims)?;
         let stats = on_device!(x,
             cpu::<T> => {
                 let stats = cpu::statistics::<T>(self, dims, x.cpu()?);
@@ -44,15 +53,32 @@ impl GroupNorm {
                 cpu::forward::<T>(self.silu, dims, &channels, x.cpu()?, y.cpu_mut()?);
                 Tensor::from_vec(stats, &[dims[0], self.groups, 3])
             },
-            cuda(gpu) => cuda::forward(&gpu, self, dims, inputs, moments, &mut y)?,
+            cuda(gpu) => cuda::forward(&gpu, self, dims, inputs, beside, moments, &mut y)?,
         );
         Ok((y, stats))
     }
 
     /// Fails unless the inputs are of such shapes; those of x.
     pub(in crate::ops) fn check(&self, inputs: &[&Tensor]) -> Result<[usize; 4]> {
-        let (x, parameters) = (inputs[0], &inputs[1..]);
-        let dims @ [n, h, w, c] = x.nhwc(self.name())?;
+        self.check_maps(inputs[0], None, &inputs[1..])
+    }
+
+    /// The same of two maps beside each other, and the other inputs; the shape of both.
+    pub(in crate::ops) fn check_maps(
+        &self,
+        x: &Tensor,
+        beside: Option<&Tensor>,
+        parameters: &[&Tensor],
+    ) -> Result<[usize; 4]> {
+        let [n, h, w, mut c] = x.nhwc(self.name())?;
+        if let Some(beside) = beside {
+            c += beside.nhwc(self.name())?[3];
+            if beside.shape()[..3] != [n, h, w] {
+                let wanted = format!("[{n}, {h}, {w}, any] beside the first map");
+                return Err(Error::shape(self.name(), wanted, beside.shape()));
+            }
+        }
+        let dims = [n, h, w, c];
         if self.groups == 0 || c % self.groups != 0 || n * h * w * c == 0 {
             let wanted = format!("pixels with C divisible by {} groups", self.groups);
             return Err(Error::shape(self.name(), wanted, x.shape()));
