@@ -25,20 +25,21 @@ namespace {
 #define CONV2D_ARGUMENTS \
     (x, x1, w, y, images, height, width, inputs, out_height, out_width, outputs, kernel, stride, pad, \
      transposed, moments, run, found, c0, EPILOGUE_ARGUMENTS)
-#define CONV2D_BLOCKS(name, M, N, PACKED) \
+#define TWO_MAPS (TwoMaps<T>{x, x1, c0, inputs - c0})
+#define CONV2D_BLOCKS(name, M, N, PACKED, maps) \
     template <typename T> __device__ void name##_kernel CONV2D_PARAMETERS { \
         using Memory = BlockMemory<T, M, N, false>; \
         SHARED(memory, Memory); \
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
-        const TwoMaps<T> maps = {x, x1, c0, inputs - c0}; \
         convolve<T, M, N, PACKED>(&memory, maps, w, epilogue, y, images, height, width, inputs, out_height, \
                                   out_width, outputs, kernel, stride, pad, transposed != 0, moments, run, found); \
     }
-CONV2D_BLOCKS(conv2d_128x128, 128, 128, true)
-CONV2D_BLOCKS(conv2d_128x64, 128, 64, true)
-CONV2D_BLOCKS(conv2d_128x32, 128, 32, true)
-CONV2D_BLOCKS(conv2d_64x64, 64, 64, true)
-CONV2D_BLOCKS(conv2d_ragged, 64, 64, false) // inputs that do not fill packs
+CONV2D_BLOCKS(conv2d_128x128, 128, 128, true, TWO_MAPS)
+CONV2D_BLOCKS(conv2d_128x64, 128, 64, true, TWO_MAPS)
+CONV2D_BLOCKS(conv2d_128x32, 128, 32, true, TWO_MAPS)
+CONV2D_BLOCKS(conv2d_64x64, 64, 64, true, TWO_MAPS)
+// Inputs that do not fill packs: of one map.
+CONV2D_BLOCKS(conv2d_ragged, 64, 64, false, (OneMap<T>{x, inputs}))
 
 // More shared memory than a kernel has without asking.
 #define CONV2D_DYNAMIC(name, M, N, SLICES) \
@@ -46,8 +47,7 @@ CONV2D_BLOCKS(conv2d_ragged, 64, 64, false) // inputs that do not fill packs
         using Memory = BlockMemory<T, M, N, false>; \
         DYNAMIC_SHARED(Memory, memories); \
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
-        const TwoMaps<T> maps = {x, x1, c0, inputs - c0}; \
-        convolve<T, M, N, true, false, SLICES>(memories, maps, w, epilogue, y, images, height, width, inputs, out_height, \
+        convolve<T, M, N, true, false, SLICES>(memories, TWO_MAPS, w, epilogue, y, images, height, width, inputs, out_height, \
                                                out_width, outputs, kernel, stride, pad, transposed != 0, moments, run, \
                                                found); \
     }

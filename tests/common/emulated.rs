@@ -102,9 +102,12 @@ pub(crate) enum Work {
     Host(Host),
 }
 
+/// What is done with the device's memory.
+pub(crate) type OnMachine = dyn Fn(&Machine) -> Result<()> + Send + Sync;
+
 /// Work in the stream that is no kernel's.
 #[derive(Clone)]
-pub(crate) struct Host(pub(crate) Arc<dyn Fn(&Machine) -> Result<()> + Send + Sync>);
+pub(crate) struct Host(pub(crate) Arc<OnMachine>);
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -379,19 +379,22 @@ fn launch(
         some(t.second.is_some(), &inputs.second, "second"),
     ];
     let at = |b: &Option<Buffer>| b.as_ref().map_or(0, |b| b.address).to_ne_bytes();
-    let (given, sizes) = match kernel {
+    // Of two maps the second is missing: all channels are the first's.
+    let (given, sizes, of_first) = match kernel {
         Kernel::Wgmma(columns) => (
-            [
+            vec![
                 pixels(c, x.address).bytes().to_vec(),
                 weights(c, w.address, columns).bytes().to_vec(),
             ],
             vec![c.images, ci, out_h, out_w, co, c.kernel, c.stride, c.pad],
+            None,
         ),
         Kernel::Blocks { .. } => {
             let [height, width] = c.side;
             let sizes =
                 [c.images, height, width, ci, out_h, out_w, co, c.kernel, c.stride, c.pad, 0];
-            ([&x, &w].map(|t| t.address.to_ne_bytes().to_vec()), sizes.to_vec())
+            let given = [x.address, 0, w.address].map(|at| at.to_ne_bytes().to_vec());
+            (given.to_vec(), sizes.to_vec(), Some(int(ci)))
         }
     };
     let sizes: Vec<[u8; 4]> = sizes.into_iter().map(int).collect();
@@ -409,9 +412,10 @@ fn launch(
     ];
     let (to, kept, optional_at) =
         (y.address.to_ne_bytes(), at(&moments), optional.each_ref().map(at));
-    let mut arguments: Vec<&[u8]> = vec![&given[0], &given[1], &to];
+    let mut arguments: Vec<&[u8]> = given.iter().map(Vec::as_slice).chain([&to[..]]).collect();
     arguments.extend(sizes.iter().map(|v| v.as_slice()));
     arguments.extend([kept.as_slice(), &run[0], &run[1]]);
+    arguments.extend(of_first.iter().map(|v| v.as_slice()));
     arguments.extend(optional_at.iter().map(|v| v.as_slice()));
     arguments.extend(numbers.iter().map(|v| v.as_slice()));
     let (name, grid, block, shared) = match kernel {

@@ -19,7 +19,7 @@ const fn padded(outputs: usize) -> usize {
 
 /// Whether the kernel takes a convolution: one whose inputs fill no packs, which others gather one by one.
 pub(super) const fn fits(d: &Dims, dtype: DType) -> bool {
-    let ragged = d.ci % pack(dtype) > 0;
+    let ragged = !d.ci.is_multiple_of(pack(dtype));
     ragged && d.co <= 8 && d.kernel * d.kernel * d.ci * padded(d.co) <= WEIGHTS
 }
 
