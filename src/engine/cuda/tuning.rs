@@ -31,7 +31,7 @@ pub trait Engine {
     /// What it is remembered by, such as `cudnn/1`.
     fn name(&self) -> String;
 
-    /// Solves the problem; the result lies where [`Bench::result`] looks.
+    /// Solves the problem; the result lies where [`Bench::distance`] looks.
     fn run(&self) -> Result<()>;
 }
 
