@@ -146,8 +146,8 @@ impl Gpu {
         self.0.recording.load(Ordering::Relaxed)
     }
 
-    /// Says, before the first convolution, that libraries are to be measured beside our kernels: that takes a second or so
-    /// once, which pays where there is much to do.
+    /// Says, before the first convolution, that libraries are to be measured beside our kernels: opening and measuring them
+    /// pays where there is much to do.
     pub fn ask_for_libraries(&self) {
         let _ = self.0.libraries.set(true);
     }
@@ -165,6 +165,11 @@ impl Gpu {
     /// What was odd about engines since the last call.
     pub fn take_warnings(&self) -> Vec<String> {
         self.0.tuner.get().map(Tuner::take_warnings).unwrap_or_default()
+    }
+
+    /// Which engines were chosen here, if any had to be: for [`Tuner::adopt`].
+    pub fn choices(&self) -> Option<String> {
+        self.0.tuner.get().and_then(Tuner::choices)
     }
 
     /// Which engine is fastest for a problem on this GPU.

@@ -46,8 +46,8 @@ pub trait Bench {
     /// The relative L2 distance of the result of the last run from the one that was kept; not a number if either has one.
     fn distance(&self) -> Result<f64>;
 
-    /// Seconds that so many runs of `engine`, which has run before, take.
-    fn seconds(&self, engine: &dyn Engine, runs: usize) -> Result<f64>;
+    /// Seconds that so many runs of `engine`, which has run before, take: the least of `rounds` times.
+    fn seconds(&self, engine: &dyn Engine, runs: usize, rounds: usize) -> Result<f64>;
 }
 
 /// Choices made so far.
@@ -61,6 +61,8 @@ pub struct Tuner {
 struct State {
     read: bool,
     choices: BTreeMap<String, String>,
+    /// Those of them that this process made, or adopted.
+    of_run: BTreeMap<String, String>,
     warnings: Vec<String>,
 }
 
@@ -151,9 +153,9 @@ impl Tuner {
         Ok(best)
     }
 
-    /// All choices, for [`adopt`](Self::adopt) of a later process; none if none was made.
+    /// The choices of this process, for [`adopt`](Self::adopt) of a later one; none if none was made.
     pub fn choices(&self) -> Option<String> {
-        let choices = lock(&self.state).choices.clone();
+        let choices = lock(&self.state).of_run.clone();
         let file = File { stamp: self.stamp.clone(), choices };
         (!file.choices.is_empty()).then(|| serde_json::to_string(&file).ok()).flatten()
     }
@@ -170,7 +172,8 @@ impl Tuner {
             state.read = true;
             state.choices.extend(self.read());
         }
-        state.choices.extend(file.choices);
+        state.choices.extend(file.choices.clone());
+        state.of_run.extend(file.choices);
         true
     }
 
@@ -185,7 +188,11 @@ impl Tuner {
             state.read = true;
             state.choices.extend(self.read());
         }
-        state.choices.get(key).cloned()
+        let known = state.choices.get(key).cloned()?;
+        if !state.of_run.contains_key(key) {
+            state.of_run.insert(key.to_owned(), known.clone());
+        }
+        Some(known)
     }
 
     /// The choices in the file; none if it is missing, damaged, or of another machine or version.
@@ -204,6 +211,7 @@ impl Tuner {
         let mut state = lock(&self.state);
         state.warnings.extend(warnings);
         state.choices.insert(key.to_owned(), engine.to_owned());
+        state.of_run.insert(key.to_owned(), engine.to_owned());
         let Some(path) = &self.file else { return };
         let mut choices = self.read();
         choices.extend(state.choices.clone());
@@ -271,14 +279,10 @@ fn run_alone(engine: &dyn Engine, bench: &dyn Bench) -> Result<()> {
 
 /// Seconds of one run. The engine has run before, so that nothing is loaded meanwhile.
 fn seconds(engine: &dyn Engine, bench: &dyn Bench) -> Result<f64> {
-    let once = bench.seconds(engine, 1)?;
+    let once = bench.seconds(engine, 1, 1)?;
     let fits = |runs: &usize| *runs as f64 * once <= SECONDS;
     let runs = (1..=MOST_RUNS).rev().find(fits).unwrap_or(1);
-    let mut best = f64::INFINITY;
-    for _ in 0..ROUNDS {
-        best = best.min(bench.seconds(engine, runs)? / runs as f64);
-    }
-    Ok(best)
+    Ok(bench.seconds(engine, runs, ROUNDS)? / runs as f64)
 }
 
 #[cfg(test)]

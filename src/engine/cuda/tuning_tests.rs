@@ -61,10 +61,10 @@ impl Bench for World {
         Ok((off / kept.iter().map(|&v| square(v)).sum::<f64>()).sqrt())
     }
 
-    fn seconds(&self, engine: &dyn Engine, runs: usize) -> Result<f64> {
+    fn seconds(&self, engine: &dyn Engine, runs: usize, rounds: usize) -> Result<f64> {
         let start = self.clock.get();
-        (0..runs).try_for_each(|_| engine.run())?;
-        Ok(self.clock.get() - start)
+        (0..runs * rounds).try_for_each(|_| engine.run())?;
+        Ok((self.clock.get() - start) / rounds as f64)
     }
 }
 
@@ -211,6 +211,10 @@ fn choices_are_kept_for_the_same_gpu_driver_and_libraries() {
     assert_ne!(choose_with(&open("13.1", "x"), true, &fast).1, 0, "another driver");
     assert_ne!(choose_with(&open("13.0", "x"), true, &fast).1, 0, "it replaced the file");
     assert_ne!(choose_with(&open("13.0", "y"), true, &fast).1, 0, "other libraries");
+    // What is kept for others is no choice of a run that does not meet it.
+    let tuner = open("13.0", "y");
+    assert!(tuner.known("another").is_none() && tuner.choices().is_none());
+    assert!(tuner.known("problem").is_some() && tuner.choices().is_some());
 }
 
 #[test]

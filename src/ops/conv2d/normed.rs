@@ -12,7 +12,7 @@ use crate::engine::op_case::OpCase;
 use crate::engine::tape::{Op, Saved, Tape, Var};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
-use crate::ops::group_norm::cuda::{find_moments_of, has_moments};
+use crate::ops::group_norm::cuda::{Maps, find_moments_of, has_moments};
 use crate::ops::group_norm::{GroupNorm, moments};
 
 /// A map, or two beside each other, and what is known of its groups if whoever wrote it looked for that.
@@ -114,9 +114,6 @@ impl Tape {
 /// Channels and groups whose constants fit the 48 KiB of a block beside the operands.
 const MOST_INPUTS: usize = 1024;
 
-/// A map, and perhaps one whose channels follow.
-type Maps<'a> = (&'a Tensor, Option<&'a Tensor>);
-
 /// SiLU is computed once for each block of outputs: beyond so many a pass of its own costs less.
 const MOST_OUTPUTS: usize = 256;
 
@@ -197,8 +194,8 @@ impl Op for NormedConv2d {
     }
 }
 
-/// One tap and several; one map and two; maps that kernels normalise where they read them, with SiLU and without, in groups of many and of
-/// few channels, as part of which they are and are not.
+/// One tap and several; one map and two; maps that kernels normalise where they read them, with SiLU and without, in
+/// groups of many and of few channels, as part of which they are and are not.
 pub(super) fn cases() -> Vec<OpCase> {
     let of_two = |[groups, k]: [usize; 2], silu: bool, x: [usize; 4], beside: usize, co: usize| {
         let norm = GroupNorm { groups, eps: 1e-5, silu };

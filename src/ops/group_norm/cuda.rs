@@ -146,7 +146,7 @@ impl<'a> Affine<'a> {
 }
 
 /// A map, and perhaps one whose channels follow.
-type Maps<'a> = (&'a Tensor, Option<&'a Tensor>);
+pub(in crate::ops) type Maps<'a> = (&'a Tensor, Option<&'a Tensor>);
 
 /// Looks at `chunk` pixels at a time of the maps, of groups that hold whole runs of `run` channels; where `absolute`, means
 /// are not less the first value of the group.

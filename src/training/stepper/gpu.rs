@@ -538,6 +538,6 @@ impl Stepper for OnGpu {
     }
 
     fn engines(&self) -> Option<String> {
-        self.on.tuner().choices()
+        self.on.choices()
     }
 }
