@@ -11,10 +11,9 @@ fn flushed(v: f32) -> f32 {
     if v.abs() < f32::MIN_POSITIVE { f32::from_bits(v.to_bits() & 0x8000_0000) } else { v }
 }
 
-/// `sum + a b`, rounded once.
 #[inline(always)]
-fn add_product(sum: f32, a: f32, b: f32) -> f32 {
-    flushed(a.mul_add(b, sum))
+fn flushed_if<const FLUSH: bool>(v: f32) -> f32 {
+    if FLUSH { flushed(v) } else { v }
 }
 
 /// As [`Blocks::multiply`](super::Blocks::multiply).
@@ -33,12 +32,12 @@ pub(super) unsafe fn multiply(
         #[target_feature(enable = "avx512f,avx512dq")]
         unsafe fn avx512(l: Left, r: Right, steps: usize, extent: Extent, sums: &mut Square) {
             // SAFETY: the caller's promise.
-            unsafe { body(l, r, steps, extent, sums) }
+            unsafe { body::<8>(l, r, steps, extent, sums) }
         }
         #[target_feature(enable = "avx2,fma")]
         unsafe fn avx2(l: Left, r: Right, steps: usize, extent: Extent, sums: &mut Square) {
             // SAFETY: the caller's promise.
-            unsafe { body(l, r, steps, extent, sums) }
+            unsafe { body::<4>(l, r, steps, extent, sums) }
         }
         use crate::ops::simd::{Level, level};
         // SAFETY: the processor has these features, or the level would be lower; else the caller's promise.
@@ -51,56 +50,202 @@ pub(super) unsafe fn multiply(
         }
     }
     // SAFETY: the caller's promise.
-    unsafe { body(left, right, steps, extent, sums) }
+    unsafe { body::<4>(left, right, steps, extent, sums) }
 }
 
+/// `ROWS` rows are computed together.
+///
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn body(left: Left, right: Right, steps: usize, extent: Extent, sums: &mut Square) {
-    let rows = if extent.two_rows { SIDE } else { SIDE / 2 };
+unsafe fn body<const ROWS: usize>(
+    left: Left,
+    right: Right,
+    steps: usize,
+    extent: Extent,
+    sums: &mut Square,
+) {
+    let rows = if extent.two_rows { SIDE } else { LANES };
     let halves = if extent.two_columns { 2 } else { 1 };
-    for half in 0..halves {
-        for row in 0..rows {
-            let mut total: Lanes = [0.0; LANES];
-            for g in 0..left.groups {
-                for step in 0..steps {
-                    // SAFETY: a row of the left operand and a step of the right, as the caller promises.
-                    let (a, b) = unsafe {
-                        let a = left.at.add(row * left.stride + g * left.group + step * SIDE);
-                        let steps_before = g * steps + step;
-                        (a, right.at.add(steps_before * right.step + half * right.second))
-                    };
-                    // SAFETY: as above.
-                    let (even, odd) = unsafe { pairs(a, b, right.stride) };
-                    for (total, (even, odd)) in total.iter_mut().zip(even.iter().zip(&odd)) {
-                        *total = flushed(*total + flushed(even + odd));
+    let (mut a, mut b) = ([[0.0; SIDE]; SIDE], [[[0.0; LANES]; SIDE]; 2]);
+    sums.0.fill(0.0);
+    for g in 0..left.groups {
+        for step in 0..steps {
+            let mut least = u16::MAX;
+            for (row, a) in a[..rows].iter_mut().enumerate() {
+                // SAFETY: a row of the left operand, as the caller promises.
+                let from = unsafe {
+                    let at = left.at.add(row * left.stride + g * left.group + step * SIDE);
+                    &*at.cast::<[u16; SIDE]>()
+                };
+                least = least.min(widen(from, a));
+            }
+            for (half, b) in b[..halves].iter_mut().enumerate() {
+                for (pair, b) in b.as_chunks_mut().0.iter_mut().enumerate() {
+                    let step = (g * steps + step) * right.step + half * right.second;
+                    // SAFETY: a row of a step of the right operand, as the caller promises.
+                    let from =
+                        unsafe { &*right.at.add(step + pair * right.stride).cast::<[u16; SIDE]>() };
+                    least = least.min(part(from, b));
+                }
+            }
+            for (half, b) in b[..halves].iter().enumerate() {
+                for (a, sums) in a[..rows]
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .zip(sums.0.as_chunks_mut::<SIDE>().0.as_chunks_mut().0)
+                {
+                    if least < SAFE {
+                        for (a, sums) in a.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
+                            add_step::<1, true>(a, b, half, sums);
+                        }
+                    } else {
+                        add_step::<ROWS, false>(a, b, half, sums);
                     }
                 }
             }
-            sums.0[row * SIDE + half * LANES..][..LANES].copy_from_slice(&total);
         }
     }
 }
 
-/// Sums of the even and of the odd products of one instruction.
-///
-/// # Safety
-/// 32 numbers can be read at `a`, 16 rows of as many at `b`, `stride` apart.
+/// What a number may be without its sign, less one, for products that never come near denormal ones: a number of at
+/// least 2^-56 is a multiple of 2^-63, a product of two of 2^-126, and so are all sums of them, however rounded, which are
+/// normal numbers then, or zero. Zeros are at the top.
+const SAFE: u16 = (127 - 56 << 7) - 1;
+
+/// Makes `to` of `from`; the least of the numbers as [`SAFE`] has it.
 #[inline(always)]
-unsafe fn pairs(a: *const u16, b: *const u16, stride: usize) -> (Lanes, Lanes) {
-    let (mut even, mut odd): (Lanes, Lanes) = ([0.0; LANES], [0.0; LANES]);
-    let wide = |bits: u16| flushed(f32::from_bits(u32::from(bits) << 16));
-    for pair in 0..SIDE / 2 {
-        // SAFETY: the caller's promise.
-        let (first, second, b) = unsafe {
-            let row = std::slice::from_raw_parts(b.add(pair * stride), SIDE);
-            (wide(*a.add(2 * pair)), wide(*a.add(2 * pair + 1)), row)
-        };
-        for (lane, b) in b.chunks_exact(2).enumerate() {
-            even[lane] = add_product(even[lane], first, wide(b[0]));
-            odd[lane] = add_product(odd[lane], second, wide(b[1]));
+fn widen(from: &[u16; SIDE], to: &mut [f32; SIDE]) -> u16 {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = wide(from);
+    }
+    least(from)
+}
+
+/// As [`widen`], with the first of each pair in the first of two rows, the second in the other.
+#[inline(always)]
+fn part(from: &[u16; SIDE], [first, second]: &mut [Lanes; 2]) -> u16 {
+    for (lane, &[one, other]) in from.as_chunks().0.iter().enumerate() {
+        (first[lane], second[lane]) = (wide(one), wide(other));
+    }
+    least(from)
+}
+
+#[inline(always)]
+fn least(of: &[u16; SIDE]) -> u16 {
+    of.iter().fold(u16::MAX, |least, n| least.min((n & 0x7fff).wrapping_sub(1)))
+}
+
+#[inline(always)]
+fn wide(bits: u16) -> f32 {
+    flushed(f32::from_bits(u32::from(bits) << 16))
+}
+
+/// Adds the products of one instruction to some rows of sums, in columns of the first or second half: even and odd ones
+/// apart from zero, then both. Without `FLUSH` no number is a denormal one.
+#[inline(always)]
+fn add_step<const ROWS: usize, const FLUSH: bool>(
+    a: &[[f32; SIDE]; ROWS],
+    b: &[Lanes; SIDE],
+    half: usize,
+    sums: &mut [[f32; SIDE]; ROWS],
+) {
+    let mut apart = [[[0.0; LANES]; ROWS]; 2];
+    for (which, apart) in apart.iter_mut().enumerate() {
+        for (pair, b) in b.as_chunks::<2>().0.iter().enumerate() {
+            for (apart, a) in apart.iter_mut().zip(a) {
+                let a = a[2 * pair + which];
+                for (sum, b) in apart.iter_mut().zip(&b[which]) {
+                    *sum = flushed_if::<FLUSH>(a.mul_add(*b, *sum));
+                }
+            }
         }
     }
-    (even, odd)
+    for (sums, (even, odd)) in sums.iter_mut().zip(apart[0].iter().zip(&apart[1])) {
+        let sums = &mut sums.as_chunks_mut::<LANES>().0[half];
+        for (sum, (even, odd)) in sums.iter_mut().zip(even.iter().zip(odd)) {
+            *sum = flushed_if::<FLUSH>(*sum + flushed_if::<FLUSH>(even + odd));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers with exponents from `least` on, 16 of them, with zeros and both signs among them.
+    #[allow(clippy::cast_possible_truncation)]
+    fn numbers(len: u32, least: u32, seed: u32) -> Vec<u16> {
+        let number = |i: u32| {
+            let r = (i ^ seed << 16)
+                .wrapping_mul(0x9e37_79b1)
+                .rotate_left(13)
+                .wrapping_mul(0x85eb_ca6b);
+            let exponent = least + (r >> 8 & 15);
+            if r >> 16 & 7 == 0 { 0 } else { (r & 0x807f | exponent << 7) as u16 }
+        };
+        (0..len).map(number).collect()
+    }
+
+    /// One sum by the words of the manual: every number that comes or goes is flushed.
+    fn one(row: &[u16], column: impl Fn(usize) -> u16) -> f32 {
+        let mut sum = 0.0;
+        for step in row.chunks_exact(SIDE).enumerate() {
+            let mut apart = [0.0f32; 2];
+            for (k, &a) in step.1.iter().enumerate() {
+                let b = wide(column(step.0 * SIDE + k));
+                apart[k % 2] = flushed(wide(a).mul_add(b, apart[k % 2]));
+            }
+            sum = flushed(sum + flushed(apart[0] + apart[1]));
+        }
+        sum
+    }
+
+    #[test]
+    fn sums_are_what_flushing_every_number_gives() {
+        const STEPS: usize = 3;
+        // Exponents of both operands from the denormal ones on; 71 is that of the least number that is safe.
+        for (case, (left, right)) in
+            [(0, 120), (55, 56), (63, 63), (64, 64), (70, 70), (71, 71), (120, 120)]
+                .into_iter()
+                .enumerate()
+        {
+            let stride = STEPS * SIDE;
+            let a = numbers((SIDE * stride) as u32, left, case as u32);
+            let b = numbers((STEPS * SIDE * SIDE) as u32, right, case as u32 + 50);
+            let mut sums = Square::zeros();
+            let of = |k: usize, column: usize| {
+                b[k / SIDE * SIDE * SIDE
+                    + column / LANES * 512
+                    + k % SIDE / 2 * SIDE
+                    + column % LANES * 2
+                    + k % 2]
+            };
+            // SAFETY: all of the operands is there.
+            unsafe {
+                multiply(
+                    Left { at: a.as_ptr(), stride, groups: 1, group: 0 },
+                    Right {
+                        at: b.as_ptr(),
+                        stride: SIDE,
+                        second: SIDE * SIDE / 2,
+                        step: SIDE * SIDE,
+                    },
+                    STEPS,
+                    Extent { two_rows: true, two_columns: true },
+                    &mut sums,
+                );
+            }
+            for (at, sum) in sums.0.iter().enumerate() {
+                let (row, column) = (at / SIDE, at % SIDE);
+                let expected = one(&a[row * stride..][..stride], |k| of(k, column));
+                assert_eq!(
+                    sum.to_bits(),
+                    expected.to_bits(),
+                    "{left} {right} at {at}: {sum:e}, {expected:e}"
+                );
+            }
+        }
+    }
 }
