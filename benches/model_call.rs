@@ -25,7 +25,9 @@ fn main() -> srk::Result<()> {
         println!("model_call: give MODEL SIDE, or run benches/peers/own_models.py");
         return Ok(());
     };
-    let upscaler = Upscaler::open_with(model, Options { precision, ..Options::default() })?;
+    // One call of a network, of those that could make more.
+    let options = Options { precision, steps: Some(1), ..Options::default() };
+    let upscaler = Upscaler::open_with(model, options)?;
     let side: usize = side.parse().unwrap();
     let image = picture(side)?;
     for line in std::io::stdin().lock().lines() {

