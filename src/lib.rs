@@ -87,7 +87,7 @@
 //! | `SRK_CUDA_RECYCLE` | `0`: memory of a GPU is not used again, so that compute-sanitizer knows where each tensor ends |
 //! | `SRK_FEATURES` | the folder of weights for LPIPS, DISTS and NIQE |
 //! | `SRK_KERNELS`, `SRK_CUDA_ARCHS`, `SRK_NVCC` | at build time: which kernels are embedded |
-//! | `RAYON_NUM_THREADS` | threads of the processor |
+//! | `SRK_THREADS` | threads that share work on the processor; as many as there are processors if absent |
 
 // Modules stand in the order of their dependencies: each uses only those above it.
 #[doc(hidden)]

@@ -12,6 +12,7 @@ use crate::engine::device::Device;
 use crate::engine::files::atomic_write;
 use crate::engine::memory::{self, in_words};
 use crate::engine::outputs::Outputs;
+use crate::engine::threads;
 use crate::error::{Error, Report, Result};
 use crate::imaging::{Color, Depth, Image, Samples};
 use crate::upscale::{self, Plan, Settings, Upscaler};
@@ -84,7 +85,7 @@ struct Times {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    common::set_threads(args.threads.map(|n| n as usize))?;
+    common::set_threads(args.threads.map(|n| n as usize));
     if let Some(file) = &args.export_json {
         let mut outputs = Outputs::overwriting(args.overwrite);
         args.model.paths().iter().for_each(|path| outputs.reads_below(path));
@@ -100,7 +101,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let steps = steps.min(system.config.diffusion.process.steps());
     voice::event(&json!({"event": "start", "model": system.name, "weights": system.label,
         "device": common::device_name(system), "precision": common::precision_name(system),
-        "threads": rayon::current_num_threads(), "scale": system.scale(), "steps": steps,
+        "threads": threads::count(), "scale": system.scale(), "steps": steps,
         "runs": args.runs, "warmup": args.warmup}));
     voice::result(format_args!(
         "{}, {}, {} to x{}",

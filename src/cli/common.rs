@@ -15,6 +15,7 @@ use crate::engine::cuda;
 use crate::engine::device::{DType, Device};
 use crate::engine::interrupt;
 use crate::engine::memory;
+use crate::engine::threads;
 use crate::error::{Error, Report, Result};
 use crate::import::open;
 use crate::ops::bf16;
@@ -433,7 +434,7 @@ pub(super) fn where_it_runs(name: &str, system: &System) -> String {
     let precision = precision_name(system);
     match system.network.device() {
         Device::Cpu => {
-            format!("{name} on the CPU in {precision}, {} threads", rayon::current_num_threads())
+            format!("{name} on the CPU in {precision}, {} threads", threads::count())
         }
         Device::Cuda(_) => format!("{name} on {} in {precision}", gpu_name(system)),
     }
@@ -445,12 +446,10 @@ pub(super) fn counted(n: usize, what: &str) -> String {
 }
 
 /// Sets the number of threads, once, before any work.
-pub(super) fn set_threads(threads: Option<usize>) -> Result<()> {
-    let Some(threads) = threads else { return Ok(()) };
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .map_err(|e| Error::Usage(Report::new(format!("cannot use {threads} threads"), e)))
+pub(super) fn set_threads(count: Option<usize>) {
+    if let Some(count) = count {
+        threads::set_count(count);
+    }
 }
 
 /// Bytes from `512M`, `2GiB`, `1.5G`, a plain number of bytes, or a share such as `50%` of what is

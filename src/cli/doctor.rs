@@ -10,6 +10,7 @@ use crate::engine::cuda::{self, images};
 use crate::engine::files::{atomic_write, cache_folder};
 use crate::engine::memory;
 use crate::engine::outputs::Outputs;
+use crate::engine::threads;
 use crate::error::{Error, Report, Result};
 use crate::ops::bf16;
 
@@ -60,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     });
     let models = models.into_iter().collect::<Result<Vec<_>>>()?;
     let free = common::available_memory();
-    let threads = rayon::current_num_threads();
+    let threads = threads::count();
     let worst = tried.map_or(0.0, |(_, worst)| worst);
     let passed = worst <= TOLERANCE;
     let gpus = Gpus::find();

@@ -114,7 +114,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         Role::Trainer(launch) => launch,
     };
     let threads = args.threads.map(|n| n as usize);
-    common::set_threads(threads.or_else(|| ranks::share_of_threads(launch.as_ref())))?;
+    common::set_threads(threads.or_else(|| ranks::share_of_threads(launch.as_ref())));
     let (text, name) = match (&args.recipe, &args.file) {
         (Some(name), _) => (recipes::find(name)?.text.to_owned(), format!("the recipe {name}")),
         (None, file) => {

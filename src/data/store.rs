@@ -11,7 +11,7 @@ use super::folder::{self, OnBroken, Source};
 use super::lows::Lows;
 use super::rgb8::Rgb8;
 use crate::engine::memory::{self, in_words};
-use crate::engine::threads::try_map;
+use crate::engine::threads::{self, try_map};
 use crate::error::{Error, Report, Result};
 
 /// An image at both resolutions.
@@ -112,7 +112,7 @@ impl Pairs {
         let (mut entries, mut broken, mut small) = (Vec::new(), Vec::new(), Vec::new());
         let mut left = cache;
         // Some at a time: what is over the budget is given back before the next are decoded.
-        let at_once = 2 * rayon::current_num_threads().max(1);
+        let at_once = 2 * threads::count().max(1);
         for some in sources.chunks(at_once) {
             let load = |source: &Source| match recipe.pair(source, at_once) {
                 Ok(Ok(pair)) => {

@@ -5,7 +5,7 @@ pub use super::dtype::{DType, Real};
 /// A place that holds tensors and runs ops. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Device {
-    /// The processor, with threads of the rayon pool.
+    /// The processor, with the threads of [`threads`](super::threads).
     Cpu,
     /// A GPU.
     Cuda(Gpu),

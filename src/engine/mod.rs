@@ -23,3 +23,4 @@ pub mod tape;
 pub mod tensor;
 pub mod threads;
 mod var;
+mod workers;

@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rayon::prelude::*;
+use super::workers;
+pub use super::workers::{count, set_count, with_count};
 
 /// `f(i)` for every `i` below `n`, in any order.
 pub fn each(n: usize, f: &(dyn Fn(usize) + Sync)) {
-    (0..n).into_par_iter().for_each(f);
+    workers::run(n, f);
 }
 
 /// `[f(0), f(1), ...]`, `n` in all.

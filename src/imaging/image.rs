@@ -2,6 +2,7 @@
 use super::color;
 use super::metadata::Metadata;
 use super::rect::Rect;
+use crate::engine::threads;
 use crate::error::{Error, Result};
 
 /// An image in memory; [`validate`](Self::validate) tells whether the lengths fit together.
@@ -358,34 +359,41 @@ impl Image {
     }
 }
 
-fn store_rows<T>(
+fn store_rows<T: Send>(
     samples: &mut [T],
     width: usize,
     color: Color,
     region: Rect,
     values: &[f32],
-    quantise: impl Fn(f32) -> T,
+    quantise: impl Fn(f32) -> T + Sync,
 ) {
+    /// Samples that are worth another thread.
+    const PIECE: usize = 1 << 15;
     if region.area() == 0 {
         return;
     }
-    let channels = color.channels();
-    for (y, row) in values.chunks_exact(region.width * 3).enumerate() {
-        let start = ((region.y + y) * width + region.x) * channels;
-        let out = &mut samples[start..start + region.width * channels];
-        match color {
-            Color::Rgb => {
-                for (o, &v) in out.iter_mut().zip(row) {
-                    *o = quantise(v);
+    let line = width * color.channels();
+    let columns = region.x * color.channels()..region.right() * color.channels();
+    let rows = PIECE.div_ceil(columns.len());
+    let samples = &mut samples[region.y * line..region.bottom() * line];
+    threads::pieces(samples, rows * line, |i, samples| {
+        let values = values[3 * i * rows * region.width..].chunks_exact(3 * region.width);
+        for (out, values) in samples.chunks_exact_mut(line).zip(values) {
+            let out = &mut out[columns.clone()];
+            match color {
+                Color::Rgb => {
+                    for (o, &v) in out.iter_mut().zip(values) {
+                        *o = quantise(v);
+                    }
                 }
-            }
-            Color::Gray => {
-                for (o, p) in out.iter_mut().zip(row.chunks_exact(3)) {
-                    *o = quantise(color::luma(p[0], p[1], p[2]));
+                Color::Gray => {
+                    for (o, p) in out.iter_mut().zip(values.chunks_exact(3)) {
+                        *o = quantise(color::luma(p[0], p[1], p[2]));
+                    }
                 }
             }
         }
-    }
+    });
 }
 
 fn crop_rows<T: Copy>(samples: &[T], width: usize, channels: usize, region: Rect) -> Vec<T> {

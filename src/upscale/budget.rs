@@ -4,6 +4,7 @@ use super::bands::{Resampled, strip_rows};
 use super::{BandCost, Plan, Settings, TileSize, Upscaler, least_bytes, plan_bands};
 use crate::engine::device::Device;
 use crate::engine::memory::{self, in_words};
+use crate::engine::threads;
 use crate::error::{Error, Report, Result};
 use crate::imaging::encode::{self, Format, Outline};
 use crate::imaging::header::Header;
@@ -63,7 +64,7 @@ impl Budget {
     /// A budget for a process that takes now what it takes before any picture. `ram` bounds it, or
     /// what the system has free; `several` pictures overlap.
     pub fn new(ram: Option<u64>, several: bool) -> Self {
-        let threads = rayon::current_num_threads() as u64;
+        let threads = threads::count() as u64;
         let base = memory::resident() + CODE + THREAD * threads;
         // The rest is for what cannot be foreseen.
         let most = base + memory::available() / 10 * 8;

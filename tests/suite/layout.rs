@@ -106,15 +106,6 @@ fn modules_use_only_modules_below_them() {
     assert!(checked > 30, "only {checked} source files were found");
 }
 
-/// rayon's iterators are compiled anew for every loop: a call through a pointer a task is as fast.
-#[test]
-fn loops_over_threads_go_through_one_file() {
-    for (path, text) in sources(Path::new("src")) {
-        let found = text.contains("rayon::prelude") || text.contains("rayon::iter");
-        assert_eq!(found, path.ends_with("engine/threads.rs"), "{}", path.display());
-    }
-}
-
 #[test]
 fn no_source_file_is_too_long() {
     for folder in ["src", "tests", "benches"] {

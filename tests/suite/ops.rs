@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 use srk::engine::op_case::OpCase;
 use srk::engine::pool;
+use srk::engine::threads::with_count;
 
 fn checked() -> Vec<OpCase> {
     pool::poison(true);
@@ -30,10 +31,7 @@ fn f32_agrees_with_f64() {
 #[test]
 fn two_runs_give_the_same_bits_at_any_number_of_threads() {
     for case in checked() {
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| case.f32_bits().unwrap())
-        };
+        let run = |threads| with_count(threads, || case.f32_bits().unwrap());
         assert!(run(1) == run(3), "{case:?}: bits depend on the threads");
     }
 }

@@ -3,6 +3,7 @@
 use srk::engine::device::DType;
 use srk::engine::tape::{Tape, Var};
 use srk::engine::tensor::Tensor;
+use srk::engine::threads::with_count;
 use srk::error::Result;
 
 /// More than this takes a test too long; products are compared in small by `tests/suite/ops.rs`.
@@ -15,10 +16,7 @@ fn large_maps_give_the_same_bits_at_any_number_of_threads() {
         if case.bytes().unwrap() > BYTES {
             continue;
         }
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| case.f32_bits().unwrap())
-        };
+        let run = |threads| with_count(threads, || case.f32_bits().unwrap());
         assert!(run(1) == run(3), "{case:?}: bits depend on the threads");
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use common::training::*;
+use srk::engine::threads::with_count;
 use srk::error::{Error, Result};
 use srk::imaging;
 use srk::training::config::Config;
@@ -46,8 +47,7 @@ fn the_number_of_threads_changes_no_bit() {
     let config = place.config(&["run.steps=3", "loss.dct=0.1", "optim.accumulate=2"]);
     let run = |threads: usize| {
         let out = place.runs(&threads.to_string());
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| finish(&config, &out, None));
+        with_count(threads, || finish(&config, &out, None));
         out
     };
     assert_same(&run(1), &run(5), 3);

@@ -10,7 +10,7 @@ use std::io;
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 use super::rows::Rows;
-use crate::engine::threads::{map, try_map};
+use crate::engine::threads::{self, map, try_map};
 
 /// Unfiltered bytes of a strip. More cost memory, fewer a few bytes and some time.
 const STRIP_BYTES: usize = 1 << 18;
@@ -21,7 +21,7 @@ const ZLIB_HEADER: [u8; 2] = [0x78, 0x01];
 
 /// Bytes that are held at a time for rows of `row` bytes: a group of strips as it came, filtered and packed.
 pub(super) fn memory(row: u64) -> u64 {
-    let at_once = 2 * rayon::current_num_threads().clamp(1, 16) as u64;
+    let at_once = 2 * threads::count().clamp(1, 16) as u64;
     3 * at_once * (STRIP_BYTES as u64).max(row)
 }
 
@@ -42,7 +42,7 @@ pub(super) fn deflate(
     put: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let per_strip = (STRIP_BYTES / size.row.max(1)).max(1);
-    let at_once = 2 * rayon::current_num_threads().clamp(1, 16);
+    let at_once = 2 * threads::count().clamp(1, 16);
     let mut checksum = simd_adler32::Adler32::new();
     // The row above, and what precedes the next strip in the stream.
     let (mut above, mut before) = (vec![0; size.row], Vec::new());

@@ -6,7 +6,7 @@
 //! vertical pass first, 16-bit pictures through the horizontal one.
 use super::lanczos::{Lanczos, SUPPORT};
 use super::separable::Taps;
-use crate::engine::threads::{map, pieces_with};
+use crate::engine::threads::{self, map, pieces_with};
 use crate::error::{Error, Result};
 use crate::imaging::{Depth, Samples};
 
@@ -51,7 +51,7 @@ impl Strips {
         let stretch = (from.1 as f64 / to.1.max(1) as f64).max(1.0);
         let rows = (2.0 * SUPPORT * stretch).ceil() + 2.0;
         // The window, the rows that threads turn, and the weights of a row, which are made for all of it.
-        let rows = rows + (LANES * rayon::current_num_threads()) as f64;
+        let rows = rows + (LANES * threads::count()) as f64;
         let columns = (from.0 as f64 / to.0.max(1) as f64).max(1.0) * 7.0 * 16.0 + 64.0;
         let width = from.0.max(to.0) as f64;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]

@@ -8,7 +8,7 @@ use super::finish::{After, Finish, finish_rows};
 use super::source::{Shared, Source};
 use super::tuned::{row_0, wanted_rows};
 use crate::engine::pool::Buffer;
-use crate::engine::threads::{each, pieces};
+use crate::engine::threads::{self, each, pieces};
 use crate::ops::bf16::{
     Blocks, Left, Right, SIDE, Square, round_apart, round_pairs, round_to, with_scratch,
 };
@@ -86,7 +86,7 @@ impl Plan {
     /// Rows of the output that a task computes, of `rows` in each image.
     fn rows_of_task(&self, pixel: usize, rows: usize) -> usize {
         let fit = (COPY / (self.pitch() * pixel)).max(LEAST_ROWS);
-        let share = (self.batch * rows).div_ceil(4 * rayon::current_num_threads());
+        let share = (self.batch * rows).div_ceil(4 * threads::count());
         fit.min(share.max(LEAST_ROWS)).min(rows).max(1)
     }
 
@@ -443,9 +443,8 @@ mod tests {
         let [of_x, of_w, of_y] = len(&d);
         let part = |len, seed| numbers(len, seed).iter().map(|v| v * 1.237).collect::<Vec<f32>>();
         let (x, w, dy) = (part(of_x, 1), part(of_w, 2), part(of_y, 3));
-        let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| {
+        let run = |count: usize| {
+            threads::with_count(count, || {
                 let (mut y, mut dw) = (vec![0.0; of_y], vec![0.0; of_w]);
                 let source = [Source { x: &x, channels: d.ci }];
                 forward(&d, &source, &w, None, After::Nothing, &mut y);

@@ -29,17 +29,14 @@ pub(super) fn weight_gradient(d: &Dims, x: &[f32], dy: &[f32], dw: &mut [f32]) {
         Buffer::<f32>::new(band.ops / SIDE * band.ips / SIDE * band.taps() * SIDE * SIDE);
     sums.fill(0.0);
     let pairs: &mut [u32] = bytemuck::cast_slice_mut(&mut pairs);
-    // Once among the threads for all bands: every call from outside of them waits for one to wake.
-    rayon::scope(|_| {
-        for n in 0..d.batch {
-            for first in (0..band.rows_of_image).step_by(band.rows) {
-                let rows = first..(first + band.rows).min(band.rows_of_image);
-                band.lay_out(x, dy, n, rows, pairs);
-                band.add_products(pairs, &mut sums);
-            }
+    for n in 0..d.batch {
+        for first in (0..band.rows_of_image).step_by(band.rows) {
+            let rows = first..(first + band.rows).min(band.rows_of_image);
+            band.lay_out(x, dy, n, rows, pairs);
+            band.add_products(pairs, &mut sums);
         }
-        band.write(&sums, dw);
-    });
+    }
+    band.write(&sums, dw);
 }
 
 struct Band<'a> {

@@ -15,7 +15,7 @@ use super::packed::{Packed, padded};
 use super::simd::CB;
 use super::source::{Shared, Source};
 use super::tuned::{row_0, wanted_rows};
-use crate::engine::threads::{each, pieces};
+use crate::engine::threads::{self, each, pieces};
 use crate::ops::bf16::{Products, products};
 use crate::ops::simd::level as simd_level;
 
@@ -48,7 +48,7 @@ fn block_len(frequencies: usize, ci: usize, co: usize, positions: usize) -> usiz
     const WEIGHTS: usize = 6;
     let beside_weights = CACHE_FLOATS.saturating_sub(frequencies * ci * co);
     let fit = (beside_weights / (frequencies * (ci + co)) / TILE).clamp(1, 8);
-    let threads = rayon::current_num_threads();
+    let threads = threads::count();
     let time = |t: usize| positions.div_ceil(t).div_ceil(threads) * (t + WEIGHTS);
     (1..=fit).rev().map(|n| n * TILE).min_by_key(|&t| time(t)).unwrap_or(TILE)
 }

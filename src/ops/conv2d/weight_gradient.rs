@@ -36,15 +36,12 @@ pub(super) fn weight_gradient(k: &Kernels, d: &Dims, x: &[f32], dy: &[f32], dw: 
     let mut memory = lens.map(|len| Buffer::new(len + CB));
     let [v, z, du] = &mut memory;
     let [v, z, du] = [(v, lens[0]), (z, lens[1]), (du, lens[2])].map(|(m, len)| from_line(m, len));
-    // Once among the threads for all blocks: every call from outside of them waits for one to wake.
-    rayon::scope(|_| {
-        for start in (0..positions).step_by(most) {
-            let held = start..(start + most).min(positions);
-            all.transform(x, dy, held.clone(), room, [&mut *v, &mut *z]);
-            all.add_products(held.len(), room, [&*v, &*z], start == 0, du);
-        }
-        all.finish(du, dw);
-    });
+    for start in (0..positions).step_by(most) {
+        let held = start..(start + most).min(positions);
+        all.transform(x, dy, held.clone(), room, [&mut *v, &mut *z]);
+        all.add_products(held.len(), room, [&*v, &*z], start == 0, du);
+    }
+    all.finish(du, dw);
 }
 
 /// The operands of the products.
