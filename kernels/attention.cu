@@ -194,37 +194,32 @@ template <typename T, int D> __device__ __forceinline__ void forward(const T *q,
     write(y, head, first, length, d, sum, factor);
 }
 
-// The tiles that backward walks over: their rows, and stages. For 128 channels two stages of 32 rows are more than 48 KiB,
-// and with 16 rows a product would load 1 pack of fragments, not 0.75, where those loads are the bound: other blocks hide
-// the copies.
-template <int D> struct Walk {
-    static constexpr int STEP = 32, STAGES = D <= 64 ? 2 : 1;
-    template <typename Fill, typename Multiply>
-    __device__ static __forceinline__ void over(int length, Fill fill, Multiply multiply) {
-        const int steps = (length + STEP - 1) / STEP;
-        if constexpr (STAGES > 1) {
-            pipeline<STAGES>(steps, fill, multiply);
-        } else {
-            for (int step = 0; step < steps; ++step) {
-                __syncthreads(); // the previous tiles have been read
-                fill(0);
-                cp_async_commit();
-                cp_async_wait<0>();
-                __syncthreads();
-                multiply(0);
-            }
-        }
-    }
-};
+// The tiles that backward walks over: their rows, and how many of each map a block holds. For 128 channels there is one: with
+// two, blocks of 64 KiB would be 1 of a multiprocessor's 2 on 8.6, 8.9 and 12.0, and 2 of 3 on 8.0. So a map's next tile is
+// on its way while products read the other map's, in the order that values, or gradients, come first. With 16 rows a product
+// would load 1 pack of fragments, not 0.75. Turing waits for copies anyway, once for both maps.
+constexpr int STEP = 32;
+template <int D> constexpr int HELD = D <= 64 ? 2 : 1;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool ASYNCHRONOUS = false;
+#else
+constexpr bool ASYNCHRONOUS = true;
+#endif
+
+// All copies are there, and whatever has been read may be overwritten.
+__device__ __forceinline__ void arrived() {
+    cp_async_commit();
+    cp_async_wait<0>();
+    __syncthreads();
+}
 
 // dq, for ROWS queries a block.
 template <typename T, int D>
 __device__ __forceinline__ void backward_queries(const T *q, const T *k, const T *v, const T *dy,
                                                  const float *lse, const float *delta, T *dq, int length,
                                                  int heads, int d, float scale) {
-    constexpr int STEP = Walk<D>::STEP;
     using Queries = Tile<T, ROWS, D>;
-    using Keys = Tile<T, STEP, D>[Walk<D>::STAGES];
+    using Keys = Tile<T, STEP, D>[HELD<D>];
     SHARED(query, Queries);
     SHARED(gradient, Queries);
     SHARED(key, Keys);
@@ -232,7 +227,7 @@ __device__ __forceinline__ void backward_queries(const T *q, const T *k, const T
     const Head head(length, heads, d);
     const int first = int(blockIdx.x) * ROWS;
     const float c = scale * LOG2_E;
-    fill(query, q, head, first, length, d); // arrives with the first keys
+    fill(query, q, head, first, length, d); // arrives with the first tiles
     fill(gradient, dy, head, first, length, d);
     float row_lse[2], row_delta[2], sum[D / 8][4];
     clear(sum);
@@ -242,24 +237,48 @@ __device__ __forceinline__ void backward_queries(const T *q, const T *k, const T
         row_lse[half] = lse[at] * LOG2_E;
         row_delta[half] = delta[at];
     }
-    int next = 0, left = length;
-    const auto load = [&](int stage) {
-        fill(key[stage], k, head, next, length, d);
-        fill(value[stage], v, head, next, length, d);
-        next += STEP;
-    };
-    Walk<D>::over(length, load, [&](int stage) {
-        float s[STEP / 8][4], dp[STEP / 8][4];
-        scores(s, query, warp_row(), key[stage]);
-        scores(dp, gradient, warp_row(), value[stage]);
+    float s[STEP / 8][4], dp[STEP / 8][4];
+    const auto of_keys = [&](int stage) { scores(s, query, warp_row(), key[stage]); };
+    const auto of_values = [&](int stage) { scores(dp, gradient, warp_row(), value[stage]); };
+    const auto of_both = [&](int stage, int left) {
         if (left < STEP) hide(s, left);
 #pragma unroll
         for (int j = 0; j < STEP / 8; ++j)
 #pragma unroll
             for (int e = 0; e < 4; ++e) backward_scores(s[j][e], dp[j][e], row_lse[e / 2], row_delta[e / 2], c);
         add_weighted(sum, dp, key[stage]);
-        left -= STEP;
-    });
+    };
+    if constexpr (HELD<D> > 1) {
+        int next = 0, left = length;
+        const auto load = [&](int stage) {
+            fill(key[stage], k, head, next, length, d);
+            fill(value[stage], v, head, next, length, d);
+            next += STEP;
+        };
+        pipeline<HELD<D>>((length + STEP - 1) / STEP, load, [&](int stage) {
+            of_keys(stage);
+            of_values(stage);
+            of_both(stage, left);
+            left -= STEP;
+        });
+    } else {
+        if (ASYNCHRONOUS) fill(value[0], v, head, 0, length, d);
+        for (int from = 0; from < length; from += STEP) {
+            arrived(); // the values; the keys before have been read
+            fill(key[0], k, head, from, length, d);
+            if constexpr (ASYNCHRONOUS) {
+                of_values(0);
+                arrived(); // the keys; the values have been read
+                if (from + STEP < length) fill(value[0], v, head, from + STEP, length, d);
+            } else {
+                fill(value[0], v, head, from, length, d);
+                arrived();
+                of_values(0);
+            }
+            of_keys(0);
+            of_both(0, length - from);
+        }
+    }
     const float factor[2] = {scale, scale};
     write(dq, head, first, length, d, sum, factor);
 }
@@ -270,10 +289,9 @@ template <typename T, int D>
 __device__ __forceinline__ void backward_keys(const T *q, const T *k, const T *v, const T *dy,
                                               const float *lse, const float *delta, T *dk, T *dv, int length,
                                               int heads, int d, float scale) {
-    constexpr int STEP = Walk<D>::STEP;
     static_assert(STEP <= WARP, "a lane holds what belongs to a row");
     using Keys = Tile<T, ROWS, D>;
-    using Queries = Tile<T, STEP, D>[Walk<D>::STAGES];
+    using Queries = Tile<T, STEP, D>[HELD<D>];
     SHARED(key, Keys);
     SHARED(value, Keys);
     SHARED(query, Queries);
@@ -281,25 +299,21 @@ __device__ __forceinline__ void backward_keys(const T *q, const T *k, const T *v
     const Head head(length, heads, d);
     const int first = int(blockIdx.x) * ROWS, lane = int(threadIdx.x) % WARP;
     const float c = scale * LOG2_E;
-    fill(key, k, head, first, length, d); // arrives with the first queries
+    fill(key, k, head, first, length, d); // arrives with the first tiles
     fill(value, v, head, first, length, d);
     float sum_k[D / 8][4], sum_v[D / 8][4];
     clear(sum_k);
     clear(sum_v);
-    int next = 0, from = 0;
-    const auto load = [&](int stage) {
-        fill(query[stage], q, head, next, length, d);
-        fill(gradient[stage], dy, head, next, length, d);
-        next += STEP;
-    };
-    Walk<D>::over(length, load, [&](int stage) {
-        // Asked for before the products, needed behind them: once a row and warp.
+    float s[STEP / 8][4], dp[STEP / 8][4], row_lse, row_delta;
+    const auto ask = [&](int from) { // before the products, needed behind them: once a row and warp
         const bool inside = lane < STEP && from + lane < length;
         const size_t at = head.statistic(from + lane);
-        const float row_lse = inside ? lse[at] * LOG2_E : 0.0f, row_delta = inside ? delta[at] : 0.0f;
-        float s[STEP / 8][4], dp[STEP / 8][4];
-        scores(s, key, warp_row(), query[stage]);
-        scores(dp, value, warp_row(), gradient[stage]);
+        row_lse = inside ? lse[at] * LOG2_E : 0.0f;
+        row_delta = inside ? delta[at] : 0.0f;
+    };
+    const auto of_queries = [&](int stage) { scores(s, key, warp_row(), query[stage]); };
+    const auto of_gradients = [&](int stage) { scores(dp, value, warp_row(), gradient[stage]); };
+    const auto of_both = [&] {
 #pragma unroll
         for (int j = 0; j < STEP / 8; ++j)
 #pragma unroll
@@ -310,10 +324,45 @@ __device__ __forceinline__ void backward_keys(const T *q, const T *k, const T *v
                 for (int half = 0; half < 4; half += 2)
                     backward_scores(s[j][half + e], dp[j][half + e], column_lse, column_delta, c);
             }
-        add_weighted(sum_v, s, gradient[stage]);
-        add_weighted(sum_k, dp, query[stage]);
-        from += STEP;
-    });
+    };
+    if constexpr (HELD<D> > 1) {
+        int next = 0, from = 0;
+        const auto load = [&](int stage) {
+            fill(query[stage], q, head, next, length, d);
+            fill(gradient[stage], dy, head, next, length, d);
+            next += STEP;
+        };
+        pipeline<HELD<D>>((length + STEP - 1) / STEP, load, [&](int stage) {
+            ask(from);
+            of_queries(stage);
+            of_gradients(stage);
+            of_both();
+            add_weighted(sum_v, s, gradient[stage]);
+            add_weighted(sum_k, dp, query[stage]);
+            from += STEP;
+        });
+    } else {
+        if (ASYNCHRONOUS) fill(gradient[0], dy, head, 0, length, d);
+        for (int from = 0; from < length; from += STEP) {
+            arrived(); // the gradients; the queries before have been read
+            fill(query[0], q, head, from, length, d);
+            if constexpr (!ASYNCHRONOUS) {
+                fill(gradient[0], dy, head, from, length, d);
+                arrived();
+            }
+            ask(from);
+            of_gradients(0);
+            if constexpr (ASYNCHRONOUS) arrived(); // the queries
+            of_queries(0);
+            of_both();
+            add_weighted(sum_v, s, gradient[0]);
+            if constexpr (ASYNCHRONOUS) {
+                __syncthreads(); // the gradients have been read
+                if (from + STEP < length) fill(gradient[0], dy, head, from + STEP, length, d);
+            }
+            add_weighted(sum_k, dp, query[0]);
+        }
+    }
     const float one[2] = {1.0f, 1.0f}, factor[2] = {scale, scale};
     write(dk, head, first, length, d, sum_k, factor);
     write(dv, head, first, length, d, sum_v, one);
@@ -489,11 +538,7 @@ ATTENTION(attention_keys_wide, keys_any, 512, KEYS_PARAMETERS, KEYS_ARGUMENTS)
 } // namespace
 
 // Blocks for 64 channels that fit a multiprocessor: Turing has shared memory for two, and then more registers.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-#define QUERIES_PER_SM 2
-#else
-#define QUERIES_PER_SM 4
-#endif
+#define QUERIES_PER_SM (ASYNCHRONOUS ? 4 : 2)
 #define EXPORT_TILES(f32_blocks, blocks, name, parameters, arguments) \
     EXPORT_BLOCKS(f32, float, 128, f32_blocks, name, parameters, arguments) \
     EXPORT_16BIT(128, blocks, name, parameters, arguments)

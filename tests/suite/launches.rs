@@ -3,8 +3,8 @@
 //! A driver that allocates nothing and starts nothing writes down what it is asked for, so that any size runs in moments
 //! and no GPU is needed. A change of the counts shows in the diff of the file:
 //! `SRK_WRITE=1 cargo test --release --test suite launches::` writes it anew. `SRK_LAUNCHES=sr3-div2k` (and `--nocapture`)
-//! says which kernels those of a recipe are, and for `benches/cycle_model.py` each launch of a call on `SRK_BATCH` images;
-//! with `SRK_CONV=wgmma` those of the kernel for compute capability 9.0 among them.
+//! says which kernels those of a recipe are, and for `benches/cycle_model.py` each launch of a call on `SRK_BATCH` images, with
+//! gradients for `benches/cluster_model.py`; with `SRK_CONV=wgmma` those of the kernel for compute capability 9.0 among them.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -410,8 +410,9 @@ pub(crate) fn ledger() -> &'static str {
         if std::env::var("SRK_LAUNCHES").is_ok_and(|name| name == recipe.name) {
             println!("forward {of_forward:#?}, with gradients {of_both:#?}");
             let batch = std::env::var("SRK_BATCH").ok().and_then(|n| n.parse().ok());
-            let [(.., log), _] = count(batch.unwrap_or(1));
+            let [(.., log), (.., trained)] = count(batch.unwrap_or(1));
             log.iter().for_each(|launch| println!("launch {launch}"));
+            trained.iter().for_each(|launch| println!("trained {launch}"));
         }
         let mb = |c: Count| c.bytes as f64 / 1e6;
         writeln!(
