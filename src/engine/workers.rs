@@ -128,7 +128,7 @@ impl Pool {
                 job.held.fetch_sub(1, Ordering::Release);
                 asked.unpark();
             }
-            if watch(|| self.asked.load(Ordering::Acquire) != seen) {
+            if watch(number + 1, || self.asked.load(Ordering::Acquire) != seen) {
                 continue;
             }
             let mut state = self.state();
@@ -141,8 +141,16 @@ impl Pool {
     }
 }
 
-/// Whether `is_so` becomes true soon.
-fn watch(is_so: impl Fn() -> bool) -> bool {
+/// Processors for this process.
+static PROCESSORS: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+
+/// Whether `is_so` becomes true soon, for one of `threads` threads: where they are more than processors, watching would take
+/// time from those that work.
+fn watch(threads: usize, is_so: impl Fn() -> bool) -> bool {
+    if threads > *PROCESSORS {
+        return is_so();
+    }
     let start = Instant::now();
     loop {
         for _ in 0..16 {
@@ -188,7 +196,7 @@ impl Drop for Opened<'_> {
         state.jobs.retain(|open| !std::ptr::eq(open.0, self.0));
         drop(state);
         let done = || self.0.held.load(Ordering::Acquire) == 0;
-        if !watch(done) {
+        if !watch(self.0.shares.len(), done) {
             while !done() {
                 thread::park();
             }
@@ -230,8 +238,7 @@ pub fn count() -> usize {
         // The second is what the variable was called while the threads were rayon's.
         let given = ["SRK_THREADS", "RAYON_NUM_THREADS"].map(std::env::var);
         let asked = given.into_iter().find_map(|v| v.ok()?.trim().parse().ok());
-        let there = || thread::available_parallelism().map_or(1, usize::from);
-        asked.filter(|&n| n > 0).unwrap_or_else(there)
+        asked.filter(|&n| n > 0).unwrap_or(*PROCESSORS)
     });
     match (HERE.get(), COUNT.load(Ordering::Relaxed)) {
         (Some(count), _) => count,
@@ -312,6 +319,8 @@ mod tests {
         // Each waits for the others: one thread alone would wait forever.
         let barrier = std::sync::Barrier::new(3);
         with_count(3, || run(3, &|_| _ = barrier.wait()));
-        assert_eq!(with_count(2, count), 2);
+        let before = count();
+        assert_eq!(with_count(before + 1, count), before + 1);
+        assert_eq!(count(), before);
     }
 }

@@ -180,6 +180,10 @@ impl Network for AttentionUNet {
 
     fn floats_per_pixel(&self) -> usize {
         // Its widest point: the first block behind the last skip, 2 base channels in each of its maps.
+        (8 * self.config.base + 12) * self.config.scale * self.config.scale
+    }
+
+    fn floats_on_gpu(&self) -> usize {
         (9 * self.config.base + 12) * self.config.scale * self.config.scale
     }
 }

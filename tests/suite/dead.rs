@@ -13,6 +13,10 @@ const ALLOWED: &[(&str, &str)] = &[
     ("src/engine/op_case.rs gradient_error", CASES),
     ("src/engine/op_case.rs f32_bits", CASES),
     ("src/engine/op_case.rs reference", CASES),
+    (
+        "src/engine/workers.rs with_count",
+        "tests compare results at several numbers of threads in one process",
+    ),
     ("src/engine/tape.rs with_running_statistics", "for those who train a part of a network"),
     (
         "src/engine/grads.rs of_parameter",

@@ -188,64 +188,73 @@ mod tests {
         (0..len).map(number).collect()
     }
 
-    /// One sum by the words of the manual: every number that comes or goes is flushed.
-    fn one(row: &[u16], column: impl Fn(usize) -> u16) -> f32 {
-        let mut sum = 0.0;
-        for step in row.chunks_exact(SIDE).enumerate() {
-            let mut apart = [0.0f32; 2];
-            for (k, &a) in step.1.iter().enumerate() {
-                let b = wide(column(step.0 * SIDE + k));
-                apart[k % 2] = flushed(wide(a).mul_add(b, apart[k % 2]));
-            }
-            sum = flushed(sum + flushed(apart[0] + apart[1]));
+    const STEPS: usize = 3;
+    const INNER: usize = STEPS * SIDE;
+
+    /// Where the right operand has number `k` of a column.
+    fn place(k: usize, column: usize) -> usize {
+        let (half, lane) = (column / LANES, column % LANES);
+        k / SIDE * SIDE * SIDE + half * SIDE * LANES + k % SIDE / 2 * SIDE + 2 * lane + k % 2
+    }
+
+    /// A number of bf16 as the instructions take it.
+    fn number(bits: u16) -> f32 {
+        let number = half::bf16::from_bits(bits).to_f32();
+        if number.is_normal() { number } else { 0.0f32.copysign(number) }
+    }
+
+    /// Compares all sums with those by the words of the manual: every number that comes or goes is flushed.
+    fn check(a: &[u16], b: &[u16], what: &str) -> Square {
+        let mut sums = Square::zeros();
+        // SAFETY: all of the operands is there.
+        unsafe {
+            let left = Left { at: a[..SIDE * INNER].as_ptr(), stride: INNER, groups: 1, group: 0 };
+            let at = b[..INNER * SIDE].as_ptr();
+            let right = Right { at, stride: SIDE, second: SIDE * LANES, step: SIDE * SIDE };
+            let all = Extent { two_rows: true, two_columns: true };
+            multiply(left, right, STEPS, all, &mut sums);
         }
-        sum
+        for (at, sum) in sums.0.iter().enumerate() {
+            let (row, column) = (at / SIDE, at % SIDE);
+            let mut expected = 0.0;
+            for step in 0..STEPS {
+                let mut apart = [0.0f32; 2];
+                for k in step * SIDE..(step + 1) * SIDE {
+                    let (a, b) = (number(a[row * INNER + k]), number(b[place(k, column)]));
+                    apart[k % 2] = flushed(a.mul_add(b, apart[k % 2]));
+                }
+                expected = flushed(expected + flushed(apart[0] + apart[1]));
+            }
+            let same = sum.to_bits() == expected.to_bits();
+            assert!(same, "{what}, row {row}, column {column}: {sum:e}, not {expected:e}");
+        }
+        sums
     }
 
     #[test]
     fn sums_are_what_flushing_every_number_gives() {
-        const STEPS: usize = 3;
         // Exponents of both operands from the denormal ones on; 71 is that of the least number that is safe.
-        for (case, (left, right)) in
-            [(0, 120), (55, 56), (63, 63), (64, 64), (70, 70), (71, 71), (120, 120)]
-                .into_iter()
-                .enumerate()
-        {
-            let stride = STEPS * SIDE;
-            let a = numbers((SIDE * stride) as u32, left, case as u32);
-            let b = numbers((STEPS * SIDE * SIDE) as u32, right, case as u32 + 50);
-            let mut sums = Square::zeros();
-            let of = |k: usize, column: usize| {
-                b[k / SIDE * SIDE * SIDE
-                    + column / LANES * 512
-                    + k % SIDE / 2 * SIDE
-                    + column % LANES * 2
-                    + k % 2]
-            };
-            // SAFETY: all of the operands is there.
-            unsafe {
-                multiply(
-                    Left { at: a.as_ptr(), stride, groups: 1, group: 0 },
-                    Right {
-                        at: b.as_ptr(),
-                        stride: SIDE,
-                        second: SIDE * SIDE / 2,
-                        step: SIDE * SIDE,
-                    },
-                    STEPS,
-                    Extent { two_rows: true, two_columns: true },
-                    &mut sums,
-                );
+        let exponents =
+            [(0, 120), (120, 0), (55, 56), (63, 63), (64, 64), (70, 70), (71, 71), (120, 120)];
+        for (left, right) in exponents {
+            let a = numbers((SIDE * INNER) as u32, left, left);
+            let b = numbers((INNER * SIDE) as u32, right, right + 50);
+            check(&a, &b, &format!("exponents from {left} and {right}"));
+        }
+    }
+
+    #[test]
+    fn a_difference_below_the_least_normal_number_is_flushed() {
+        // ((1 + u) e)^2 - (1 + 2u) e e = (u e)^2 with u = 2^-7.
+        for exponent in [69, 70, 71] {
+            let number = |u: u16| exponent << 7 | u;
+            let (mut a, mut b) = (vec![0; SIDE * INNER], vec![0; INNER * SIDE]);
+            for side in 0..SIDE {
+                (a[side * INNER], a[side * INNER + 2]) = (number(1), number(2) | 0x8000);
+                (b[place(0, side)], b[place(2, side)]) = (number(1), number(0));
             }
-            for (at, sum) in sums.0.iter().enumerate() {
-                let (row, column) = (at / SIDE, at % SIDE);
-                let expected = one(&a[row * stride..][..stride], |k| of(k, column));
-                assert_eq!(
-                    sum.to_bits(),
-                    expected.to_bits(),
-                    "{left} {right} at {at}: {sum:e}, {expected:e}"
-                );
-            }
+            let sums = check(&a, &b, &format!("exponent {exponent}"));
+            assert_eq!(sums.0[0] == 0.0, exponent < 71, "{:e}", sums.0[0]);
         }
     }
 }
