@@ -6,9 +6,9 @@
     cargo bench --bench model_call --no-run      # prints the program's path
     python3 benches/peers/own_models.py --srk PATH [--rounds 7] [--threads 2] MODEL:SIDE ...
 
-MODEL is a .param with its .bin beside it, or `srk-x4` or `srk-photo-x4`: the call of srk's own model that a single step consists of, whose weights
-are written as a .param here, told that nothing is known of the damage. srk then also draws noise, computes what the
-network is told of the picture, and clamps.
+MODEL is a .param with its .bin beside it, or `srk-x4` or `srk-photo-x4`: the call of srk's own model that a single step
+consists of, whose weights are written as a .param here, told that nothing is known of the damage. srk then also draws
+noise, computes what the network is told of the picture, and clamps.
 
 Every engine gets the same weights: ncnn reads the .param, the others an ONNX graph that is written here of the same
 two files. ncnn runs in f32 and at its defaults (half types where it likes them), onnxruntime at its defaults, OpenVINO

@@ -184,6 +184,7 @@ impl Network for AttentionUNet {
     }
 
     fn floats_on_gpu(&self) -> usize {
+        // As it was counted before: what a GPU holds was not measured anew.
         (9 * self.config.base + 12) * self.config.scale * self.config.scale
     }
 }

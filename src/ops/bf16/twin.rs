@@ -11,6 +11,7 @@ fn flushed(v: f32) -> f32 {
     if v.abs() < f32::MIN_POSITIVE { f32::from_bits(v.to_bits() & 0x8000_0000) } else { v }
 }
 
+/// As [`flushed`] where a number may be a denormal one.
 #[inline(always)]
 fn flushed_if<const FLUSH: bool>(v: f32) -> f32 {
     if FLUSH { flushed(v) } else { v }
