@@ -1,10 +1,11 @@
-//! One call of the default network, and one training step: compare with
-//! `benches/peers/torch_default.py` on the same machine.
+//! One call of the default models' network (the expert of later calls) and of the one before, and one training step:
+//! compare with `benches/peers/torch_default.py` on the same machine.
 use criterion::{Criterion, criterion_group, criterion_main};
 use srk::engine::device::DType;
 use srk::engine::tape::Tape;
 use srk::engine::tensor::Tensor;
 use srk::models::ModelConfig;
+use srk::models::attentive_grid::AttentiveGridConfig;
 use srk::models::dual_domain_grid::DualDomainGridConfig;
 use srk::ops::adam::{Adam, adam};
 use srk::ops::bf16::{Products, with_products};
@@ -19,12 +20,18 @@ fn tensor(shape: &[usize]) -> Tensor {
 }
 
 fn steps(c: &mut Criterion) {
-    let network = ModelConfig::DualDomainGrid(DualDomainGridConfig::default()).build(1);
+    of(c, "attentive-grid", &ModelConfig::AttentiveGrid(AttentiveGridConfig::default()));
+    of(c, "dual-domain-grid", &ModelConfig::DualDomainGrid(DualDomainGridConfig::default()));
+}
+
+fn of(c: &mut Criterion, network: &str, config: &ModelConfig) {
+    let name = format!("step/{network}");
+    let network = config.build(1);
     let high = [BATCH, 4 * LOW, 4 * LOW, 3];
     let (state, target) = (tensor(&high), tensor(&high));
-    let low = tensor(&[BATCH, LOW, LOW, 3]);
+    let low = network.condition(&tensor(&[BATCH, LOW, LOW, 3]), &state).expect("memory");
     let t = Tensor::from_f64(&[3.0; BATCH], &[BATCH], DType::F32);
-    let mut group = c.benchmark_group("step");
+    let mut group = c.benchmark_group(name);
     group.sample_size(20);
     for (name, products) in [("", Products::F32), (" in bf16", Products::Bf16)] {
         group.bench_function(format!("denoising{name}"), |b| {
@@ -64,10 +71,8 @@ fn steps(c: &mut Criterion) {
                         scale: 1.0,
                     };
                     for (p, (m, v)) in network.parameters().iter().zip(&mut moments) {
-                        let g = grads
-                            .take_parameter(p)
-                            .expect("no copy")
-                            .expect("every parameter is used");
+                        // The expert of the first call has no part in it.
+                        let Some(g) = grads.take_parameter(p).expect("no copy") else { continue };
                         let mut value = p.value().try_clone().expect("memory");
                         adam(value.cpu_mut().expect("f32"), m, v, g.cpu().expect("f32"), &c);
                         p.set(value);

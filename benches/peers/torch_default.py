@@ -1,9 +1,10 @@
-"""Times the default model's network in PyTorch on the CPU: a forward and a training step.
+"""Times the default models' network in PyTorch on the CPU: a forward and a training step.
 
-    python benches/peers/torch_default.py [--batch 16] [--low 32] [--threads 2] [--bf16]
+    python benches/peers/torch_default.py [--network dual-domain-grid] [--batch 16] [--low 32] [--threads 2] [--bf16]
 
-The same network as src/models/dual_domain_grid.rs, f32 or under autocast to bf16, in both memory layouts, eager and compiled.
-Needs torch only. Compare with `cargo bench --bench step`.
+The same networks as src/models/attentive_grid.rs (the expert of later calls) and, the default before, dual_domain_grid.rs,
+f32 or under autocast to bf16, in both memory layouts, eager, or compiled with --compile. Needs torch only. Compare with
+`cargo bench --bench step`.
 """
 
 import argparse
@@ -72,14 +73,54 @@ class Grid(nn.Module):
         self.tail = nn.Conv2d(c, 3 * scale**2, 3, padding=1)
 
     def forward(self, x, low, t):
-        k = torch.exp(-math.log(1e4) * torch.arange(self.dim // 2) / (self.dim // 2 - 1))
-        e = t[:, None].float() * k
-        time = self.mlp(torch.cat([e.sin(), e.cos()], 1).to(x.dtype))
+        time = self.mlp(embedding(t, self.dim).to(x.dtype))
         stem = self.stem(torch.cat([F.pixel_unshuffle(x, self.scale), low], 1))
         h = stem
         for block in self.blocks:
             h = block(h, time)
         return F.pixel_shuffle(self.tail(self.body(h) + stem), self.scale)
+
+
+def embedding(t, dim):
+    """Sines and cosines of t [N], the last frequency at 1e-4."""
+    k = torch.exp(-math.log(1e4) * torch.arange(dim // 2) / (dim // 2 - 1))
+    e = t[:, None].float() * k
+    return torch.cat([e.sin(), e.cos()], 1)
+
+
+class GatedBlock(nn.Module):
+    def __init__(self, c, dim, depth=4):
+        super().__init__()
+        self.told = nn.Linear(dim, c)
+        self.convs = nn.ModuleList(nn.Conv2d(c, c, 3, padding=1) for _ in range(depth))
+
+    def forward(self, x, told):
+        y = x + self.told(told)[:, :, None, None]
+        for conv in self.convs[:-1]:
+            y = F.leaky_relu(conv(y), 0.1)
+        y = self.convs[-1](y)
+        return (x + y) * (torch.sigmoid(y) - 0.5)
+
+
+class Attentive(nn.Module):
+    def __init__(self, c=32, blocks=6, dim=32, told=6, scale=4):
+        super().__init__()
+        self.scale, self.dim, self.count = scale, dim, told
+        self.mlp = nn.Sequential(nn.Linear(dim + told, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
+        self.low = nn.Conv2d(3, c, 3, padding=1)
+        self.state = nn.Conv2d(3 * scale**2, c, 3, padding=1, bias=False)
+        self.blocks = nn.ModuleList(GatedBlock(c, dim) for _ in range(blocks))
+        self.body = nn.Conv2d(c, c, 3, padding=1)
+        self.tail = nn.Conv2d(c, 3 * scale**2, 3, padding=1)
+
+    def forward(self, x, low, t):
+        damage = torch.zeros(len(t), self.count)
+        told = self.mlp(torch.cat([embedding(t, self.dim), damage], 1))
+        stem = self.low((low + 1) / 2) + self.state(F.pixel_unshuffle(x, self.scale))
+        h = stem
+        for block in self.blocks:
+            h = block(h, told)
+        return 2 * F.pixel_shuffle(self.tail(self.body(h) + stem), self.scale) - 1
 
 
 def best(run, rounds):
@@ -92,12 +133,14 @@ def best(run, rounds):
     return min(times) * 1e3, sorted(times)[len(times) // 2] * 1e3
 
 
+NETWORKS = {"attentive-grid": Attentive, "dual-domain-grid": Grid}
+
+
 def main():
     p = argparse.ArgumentParser()
+    p.add_argument("--network", choices=NETWORKS, default="attentive-grid")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--low", type=int, default=32)
-    p.add_argument("--channels", type=int, default=64)
-    p.add_argument("--blocks", type=int, default=8)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=8)
     p.add_argument("--compile", action="store_true")
@@ -106,7 +149,7 @@ def main():
     torch.set_num_threads(a.threads)
     n, s = a.batch, a.low
     for layout in (torch.contiguous_format, torch.channels_last):
-        net = Grid(c=a.channels, blocks=a.blocks).to(memory_format=layout)
+        net = NETWORKS[a.network]().to(memory_format=layout)
         step = torch.compile(net) if a.compile else net
         x = torch.rand(n, 3, 4 * s, 4 * s).to(memory_format=layout)
         low, t = torch.rand(n, 3, s, s).to(memory_format=layout), torch.full((n,), 3.0)
@@ -128,7 +171,7 @@ def main():
             adam.step()
 
         count = sum(p.numel() for p in net.parameters())
-        print(f"{layout} batch {n} low {s} threads {a.threads} parameters {count}")
+        print(f"{a.network} {layout} batch {n} low {s} threads {a.threads} parameters {count}")
         print("  forward       best %.1f ms  median %.1f ms" % best(forward, a.rounds))
         print("  training step best %.1f ms  median %.1f ms" % best(train, a.rounds))
 

@@ -85,7 +85,7 @@ struct Times {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    common::set_threads(args.threads.map(|n| n as usize));
+    common::set_threads(args.threads)?;
     if let Some(file) = &args.export_json {
         let mut outputs = Outputs::overwriting(args.overwrite);
         args.model.paths().iter().for_each(|path| outputs.reads_below(path));

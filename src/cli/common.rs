@@ -445,11 +445,33 @@ pub(super) fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
+/// The variable that stands in for `--threads`.
+const THREADS: &str = "SRK_THREADS";
+
+/// The number of threads that was asked for: by the option, or by SRK_THREADS.
+///
+/// # Errors
+/// If the variable holds no number of threads.
+pub(super) fn threads(option: Option<u32>) -> Result<Option<usize>> {
+    let count = match variable(THREADS).filter(|_| option.is_none()) {
+        None => option,
+        Some(given) => match given.trim().parse() {
+            Ok(count @ 1..) => Some(count),
+            _ => return Err(wrong_variable(THREADS, &given, "a number of at least 1 is needed")),
+        },
+    };
+    Ok(count.map(|n| n as usize))
+}
+
 /// Sets the number of threads, once, before any work.
-pub(super) fn set_threads(count: Option<usize>) {
-    if let Some(count) = count {
+///
+/// # Errors
+/// As [`threads`].
+pub(super) fn set_threads(option: Option<u32>) -> Result<()> {
+    if let Some(count) = threads(option)? {
         threads::set_count(count);
     }
+    Ok(())
 }
 
 /// Bytes from `512M`, `2GiB`, `1.5G`, a plain number of bytes, or a share such as `50%` of what is

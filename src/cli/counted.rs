@@ -12,7 +12,7 @@ pub(super) fn with_progress<R>(
     threads: Option<u32>,
     work: impl FnOnce(&(dyn Fn(usize) -> Result<()> + Sync)) -> Result<R>,
 ) -> Result<R> {
-    common::set_threads(threads.map(|n| n as usize));
+    common::set_threads(threads)?;
     let stop = common::stop_on_signals()?;
     let (progress, done) = (Mutex::new(Progress::new(name, 0)), AtomicU64::new(0));
     let result = work(&|all| {

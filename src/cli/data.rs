@@ -342,7 +342,7 @@ fn cut(args: Prep, out: PathBuf) -> Result<()> {
 }
 
 fn degrade(args: Degrade) -> Result<()> {
-    common::set_threads(args.threads.map(|n| n as usize));
+    common::set_threads(args.threads)?;
     let stop = common::stop_on_signals()?;
     let config = DegradeConfig::read(&args.preset, &args.set)?;
     let request = pairs::Request {

@@ -26,11 +26,12 @@ use crate::error::{Error, Report, Result};
 const FILE: &str = "SRK_CONFIG";
 
 /// Options that a variable of the environment stands in for.
-const FROM_ENVIRONMENT: [(&str, &str); 4] = [
+const FROM_ENVIRONMENT: [(&str, &str); 5] = [
     ("model", "SRK_MODEL"),
     ("model-name", "SRK_MODEL"),
     ("device", "SRK_DEVICE"),
     ("ram", "SRK_RAM"),
+    ("threads", "SRK_THREADS"),
 ];
 
 /// Sections of a training run, which is a file of another kind.

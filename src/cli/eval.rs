@@ -150,7 +150,7 @@ impl Args {
 }
 
 pub(super) fn run(args: Args) -> Result<()> {
-    common::set_threads(args.threads.map(|n| n as usize));
+    common::set_threads(args.threads)?;
     let border = args.border.0.unwrap_or(args.scale);
     // Before anything is printed or enlarged: weights may be missing.
     let metrics = Metrics::open(&args.metrics, args.features.as_deref(), args.scale)?;

@@ -53,7 +53,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    common::set_threads(args.threads.map(|n| n as usize));
+    common::set_threads(args.threads)?;
     let mut outputs = Outputs::overwriting(args.overwrite);
     outputs.reads_below(&args.model);
     outputs.claim(&args.output, &args.model)?;

@@ -8,6 +8,7 @@ use super::ranks::{self, Role};
 use super::{print, voice};
 use crate::engine::device::{DType, Device};
 use crate::engine::files;
+use crate::engine::threads;
 use crate::error::{Error, Report, Result};
 use crate::training::config::SCHEMA;
 use crate::training::job::Job;
@@ -113,8 +114,10 @@ pub(super) fn run(args: Args) -> Result<()> {
         Role::Starter(count) => return ranks::start(count, &common::stop_on_signals()?),
         Role::Trainer(launch) => launch,
     };
-    let threads = args.threads.map(|n| n as usize);
-    common::set_threads(threads.or_else(|| ranks::share_of_threads(launch.as_ref())));
+    let asked = common::threads(args.threads)?;
+    if let Some(count) = asked.or_else(|| ranks::share_of_threads(launch.as_ref())) {
+        threads::set_count(count);
+    }
     let (text, name) = match (&args.recipe, &args.file) {
         (Some(name), _) => (recipes::find(name)?.text.to_owned(), format!("the recipe {name}")),
         (None, file) => {

@@ -34,7 +34,7 @@ use work::Work;
 
 pub(super) fn run(mut args: Args) -> Result<()> {
     args.adopt_habits();
-    common::set_threads(args.threads.map(|n| n as usize));
+    common::set_threads(args.threads)?;
     args.look.check(args.wrap)?;
     args.ram = common::ram(args.ram)?;
     let places = args.places()?;

@@ -177,6 +177,14 @@ fn the_environment_stands_in_for_options() {
     b.with(&[("SRK_RAM", "1M")], &["in.png", "x.png"]).failed(5, &["memory"]);
     b.with(&[("SRK_RAM", "1M")], &["in.png", "d.png", "--ram", "1G"]).worked();
     b.with(&[("SRK_RAM", "lots")], &["in.png", "x.png"]).failed(2, &["SRK_RAM=lots"]);
+    for wrong in ["many", "0", "-1", "1.5", "99999999999"] {
+        let named = format!("SRK_THREADS={wrong}");
+        b.with(&[("SRK_THREADS", wrong)], &["in.png", "x.png"]).failed(2, &[&named]);
+    }
+    let run = b.with(&[("SRK_THREADS", "3")], &["in.png", "e.png"]).worked();
+    assert!(run.err.contains("3 threads"), "{}", run.err);
+    let run = b.with(&[("SRK_THREADS", "many")], &["in.png", "f.png", "--threads", "1"]).worked();
+    assert!(run.err.contains("1 threads"), "{}", run.err);
     assert!(!b.has("x.png"));
 }
 

@@ -89,7 +89,15 @@ pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     command.args(arguments).current_dir(folder);
     // No settings of whoever runs the tests.
     command.env("XDG_CONFIG_HOME", folder.join("settings"));
-    for name in ["SRK_MODEL", "SRK_DEVICE", "SRK_RAM", "SRK_CONFIG", "HF_HOME", "HF_HUB_CACHE"] {
+    for name in [
+        "SRK_MODEL",
+        "SRK_DEVICE",
+        "SRK_RAM",
+        "SRK_THREADS",
+        "SRK_CONFIG",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+    ] {
         command.env_remove(name);
     }
     command
