@@ -33,7 +33,7 @@ static_assert(sizeof(HopperMemory<f16, 128>) == 218112 && sizeof(HopperMemory<f1
 template <typename T, int N>
 __device__ __forceinline__ void load_tiles(HopperMemory<T, N> &memory, const TensorMap &x, const TensorMap &w, int tiles,
                                            int column_tiles, int inputs, int out_height, int out_width, int kernel,
-                                           int stride, int pad) {
+                                           int stride, int pad, bool turned) {
     int stage = 0;
     uint32_t turn = 1; // stages begin empty
     for (int tile = int(blockIdx.x); tile < tiles; tile += int(gridDim.x)) {
@@ -41,15 +41,17 @@ __device__ __forceinline__ void load_tiles(HopperMemory<T, N> &memory, const Ten
         const int line = row / out_width, image = line / out_height;
         const int at_w = (row - line * out_width) * stride - pad, at_h = (line - image * out_height) * stride - pad;
         for (int tap_h = 0; tap_h < kernel; ++tap_h)
-            for (int tap_w = 0; tap_w < kernel; ++tap_w)
+            for (int tap_w = 0; tap_w < kernel; ++tap_w) {
+                const int tap = tap_h * kernel + tap_w, of_w = turned ? kernel * kernel - 1 - tap : tap;
                 for (int channel = 0; channel < inputs; channel += STEP) {
                     Mbarrier *const full = memory.full + stage;
                     mbarrier_wait(memory.empty + stage, turn);
                     mbarrier_arrive_expect_tx(full, memory.BYTES);
                     tma_load_im2col(memory.x[stage], x, full, channel, at_w, at_h, image, tap_w, tap_h);
-                    tma_load_box(memory.w[stage], w, full, channel, tap_h * kernel + tap_w, column);
+                    tma_load_box(memory.w[stage], w, full, channel, of_w, column);
                     if (++stage == memory.DEEP) stage = 0, turn ^= 1;
                 }
+            }
     }
 }
 
@@ -76,11 +78,12 @@ __device__ __forceinline__ void warp_moments(const float (*rows)[N + 8], int col
 }
 
 // x, w: maps of [images, height, width, inputs], in pixels of TILE_ROWS, and of [outputs, kernel * kernel, inputs], both in
-// STEP channels with the swizzle of 128 bytes. y, moments, run, found: as for `convolve`.
+// STEP channels with the swizzle of 128 bytes; `turned`: of the weights the last tap comes first. y, moments, run, found: as for `convolve`.
 template <typename T, int N>
 __device__ __forceinline__ void convolve_tiles(const TensorMap &x, const TensorMap &w, const Epilogue<T> &epilogue, T *y,
                                                int images, int inputs, int out_height, int out_width, int outputs,
-                                               int kernel, int stride, int pad, float *moments, int run, int found) {
+                                               int kernel, int stride, int pad, bool turned, float *moments, int run,
+                                               int found) {
     using Memory = HopperMemory<T, N>;
     DYNAMIC_SHARED(char, bytes);
     char *const aligned = bytes + (1024 - shared_address(bytes) % 1024) % 1024;
@@ -99,7 +102,8 @@ __device__ __forceinline__ void convolve_tiles(const TensorMap &x, const TensorM
     __syncthreads();
     if (warp == MULTIPLIERS) {
         if (lane == 0)
-            load_tiles<T, N>(memory, x, w, tiles, column_tiles, inputs, out_height, out_width, kernel, stride, pad);
+            load_tiles<T, N>(memory, x, w, tiles, column_tiles, inputs, out_height, out_width, kernel, stride, pad,
+                             turned);
         return;
     }
 
@@ -171,20 +175,22 @@ __device__ __forceinline__ void convolve_tiles(const TensorMap &x, const TensorM
 
 #define HOPPER_PARAMETERS \
     (const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, T *y, int images, int inputs, \
-     int out_height, int out_width, int outputs, int kernel, int stride, int pad, float *moments /* or null */, int run, \
-     int found, EPILOGUE_PARAMETERS)
+     int out_height, int out_width, int outputs, int kernel, int stride, int pad, int turned, \
+     float *moments /* or null */, int run, int found, EPILOGUE_PARAMETERS)
 #define HOPPER_ARGUMENTS \
-    (x, w, y, images, inputs, out_height, out_width, outputs, kernel, stride, pad, moments, run, found, EPILOGUE_ARGUMENTS)
+    (x, w, y, images, inputs, out_height, out_width, outputs, kernel, stride, pad, turned, moments, run, found, \
+     EPILOGUE_ARGUMENTS)
 // The host starts them on compute capability 9.0 alone.
 #ifdef HOPPER
 #define HOPPER_BLOCKS(name, N) \
     template <typename T> \
     __device__ __forceinline__ void name##_kernel(const TensorMap &x, const TensorMap &w, T *y, int images, int inputs, \
                                                   int out_height, int out_width, int outputs, int kernel, int stride, \
-                                                  int pad, float *moments, int run, int found, EPILOGUE_PARAMETERS) { \
+                                                  int pad, int turned, float *moments, int run, int found, \
+                                                  EPILOGUE_PARAMETERS) { \
         const Epilogue<T> epilogue = EPILOGUE_OF(outputs); \
         convolve_tiles<T, N>(x, w, epilogue, y, images, inputs, out_height, out_width, outputs, kernel, stride, pad, \
-                             moments, run, found); \
+                             turned != 0, moments, run, found); \
     }
 #else
 #define HOPPER_BLOCKS(name, N) \

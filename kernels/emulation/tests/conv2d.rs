@@ -13,6 +13,8 @@ struct Case {
     kernel: usize,
     stride: usize,
     pad: usize,
+    /// Whether the weights are turned by half a turn, as for the gradient of the input.
+    turned: bool,
     then: Then,
     blocks: u32,
 }
@@ -51,7 +53,7 @@ const PLAIN: Then = Then {
 
 const fn case(images: usize, side: [usize; 2], channels: [usize; 2], window: [usize; 3]) -> Case {
     let [kernel, stride, pad] = window;
-    Case { images, side, channels, kernel, stride, pad, then: PLAIN, blocks: 2 }
+    Case { images, side, channels, kernel, stride, pad, turned: false, then: PLAIN, blocks: 2 }
 }
 
 const fn then(case: Case, then: Then) -> Case {
@@ -84,6 +86,8 @@ fn cases() -> Vec<Case> {
         case(1, [11, 9], [16, 24], [1, 2, 0]),
         case(1, [12, 9], [24, 8], [4, 2, 0]),
         Case { blocks: 1, ..case(2, [20, 21], [136, 200], [3, 1, 1]) },
+        Case { turned: true, ..case(2, [9, 7], [72, 40], [3, 1, 1]) },
+        Case { turned: true, ..then(case(1, [8, 11], [24, 136], [4, 1, 2]), all) },
         Case { blocks: 7, ..case(1, [30, 31], [40, 64], [3, 1, 0]) },
         then(small, Then { bias: true, ..PLAIN }),
         then(small, Then { shift: Some(0), ..PLAIN }),
@@ -137,12 +141,12 @@ const KERNELS: [Kernel; 6] = [
 ];
 
 impl Kernel {
-    /// Whether blocks are as long as entries of moments.
+    /// Whether blocks are as long as entries of moments, and take the weights as they lie.
     fn fits(self, case: &Case) -> bool {
         let rows = case.then.run.map_or(0, |[_, rows]| rows);
         match self {
             Self::Wgmma(_) => true,
-            Self::Blocks { size, .. } => rows <= size[0] as usize,
+            Self::Blocks { size, .. } => rows <= size[0] as usize && !case.turned,
         }
     }
 }
@@ -287,6 +291,7 @@ impl Inputs {
                         continue;
                     }
                     let x = &self.x[((image * height + h) * width + w) * ci..][..ci];
+                    let tap = if c.turned { c.kernel * c.kernel - 1 - tap } else { tap };
                     let w = &self.w[(o * c.kernel * c.kernel + tap) * ci..][..ci];
                     sum += x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
                 }
@@ -386,7 +391,7 @@ fn launch(
                 pixels(c, x.address).bytes().to_vec(),
                 weights(c, w.address, columns).bytes().to_vec(),
             ],
-            vec![c.images, ci, out_h, out_w, co, c.kernel, c.stride, c.pad],
+            vec![c.images, ci, out_h, out_w, co, c.kernel, c.stride, c.pad, c.turned.into()],
             None,
         ),
         Kernel::Blocks { .. } => {

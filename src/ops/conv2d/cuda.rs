@@ -108,7 +108,13 @@ pub(in crate::ops) fn input_gradient(
     let native = |dx: &mut Tensor| native_input_gradient(gpu, d, w, dy, epilogue, dx);
     let finish = |dx: &mut Tensor| finish(gpu, epilogue, dx, size);
     let problem = d.problem(Pass::InputGradient, dy.dtype());
-    let ways = Ways { native: &native, wgmma: None, finish: &finish };
+    let by_tiles = Tiles::back(gpu, d, w, dy).map(|tiles| {
+        move |dx: &mut Tensor| {
+            tiles.turned(gpu, &d.back(), [dy, &transposed(gpu, d, w)?], epilogue, dx)
+        }
+    });
+    let wgmma = by_tiles.as_ref().map(|work| work as engines::Work<'_>);
+    let ways = Ways { native: &native, wgmma, finish: &finish };
     engines::run(gpu, &problem, [w, dy], dx, ways)
 }
 
@@ -124,15 +130,20 @@ fn native_input_gradient(
     if d.co.is_multiple_of(step) && d.ci.is_multiple_of(pack(w.dtype())) {
         return gather_back(gpu, d, w, dy, epilogue, dx);
     }
+    let source = [d.out_height(), d.out_width(), d.co];
+    let size = [d.height, d.width, d.ci];
+    gather(gpu, d, true, (dy, None), source, &transposed(gpu, d, w)?, epilogue, dx, size, None)
+}
+
+/// `w` `[Co, k, k, Ci]` as `[Ci, k, k, Co]`.
+fn transposed(gpu: &Gpu, d: &Dims, w: &Tensor) -> Result<Tensor> {
     let taps = d.kernel * d.kernel;
     let mut transposed = Tensor::empty_as(w, &[d.ci, d.kernel, d.kernel, d.co])?;
     let grid = Grid::new([d.ci.div_ceil(32), d.co.div_ceil(32), taps], 256);
     let (to, outputs, inputs) = (&mut transposed, d.co, d.ci);
     kernels::conv2d_transpose_weights { w, transposed: to, outputs, taps, inputs }
         .launch(gpu, grid)?;
-    let source = [d.out_height(), d.out_width(), d.co];
-    let size = [d.height, d.width, d.ci];
-    gather(gpu, d, true, (dy, None), source, &transposed, epilogue, dx, size, None)
+    Ok(transposed)
 }
 
 /// As [`gather`] with the weights where they lie, for outputs of the convolution that fill steps along the depth.

@@ -113,7 +113,6 @@ impl Dims {
     }
 
     /// The convolution of the output's gradient that gives the input's, for stride 1.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) const fn back(&self) -> Self {
         Self {
             height: self.out_height(),

@@ -49,6 +49,13 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
+    /// Those of the convolution that gives the gradient of the input of convolution `d` from that of its output, `dy`, and
+    /// weights that are transposed.
+    pub(super) fn back(gpu: &Gpu, d: &Dims, w: &Tensor, dy: &Tensor) -> Option<Self> {
+        // The transposed weights begin where memory does, as all tensors that are made.
+        (d.stride == 1 && d.pad < d.kernel).then(|| Self::fit(gpu, &d.back(), dy, w)).flatten()
+    }
+
     /// Those of a convolution of `x` on this GPU, if it is one that the kernel computes.
     pub(super) fn fit(gpu: &Gpu, d: &Dims, x: &Tensor, w: &Tensor) -> Option<Self> {
         let half = x.dtype() == DType::F16 || x.dtype() == DType::BF16;
@@ -81,7 +88,32 @@ impl Tiles {
         &self,
         gpu: &Gpu,
         d: &Dims,
+        of: [&Tensor; 2],
+        epilogue: Epilogue<'_>,
+        y: &mut Tensor,
+        found: Option<&Found>,
+    ) -> Result<()> {
+        self.launch(gpu, d, of, false, epilogue, y, found)
+    }
+
+    /// As [`forward`](Self::forward) with `w` turned by half a turn.
+    pub(super) fn turned(
+        &self,
+        gpu: &Gpu,
+        d: &Dims,
+        of: [&Tensor; 2],
+        epilogue: Epilogue<'_>,
+        y: &mut Tensor,
+    ) -> Result<()> {
+        self.launch(gpu, d, of, true, epilogue, y, None)
+    }
+
+    fn launch(
+        &self,
+        gpu: &Gpu,
+        d: &Dims,
         [x, w]: [&Tensor; 2],
+        turned: bool,
         epilogue: Epilogue<'_>,
         y: &mut Tensor,
         found: Option<&Found>,
@@ -105,6 +137,7 @@ impl Tiles {
             kernel: d.kernel,
             stride: d.stride,
             pad: d.pad,
+            turned: turned.into(),
             moments: moments.as_deref_mut(),
             run: found.map_or(0, |found| found.run),
             found: found.map_or(0, |found| found.pixels),
