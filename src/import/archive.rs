@@ -7,6 +7,7 @@ use std::io::Cursor;
 use serde_json::Value as Json;
 
 use super::mat;
+use super::mistaken;
 use super::pickle::{self, Id, Parsed, Storage, Tree, Value};
 use super::storage::{Element, Source, Tensor};
 use super::zip::{self, bytes_at};
@@ -26,25 +27,29 @@ pub(super) struct Archive {
     with_nested: RefCell<HashMap<Id, bool>>,
 }
 
-/// The pickle of the number 0x1950a86a20f9469cfc6c that legacy files start with, and of the version.
-const LEGACY: [u8; 14] =
-    [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+/// In a pickle the number 0x1950a86a20f9469cfc6c, which legacy files start with.
+const LEGACY: [u8; 12] = [0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
+/// Whether a file that begins with `head` is a legacy one, of any protocol: later ones put numbers into frames.
+fn is_legacy(head: &[u8]) -> bool {
+    match head {
+        [0x80, _, 0x95, _, _, _, _, _, _, _, _, number @ ..] => number.starts_with(&LEGACY),
+        [0x80, _, number @ ..] => number.starts_with(&LEGACY),
+        _ => false,
+    }
+}
 
 impl Archive {
     /// Reads what a file of `size` bytes holds, but none of its tensors.
     pub(super) fn open(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
         let head = bytes_at(&mut *source, 0, size.min(64))?;
-        let text = String::from_utf8_lossy(&head).trim_start().to_ascii_lowercase();
+        if let Some(what) = mistaken::for_weights(&head) {
+            return Err(what.into());
+        }
         match () {
             () if size == 0 => Err("the file is empty".into()),
-            () if text.starts_with("version https://git-lfs") => {
-                Err("it is a Git LFS pointer: a few lines of text in place of the weights".into())
-            }
-            () if ["<!doctype", "<html", "<head", "<?xml"].iter().any(|t| text.starts_with(t)) => {
-                Err("it is a web page in place of the weights".into())
-            }
             () if head.starts_with(b"PK\x03\x04") => Self::of_zip(source, size),
-            () if head.starts_with(&LEGACY) => Self::of_legacy(source, size),
+            () if is_legacy(&head) => Self::of_legacy(source, size),
             () if head.get(8) == Some(&b'{') => Self::of_safetensors(source, size),
             () if matches!(head[..], [0x80, 2..=5, ..]) => Self::of_pickle(source, size),
             () if head.starts_with(b"MATLAB 5.0 MAT-f") => Self::of_mat(source, size),
@@ -72,6 +77,11 @@ impl Archive {
         let script = |e: &zip::Entry| e.name.contains("/code/") || ends(&e.name, "constants.pkl");
         if entries.iter().any(script) {
             return Err("it is a TorchScript archive, a program with weights inside".into());
+        }
+        if let Some(zip::Entry { name, .. }) = entries.iter().find(|e| !e.is_stored) {
+            return Err(format!(
+                "{name} in it is compressed or encrypted, which torch.save never does"
+            ));
         }
         let find = |part: &str| entries.iter().find(|e| ends(&e.name, part)).cloned();
         let pickled = find("data.pkl").ok_or("its zip container has no data.pkl")?;
@@ -217,8 +227,13 @@ impl Archive {
         Ok(Self::new(source, size, (tree, root), storages, "safetensors"))
     }
 
-    /// The tensors of a dict under their names; an error if one's numbers are not all in the file.
-    pub(super) fn tensors(&self, id: Id) -> Parsed<Vec<(String, Tensor)>> {
+    /// The tensors of a dict under their names, those of types that are not read only if they are `needed`; an error if
+    /// one's numbers are not all in the file.
+    pub(super) fn tensors(
+        &self,
+        id: Id,
+        needed: impl Fn(&str) -> bool,
+    ) -> Parsed<Vec<(String, Tensor)>> {
         let mut found = Vec::new();
         // The last of equal names, once: what it costs to name them is bounded by their own bytes.
         let entries: BTreeMap<&str, Id> = self.tree.entries(id).into_iter().collect();
@@ -228,7 +243,7 @@ impl Archive {
                     self.start(tensor).map_err(|e| format!("{name}: {e}"))?;
                     found.push((name.to_owned(), (**tensor).clone()));
                 }
-                Value::Unread(element) => {
+                Value::Unread(element) if needed(name) => {
                     return Err(format!("{name} is of type {element}, which srk does not read"));
                 }
                 _ => {}

@@ -10,8 +10,8 @@ use super::detect::Known;
 use super::frozen::Frozen;
 use super::imported::{Array, Imported, Request, overridden};
 use super::pickle::Parsed;
-use super::state_dict::StateDict;
-use super::{archive, detect, ncnn, schedule, storage};
+use super::state_dict::{StateDict, is_harmless};
+use super::{archive, detect, mistaken, ncnn, schedule, storage};
 use crate::diffusion::sampler::Diffusion;
 use crate::diffusion::system::SystemConfig;
 use crate::engine::document;
@@ -21,50 +21,6 @@ use crate::models::weights::{WeightsFile, file_shape};
 use crate::models::{ModelConfig, Shapes};
 use crate::training::config::Config;
 use crate::training::recipes;
-
-/// Ends of names that checkpoints hold beside what is trained, and that srk computes itself.
-const HARMLESS: [&str; 31] = [
-    "relative_position_index",
-    "attn_mask",
-    "num_batches_tracked",
-    "betas",
-    "alphas",
-    "alphas_cumprod",
-    "alphas_cumprod_prev",
-    "sqrt_alphas_cumprod",
-    "sqrt_alphas_cumprod_prev",
-    "sqrt_one_minus_alphas_cumprod",
-    "log_one_minus_alphas_cumprod",
-    "sqrt_recip_alphas",
-    "sqrt_recip_alphas_cumprod",
-    "sqrt_recipm1_alphas_cumprod",
-    "posterior_variance",
-    "posterior_log_variance_clipped",
-    "posterior_mean_coef1",
-    "posterior_mean_coef2",
-    // The Haar filters of a wavelet package, in its dwt and its inverse.
-    "h0_col",
-    "h0_row",
-    "h1_col",
-    "h1_row",
-    "g0_col",
-    "g0_row",
-    "g1_col",
-    "g1_row",
-    "inv_freq",
-    // SPAN's way to say that it sees colours as they are.
-    "no_norm",
-    // What wrappers that average count.
-    "n_averaged",
-    "initted",
-    "step",
-];
-
-fn is_harmless(name: &str) -> bool {
-    // EDSR's shifts by the mean colour, which srk's network has as constants.
-    let shift = ["sub_mean.", "add_mean."].iter().any(|part| name.contains(part));
-    shift || HARMLESS.contains(&name.rsplit('.').next().unwrap_or(name))
-}
 
 /// Reads the checkpoint `path`.
 ///
@@ -101,34 +57,29 @@ pub fn tensors(bytes: Vec<u8>, key: Option<&str>) -> Result<BTreeMap<String, Arr
 }
 
 pub(super) fn refuse(name: &str, cause: String) -> Error {
-    let help = match () {
-        () if cause.contains("Git LFS pointer") => {
-            "fetch the file itself: git lfs pull, or the hub's download link"
-        }
-        () if cause.contains("a web page") => {
-            "download the file itself: the raw or download link, not the page that shows it"
-        }
-        () if cause.contains("TorchScript") => {
+    let help = match mistaken::help(&cause) {
+        Some(help) => help,
+        None if cause.contains("TorchScript") => {
             "take its weights in Python: torch.save(torch.jit.load(FILE).state_dict(), OTHER)"
         }
-        () if cause.contains("state of a training") => {
+        None if cause.contains("state of a training") => {
             "the weights are in another file of that training, such as net_g_ITER.pth or NAME_gen.pth"
         }
-        () if cause.contains("which srk does not read") => {
+        None if cause.contains("which srk does not read") => {
             "convert it in Python: torch.save({k: v.float() for k, v in torch.load(FILE).items()}, OTHER), with \
              safetensors.torch.load_file(FILE) for a .safetensors"
         }
-        () if cause.contains("no weights") => "srk reads .pth, .pt, .ckpt and .safetensors",
-        () if cause.contains("several state dicts") => {
+        None if cause.contains("no weights") => "srk reads .pth, .pt, .ckpt and .safetensors",
+        None if cause.contains("several state dicts") => {
             "choose one: srk models import FILE --weights KEY"
         }
-        () if cause.contains("no dict of tensors") => {
+        None if cause.contains("no dict of tensors") => {
             "save it again: torch.save(model.state_dict(), FILE); srk models import FILE then says more"
         }
-        () if cause.contains("compressed") || cause.contains("big-endian") => {
+        None if cause.contains("compressed") || cause.contains("big-endian") => {
             "load it in Python and save it again: torch.save(torch.load(FILE), OTHER)"
         }
-        () => "copy or download the file again; srk reads torch.save's files and safetensors",
+        None => "copy or download the file again; srk reads torch.save's files and safetensors",
     };
     Error::Model(Report::new(format!("cannot import {name}"), cause).help(help))
 }
@@ -155,9 +106,11 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     };
     let shapes = state.shapes(&file);
     let model = known.config(&shapes).ok_or_else(|| {
-        let (found, all) = detect::matches(known, &shapes);
-        let cause = format!("{found} of the {all} tensors of {} are there", known.name);
-        refuse(&name, cause)
+        let report = Report::new(format!("cannot import {name}"), detect::unfit(known, &shapes));
+        Error::Model(report.help(format!(
+            "docs/models.md says which sizes of {} srk runs; a damaged file may be copied again",
+            known.name
+        )))
     })?;
     if !model.is_whole() {
         let report =

@@ -1,4 +1,6 @@
 //! Which network a state dict belongs to, by the entries of [`models`](crate::models).
+use crate::engine::parameter::Parameter;
+use crate::models::weights::file_shape;
 use crate::models::{self, ModelConfig, Shapes};
 
 /// The entry of a network.
@@ -24,6 +26,38 @@ pub fn matches(known: &Known, shapes: &Shapes) -> (usize, usize) {
     let state = (known.narrow)().build(0).state();
     let found = state.iter().filter(|p| shapes.shapes.contains_key(p.name())).count();
     (found, state.len())
+}
+
+/// Why shapes that have the names of `known` are no network of it.
+pub fn unfit(known: &Known, shapes: &Shapes) -> String {
+    let state = (known.narrow)().build(0).state();
+    let shape_of = |p: &Parameter| file_shape(p.layout(), p.value().shape());
+    // Of convolutions that read the picture.
+    let takes =
+        state.iter().find_map(|p| match (&shape_of(p)[..], &shapes.shapes.get(p.name())?[..]) {
+            (&[_, 3, kernel, _], &[_, channels, same, _])
+                if kernel == same && matches!(channels, 1 | 2 | 4) =>
+            {
+                Some(channels)
+            }
+            _ => None,
+        });
+    let (found, all) = matches(known, shapes);
+    let held = state.iter().find_map(|p| Some((p.name(), shapes.shapes.get(p.name())?)));
+    match (takes, held) {
+        (Some(channels), _) => {
+            let s = if channels == 1 { "" } else { "s" };
+            format!(
+                "its pictures have {channels} channel{s}; srk runs {} for those of 3",
+                known.name
+            )
+        }
+        (None, Some((name, shape))) if found == all => format!(
+            "its names are those of {}, but no size of it has such shapes: {name} is {shape:?}",
+            known.name
+        ),
+        _ => format!("{found} of the {all} tensors of {} are there", known.name),
+    }
 }
 
 /// The network that shares most names with the shapes, in proportion to its own.

@@ -15,6 +15,7 @@ pub mod hub;
 mod imported;
 pub mod listing;
 mod mat;
+mod mistaken;
 mod naming;
 pub mod ncnn;
 mod numpy;

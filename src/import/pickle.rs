@@ -309,6 +309,14 @@ impl<'a> Machine<'a> {
                 self.stack.push(first);
                 Ok(())
             }
+            (Global::FromType, &[inner, _, arguments, ..]) => match self.tree.get(inner) {
+                // Of itself no tensor is made, and such calls could be nested without end.
+                Value::Global(Global::FromType) => self.push(Value::Opaque),
+                _ => {
+                    self.stack.extend([inner, arguments]);
+                    self.call()
+                }
+            },
             (Global::OrderedDict, []) => self.push(Value::Dict(Vec::new())),
             (Global::OrderedDict, &[list]) => {
                 let entries = self.entries_of(list)?;

@@ -29,19 +29,68 @@ const CONTAINERS: [&str; 15] = [
 ];
 
 /// What wrappers put before the names of a network.
-const PREFIXES: [&str; 11] = [
+const PREFIXES: [&str; 16] = [
     "module.",
     "_orig_mod.",
+    "_forward_module.",
+    "_fsdp_wrapped_module.",
     "ema_model.",
     "model.",
     "netG.",
+    "net_g_ema.",
     "net_g.",
     "generator.",
+    "G.",
+    "ema.",
     "denoise_fn.",
     "network.",
     "unet.",
     "net.",
 ];
+
+/// Ends of names that checkpoints hold beside what is trained, and that srk computes itself.
+const HARMLESS: [&str; 31] = [
+    "relative_position_index",
+    "attn_mask",
+    "num_batches_tracked",
+    "betas",
+    "alphas",
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "sqrt_alphas_cumprod",
+    "sqrt_alphas_cumprod_prev",
+    "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+    "posterior_variance",
+    "posterior_log_variance_clipped",
+    "posterior_mean_coef1",
+    "posterior_mean_coef2",
+    // The Haar filters of a wavelet package, in its dwt and its inverse.
+    "h0_col",
+    "h0_row",
+    "h1_col",
+    "h1_row",
+    "g0_col",
+    "g0_row",
+    "g1_col",
+    "g1_row",
+    "inv_freq",
+    // SPAN's way to say that it sees colours as they are.
+    "no_norm",
+    // What wrappers that average count.
+    "n_averaged",
+    "initted",
+    "step",
+];
+
+pub(super) fn is_harmless(name: &str) -> bool {
+    // EDSR's shifts by the mean colour, which srk's network has as constants.
+    let shift = ["sub_mean.", "add_mean."].iter().any(|part| name.contains(part));
+    shift || HARMLESS.contains(&name.rsplit('.').next().unwrap_or(name))
+}
 
 /// The tensors of a network, and those beside it.
 #[derive(Debug, Default)]
@@ -66,7 +115,8 @@ impl StateDict {
                 Some(refused) => format!("{cause}; {refused}"),
                 None => cause,
             })?;
-        let tensors: BTreeMap<String, Tensor> = archive.tensors(id)?.into_iter().collect();
+        let tensors: BTreeMap<String, Tensor> =
+            archive.tensors(id, |name| !is_harmless(name))?.into_iter().collect();
         let bytes = |t: &Tensor| t.shape.iter().product::<usize>() * t.storage.element.width();
         // Shared numbers are few; many would ask for more memory than the file is long.
         let all = tensors.values().map(bytes).fold(0, usize::saturating_add) as u64;
@@ -113,6 +163,10 @@ impl StateDict {
                     None => self.beside.insert(name, tensor),
                 };
             }
+            let stem = |(name, ways): (String, Ways)| {
+                (name.strip_prefix(prefix).unwrap_or(&name).to_owned(), ways)
+            };
+            self.folded = std::mem::take(&mut self.folded).into_iter().map(stem).collect();
             self.prefix.push_str(prefix);
             // Beside the averages, what they are averages of.
             if prefix == "ema_model." {

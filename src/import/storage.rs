@@ -155,6 +155,12 @@ impl Tensor {
         Ok(Self { storage, shape, offset, strides })
     }
 
+    /// A tensor that no file holds: it has a shape, and cannot be read.
+    pub(super) fn nowhere(shape: Vec<usize>) -> Self {
+        let storage = Storage { key: "".into(), element: Element::F32, len: 0 };
+        Self { storage, strides: vec![0; shape.len()], shape, offset: 0 }
+    }
+
     /// All of a storage, without gaps.
     pub(super) fn whole(storage: Storage, shape: Vec<usize>) -> Parsed<Self> {
         let mut strides = vec![1usize; shape.len()];

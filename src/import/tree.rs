@@ -42,6 +42,8 @@ pub(super) enum Global {
     RebuildTensor,
     /// What hands its first argument on.
     First,
+    /// `torch._tensor._rebuild_from_type_v2`: calls its first argument with its third, for tensors with attributes.
+    FromType,
     OrderedDict,
     /// `torch._utils._rebuild_tensor_v3`: of types without a class of storages.
     RebuildTyped,
@@ -62,8 +64,9 @@ impl Global {
                 Self::First
             }
             (b"torch._utils", b"_rebuild_tensor_v3") => Self::RebuildTyped,
+            (b"torch._tensor", b"_rebuild_from_type_v2") => Self::FromType,
             (b"torch", b"Size") => Self::First,
-            (b"collections", b"OrderedDict") => Self::OrderedDict,
+            (b"collections", b"OrderedDict" | b"defaultdict") => Self::OrderedDict,
             (b"torch", class) => {
                 let class = std::str::from_utf8(class).ok().filter(|class| class.len() < 64);
                 let element = class.and_then(|class| Element::of_class(&format!("torch.{class}")));

@@ -1,4 +1,4 @@
-//! The zip container of `torch.save`: files stored as they are, never compressed.
+//! The zip container of `torch.save`, whose files are stored as they are.
 use std::io::{Read, SeekFrom};
 
 use super::pickle::Parsed;
@@ -10,6 +10,8 @@ pub(super) struct Entry {
     pub(super) name: String,
     pub(super) start: u64,
     pub(super) len: u64,
+    /// Whether its bytes are stored as they are.
+    pub(super) is_stored: bool,
 }
 
 /// No directory is longer.
@@ -54,12 +56,8 @@ pub(super) fn entries(source: &mut dyn Source, size: u64) -> Parsed<Vec<Entry>> 
         let extra = directory.get(at + 46 + name_len..at + 46 + name_len + extra_len);
         let sizes = [field(24, 4)?, field(20, 4)?, field(42, 4)?];
         let [len, stored, header] = wide(sizes, extra.unwrap_or_default())?;
-        if field(10, 2)? != 0 || field(8, 2)? & 1 != 0 || len != stored {
-            return Err(format!(
-                "{name} in it is compressed or encrypted, which torch.save never does"
-            ));
-        }
-        entries.push(Entry { name, start: header, len });
+        let is_stored = field(10, 2)? == 0 && field(8, 2)? & 1 == 0 && len == stored;
+        entries.push(Entry { name, start: header, len: stored, is_stored });
         at += 46 + name_len + extra_len + comment;
     }
     for entry in &mut entries {

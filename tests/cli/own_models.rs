@@ -138,6 +138,8 @@ fn what_is_no_weights_is_called_what_it_is() {
         ("lfs.pth", pointer.as_bytes().to_vec(), ["Git LFS pointer", "git lfs pull"]),
         ("page.safetensors", b"\n<html><head>404".to_vec(), ["a web page", "download link"]),
         ("script.pt", torch::zip(&script, 0), ["TorchScript", "torch.jit.load"]),
+        // Newer versions compress the program.
+        ("packed.pt", torch::zip(&script, 8), ["TorchScript", "torch.jit.load"]),
         (
             "40.state",
             optimizer(&["epoch", "iter", "optimizers", "schedulers"]),

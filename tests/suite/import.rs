@@ -269,6 +269,46 @@ fn damaged_files_are_errors() {
     assert!(refused > 10_000, "only {refused}");
 }
 
+/// Tensors with attributes of their own, a dict with a default, a counter of a type that is not read, and the oldest container
+/// with later protocols, whose numbers are framed.
+#[test]
+fn what_people_save_beside_plain_dicts_is_read() {
+    let mut view = Vec::new();
+    torch::view(&mut view, 0, 4, 0, &[4], &[1]);
+    let function = b"ctorch._utils\n_rebuild_tensor_v2\n";
+    let arguments = &view[function.len()..view.len() - 1];
+    let typed = b"ctorch._tensor\n_rebuild_from_type_v2\n";
+    let tensor = [b"ctorch\nTensor\n", arguments, b"}tR"].concat();
+    assert!(why(&[&typed[..], b"(", function, &tensor].concat()).contains("\"a\": ([4]"));
+    assert!(why(&[&typed[..], b"(", typed, &tensor].concat()).contains("none of its entries"));
+
+    let mut dict = b"\x80\x02ccollections\ndefaultdict\n(c__builtin__\nint\ntR(".to_vec();
+    torch::text(&mut dict, "w");
+    let files = [
+        ("c/data.pkl".to_owned(), [&dict[..], &view, b"u."].concat()),
+        ("c/data/0".to_owned(), vec![0; 16]),
+    ];
+    assert_eq!(import::tensors(torch::zip(&files, 0), None).unwrap()["w"].0, [4]);
+
+    let counted = |counter: &str| {
+        let header = format!(
+            r#"{{"w":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}},"{counter}":{{"dtype":"U64","shape":[1],"data_offsets":[4,12]}}}}"#
+        );
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 12]];
+        import::tensors(bytes.concat(), None).map_err(|e| e.to_string())
+    };
+    assert_eq!(counted("module.n_averaged").unwrap().len(), 1);
+    assert!(counted("v").unwrap_err().contains("v is of type U64"));
+
+    let legacy = written("whole.legacy.pth");
+    let (magic, rest) = legacy.split_at(15);
+    assert_eq!((magic[..2].to_vec(), magic[14]), (vec![0x80, 2], b'.'));
+    for head in [&[0x80, 3][..], &[0x80, 4, 0x95, 13, 0, 0, 0, 0, 0, 0, 0]] {
+        let all = import::tensors([head, &magic[2..], rest].concat(), None).unwrap();
+        assert_eq!(all["0.bias"], (vec![2], vec![100.0, 101.0]));
+    }
+}
+
 /// Of a checkpoint with the pickle `body`, whose one storage has 4 numbers: why it is refused.
 fn why(body: &[u8]) -> String {
     let files = [

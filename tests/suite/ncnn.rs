@@ -126,6 +126,26 @@ fn a_squeeze_excites_all_pixels() {
         let y = run(&files, &x, [1, 2]).0;
         let wanted = (0..6).map(|i| x[i] / (1.0 + (-linear[i % 3] as f32).exp()));
         assert!(y.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{y:?}");
+        // Convolutions of one tap are such maps, too.
+        let text = String::from_utf8(files.text()).unwrap();
+        let text = text.replace(
+            "InnerProduct l 1 1 p l 0=3 1=1 2=9 ",
+            "Convolution l 1 1 p l 0=3 1=1 5=1 6=9 ",
+        );
+        let (same, _) = ncnn::read(text.as_bytes(), &files.bin).unwrap();
+        assert_eq!(same, config);
+    }
+}
+
+/// Shapes that tools write into lines are nobody's business, on lines of any kind.
+#[test]
+fn hints_of_shapes_are_left_out() {
+    for line in
+        ["ReLU s 1 1 c out", "PixelShuffle s 1 1 c out 0=1", "BinaryOp s 1 1 c out 0=2 1=1 2=0.5"]
+    {
+        let plain = one(line);
+        let hinted = one(&format!("{line} -23330=4,3,20,16,3 31=1"));
+        assert_eq!(pixel(&hinted), pixel(&plain), "{line}");
     }
 }
 
@@ -202,6 +222,8 @@ fn what_is_not_supported_is_named_with_its_line() {
         ("Convolution s 1 1 c out 0=3 1=1 2=2 6=9", "its parameter 2=2 is not supported"),
         ("Convolution s 1 1 c out 0=3 1=3 11=1 6=27", "its parameter 11=1 is not supported"),
         ("Convolution s 1 1 c out 0=3 1=1 6=9 8=1", "its parameter 8=1 is not supported"),
+        ("Dropout s 1 1 c out 0=0.5", "line 5: Dropout s: its parameter 0=0.5 is not supported"),
+        ("Concat s 2 1 c data out 0=1", "line 5: Concat s: its parameter 0=1 is not supported"),
     ];
     for (line, wanted) in cases {
         let message = refused(&one(line));
@@ -287,6 +309,21 @@ fn missing_and_mismatched_files_are_said_with_what_helps() {
     let message = error.to_string();
     assert!(matches!(error, Error::Model(_)), "{message}");
     assert!(message.contains("net.bin") && message.contains("beside the .param"), "{message}");
+    for (bytes, words) in [
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+            ["LFS pointer", "lfs pull"],
+        ),
+        ("<!DOCTYPE html>\n<html>", ["a web page", "download"]),
+    ] {
+        std::fs::write(folder.path().join("net.bin"), bytes).unwrap();
+        let Err(error) = ncnn::open(&path) else { panic!("{bytes} is no .bin") };
+        let message = error.to_string();
+        assert!(
+            message.contains("net.bin") && words.iter().all(|w| message.contains(w)),
+            "{message}"
+        );
+    }
     std::fs::write(folder.path().join("net.bin"), &files.bin).unwrap();
     assert_eq!(ncnn::open(&path).map_err(|e| e.to_string()).unwrap().scale(), 1);
 }
@@ -309,6 +346,34 @@ fn picture(width: usize, height: usize) -> Image {
     Image::from_u8(width, height, Color::Rgb, samples.collect()).unwrap()
 }
 
+/// A row of convolutions in tiles is the whole in 16 bits: their blocks see further than they do.
+#[test]
+fn tiles_of_many_convolutions_are_the_whole_in_16_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = written(&ncnn_files::row(12), folder.path(), "net.param");
+    assert_eq!(system.network.geometry().receptive_field, Some(4 * 13 + 1));
+    let upscaler = Upscaler::new(system, &Device::Cpu, DType::F32).unwrap();
+    assert!(tiles_are_the_whole(&upscaler, &fine(96, 90)));
+}
+
+/// A picture of 16 bits.
+fn fine(width: usize, height: usize) -> Image {
+    let coarse = picture(width, height);
+    let Samples::U8(samples) = &coarse.samples else { panic!("8 bits") };
+    let samples = samples.iter().enumerate().map(|(i, v)| u16::from(*v) * 257 ^ i as u16 % 97);
+    Image { samples: Samples::U16(samples.collect()), ..coarse }
+}
+
+fn tiles_are_the_whole(upscaler: &Upscaler, image: &Image) -> bool {
+    let of = |tile| {
+        let settings = Settings { steps: None, seed: 9, tile, memory: 1 << 30 };
+        let plan = plan(upscaler, image.width, image.height, &settings).unwrap();
+        assert!(!plan.blended);
+        upscale(upscaler, image, &plan, 9, &mut |_, _| Ok(())).unwrap().0.samples
+    };
+    of(TileSize::Side(32)) == of(TileSize::None)
+}
+
 fn enlarged(upscaler: &Upscaler, image: &Image, tile: TileSize) -> (Vec<u8>, [usize; 2], usize) {
     let settings = Settings { steps: None, seed: 9, tile, memory: 1 << 30 };
     let plan = plan(upscaler, image.width, image.height, &settings).unwrap();
@@ -324,7 +389,11 @@ fn borders_that_a_network_eats_are_added() {
     let system = written(&ncnn_files::eating_borders(false), folder.path(), "net.param");
     let geometry = system.network.geometry();
     assert_eq!((system.scale(), geometry.align), (2, 2));
-    assert_eq!(geometry.receptive_field, Some(6), "1 + 2 + 1 + 1 + 1 pixels of five layers");
+    assert_eq!(
+        geometry.receptive_field,
+        Some(18),
+        "4 + 8 + 1 + 4 + 1 pixels of five layers, by blocks of 4"
+    );
     let upscaler = Upscaler::new(system, &Device::Cpu, DType::F32).unwrap();
     for (width, height) in [(101, 43), (7, 3), (1, 1), (2, 16)] {
         let image = picture(width, height);
@@ -334,6 +403,7 @@ fn borders_that_a_network_eats_are_added() {
         assert!(tiles > 1 || width < 17);
         assert!(whole == tiled, "tiles of {width} x {height} differ from the whole");
     }
+    assert!(tiles_are_the_whole(&upscaler, &fine(101, 83)));
 }
 
 /// The same with a mean over the whole map: blended tiles, that only say so where they meet.

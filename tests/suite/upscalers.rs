@@ -346,13 +346,37 @@ fn branches_of_span_fold() {
         tensors.push((format!("{name}.eval_conv.weight"), shape, vec![9.0; 16 * inputs * 9]));
         tensors.push((format!("{name}.eval_conv.bias"), vec![16], vec![9.0; 16]));
     }
-    let imported = import_bytes(&tensors);
-    assert_eq!(imported.config.model, ModelConfig::Span(SpanConfig { branches: false, ..config }));
-    assert!(imported.ignored.is_empty(), "{:?}", imported.ignored);
-    let system = System::from_file(&imported.file, "folded").unwrap();
-    let off =
-        difference(&enlarged(&*system.network, &picture(20)), &enlarged(&*network, &picture(20)));
-    assert!(off < 1e-5, "{off:e}");
+    let want = enlarged(&*network, &picture(20));
+    // The ways lie behind what wrappers put before the names, too.
+    for prefix in ["", "module.", "net_g._orig_mod."] {
+        let named = tensors.iter().map(|(n, s, v)| (format!("{prefix}{n}"), s.clone(), v.clone()));
+        let imported = import_bytes(&named.collect::<Vec<_>>());
+        let folded = SpanConfig { branches: false, ..config.clone() };
+        assert_eq!(imported.config.model, ModelConfig::Span(folded));
+        assert!(imported.ignored.is_empty(), "{:?}", imported.ignored);
+        let system = System::from_file(&imported.file, "folded").unwrap();
+        let off = difference(&enlarged(&*system.network, &picture(20)), &want);
+        assert!(off < 1e-5, "{prefix}: {off:e}");
+    }
+}
+
+/// Networks for pictures of other channels than three are said to be that.
+#[test]
+fn networks_of_other_channels_are_called_that() {
+    for (config, first) in [
+        (ModelConfig::Compact(CompactConfig { depth: 2, ..Default::default() }), "body.0.weight"),
+        (ModelConfig::Rrdb(RrdbConfig { blocks: 1, ..Default::default() }), "conv_first.weight"),
+    ] {
+        for (channels, words) in [(1, "have 1 channel;"), (4, "have 4 channels;")] {
+            let mut tensors = state(&*config.build(7));
+            let (_, shape, values) = tensors.iter_mut().find(|t| t.0 == first).unwrap();
+            shape[1] = channels;
+            values.resize(shape.iter().product(), 0.5);
+            let bytes = torch::checkpoint(&tensors, &[]);
+            let error = torch::imported(&bytes, &Request::default()).err().unwrap().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
 }
 
 #[test]

@@ -31,7 +31,9 @@ impl<'a> Numbers<'a> {
             }
             0 | F32 => self.plain(count),
             INT8 => Err(unsupported("numbers of 8 bits (int8)")),
-            _ => Err(unsupported("a table of 256 numbers and indices into it")),
+            _ => Err(unsupported(
+                "a table of 256 numbers and indices into it, or the .bin is not of this .param",
+            )),
         }
     }
 

@@ -55,6 +55,10 @@ pub(super) fn read(lines: &[Line], numbers: &mut Numbers<'_>) -> Parsed<Read> {
                 let [from] = line.inputs.as_slice() else {
                     return Err(line.wrong("it reads one value"));
                 };
+                // What Dropout multiplies by, where it was written to.
+                if line.kind == "Dropout" && line.number(0, 1.0)? != 1.0 {
+                    return Err(line.unsupported(0));
+                }
                 let value = blobs[from.as_str()];
                 blobs.extend(line.outputs.iter().map(|name| (name.as_str(), value)));
             }
@@ -62,8 +66,9 @@ pub(super) fn read(lines: &[Line], numbers: &mut Numbers<'_>) -> Parsed<Read> {
                 let [made] = line.outputs.as_slice() else {
                     return Err(line.wrong("it makes one value"));
                 };
-                let from = line.inputs.iter().map(|name| blobs[name.as_str()]).collect();
-                let (kind, weights) = layer(line, numbers)?;
+                let from: Vec<usize> =
+                    line.inputs.iter().map(|name| blobs[name.as_str()]).collect();
+                let (kind, weights) = of_vector(layer(line, numbers)?, &from, &read.layers);
                 let at = read.layers.len();
                 for (name, array) in weights {
                     if let Some(i) = array.1.iter().position(|v| !v.is_finite()) {
@@ -82,6 +87,41 @@ pub(super) fn read(lines: &[Line], numbers: &mut Numbers<'_>) -> Parsed<Read> {
     result_last(lines, &blobs, &mut read)?;
     gates(&mut read.layers);
     Ok(read)
+}
+
+/// A convolution of one tap that reads a vector, as a mean over the map is, is a linear map.
+fn of_vector(
+    (kind, mut weights): (Kind, Weights),
+    from: &[usize],
+    layers: &[Layer],
+) -> (Kind, Weights) {
+    let Kind::Convolution(Window { channels, kernel: 1, stride: 1, pad: 0, bias, activation }) =
+        kind
+    else {
+        return (kind, weights);
+    };
+    if from.iter().any(|&value| !is_vector(value, layers)) {
+        return (kind, weights);
+    }
+    for (_, (shape, _)) in &mut weights {
+        shape.truncate(2);
+    }
+    (Kind::Linear { channels, bias, activation }, weights)
+}
+
+/// Whether `value` has one number a channel.
+fn is_vector(value: usize, layers: &[Layer]) -> bool {
+    let mut value = value;
+    while let Some(layer) = value.checked_sub(1).map(|i| &layers[i]) {
+        match layer.kind {
+            Kind::GlobalMean | Kind::Linear { .. } | Kind::Constant { .. } => return true,
+            Kind::Activation { .. } | Kind::Affine { .. } | Kind::Prelu { .. } => {
+                value = layer.from[0];
+            }
+            _ => return false,
+        }
+    }
+    false
 }
 
 fn input<'a>(line: &'a Line, blobs: &mut Blobs<'a>) -> Parsed<()> {
@@ -161,7 +201,11 @@ fn layer(line: &Line, numbers: &mut Numbers<'_>) -> Parsed<(Kind, Weights)> {
         }
         "MemoryData" => memory(line, numbers),
         "Concat" => {
-            line.only(&[0])?;
+            // Along the channels, counted from either end.
+            match line.number(0, 0.0)? {
+                0.0 | -3.0 => line.only(&[0])?,
+                _ => return Err(line.unsupported(0)),
+            }
             bare(Kind::Concat)
         }
         "BinaryOp" => bare(binary(line)?),

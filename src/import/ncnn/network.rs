@@ -4,7 +4,7 @@ use crate::models::{Module as _, Network as _};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::super::{Imported, Request, overridden};
+use super::super::{Imported, Request, mistaken, overridden};
 use super::bin::Numbers;
 use super::{layers, param};
 use crate::diffusion::sampler::Diffusion;
@@ -107,6 +107,11 @@ fn files(path: &Path, name: &str) -> Result<(Vec<u8>, Vec<u8>, PathBuf)> {
         let report = Report::new(what, format!("{}: {e}", bin.display()));
         Error::Model(report.help("put the .bin of the same name beside the .param"))
     })?;
+    for (file, bytes) in [(path, &text), (&bin, &numbers)] {
+        if let Some(what) = mistaken::for_weights(bytes) {
+            return Err(refuse(&file.display().to_string(), what.into()));
+        }
+    }
     Ok((text, numbers, bin))
 }
 
@@ -146,12 +151,14 @@ fn with_line(lines: &[usize], cause: String) -> String {
 }
 
 fn refuse(name: &str, cause: String) -> Error {
-    let help = match () {
-        () if cause.contains("too short") || cause.contains("too long") => {
+    let help = match mistaken::help(&cause) {
+        Some(help) => help,
+        None if cause.contains("too short") || cause.contains("too long") => {
             "copy or download both files again"
         }
-        () if cause.contains("binary .param") => "use the .param that it was made of",
-        () => "srk models import --help    shows what srk reads",
+        None if cause.contains("is not of this .param") => "copy or download both files again",
+        None if cause.contains("binary .param") => "use the .param that it was made of",
+        None => "srk models import --help    shows what srk reads",
     };
     Error::Model(Report::new(format!("cannot read {name}"), cause).help(help))
 }

@@ -32,6 +32,10 @@ pub(super) type Parsed<T> = Result<T, String>;
 /// Keys of arrays are this minus their number.
 const ARRAYS: i64 = -23300;
 
+/// Keys that lines of every kind may have: the shapes of what they make, as ncnn's tools write them for programs that plan
+/// memory, and switches of its own optimisations.
+const OF_ALL: [i64; 2] = [30, 31];
+
 /// The layers of `text`.
 pub(super) fn parse(text: &[u8]) -> Parsed<Vec<Line>> {
     if text.starts_with(&7_767_517_u32.to_le_bytes()) {
@@ -150,10 +154,11 @@ impl Line {
         }
     }
 
-    /// Refuses parameters under other keys than `known`, unless they are 0.
+    /// Refuses parameters under other keys than `known` and [those of every kind](OF_ALL), unless they are 0.
     pub(super) fn only(&self, known: &[i64]) -> Parsed<()> {
         let zero = |value: &Value| *value == Value::Number(0.0);
-        let strange = self.values.iter().find(|(key, v)| !known.contains(key) && !zero(v));
+        let is_known = |key: &i64| known.contains(key) || OF_ALL.contains(key);
+        let strange = self.values.iter().find(|(key, v)| !is_known(key) && !zero(v));
         strange.map_or(Ok(()), |(&key, _)| Err(self.unsupported(key)))
     }
 

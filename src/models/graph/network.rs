@@ -11,11 +11,9 @@ use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::nn::Init;
 
-/// Further than this exact tiles would be mostly halo: tiles are blended instead.
-const FURTHEST: usize = 64;
-
-/// What blended tiles share beyond what a pixel sees.
+/// What blended tiles share beyond what a pixel sees, and the most of that.
 const OVERLAP: usize = 16;
+const FURTHEST_SEEN: usize = 32;
 
 /// A square that tiles are about as large as: a border counts by its share of one.
 const TYPICAL_TILE: f64 = 256.0;
@@ -114,12 +112,10 @@ impl Network for Graph {
         self.config.channels
     }
 
-    /// Exact tiles where an output sees little enough; means over the whole map and deep networks get
-    /// blended ones.
+    /// Exact tiles but for means over the whole map.
     fn geometry(&self) -> Geometry {
         let Ok(plan) = &self.plan else { return Geometry { align: 1, receptive_field: None } };
-        let field = plan.reach.filter(|&reach| reach <= FURTHEST);
-        let receptive_field = field.map(|reach| reach.next_multiple_of(plan.align));
+        let receptive_field = plan.reach.map(|reach| reach.next_multiple_of(plan.align));
         Geometry { align: plan.align, receptive_field }
     }
 
@@ -129,7 +125,7 @@ impl Network for Graph {
     }
 
     fn overlap(&self) -> usize {
-        self.plan.as_ref().map_or(OVERLAP, |plan| plan.near.min(FURTHEST / 2) + OVERLAP)
+        self.plan.as_ref().map_or(OVERLAP, |plan| plan.near.min(FURTHEST_SEEN) + OVERLAP)
     }
 
     fn floats_per_pixel(&self) -> usize {

@@ -4,6 +4,7 @@
 //! whole number. The border of the image is as wide as makes the rest of the result 0.
 use super::fuse::{Step, last_reads, steps};
 use super::layer::{Kind, Layer, Window};
+use crate::models::direct::BLOCK;
 
 /// Sides that a graph may multiply or divide by, border that it may eat, layers it may have.
 const LARGEST_RATE: usize = 64;
@@ -21,7 +22,8 @@ pub(super) struct Plan {
     pub(super) align: usize,
     /// Pixels added at the top and the left, and at the bottom and the right.
     pub(super) border: [usize; 2],
-    /// How far a result sees, in pixels of the image; none where it sees all of it.
+    /// How far the bits of a result depend on the image, in its pixels; none where they do on all of it. A fast convolution
+    /// computes blocks of 4 x 4, whose bits depend on all that the block sees.
     pub(super) reach: Option<usize>,
     /// How far it sees apart from means over the whole map.
     pub(super) near: usize,
@@ -73,13 +75,17 @@ impl Plan {
             return Err(format!("it needs sides that are multiples of {align}"));
         }
         let total = border(layers, &shapes, align)?;
-        let views = views(layers, &shapes)?;
-        let Some(view) = views.last() else { unreachable!("there is a layer") };
+        let seen = |by_blocks: bool| -> Planned<View> {
+            let views = views(layers, &shapes, by_blocks)?;
+            views.last().copied().ok_or_else(|| "it has no layers".to_owned())
+        };
+        let (view, by_blocks) = (seen(false)?, seen(true)?);
         let before = to_pixels(view.origin.floor())?;
         if before > total {
             return Err(format!("it cuts {before} pixels off the left, {total} from both sides"));
         }
-        let near = to_pixels(view.left.max(view.right).max(0.0).ceil())?;
+        let pixels = |view: &View| to_pixels(view.left.max(view.right).max(0.0).ceil());
+        let (near, reach) = (pixels(&view)?, pixels(&by_blocks)?);
         let map = |v: usize| matches!(shapes[v], Shape::Map { .. });
         let steps = steps(layers, |a, b| map(a) && shapes[a] == shapes[b]);
         let coarsest = shapes.iter().filter_map(|s| s.rate()).map(|r| r.under.div_ceil(r.over));
@@ -87,7 +93,7 @@ impl Plan {
             scale: rate.over,
             align,
             border: [before, total - before],
-            reach: (!view.whole).then_some(near),
+            reach: (!view.whole).then_some(reach),
             near,
             coarsest: coarsest.max().unwrap_or(1),
             floats: floats(layers, &shapes, &last_uses(layers)),
@@ -349,7 +355,8 @@ struct View {
     whole: bool,
 }
 
-fn views(layers: &[Layer], shapes: &[Shape]) -> Planned<Vec<View>> {
+/// What each value sees; where `by_blocks`, what its bits depend on.
+fn views(layers: &[Layer], shapes: &[Shape], by_blocks: bool) -> Planned<Vec<View>> {
     let mut all = vec![View { origin: 0.0, left: 0.0, right: 0.0, whole: false }];
     for (i, layer) in layers.iter().enumerate() {
         let unit = |v: usize| shapes[v].rate().map_or(0.0, Rate::unit);
@@ -358,7 +365,11 @@ fn views(layers: &[Layer], shapes: &[Shape]) -> Planned<Vec<View>> {
         let mut wider = |by: f64| (view.left, view.right) = (view.left + by, view.right + by);
         match &layer.kind {
             Kind::Convolution(w) => {
-                wider(theirs * (w.kernel as f64 - w.stride as f64) / 2.0);
+                // As the convolution chooses, whatever the border.
+                wider(match (by_blocks, w.kernel, w.stride) {
+                    (true, 3, 1) => theirs * BLOCK as f64,
+                    _ => theirs * (w.kernel as f64 - w.stride as f64) / 2.0,
+                });
                 let half = w.kernel as f64 / 2.0 - w.stride as f64 / 2.0;
                 view.origin += theirs * (half - w.pad as f64);
             }

@@ -104,6 +104,21 @@ pub fn eating_borders(squeezed: bool) -> Files {
     f
 }
 
+/// Twice the size by `count` convolutions of 16 channels and one more.
+pub fn row(count: usize) -> Files {
+    let mut f = Files::default();
+    f.line("Input in 0 1 data");
+    let mut from = "data".to_owned();
+    for i in 0..count {
+        let (to, inputs) = (format!("c{i}"), if i == 0 { 3 } else { 16 });
+        f.conv("Convolution", [&from, &to], [inputs, 16, 3], "4=1 9=2 -23310=1,0.1");
+        from = to;
+    }
+    f.conv("Convolution", [&from, "t"], [16, 12, 3], "4=1");
+    f.line("PixelShuffle s 1 1 t s 0=2").line("BinaryOp h 1 1 s out 0=0 1=1 2=0.5");
+    f
+}
+
 /// Twice the size by repeating pixels behind a convolution that eats one, times `factor`.
 pub fn repeating(factor: f32) -> Files {
     let mut f = Files::default();
