@@ -96,7 +96,8 @@ pub fn write(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> 
     for part in request.folders() {
         let path = request.out.join(part);
         std::fs::create_dir_all(&path).map_err(|e| {
-            Error::Usage(Report::new(format!("cannot create {}", path.display()), e))
+            let report = Report::new(format!("cannot create {}", path.display()), e);
+            Error::Failed(report.code("write").help("name a folder you may write to"))
         })?;
     }
     let results = try_map(sources.len(), |i| {
