@@ -88,6 +88,9 @@ pub fn write(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> 
     request.check()?;
     let sources = folder::find(&request.inputs)?;
     request.check_place(&sources)?;
+    if let Some(low) = request.low.as_ref().filter(|low| !low.given.is_empty()) {
+        request.check_place(&folder::find(&low.given)?)?;
+    }
     let given = match &request.low {
         Some(low) => Lows::find(&low.given, &sources, low.scale)?,
         None => None,

@@ -439,7 +439,7 @@ mod tests {
             let least = budget.least(&upscaler, &wanted, &settings).unwrap();
             let all = budget.fixed(&upscaler, &wanted) + least;
             let given = |ram: u64| Budget { ram: Some(ram), ..budget };
-            assert_eq!(given(all).plan(&upscaler, &wanted, &settings).unwrap().memory, least);
+            assert!(given(all).plan(&upscaler, &wanted, &settings).unwrap().memory <= least);
             let refused = given(all - 1).plan(&upscaler, &wanted, &settings).unwrap_err();
             assert_eq!(refused.exit_code(), 5);
         }

@@ -133,6 +133,10 @@ impl Request {
             if let (true, Some((folder, cause))) = (files.is_empty(), listing.closed.first()) {
                 return Err(cannot_list(folder, cause));
             }
+            let pipe = listing
+                .no_files
+                .first()
+                .map(|path| format!("but {} is a device or a pipe, not a file", path.display()));
             found.closed.extend(listing.closed);
             found.no_files.extend(listing.no_files.into_iter().filter(is_wanted));
             if files.is_empty() {
@@ -145,7 +149,7 @@ impl Request {
                         format!("but {}", named(&foreign)),
                         "save them as PNG or TIFF in another program first",
                     ),
-                    0 => (String::new(), "-r searches the folders in it, too"),
+                    0 => (pipe.unwrap_or_default(), "-r searches the folders in it, too"),
                     _ => (format!("but {all} results of srk"), "name them to enlarge them again"),
                 };
                 let report = Report::new(format!("{} holds no image", input.display()), cause);

@@ -82,10 +82,11 @@ pub(super) fn run(
     let (count, skipped, failed) = (tally.done, tally.skipped, tally.failed.len());
     out.event(json!({"event": "done", "dry_run": true, "planned": count, "skipped": skipped,
         "failed": failed, "about_seconds": pace.map(|_| seconds)}));
-    if count != 1 || skipped > 0 {
+    if jobs.len() != 1 || skipped > 0 {
         let about = pace.map_or(String::new(), |_| format!(", about {} in all", time(seconds)));
         let skipped = if skipped > 0 { format!(", {skipped} left out") } else { String::new() };
-        voice::result(format_args!("{count} pictures to enlarge{skipped}{about}"));
+        let count = common::counted(count, "picture");
+        voice::result(format_args!("{count} to enlarge{skipped}{about}"));
     }
     if let Some(error) = tally.end() {
         return Err(error);
