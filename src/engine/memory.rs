@@ -36,7 +36,7 @@ pub fn in_words(bytes: u64) -> String {
     const MIB: u64 = 1 << 20;
     match bytes.div_ceil(MIB) {
         _ if bytes < MIB => format!("{} KiB", bytes.div_ceil(1 << 10)),
-        mib @ ..=10 if bytes % MIB != 0 && mib > 1 => {
+        mib @ ..=10 if !bytes.is_multiple_of(MIB) && mib > 1 => {
             let tenths = (10 * bytes).div_ceil(MIB);
             format!("{}.{} MiB", tenths / 10, tenths % 10)
         }
