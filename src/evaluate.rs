@@ -2,12 +2,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::engine::files;
 use crate::engine::tape::Tape;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
-use crate::imaging::folder;
 use crate::imaging::metrics::{self, Channels};
 use crate::imaging::resample::{self, Shape};
+use crate::imaging::{self, folder};
 use crate::imaging::{Color, Depth, Image, Samples};
 use crate::models::perceptual::{Distance, Kind};
 
@@ -204,15 +205,31 @@ fn stems(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(found)
 }
 
-/// The image files in the folder `path`, sorted by name; a file stands for itself.
+/// The image files in the folder `path`, sorted by name; a file stands for itself. What is called like one and is none,
+/// such as a pipe, is among them: [`read`] refuses it.
 pub fn images_of(path: &Path) -> Result<Vec<PathBuf>> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    folder::pictures(path, false).map_err(|e| {
+    let listing = folder::listing(path, false).map_err(|e| {
         let code = if e.kind() == std::io::ErrorKind::NotFound { "not_found" } else { "" };
         Error::Failed(Report::new(format!("cannot list {}", path.display()), e).code(code))
-    })
+    })?;
+    let mut found = [listing.pictures, listing.no_files].concat();
+    found.sort();
+    Ok(found)
+}
+
+/// Reads a picture that [`images_of`] found.
+///
+/// # Errors
+/// [`Error::Failed`] if it is no file, or cannot be decoded.
+pub fn read(path: &Path) -> Result<Image> {
+    files::refuse_endless(path).map_err(|e| {
+        let report = Report::new(format!("cannot read {}", path.display()), e);
+        Error::Failed(report.code("unreadable"))
+    })?;
+    imaging::read(path)
 }
 
 /// The perceptual distance of two images of one size; none if they are too small for it. It is computed over

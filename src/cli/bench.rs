@@ -17,6 +17,9 @@ use crate::error::{Error, Report, Result};
 use crate::imaging::{Color, Depth, Image, Samples};
 use crate::upscale::{self, Plan, Settings, Upscaler};
 
+/// Of the noise.
+const SEED: u64 = 42;
+
 const EXAMPLES: &str = "Examples:
   srk bench                                      the model for clean pictures, 256 and 512 pixels a side
   srk bench -m net.pth --sizes 512,1024x768 --steps 1
@@ -102,7 +105,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     voice::event(&json!({"event": "start", "model": system.name, "weights": system.label,
         "device": common::device_name(system), "precision": common::precision_name(system),
         "threads": threads::count(), "scale": system.scale(), "steps": steps,
-        "runs": args.runs, "warmup": args.warmup}));
+        "runs": args.runs, "warmup": args.warmup, "seed": SEED}));
     voice::result(format_args!(
         "{}, {}, {} to x{}",
         common::where_it_runs(&system.name, system),
@@ -150,7 +153,7 @@ fn measured(args: &Args, upscaler: &Upscaler, size: (usize, usize), stop: &Stop)
     let name = format!("{}x{}", size.0, size.1);
     let memory = upscaler.memory_or(common::available_memory() / 2)?;
     let steps = args.steps.map(|n| n as usize);
-    let settings = Settings { steps, seed: 42, tile: args.tile.size, memory };
+    let settings = Settings { steps, seed: SEED, tile: args.tile.size, memory };
     let plan: Plan = upscale::plan(upscaler, size.0, size.1, &settings)?;
     let whole = u64::from(args.warmup + args.runs);
     let progress = Progress::new(&name, whole);

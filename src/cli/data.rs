@@ -331,7 +331,7 @@ fn cut(args: Prep, out: PathBuf) -> Result<()> {
         Some(_) => format!(", their low resolutions in {}", out.join("low").display()),
         None => String::new(),
     };
-    voice::result(format_args!(
+    voice::status(format_args!(
         "{} of {} in {}{beside}, {} left out",
         common::counted(written.images, what),
         common::counted(written.pictures, "picture"),
@@ -357,7 +357,7 @@ fn degrade(args: Degrade) -> Result<()> {
         force: args.force,
     };
     let written = pairs::write(&request, &|| common::check(&stop))?;
-    voice::result(format_args!("{} pairs in {}", written.len(), request.out.display()));
+    voice::status(format_args!("{} pairs in {}", written.len(), request.out.display()));
     voice::done(json!({"written": request.out, "pairs": written.len()}));
     Ok(())
 }
@@ -396,7 +396,7 @@ fn prepare(args: Prep, out: PathBuf) -> Result<()> {
     let (train, test, out) = (prepared.train, prepared.test, request.out.display());
     voice::done(json!({"written": request.out, "train": train, "test": test,
         "skipped": prepared.skipped}));
-    voice::result(format_args!(
+    voice::status(format_args!(
         "{train} pictures in {out}/train, {test} in {out}/test, {} left out",
         prepared.skipped.len()
     ));
@@ -412,7 +412,7 @@ fn pack(args: &Pack) -> Result<()> {
     };
     let written = with_progress("data pack", None, |done| pack::write(&request, done))?;
     let names: Vec<String> = written.files.iter().map(|f| f.display().to_string()).collect();
-    voice::result(format_args!(
+    voice::status(format_args!(
         "{} in {}",
         common::counted(written.pictures, "picture"),
         names.join(", ")

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::counted::with_progress;
 use super::{common, voice};
-use crate::data::lows;
 use crate::data::survey::{self, Entry, Survey};
+use crate::data::{folder, lows};
 use crate::engine::files::{self, atomic_write};
 use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
@@ -91,6 +91,19 @@ impl Check {
     }
 }
 
+impl Sets {
+    /// What the list may be: none of what is named, and no picture in it.
+    fn outputs(&self, args: &Check) -> Result<Outputs> {
+        let mut outputs = Outputs::overwriting(args.overwrite);
+        args.inputs.iter().for_each(|path| outputs.reads(path));
+        for paths in [&self.train, &self.low, &self.val].into_iter().filter(|p| !p.is_empty()) {
+            paths.iter().for_each(|path| outputs.reads(path));
+            folder::find(paths)?.iter().for_each(|source| outputs.reads(source.file()));
+        }
+        Ok(outputs)
+    }
+}
+
 /// Findings, counted by kind.
 #[derive(Default)]
 struct Findings(BTreeMap<&'static str, usize>);
@@ -111,9 +124,7 @@ impl Findings {
 pub(super) fn run(args: &Check) -> Result<()> {
     let sets = args.sets()?;
     if let Some(list) = &args.fix_list {
-        let mut outputs = Outputs::overwriting(args.overwrite);
-        args.inputs.iter().for_each(|path| outputs.reads(path));
-        outputs.claim(list, list)?;
+        sets.outputs(args)?.claim(list, list)?;
     }
     let surveyed = |name: &str, paths: &[PathBuf]| match paths.is_empty() {
         true => Ok(Survey::default()),
@@ -149,7 +160,7 @@ pub(super) fn run(args: &Check) -> Result<()> {
     if let Some(list) = &args.fix_list {
         let kept = kept(&survey, &twins, args.least);
         write_list(list, &kept)?;
-        voice::result(format_args!(
+        voice::status(format_args!(
             "{} in {}",
             common::counted(kept.len(), "picture"),
             list.display()

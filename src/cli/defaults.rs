@@ -40,6 +40,17 @@ const OF_TRAINING: [&str; 5] = ["run", "optim", "loss", "diffusion", "ckpt"];
 /// The file whose settings count, if there is one.
 static USED: OnceLock<PathBuf> = OnceLock::new();
 
+/// The options that it says and the command line does not, by their ids.
+static SETTINGS: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Whether the option of this id has its value from the file.
+pub(super) fn is_setting(id: &str) -> bool {
+    SETTINGS.get().is_some_and(|ids| ids.iter().any(|known| known == id))
+}
+
+/// Commands that no setting changes, and that are to work whatever the file says.
+const WITHOUT: [&str; 3] = ["help", "man", "completions"];
+
 /// The file whose settings count, if there is one.
 pub(super) fn used() -> Option<&'static Path> {
     USED.get().map(PathBuf::as_path)
@@ -75,9 +86,16 @@ fn file_of(arguments: &[OsString]) -> Option<PathBuf> {
 /// `arguments` with the settings of the file in them, where those do not say otherwise themselves.
 ///
 /// # Errors
-/// [`Error::Usage`] if the file cannot be read, or names what no command has.
+/// [`Error::Usage`] if the file cannot be read, or names what no command has. Not where help is asked for, or the
+/// arguments are wrong by themselves: the file is not read then.
 pub(super) fn filled(command: &Command, arguments: &[OsString]) -> Result<Vec<OsString>> {
     let Some(path) = file_of(arguments) else { return Ok(arguments.to_vec()) };
+    let Ok(matches) = command.clone().try_get_matches_from(arguments) else {
+        return Ok(arguments.to_vec());
+    };
+    if matches.subcommand_name().is_some_and(|name| WITHOUT.contains(&name)) {
+        return Ok(arguments.to_vec());
+    }
     let refuse = |cause: String, help: &str| {
         let report = Report::new(format!("cannot use the settings in {}", path.display()), cause);
         Err(Error::Usage(report.help(help)))
@@ -102,13 +120,10 @@ pub(super) fn filled(command: &Command, arguments: &[OsString]) -> Result<Vec<Os
             }
         };
     }
-    // What is wrong by itself is said as if there were no file.
-    let Ok(matches) = command.clone().try_get_matches_from(arguments) else {
-        return Ok(arguments.to_vec());
-    };
     let _ = USED.set(path);
-    let mut found = arguments.to_vec();
-    fill(command, &matches, &table, 1, &mut found);
+    let (mut found, mut ids) = (arguments.to_vec(), Vec::new());
+    fill(command, (&matches, &table), 1, &mut found, &mut ids);
+    let _ = SETTINGS.set(ids);
     Ok(found)
 }
 
@@ -163,13 +178,14 @@ fn tokens(arg: &Arg, key: &str, value: &Value) -> std::result::Result<Vec<OsStri
     }
 }
 
-/// Puts the settings of `table` for `command` into `arguments`, whose name of it stands before place `at`.
+/// Puts the settings of the table for `command` into `arguments`, whose name of it stands before place `at`, and the ids of
+/// their options into `ids`.
 fn fill(
     command: &Command,
-    matches: &ArgMatches,
-    table: &Table,
+    (matches, table): (&ArgMatches, &Table),
     at: usize,
     arguments: &mut Vec<OsString>,
+    ids: &mut Vec<String>,
 ) {
     if let Some((name, inner)) = matches.subcommand()
         && let Some(below) = command.find_subcommand(name)
@@ -178,7 +194,7 @@ fn fill(
         let is_name = |argument: &OsString| names.iter().any(|name| argument == OsStr::new(name));
         let place = arguments.iter().skip(at).position(is_name);
         if let (Some(place), Some(Value::Table(settings))) = (place, table.get(name)) {
-            fill(below, inner, settings, at + place + 1, arguments);
+            fill(below, (inner, settings), at + place + 1, arguments, ids);
         }
     }
     let given =
@@ -198,6 +214,7 @@ fn fill(
         let said = FROM_ENVIRONMENT.iter().any(|(k, v)| k == key && variable(v).is_some());
         if !said && let Ok(tokens) = tokens(arg, key, value) {
             more.extend(tokens);
+            ids.push(arg.get_id().to_string());
         }
     }
     arguments.splice(at..at, more);

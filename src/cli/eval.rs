@@ -1,6 +1,8 @@
 //! `srk eval`.
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::common::{self, DeviceChoice, ModelChoice, Precision, Sampling, Seed, Stop};
 use super::eval_checks::{self, Border, Convention, Limit, Space};
 use super::eval_metrics::{self, Metric, Metrics, Values};
@@ -11,7 +13,7 @@ use crate::diffusion::system::System;
 use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 use crate::evaluate::{self, Scores};
-use crate::imaging::{self, Image};
+use crate::imaging::{self, Color, Image};
 use crate::upscale::{self, Settings, TileSize, Upscaler};
 
 const EXAMPLES: &str = "Examples:
@@ -119,7 +121,7 @@ enum Degrade {
 
 impl Args {
     /// What the first lines say.
-    fn head(&self, border: usize) -> Head<'_> {
+    fn head<'a>(&self, border: usize, runs: Option<[&'a str; 3]>) -> Head<'a> {
         let given = !self.hr.is_empty();
         let source = match given {
             true if self.lr.is_some() => {
@@ -136,6 +138,17 @@ impl Args {
             range: self.convention.range(),
             seed: self.seed.number,
             better,
+            runs,
+        }
+    }
+
+    /// What each folder of `--hr` is called: by its own name, or its whole path where several have that.
+    fn set(&self, folder: &Path) -> String {
+        let name = |folder: &Path| folder.file_name().unwrap_or(folder.as_os_str()).to_owned();
+        let alike = self.hr.iter().filter(|other| name(other) == name(folder)).count() > 1;
+        match alike {
+            true => folder.display().to_string(),
+            false => name(folder).to_string_lossy().into_owned(),
         }
     }
 
@@ -165,6 +178,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         layout: Layout { space: args.space, bicubic: !args.hr.is_empty() },
         json: voice::json(),
         rows: Vec::new(),
+        set: String::new(),
         records: Vec::new(),
         all: 0,
         failed: Vec::new(),
@@ -174,11 +188,12 @@ pub(super) fn run(args: Args) -> Result<()> {
     };
     match (&args.results, &args.truths) {
         (Some(results), Some(truths)) => {
-            table.header(&args.head(border));
+            table.header(&args.head(border, None));
             finished(&args, [results, truths], border, &mut table)?;
         }
         _ => degraded(&args, border, &mut table)?,
     }
+    table.note_of_gray(args.convention.range());
     if table.cut > 0 {
         let n = common::counted(table.cut, "truth");
         voice::say(format_args!("note: {n} cut to a multiple of {}", args.scale));
@@ -187,10 +202,13 @@ pub(super) fn run(args: Args) -> Result<()> {
         eval_checks::write_csv(csv, &table.records)?;
     }
     match (table.all, table.failed.pop()) {
-        (_, None) => match table.records.last() {
-            Some(summary) => eval_checks::check(summary, &args.min, &args.max),
-            None => Ok(()),
-        },
+        (_, None) => {
+            if let Some(summary) = table.records.last() {
+                eval_checks::check(summary, &args.min, &args.max)?;
+            }
+            voice::done(json!({"images": table.rows.len(), "written": args.csv}));
+            Ok(())
+        }
         (1, Some(error)) => Err(error),
         (all, Some(_)) => {
             let what =
@@ -264,25 +282,30 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
         return Err(Error::Usage(report.help(format!("--scale {}", system.scale()))));
     }
     let sets = tasks(args, &mut table.alone)?;
-    table.header(&args.head(border));
+    let upscaler = common::place(system, &args.device, args.precision)?;
+    let system = upscaler.system();
+    let runs = [&system.name, common::device_name(system), common::precision_name(system)];
+    table.header(&args.head(border, Some(runs)));
     table.left_out();
     table.all = sets.iter().map(|(_, tasks)| tasks.len()).sum();
-    let upscaler = common::place(system, &args.device, args.precision)?;
     let stop = common::stop_on_signals()?;
     let several = sets.len() > 1;
     for (folder, tasks) in sets {
         let first = table.rows.len();
+        if several {
+            table.set = args.set(folder);
+        }
         for task in &tasks {
             common::check(&stop)?;
             let row = measured(args, &upscaler, task, border, &stop, &table.metrics);
             table.measured(&task.truth, row)?;
         }
         if several {
-            let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy();
-            table.summary(first, &name);
+            table.summary(first);
+            table.set.clear();
         }
     }
-    table.summary(0, "");
+    table.summary(0);
     Ok(())
 }
 
@@ -294,10 +317,10 @@ fn measured(
     stop: &Stop,
     metrics: &Metrics,
 ) -> Result<Row> {
-    let image = imaging::read(file)?;
+    let image = evaluate::read(file)?;
     evaluate::check_size(image.width, image.height, args.scale, border)?;
     let pair = match low {
-        Some(low) => evaluate::paired(&image, imaging::read(low)?, args.scale)?,
+        Some(low) => evaluate::paired(&image, evaluate::read(low)?, args.scale)?,
         None => evaluate::degrade_matlab(&image, args.scale)?,
     };
     let name = stem(file);
@@ -315,7 +338,8 @@ fn measured(
     let bicubic = Some(Scores::with_y(&pair.bicubic, &pair.truth, border, y)?);
     let more = [&output, &pair.bicubic].map(|i| metrics.of(i, &pair.truth, Some(&pair.bicubic)));
     let [of_output, of_bicubic] = more;
-    Ok(Row { name, scores, bicubic, more: [of_output?, of_bicubic?] })
+    let gray = pair.truth.color == Color::Gray;
+    Ok(Row { name, scores, bicubic, gray, more: [of_output?, of_bicubic?] })
 }
 
 fn stem(file: &Path) -> String {
@@ -396,7 +420,7 @@ fn finished(
         table.cut += usize::from(row.as_ref().is_ok_and(|(_, cut)| *cut));
         table.measured(&result, row.map(|(row, _)| row))?;
     }
-    table.summary(0, "");
+    table.summary(0);
     Ok(())
 }
 
@@ -407,7 +431,7 @@ fn compared(
     border: usize,
     metrics: &Metrics,
 ) -> Result<(Row, bool)> {
-    let (image, mut other) = evaluate::same_color(imaging::read(result)?, imaging::read(truth)?);
+    let (image, mut other) = evaluate::same_color(evaluate::read(result)?, evaluate::read(truth)?);
     let size = (image.width, image.height);
     let whole = |side: usize| side / args.scale.max(1) * args.scale.max(1);
     let cut =
@@ -427,5 +451,6 @@ fn compared(
     evaluate::check_size(image.width, image.height, 1, border)?;
     let scores = Scores::with_y(&image, &other, border, args.convention.channels())?;
     let more = [metrics.of(&image, &other, None)?, Values::new()];
-    Ok((Row { name: stem(result), scores, bicubic: None, more }, cut))
+    let gray = other.color == Color::Gray;
+    Ok((Row { name: stem(result), scores, bicubic: None, gray, more }, cut))
 }

@@ -7,6 +7,9 @@ use crate::engine::files::atomic_write;
 use crate::error::{Error, Report, Result};
 use crate::imaging::metrics::Channels;
 
+/// The range of a Y that is a mean of 8-bit levels.
+pub(super) const FULL: &str = "0..255";
+
 /// Which Y is measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Convention {
@@ -32,7 +35,7 @@ impl Convention {
     pub(super) fn range(self) -> &'static str {
         match self {
             Self::Papers => "16..235",
-            Self::FullRange => "0..255",
+            Self::FullRange => FULL,
         }
     }
 }
@@ -171,8 +174,8 @@ pub(super) fn check(summary: &Value, least: &[Limit], most: &[Limit]) -> Result<
     }
 }
 
-/// Writes `records` as columns: the name, then every number of the first, those of bicubic in front of which
-/// stands `bicubic_`.
+/// Writes `records` as columns: the name, where there are several sets the set (empty for the mean of all), then every
+/// number of the first, those of bicubic in front of which stands `bicubic_`.
 pub(super) fn write_csv(path: &Path, records: &[Value]) -> Result<()> {
     let flat = |record: &Value| -> Vec<(String, Value)> {
         let mut fields = Vec::new();
@@ -180,7 +183,7 @@ pub(super) fn write_csv(path: &Path, records: &[Value]) -> Result<()> {
             match value {
                 Value::Object(inner) => fields
                     .extend(inner.iter().map(|(name, v)| (format!("{key}_{name}"), v.clone()))),
-                _ if ["event", "name", "images"].contains(&key.as_str()) => {}
+                _ if ["event", "name", "set", "images"].contains(&key.as_str()) => {}
                 _ => fields.push((key.clone(), value.clone())),
             }
         }
@@ -188,7 +191,8 @@ pub(super) fn write_csv(path: &Path, records: &[Value]) -> Result<()> {
     };
     let names: Vec<String> =
         records.first().map(&flat).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
-    let mut text = format!("name,{}\n", names.join(","));
+    let sets = records.iter().any(|record| record["set"].is_string());
+    let mut text = format!("name,{}{}\n", if sets { "set," } else { "" }, names.join(","));
     for record in records {
         let fields = flat(record);
         let cell = |name: &String| {
@@ -199,9 +203,11 @@ pub(super) fn write_csv(path: &Path, records: &[Value]) -> Result<()> {
                 _ => String::new(),
             }
         };
-        let name = record["name"].as_str().unwrap_or("mean");
-        let cells: Vec<String> = names.iter().map(cell).collect();
-        text.push_str(&format!("{},{}\n", quoted(name), cells.join(",")));
+        let name = record["name"].as_str().filter(|_| record["event"] == "image");
+        let mut cells = vec![quoted(name.unwrap_or("mean"))];
+        cells.extend(sets.then(|| quoted(record["set"].as_str().unwrap_or_default())));
+        cells.extend(names.iter().map(cell));
+        text.push_str(&format!("{}\n", cells.join(",")));
     }
     atomic_write(path, |writer| writer.write_all(text.as_bytes()))
 }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::eval_checks::{self, Space};
+use super::eval_checks::{self, FULL, Space};
 use super::eval_metrics::{self, Metrics, Values};
 use super::print::{self, line as print};
 use super::{common, voice};
@@ -15,6 +15,8 @@ pub(super) struct Row {
     pub(super) name: String,
     pub(super) scores: Scores,
     pub(super) bicubic: Option<Scores>,
+    /// Whether there are no colours: Y is the gray itself then.
+    pub(super) gray: bool,
     /// Of `--metrics`: the picture's, and bicubic's.
     pub(super) more: [Values; 2],
 }
@@ -25,7 +27,9 @@ pub(super) struct Table {
     pub(super) layout: Layout,
     pub(super) json: bool,
     pub(super) rows: Vec<Row>,
-    /// The same as programs read it, the mean of all last.
+    /// What the set is called that is measured, where there are several.
+    pub(super) set: String,
+    /// The same as programs read it, the mean of each set behind it and that of all last.
     pub(super) records: Vec<serde_json::Value>,
     /// Truths that were cut to the size of their results.
     pub(super) cut: usize,
@@ -41,9 +45,11 @@ pub(super) struct Table {
 impl Table {
     /// Says what is measured and how.
     pub(super) fn header(&self, head: &Head<'_>) {
-        let Head { source, border, range, seed, better } = head;
+        let Head { source, border, range, seed, better, runs } = head;
         if self.json {
-            print(json!({"event": "start", "source": source, "border": border,
+            let [model, device, precision] = runs.map_or([None; 3], |runs| runs.map(Some));
+            print(json!({"event": "start", "source": source, "model": model, "device": device,
+                "precision": precision, "border": border,
                 "y": format!("BT.601 {range}, not rounded"), "ssim": "Gaussian 11, sigma 1.5, valid region",
                 "seed": seed, "better": better}));
             return;
@@ -103,6 +109,9 @@ impl Table {
         let mut event = self.layout.values(&row.scores, row.bicubic.as_ref(), &row.more);
         event["event"] = "image".into();
         event["name"] = row.name.as_str().into();
+        if !self.set.is_empty() {
+            event["set"] = self.set.as_str().into();
+        }
         self.records.push(event.clone());
         match self.json {
             true => drop(print(event)),
@@ -122,8 +131,9 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// The means of the rows from number `first` on: those of a set that has a name, or all.
-    pub(super) fn summary(&mut self, first: usize, set: &str) {
+    /// The means of the rows from number `first` on: those of the set that has a name, or all.
+    pub(super) fn summary(&mut self, first: usize) {
+        let set = self.set.clone();
         let rows = &self.rows[first..];
         // Of nothing there is no mean; why, was said.
         if rows.is_empty() {
@@ -140,11 +150,16 @@ impl Table {
         if set.is_empty() && !self.alone.is_empty() {
             event["left_out"] = self.alone.len().into();
         }
+        let gray = rows.iter().filter(|row| row.gray).count();
+        if gray > 0 {
+            event["gray"] = gray.into();
+        }
         if !set.is_empty() {
-            event["name"] = set.into();
+            event["name"] = set.as_str().into();
+            event["set"] = set.as_str().into();
         }
         let count = rows.len();
-        self.records.extend(set.is_empty().then(|| event.clone()));
+        self.records.push(event.clone());
         if self.json {
             print(event);
             return;
@@ -161,6 +176,20 @@ impl Table {
     }
 }
 
+impl Table {
+    /// That the Y of gray pictures is not what the header says, if there are any.
+    pub(super) fn note_of_gray(&self, range: &str) {
+        let count = self.rows.iter().filter(|row| row.gray).count();
+        if count > 0 && self.layout.space.has_y() && range != FULL {
+            let of = common::counted(count, "picture");
+            voice::say(format_args!(
+                "note: {of} without colours: Y is their gray as it is, in 0..255, and PSNR-Y 1.32 dB below that of the same \
+                 pixels as RGB"
+            ));
+        }
+    }
+}
+
 /// What the first lines say.
 pub(super) struct Head<'a> {
     pub(super) source: String,
@@ -170,6 +199,8 @@ pub(super) struct Head<'a> {
     pub(super) seed: u64,
     /// Which values are better, by name.
     pub(super) better: serde_json::Map<String, serde_json::Value>,
+    /// Model, device and precision, where a model is measured.
+    pub(super) runs: Option<[&'a str; 3]>,
 }
 
 /// Which columns there are.

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::common::brief;
-use super::voice::{self, result as print};
+use super::voice::{self, status as print};
 use crate::engine::device::DType;
 use crate::engine::outputs::Outputs;
 use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
 use crate::import::features::{self, Features};
-use crate::import::{self, Imported, Request};
+use crate::import::{self, Imported, Request, open};
 
 /// Turn a checkpoint of an original implementation into a model file.
 ///
@@ -82,6 +82,13 @@ pub(super) fn run(args: Args) -> Result<()> {
     outputs.reads(&args.input);
     args.frozen.iter().for_each(|frozen| outputs.reads(frozen));
     outputs.claim(&output, &args.input)?;
+    if open::is_own(&args.input) {
+        let file = args.input.display();
+        let report = Report::new(format!("{file} needs no import"), "srk wrote it");
+        return Err(Error::Usage(report.help(format!(
+            "srk upscale -m {file} in.png out.png    takes it as it is; srk models export copies it, with another licence"
+        ))));
+    }
     // Weights that judge images are no model to run.
     if args.arch.is_none()
         && let Some(features) = features::features(&args.input, args.license.as_deref())?

@@ -79,7 +79,7 @@ pub(super) fn man(args: &Man, root: clap::Command) -> Result<()> {
         let mut written = Vec::new();
         let mut outputs = Outputs::overwriting(args.overwrite);
         write_pages(&root, "srk", folder, &mut outputs, &mut written)?;
-        voice::result(format_args!("{} pages in {}", written.len(), folder.display()));
+        voice::status(format_args!("{} pages in {}", written.len(), folder.display()));
         voice::done(json!({"written": written}));
         return print::check();
     }

@@ -21,6 +21,7 @@ mod print;
 mod program;
 mod progress;
 mod ranks;
+mod reads;
 mod refusal;
 mod sample;
 mod sizes;

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::engine::outputs::identity;
 use crate::error::{Error, Report, Result};
 
 /// Why standard output takes no more.
@@ -66,8 +67,14 @@ pub(super) fn log(text: impl Display) {
 /// From now on all lines go into the file at `path`, too, behind what it holds.
 ///
 /// # Errors
-/// If it cannot be written, or holds something that is no log.
-pub(super) fn log_into(path: &Path) -> Result<()> {
+/// If it cannot be written, holds something that is no log, or is one of the files that are `read`.
+pub(super) fn log_into(path: &Path, read: &[PathBuf]) -> Result<()> {
+    let place = identity(path);
+    if let Some(input) = read.iter().find(|input| identity(input) == place) {
+        let what = format!("{} would be written into by --log", input.display());
+        let report = Report::new(what, "the command reads it").code("overwrites_input");
+        return Err(Error::Usage(report.help("name another file with --log")));
+    }
     let refuse = |cause: String, help: &str| {
         let what = format!("cannot write the log {}", path.display());
         Error::Usage(Report::new(what, cause).help(help))

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::arguments::{Cli, Command};
 use super::{
-    bench, compare, data, defaults, doctor, eval, habits, manual, models, print, refusal, sample,
-    train, upscale, voice,
+    bench, compare, data, defaults, doctor, eval, habits, manual, models, print, reads, refusal,
+    sample, train, upscale, voice,
 };
 use crate::engine::shield::located;
 use crate::error::{Error, Report, Result};
@@ -20,7 +20,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    if let Err(error) = voice::set(cli.voice) {
+    if let Err(error) = voice::set(cli.voice, &reads::files(&arguments)) {
         return failed(&error);
     }
     train::hear_of_checkpoints();
@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
 /// The arguments, or how the process ends without any work.
 fn parse(arguments: &[OsString]) -> std::result::Result<Cli, ExitCode> {
     // What is wrong with the arguments is said before they are understood.
-    let early = || drop(voice::set(voice::Voice::early(arguments)));
+    let early = || drop(voice::set(voice::Voice::early(arguments), &[]));
     if let Some(error) = habits::before(arguments, &Cli::command()) {
         early();
         return Err(failed(&error));

@@ -95,7 +95,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     if args.list_recipes {
         for recipe in recipes::ALL {
             let (name, summary) = (recipe.name, recipe.summary());
-            voice::event(&json!({"name": name, "summary": summary}));
+            voice::event(&json!({"event": "recipe", "name": name, "summary": summary}));
             voice::result(format_args!("{name:<22}{summary}"));
         }
         return print::check();

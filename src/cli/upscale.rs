@@ -42,15 +42,16 @@ pub(super) fn run(mut args: Args) -> Result<()> {
         voice::leave_stdout();
     }
     let models = {
-        let Args { model, sampling, device, precision, dry_run, no_fallback, .. } = &args;
+        let Args { model, sampling, device, precision, no_fallback, .. } = &args;
         if *no_fallback {
             device.refuse_fallback()?;
         }
-        choice::open(model, sampling, device, *precision, *dry_run)?
+        choice::open(model, sampling, device, *precision)?
     };
     choice::check(&models, args.denoise)?;
     let system = models.any().system();
-    let Jobs { jobs, elsewhere, left_out, foreign } = args.jobs(places, models.name(), system)?;
+    let Jobs { jobs, elsewhere, left_out, foreign, no_files, closed } =
+        args.jobs(places, models.name(), system)?;
     let full_disks = disk::check(&args, system, &jobs)?;
     let stop = common::stop_on_signals()?;
     let started = Instant::now();
@@ -85,9 +86,15 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     if args.tile.zero {
         out.say("note: -t 0 is automatic, as in ncnn's programs; -t none is Real-ESRGAN's 0");
     }
-    let warnings = [warnings(&args, models.any()), full_disks].concat();
+    let others = no_files.iter().map(|path| {
+        format!("{} is left out: it is a device or a pipe, not a file", path.display())
+    });
+    let warnings = [warnings(&args, models.any()), full_disks, others.collect()].concat();
     warnings.iter().for_each(|text| out.warn(text));
-    let mut tally = Tally { preserve: args.care.preserve, ..Tally::default() };
+    let all = jobs.len() + closed.len();
+    let mut tally = Tally { all, preserve: args.care.preserve, ..Tally::default() };
+    let event = if args.dry_run { "plan" } else { "file" };
+    closed.iter().for_each(|folder| tally.closed(folder, event, &mut out));
     let to_do: Vec<&Job> = jobs.iter().filter(|job| !job.skip).collect();
     // Each GPU takes pictures of its own; the tiles of a single one are shared.
     let apart = if to_do.len() > 1 && !args.dry_run { models.apart() } else { vec![] };
@@ -105,7 +112,7 @@ pub(super) fn run(mut args: Args) -> Result<()> {
         alone: !together,
     };
     if args.dry_run {
-        return dry::run(&args, models.any(), &jobs, &|job| work.planned(job), &mut out);
+        return dry::run(&args, models.any(), (&jobs, tally), &|job| work.planned(job), &mut out);
     }
     let fail_fast = args.care.fail_fast;
     let (interrupted, untried) = match together {
@@ -146,7 +153,7 @@ pub(super) fn run(mut args: Args) -> Result<()> {
         let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         out.say(&format!("{pictures} enlarged in {time}{failed}"));
     }
-    tally.end(jobs.len()).map_or(Ok(()), Err)
+    tally.end().map_or(Ok(()), Err)
 }
 
 /// Takes all pictures, which `begin` takes through the network one after the other, and reports them in their order:
@@ -170,7 +177,7 @@ fn take(
         let failed = matches!(outcome, Outcome::Failed(_));
         pending.push_back((job, outcome));
         while let Some(outcome) = first_done(&mut pending) {
-            tally.add(outcome, jobs.len(), out);
+            tally.add(outcome, out);
         }
         if fail_fast && (failed || !tally.failed.is_empty()) {
             untried = jobs.len() - i - 1;
@@ -178,7 +185,7 @@ fn take(
         }
     }
     for (job, outcome) in pending {
-        tally.add((job, outcome.wait()), jobs.len(), out);
+        tally.add((job, outcome.wait()), out);
     }
     (interrupted, untried)
 }

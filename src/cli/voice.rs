@@ -106,16 +106,16 @@ static VOICE: OnceLock<Voice> = OnceLock::new();
 /// Whether standard output is for a picture.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Sets how this process speaks, once.
+/// Sets how this process speaks, once; the files that are `read` take no log.
 ///
 /// # Errors
 /// If the file of `--log` cannot be written.
-pub(super) fn set(voice: Voice) -> Result<()> {
+pub(super) fn set(voice: Voice, read: &[PathBuf]) -> Result<()> {
     print::color(voice.color.unwrap_or_default().is_on());
     let log = voice.log.clone();
     let _ = VOICE.set(voice);
     match log {
-        Some(path) => print::log_into(&path),
+        Some(path) => print::log_into(&path, read),
         None => Ok(()),
     }
 }
@@ -189,6 +189,14 @@ pub(super) fn detail(text: impl Display) {
 pub(super) fn result(text: impl Display) {
     if !json() {
         print::line(text);
+    }
+}
+
+/// A line on what was written: as a result, but nothing where no more than errors are to be said.
+pub(super) fn status(text: impl Display) {
+    match quiet() {
+        false => result(text),
+        true => print::log(text),
     }
 }
 

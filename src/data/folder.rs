@@ -1,5 +1,6 @@
 //! Finding and decoding the images of a data set.
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::list;
 use super::packed::{self, Shard};
 pub use super::rgb8::Rgb8;
 use crate::engine::cuda::sha256;
+use crate::engine::files as whole;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::spelling;
 use crate::engine::threads::map;
@@ -52,8 +54,11 @@ pub enum OnBroken {
 /// The images under `paths` (files, idx files, tar files, folders with all pictures below them, or [lists](list) of such),
 /// sorted by path, each once.
 ///
+/// What is called like a picture and is no file, and a folder that cannot be listed, are among them, as pictures that
+/// cannot be decoded: what is done with broken ones is done with them.
+///
 /// # Errors
-/// Exit code 2 if a path is missing or nothing is found; 1 if an idx file is damaged.
+/// Exit code 2 if a path is missing or nothing is found; 1 if one cannot be listed, or an idx file is damaged.
 pub fn find(paths: &[PathBuf]) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     let named = with_lists(paths)?;
@@ -130,6 +135,9 @@ fn with_lists(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(named)
 }
 
+/// What helps where something is there and cannot be read.
+const PERMISSIONS: &str = "check the permissions";
+
 /// What helps where no images are found, in training and elsewhere.
 const ELSEWHERE: &str = "name a folder of pictures that is there; for training: --set 'data.train.paths=[\"FOLDER\"]', \
      and data.val.paths for validation";
@@ -139,8 +147,14 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     for path in paths {
         let before = found.len();
         walk(path, &mut found).map_err(|e| {
+            let missing = e.kind() == ErrorKind::NotFound;
             let report = Report::new(format!("cannot read {}", path.display()), e);
-            Error::Usage(report.code("not_found").help(spelling::help(path, ELSEWHERE)))
+            match missing {
+                true => {
+                    Error::Usage(report.code("not_found").help(spelling::help(path, ELSEWHERE)))
+                }
+                false => Error::Failed(report.code("unreadable").help(PERMISSIONS)),
+            }
         })?;
         if found.len() == before {
             let what = format!("no images in {}", path.display());
@@ -160,7 +174,9 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 fn walk(path: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     match std::fs::metadata(path)?.is_dir() {
         true => {
-            found.extend(names::pictures(path, true)?);
+            let listing = names::listing(path, true)?;
+            found.extend(listing.pictures.into_iter().chain(listing.no_files));
+            found.extend(listing.closed.into_iter().map(|(folder, _)| folder));
             let inside = std::fs::read_dir(path)?.flatten().map(|entry| entry.path());
             found.extend(inside.filter(|path| packed::is_tar(path)));
         }
@@ -243,6 +259,7 @@ impl Source {
     pub(super) fn decode_if(&self, fits: &dyn Fn(u64) -> Result<()>) -> Result<Rgb8> {
         match self {
             Self::File(path) => {
+                refuse_other(path)?;
                 decode(&imaging::decode::read_bytes(path)?, &path.display().to_string(), fits)
             }
             Self::Packed(shard, index) => {
@@ -251,6 +268,21 @@ impl Source {
             Self::Idx(images, index) => Ok(images.image(*index)),
         }
     }
+}
+
+/// Refuses what [`find`] found and is no file.
+///
+/// # Errors
+/// [`Error::Failed`] with the reason: a pipe is never opened, a folder is there because it cannot be listed.
+pub(super) fn refuse_other(path: &Path) -> Result<()> {
+    let (verb, help, looked) = match path.is_dir() {
+        true => ("list", PERMISSIONS, std::fs::read_dir(path).map(drop)),
+        false => ("read", "", whole::refuse_endless(path)),
+    };
+    looked.map_err(|e| {
+        let report = Report::new(format!("cannot {verb} {}", path.display()), e);
+        Error::Failed(report.code("unreadable").help(help))
+    })
 }
 
 fn decode(bytes: &[u8], name: &str, fits: &dyn Fn(u64) -> Result<()>) -> Result<Rgb8> {

@@ -47,6 +47,7 @@ pub fn write(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> 
             let what = format!("{} is packed already", source.file().display());
             return Err(Error::Usage(Report::new(what, "").help("srk train reads it as it is")));
         };
+        folder::refuse_other(path)?;
         let size = std::fs::metadata(path).map_err(|e| refuse(path, &e))?.len();
         pictures.push((path.as_path(), name_in(path, &request.inputs), size));
     }

@@ -75,7 +75,8 @@ pub fn write(request: &Request, done: &(dyn Fn() -> Result<()> + Sync)) -> Resul
     for part in ["high", "low"] {
         let path = request.out.join(part);
         std::fs::create_dir_all(&path).map_err(|e| {
-            Error::Usage(Report::new(format!("cannot create {}", path.display()), e))
+            let report = Report::new(format!("cannot create {}", path.display()), e);
+            Error::Failed(report.code("write").help("name a folder you may write to"))
         })?;
     }
     let one = |i: usize| -> Result<Pair> {

@@ -70,7 +70,8 @@ pub fn prep(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> R
     for folder in FOLDERS.iter().flatten() {
         let path = request.out.join(folder);
         std::fs::create_dir_all(&path).map_err(|e| {
-            Error::Usage(Report::new(format!("cannot create {}", path.display()), e))
+            let report = Report::new(format!("cannot create {}", path.display()), e);
+            Error::Failed(report.code("write").help("name a folder you may write to"))
         })?;
     }
     #[expect(

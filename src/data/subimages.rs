@@ -88,6 +88,9 @@ pub fn write(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> 
     request.check()?;
     let sources = folder::find(&request.inputs)?;
     request.check_place(&sources)?;
+    if let Some(low) = request.low.as_ref().filter(|low| !low.given.is_empty()) {
+        request.check_place(&folder::find(&low.given)?)?;
+    }
     let given = match &request.low {
         Some(low) => Lows::find(&low.given, &sources, low.scale)?,
         None => None,
@@ -96,7 +99,8 @@ pub fn write(request: &Request, done: &(dyn Fn(usize) -> Result<()> + Sync)) -> 
     for part in request.folders() {
         let path = request.out.join(part);
         std::fs::create_dir_all(&path).map_err(|e| {
-            Error::Usage(Report::new(format!("cannot create {}", path.display()), e))
+            let report = Report::new(format!("cannot create {}", path.display()), e);
+            Error::Failed(report.code("write").help("name a folder you may write to"))
         })?;
     }
     let results = try_map(sources.len(), |i| {

@@ -21,11 +21,20 @@ pub fn is_standard(path: &Path) -> bool {
 /// # Errors
 /// If it is none, or cannot be read.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let found = fs::metadata(path)?;
-    if !found.is_file() && !found.is_dir() {
-        return Err(io::Error::other("it is a device or a pipe, not a file"));
-    }
+    refuse_endless(path)?;
     fs::read(path)
+}
+
+/// Refuses devices, pipes and sockets, which may never end or begin.
+///
+/// # Errors
+/// If `path` is one, or not there.
+pub fn refuse_endless(path: &Path) -> io::Result<()> {
+    let found = fs::metadata(path)?;
+    match found.is_file() || found.is_dir() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is a device or a pipe, not a file")),
+    }
 }
 
 /// Opens a file to look at its head. A pipe is none: to open it waits for its writer, and what is read of it is gone.

@@ -30,11 +30,18 @@ pub fn reset_peak() {
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
-/// `bytes` in words: MiB, or GiB from 10 GiB on.
+/// `bytes` in words, rounded up: KiB, from 1 MiB on MiB with a decimal, from 10 MiB on whole ones, and from 10 GiB on
+/// GiB.
 pub fn in_words(bytes: u64) -> String {
-    match bytes >> 30 {
-        0..10 => format!("{} MiB", bytes.div_ceil(1 << 20)),
-        gib => format!("{gib} GiB"),
+    const MIB: u64 = 1 << 20;
+    match bytes.div_ceil(MIB) {
+        _ if bytes < MIB => format!("{} KiB", bytes.div_ceil(1 << 10)),
+        mib @ ..=10 if !bytes.is_multiple_of(MIB) && mib > 1 => {
+            let tenths = (10 * bytes).div_ceil(MIB);
+            format!("{}.{} MiB", tenths / 10, tenths % 10)
+        }
+        mib if bytes >> 30 < 10 => format!("{mib} MiB"),
+        _ => format!("{} GiB", bytes >> 30),
     }
 }
 
@@ -133,7 +140,17 @@ mod tests {
         assert_eq!(soft_limit("Max address space  unlimited  unlimited  bytes\n"), None);
         assert_eq!(soft_limit(""), None);
         assert!(available() > 0 && resident() > 0);
-        assert_eq!(in_words((3 << 20) + 1), "4 MiB");
-        assert_eq!(in_words(12 << 30), "12 GiB");
+        for (bytes, words) in [
+            (288 << 10, "288 KiB"),
+            ((200 << 10) - 1, "200 KiB"),
+            (1_059_976, "1.1 MiB"),
+            (3 << 20, "3 MiB"),
+            ((3 << 20) + 1, "3.1 MiB"),
+            ((10 << 20) - 1, "10.0 MiB"),
+            ((10 << 20) + 1, "11 MiB"),
+            (12 << 30, "12 GiB"),
+        ] {
+            assert_eq!(in_words(bytes), words);
+        }
     }
 }

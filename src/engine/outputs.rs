@@ -88,8 +88,9 @@ impl Outputs {
     ///
     /// # Errors
     /// [`Error::Usage`] if it is something that the command reads, was claimed before, or exists and
-    /// nothing was said about that.
+    /// nothing was said about that; [`Error::Failed`] if no folder can be made for it.
     pub fn claim(&mut self, output: &Path, input: &Path) -> Result<bool> {
+        refuse_below_file(output)?;
         let place = identity(output);
         let missing = match &place {
             Identity::Place(at) if !at.exists() => Some(at.clone()),
@@ -129,6 +130,19 @@ impl Outputs {
                 Err(Error::Usage(report.code("exists").help(self.help)))
             }
             _ => Ok(true),
+        }
+    }
+}
+
+/// Refuses an output in a folder that is a file.
+fn refuse_below_file(output: &Path) -> Result<()> {
+    let above = output.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+    match above.into_iter().find(|above| above.exists()).filter(|above| !above.is_dir()) {
+        None => Ok(()),
+        Some(file) => {
+            let what = format!("cannot write {}", output.display());
+            let report = Report::new(what, format!("{} is a file, not a folder", file.display()));
+            Err(Error::Failed(report.code("write").help("name another folder")))
         }
     }
 }

@@ -8,12 +8,11 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use image::codecs::{bmp, gif, png, pnm, tiff, webp};
-use image::{
-    AnimationDecoder, ColorType, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, Limits,
-};
+use image::{ColorType, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, Limits};
 
 use super::encode::Format;
 use super::exif::{self, fields};
+use super::variants::{self, Variant};
 use super::{Color, Depth, Image, Metadata, Samples};
 use super::{cmyk, containers, input, jpeg as jpeg_file, metadata};
 use crate::engine::files::{self, is_standard};
@@ -79,6 +78,19 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<Image> {
         let help = "open it in a viewer; if it shows there, save it again as PNG";
         Err(source.refuse(format!("its decoder failed: {panic}"), help))
     })
+}
+
+/// Refuses the picture at `path` as [`read`] would for what it is, as far as its head tells.
+///
+/// # Errors
+/// [`Error::Failed`] that names the file.
+pub fn check_head(path: &Path) -> Result<()> {
+    let name = path.display().to_string();
+    // A decoder that panics is told of when the picture is decoded.
+    match shielded(|| variants::of_file(path)) {
+        Ok(Some(variant)) => Err(Source { bytes: &[], name: &name }.unread(&variant)),
+        _ => Ok(()),
+    }
 }
 
 /// The format of the picture at `path` (or of standard input, once it was read) by its first bytes, if srk
@@ -163,9 +175,7 @@ impl<'a> Source<'a> {
             .read_info()
             .map_err(|e| self.decode_error(ImageError::from(io::Error::other(e))))?;
         let info = header.info();
-        if let Some(frames) = info.animation_control().map(|a| a.num_frames).filter(|&n| n > 1) {
-            return Err(self.animated("PNG", &format!("{frames} frames")));
-        }
+        self.refuse_variant(variants::of_png(info))?;
         let density = info.pixel_dims.and_then(|d| {
             (d.unit == ::png::Unit::Meter && d.xppu > 0 && d.yppu > 0).then_some((d.xppu, d.yppu))
         });
@@ -213,9 +223,7 @@ impl<'a> Source<'a> {
             let bytes = self.bytes.len();
             return Err(self.damaged(format!("{bytes} bytes cannot hold {width}x{height} pixels")));
         }
-        if file.components == 4 && file.icc.is_none() {
-            return Err(self.cmyk("JPEG"));
-        }
+        self.refuse_variant(variants::of_jpeg(&file))?;
         let (width, height) = (file.size.0 as usize, file.size.1 as usize);
         let mut pixels = jpeg_file::pixels(self.bytes, &file).map_err(|e| self.damaged(e))?;
         let color = if file.components == 1 { Color::Gray } else { Color::Rgb };
@@ -237,14 +245,30 @@ impl<'a> Source<'a> {
         Ok(image)
     }
 
-    fn cmyk(&self, format: &str) -> Error {
-        let help = format!(
-            "convert it first, with its colour profile: \
-             magick '{}' -profile sRGB.icc -colorspace sRGB out.png",
-            self.name
-        );
-        let cause = "is CMYK without a profile; guessed colours would be wrong";
-        self.refuse(format!("the {format} {cause}"), &help)
+    fn refuse_variant(&self, variant: Option<Variant>) -> Result<()> {
+        variant.map_or(Ok(()), |variant| Err(self.unread(&variant)))
+    }
+
+    fn unread(&self, variant: &Variant) -> Error {
+        let name = self.name;
+        let (cause, help) = match variant {
+            Variant::Animated(format, frames) => (
+                format!("it is an animated {format} with {frames}"),
+                format!("extract the frames first: ffmpeg -i '{name}' frame_%04d.png"),
+            ),
+            Variant::Pages(pages) => (
+                format!("the TIFF holds {pages} pages"),
+                format!("split it first: tiffsplit '{name}'"),
+            ),
+            Variant::Inks(format) => (
+                format!("the {format} is CMYK without a profile; guessed colours would be wrong"),
+                format!(
+                    "convert it first, with its colour profile: \
+                     magick '{name}' -profile sRGB.icc -colorspace sRGB out.png"
+                ),
+            ),
+        };
+        self.refuse(cause, &help)
     }
 
     fn bad_profile(&self, error: &str) -> Error {
@@ -267,31 +291,26 @@ impl<'a> Source<'a> {
             return Err(self.damaged(format!("its part {name} claims {len} bytes")));
         }
         let mut decoder = self.open(webp::WebPDecoder::new)?;
-        if decoder.has_animation() {
-            return Err(self.animated("WebP", "several frames"));
-        }
+        self.refuse_variant(variants::of_webp(&decoder))?;
         let xmp = decoder.xmp_metadata().ok().flatten();
         self.finish(decoder, None, xmp)
     }
 
     fn tiff(&self) -> Result<Image> {
-        let pages = exif::pages(self.bytes);
-        if pages > 1 {
-            let help = format!("split it first: tiffsplit '{}'", self.name);
-            return Err(self.refuse(format!("the TIFF holds {pages} pages"), &help));
-        }
+        self.refuse_variant(variants::of_pages(&mut self.cursor()))?;
         let words = fields::storage(self.bytes);
         let refused = |cause: String| {
             let help = "save it as gray or RGB with 8 or 16 bits per channel, uncompressed or LZW";
             self.refuse(format!("it is a kind of TIFF that srk does not read: {cause}"), help)
         };
-        let decoder = match (tiff::TiffDecoder::new(self.cursor()), words) {
+        let mut decoder = match (tiff::TiffDecoder::new(self.cursor()), words) {
             (Ok(decoder), _) => decoder,
             (Err(ImageError::Unsupported(_)), Some(words)) => return Err(refused(words)),
             (Err(error), _) => return Err(self.decode_error(error)),
         };
         let (width, height) = decoder.dimensions();
         self.check_size((width, height))?;
+        self.refuse_variant(variants::of_tiff(&mut decoder))?;
         let original = decoder.original_color_type();
         if matches!(original, ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16) {
             return self.cmyk_tiff(decoder);
@@ -309,9 +328,7 @@ impl<'a> Source<'a> {
 
     /// A CMYK TIFF that has a profile.
     fn cmyk_tiff(&self, mut decoder: impl ImageDecoder) -> Result<Image> {
-        let Some(profile) = decoder.icc_profile().ok().flatten() else {
-            return Err(self.cmyk("TIFF"));
-        };
+        let profile = decoder.icc_profile().ok().flatten().unwrap_or_default();
         let (width, height) = decoder.dimensions();
         let turn = decoder.orientation().map_or(1, image::metadata::Orientation::to_exif);
         drop(decoder);
@@ -346,10 +363,7 @@ impl<'a> Source<'a> {
             );
             return Err(self.damaged(cause));
         }
-        let frames = decoder.into_frames().take(2).filter(|f| f.is_ok()).count();
-        if frames > 1 {
-            return Err(self.animated("GIF", "several frames"));
-        }
+        self.refuse_variant(variants::of_gif(decoder))?;
         let mut image = self.finish(self.open(gif::GifDecoder::new)?, None, None)?;
         // The decoder always adds alpha.
         if matches!(&image.alpha, Some(Samples::U8(a)) if a.iter().all(|&v| v == 255)) {
@@ -459,11 +473,6 @@ impl<'a> Source<'a> {
     fn truncated(&self) -> Error {
         let cause = format!("the file ends too early, after {} bytes", self.bytes.len());
         self.refuse(cause, "copy or download it again")
-    }
-
-    fn animated(&self, format: &str, frames: &str) -> Error {
-        let help = format!("extract the frames first: ffmpeg -i '{}' frame_%04d.png", self.name);
-        self.refuse(format!("it is an animated {format} with {frames}"), &help)
     }
 
     fn refuse(&self, cause: impl std::fmt::Display, help: &str) -> Error {

@@ -48,7 +48,10 @@ pub fn check_output(
         return Err(Error::Usage(Report::new(what(), cause).help(AVIF_HELP)));
     }
     let side = width.max(height);
-    let help = "use .png, which has no such limit, or a smaller scale";
+    let help = match format == Format::Png || side > Format::Png.max_side() {
+        true => "take a smaller scale",
+        false => "use .png, which has no such limit, or a smaller scale",
+    };
     if side > format.max_side() {
         let limit = format.max_side();
         let cause =

@@ -7,6 +7,8 @@ pub(super) mod fields;
 mod stamp;
 mod tiff;
 
+use std::io::{Read, Seek, SeekFrom};
+
 use super::{Image, Samples};
 
 pub(super) use stamp::{stamp, stamp_in, stamped};
@@ -60,23 +62,40 @@ pub(super) fn update(block: &mut [u8], width: usize, height: usize) {
     }
 }
 
-/// The pages of a TIFF file; thumbnails and pyramid levels (marked as reduced copies) do not count.
-pub(super) fn pages(file: &[u8]) -> usize {
-    let Some((tiff, mut directory)) = Tiff::directory(file) else { return 1 };
+/// The pages of a TIFF file, of which its directories alone are read; thumbnails and pyramid levels (marked as reduced
+/// copies) do not count.
+pub(super) fn pages<R: Read + Seek>(file: &mut R) -> usize {
+    let mut head = [0; 8];
+    let read = file.rewind().and_then(|()| file.read_exact(&mut head));
+    let Some((tiff, mut at)) = read.ok().and_then(|()| Tiff::head(&head)) else { return 1 };
     let mut pages = 0;
     // A damaged chain may be a loop.
     for _ in 0..1 << 16 {
-        let Some(count) = tiff.u16(file, directory) else { break };
-        let kind = tiff.entry(file, directory, NEW_SUBFILE_TYPE);
-        let reduced = kind.and_then(|e| tiff.value(file, e)).is_some_and(|v| v & 1 == 1);
+        let Some((directory, next)) = directory_at(file, tiff, at) else { break };
+        let kind = tiff.entry(&directory, 0, NEW_SUBFILE_TYPE);
+        let reduced = kind.and_then(|e| tiff.value(&directory, e)).is_some_and(|v| v & 1 == 1);
         pages += usize::from(!reduced);
-        let next = tiff.u32(file, directory + 2 + 12 * usize::from(count));
-        match next.and_then(|v| usize::try_from(v).ok()) {
-            Some(at) if at > 0 => directory = at,
+        match next {
+            Some(next) if next > 0 => at = next,
             _ => break,
         }
     }
     pages
+}
+
+/// The directory at `at`, or what there is of it, and where the next one is.
+fn directory_at<R: Read + Seek>(
+    file: &mut R,
+    tiff: Tiff,
+    at: u32,
+) -> Option<(Vec<u8>, Option<u32>)> {
+    file.seek(SeekFrom::Start(at.into())).ok()?;
+    let mut directory = vec![0; 2];
+    file.read_exact(&mut directory).ok()?;
+    let end = 2 + 12 * usize::from(tiff.u16(&directory, 0)?);
+    file.take(end as u64 + 2).read_to_end(&mut directory).ok()?;
+    let next = tiff.u32(&directory, end);
+    Some((directory, next))
 }
 
 /// Makes XMP that repeats the orientation true for pixels that were turned upright: programs would turn them again.

@@ -26,6 +26,10 @@ pub struct Listing {
     pub pictures: Vec<PathBuf>,
     /// Those in formats that srk does not read.
     pub foreign: Vec<PathBuf>,
+    /// What is called like a picture and is no file: pipes, sockets, devices. To open one may wait for ever.
+    pub no_files: Vec<PathBuf>,
+    /// Folders below it that cannot be listed, with the reason; what else there is was found.
+    pub closed: Vec<(PathBuf, String)>,
 }
 
 fn ending(path: &Path) -> String {
@@ -43,15 +47,15 @@ pub fn is_image_name(path: &Path) -> bool {
 /// followed unless that lies in `folder` anyway, or around it; each folder is entered once.
 ///
 /// # Errors
-/// If a folder cannot be listed.
+/// If `folder` cannot be listed; those below it that cannot are passed over.
 pub fn pictures(folder: &Path, recursive: bool) -> io::Result<Vec<PathBuf>> {
     Ok(listing(folder, recursive)?.pictures)
 }
 
-/// As [`pictures`], with what looks like a picture and is not read.
+/// As [`pictures`], with what looks like a picture and is not read, and the folders that keep theirs to themselves.
 ///
 /// # Errors
-/// If a folder cannot be listed.
+/// If `folder` cannot be listed.
 pub fn listing(folder: &Path, recursive: bool) -> io::Result<Listing> {
     let root = fs::canonicalize(folder)?;
     let mut entered = HashSet::from([root.clone()]);
@@ -78,9 +82,12 @@ fn walk(
         let Ok(file) = fs::metadata(&path) else { continue };
         if !file.is_dir() {
             let ending = ending(&path);
+            let named = ENDINGS.contains(&ending.as_str());
             // Of a pipe nothing is read to see what it is.
             let unnamed = ending.is_empty() && file.is_file();
-            if ENDINGS.contains(&ending.as_str()) || unnamed && decode::is_picture(&path) {
+            if named && !file.is_file() {
+                found.no_files.push(path);
+            } else if named || unnamed && decode::is_picture(&path) {
                 found.pictures.push(path);
             } else if FOREIGN.contains(&ending.as_str()) {
                 found.foreign.push(path);
@@ -88,10 +95,14 @@ fn walk(
             continue;
         }
         let Ok(real) = fs::canonicalize(&path) else { continue };
-        let linked = entry.file_type()?.is_symlink();
+        let linked = entry.file_type().is_ok_and(|kind| kind.is_symlink());
         let known = linked && (real.starts_with(root) || root.starts_with(&real));
-        if recursive && !known && entered.insert(real) {
-            walk(&path, root, recursive, entered, found)?;
+        if recursive
+            && !known
+            && entered.insert(real)
+            && let Err(error) = walk(&path, root, recursive, entered, found)
+        {
+            found.closed.push((path, error.to_string()));
         }
     }
     Ok(())
@@ -133,6 +144,17 @@ mod tests {
         symlink(elsewhere.path(), at("twice")).unwrap();
         let found = pictures(folder.path(), true).unwrap();
         assert_eq!(found, [at("other/b.png"), at("sub/a.png")]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_and_sockets_are_no_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a.png"), "").unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(at("b.png")).unwrap();
+        let found = listing(folder.path(), false).unwrap();
+        assert_eq!((found.pictures, found.no_files), (vec![at("a.png")], vec![at("b.png")]));
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub fn of_file(path: &Path) -> Option<Header> {
 }
 
 /// A JPEG up to and with the beginning of its first scan.
-fn jpeg_head(file: &mut BufReader<File>) -> Option<Vec<u8>> {
+pub(super) fn jpeg_head(file: &mut BufReader<File>) -> Option<Vec<u8>> {
     let mut head = vec![0; 2];
     file.read_exact(&mut head).ok()?;
     loop {

@@ -34,6 +34,7 @@ mod samples;
 pub mod sheet;
 pub mod stamp;
 pub mod tiles;
+mod variants;
 
 pub use decode::decode;
 pub use decode::read;

@@ -71,7 +71,7 @@ pub fn stored(file: impl Read, size: u64) -> Option<String> {
 }
 
 /// Whether a file says of itself that srk wrote it.
-fn is_own(path: &Path) -> bool {
+pub fn is_own(path: &Path) -> bool {
     let head = || -> Option<Json> {
         let file = File::open(path).ok()?;
         let size = file.metadata().ok()?.len();

@@ -84,6 +84,7 @@ impl Job for Config {
         let network = plan::build(self)?;
         latent::check(&*network, &self.diffusion)?;
         let planned = plan::check_memory(self, &*network, *device == Device::Cpu)?;
+        plan::check_crop(self, &*network)?;
         let sources = folder::find(&self.data.train.paths)?;
         let share = if self.data.val.paths.is_empty() { self.data.val.split } else { 0.0 };
         let [sources, held_out] = folder::hold_out(sources, share, self.run.seed);

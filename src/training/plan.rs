@@ -1,7 +1,13 @@
 //! What a run will take, known before it takes it.
 use super::sections::Config;
+use crate::diffusion::latent;
+use crate::diffusion::pixel_noise::PixelNoise;
+use crate::diffusion::walk::{Walk, condition};
+use crate::engine::device::{DType, Device};
 use crate::engine::memory;
+use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
+use crate::models::damage::TOLD;
 use crate::models::discriminator::{Discriminator, DiscriminatorConfig};
 use crate::models::{Network, build_within};
 
@@ -39,6 +45,37 @@ pub(super) fn build_critic(
 ) -> Result<Box<dyn Discriminator>> {
     let most = most_parameters();
     build_within(config, most, || config.build(seed)).map_err(|unbuilt| unbuilt.of_config(most))
+}
+
+/// Refuses crops that the network cannot take, exit code 2.
+///
+/// Sides of tiles are multiples of its alignment. Some networks take others, too: whether this one does is tried.
+pub(super) fn check_crop(config: &Config, network: &dyn Network) -> Result<()> {
+    let (crop, scale) = (config.data.train.crop, config.model.scale());
+    let align = network.geometry().align.max(1);
+    let side = crop / scale;
+    if side.is_multiple_of(align) || enlarges(config, network, side).is_ok() {
+        return Ok(());
+    }
+    let whole = align * scale;
+    let cause = format!("data.train.crop = {crop} must be a multiple of {whole} for this network");
+    let below = crop / whole * whole;
+    let near = if below > 0 { below } else { whole };
+    let help = format!("--set data.train.crop={near}    is one");
+    Err(Error::Usage(Report::new("wrong configuration", cause).help(help)))
+}
+
+/// Takes a blank image of `side` x `side` pixels through the network in one step.
+fn enlarges(config: &Config, network: &dyn Network, side: usize) -> Result<()> {
+    let (scale, channels) = (config.model.scale(), network.channels());
+    let zeros = |shape: &[usize]| Tensor::zeros_on(&Device::Cpu, DType::F32, shape);
+    let blank = |side: usize| zeros(&[1, side, side, channels]);
+    let (low, y0, told) = (blank(side)?, blank(side * scale)?, zeros(&[1, TOLD])?);
+    let seen = condition(network, &low, &y0, Some(&told))?;
+    let states = latent::encode(network.first_stage().map(|vq| &**vq), &y0)?;
+    let noise = PixelNoise::new(&Device::Cpu, 0, &[[0, 0]])?;
+    let mut walk = Walk::new(network, &config.diffusion, 1, 1, &Device::Cpu)?;
+    walk.run_unseen(seen, &states, &noise, &mut |_| Ok(())).map(drop)
 }
 
 /// Bytes that `numbers` weights take on the CPU beside their gradients.

@@ -228,7 +228,7 @@ pub struct OptimConfig {
     pub accumulate: u64,
     /// What to do with a step whose loss or gradient is not finite; `stop` where there is a discriminator.
     pub on_nan: OnNan,
-    /// Whether the blocks of a network run again on the way back instead of keeping what they made.
+    /// Whether blocks run again on the way back instead of keeping what they made: less memory, other roundings (1e-8).
     pub recompute: bool,
 }
 
@@ -451,7 +451,8 @@ pub enum Weighting {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EmaConfig {
-    /// Share of the old average that is kept at every step; 0 makes the average the weights.
+    /// Share of the old average that is kept at every step, at most (1 + n) / (10 + n) at step n; 0 makes the average the
+    /// weights.
     pub decay: f64,
 }
 
@@ -565,7 +566,7 @@ impl Default for CkptConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogConfig {
-    /// Steps between lines.
+    /// Steps between lines, which have means over them; the first after a resume, over those since.
     #[serde(deserialize_with = "whole")]
     pub every: u64,
     /// Whether the numbers of metrics.jsonl are written for TensorBoard, too, into `tb`.

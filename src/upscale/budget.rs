@@ -107,7 +107,12 @@ impl Budget {
         let needed = self.base.saturating_add(file).saturating_add(header.decoding);
         match needed > self.limit() {
             true => {
-                let what = format!("{}x{} pixels to decode", header.width, header.height);
+                let what = format!(
+                    "{} for srk itself, the others for {}x{} pixels to decode",
+                    in_words(self.base),
+                    header.width,
+                    header.height
+                );
                 Err(self.refuse(name, needed, &what, &self.more(needed)))
             }
             false => Ok(()),
@@ -216,7 +221,7 @@ impl Budget {
         plan_bands(upscaler, wanted.from.0, wanted.from.1, &settings, band)
     }
 
-    /// What the smallest tile takes.
+    /// What tiles take at least.
     fn least(&self, upscaler: &Upscaler, wanted: &Wanted<'_>, settings: &Settings) -> Result<u64> {
         let band = self.band(upscaler, wanted, u64::MAX);
         least_bytes(upscaler, wanted.from.0, wanted.from.1, settings, band)
@@ -280,7 +285,8 @@ impl Budget {
         let needed = fixed.saturating_add(tiles);
         let beside = self.beside(upscaler, wanted);
         let what = format!(
-            "{} for the picture, {} for tiles, {} for the output",
+            "{} for srk itself, {} for the picture, {} for tiles, {} for the output",
+            in_words(self.base),
             in_words(wanted.picture),
             in_words(tiles),
             in_words(beside)
@@ -417,9 +423,9 @@ mod tests {
         }
     }
 
-    /// What is said to be the least is what the smallest tiles take, though they are not listed for that.
+    /// What is said to be the least suffices, and less does not; tiles are not listed for that.
     #[test]
-    fn the_least_is_that_of_the_smallest_tiles() {
+    fn the_least_is_what_works() {
         let system = System::open(System::embedded()[0]).unwrap();
         let upscaler = Upscaler::new(system, &Device::Cpu, DType::F32).unwrap();
         let budget = Budget { base: 0, ram: Some(0), most: 64 << 30, several: false };
@@ -430,10 +436,11 @@ mod tests {
             let format = Format::Png;
             let wanted =
                 Wanted { name: "", from, picture: 0, output: &output, format, collected: 0 };
-            let smallest = Settings { tile: TileSize::Side(1), ..settings };
-            let plan = budget.plan_in(&upscaler, &wanted, &smallest, u64::MAX).unwrap();
-            assert_eq!(budget.least(&upscaler, &wanted, &settings).unwrap(), plan.memory);
-            let refused = budget.plan(&upscaler, &wanted, &settings).unwrap_err();
+            let least = budget.least(&upscaler, &wanted, &settings).unwrap();
+            let all = budget.fixed(&upscaler, &wanted) + least;
+            let given = |ram: u64| Budget { ram: Some(ram), ..budget };
+            assert!(given(all).plan(&upscaler, &wanted, &settings).unwrap().memory <= least);
+            let refused = given(all - 1).plan(&upscaler, &wanted, &settings).unwrap_err();
             assert_eq!(refused.exit_code(), 5);
         }
         // Millions of the smallest tiles: listing them would take seconds and hundreds of MiB.

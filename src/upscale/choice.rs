@@ -27,8 +27,8 @@ pub enum Models {
     Auto {
         /// For pictures as they are.
         photo: Box<Upscaler>,
-        /// For clean ones; none where no picture is looked at.
-        clean: Option<Box<Upscaler>>,
+        /// For clean ones.
+        clean: Box<Upscaler>,
     },
 }
 
@@ -39,16 +39,7 @@ impl Models {
     /// Those of `place`.
     pub fn auto(place: impl Fn(System) -> Result<Upscaler>) -> Result<Self> {
         let [photo, clean] = System::embedded().map(|name| place(System::open(name)?));
-        Ok(Self::Auto { photo: Box::new(photo?), clean: Some(Box::new(clean?)) })
-    }
-
-    /// The same for plans alone, for which [`any`](Self::any) of them will do.
-    ///
-    /// # Errors
-    /// Those of `place`.
-    pub fn auto_for_plans(place: impl Fn(System) -> Result<Upscaler>) -> Result<Self> {
-        let [photo, _] = System::embedded();
-        Ok(Self::Auto { photo: Box::new(place(System::outline(photo)?)?), clean: None })
+        Ok(Self::Auto { photo: Box::new(photo?), clean: Box::new(clean?) })
     }
 
     /// The same for each device of them alone.
@@ -59,10 +50,8 @@ impl Models {
                 upscaler.apart().into_iter().map(|u| Self::One(one(u))).collect()
             }
             Self::Auto { photo, clean } => {
-                let mut clean = clean.as_ref().map(|clean| clean.apart().into_iter());
-                let photo = photo.apart().into_iter();
-                let clean = photo.map(|p| (p, clean.as_mut().and_then(Iterator::next).map(one)));
-                clean.map(|(p, clean)| Self::Auto { photo: one(p), clean }).collect()
+                let pairs = photo.apart().into_iter().zip(clean.apart());
+                pairs.map(|(p, c)| Self::Auto { photo: one(p), clean: one(c) }).collect()
             }
         }
     }
@@ -71,16 +60,13 @@ impl Models {
     pub fn of(&self, findings: &Findings, denoise: Denoise) -> &Upscaler {
         match self {
             Self::One(upscaler) => upscaler,
-            Self::Auto { photo, clean } => {
-                let clean = clean.as_ref().unwrap_or(photo);
-                match denoise {
-                    Denoise::Auto if findings.is_damaged() => photo,
-                    Denoise::Auto => clean,
-                    // Nothing to take away is what clean pictures have.
-                    Denoise::Strength(0.0) => clean,
-                    Denoise::Strength(_) => photo,
-                }
-            }
+            Self::Auto { photo, clean } => match denoise {
+                Denoise::Auto if findings.is_damaged() => photo,
+                Denoise::Auto => clean,
+                // Nothing to take away is what clean pictures have.
+                Denoise::Strength(0.0) => clean,
+                Denoise::Strength(_) => photo,
+            },
         }
     }
 

@@ -34,21 +34,15 @@ impl Job {
         Self { input: input.to_owned(), output, format, skip: false, sample: 0 }
     }
 
-    /// As many results, `NAME_s0.png` and on.
-    fn samples(self, count: u64) -> Vec<Self> {
-        if count <= 1 {
-            return vec![self];
+    /// Result number `sample` of several, `NAME_s0.png` and on.
+    fn numbered(&self, sample: u64) -> Self {
+        let mut name = self.output.file_stem().unwrap_or_default().to_os_string();
+        name.push(format!("_s{sample}"));
+        if let Some(ending) = self.output.extension() {
+            name.push(".");
+            name.push(ending);
         }
-        let of = |sample: u64| {
-            let mut name = self.output.file_stem().unwrap_or_default().to_os_string();
-            name.push(format!("_s{sample}"));
-            if let Some(ending) = self.output.extension() {
-                name.push(".");
-                name.push(ending);
-            }
-            Self { output: self.output.with_file_name(name), sample, ..self.clone() }
-        };
-        (0..count).map(of).collect()
+        Self { output: self.output.with_file_name(name), sample, ..self.clone() }
     }
 }
 
@@ -69,6 +63,8 @@ pub struct Request {
     pub exclude: Vec<Glob>,
     /// The format of outputs whose name is not given; none keeps that of the input.
     pub format: Option<Format>,
+    /// Whether that was said, so that it counts for a file whose name does not tell.
+    pub asked: bool,
     /// The names of outputs that land beside their input.
     pub beside: Template,
     /// The names of outputs in a folder.
@@ -79,7 +75,8 @@ pub struct Request {
     pub existing: Existing,
     /// What is read beside the inputs: models.
     pub models: Vec<PathBuf>,
-    /// Results of each picture, with seeds that follow each other; 0 is 1.
+    /// Results of each picture, with seeds that follow each other; 0 is 1. Where names say the seed they differ by it,
+    /// else by a number at their end.
     pub samples: u64,
     /// The part of all pictures that is wanted; all, if none is said.
     pub shard: Option<Shard>,
@@ -101,6 +98,10 @@ pub struct Jobs {
     pub left_out: Vec<PathBuf>,
     /// Pictures in folders in formats that are not read.
     pub foreign: Vec<PathBuf>,
+    /// What is called like a picture in a folder and is no file.
+    pub no_files: Vec<PathBuf>,
+    /// Folders in folders that cannot be listed, with the reason.
+    pub closed: Vec<(PathBuf, String)>,
 }
 
 impl Request {
@@ -119,9 +120,8 @@ impl Request {
                 found.jobs.push(self.job(input, &name, size)?);
                 continue;
             }
-            let listing = folder::listing(input, self.recursive).map_err(|e| {
-                Error::Failed(Report::new(format!("cannot list {}", input.display()), e))
-            })?;
+            let listing = folder::listing(input, self.recursive)
+                .map_err(|e| cannot_list(input, &e.to_string()))?;
             let is_wanted =
                 |file: &PathBuf| self.is_wanted(file.strip_prefix(input).unwrap_or(file));
             let (seen, files) = (listing.pictures.len(), listing.pictures);
@@ -130,6 +130,15 @@ impl Request {
             let all = files.len();
             let (results, files) = self.split_results(input, files);
             found.left_out.extend(results);
+            if let (true, Some((folder, cause))) = (files.is_empty(), listing.closed.first()) {
+                return Err(cannot_list(folder, cause));
+            }
+            let pipe = listing
+                .no_files
+                .first()
+                .map(|path| format!("but {} is a device or a pipe, not a file", path.display()));
+            found.closed.extend(listing.closed);
+            found.no_files.extend(listing.no_files.into_iter().filter(is_wanted));
             if files.is_empty() {
                 let (cause, help) = match all {
                     0 if seen > 0 => (
@@ -140,7 +149,7 @@ impl Request {
                         format!("but {}", named(&foreign)),
                         "save them as PNG or TIFF in another program first",
                     ),
-                    0 => (String::new(), "-r searches the folders in it, too"),
+                    0 => (pipe.unwrap_or_default(), "-r searches the folders in it, too"),
                     _ => (format!("but {all} results of srk"), "name them to enlarge them again"),
                 };
                 let report = Report::new(format!("{} holds no image", input.display()), cause);
@@ -153,7 +162,10 @@ impl Request {
             }
         }
         for [input, output] in &self.again {
-            let format = if is_standard(output) { None } else { Some(Format::from_path(output)?) };
+            let format = match is_standard(output) {
+                true => None,
+                false => Some(self.format_of(output, input)?),
+            };
             found.jobs.push(Job::new(input, output.clone(), format));
         }
         refuse_collisions(&found.jobs)?;
@@ -163,7 +175,8 @@ impl Request {
             found.jobs.retain(|_| position.next().is_some_and(|at| shard.takes(at)));
             found.elsewhere = all - found.jobs.len();
         }
-        found.jobs = found.jobs.into_iter().flat_map(|job| job.samples(self.samples)).collect();
+        let of_one = found.jobs.iter().map(|job| self.samples_of(job, size));
+        found.jobs = of_one.collect::<Result<Vec<_>>>()?.concat();
         self.check(&mut found.jobs)?;
         Ok(found)
     }
@@ -189,11 +202,46 @@ impl Request {
         files.into_iter().partition(is_result)
     }
 
+    /// All results of the picture of `job`.
+    fn samples_of(&self, job: &Job, size: &SizeOfFile<'_>) -> Result<Vec<Job>> {
+        if self.samples <= 1 {
+            return Ok(vec![job.clone()]);
+        }
+        let one = |sample: u64| match self.template().filter(|template| template.says_seed()) {
+            Some(template) => {
+                let (name, _) = self.named(&job.input, template, size, sample)?;
+                let output = job.output.with_file_name(name);
+                Ok(Job { output, sample, ..job.clone() })
+            }
+            None => Ok(job.numbered(sample)),
+        };
+        (0..self.samples).map(one).collect()
+    }
+
+    /// What names outputs, where the one of them is not given.
+    fn template(&self) -> Option<&Template> {
+        match &self.output {
+            _ if !self.again.is_empty() => None,
+            Some(folder) if self.into_folder || folder.is_dir() => Some(&self.inside),
+            Some(_) => None,
+            None => Some(&self.beside),
+        }
+    }
+
+    /// The format of the file `output`: that of its name, or else the one that was asked for.
+    fn format_of(&self, output: &Path, input: &Path) -> Result<Format> {
+        let ending = output.extension().unwrap_or_default().to_string_lossy();
+        match self.asked && Format::from_extension(&ending).is_none() {
+            true => Ok(self.format.or_else(|| kept(input)).unwrap_or(Format::Png)),
+            false => Format::from_path(output),
+        }
+    }
+
     /// The job of `input`, which `below` names inside the folder it was found in.
     fn job(&self, input: &Path, below: &Path, size: &SizeOfFile<'_>) -> Result<Job> {
         let output = match &self.output {
             Some(folder) if self.into_folder || folder.is_dir() => {
-                let (name, format) = self.named(input, &self.inside, size)?;
+                let (name, format) = self.named(input, &self.inside, size, 0)?;
                 let output = folder.join(below).with_file_name(name);
                 return Ok(Job::new(input, output, format));
             }
@@ -204,7 +252,7 @@ impl Request {
                 return Err(Error::Usage(report.help("name a folder with -o FOLDER/")));
             }
             None => {
-                let (name, format) = self.named(input, &self.beside, size)?;
+                let (name, format) = self.named(input, &self.beside, size, 0)?;
                 let output = input.with_file_name(name);
                 return Ok(Job::new(input, output, format));
             }
@@ -212,17 +260,18 @@ impl Request {
         let format = match is_standard(&output) {
             // Of a pipe that is known when it is read.
             true => self.format.or_else(|| kept(input).filter(|_| !is_standard(input))),
-            false => Some(Format::from_path(&output)?),
+            false => Some(self.format_of(&output, input)?),
         };
         Ok(Job::new(input, output, format))
     }
 
-    /// Name and format of the output of `input` by a template.
+    /// Name and format of the output of `input` by a template, as result number `sample`.
     fn named(
         &self,
         input: &Path,
         template: &Template,
         size: &SizeOfFile<'_>,
+        sample: u64,
     ) -> Result<(OsString, Option<Format>)> {
         let format = template.format().or(self.format);
         let format = format.or_else(|| kept(input)).unwrap_or(Format::Png);
@@ -230,7 +279,9 @@ impl Request {
             true => OsStr::new("stdin"),
             false => input.file_name().unwrap_or_default(),
         };
-        let mut name = template.fill(file, &self.facts, &|| size(input))?;
+        let seed = self.facts.seed.wrapping_add(sample);
+        let facts = Facts { seed, ..self.facts.clone() };
+        let mut name = template.fill(file, &facts, &|| size(input))?;
         name.push(".");
         name.push(format.extension());
         Ok((name, Some(format)))
@@ -246,6 +297,12 @@ impl Request {
         }
         Ok(())
     }
+}
+
+/// The error of a folder that cannot be listed.
+pub fn cannot_list(folder: &Path, cause: &str) -> Error {
+    let report = Report::new(format!("cannot list {}", folder.display()), cause);
+    Error::Failed(report.code("unreadable").help("check the permissions of the folder"))
 }
 
 /// Pictures that are not read, in words: how many, and the first of them.

@@ -70,7 +70,8 @@ pub fn plan_bands(
     })
 }
 
-/// Bytes that the smallest tiles of an image of `width` x `height` take on the CPU, with their band.
+/// The least bytes in which an image of `width` x `height` goes through on the CPU, with its band: in the smallest tiles,
+/// or from top to bottom.
 ///
 /// # Errors
 /// None, where tiles have a size that is given.
@@ -84,7 +85,11 @@ pub fn least_bytes(
     let settings = Settings { tile: TileSize::Side(1), memory: u64::MAX, ..*settings };
     Ok(match lay_out(upscaler, (width, height), &settings, band)? {
         Laid::Rolled(plan) => plan.memory,
-        Laid::Cut(cuts) => cuts.cost.saturating_add(cuts.held),
+        Laid::Cut(cuts) => {
+            let rolled = rolled::least_bytes(upscaler.system(), cuts.padded, cuts.steps, band);
+            let tiles = cuts.cost.saturating_add(cuts.held);
+            rolled.map_or(tiles, |rolled| rolled.min(tiles))
+        }
     })
 }
 
@@ -175,9 +180,10 @@ fn lay_out(
     let whole = padded.0.max(padded.1).next_multiple_of(grid);
     let core = match settings.tile {
         TileSize::None => [whole; 2],
-        TileSize::Side(side) => [side.max(1).next_multiple_of(grid); 2],
+        // No tile is larger than the picture.
+        TileSize::Side(side) => [side.clamp(1, whole).next_multiple_of(grid); 2],
         TileSize::Sides(width, height) => {
-            [width, height].map(|side| side.max(1).next_multiple_of(grid))
+            [width, height].map(|side| side.clamp(1, whole).next_multiple_of(grid))
         }
         TileSize::Auto => {
             let mut core = whole;

@@ -100,6 +100,17 @@ impl Template {
         self.format
     }
 
+    /// The same, for outputs whose format something else says.
+    #[must_use]
+    pub fn of_any_format(self) -> Self {
+        Self { format: None, ..self }
+    }
+
+    /// Whether names say the seed.
+    pub fn says_seed(&self) -> bool {
+        self.parts.contains(&Part::Field(Field::Seed))
+    }
+
     /// The name of the output of `input`, a file name, without an extension.
     ///
     /// # Errors

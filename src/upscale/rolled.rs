@@ -37,18 +37,9 @@ pub(super) fn plan(
     memory: u64,
     band: BandCost,
 ) -> Option<Plan> {
-    let possible = RollingWalk::is_possible(&*system.network, &system.config.diffusion);
-    if system.network.channels() != 3 || !possible {
-        return None;
-    }
-    let least = if width > WIDE { BLOCK } else { LEAST_ROWS };
+    let least = least_rows(width);
     let most = (PIXELS / width.max(1)).next_multiple_of(BLOCK).max(least);
-    let reach = system.network.geometry().receptive_field?;
-    let cost = |rows: usize| {
-        let walk = system.network.rolling_bytes(width, rows, steps)?;
-        let kept = (reach + 2 * rows) * width * 3 * size_of::<f32>();
-        Some(walk + kept as u64 + rows as u64 * band.row)
-    };
+    let cost = |rows: usize| cost(system, width, rows, steps, band);
     let mut rows = most;
     while cost(rows)? > memory && rows > least {
         rows -= BLOCK;
@@ -74,6 +65,33 @@ pub(super) fn plan(
         rolled: Some(rows),
         strict: false,
     })
+}
+
+/// The least bytes for which there is a [`plan`]; none if there never is.
+pub(super) fn least_bytes(
+    system: &System,
+    (width, height): (usize, usize),
+    steps: usize,
+    band: BandCost,
+) -> Option<u64> {
+    let rows = least_rows(width);
+    if height > rows { cost(system, width, rows, steps, band) } else { None }
+}
+
+fn least_rows(width: usize) -> usize {
+    if width > WIDE { BLOCK } else { LEAST_ROWS }
+}
+
+/// Bytes of a picture of `width` columns that passes in pieces of `rows` rows; none if the network cannot roll.
+fn cost(system: &System, width: usize, rows: usize, steps: usize, band: BandCost) -> Option<u64> {
+    let possible = RollingWalk::is_possible(&*system.network, &system.config.diffusion);
+    if system.network.channels() != 3 || !possible {
+        return None;
+    }
+    let reach = system.network.geometry().receptive_field?;
+    let walk = system.network.rolling_bytes(width, rows, steps)?;
+    let kept = (reach + 2 * rows) * width * 3 * size_of::<f32>();
+    Some(walk + kept as u64 + rows as u64 * band.row)
 }
 
 /// A picture on its way.

@@ -290,8 +290,7 @@ fn eval_measures_models_and_pairs() {
     let run =
         b.srk(&["eval", "--hr", "hr", "--scale", "4", "--steps", "1", "--json", "--save", "out"]);
     assert_eq!(run.code, 0, "{}", run.err);
-    let last: serde_json::Value = serde_json::from_str(run.out.lines().last().unwrap()).unwrap();
-    assert_eq!(last["event"], "summary");
+    let last = run.event("summary");
     assert_eq!(last["images"], 2);
     for key in ["psnr_y", "ssim_y", "psnr_rgb"] {
         assert!(last[key].as_f64().unwrap() > 0.0, "{last}");

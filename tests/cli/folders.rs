@@ -201,7 +201,9 @@ fn a_log_has_what_was_said() {
     assert!(log.contains("error: cannot read none.png"), "{log}");
     let begins = |line: &&str| line.starts_with("srk 0.") && line.contains("upscale --steps 1");
     assert_eq!(log.lines().filter(begins).count(), 2, "{log}");
-    b.upscale(&["in.png", "y.png", "--log", "in.png"]).failed(2, &["in.png", "no text"]);
+    b.upscale(&["in.png", "y.png", "--log", "in.png"]).failed(2, &["in.png", "reads it"]);
+    fs::copy(b.path("in.png"), b.path("other.png")).unwrap();
+    b.upscale(&["in.png", "y.png", "--log", "other.png"]).failed(2, &["other.png", "no text"]);
     b.upscale(&["in.png", "y.png", "--log", "no/run.log"]).failed(2, &["no/run.log"]);
     assert!(fs::read(&picture).unwrap() == before && !b.has("y.png"));
 }

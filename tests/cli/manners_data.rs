@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use crate::common::command::{Bench, Run, SMALL};
 use serde_json::Value;
@@ -166,46 +165,4 @@ fn one_space_is_measured_and_shown() {
     let model = ["eval", "--hr", "a", "--degrade", "bicubic", "--steps", "1", "--space", "y"];
     let text = p.srk(&model).worked().out;
     assert!(text.contains("MATLAB bicubic") && text.contains("bicubic  SSIM-Y"), "{text}");
-}
-
-/// A pipe that nobody writes into is no reason to be deaf.
-#[cfg(unix)]
-#[test]
-fn signals_are_heard_beside_a_pipe_without_a_writer() {
-    let p = Bench::new();
-    photos(&p, "in", 2);
-    let made = std::process::Command::new("mkfifo").arg(p.path("in/pipe.png")).status();
-    if !made.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there is no mkfifo");
-        return;
-    }
-    let mut base: Vec<String> =
-        ["train", "--recipe", "dual-domain-grid"].map(String::from).to_vec();
-    base.extend(SMALL.iter().flat_map(|s| ["--set".to_owned(), (*s).to_owned()]));
-    let train = |paths: &str| {
-        let set = format!("data.train.paths=[{paths}]");
-        [&base[..], &["--set".to_owned(), set]].concat()
-    };
-    let check = ["data", "check", "in"].map(String::from).to_vec();
-    let stats = ["data", "stats", "in"].map(String::from).to_vec();
-    for arguments in [train("\"in\""), train("\"in/pipe.png\""), check, stats] {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let mut child = p.command(&arguments).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(1500));
-        let pid = i32::try_from(child.id()).unwrap();
-        // SAFETY: a signal to a child that was not waited for.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
-        let started = Instant::now();
-        let ended = loop {
-            match child.try_wait().unwrap() {
-                Some(status) => break status.code(),
-                None if started.elapsed() > Duration::from_secs(20) => {
-                    child.kill().unwrap();
-                    panic!("{arguments:?} is deaf");
-                }
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
-        assert_eq!(ended, Some(143), "{arguments:?}");
-    }
 }

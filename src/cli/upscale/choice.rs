@@ -23,13 +23,12 @@ pub(super) fn fidelity(text: &str) -> std::result::Result<Denoise, String> {
     }
 }
 
-/// The models that were asked for, where they run; for plans alone, no more than those take.
+/// The models that were asked for, where they run. A dry run opens them, too: what they take counts in `--ram`.
 pub(super) fn open(
     model: &ModelChoice,
     sampling: &Sampling,
     device: &DeviceChoice,
     precision: Precision,
-    plans_alone: bool,
 ) -> Result<Models> {
     let place = |mut system: System| {
         sampling.apply(&mut system)?;
@@ -38,7 +37,6 @@ pub(super) fn open(
     };
     match model.is_auto() {
         false => Ok(Models::One(Box::new(place(model.open()?)?))),
-        true if plans_alone => Models::auto_for_plans(place),
         true => Models::auto(place),
     }
 }

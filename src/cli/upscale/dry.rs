@@ -54,11 +54,10 @@ pub(super) fn work(plan: &Plan) -> usize {
 pub(super) fn run(
     args: &Args,
     upscaler: &Upscaler,
-    jobs: &[Job],
+    (jobs, mut tally): (&[Job], Tally),
     planned: &dyn Fn(&Job) -> Result<Planned>,
     out: &mut Output,
 ) -> Result<()> {
-    let mut tally = Tally::default();
     let pace = pace(upscaler);
     let mut seconds = 0.0;
     for job in jobs {
@@ -77,18 +76,19 @@ pub(super) fn run(
                 out.event(record(args, upscaler, job, &planned, about));
                 voice::result(line(args, upscaler, job, &planned, about));
             }
-            Err(error) => tally.failed(job, error, "plan", jobs.len(), out),
+            Err(error) => tally.failed(job, error, "plan", out),
         }
     }
     let (count, skipped, failed) = (tally.done, tally.skipped, tally.failed.len());
     out.event(json!({"event": "done", "dry_run": true, "planned": count, "skipped": skipped,
         "failed": failed, "about_seconds": pace.map(|_| seconds)}));
-    if count != 1 || skipped > 0 {
+    if jobs.len() != 1 || skipped > 0 {
         let about = pace.map_or(String::new(), |_| format!(", about {} in all", time(seconds)));
         let skipped = if skipped > 0 { format!(", {skipped} left out") } else { String::new() };
-        voice::result(format_args!("{count} pictures to enlarge{skipped}{about}"));
+        let count = common::counted(count, "picture");
+        voice::result(format_args!("{count} to enlarge{skipped}{about}"));
     }
-    if let Some(error) = tally.end(jobs.len()) {
+    if let Some(error) = tally.end() {
         return Err(error);
     }
     out.say("nothing was done: this was a dry run");
@@ -150,7 +150,11 @@ pub(super) fn header(job: &Job, budget: &Budget) -> Result<header::Header> {
     match imaging::header::of_file(&job.input) {
         Some(header) => {
             let file = std::fs::metadata(&job.input).map_or(0, |file| file.len());
-            budget.check_decoding(&name, file, &header)?;
+            // Small pictures are decoded before they have their turn; their plan has the last word.
+            if !Budget::is_small(&header) {
+                budget.check_decoding(&name, file, &header)?;
+            }
+            imaging::decode::check_head(&job.input)?;
             Ok(header)
         }
         // A pipe, or a head that only decoding understands, or explains.

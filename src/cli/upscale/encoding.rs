@@ -1,6 +1,7 @@
 //! The files that `srk upscale` writes: format, depth, and how hard they are packed.
 use std::path::Path;
 
+use crate::cli::defaults;
 use crate::error::{Error, Report, Result};
 use crate::imaging::encode::{AVIF_HELP, EncodeOptions, Format, TiffCompression};
 use crate::imaging::{Depth, Image};
@@ -88,10 +89,17 @@ impl Encoding {
         }
     }
 
-    /// Refuses an output whose name says another format than `--format`.
+    /// Refuses an output whose name says another format than `--format` on the command line, or none where that says
+    /// none either. The name counts more than the settings of a file.
     pub(super) fn check_name(&self, output: &Path) -> Result<()> {
-        let named = Format::from_path(output)?;
-        let Some(Wanted::Named(wanted)) = self.format.filter(|&f| f != Wanted::Named(named)) else {
+        let ending = output.extension().unwrap_or_default().to_string_lossy();
+        if self.format.is_some() && Format::from_extension(&ending).is_none() {
+            return Ok(());
+        }
+        let help = "end the name in .png, .jpg, .webp, .tiff, .bmp or .ppm, or give --format";
+        let named = Format::told_by(output, help)?;
+        let asked = self.format.filter(|_| self.is_format_typed());
+        let Some(Wanted::Named(wanted)) = asked.filter(|&f| f != Wanted::Named(named)) else {
             return Ok(());
         };
         let what = format!("{} is to be two formats at once", output.display());
@@ -104,6 +112,11 @@ impl Encoding {
     /// Whether a format was asked for.
     pub(super) fn is_format_given(&self) -> bool {
         self.format.is_some()
+    }
+
+    /// Whether that was on the command line, and not in the file of settings.
+    pub(super) fn is_format_typed(&self) -> bool {
+        self.format.is_some() && !defaults::is_setting("format")
     }
 
     fn asked_quality(&self) -> Option<u8> {
@@ -149,17 +162,23 @@ impl Encoding {
     pub(super) fn without_effect(&self, format: Format) -> Option<String> {
         let lossy = matches!(format, Format::Jpeg | Format::WebP | Format::Avif);
         let name = format.name();
-        if self.asked_quality().is_some() && !lossy {
+        if self.asked_quality().is_some() && !lossy && !defaults::is_setting("quality") {
             return Some(format!("--quality does nothing in a {name}, which loses nothing"));
         }
         let idle = [
-            (self.lossless && format == Format::Jpeg, "--lossless"),
-            (self.png_level.is_some() && format != Format::Png, "--png-level"),
-            (self.tiff_compression.is_some() && format != Format::Tiff, "--tiff-compression"),
+            (self.lossless && format == Format::Jpeg, "--lossless", "lossless"),
+            (self.png_level.is_some() && format != Format::Png, "--png-level", "png_level"),
+            (
+                self.tiff_compression.is_some() && format != Format::Tiff,
+                "--tiff-compression",
+                "tiff_compression",
+            ),
         ];
-        let (_, option) = idle.iter().find(|(idle, _)| *idle)?;
+        // Settings of a file are for whatever they fit.
+        let typed = |(idle, _, id): &&(bool, &str, &str)| *idle && !defaults::is_setting(id);
+        let (_, option, _) = idle.iter().find(typed)?;
         match format {
-            Format::Jpeg if self.lossless => {
+            Format::Jpeg if *option == "--lossless" => {
                 Some("--lossless does nothing in a JPEG, which always loses something".into())
             }
             _ => Some(format!("{option} does nothing in a {name}")),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::again;
 use super::arguments::Args;
 use super::options::Naming;
+use crate::cli::defaults;
 use crate::diffusion::system::System;
 use crate::engine::files::is_standard;
 use crate::engine::outputs::identity;
@@ -85,7 +86,11 @@ impl Args {
             return Ok(());
         }
         self.encoding.check_name(output)?;
-        if self.naming.template.is_some() || self.naming.suffix.is_some() {
+        // Settings of a file are for outputs whose name is not given.
+        let named = |given: bool, id| given && !defaults::is_setting(id);
+        if named(self.naming.template.is_some(), "template")
+            || named(self.naming.suffix.is_some(), "suffix")
+        {
             let what = format!("the output is called {} already", output.display());
             let cause = "--name and --suffix make names in a folder or beside the input";
             return Err(usage(&what, cause, "leave them out, or name a folder with -o FOLDER/"));
@@ -108,13 +113,18 @@ impl Args {
         let Naming { template, suffix, overwrite, skip_existing, .. } = &self.naming;
         let piped = places.is_piped();
         let given = template.clone().or_else(|| suffix.clone());
+        let typed = self.encoding.is_format_typed();
+        let given = given.map(|template| match typed && defaults::is_setting("template") {
+            true => template.of_any_format(),
+            false => template,
+        });
         let plain = |text: &str| {
             Template::parse(text).map_err(|cause| usage("a name cannot be made", &cause, ""))
         };
         let beside = plain(&format!("{{stem}}{}", self.sizes.suffix(system.scale())))?;
         let model = Path::new(model).file_stem().unwrap_or_default().to_string_lossy();
         if let Some(template) = given.as_ref().filter(|template| template.format().is_some())
-            && self.encoding.is_format_given()
+            && typed
             && self.encoding.format(piped) != template.format()
         {
             return Err(usage(
@@ -131,6 +141,7 @@ impl Args {
             include: self.care.include.clone(),
             exclude: self.care.exclude.clone(),
             format: self.encoding.format(piped),
+            asked: self.encoding.is_format_given(),
             beside: given.clone().unwrap_or(beside),
             inside: given.unwrap_or(plain("{stem}")?),
             facts: Facts {

@@ -171,7 +171,7 @@ pub(super) struct Naming {
     /// Leave out inputs whose output exists
     #[arg(long)]
     pub(super) skip_existing: bool,
-    /// As many results of each picture, NAME_s0 and on, with seeds that follow each other
+    /// As many results of each picture, NAME_s0 and on (or by {seed} of --name), with seeds that follow each other
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000),
         aliases = ["n_samples", "num_samples"])]
     pub(super) samples: Option<u64>,

@@ -1,9 +1,9 @@
 //! What a user sees of the work: pictures in their order, lines for people, JSON for programs.
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::care;
 use crate::cli::common::counted;
@@ -12,7 +12,7 @@ use crate::cli::{print, voice};
 use crate::error::{Error, Report};
 use crate::imaging;
 use crate::imaging::encode::{Format, Outline};
-use crate::upscale::jobs::Job;
+use crate::upscale::jobs::{self, Job};
 use crate::upscale::pipeline::Written;
 use crate::upscale::{self, Plan};
 
@@ -83,6 +83,8 @@ pub(super) fn first_done<'j>(
 /// How many pictures ended how.
 #[derive(Default)]
 pub(super) struct Tally {
+    /// All there are, with folders that cannot be listed.
+    pub(super) all: usize,
     pub(super) done: usize,
     pub(super) skipped: usize,
     pub(super) failed: Vec<Error>,
@@ -91,8 +93,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Counts and reports a picture, one of `all`.
-    pub(super) fn add(&mut self, (job, finished): (&Job, Finished), all: usize, out: &mut Output) {
+    /// Counts and reports a picture.
+    pub(super) fn add(&mut self, (job, finished): (&Job, Finished), out: &mut Output) {
         match finished {
             Finished::Skipped => {
                 self.skipped += 1;
@@ -110,32 +112,39 @@ impl Tally {
                     out.warn(&format!("{name} does not keep what its input has ({error})"));
                 }
             }
-            Finished::Failed(error) => self.failed(job, error, "file", all, out),
+            Finished::Failed(error) => self.failed(job, error, "file", out),
         }
     }
 
-    /// Counts and reports a picture that failed, one of `all`.
-    pub(super) fn failed(
+    /// Counts and reports a picture that failed.
+    pub(super) fn failed(&mut self, job: &Job, error: Error, event: &str, out: &mut Output) {
+        let record =
+            json!({"event": event, "input": job.input, "output": job.output, "status": "failed"});
+        self.report(record, error, out);
+    }
+
+    /// The same of a folder that cannot be listed: what is in it is not tried.
+    pub(super) fn closed(
         &mut self,
-        job: &Job,
-        error: Error,
+        (folder, cause): &(PathBuf, String),
         event: &str,
-        all: usize,
         out: &mut Output,
     ) {
-        out.event(voice::with_error(
-            json!({"event": event, "input": job.input, "output": job.output, "status": "failed"}),
-            &error,
-        ));
-        if all > 1 {
+        let record = json!({"event": event, "input": folder, "status": "failed"});
+        self.report(record, jobs::cannot_list(folder, cause), out);
+    }
+
+    fn report(&mut self, record: Value, error: Error, out: &mut Output) {
+        out.event(voice::with_error(record, &error));
+        if self.all > 1 {
             print::note(format_args!("error: {error}"));
         }
         self.failed.push(error);
     }
 
     /// How the command ends, if not well: with the error of the only picture, or with a count.
-    pub(super) fn end(mut self, all: usize) -> Option<Error> {
-        let count = self.failed.len();
+    pub(super) fn end(mut self) -> Option<Error> {
+        let (count, all) = (self.failed.len(), self.all);
         let error = self.failed.pop()?;
         Some(match all {
             1 => error,

@@ -217,7 +217,16 @@ impl DegradeConfig {
         let config: Self = document::from_toml(&given).map_err(wrong)?;
         let known = document::to_json(&config);
         if let Some(key) = given.keys().find(|key| known.get(key.as_str()).is_none()) {
-            return Err(wrong(format!("unknown key {key}")));
+            let names = known.as_object().into_iter().flat_map(|known| known.keys());
+            let distance = |name: &str| strsim::damerau_levenshtein(name, key);
+            let near = names.min_by_key(|name| distance(name));
+            let near = near.filter(|name| distance(name) <= key.len() / 3);
+            let help = match near {
+                Some(near) => format!("did you mean {near}?"),
+                None => "docs/configuration.md has the keys of [degrade]".to_owned(),
+            };
+            let report = Report::new("cannot read the damage", format!("unknown key {key}"));
+            return Err(Error::Usage(report.help(help)));
         }
         config.check().map_err(wrong)?;
         Ok(config)

@@ -31,6 +31,14 @@ pub enum Format {
 impl Format {
     /// The format of `path` by its extension; [`Error::Usage`] if that names none.
     pub fn from_path(path: &Path) -> Result<Self> {
+        Self::told_by(path, "end the name in .png, .jpg, .webp, .tiff, .bmp or .ppm")
+    }
+
+    /// The same, with the advice of a command that may be told the format otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the extension names no format.
+    pub fn told_by(path: &Path, help: &str) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
         let named = Self::from_extension(extension);
         if let Some(cause) = named.and_then(Self::missing) {
@@ -43,7 +51,6 @@ impl Format {
                 other => format!("\".{other}\" is no format that srk writes"),
             };
             let what = format!("cannot write {}", path.display());
-            let help = "end the name in .png, .jpg, .webp, .tiff, .bmp or .ppm, or give --format";
             Error::Usage(Report::new(what, cause).help(help))
         })
     }

@@ -9,14 +9,20 @@ pub(super) struct Tiff {
 impl Tiff {
     /// The byte order and the offset of IFD0.
     pub(super) fn directory(block: &[u8]) -> Option<(Self, usize)> {
+        let (tiff, first) = Self::head(block)?;
+        let first = usize::try_from(first).ok()?;
+        tiff.u16(block, first)?;
+        Some((tiff, first))
+    }
+
+    /// The same of the first bytes of a block, whose IFD0 may not be among them.
+    pub(super) fn head(block: &[u8]) -> Option<(Self, u32)> {
         let tiff = match block.get(..4)? {
             b"II*\0" => Self { little: true },
             b"MM\0*" => Self { little: false },
             _ => return None,
         };
-        let first = usize::try_from(tiff.u32(block, 4)?).ok()?;
-        tiff.u16(block, first)?;
-        Some((tiff, first))
+        Some((tiff, tiff.u32(block, 4)?))
     }
 
     pub(super) fn u16(self, block: &[u8], at: usize) -> Option<u16> {

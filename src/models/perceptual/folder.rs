@@ -38,7 +38,9 @@ impl Folder {
     pub fn open(named: Option<&Path>) -> Self {
         let path = named.map(Path::to_owned).unwrap_or_else(default_path);
         let entries = fs::read_dir(&path).into_iter().flatten().flatten().map(|e| e.path());
-        let is_weights = |path: &PathBuf| path.extension().is_some_and(|e| e == "safetensors");
+        // A pipe without a writer would be waited for.
+        let is_weights =
+            |path: &PathBuf| path.extension().is_some_and(|e| e == "safetensors") && path.is_file();
         let mut names: Vec<PathBuf> = entries.filter(is_weights).collect();
         names.sort();
         let files = names.into_iter().filter_map(|path| Some((path.clone(), header(&path)?)));
