@@ -114,7 +114,7 @@ impl Outputs {
                 report.code("collision").help("write them into different folders"),
             ));
         }
-        let there = missing.is_none();
+        let there = missing.is_none() && !keeps_nothing(output);
         if !there && self.existing != Existing::Overwrite {
             refuse_link(output)?;
         }
@@ -131,6 +131,21 @@ impl Outputs {
             }
             _ => Ok(true),
         }
+    }
+}
+
+/// Whether `output` is a device such as `/dev/null`, or a pipe: nothing that it holds can be lost.
+fn keeps_nothing(output: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = fs::metadata(output).map(|found| found.file_type());
+        kind.is_ok_and(|kind| kind.is_char_device() || kind.is_fifo())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = output;
+        false
     }
 }
 
@@ -166,6 +181,14 @@ fn is_linked_folder(entry: &fs::DirEntry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_device_that_keeps_nothing_is_written_to() {
+        let (null, input) = (Path::new("/dev/null"), Path::new("a.png"));
+        assert!(Outputs::overwriting(false).claim(null, input).unwrap());
+        assert!(Outputs::new(Existing::Skip, "").claim(null, input).unwrap());
+    }
 
     #[test]
     fn files_are_known_under_every_name() {
