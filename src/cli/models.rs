@@ -103,7 +103,9 @@ pub(super) fn run(args: Args) -> Result<()> {
             outputs.reads_below(&input);
             outputs.claim(&output, &input)?;
             let name = input.display().to_string();
-            let system = folded(open::open(&name)?, &input)?;
+            let system = open::open(&name)?;
+            system.notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
+            let system = folded(system, &input)?;
             let metadata = system.metadata.clone();
             let file = WeightsFile::of(&system.network.state(), metadata)?;
             let mut config = system.config;
@@ -262,8 +264,13 @@ fn info(model: &str, tensors: bool, as_json: bool) -> Result<()> {
 fn verify(files: &[PathBuf]) -> Result<()> {
     let mut failed = Vec::new();
     for file in files {
-        let sum = file.is_file().then(|| std::fs::read(file).map(|bytes| sha256::hex(&bytes)));
-        let sum = sum.transpose().ok().flatten();
+        // Of a run the file that stands for it.
+        let held = match file.is_dir() {
+            true => run_folder::averages(file, &mut Vec::new()).ok().map(|(_, held)| held),
+            false => Some(file.clone()).filter(|file| file.is_file()),
+        };
+        let bytes = held.and_then(|held| std::fs::read(held).ok());
+        let sum = bytes.map(|bytes| sha256::hex(&bytes));
         let shown = sum.as_deref().unwrap_or("in this binary");
         let mut record = json!({"event": "model", "file": file, "sha256": sum});
         match kind_of(file) {
@@ -301,6 +308,12 @@ fn verify(files: &[PathBuf]) -> Result<()> {
 fn kind_of(file: &Path) -> Result<String> {
     let error = match open::open(&file.display().to_string()) {
         Ok(system) => {
+            // Of a run a checkpoint was passed over.
+            if let (true, Some(note)) = (file.is_dir(), system.notes.first()) {
+                let what = format!("a checkpoint of {} is damaged", file.display());
+                let help = "the checkpoint that is named can be used: name its folder";
+                return Err(Error::Model(Report::new(what, note).help(help)));
+            }
             let d = Description::of(&system);
             return Ok(format!("{} x{}, {} parameters", d.arch, d.scale, d.parameters));
         }
@@ -357,13 +370,16 @@ fn folded(system: System, input: &Path) -> Result<System> {
     };
     let overrides = vec![format!("model.range={range}"), format!("model.mean={mean:?}")];
     let request = Request { overrides, ..Request::default() };
-    let mut imported = import::import(input, &request)?;
-    for key in ["srk.step", "srk.recipe", "srk.license"] {
-        let kept = system.metadata.get(key).map(|v| (key.to_owned(), v.clone()));
-        imported.file.metadata.extend(kept);
-    }
-    imported.file.metadata.remove("srk.assumed");
-    System::from_file(&imported.file, &system.name)
+    let file = match input.is_dir() {
+        true => run_folder::averages(input, &mut Vec::new())?.1,
+        false => input.to_owned(),
+    };
+    let mut imported = import::import(&file, &request)?;
+    // All that the file says of itself but for the network.
+    let mut metadata = system.metadata;
+    metadata.extend(imported.file.metadata.remove_entry("srk.config"));
+    let file = WeightsFile { metadata, tensors: imported.file.tensors };
+    System::from_file(&file, &system.name)
 }
 
 /// A line for each file of a folder: what it is, or why it cannot be used.

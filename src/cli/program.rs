@@ -10,8 +10,10 @@ use super::{
     bench, compare, data, defaults, doctor, eval, habits, manual, models, print, reads, refusal,
     sample, train, upscale, voice,
 };
+use crate::diffusion::system;
 use crate::engine::shield::located;
 use crate::error::{Error, Report, Result};
+use crate::import::open;
 
 /// Parses the arguments of the process, runs what they ask for and prints the error if it fails.
 pub fn main() -> ExitCode {
@@ -24,6 +26,7 @@ pub fn main() -> ExitCode {
         return failed(&error);
     }
     train::hear_of_checkpoints();
+    system::read_others_by(open::weights);
     let result = located(|| run(cli.command)).unwrap_or_else(|panic| Err(mistake(&panic)));
     match result {
         Ok(()) => ExitCode::SUCCESS,

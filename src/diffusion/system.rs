@@ -1,6 +1,7 @@
 //! A system: a network with the process it was trained for, as one weights file holds it.
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::latent;
 use super::sampler::Diffusion;
@@ -183,12 +184,29 @@ fn label(file: &WeightsFile) -> String {
     format!("{arch}-{:08x}", sum.sum())
 }
 
-/// Reads a weights file, or the averaged weights of a training run.
+/// What reads the weights in files of others.
+static OTHERS: OnceLock<fn(&Path) -> Result<WeightsFile>> = OnceLock::new();
+
+/// From now on [`read`] takes files of others too, as `reader` reads them.
+pub fn read_others_by(reader: fn(&Path) -> Result<WeightsFile>) {
+    let _ = OTHERS.set(reader);
+}
+
+/// Reads weights to start from: a file of srk or of others, or the averaged weights of a training run.
 ///
 /// # Errors
 /// [`Error::Model`] if there are none, or the file is damaged.
 pub fn read(path: &Path) -> Result<WeightsFile> {
-    read_noting(path, &mut Vec::new())
+    let found = read_noting(path, &mut Vec::new());
+    let is_own = |file: &WeightsFile| file.metadata.keys().any(|key| key.starts_with("srk."));
+    let Some(others) = OTHERS.get().filter(|_| path.is_file()) else { return found };
+    match found {
+        Ok(file) if is_own(&file) => Ok(file),
+        // Names of others in a file that says nothing of itself.
+        Ok(file) => Ok(others(path).unwrap_or(file)),
+        Err(error) if path.extension().is_some_and(|ending| ending == "safetensors") => Err(error),
+        Err(_) => others(path),
+    }
 }
 
 fn read_noting(path: &Path, notes: &mut Vec<String>) -> Result<WeightsFile> {

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::listing::{ENDINGS, files};
+use super::listing::{self, ENDINGS};
 use super::{Imported, Request, foreign, hub, import, ncnn};
 use crate::diffusion::system::System;
+use crate::engine::files;
 use crate::error::{Error, Report, Result};
+use crate::models::ModelConfig;
+use crate::models::weights::WeightsFile;
 
 /// The metadata of a system by which it is known that its weights were imported as it was opened.
 pub const IMPORTED: &str = "srk.imported";
@@ -45,6 +48,30 @@ pub fn imported(path: &Path) -> Result<Imported> {
             ncnn::import(&path.with_extension("param"), &Request::default())
         }
         _ => import(path, &Request::default()),
+    }
+}
+
+/// The weights in a file of others: those of the network that it is of, or else all tensors as it has them, such as those of
+/// an autoencoder alone.
+///
+/// # Errors
+/// As [`open`].
+pub fn weights(path: &Path) -> Result<WeightsFile> {
+    let as_they_are = || super::tensors(files::read_file(path).ok()?, None).ok();
+    match imported(path) {
+        Ok(Imported { mut file, config, place: [_, prefix], .. }) => {
+            // What SPAN is trained as, which running it folds.
+            let ways = matches!(config.model, ModelConfig::Span(_)).then(as_they_are).flatten();
+            for (name, tensor) in ways.into_iter().flatten() {
+                let name = name.strip_prefix(&prefix).unwrap_or(&name).to_owned();
+                file.tensors.entry(name).or_insert(tensor);
+            }
+            Ok(file)
+        }
+        Err(error) => {
+            let tensors = as_they_are().ok_or(error)?;
+            Ok(WeightsFile { tensors, ..Default::default() })
+        }
     }
 }
 
@@ -92,7 +119,7 @@ pub fn in_folder(folder: &Path, name: &str) -> Result<PathBuf> {
     {
         return Ok(path);
     }
-    let names: Vec<String> = files(folder)?.iter().filter_map(|p| stem(p)).collect();
+    let names: Vec<String> = listing::files(folder)?.iter().filter_map(|p| stem(p)).collect();
     let near = names.iter().min_by_key(|n| strsim::damerau_levenshtein(n, name));
     let what = format!("there is no model {name} in {}", folder.display());
     let cause = match names.is_empty() {

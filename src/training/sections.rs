@@ -75,8 +75,8 @@ pub struct RunConfig {
     /// there in its place. `{ "later." = "" }` starts an expert for later calls as that of the first one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub init_names: BTreeMap<String, String>,
-    /// Whether weights of a narrower network may start this one: they go into its first channels, and it begins as that
-    /// network, its other channels unused.
+    /// Whether weights of a narrower network may start this one, in its first channels. It begins as that one unless maps are
+    /// joined or normalised in groups, as in UNets, RRDB and SPAN: there it learns again what the channels mean.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub init_widen: bool,
 }

@@ -52,6 +52,71 @@ fn a_file_is_verified_to_its_last_byte() {
     assert_eq!(srk(&out, &["models", "path"]).code, 0);
 }
 
+/// Of a run the file that stands for it is verified, and said where the newest is damaged.
+#[test]
+fn a_run_is_verified_with_the_file_that_stands_for_it() {
+    let place = Place::new();
+    let out = place.runs("out");
+    finish(&place.config(&["run.steps=2", "ckpt.every=1"]), &out, None);
+    let file = out.join("tiny/ckpt/2/ema.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    let ended = srk(&out, &["models", "verify", "tiny"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.out.contains(&format!("{}  tiny", sha256::hex(&bytes))), "{}", ended.out);
+    fs::write(&file, &bytes[..3000]).unwrap();
+    let ended = srk(&out, &["models", "verify", "tiny"]);
+    assert_eq!(ended.code, 3, "{}", ended.err);
+    assert!(ended.err.contains("taking the checkpoint of step 1"), "{}", ended.err);
+    let ended = srk(&out, &["models", "export", "tiny", "x.safetensors"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.err.contains("warning") && ended.err.contains("of step 1"), "{}", ended.err);
+}
+
+/// SPAN is exported from the folder of its run, folded, with all that the run says of itself; and a file of others of it
+/// starts a training, in the form that it was trained in.
+#[test]
+fn span_is_exported_whole_and_starts_from_files_of_others() {
+    let place = Place::new();
+    let folder = place.runs("work");
+    fs::create_dir_all(&folder).unwrap();
+    let paths = format!("data.train.paths=[{:?}]", place.images().display().to_string());
+    let train = |more: &[&str]| {
+        let mut arguments = vec!["train", "--recipe", "span", "-q"];
+        for set in [
+            "model.channels=8",
+            "model.blocks=2",
+            &paths,
+            "data.val.paths=[]",
+            "data.train.crop=32",
+            "data.train.batch=1",
+            "run.steps=1",
+            "optim.lr=1e-30",
+        ] {
+            arguments.extend(["--set", set]);
+        }
+        let ended = srk(&folder, &[&arguments[..], more].concat());
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        ended
+    };
+    train(&["--set", "degrade.preset=photo", "--set", "degrade.deblock=0.5"]);
+    let ended = srk(&folder, &["models", "export", "runs/span", "out.safetensors"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let of = |path: &str| WeightsFile::read(&folder.join(path)).unwrap();
+    let (own, exported) = (of("runs/span/ckpt/1/model.safetensors"), of("out.safetensors"));
+    assert_eq!(exported.metadata["srk.deblock"], "0.5");
+    assert_eq!(
+        (&exported.metadata["srk.degrade"][..], &exported.metadata["srk.recipe"][..]),
+        ("photo", "span")
+    );
+    assert!(exported.tensors.contains_key("conv_1.eval_conv.weight"));
+
+    let named = own.tensors.iter().map(|(n, (s, v))| (format!("module.{n}"), s.clone(), v.clone()));
+    let file = torch::checkpoint(&named.collect::<Vec<_>>(), &["params"]);
+    fs::write(folder.join("net.pth"), file).unwrap();
+    train(&["--from", "net.pth", "--set", "run.name=on"]);
+    assert!(of("runs/on/ckpt/1/model.safetensors").tensors == own.tensors);
+}
+
 #[test]
 fn a_name_that_is_not_there_is_answered_with_one_that_is() {
     let place = Place::new();
