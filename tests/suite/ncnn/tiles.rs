@@ -59,7 +59,7 @@ fn tiles_of_many_convolutions_are_the_whole_in_16_bits() {
 fn fine(width: usize, height: usize) -> Image {
     let coarse = picture(width, height);
     let Samples::U8(samples) = &coarse.samples else { panic!("8 bits") };
-    let samples = samples.iter().enumerate().map(|(i, v)| u16::from(*v) * 257 ^ i as u16 % 97);
+    let samples = samples.iter().enumerate().map(|(i, v)| (u16::from(*v) * 257) ^ (i as u16 % 97));
     Image { samples: Samples::U16(samples.collect()), ..coarse }
 }
 
