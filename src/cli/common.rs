@@ -466,7 +466,7 @@ pub(super) fn threads(option: Option<u32>) -> Result<Option<usize>> {
 /// Sets the number of threads, once, before any work.
 ///
 /// # Errors
-/// As [`threads`].
+/// As [`threads`](fn@threads).
 pub(super) fn set_threads(option: Option<u32>) -> Result<()> {
     if let Some(count) = threads(option)? {
         threads::set_count(count);
