@@ -15,7 +15,7 @@ use crate::engine::files::atomic_write;
 use crate::engine::memory::in_words;
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
-use crate::error::{Error, Report, Result};
+use crate::error::{Error, NOT_FINITE, Report, Result};
 use crate::models::weights::{WeightsFile, file_shape, from_file_layout, to_file_layout};
 use crate::models::{Module, run_folder};
 
@@ -80,6 +80,20 @@ impl Checkpoints {
     /// The step of the newest checkpoint.
     pub fn latest(&self) -> Option<u64> {
         self.steps().last().copied()
+    }
+
+    /// The step of the newest checkpoint before `step`.
+    pub fn before(&self, step: u64) -> Option<u64> {
+        self.steps().into_iter().rfind(|&of| of < step)
+    }
+
+    /// Sets the checkpoints after `step` aside.
+    ///
+    /// # Errors
+    /// If one cannot be renamed.
+    pub fn set_aside_after(&self, step: u64) -> Result<()> {
+        let later = self.steps().into_iter().filter(|&of| of > step);
+        later.map(|of| self.set_aside(of).map(drop)).collect()
     }
 
     /// Where the checkpoint of `step` lies.
@@ -197,7 +211,7 @@ impl Checkpoints {
         };
         let what = format!("the weights after step {step} are not finite");
         let report = Report::new(what, format!("{cause}; nothing was written, and {kept}"));
-        Err(Error::Check(report.code("not_finite").help(HELP)))
+        Err(Error::Check(report.code(NOT_FINITE).help(HELP)))
     }
 
     /// Loads the newest checkpoint that is whole, as [`load`](Self::load) does, with its step; none if there is no
