@@ -7,6 +7,7 @@ use super::job::{Job, Prepared, Shared};
 use super::log::{Reporter, grouped};
 use super::sections::Config;
 use super::tasks::digits::Digits;
+use super::tasks::teaching::ModelConfig;
 use super::tasks::{Lesson, Source, SuperResolution, Teaching, loss, teaching};
 use super::validate::Validations;
 use super::{plan, settings};
@@ -19,6 +20,7 @@ use crate::diffusion::latent;
 use crate::diffusion::system::{DEGRADE, SystemConfig};
 use crate::engine::device::Device;
 use crate::engine::parameter::Parameter;
+use crate::engine::rng::{Purpose, Stream};
 use crate::error::Result;
 use crate::models::build_within;
 
@@ -160,6 +162,18 @@ impl teaching::Config {
         let build = || self.model.build(self.run.seed);
         build_within(&self.model, most, build).map_err(|e| e.of_config(most))
     }
+
+    /// Refuses sizes with which nothing is drawn, exit code 2: whether it is is tried.
+    fn check_sizes(&self) -> Result<()> {
+        let mut model = self.model.clone();
+        if let ModelConfig::Ddpm(ddpm) = &mut model {
+            ddpm.sample_steps = 1;
+        }
+        match model.build(self.run.seed).draw(Stream::new(0, Purpose::Sampling, 0), 1) {
+            Err(error) => plan::fits(error, &self.model, &[]),
+            Ok(_) => Ok(()),
+        }
+    }
 }
 
 impl Job for teaching::Config {
@@ -195,6 +209,7 @@ impl Job for teaching::Config {
 
     fn prepare(&self, _: &Device, reporter: &mut dyn Reporter) -> Result<Prepared> {
         let system = self.system()?;
+        self.check_sizes()?;
         let warn = &mut |text: &str| reporter.warn(text);
         let digits = Digits::load(&self.data, system.side(), self.run.seed, warn)?;
         reporter.line(&format!("{} training images", grouped(digits.len() as u64)));
