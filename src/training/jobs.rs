@@ -89,7 +89,7 @@ impl Job for Config {
         plan::check_crop(self, &*network)?;
         let sources = folder::find(&self.data.train.paths)?;
         let share = if self.data.val.paths.is_empty() { self.data.val.split } else { 0.0 };
-        let [sources, held_out] = folder::hold_out(sources, share, self.run.seed);
+        let [sources, held_out] = folder::hold_out(sources, share, self.run.seed)?;
         let crops = load_crops(self, &sources, network.channels(), reporter)?;
         let validation = Validations::load(self, held_out, reporter)?;
         let task = SuperResolution::new(self, network, validation, reporter)?;
