@@ -271,33 +271,9 @@ impl Checkpoints {
         Some(header["__metadata__"][ENGINES].as_str()?.to_owned())
     }
 
-    /// Loads the checkpoint of `step` into the parameters and buffers of `parts`, whose optimizers it
-    /// returns, each at its count of steps; a damaged one is an error, exit code 3.
+    /// Loads the checkpoint of `step`, as [`load_from`] does.
     pub fn load(&self, step: u64, parts: &[Part]) -> Result<Vec<Optimizer>> {
-        let folder = self.at(step);
-        let model = folder.join("model.safetensors");
-        let all: Vec<Parameter> = parts.iter().filter(|p| !p.aside).flat_map(Part::state).collect();
-        WeightsFile::read(&model)?.apply(&all, &model.display().to_string())?;
-        let ema = Moments::read(&folder.join("ema.safetensors"))?;
-        let state = Moments::read(&folder.join("state.safetensors"))?;
-        for part in parts.iter().filter(|p| p.aside) {
-            let all = part.state();
-            for (parameter, value) in all.iter().zip(state.take(&all, ASIDE)?) {
-                parameter.set(value);
-            }
-        }
-        let optimizer = |&Part { parameters, aside, pace, .. }: &Part| {
-            let (before, averages) =
-                if aside { (ASIDE, (&state, ASIDE)) } else { ("", (&ema, "")) };
-            Ok(Optimizer {
-                first: state.take(parameters, &format!("{before}first."))?,
-                second: state.take(parameters, &format!("{before}second."))?,
-                average: averages.0.take(parameters, averages.1)?,
-                step: step * pace,
-                scale: loss_scale(&state.file.metadata),
-            })
-        };
-        parts.iter().map(optimizer).collect()
+        load_from(&self.at(step), step, parts)
     }
 
     /// Keeps the checkpoint of `step` as the best so far, and the one before no longer.
@@ -348,6 +324,39 @@ impl Checkpoints {
             }
         }
     }
+}
+
+/// Loads the checkpoint of `step` in `folder` into the parameters and buffers of `parts`, whose optimizers it
+/// returns, each at its count of steps; a damaged one is an error, exit code 3.
+pub fn load_from(folder: &Path, step: u64, parts: &[Part]) -> Result<Vec<Optimizer>> {
+    let model = folder.join("model.safetensors");
+    let all: Vec<Parameter> = parts.iter().filter(|p| !p.aside).flat_map(Part::state).collect();
+    WeightsFile::read(&model)?.apply(&all, &model.display().to_string())?;
+    let ema = Moments::read(&folder.join("ema.safetensors"))?;
+    let state = Moments::read(&folder.join("state.safetensors"))?;
+    let has_aside = state.file.tensors.keys().any(|name| name.starts_with(ASIDE));
+    if !has_aside && parts.iter().any(|p| p.aside) {
+        let what = format!("cannot resume from {}", state.name);
+        let help = "a run without a discriminator is gone on from without one";
+        return Err(Error::Model(Report::new(what, "it holds no discriminator").help(help)));
+    }
+    for part in parts.iter().filter(|p| p.aside) {
+        let all = part.state();
+        for (parameter, value) in all.iter().zip(state.take(&all, ASIDE)?) {
+            parameter.set(value);
+        }
+    }
+    let optimizer = |&Part { parameters, aside, pace, .. }: &Part| {
+        let (before, averages) = if aside { (ASIDE, (&state, ASIDE)) } else { ("", (&ema, "")) };
+        Ok(Optimizer {
+            first: state.take(parameters, &format!("{before}first."))?,
+            second: state.take(parameters, &format!("{before}second."))?,
+            average: averages.0.take(parameters, averages.1)?,
+            step: step * pace,
+            scale: loss_scale(&state.file.metadata),
+        })
+    };
+    parts.iter().map(optimizer).collect()
 }
 
 /// Refuses a checkpoint of `needed` bytes where `free` are.

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::checkpoint::Part;
+use super::checkpoint::{self, Part};
 use super::job::{Job, Prepared, Shared};
 use super::log::{Reporter, grouped};
 use super::sections::Config;
@@ -19,7 +19,6 @@ use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::system::{DEGRADE, SystemConfig};
 use crate::engine::device::Device;
-use crate::engine::parameter::Parameter;
 use crate::engine::rng::{Purpose, Stream};
 use crate::error::Result;
 use crate::models::build_within;
@@ -77,8 +76,14 @@ impl Job for Config {
         ])
     }
 
-    fn state(&self) -> Result<Vec<Parameter>> {
-        Ok(plan::build(self)?.state())
+    fn takes(&self, checkpoint: &Path) -> Result<()> {
+        let network = plan::build(self)?;
+        let seed = self.run.seed;
+        let critic = self.adversarial.as_ref().map(|a| plan::build_critic(&a.discriminator, seed));
+        let critic = critic.transpose()?;
+        let mut parts = vec![Part::of(&*network)];
+        parts.extend(critic.iter().map(|critic| Part { aside: true, ..Part::of(&**critic) }));
+        checkpoint::load_from(checkpoint, 0, &parts).map(drop)
     }
 
     fn prepare(&self, device: &Device, reporter: &mut dyn Reporter) -> Result<Prepared> {
@@ -203,8 +208,8 @@ impl Job for teaching::Config {
         self.metadata_at(step)
     }
 
-    fn state(&self) -> Result<Vec<Parameter>> {
-        Ok(self.system()?.parts().iter().flat_map(Part::state).collect())
+    fn takes(&self, checkpoint: &Path) -> Result<()> {
+        checkpoint::load_from(checkpoint, 0, &self.system()?.parts()).map(drop)
     }
 
     fn prepare(&self, _: &Device, reporter: &mut dyn Reporter) -> Result<Prepared> {
