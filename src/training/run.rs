@@ -16,7 +16,6 @@ use std::time::Duration;
 use serde_json::Value;
 
 use self::among::Silent;
-use self::nan::Look;
 use self::sums::Sums;
 use super::asked;
 use super::batch::Batch;
@@ -406,13 +405,7 @@ impl<'a> Run<'a> {
     /// Looks; an interrupt leaves that due.
     fn show(&mut self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
         let step = self.step;
-        let shown = match self.look(stop, reporter)? {
-            Look::Seen(shown) => {
-                self.bad_looks = 0;
-                shown
-            }
-            Look::Bad(cause) => self.bad_look(&cause, stop, reporter)?,
-        };
+        let shown = self.seen(stop, reporter)?;
         let values = shown.filter(|values| !values.is_empty() && self.ranks.is_first());
         let Some(values) = values else { return Ok(()) };
         // In one line: an interrupted validation has none.

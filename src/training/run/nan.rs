@@ -18,7 +18,7 @@ const MOST: u64 = 5;
 pub(super) type Shown = Option<Vec<(String, Value)>>;
 
 /// How a look ended.
-pub(super) enum Look {
+enum Look {
     /// With what was seen.
     Seen(Shown),
     /// With what was not finite.
@@ -78,8 +78,22 @@ impl Run<'_> {
         Ok(true)
     }
 
+    /// What a look at the step that was reached saw, where `optim.on_nan` is heeded.
+    ///
+    /// # Errors
+    /// Exit code 6 if it is not finite and the run stops.
+    pub(super) fn seen(&mut self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<Shown> {
+        match self.look(stop, reporter)? {
+            Look::Seen(shown) => {
+                self.bad_looks = 0;
+                Ok(shown)
+            }
+            Look::Bad(cause) => self.bad_look(&cause, stop, reporter),
+        }
+    }
+
     /// Looks at the step that was reached; what was seen, or on all ranks that something was not finite.
-    pub(super) fn look(&mut self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<Look> {
+    fn look(&mut self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<Look> {
         let among = (&self.ranks, stop);
         let shown = self.task.show(&*self.stepper, self.step, &self.folder, among, reporter);
         let shown = match shown {
@@ -99,12 +113,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// Exit code 6 if the run stops.
-    pub(super) fn bad_look(
-        &mut self,
-        cause: &str,
-        stop: &Stop,
-        reporter: &mut dyn Reporter,
-    ) -> Result<Shown> {
+    fn bad_look(&mut self, cause: &str, stop: &Stop, reporter: &mut dyn Reporter) -> Result<Shown> {
         let step = self.step;
         self.bad_looks += 1;
         let policy = self.config.optim.on_nan;
