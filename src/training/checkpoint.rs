@@ -92,8 +92,8 @@ impl Checkpoints {
     /// # Errors
     /// If one cannot be renamed.
     pub fn set_aside_after(&self, step: u64) -> Result<()> {
-        let later = self.steps().into_iter().filter(|&of| of > step);
-        later.map(|of| self.set_aside(of).map(drop)).collect()
+        let mut later = self.steps().into_iter().filter(|&of| of > step);
+        later.try_for_each(|of| self.set_aside(of).map(drop))
     }
 
     /// Where the checkpoint of `step` lies.
