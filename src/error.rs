@@ -94,6 +94,9 @@ impl Report {
     }
 }
 
+/// The code of what computed numbers that are none.
+pub const NOT_FINITE: &str = "not_finite";
+
 impl Error {
     /// A shape error of `op`.
     pub fn shape(op: &'static str, expected: impl Into<String>, got: &[usize]) -> Self {

@@ -59,11 +59,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     outputs.claim(&args.output, &args.model)?;
     let mut notes = Vec::new();
     let device = args.device.open(&mut |_| ())?;
-    let system = grid::open(&args.model, args.steps.map(|n| n as usize), &device, &mut notes)?;
+    let (system, model) =
+        grid::open(&args.model, args.steps.map(|n| n as usize), &device, &mut notes)?;
     notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
     let images = system.draw(grid::noise(args.seed), args.count as usize)?;
     let mut picture = grid::grid(&images, args.zoom as usize)?;
-    let model = args.model.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut settings = vec![("model", model), ("seed", args.seed.to_string())];
     settings.extend(args.steps.map(|steps| ("steps", steps.to_string())));
     picture.metadata.stamp = Some(imaging::stamp::stamp(&settings));

@@ -173,7 +173,9 @@ fn going_on(args: &Args, job: &dyn Job) -> Result<()> {
         Some("auto") => {}
         Some("never") => refuse_existing(&args.out.join(&job.shared().run.name))?,
         _ => {
-            let (step, from) = (adopt(job, &args.out, &args.resume)?, args.resume.display());
+            let warn = &mut |text: &str| voice::say(format_args!("warning: {text}"));
+            let step = adopt(job, &args.out, &args.resume, warn)?;
+            let from = args.resume.display();
             voice::say(format_args!("going on from {from} at step {step}"));
         }
     }

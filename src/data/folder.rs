@@ -60,10 +60,18 @@ pub enum OnBroken {
 /// # Errors
 /// Exit code 2 if a path is missing or nothing is found; 1 if one cannot be listed, or an idx file is damaged.
 pub fn find(paths: &[PathBuf]) -> Result<Vec<Source>> {
+    find_or(paths, ELSEWHERE)
+}
+
+/// As [`find`], with `help` of its own where there is nothing.
+///
+/// # Errors
+/// As there.
+pub fn find_or(paths: &[PathBuf], help: &str) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     let named = with_lists(paths)?;
     let by_name: HashSet<&PathBuf> = named.iter().collect();
-    for file in files(&named)? {
+    for file in files(&named, help)? {
         if packed::is_tar(&file) {
             let shard = Arc::new(Shard::open(&file)?);
             sources.extend((0..shard.len()).map(|i| Source::Packed(Arc::clone(&shard), i)));
@@ -106,21 +114,31 @@ pub fn listing(paths: &[PathBuf]) -> Result<String> {
     Ok(format!("{} images in files of {bytes} bytes, listing {}", sources.len(), &hash[..16]))
 }
 
-/// Splits a random `share` of `sources` off, the same for equal seeds: what stays, then what was split off, both
-/// in their order.
-pub fn hold_out(sources: Vec<Source>, share: f64, seed: u64) -> [Vec<Source>; 2] {
+/// Splits a random `share` of `sources` off, at least one if there is a share, the same for equal seeds: what stays, then
+/// what was split off, both in their order.
+///
+/// # Errors
+/// Exit code 2 if none stays.
+pub fn hold_out(sources: Vec<Source>, share: f64, seed: u64) -> Result<[Vec<Source>; 2]> {
     let mut draws = Stream::new(seed, Purpose::Validation, 0).sequence();
     let mut ranked: Vec<(f64, usize)> = (0..sources.len()).map(|i| (draws.uniform(), i)).collect();
     ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A share of a length.
-    let count = (share * sources.len() as f64).round() as usize;
+    let count = ((share * sources.len() as f64).round() as usize).max(usize::from(share > 0.0));
+    let all = sources.len();
+    if count >= all {
+        let what = format!("data.val.split = {share} leaves no image to train on");
+        let report = Report::new(what, format!("it takes {count} of {all} for validation"));
+        let help = "make it smaller, or name other images with data.val.paths";
+        return Err(Error::Usage(report.help(help)));
+    }
     let mut held = vec![false; sources.len()];
     ranked.iter().take(count).for_each(|&(_, i)| held[i] = true);
     let (mut stays, mut split) = (Vec::new(), Vec::new());
     for (source, held) in sources.into_iter().zip(held) {
         if held { split.push(source) } else { stays.push(source) }
     }
-    [stays, split]
+    Ok([stays, split])
 }
 
 /// `paths` with the entries of lists in their place.
@@ -142,7 +160,7 @@ const PERMISSIONS: &str = "check the permissions";
 const ELSEWHERE: &str = "name a folder of pictures that is there; for training: --set 'data.train.paths=[\"FOLDER\"]', \
      and data.val.paths for validation";
 
-fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+fn files(paths: &[PathBuf], help: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in paths {
         let before = found.len();
@@ -150,16 +168,13 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
             let missing = e.kind() == ErrorKind::NotFound;
             let report = Report::new(format!("cannot read {}", path.display()), e);
             match missing {
-                true => {
-                    Error::Usage(report.code("not_found").help(spelling::help(path, ELSEWHERE)))
-                }
+                true => Error::Usage(report.code("not_found").help(spelling::help(path, help))),
                 false => Error::Failed(report.code("unreadable").help(PERMISSIONS)),
             }
         })?;
         if found.len() == before {
             let what = format!("no images in {}", path.display());
             let cause = format!("no file below it ends in {}", names::ENDINGS.join(", "));
-            let help = ELSEWHERE;
             return Err(Error::Usage(Report::new(what, cause).help(help)));
         }
     }
@@ -201,22 +216,22 @@ pub fn decode_all(
             Err(e) => broken.push((source.name(), e)),
         }
     }
-    report_broken(&broken, sources.len(), on_broken, warn)?;
+    report_broken((&broken, sources.len()), on_broken, "data.on_broken", warn)?;
     Ok(pictures)
 }
 
 /// Names the `broken` ones of `all` images in one warning, or fails: if they should be an error, or none
-/// is left.
+/// is left; `key` is that of `on_broken`.
 pub(super) fn report_broken(
-    broken: &[(PathBuf, Error)],
-    all: usize,
+    (broken, all): (&[(PathBuf, Error)], usize),
     on_broken: OnBroken,
+    key: &str,
     warn: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let list = broken.iter().map(|(path, e)| describe(path, e)).collect::<Vec<_>>().join("; ");
     let what = format!("{} of {all} images cannot be read", broken.len());
     if broken.len() == all || (on_broken == OnBroken::Error && !broken.is_empty()) {
-        let help = "repair or remove them, or: --set data.train.on_broken=skip";
+        let help = format!("repair or remove them, or: --set {key}=skip");
         return Err(Error::Usage(Report::new(what, list).help(help)));
     }
     if !broken.is_empty() {

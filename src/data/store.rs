@@ -145,7 +145,7 @@ impl Pairs {
                 }
             }
         }
-        folder::report_broken(&broken, sources.len(), on_broken, warn)?;
+        folder::report_broken((&broken, sources.len()), on_broken, "data.train.on_broken", warn)?;
         if !small.is_empty() {
             let (count, all, why) = (small.len(), sources.len(), &recipe.small.1);
             warn(&format!("{count} of {all} images are left out, {why}: {}", small.join(", ")));

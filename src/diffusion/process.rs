@@ -168,6 +168,9 @@ pub enum Family {
     Direct,
 }
 
+/// The smallest factor of x0 by which a state can be divided; where `alpha_bar` should be 0 rounding may leave less.
+const LEAST_SIGNAL: f64 = 1e-7;
+
 impl Process {
     /// T.
     pub const fn steps(&self) -> usize {
@@ -213,8 +216,8 @@ impl Process {
         }
     }
 
-    /// Refuses constants that make no chain.
-    pub(super) fn check(&self) -> std::result::Result<(), String> {
+    /// Refuses constants that make no chain, or none in which `prediction` tells x0.
+    pub(super) fn check(&self, prediction: Prediction) -> std::result::Result<(), String> {
         if self.steps() == 0 {
             return Err("diffusion.process.steps must be at least 1".into());
         }
@@ -236,6 +239,13 @@ impl Process {
         }
         if !chain.marginals.iter().all(finite) || !grows {
             return Err("the noise of diffusion.process does not grow from step to step".into());
+        }
+        let direct = matches!(self, Self::Direct {});
+        let faint = |m: &Marginal| m.x0.abs() < LEAST_SIGNAL;
+        if prediction == Prediction::Epsilon && !direct && chain.marginals.iter().any(faint) {
+            return Err("diffusion.process (beta, eta or end) ends in noise alone, of which diffusion.prediction = \
+                        \"epsilon\" tells no image: less noise, or \"x0\""
+                .into());
         }
         Ok(())
     }

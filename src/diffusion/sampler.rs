@@ -77,7 +77,7 @@ impl Diffusion {
     /// Refuses constants that make no chain or no distribution of t; exit code 2.
     pub fn check(&self) -> Result<()> {
         let wrong = |cause: String| Error::Usage(Report::new("wrong [diffusion]", cause));
-        self.process.check().map_err(wrong)?;
+        self.process.check(self.prediction).map_err(wrong)?;
         let (given, steps) = (self.t_weights.len(), self.process.steps());
         let sane = |w: &f64| *w >= 0.0 && w.is_finite();
         if self.process == (Process::Direct {}) && self.prediction == Prediction::Epsilon {

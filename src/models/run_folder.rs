@@ -16,6 +16,12 @@ pub fn steps(ckpt: &Path) -> Vec<u64> {
     steps
 }
 
+/// Whether the training run in the folder `run` ever saved a step, be it one that was set aside.
+pub fn has_saved(run: &Path) -> bool {
+    let entries = fs::read_dir(run.join("ckpt")).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
+}
+
 /// The step that `ckpt/best` or `ckpt/latest` names: a number and nothing else, so that it leads nowhere but to a
 /// checkpoint of the run.
 pub fn named(ckpt: &Path, name: &str) -> Option<u64> {

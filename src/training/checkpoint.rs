@@ -15,7 +15,7 @@ use crate::engine::files::atomic_write;
 use crate::engine::memory::in_words;
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
-use crate::error::{Error, Report, Result};
+use crate::error::{Error, NOT_FINITE, Report, Result};
 use crate::models::weights::{WeightsFile, file_shape, from_file_layout, to_file_layout};
 use crate::models::{Module, run_folder};
 
@@ -80,6 +80,20 @@ impl Checkpoints {
     /// The step of the newest checkpoint.
     pub fn latest(&self) -> Option<u64> {
         self.steps().last().copied()
+    }
+
+    /// The step of the newest checkpoint before `step`.
+    pub fn before(&self, step: u64) -> Option<u64> {
+        self.steps().into_iter().rfind(|&of| of < step)
+    }
+
+    /// Sets the checkpoints after `step` aside.
+    ///
+    /// # Errors
+    /// If one cannot be renamed.
+    pub fn set_aside_after(&self, step: u64) -> Result<()> {
+        let mut later = self.steps().into_iter().filter(|&of| of > step);
+        later.try_for_each(|of| self.set_aside(of).map(drop))
     }
 
     /// Where the checkpoint of `step` lies.
@@ -197,7 +211,7 @@ impl Checkpoints {
         };
         let what = format!("the weights after step {step} are not finite");
         let report = Report::new(what, format!("{cause}; nothing was written, and {kept}"));
-        Err(Error::Check(report.code("not_finite").help(HELP)))
+        Err(Error::Check(report.code(NOT_FINITE).help(HELP)))
     }
 
     /// Loads the newest checkpoint that is whole, as [`load`](Self::load) does, with its step; none if there is no
@@ -257,33 +271,9 @@ impl Checkpoints {
         Some(header["__metadata__"][ENGINES].as_str()?.to_owned())
     }
 
-    /// Loads the checkpoint of `step` into the parameters and buffers of `parts`, whose optimizers it
-    /// returns, each at its count of steps; a damaged one is an error, exit code 3.
+    /// Loads the checkpoint of `step`, as [`load_from`] does.
     pub fn load(&self, step: u64, parts: &[Part]) -> Result<Vec<Optimizer>> {
-        let folder = self.at(step);
-        let model = folder.join("model.safetensors");
-        let all: Vec<Parameter> = parts.iter().filter(|p| !p.aside).flat_map(Part::state).collect();
-        WeightsFile::read(&model)?.apply(&all, &model.display().to_string())?;
-        let ema = Moments::read(&folder.join("ema.safetensors"))?;
-        let state = Moments::read(&folder.join("state.safetensors"))?;
-        for part in parts.iter().filter(|p| p.aside) {
-            let all = part.state();
-            for (parameter, value) in all.iter().zip(state.take(&all, ASIDE)?) {
-                parameter.set(value);
-            }
-        }
-        let optimizer = |&Part { parameters, aside, pace, .. }: &Part| {
-            let (before, averages) =
-                if aside { (ASIDE, (&state, ASIDE)) } else { ("", (&ema, "")) };
-            Ok(Optimizer {
-                first: state.take(parameters, &format!("{before}first."))?,
-                second: state.take(parameters, &format!("{before}second."))?,
-                average: averages.0.take(parameters, averages.1)?,
-                step: step * pace,
-                scale: loss_scale(&state.file.metadata),
-            })
-        };
-        parts.iter().map(optimizer).collect()
+        load_from(&self.at(step), step, parts)
     }
 
     /// Keeps the checkpoint of `step` as the best so far, and the one before no longer.
@@ -334,6 +324,39 @@ impl Checkpoints {
             }
         }
     }
+}
+
+/// Loads the checkpoint of `step` in `folder` into the parameters and buffers of `parts`, whose optimizers it
+/// returns, each at its count of steps; a damaged one is an error, exit code 3.
+pub fn load_from(folder: &Path, step: u64, parts: &[Part]) -> Result<Vec<Optimizer>> {
+    let model = folder.join("model.safetensors");
+    let all: Vec<Parameter> = parts.iter().filter(|p| !p.aside).flat_map(Part::state).collect();
+    WeightsFile::read(&model)?.apply(&all, &model.display().to_string())?;
+    let ema = Moments::read(&folder.join("ema.safetensors"))?;
+    let state = Moments::read(&folder.join("state.safetensors"))?;
+    let has_aside = state.file.tensors.keys().any(|name| name.starts_with(ASIDE));
+    if !has_aside && parts.iter().any(|p| p.aside) {
+        let what = format!("cannot resume from {}", state.name);
+        let help = "a run without a discriminator is gone on from without one";
+        return Err(Error::Model(Report::new(what, "it holds no discriminator").help(help)));
+    }
+    for part in parts.iter().filter(|p| p.aside) {
+        let all = part.state();
+        for (parameter, value) in all.iter().zip(state.take(&all, ASIDE)?) {
+            parameter.set(value);
+        }
+    }
+    let optimizer = |&Part { parameters, aside, pace, .. }: &Part| {
+        let (before, averages) = if aside { (ASIDE, (&state, ASIDE)) } else { ("", (&ema, "")) };
+        Ok(Optimizer {
+            first: state.take(parameters, &format!("{before}first."))?,
+            second: state.take(parameters, &format!("{before}second."))?,
+            average: averages.0.take(parameters, averages.1)?,
+            step: step * pace,
+            scale: loss_scale(&state.file.metadata),
+        })
+    };
+    parts.iter().map(optimizer).collect()
 }
 
 /// Refuses a checkpoint of `needed` bytes where `free` are.

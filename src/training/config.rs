@@ -33,6 +33,27 @@ impl Config {
         self.val.metrics.contains(&metric)
     }
 
+    /// What `[adversarial]` must hold, as a condition and what is wrong otherwise.
+    fn of_stage(&self) -> Vec<(bool, String)> {
+        let Some(a) = &self.adversarial else { return Vec::new() };
+        let weight = |key: &str, v: f64| {
+            (v >= 0.0 && v.is_finite(), format!("adversarial.{key} = {v} must be 0 or more"))
+        };
+        let (lr, least) = (a.lr, self.optim.min_lr);
+        vec![
+            weight("weight", a.weight),
+            weight("pixels", a.pixels),
+            weight("features", a.features),
+            (lr > 0.0 && lr.is_finite(), format!("adversarial.lr = {lr} must be above 0")),
+            (
+                a.schedule != Schedule::Cosine || least <= lr,
+                format!(
+                    "optim.min_lr = {least} must not be above adversarial.lr = {lr}, which falls to it"
+                ),
+            ),
+        ]
+    }
+
     /// The dotted keys in which `self` and `other` differ; see [`settings::differences`].
     pub fn differences(&self, other: &Self) -> Vec<String> {
         settings::differences(self, other)
@@ -46,6 +67,7 @@ impl Settings for Config {
         let scale = self.model.scale();
         let crop = self.data.train.crop;
         let positive = |v: f64| v > 0.0 && v.is_finite();
+        let weight = |v: f64| v >= 0.0 && v.is_finite();
         let unit = |v: f64| (0.0..1.0).contains(&v);
         let o = &self.optim;
         let name = &self.run.name;
@@ -74,7 +96,7 @@ impl Settings for Config {
             (o.min_lr >= 0.0 && o.min_lr <= o.lr, "optim.min_lr must lie in 0..=lr".to_owned()),
             (o.betas.iter().all(|&b| unit(b)), "optim.betas must lie in 0..1".to_owned()),
             (positive(o.eps), "optim.eps must be above 0".to_owned()),
-            (o.weight_decay >= 0.0, "optim.weight_decay must not be negative".to_owned()),
+            (weight(o.weight_decay), "optim.weight_decay must be 0 or more, and finite".to_owned()),
             (o.clip >= 0.0, "optim.clip must not be negative".to_owned()),
             (o.accumulate > 0, "optim.accumulate must be at least 1".to_owned()),
             (unit(self.ema.decay), "ema.decay must lie in 0..1".to_owned()),
@@ -129,15 +151,15 @@ impl Settings for Config {
                 positive(self.loss.eps) && positive(self.loss.delta),
                 "loss.eps and loss.delta must be above 0".to_owned(),
             ),
-            (self.loss.dct >= 0.0, "loss.dct must not be negative".to_owned()),
+            (weight(self.loss.dct), "loss.dct must be 0 or more, and finite".to_owned()),
             (
                 [self.loss.lpips_alex, self.loss.lpips_vgg, self.loss.dists]
                     .iter()
-                    .all(|&weight| weight >= 0.0 && weight.is_finite()),
+                    .all(|&v| weight(v)),
                 "loss.lpips_alex, lpips_vgg and dists must not be negative".to_owned(),
             ),
         ];
-        match rules.into_iter().find(|(holds, _)| !holds) {
+        match rules.into_iter().chain(self.of_stage()).find(|(holds, _)| !holds) {
             Some((_, cause)) => Err(Error::Usage(Report::new("wrong configuration", cause))),
             None => Ok(()),
         }

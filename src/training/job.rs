@@ -8,7 +8,6 @@ use super::stepper::Fewer;
 use super::task::Task;
 use super::tasks::Source;
 use crate::engine::device::Device;
-use crate::engine::parameter::Parameter;
 use crate::engine::pool;
 use crate::error::Result;
 
@@ -30,16 +29,16 @@ pub trait Job {
     /// What weights say about themselves after `step` steps.
     fn metadata(&self, step: u64) -> BTreeMap<String, String>;
 
-    /// What a weights file of it holds, as it is at the start.
+    /// Makes sure that a run of it goes on from the checkpoint in the folder `checkpoint`.
     ///
     /// # Errors
-    /// Exit code 2 if its sizes make no network, 5 if there is no memory for them.
-    fn state(&self) -> Result<Vec<Parameter>>;
+    /// Exit code 3 if that is damaged or of other networks; 2 if its sizes make no network, 5 if there is no memory for them.
+    fn takes(&self, checkpoint: &Path) -> Result<()>;
 
     /// Builds the networks and reads the images, to train on `device`.
     ///
     /// # Errors
-    /// As [`state`](Self::state), and if the images cannot be read.
+    /// Exit code 2 if its sizes make no network, 5 if there is no memory for them, and if the images cannot be read.
     fn prepare(&self, device: &Device, reporter: &mut dyn Reporter) -> Result<Prepared>;
 
     /// The images of training and validation in words that differ where they do: how many, their bytes, a hash of the

@@ -2,11 +2,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::checkpoint::Part;
+use super::checkpoint::{self, Part};
 use super::job::{Job, Prepared, Shared};
 use super::log::{Reporter, grouped};
 use super::sections::Config;
 use super::tasks::digits::Digits;
+use super::tasks::teaching::ModelConfig;
 use super::tasks::{Lesson, Source, SuperResolution, Teaching, loss, teaching};
 use super::validate::Validations;
 use super::{plan, settings};
@@ -18,7 +19,7 @@ use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::system::{DEGRADE, SystemConfig};
 use crate::engine::device::Device;
-use crate::engine::parameter::Parameter;
+use crate::engine::rng::{Purpose, Stream};
 use crate::error::Result;
 use crate::models::build_within;
 
@@ -75,8 +76,14 @@ impl Job for Config {
         ])
     }
 
-    fn state(&self) -> Result<Vec<Parameter>> {
-        Ok(plan::build(self)?.state())
+    fn takes(&self, checkpoint: &Path) -> Result<()> {
+        let network = plan::build(self)?;
+        let seed = self.run.seed;
+        let critic = self.adversarial.as_ref().map(|a| plan::build_critic(&a.discriminator, seed));
+        let critic = critic.transpose()?;
+        let mut parts = vec![Part::of(&*network)];
+        parts.extend(critic.iter().map(|critic| Part { aside: true, ..Part::of(&**critic) }));
+        checkpoint::load_from(checkpoint, 0, &parts).map(drop)
     }
 
     fn prepare(&self, device: &Device, reporter: &mut dyn Reporter) -> Result<Prepared> {
@@ -87,7 +94,7 @@ impl Job for Config {
         plan::check_crop(self, &*network)?;
         let sources = folder::find(&self.data.train.paths)?;
         let share = if self.data.val.paths.is_empty() { self.data.val.split } else { 0.0 };
-        let [sources, held_out] = folder::hold_out(sources, share, self.run.seed);
+        let [sources, held_out] = folder::hold_out(sources, share, self.run.seed)?;
         let crops = load_crops(self, &sources, network.channels(), reporter)?;
         let validation = Validations::load(self, held_out, reporter)?;
         let task = SuperResolution::new(self, network, validation, reporter)?;
@@ -160,6 +167,18 @@ impl teaching::Config {
         let build = || self.model.build(self.run.seed);
         build_within(&self.model, most, build).map_err(|e| e.of_config(most))
     }
+
+    /// Refuses sizes with which nothing is drawn, exit code 2: whether it is is tried.
+    fn check_sizes(&self) -> Result<()> {
+        let mut model = self.model.clone();
+        if let ModelConfig::Ddpm(ddpm) = &mut model {
+            ddpm.sample_steps = 1;
+        }
+        match model.build(self.run.seed).draw(Stream::new(0, Purpose::Sampling, 0), 1) {
+            Err(error) => plan::fits(error, &self.model, &[]),
+            Ok(_) => Ok(()),
+        }
+    }
 }
 
 impl Job for teaching::Config {
@@ -189,12 +208,13 @@ impl Job for teaching::Config {
         self.metadata_at(step)
     }
 
-    fn state(&self) -> Result<Vec<Parameter>> {
-        Ok(self.system()?.parts().iter().flat_map(Part::state).collect())
+    fn takes(&self, checkpoint: &Path) -> Result<()> {
+        checkpoint::load_from(checkpoint, 0, &self.system()?.parts()).map(drop)
     }
 
     fn prepare(&self, _: &Device, reporter: &mut dyn Reporter) -> Result<Prepared> {
         let system = self.system()?;
+        self.check_sizes()?;
         let warn = &mut |text: &str| reporter.warn(text);
         let digits = Digits::load(&self.data, system.side(), self.run.seed, warn)?;
         reporter.line(&format!("{} training images", grouped(digits.len() as u64)));

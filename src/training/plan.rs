@@ -1,9 +1,12 @@
 //! What a run will take, known before it takes it.
+use serde::Serialize;
+
 use super::sections::Config;
 use crate::diffusion::latent;
 use crate::diffusion::pixel_noise::PixelNoise;
 use crate::diffusion::walk::{Walk, condition};
 use crate::engine::device::{DType, Device};
+use crate::engine::document;
 use crate::engine::memory;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Report, Result};
@@ -47,14 +50,24 @@ pub(super) fn build_critic(
     build_within(config, most, || config.build(seed)).map_err(|unbuilt| unbuilt.of_config(most))
 }
 
-/// Refuses crops that the network cannot take, exit code 2.
-///
-/// Sides of tiles are multiples of its alignment. Some networks take others, too: whether this one does is tried.
+/// Refuses sizes and crops with which the network takes no picture, exit code 2: whether it does is tried.
 pub(super) fn check_crop(config: &Config, network: &dyn Network) -> Result<()> {
     let (crop, scale) = (config.data.train.crop, config.model.scale());
     let align = network.geometry().align.max(1);
     let side = crop / scale;
-    if side.is_multiple_of(align) || enlarges(config, network, side).is_ok() {
+    if side.is_multiple_of(align) {
+        // What fits windows and halves of one side fits those of the other, and takes less time.
+        let period = SMALL.max(PERIOD / scale).next_multiple_of(align);
+        let small = if side > 2 * period { period + side % period } else { side };
+        let tried = enlarges(config, network, small);
+        let tried =
+            if small == side { tried } else { tried.or_else(|_| enlarges(config, network, side)) };
+        return match tried {
+            Err(error) => fits(error, &config.model, &[("data.train.crop", crop)]),
+            Ok(()) => Ok(()),
+        };
+    }
+    if enlarges(config, network, side).is_ok() {
         return Ok(());
     }
     let whole = align * scale;
@@ -63,6 +76,53 @@ pub(super) fn check_crop(config: &Config, network: &dyn Network) -> Result<()> {
     let near = if below > 0 { below } else { whole };
     let help = format!("--set data.train.crop={near}    is one");
     Err(Error::Usage(Report::new("wrong configuration", cause).help(help)))
+}
+
+/// Pixels of a side, low and high, that a trial takes at least where crops are larger.
+const SMALL: usize = 16;
+const PERIOD: usize = 64;
+
+/// Keys, below `[model]` but for those with a section, that decide what an op of a network is given.
+const SUSPECTS: [(&str, &[&str]); 7] = [
+    (
+        "group_norm",
+        &["base", "channels", "groups", "multipliers", "input_channels", "output_channels"],
+    ),
+    ("conv2d", &["input_channels", "output_channels", "low_channels", "base", "channels", "scale"]),
+    ("concat", &["scale", "image_size", "low_size", "data.train.crop"]),
+    ("window_attention", &["window", "data.train.crop"]),
+    ("time_embedding", &["time_dim", "base"]),
+    ("attention", &["head_channels", "heads", "base"]),
+    ("rrdb", &["scale"]),
+];
+
+/// What a trial of the network of `model` failed with, as the configuration's fault with the keys that may be meant, of
+/// which `more` are elsewhere; nothing if that is no fault of sizes.
+pub(super) fn fits(error: Error, model: &impl Serialize, more: &[(&str, usize)]) -> Result<()> {
+    let (Error::Shape { op, .. } | Error::Unsupported { op, .. } | Error::Argument { op, .. }) =
+        &error
+    else {
+        return Ok(());
+    };
+    let keys = SUSPECTS.iter().find(|(of, _)| of == op).map_or(&[][..], |(_, keys)| *keys);
+    let sizes = document::to_json(model);
+    let mut values = Vec::new();
+    for key in keys {
+        let elsewhere = more.iter().find(|(name, _)| name == key);
+        // Systems that draw digits have their network one section below.
+        let network = sizes.get("network").and_then(|n| n.get(key).map(|v| ("network.", v)));
+        match (elsewhere, sizes.get(key).map(|v| ("", v)).or(network)) {
+            (Some((name, value)), _) => values.push(format!("{name} = {value}")),
+            (None, Some((below, value))) => values.push(format!("model.{below}{key} = {value}")),
+            (None, None) => {}
+        }
+    }
+    let of = match values.is_empty() {
+        true => "the sizes in [model] do not go together".to_owned(),
+        false => format!("the sizes do not go together, see {}", values.join(", ")),
+    };
+    let report = Report::new("wrong configuration", format!("{of}: {error}"));
+    Err(Error::Usage(report.help("srk train --list-recipes    shows configurations that work")))
 }
 
 /// Takes a blank image of `side` x `side` pixels through the network in one step.

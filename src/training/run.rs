@@ -36,7 +36,7 @@ use crate::engine::files::atomic_write;
 use crate::engine::interrupt::Stop;
 use crate::engine::lock::FolderLock;
 use crate::engine::parameter::Parameter;
-use crate::error::{Error, Report, Result};
+use crate::error::{Error, NOT_FINITE, Report, Result};
 use crate::ops::bf16;
 
 /// Trains what `job` describes in the folder `out/<run.name>`, resuming what is there, to the end
@@ -156,6 +156,8 @@ struct Run<'a> {
     folder: PathBuf,
     /// Steps in a row that were not finite.
     bad: u64,
+    /// Looks in a row that were not finite.
+    bad_looks: u64,
     /// How often weights were taken back since the last checkpoint because they were not finite.
     taken_back: u64,
     /// The step before, of which it is not known yet what it did.
@@ -264,6 +266,7 @@ impl<'a> Run<'a> {
             sums: Sums::default(),
             folder: folder.to_owned(),
             bad: 0,
+            bad_looks: 0,
             taken_back: 0,
             late: None,
             meter: Meter::new(step),
@@ -289,7 +292,7 @@ impl<'a> Run<'a> {
         // One that was due when the run was interrupted; the checkpoint is there.
         let due_now = self.agreed([u64::from(self.show_is_due())])? != [0];
         if due_now && self.signal_now(0, stop) == 0 {
-            self.show(stop, reporter)?;
+            self.show_missed(last, stop, reporter)?;
         }
         self.meter.rest();
         let [stale] = self.agreed([u64::from(self.is_stale())])?;
@@ -373,9 +376,10 @@ impl<'a> Run<'a> {
     }
 
     /// `result`, and where it is an error, such as that of a full disk, with the steps so far saved if that can
-    /// be done.
+    /// be done, and they are worth it.
     fn saving_first(&mut self, result: Result<()>) -> Result<()> {
-        if result.is_err() && self.ranks.is_first() {
+        let sound = |error: &Error| error.code() != NOT_FINITE;
+        if result.as_ref().err().is_some_and(sound) && self.ranks.is_first() {
             let _ = self.save();
         }
         result
@@ -400,8 +404,8 @@ impl<'a> Run<'a> {
 
     /// Looks; an interrupt leaves that due.
     fn show(&mut self, stop: &Stop, reporter: &mut dyn Reporter) -> Result<()> {
-        let (step, among) = (self.step, (&self.ranks, stop));
-        let shown = self.task.show(&*self.stepper, step, &self.folder, among, reporter)?;
+        let step = self.step;
+        let shown = self.seen(stop, reporter)?;
         let values = shown.filter(|values| !values.is_empty() && self.ranks.is_first());
         let Some(values) = values else { return Ok(()) };
         // In one line: an interrupted validation has none.

@@ -226,7 +226,7 @@ pub struct OptimConfig {
     /// Batches whose gradients are averaged in one step.
     #[serde(deserialize_with = "whole")]
     pub accumulate: u64,
-    /// What to do with a step whose loss or gradient is not finite; `stop` where there is a discriminator.
+    /// What to do where a loss, a gradient or a validation is not finite; `stop` where there is a discriminator.
     pub on_nan: OnNan,
     /// Whether blocks run again on the way back instead of keeping what they made: less memory, other roundings (1e-8).
     pub recompute: bool,

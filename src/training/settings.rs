@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use crate::engine::document;
 use crate::error::{Error, Report, Result};
+use crate::models::run_folder;
 
 /// A configuration whose sections and defaults its type knows.
 pub trait Settings: Serialize + DeserializeOwned {
@@ -126,13 +127,17 @@ fn all_differences<C: Settings>(one: &C, other: &C) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What is different from the configuration that the run in `folder` was started with, or went on with last, and
-/// may be: `run.steps`, the paths of data, `optim.lr`, and what does not change the weights.
+/// What is different from the configuration that the run in `folder`, if it saved a step, was started with, or went on with
+/// last, and may be: `run.steps`, the paths of data, `optim.lr`, and what does not change the weights.
 ///
 /// # Errors
 /// Exit code 2 with the keys that differ and may not.
 pub fn compare_with_existing<C: Settings>(config: &C, folder: &Path) -> Result<Vec<String>> {
     let path = folder.join("config.toml");
+    // Nothing that another configuration would go on with.
+    if !run_folder::has_saved(folder) {
+        return Ok(Vec::new());
+    }
     let Ok(text) = fs::read_to_string(&path) else { return Ok(Vec::new()) };
     let before: C = read(&text, &path.display().to_string(), &[])?;
     let may = |key: &str| {

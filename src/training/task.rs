@@ -55,7 +55,7 @@ pub trait Task: Send + Sync {
     /// if the stop of `among` was set meanwhile. Its ranks look together, and the first writes and says what they saw.
     ///
     /// # Errors
-    /// If a picture cannot be written.
+    /// If a picture cannot be written; [`NOT_FINITE`](crate::error::NOT_FINITE) if a pixel is no number.
     fn show(
         &self,
         on: &dyn Stepper,

@@ -24,5 +24,6 @@ mod safety_train;
 mod shards;
 mod train_events;
 mod train_manners;
+mod train_starts;
 mod walks;
 mod words;

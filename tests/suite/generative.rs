@@ -120,7 +120,7 @@ fn distance(place: &Place, run: &Path, count: usize) -> f64 {
     for image in images {
         image.iter().zip(&mut wanted).for_each(|(&v, w)| *w += (f64::from(v) / 127.5 - 1.0) / n);
     }
-    let system = grid::open(run, None, &Device::Cpu, &mut vec![]).unwrap();
+    let system = grid::open(run, None, &Device::Cpu, &mut vec![]).unwrap().0;
     let drawn = system.draw(grid::noise(1), count).unwrap().to_f64_vec().unwrap();
     let mut found = vec![0.0; SIDE * SIDE];
     for image in drawn.chunks_exact(SIDE * SIDE) {
@@ -233,7 +233,7 @@ fn samples_take_the_running_statistics_of_norms() {
         // Of the generator's own step, and of what it draws for each step of its judge.
         let passes = if kind == "dcgan" { 4.0 } else { 12.0 };
         assert_eq!(file.tensors["gen.0.1.num_batches_tracked"].1, [passes], "{kind}");
-        let system = grid::open(&run, None, &Device::Cpu, &mut vec![]).unwrap();
+        let system = grid::open(&run, None, &Device::Cpu, &mut vec![]).unwrap().0;
         let noise = Stream::new(3, Purpose::Sampling, 0);
         let one = system.draw(noise, 1).unwrap().to_f32_vec().unwrap();
         let four = system.draw(noise, 4).unwrap().to_f32_vec().unwrap();

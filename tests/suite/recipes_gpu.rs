@@ -228,7 +228,7 @@ fn systems_draw_on_a_gpu_what_they_draw_on_the_cpu() {
         go(&*job(&place, &digits, name, &["run.steps=1"]), &out, &Device::Cpu).unwrap();
         let drawn = [Device::Cpu, Device::Cuda(common::fast_gpu())].map(|device| {
             let steps = (name == "ddpm").then_some(2);
-            let system = grid::open(&out.join(name), steps, &device, &mut vec![]).unwrap();
+            let system = grid::open(&out.join(name), steps, &device, &mut vec![]).unwrap().0;
             system.draw(grid::noise(5), 2).unwrap().to_f32_vec().unwrap()
         });
         let difference = apart(&drawn[1], &drawn[0]);

@@ -202,7 +202,6 @@ fn check(config: &Config, adversarial: &AdversarialConfig) -> Result<()> {
             "a discriminator judges images; diffusion.space is latent",
         ),
         (!levels, "x0_hat is computed at whole steps; diffusion.process.time is noise-level"),
-        (adversarial.lr > 0.0 && adversarial.lr.is_finite(), "adversarial.lr must be above 0"),
         (
             !weighted || adversarial.verdict == Verdict::Hinge,
             "verdicts of cross-entropy cannot be weighted; adversarial.verdict = \"hinge\" can",

@@ -21,6 +21,10 @@ pub struct DigitsData {
     pub on_broken: OnBroken,
 }
 
+/// What helps where no images are found.
+const ELSEWHERE: &str =
+    "name a folder of pictures, or an idx file, that is there: --set 'data.paths=[\"FOLDER\"]'";
+
 /// Square images of one size.
 #[derive(Debug)]
 pub(in crate::training) struct Digits {
@@ -38,7 +42,11 @@ impl Digits {
         seed: u64,
         warn: &mut dyn FnMut(&str),
     ) -> Result<Self> {
-        let pictures = folder::decode_all(&folder::find(&config.paths)?, config.on_broken, warn)?;
+        let pictures = folder::decode_all(
+            &folder::find_or(&config.paths, ELSEWHERE)?,
+            config.on_broken,
+            warn,
+        )?;
         let mut pixels = Vec::with_capacity(pictures.len() * side * side);
         for Picture { path, image } in pictures {
             if image.width.max(image.height) > side {

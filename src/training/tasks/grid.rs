@@ -8,7 +8,7 @@ use crate::engine::parameter::Parameter;
 use crate::engine::rng::{Purpose, Stream};
 use crate::engine::spelling;
 use crate::engine::tensor::Tensor;
-use crate::error::{Error, Report, Result};
+use crate::error::{Error, NOT_FINITE, Report, Result};
 use crate::imaging::{Color, Image};
 use crate::models::weights::WeightsFile;
 use crate::models::{build_within, most_numbers, run_folder};
@@ -25,6 +25,12 @@ pub fn grid(images: &Tensor, zoom: usize) -> Result<Image> {
         return Err(Error::shape("grid", "[N, H, W, 1] with images", images.shape()));
     }
     let values = images.to_f32_vec()?;
+    if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
+        let report =
+            Report::new(format!("the model gave {bad} in place of a pixel"), "in a drawn image");
+        let help = "the weights are damaged or the model diverged";
+        return Err(Error::Check(report.code(NOT_FINITE).help(help)));
+    }
     let mut columns = 1;
     while columns * columns < count {
         columns += 1;
@@ -51,7 +57,7 @@ fn byte(v: f32) -> u8 {
     ((v.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
 }
 
-/// The system in `path`, with its weights on `device`: a weights file, or the newest averages of a run's folder. `steps`
+/// The system in `path`, with its weights on `device`, and the name of its run: a weights file, or the newest averages of a run's folder. `steps`
 /// replaces the calls of a diffusion network for a sample, and is refused for others. `notes` hear of a damaged
 /// checkpoint that was passed over.
 ///
@@ -63,7 +69,7 @@ pub fn open(
     steps: Option<usize>,
     device: &Device,
     notes: &mut Vec<String>,
-) -> Result<Box<dyn Draws>> {
+) -> Result<(Box<dyn Draws>, String)> {
     if !path.exists() {
         let report = Report::new(
             format!("cannot sample from {}", path.display()),
@@ -91,7 +97,8 @@ pub fn open(
     let all: Vec<Parameter> = system.parts().iter().flat_map(Part::state).collect();
     file.apply(&all, &name)?;
     all.iter().try_for_each(|parameter| parameter.to_device(device, DType::F32))?;
-    Ok(system)
+    let of = |key: &str| file.metadata.get(key).cloned();
+    Ok((system, of("srk.run").or_else(|| of("srk.arch")).unwrap_or_default()))
 }
 
 /// The noise of `srk sample --seed`.

@@ -123,7 +123,10 @@ impl Settings for Config {
             (o.min_lr >= 0.0 && o.min_lr <= o.lr, "optim.min_lr must lie in 0..=lr"),
             (o.betas.iter().all(|&b| unit(b)), "optim.betas must lie in 0..1"),
             (positive(o.eps), "optim.eps must be above 0"),
-            (o.weight_decay >= 0.0, "optim.weight_decay must not be negative"),
+            (
+                o.weight_decay >= 0.0 && o.weight_decay.is_finite(),
+                "optim.weight_decay must be 0 or more, and finite",
+            ),
             (o.clip >= 0.0, "optim.clip must not be negative"),
             (
                 o.accumulate == 1,

@@ -8,7 +8,7 @@ use crate::data::folder::{OnBroken, Source};
 use crate::data::lows::Lows;
 use crate::data::store::{Pairs, Recipe};
 use crate::engine::interrupt::Stop;
-use crate::error::{Error, Result};
+use crate::error::{Error, NOT_FINITE, Report, Result};
 use crate::evaluate;
 use crate::imaging::metrics;
 use crate::models::Network;
@@ -58,6 +58,9 @@ impl Validation {
 
     /// Runs every image through `network`, each by one of the ranks of `among`; none if its stop was set meanwhile. The
     /// first rank writes the comparison sheet into `folder`.
+    ///
+    /// # Errors
+    /// [`NOT_FINITE`] on all ranks if a pixel is no number.
     pub fn measure(
         &self,
         network: &dyn Network,
@@ -69,6 +72,13 @@ impl Validation {
         let mine = self.measure_mine(network, config, ranks, stop)?;
         let (rows, shown) = mine.map_or((None, Vec::new()), |(rows, shown)| (Some(rows), shown));
         let Some(rows) = rows::of_all(ranks, rows)? else { return Ok(None) };
+        let broken =
+            |row: &&Vec<Option<f64>>| row.first().is_some_and(|v| v.is_some_and(f64::is_nan));
+        if rows.values().any(|row| broken(&row)) {
+            return Err(Error::Check(
+                Report::new("validation", "pixels of an output are no numbers").code(NOT_FINITE),
+            ));
+        }
         if !shown.is_empty() {
             sheet::write(shown, config, folder)?;
         }
@@ -111,6 +121,11 @@ impl Validation {
             let pair = self.pairs.get(index)?;
             let result = match enlarger.enlarge(config, &pair, stop) {
                 Err(Error::Interrupted { .. }) => return Ok(None),
+                // All ranks must hear of it, and do the same.
+                Err(Error::Check(_)) => {
+                    rows.insert(index, vec![Some(f64::NAN); QUALITIES]);
+                    break;
+                }
                 result => result?,
             };
             let mut row: Vec<Option<f64>> =
