@@ -89,10 +89,13 @@ fn a_format_counts_where_the_name_does_not_tell() {
 fn a_tile_of_any_size_is_no_larger_than_the_picture() {
     let p = Bench::new();
     p.photo("in.png", 16, 12);
-    for (name, tile) in
-        [("a.png", "18446744073709551615"), ("b.png", "18446744073709551615x8"), ("c.png", "none")]
-    {
-        p.upscale(&["in.png", name, "-t", tile]).worked();
+    for (name, tile, tiles) in [
+        ("a.png", "18446744073709551615", "1 tile x"),
+        ("b.png", "18446744073709551615x8", "2 tiles x"),
+        ("c.png", "none", "1 tile x"),
+    ] {
+        let run = p.upscale(&["in.png", name, "-t", tile]).worked();
+        assert!(run.err.contains(tiles), "{}", run.err);
         assert_eq!(size(&p.path(name)), (64, 48));
     }
     assert_eq!(fs::read(p.path("a.png")).unwrap(), fs::read(p.path("c.png")).unwrap());
