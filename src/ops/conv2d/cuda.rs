@@ -88,7 +88,7 @@ pub(super) fn forward_measured(
     };
     let tiles = Tiles::fit(gpu, d, x, w);
     let by_tiles =
-        tiles.map(|t| move |y: &mut Tensor| t.forward(gpu, d, [x, w], epilogue, y, found));
+        tiles.map(|t| move |y: &mut Tensor| t.run(gpu, d, [x, w], false, epilogue, y, found));
     let wgmma = by_tiles.as_ref().map(|work| work as engines::Work<'_>);
     let ways = Ways { native: &native, wgmma, finish: &finish };
     engines::run(gpu, &d.problem(Pass::Forward, x.dtype()), [x, w], y, ways)
@@ -110,7 +110,7 @@ pub(in crate::ops) fn input_gradient(
     let problem = d.problem(Pass::InputGradient, dy.dtype());
     let by_tiles = Tiles::back(gpu, d, w, dy).map(|tiles| {
         move |dx: &mut Tensor| {
-            tiles.turned(gpu, &d.back(), [dy, &transposed(gpu, d, w)?], epilogue, dx)
+            tiles.run(gpu, &d.back(), [dy, &transposed(gpu, d, w)?], true, epilogue, dx, None)
         }
     });
     let wgmma = by_tiles.as_ref().map(|work| work as engines::Work<'_>);

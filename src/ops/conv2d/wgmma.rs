@@ -83,32 +83,9 @@ impl Tiles {
         })
     }
 
-    /// `y = conv(x, w)`, then the epilogue, and what is to be found of `y`.
-    pub(super) fn forward(
-        &self,
-        gpu: &Gpu,
-        d: &Dims,
-        of: [&Tensor; 2],
-        epilogue: Epilogue<'_>,
-        y: &mut Tensor,
-        found: Option<&Found>,
-    ) -> Result<()> {
-        self.launch(gpu, d, of, false, epilogue, y, found)
-    }
-
-    /// As [`forward`](Self::forward) with `w` turned by half a turn.
-    pub(super) fn turned(
-        &self,
-        gpu: &Gpu,
-        d: &Dims,
-        of: [&Tensor; 2],
-        epilogue: Epilogue<'_>,
-        y: &mut Tensor,
-    ) -> Result<()> {
-        self.launch(gpu, d, of, true, epilogue, y, None)
-    }
-
-    fn launch(
+    /// `y = conv(x, w)`, with the weights `turned` by half a turn or as they are, then the epilogue, and what is to be found
+    /// of `y`.
+    pub(super) fn run(
         &self,
         gpu: &Gpu,
         d: &Dims,
