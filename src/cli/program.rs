@@ -22,7 +22,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    if let Err(error) = voice::set(cli.voice, &reads::files(&arguments)) {
+    if let Err(error) = voice::set(cli.voice, &|| reads::files(&arguments)) {
         return failed(&error);
     }
     train::hear_of_checkpoints();
@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
 /// The arguments, or how the process ends without any work.
 fn parse(arguments: &[OsString]) -> std::result::Result<Cli, ExitCode> {
     // What is wrong with the arguments is said before they are understood.
-    let early = || drop(voice::set(voice::Voice::early(arguments), &[]));
+    let early = || drop(voice::set(voice::Voice::early(arguments), &|| reads::files(arguments)));
     if let Some(error) = habits::before(arguments, &Cli::command()) {
         early();
         return Err(failed(&error));

@@ -106,16 +106,16 @@ static VOICE: OnceLock<Voice> = OnceLock::new();
 /// Whether standard output is for a picture.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Sets how this process speaks, once; the files that are `read` take no log.
+/// Sets how this process speaks, once; the files that are `read`, which a log alone asks for, take none.
 ///
 /// # Errors
 /// If the file of `--log` cannot be written.
-pub(super) fn set(voice: Voice, read: &[PathBuf]) -> Result<()> {
+pub(super) fn set(voice: Voice, read: &dyn Fn() -> Vec<PathBuf>) -> Result<()> {
     print::color(voice.color.unwrap_or_default().is_on());
     let log = voice.log.clone();
     let _ = VOICE.set(voice);
     match log {
-        Some(path) => print::log_into(&path, read),
+        Some(path) => print::log_into(&path, &read()),
         None => Ok(()),
     }
 }

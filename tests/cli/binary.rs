@@ -127,19 +127,6 @@ fn bad_pictures_get_one_clear_error() {
 }
 
 #[test]
-fn an_animation_is_refused() {
-    let b = Bench::new();
-    let file = fs::File::create(b.path("moving.gif")).unwrap();
-    let mut encoder = image::codecs::gif::GifEncoder::new(file);
-    for shade in [0, 128] {
-        let frame = image::RgbaImage::from_pixel(8, 8, image::Rgba([shade, shade, shade, 255]));
-        encoder.encode_frame(image::Frame::new(frame)).unwrap();
-    }
-    drop(encoder);
-    b.srk(&["upscale", "moving.gif", "out.png"]).failed_once(1, &["moving.gif", "frame"]);
-}
-
-#[test]
 fn outputs_that_cannot_be_written_lose_nothing() {
     let b = Bench::new();
     let original = fs::read(b.photo("in.png", 16, 16)).unwrap();

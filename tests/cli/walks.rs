@@ -161,6 +161,10 @@ fn a_log_goes_into_nothing_that_is_read() {
         assert!(fs::read(p.path(log)).unwrap() == text, "{log} was changed");
     }
     assert!(!p.has("runs"));
+    // Nor does what is wrong with the arguments.
+    let text = fs::read(p.path("run.toml")).unwrap();
+    assert_eq!(p.srk(&["train", "run.toml", "--nonsense", "--log", "run.toml"]).code, 2);
+    assert!(fs::read(p.path("run.toml")).unwrap() == text);
     // One that was a log before goes on.
     p.srk(&["data", "stats", "in", "--log", "out.log"]).worked();
     p.srk(&["data", "stats", "in", "--log=out.log"]).worked();

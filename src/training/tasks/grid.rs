@@ -57,8 +57,8 @@ fn byte(v: f32) -> u8 {
     ((v.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8
 }
 
-/// The system in `path`, with its weights on `device`, and the name of its run: a weights file, or the newest averages of a run's folder. `steps`
-/// replaces the calls of a diffusion network for a sample, and is refused for others. `notes` hear of a damaged
+/// The system in `path`, a weights file or the newest averages of a run's folder, with its weights on `device`; and the name
+/// of its run. `steps` replaces the calls of a diffusion network for a sample, and is refused for others. `notes` hear of a damaged
 /// checkpoint that was passed over.
 ///
 /// # Errors
