@@ -54,6 +54,7 @@ pub(crate) struct Place(TempDir);
 impl Place {
     pub(crate) fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
+        fs::write(place.recipe(), place.text()).unwrap();
         fs::create_dir(place.images()).unwrap();
         for i in 0..3 {
             write_image(&place.images().join(format!("{i}.png")), 48, 40 + 8 * i, i);
@@ -67,6 +68,10 @@ impl Place {
 
     pub(crate) fn runs(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+
+    fn recipe(&self) -> PathBuf {
+        self.0.path().join("tiny.toml")
     }
 
     pub(crate) fn text(&self) -> String {
@@ -89,10 +94,8 @@ impl Place {
 
     /// `srk train` on this place's configuration.
     pub(crate) fn command(&self, out: &Path, overrides: &[&str]) -> Command {
-        let file = self.0.path().join("tiny.toml");
-        fs::write(&file, self.text()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_srk"));
-        command.arg("train").arg(file).arg("--out").arg(out);
+        command.arg("train").arg(self.recipe()).arg("--out").arg(out);
         for set in overrides {
             command.args(["--set", set]);
         }
