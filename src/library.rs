@@ -175,6 +175,7 @@ impl Upscaler {
         let mut large = Image::new(width, 0, image.color, image.depth());
         large.metadata = image.metadata.clone();
         large.alpha = image.alpha.as_ref().map(|a| Samples::zeros(a.depth(), 0));
+        large.samples.reserve(width * height * image.channels());
         let mut resampler = budget::resampler(image, system.scale(), (width, height))?;
         let mut put = |strip: Image| {
             large.append(&strip);

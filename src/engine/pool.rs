@@ -9,9 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::device::Real;
+use super::threads;
 
 /// Buffers shorter than this many elements go straight back to the allocator.
 const SMALLEST: usize = 4096;
+
+/// Elements that are filled at a time.
+const FILLED: usize = 1 << 16;
 
 static POISON: AtomicBool = AtomicBool::new(false);
 static LIMIT_BYTES: AtomicUsize = AtomicUsize::new(2 << 30);
@@ -145,6 +149,8 @@ impl Pool {
 #[derive(Debug)]
 pub struct Buffer<T: Real> {
     vec: Vec<T>,
+    /// Elements of the vector's memory that were written once, `vec.len()` of them now.
+    written: usize,
     /// Bytes that count as used.
     counted: usize,
 }
@@ -152,19 +158,19 @@ pub struct Buffer<T: Real> {
 impl<T: Real> Buffer<T> {
     /// `len` elements of unspecified value: the caller writes every one.
     pub fn new(len: usize) -> Self {
-        let (mut vec, counted) = match len >= SMALLEST {
+        let mut buffer = match len >= SMALLEST {
             true => Self::recycled(len),
             // Not worth a lock.
-            false => (vec![T::default(); len], 0),
+            false => vec![T::default(); len].into(),
         };
         if POISON.load(Ordering::Relaxed) {
-            vec.fill(T::from_f64(f64::NAN));
+            buffer.fill(T::from_f64(f64::NAN));
         }
-        Self { vec, counted }
+        buffer
     }
 
-    /// A vector of `len` elements, and the bytes that it counts.
-    fn recycled(len: usize) -> (Vec<T>, usize) {
+    /// `len` elements, which count.
+    fn recycled(len: usize) -> Self {
         let mut pool = lock();
         let found = pool.take::<T>(len).and_then(|kept| kept.vec.downcast::<Vec<T>>().ok());
         let capacity = found.as_ref().map_or(len, |vec| vec.capacity());
@@ -173,40 +179,36 @@ impl<T: Real> Buffer<T> {
         pool.used_bytes += bytes;
         drop(pool);
         drop(evicted);
-        let vec = match found {
-            Some(mut vec) => {
-                // What lies between is of an earlier use.
-                vec.resize(len, T::default());
-                *vec
-            }
-            None => vec![T::default(); len],
-        };
-        (vec, bytes)
+        let mut vec = found.map_or_else(|| vec![T::default(); len], |vec| *vec);
+        let written = vec.len().max(len);
+        // What an earlier use left stays; it is not written again.
+        vec.resize(len, T::default());
+        Self { vec, written, counted: bytes }
     }
 
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
         let mut buffer = Self::new(len);
-        buffer.vec.fill(T::default());
+        threads::pieces(&mut buffer, FILLED, |_, part| part.fill(T::default()));
         buffer
     }
 }
 
 impl<T: Real> From<Vec<T>> for Buffer<T> {
     fn from(vec: Vec<T>) -> Self {
-        Self { vec, counted: 0 }
+        Self { written: vec.len(), vec, counted: 0 }
     }
 }
 
 impl<T: Real> Deref for Buffer<T> {
-    type Target = Vec<T>;
-    fn deref(&self) -> &Vec<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
         &self.vec
     }
 }
 
 impl<T: Real> DerefMut for Buffer<T> {
-    fn deref_mut(&mut self) -> &mut Vec<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut self.vec
     }
 }
@@ -226,7 +228,10 @@ impl<T: Real> Drop for Buffer<T> {
         if capacity >= SMALLEST && fits {
             pool.free_bytes += bytes;
             pool.freed += 1;
-            let kept = Kept { vec: Box::new(std::mem::take(&mut self.vec)), at: pool.freed };
+            let mut vec = std::mem::take(&mut self.vec);
+            // SAFETY: so many of its elements were written, and its memory is the same: slices alone are handed out.
+            unsafe { vec.set_len(self.written) };
+            let kept = Kept { vec: Box::new(vec), at: pool.freed };
             pool.shelves::<T>().entry(capacity).or_default().push(kept);
         }
     }

@@ -247,7 +247,7 @@ impl Tensor {
             Storage::CpuF64(v) => v,
             Storage::Cuda { .. } => return Err(self.mixed(T::DTYPE)),
         };
-        any.downcast_ref::<Buffer<T>>().map(|b| b.as_slice()).ok_or_else(|| self.mixed(T::DTYPE))
+        any.downcast_ref::<Buffer<T>>().map(|b| &**b).ok_or_else(|| self.mixed(T::DTYPE))
     }
 
     /// As [`cpu`](Self::cpu), to write.
@@ -258,7 +258,7 @@ impl Tensor {
             Storage::CpuF64(v) => v,
             Storage::Cuda { .. } => return Err(mixed),
         };
-        any.downcast_mut::<Buffer<T>>().map(|b| b.as_mut_slice()).ok_or(mixed)
+        any.downcast_mut::<Buffer<T>>().map(|b| &mut **b).ok_or(mixed)
     }
 
     /// All elements in double precision, wherever they are.

@@ -85,7 +85,7 @@ impl Rows {
             let line = scale * width * channels;
             let before = kept.at.start.max(seen.start)..at.start;
             let to = (before.start - seen.start) * line..(before.end - seen.start) * line;
-            map.cpu_mut::<f32>()?[to].copy_from_slice(kept.values(before)?);
+            parallel::copy(&mut map.cpu_mut::<f32>()?[to], kept.values(before)?);
             return Ok(self.map);
         }
         let parts: Vec<&Self> = kept.into_iter().chain([&self]).collect();

@@ -73,6 +73,16 @@ pub(crate) fn chunks<T: Real>(y: &mut [T], len: usize, f: impl Fn(usize, &mut [T
     pieces(y, len, |i, part| f(i * len, part));
 }
 
+/// The first of `x` that is infinite or NaN.
+pub(crate) fn not_finite(x: &[f32]) -> Option<f32> {
+    let chunk = |i: usize| &x[i * CHUNK..x.len().min((i + 1) * CHUNK)];
+    // Without a way out within a chunk it is compiled to vectors.
+    let all = |i: usize| chunk(i).iter().fold(true, |all, v| all & v.is_finite());
+    let fine = map(x.len().div_ceil(CHUNK), all);
+    let bad = fine.iter().position(|&fine| !fine)?;
+    chunk(bad).iter().copied().find(|v| !v.is_finite())
+}
+
 /// Sum of `f(i)` over `0..n` in double precision, always added up in the same order.
 pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync) -> f64 {
     // Several sums at a time: one alone waits for every addition to finish.

@@ -183,11 +183,19 @@ fn store(
     for strip in strips {
         let (start, end) = (core.y.max(top), core.bottom().min(top + strip.height));
         let width = core.width.min((left + strip.width).saturating_sub(core.x));
-        // Some rows at a time: as floats they take four times what the strip does.
-        for y in (start..end).step_by(ROWS).filter(|_| width > 0) {
-            let part = Rect::new(core.x, y, width, ROWS.min(end - y));
+        // Some rows at a time where they are copied: as floats they take four times what the strip does.
+        let whole = (core.x, width) == (held.x, held.width);
+        let rows = if whole { end.saturating_sub(start).max(1) } else { ROWS };
+        for y in (start..end).step_by(rows).filter(|_| width > 0) {
+            let part = Rect::new(core.x, y, width, rows.min(end - y));
             let place = Rect { x: core.x - left, y: y - top, ..part };
-            strip.store(place, &crop(pixels, held, part))?;
+            match whole {
+                true => {
+                    let from = (y - held.y) * width * 3;
+                    strip.store(place, &pixels[from..][..part.area() * 3])?;
+                }
+                false => strip.store(place, &crop(pixels, held, part))?,
+            }
         }
         top += strip.height;
     }

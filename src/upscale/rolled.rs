@@ -13,12 +13,14 @@ use crate::diffusion::rolling::{Noise, RollingWalk};
 use crate::diffusion::system::System;
 use crate::diffusion::walk::condition;
 use crate::engine::device::Device;
+use crate::engine::pool::Buffer;
 use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, resample};
 use crate::models::damage::{Damage, TOLD};
 use crate::nn::rolling::{BLOCK, Rows};
+use crate::ops::parallel;
 
 /// About so many low-resolution pixels pass at once: few enough for caches, enough for the blocks above and below
 /// to cost little.
@@ -126,7 +128,7 @@ impl Picture<'_> {
         let told = Tensor::from_slice_on(&Device::Cpu, &self.plan.damage.told(), &[1, TOLD])?;
         let (width, height) = self.plan.padded;
         let calls = height.div_ceil(self.rows) * steps;
-        let mut pieces = Pieces { picture: self, from: 0, pixels: Vec::new() };
+        let mut pieces = Pieces::of(self);
         let mut kept = Kept::default();
         let reach = network.geometry().receptive_field.unwrap_or(height);
         for start in (0..height).step_by(self.rows) {
@@ -203,10 +205,18 @@ struct Pieces<'a> {
     picture: &'a Picture<'a>,
     /// The first row of the piece to come.
     from: usize,
-    pixels: Vec<f32>,
+    /// Room for a piece, `[H, W, 3]`.
+    pixels: Buffer<f32>,
+    /// How many numbers of it are there.
+    filled: usize,
 }
 
-impl Pieces<'_> {
+impl<'a> Pieces<'a> {
+    fn of(picture: &'a Picture<'a>) -> Self {
+        let first = picture.region(&(0..picture.rows)).scaled(picture.system.scale());
+        Self { picture, from: 0, pixels: Buffer::new(3 * first.area()), filled: 0 }
+    }
+
     /// Takes `values` in [-1, 1], which follow those before.
     fn add(
         &mut self,
@@ -217,19 +227,22 @@ impl Pieces<'_> {
         while !values.is_empty() {
             let piece = self.from..(self.from + rows).min(plan.padded.1);
             let region = self.picture.region(&piece);
-            let wanted = 3 * region.area() * system.scale() * system.scale() - self.pixels.len();
-            let (now, later) = values.split_at(wanted.min(values.len()));
-            self.pixels.extend(now.iter().map(|v| (v + 1.0) / 2.0));
+            let whole = 3 * region.scaled(system.scale()).area();
+            let (now, later) = values.split_at((whole - self.filled).min(values.len()));
+            let room = &mut self.pixels[self.filled..][..now.len()];
+            parallel::zip2(room, now, |to, v| *to = (v + 1.0) / 2.0);
             values = later;
-            if now.len() < wanted {
+            self.filled += now.len();
+            if self.filled < whole {
                 break;
             }
             // Not all is wanted of a texture that was continued.
             if let Some(tile) = plan.tiles.iter().find(|tile| tile.padded == region) {
-                check_finite(system, tile, &self.pixels)?;
-                store(tile, &self.pixels)?;
+                let pixels = &self.pixels[..whole];
+                check_finite(system, tile, pixels)?;
+                store(tile, pixels)?;
             }
-            self.pixels.clear();
+            self.filled = 0;
             self.from = piece.end;
         }
         Ok(())

@@ -16,6 +16,7 @@ use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, deblock, resample};
 use crate::models::damage::{Damage, TOLD};
 use crate::ops::noise::Period;
+use crate::ops::parallel;
 
 use super::Plan;
 use super::enlarge::{crop, enlarge};
@@ -374,12 +375,7 @@ fn join(all: &mut Vec<f32>, more: Vec<f32>) {
 
 /// Refuses pixels of a tile that are no numbers.
 pub(super) fn check_finite(system: &System, tile: &Tile, pixels: &[f32]) -> Result<()> {
-    // Without a way out within a piece it is compiled to vectors.
-    let all = |piece: &[f32]| piece.iter().fold(true, |all, v| all & v.is_finite());
-    if pixels.chunks(1024).all(all) {
-        return Ok(());
-    }
-    let Some(bad) = pixels.iter().find(|v| !v.is_finite()) else { return Ok(()) };
+    let Some(bad) = parallel::not_finite(pixels) else { return Ok(()) };
     let (name, at) = (&system.name, tile.padded.scaled(system.scale()));
     let what = format!("the model {name} gave {bad} in place of a pixel");
     let cause = format!("in the tile at {}, {}", at.x, at.y);

@@ -38,19 +38,18 @@ thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Positions (Winograd tiles or pixels) per block: V and M stay in the second-level cache beside the weights, which
-/// every block reads again, and threads end together.
-fn block_len(frequencies: usize, ci: usize, co: usize, positions: usize) -> usize {
-    const CACHE_FLOATS: usize = 160 << 10;
-    // Positions that fill a register tile.
-    const TILE: usize = 14;
+/// Positions (Winograd tiles or pixels) per block: V, which M takes the place of, stays in the second-level cache beside
+/// the weights, which every block reads again, and threads end together. `tile` positions fill a register tile.
+fn block_len(tile: usize, frequencies: usize, ci: usize, co: usize, positions: usize) -> usize {
+    const CACHE_FLOATS: usize = 96 << 10;
+    const MOST: usize = 112;
     // What reading the weights costs a block, in positions.
     const WEIGHTS: usize = 6;
     let beside_weights = CACHE_FLOATS.saturating_sub(frequencies * ci * co);
-    let fit = (beside_weights / (frequencies * (ci + co)) / TILE).clamp(1, 8);
+    let fit = (beside_weights / (frequencies * ci.max(co)) / tile).clamp(1, MOST / tile);
     let threads = threads::count();
     let time = |t: usize| positions.div_ceil(t).div_ceil(threads) * (t + WEIGHTS);
-    (1..=fit).rev().map(|n| n * TILE).min_by_key(|&t| time(t)).unwrap_or(TILE)
+    (1..=fit).rev().map(|n| n * tile).min_by_key(|&t| time(t)).unwrap_or(tile)
 }
 
 /// Where a Winograd tile stands: image, first output row and column.
@@ -71,12 +70,22 @@ pub(super) fn window<const SIZE: usize>(
     let cp = padded(channels);
     for (at, pixel) in patch.chunks_exact_mut(cp).take(SIZE * SIZE).enumerate() {
         let (y, x_) = (y0 + (at / SIZE) as isize, x0 + (at % SIZE) as isize);
-        pixel.fill(0.0);
         let inside = (0..height as isize).contains(&y) && (0..width as isize).contains(&x_);
-        if inside {
-            #[allow(clippy::cast_sign_loss)] // Both were just found to be inside.
-            let from = ((n * height + y as usize) * width + x_ as usize) * channels;
-            pixel[..channels].copy_from_slice(&x[from..from + channels]);
+        if !inside {
+            pixel.fill(0.0);
+            continue;
+        }
+        #[allow(clippy::cast_sign_loss)] // Both were just found to be inside.
+        let from = &x[((n * height + y as usize) * width + x_ as usize) * channels..];
+        match (pixel.as_mut_array::<CB>(), from.first_chunk::<CB>()) {
+            // Of a size that the compiler knows: not two calls for three channels.
+            (Some(pixel), Some(from)) => {
+                *pixel = std::array::from_fn(|i| if i < channels { from[i] } else { 0.0 });
+            }
+            _ => {
+                pixel[..channels].copy_from_slice(&from[..channels]);
+                pixel[channels..].fill(0.0);
+            }
         }
     }
 }
@@ -167,7 +176,7 @@ fn winograd(
     let (top, bottom) = wanted_blocks(d);
     let columns = d.out_width().div_ceil(4);
     let (skipped, positions) = (top * columns, bottom * columns);
-    let block = block_len(36, ip, op, positions - skipped);
+    let block = block_len(k.positions, 36, ip, op, positions - skipped);
     if let Some([start, end]) = wanted_rows() {
         let whole = start.is_multiple_of(4) && (end.is_multiple_of(4) || end >= d.out_height());
         assert!(whole || d.batch > 1, "rows are computed in blocks of four");
@@ -176,29 +185,31 @@ fn winograd(
     each((positions - skipped).div_ceil(block), &|b| {
         let start = skipped + b * block;
         let t = block.min(positions - start);
-        with_scratch(36 * t * (ip + op) + 36 * ip + 16 * op, |scratch| {
-            let (v, rest) = scratch.split_at_mut(36 * t * ip);
-            let (m, rest) = rest.split_at_mut(36 * t * op);
+        // V of a frequency lies a slot behind M of it: a product is written where the one before was read, so that half as
+        // much memory passes through the caches. An odd number of cache lines: a tile's frequencies then lie in different sets of the first-level cache.
+        let slot = (t * ip.max(op) / CB | 1) * CB;
+        with_scratch(37 * slot + 36 * ip + 16 * op, |scratch| {
+            let (slots, rest) = scratch.split_at_mut(37 * slot);
             let (patch, out) = rest.split_at_mut(36 * ip);
             let mut first = 0;
             for &source in x {
-                let room = Room { positions: t, frequency: ip * t };
-                let to = v[first * t..].as_mut_ptr();
+                let room = Room { positions: t, frequency: slot };
+                let to = slots[slot + first * t..].as_mut_ptr();
                 // SAFETY: V of this task holds t positions of all channels, from `first` on those of this source.
                 unsafe { transform_inputs(k, d, source, start..start + t, (to, room), patch) };
                 first += padded(source.channels);
             }
             for xi in 0..36 {
-                let (v, u) = (&v[xi * t * ip..], &packed.u[xi * ip * op..]);
-                let m = &mut m[xi * t * op..];
+                let (m, v) = slots[xi * slot..][..2 * slot].split_at_mut(slot);
+                let u = &packed.u[xi * ip * op..];
                 // SAFETY: frequency xi of V, U and M, laid out as `product` asks.
                 unsafe {
                     (k.product)(v.as_ptr(), t, t, ip / CB, u.as_ptr(), m.as_mut_ptr(), op);
                 }
             }
             for p in 0..t {
-                let (channels, m) = (packed.outputs, &m[p * op..]);
-                store_tile(k, d, channels, start + p, m, t, finish, out, shared);
+                let (channels, m) = (packed.outputs, &slots[p * op..]);
+                store_tile(k, d, channels, start + p, m, slot, finish, out, shared);
             }
         });
     });
@@ -211,7 +222,7 @@ fn store_tile(
     channels: usize,
     position: usize,
     m: &[f32],
-    t: usize,
+    frequency: usize,
     finish: &Finish,
     out: &mut [f32],
     y: Shared,
@@ -226,14 +237,14 @@ fn store_tile(
         // SAFETY: the tile lies inside image n and belongs to this task alone.
         unsafe {
             let y = y.get().wrapping_add(pixel(0));
-            (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), *relu, slopes, y, width * op, op);
+            (k.output)(m.as_ptr(), frequency, op, bias.as_ptr(), *relu, slopes, y, width * op, op);
         }
         return;
     }
     // SAFETY: `out` holds 4x4 pixels of op channels.
     unsafe {
         let out = out.as_mut_ptr();
-        (k.output)(m.as_ptr(), t * op, op, bias.as_ptr(), *relu, slopes, out, 4 * op, op)
+        (k.output)(m.as_ptr(), frequency, op, bias.as_ptr(), *relu, slopes, out, 4 * op, op)
     };
     for row in 0..rows {
         for column in 0..columns {
@@ -272,7 +283,7 @@ pub(super) unsafe fn pack_pixels(x: &[f32], channels: usize, v: *mut f32, positi
 fn pointwise(k: &Kernels, x: &[f32], packed: &Packed, finish: &Finish, y: &mut [f32]) {
     let (inputs, outputs) = (packed.inputs, packed.outputs);
     let (ip, op) = (padded(inputs), padded(outputs));
-    let block = block_len(1, ip, op, y.len() / outputs);
+    let block = block_len(k.positions, 1, ip, op, y.len() / outputs);
     pieces(y, block * outputs, |i, y| {
         let t = y.len() / outputs;
         let x = &x[i * block * inputs..][..t * inputs];

@@ -5,6 +5,8 @@ use crate::ops::simd::Level;
 /// One instruction set: the tiles of [`simd`] and their width.
 pub(super) struct Kernels {
     pub(super) ocb: usize,
+    /// Positions in a register tile.
+    pub(super) positions: usize,
     pub(super) product: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, usize),
     pub(super) outer: unsafe fn(*const f32, usize, usize, usize, *const f32, *mut f32, bool),
     pub(super) input: Windows,
@@ -20,6 +22,7 @@ type Output =
 
 static AVX512: Kernels = Kernels {
     ocb: simd::avx512::OCB,
+    positions: simd::avx512::PMAX,
     product: simd::avx512::product,
     outer: simd::avx512::outer,
     input: simd::avx512::input,
@@ -31,6 +34,7 @@ static AVX512: Kernels = Kernels {
 
 static AVX2: Kernels = Kernels {
     ocb: simd::avx2::OCB,
+    positions: simd::avx2::PMAX,
     product: simd::avx2::product,
     outer: simd::avx2::outer,
     input: simd::avx2::input,

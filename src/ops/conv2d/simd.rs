@@ -122,16 +122,35 @@ macro_rules! isa {
      [$($p:literal),*]) => {
         pub(super) mod $name {
             use std::arch::x86_64::*;
+            use std::mem::MaybeUninit;
 
             use super::{AT_0, AT_FAR, AT_NEAR, CB, FAR, FAR2, FAR3, NEAR, NEAR2, NEAR3, ROWS};
 
             const LANES: usize = $lanes;
             /// Positions in a register tile.
-            const PMAX: usize = $pmax;
+            pub(in super::super) const PMAX: usize = $pmax;
             /// Output channels in a register tile.
             pub(in super::super) const OCB: usize = 2 * LANES;
 
             transforms!($v, $feat, $set1, $add, $sub, $mul, $fma);
+
+            /// Keeps half a transform in memory where there are sixteen registers: all columns side by side, as the compiler
+            /// would have them, hold more than that, and twice as many numbers would be put aside and fetched.
+            #[inline(always)]
+            fn in_memory<T>(half: &mut T) {
+                if LANES == 8 {
+                    std::hint::black_box(half);
+                }
+            }
+
+            /// # Safety
+            /// All of `half` was written.
+            #[target_feature(enable = $feat)]
+            #[inline]
+            unsafe fn written<const N: usize>(half: [MaybeUninit<$v>; N]) -> [$v; N] {
+                // SAFETY: both have one layout; the caller promises the rest.
+                unsafe { std::ptr::from_ref(&half).cast::<[$v; N]>().read() }
+            }
 
             /// `m[p][..NV * LANES] = sum_k v[p][k] u[k][..]` for P positions, channel blocks `blocks`.
             #[target_feature(enable = $feat)]
@@ -325,7 +344,7 @@ macro_rules! isa {
                 xi: usize,
             ) {
                 for cc in (0..c).step_by(LANES) {
-                    let mut t = [[$zero(); 6]; 6];
+                    let mut t = [[MaybeUninit::uninit(); 6]; 6];
                     for j in 0..6 {
                         let mut d = [$zero(); 6];
                         for (i, d) in d.iter_mut().enumerate() {
@@ -333,12 +352,14 @@ macro_rules! isa {
                             *d = unsafe { $load(x.add(i * row + j * pixel + cc)) };
                         }
                         for (i, r) in bt(d).into_iter().enumerate() {
-                            t[i][j] = r;
+                            t[i][j].write(r);
                         }
+                        in_memory(&mut t);
                     }
                     let at = cc / CB * t_stride * CB + cc % CB;
                     for i in 0..6 {
-                        for (j, r) in bt(t[i]).into_iter().enumerate() {
+                        // SAFETY: all columns were written.
+                        for (j, r) in bt(unsafe { written(t[i]) }).into_iter().enumerate() {
                             // SAFETY: frequency (i, j) of this position.
                             unsafe { $store(v.add((i * 6 + j) * xi + at), r) };
                         }
@@ -357,7 +378,7 @@ macro_rules! isa {
                 xi: usize,
             ) {
                 for cc in (0..c).step_by(LANES) {
-                    let mut t = [[$zero(); 4]; 6];
+                    let mut t = [[MaybeUninit::uninit(); 4]; 6];
                     for j in 0..4 {
                         let mut d = [$zero(); 4];
                         for (i, d) in d.iter_mut().enumerate() {
@@ -365,12 +386,14 @@ macro_rules! isa {
                             *d = unsafe { $load(dy.add(i * row + j * pixel + cc)) };
                         }
                         for (i, r) in a(d).into_iter().enumerate() {
-                            t[i][j] = r;
+                            t[i][j].write(r);
                         }
+                        in_memory(&mut t);
                     }
                     let at = cc / CB * t_stride * CB + cc % CB;
                     for i in 0..6 {
-                        for (j, r) in a(t[i]).into_iter().enumerate() {
+                        // SAFETY: all columns were written.
+                        for (j, r) in a(unsafe { written(t[i]) }).into_iter().enumerate() {
                             // SAFETY: frequency (i, j) of this position.
                             unsafe { $store(z.add((i * 6 + j) * xi + at), r) };
                         }
@@ -389,7 +412,7 @@ macro_rules! isa {
                 y: *mut f32, row: usize, pixel: usize,
             ) {
                 for cc in (0..c).step_by(LANES) {
-                    let mut t = [[$zero(); 6]; 4];
+                    let mut t = [[MaybeUninit::uninit(); 6]; 4];
                     for j in 0..6 {
                         let mut d = [$zero(); 6];
                         for (i, d) in d.iter_mut().enumerate() {
@@ -397,15 +420,17 @@ macro_rules! isa {
                             *d = unsafe { $load(m.add((i * 6 + j) * xi + cc)) };
                         }
                         for (i, r) in at(d).into_iter().enumerate() {
-                            t[i][j] = r;
+                            t[i][j].write(r);
                         }
+                        in_memory(&mut t);
                     }
                     // SAFETY: the bias has c elements.
                     let b = unsafe { $load(bias.add(cc)) };
                     // SAFETY: and so have the slopes, if there are any.
                     let slope = (!slopes.is_null()).then(|| unsafe { $load(slopes.add(cc)) });
                     for (i, t) in t.iter().enumerate() {
-                        for (j, r) in at(*t).into_iter().enumerate() {
+                        // SAFETY: all columns were written.
+                        for (j, r) in at(unsafe { written(*t) }).into_iter().enumerate() {
                             let r = $add(r, b);
                             // Zero first: the maximum returns its second operand where one is NaN.
                             let r = match slope {
