@@ -7,8 +7,10 @@ namespace {
 // The factors of src/ops/sampler_step.rs, which knows them from here.
 enum Factor { SLOPE, FROM_X, FROM_Y0, X, X0, Y0, NOISE, INPUT, CLAMP_X0, CLAMP_XT, DRAW };
 
-// To [-1, 1]; a NaN stays one.
-__device__ __forceinline__ float clamped(float v) { return v < -1.0f ? -1.0f : v > 1.0f ? 1.0f : v; }
+// To [-1, 1]; NaN where v is infinite, so that a tile which half precision cannot hold is seen.
+__device__ __forceinline__ float clamped(float v) {
+    return v - v != 0.0f ? v - v : v < -1.0f ? -1.0f : v > 1.0f ? 1.0f : v;
+}
 
 // output: [count, channels], at most 3 channels; x, y0: the same in f32, x is replaced; z, x0_hat: the same or
 // null; input: [count, channels] or null

@@ -45,5 +45,5 @@ pub fn decode(first_stage: Option<&Vq>, states: Tensor) -> Result<Tensor> {
     let states = tape.input(states);
     let images = first_stage.decode(&mut tape, &states)?;
     drop(states);
-    tape.clamp(&images, -1.0, 1.0)?.into_tensor()
+    tape.clamp_finite(&images, -1.0, 1.0)?.into_tensor()
 }

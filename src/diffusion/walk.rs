@@ -166,7 +166,7 @@ impl Course {
         let shown = tape.input(Arc::clone(condition));
         let output = network.forward(&mut tape, &shown, &shown, &self.steps[0].time)?;
         drop(shown);
-        let x = tape.clamp(&output, -1.0, 1.0)?.into_tensor()?;
+        let x = tape.clamp_finite(&output, -1.0, 1.0)?.into_tensor()?;
         drop((output, tape));
         if x.dtype() == DType::F32 { Ok(x) } else { x.cast(DType::F32) }
     }

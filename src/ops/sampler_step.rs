@@ -195,7 +195,7 @@ vectorized! {
                 clean[i] = mix([slope, from_x, from_y0, 0.0], [output[i], x[i], y0[i], y0[i]]);
             }
             if factors.clamp_x0 {
-                clean.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
+                clean.iter_mut().for_each(|v| *v = clamped(*v));
             }
             match factors.next {
                 None => x.copy_from_slice(clean),
@@ -207,7 +207,7 @@ vectorized! {
                 }
             }
             if factors.clamp_xt {
-                x.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
+                x.iter_mut().for_each(|v| *v = clamped(*v));
             }
             if let Some(x0_hat) = x0_hat {
                 x0_hat[at.clone()].copy_from_slice(clean);
@@ -227,6 +227,13 @@ const BLOCK: usize = 512;
 
 /// Elements of a task.
 const CHUNK: usize = 1 << 14;
+
+/// To `[-1, 1]`; NaN where `v` is infinite, so that a tile which half precision cannot hold is seen.
+#[inline(always)] // As the loops that call it.
+fn clamped(v: f32) -> f32 {
+    let rest = v - v;
+    if rest == 0.0 { v.clamp(-1.0, 1.0) } else { rest }
+}
 
 /// A sum in double precision, rounded once.
 #[allow(clippy::cast_possible_truncation)] // The one rounding.
