@@ -115,7 +115,7 @@ def onnx_of(param, side):
                     scaled.append(name)
                 node("Add", scaled, out)
             else:
-                op = ["Add", "Sub", "Mul", "Div"][int(v.get(0, 0))]
+                op = ["Add", "Sub", "Mul", "Div", "Max", "Min"][int(v.get(0, 0))]
                 other = constant(np.float32(v[2]), tag) if v.get(1) else before[1]
                 node(op, [before[0], other], out)
         elif kind == "Concat":
@@ -203,6 +203,12 @@ def own_param(name, folder):
         binary(0, for_sum, f"x{i}_kept", f"sum{i}")
         binary(2, f"sum{i}", f"half{i}", f"block{i}")
         x = f"block{i}"
+        if config.get("limited"):
+            for end, (op, limit) in enumerate(zip((4, 5), tensor(at + "limits"))):
+                layer("MemoryData", [], [f"limit{i}_{end}"], f"0=1 1=1 2={len(limit)}")
+                weights.append(limit.tobytes())
+                binary(op, x, f"limit{i}_{end}", f"block{i}_{end}")
+                x = f"block{i}_{end}"
     conv("conv_2", x, "body")
     binary(0, "body", skip, "features")
     conv("upsampler.0", "features", "image")

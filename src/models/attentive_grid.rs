@@ -11,7 +11,8 @@
 //! ```text
 //! e  = mlp(embed t ++ damage)                                   [N, D]
 //! f  = conv3(low) + conv3'(unshuffle s of x_t)                  [N, h, w, C]; without the state at t = T
-//! y  = blocks of  (g + y) (sigmoid(g) - 1/2),  g = conv3 lrelu conv3 lrelu conv3 lrelu conv3 (y + linear e)
+//! y  = blocks of  (g + y) (sigmoid(g) - 1/2),  g = conv3 lrelu conv3 lrelu conv3 lrelu conv3 (y + linear e);
+//!      within limits of each channel in a limited network
 //! x0 = shuffle s of conv3(conv3(y) + f)                         [N, H, W, 3]
 //! ```
 mod layers;
@@ -23,6 +24,7 @@ pub use layers::{AttentiveGrid, AttentiveGridConfig, LATER};
 use super::damage::TOLD;
 use super::direct::BLOCK;
 use super::{Geometry, Kind, Module, Network, Shapes};
+use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -32,6 +34,19 @@ use crate::nn::rolling::RollingCall;
 impl Module for AttentiveGrid {
     fn parameters(&self) -> &[Parameter] {
         &self.parameters
+    }
+
+    fn buffers(&self) -> &[Parameter] {
+        &self.limits
+    }
+
+    /// Limits are numbers of maps, so they have the type of these.
+    fn cast(&self, dtype: DType) -> Result<()> {
+        self.state().iter().try_for_each(|p| p.cast(dtype))
+    }
+
+    fn to_device(&self, device: &Device, dtype: DType) -> Result<()> {
+        self.state().iter().try_for_each(|p| p.to_device(device, dtype))
     }
 }
 
@@ -64,6 +79,10 @@ impl Network for AttentiveGrid {
 
     fn has_first_call(&self) -> bool {
         true
+    }
+
+    fn moves_buffers(&self) -> bool {
+        false
     }
 
     fn rolling(
@@ -145,6 +164,7 @@ impl Kind for AttentiveGridConfig {
     }
 
     fn narrow() -> Self {
-        Self { channels: 8, later_channels: Some(12), blocks: 2, time_dim: 8, ..Self::default() }
+        let later_channels = Some(12);
+        Self { channels: 8, later_channels, blocks: 2, time_dim: 8, limited: true, ..Self::default() }
     }
 }

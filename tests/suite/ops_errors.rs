@@ -165,6 +165,8 @@ fn table() -> Vec<Wrong> {
         wrong(UnitDistance, [x, x, &[3]], "a weight [4]"),
         wrong(PadZero { bottom: 1, right: 1 }, [&[1, 0, 2, 3]], "at least one pixel"),
         wrong(ParameterFreeAttention, [x, &[4]], "got shape [4]"),
+        wrong(ParameterFreeAttention, [x, x, &[2, 3]], "limits [2, 4], got shape [2, 3]"),
+        wrong(ParameterFreeAttention, [x, x, &[2, 3]], "limits [2, 4], got shape [2, 3]"),
         wrong(Prelu, [x, &[3]], "one slope, [1], or 4 slopes, got shape [3]"),
         wrong(shuffle(false), [x], "C divisible by 9"),
         wrong(shuffle(true), [x], "H and W divisible by 3"),

@@ -113,7 +113,8 @@ fn tiles_of_any_size_equal_the_whole() {
 /// The default network with weights of which none is zero.
 fn rolling_system() -> Upscaler {
     let mut system = System::open("srk-x4").unwrap();
-    let config = AttentiveGridConfig { channels: 16, blocks: 2, ..Default::default() };
+    let config =
+        AttentiveGridConfig { channels: 16, blocks: 2, limited: true, ..Default::default() };
     system.config.model = ModelConfig::AttentiveGrid(config);
     system.network = system.config.model.build(1);
     for (i, parameter) in system.network.parameters().iter().enumerate() {
@@ -121,7 +122,65 @@ fn rolling_system() -> Upscaler {
         let values: Vec<f32> = random(&shape, 100 + i as u64).iter().map(|v| 0.1 * v).collect();
         parameter.set(Tensor::from_vec(values, &shape));
     }
+    // Limits that some of the maps pass.
+    for limits in system.network.buffers() {
+        let end = |i: usize| if i < 16 { -0.05 } else { 0.01 * (i % 16) as f32 };
+        limits.set(Tensor::from_vec((0..32).map(end).collect(), &[2, 16]));
+    }
     on_cpu(system)
+}
+
+/// Strokes of one pixel, black on white without a shade between: harder edges than any photograph's.
+fn strokes(width: usize, height: usize) -> Image {
+    let ink = |i: usize| {
+        let (x, y) = (i % width, i / width);
+        (x + y).is_multiple_of(7) || (x + 3 * y).is_multiple_of(11) || y % 9 == 4 && x % 5 < 3
+    };
+    let samples = (0..width * height).flat_map(|i| [if ink(i) { 0 } else { 255 }; 3]).collect();
+    Image::from_u8(width, height, Color::Rgb, samples).unwrap()
+}
+
+/// The model for clean pictures learnt from photographs: its maps stay within what those need, and letters and lines
+/// become no noise.
+#[test]
+fn hard_edges_stay_what_they_are() {
+    let (system, image) = (on_cpu(System::open("srk-x4").unwrap()), strokes(48, 40));
+    let low = image.samples.as_u8().unwrap();
+    for steps in [1, 2] {
+        let settings =
+            Settings { steps: Some(steps), seed: 9, tile: TileSize::None, memory: 1 << 30 };
+        let plan = plan(&system, 48, 40, &settings).unwrap();
+        let (output, _) = upscale(&system, &image, &plan, 9, &mut |_, _| Ok(())).unwrap();
+        let high = output.samples.as_u8().unwrap();
+        let means: Vec<f64> = (0..48 * 40)
+            .map(|i| {
+                let (x, y) = (i % 48 * 4, i / 48 * 4);
+                let of_row = |r: usize| high[((y + r) * 192 + x) * 3..][..12].iter();
+                (0..4).flat_map(of_row).map(|&v| f64::from(v)).sum::<f64>() / 48.0
+            })
+            .collect();
+        // What is seen of it in its own size: the strokes.
+        let off = means.iter().zip(low.iter().step_by(3)).map(|(m, &l)| (m - f64::from(l)).abs());
+        let mean = off.sum::<f64>() / means.len() as f64;
+        assert!(mean < 16.0, "{steps} steps: pixels are off by {mean} on average");
+    }
+}
+
+/// Photographs come nowhere near the limits.
+#[test]
+fn limits_change_no_photograph() {
+    let image = Image::read("examples/parrots.png").unwrap();
+    let image = image.crop(Rect::new(0, 0, 64, 48)).unwrap();
+    let limited = on_cpu(System::open("srk-x4").unwrap());
+    let mut system = System::open("srk-x4").unwrap();
+    assert_eq!(system.network.buffers().len(), 12);
+    for limits in system.network.buffers() {
+        let end = |i: usize| if i < 32 { -6e4 } else { 6e4 };
+        limits.set(Tensor::from_vec((0..64).map(end).collect(), &[2, 32]));
+    }
+    system.name = "without limits".into();
+    let free = on_cpu(system);
+    assert!(run(&limited, &image, TileSize::None) == run(&free, &image, TileSize::None));
 }
 
 /// Rows of every height, and heights that no block divides.
@@ -272,18 +331,13 @@ fn a_full_gpu_gets_smaller_tiles() {
     assert!(whole == halved, "smaller tiles gave another picture");
 }
 
-/// Features beyond the range of f16: the tiles are computed again in f32.
-#[test]
-fn tiles_that_overflow_are_computed_again() {
+/// What `small_system` makes of a picture with parameters that `change` gives: on the CPU, and on a GPU in f16.
+fn in_both(change: impl Fn(&str, &mut [f32])) -> (Vec<u8>, (Vec<u8>, Report)) {
     let image = picture(24, 16);
     let mut system = small_system();
     for p in system.network.parameters() {
-        let factor = match p.name() {
-            "body.weight" => 3e5,
-            "tail.weight" => 1.0 / 3e5,
-            _ => continue,
-        };
-        let values: Vec<f32> = p.value().cpu::<f32>().unwrap().iter().map(|v| v * factor).collect();
+        let mut values = p.value().cpu::<f32>().unwrap().to_vec();
+        change(p.name(), &mut values);
         p.set(Tensor::from_vec(values, p.value().shape()));
     }
     system.name = "overflowing".into();
@@ -296,8 +350,29 @@ fn tiles_that_overflow_are_computed_again() {
         let Samples::U8(samples) = output.samples else { panic!("8 bits stay 8 bits") };
         (samples, report)
     };
-    let (cpu, _) = run(Device::Cpu, DType::F32);
-    let (gpu, report) = run(Device::Cuda(common::fast_gpu()), DType::F16);
+    (run(Device::Cpu, DType::F32).0, run(Device::Cuda(common::fast_gpu()), DType::F16))
+}
+
+/// Features beyond the range of f16: the tiles are computed again in f32.
+#[test]
+fn tiles_that_overflow_are_computed_again() {
+    let (cpu, (gpu, report)) = in_both(|name, values| match name {
+        "body.weight" => values.iter_mut().for_each(|v| *v *= 3e5),
+        "tail.weight" => values.iter_mut().for_each(|v| *v /= 3e5),
+        _ => {}
+    });
+    assert_eq!(report, Report { redone: 1, halved: 0 });
+    assert!(worst_difference(&cpu, &gpu) <= 1);
+}
+
+/// Those that are infinite, and no NaN, too: the bounds of pixels do not hide them.
+#[test]
+fn infinite_tiles_are_computed_again() {
+    let (cpu, (gpu, report)) = in_both(|name, values| match name {
+        "body.bias" => values.fill(7e4),
+        "tail.weight" => values.fill(6e-8),
+        _ => {}
+    });
     assert_eq!(report, Report { redone: 1, halved: 0 });
     assert!(worst_difference(&cpu, &gpu) <= 1);
 }

@@ -30,11 +30,15 @@ pub struct AttentiveGridConfig {
     pub blocks: usize,
     /// Width of the embedding of t and damage.
     pub time_dim: usize,
+    /// Whether the maps of the blocks stay within limits that the file holds.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub limited: bool,
 }
 
 impl Default for AttentiveGridConfig {
     fn default() -> Self {
-        Self { scale: 4, channels: 32, later_channels: None, blocks: 6, time_dim: 32 }
+        let (scale, channels, blocks, time_dim) = (4, 32, 6, 32);
+        Self { scale, channels, later_channels: None, blocks, time_dim, limited: false }
     }
 }
 
@@ -68,7 +72,11 @@ impl Trunk {
             init.at(format!("block_{}", i + 1), |init| {
                 // Not told anything at first.
                 let told = Linear::new(init, "told", dim, c).scaled(0.0);
-                (GatedBlock::new(init, c, DEPTH), told)
+                let block = match config.limited {
+                    true => GatedBlock::limited(init, c, DEPTH),
+                    false => GatedBlock::new(init, c, DEPTH),
+                };
+                (block, told)
             })
         };
         let blocks = (0..config.blocks).map(block).collect();
@@ -123,6 +131,8 @@ pub struct AttentiveGrid {
     /// Of all others.
     pub(super) later: Trunk,
     pub(super) parameters: Vec<Parameter>,
+    /// The limits of the blocks.
+    pub(super) limits: Vec<Parameter>,
 }
 
 impl AttentiveGrid {
@@ -131,8 +141,8 @@ impl AttentiveGrid {
         let mut init = Init::new(seed);
         let first = Trunk::new(&mut init, config, false);
         let later = init.at(LATER, |init| Trunk::new(init, config, true));
-        let parameters = init.finish();
-        Self { config: config.clone(), first, later, parameters }
+        let (parameters, limits) = init.finish_with_buffers();
+        Self { config: config.clone(), first, later, parameters, limits }
     }
 
     /// What the blocks of `trunk` are told, `[N, time_dim]`.

@@ -122,7 +122,10 @@ impl Block {
             last = window.is_done();
         }
         if let Some(made) = &mut rows {
-            made.combine(&self.input, parameter_free_attention::in_place)?;
+            let limits = block.limits();
+            let limits = limits.as_deref().map_or(Ok(&[][..]), |limits| limits.cpu::<f32>())?;
+            let weigh = |x: &[f32], o: &mut [f32]| parameter_free_attention::in_place(x, limits, o);
+            made.combine(&self.input, weigh)?;
             self.input.forget(made.at.end);
         }
         Ok(rows)
