@@ -41,12 +41,18 @@ const ZIGZAG: [usize; 64] = [
 ];
 
 /// The quality, 1..=100, on the scale of the Independent JPEG Group, of which a luminance table in a file is
-/// nearest: exact for the tables of libjpeg, the median of what its entries say for others.
+/// nearest: within 0.5 for the tables of libjpeg, the median of what its entries say for others. Those at either end of a
+/// byte were cut off there, and say nothing.
 pub fn quality_of_table(table: &[u16; 64]) -> f32 {
+    let said = (0..64).filter(|&k| !matches!(table[k], 0 | 1 | 255));
     let mut scales: Vec<f32> =
-        (0..64).map(|k| 100.0 * f32::from(table[k]) / f32::from(STANDARD[ZIGZAG[k]])).collect();
+        said.map(|k| 100.0 * f32::from(table[k]) / f32::from(STANDARD[ZIGZAG[k]])).collect();
     scales.sort_by(f32::total_cmp);
-    let scale = f32::midpoint(scales[31], scales[32]);
+    let scale = match scales.len() {
+        0 if table.contains(&255) => f32::INFINITY,
+        0 => 0.0,
+        n => f32::midpoint(scales[(n - 1) / 2], scales[n / 2]),
+    };
     // libjpeg: 200 - 2 q from quality 50 on, 5000 / q below.
     let quality = if scale <= 100.0 { (200.0 - scale) / 2.0 } else { 5000.0 / scale };
     quality.clamp(1.0, 100.0)
@@ -262,12 +268,15 @@ mod tests {
 
     #[test]
     fn tables_of_libjpeg_are_recognised() {
-        for quality in [30u16, 50, 75, 92, 95] {
+        for quality in 1u16..=100 {
             let scale = if quality < 50 { 5000 / quality } else { 200 - 2 * quality };
-            let entry = |k: usize| ((STANDARD[ZIGZAG[k]] * scale + 50) / 100).clamp(1, 255);
+            let entry = |k: usize| {
+                ((u32::from(STANDARD[ZIGZAG[k]]) * u32::from(scale) + 50) / 100).clamp(1, 255)
+                    as u16
+            };
             let table: [u16; 64] = std::array::from_fn(entry);
             let found = quality_of_table(&table);
-            assert!((found - f32::from(quality)).abs() < 1.0, "{quality} is read as {found}");
+            assert!((found - f32::from(quality)).abs() < 0.5, "{quality} is read as {found}");
         }
     }
 
