@@ -1,5 +1,6 @@
 //! What a picture shows of the damage it has suffered: the quality of a JPEG by its own quantisation tables, and
 //! the noise by its flattest parts.
+use super::blocks::{self, luma};
 use super::{Image, Rect};
 use crate::error::Result;
 use crate::models::damage::Damage;
@@ -112,16 +113,18 @@ impl std::fmt::Display for Findings {
 /// If the lengths in the image do not fit together.
 pub fn seen(image: &Image) -> Result<Findings> {
     let stated = image.metadata.jpeg_quality.map(|quality| Jpeg { quality, stated: true });
-    let jpeg = match stated {
-        Some(jpeg) if jpeg.quality < HONEST_QUALITY => Some(jpeg),
-        _ => blocks(image)?.map(|quality| Jpeg { quality, stated: false }),
+    let seen = || -> Result<_> {
+        Ok(blocks::quality(image)?.map(|quality| Jpeg { quality, stated: false }))
     };
-    let jpeg = match (jpeg, stated) {
+    let jpeg = match stated {
+        None => seen()?,
+        Some(jpeg) if jpeg.quality < HONEST_QUALITY => Some(jpeg),
         // Steps are an estimate, which a file's word holds within bounds.
-        (Some(seen), Some(_)) if !seen.stated => {
-            Some(Jpeg { quality: seen.quality.max(LEAST_RESAVED), ..seen })
-        }
-        (seen, stated) => seen.or(stated),
+        Some(jpeg) => Some(
+            seen()?
+                .filter(|seen| seen.quality <= MOST_RESAVED)
+                .map_or(jpeg, |seen| Jpeg { quality: seen.quality.max(LEAST_RESAVED), ..seen }),
+        ),
     };
     let hidden = jpeg.is_some_and(|j| j.quality < HONEST_QUALITY);
     let noise = if hidden { None } else { noise(image)? };
@@ -137,72 +140,11 @@ const CLEAN_NOISE: f32 = 5.0;
 /// No worse than this is what a good JPEG is taken for by its blocks: smooth pictures show them more than others do.
 const LEAST_RESAVED: f32 = 50.0;
 
+/// Fainter blocks say nothing against a file's word: those of a good JPEG of a smooth picture.
+const MOST_RESAVED: f32 = 80.0;
+
 /// From this quality on compression leaves noise nearly as it is.
 const HONEST_QUALITY: f32 = 90.0;
-
-/// How large the steps between the 8x8 blocks of JPEG are, over those within blocks, at some qualities: medians over
-/// 61 pictures of 85 to 768 pixels a side, of which without compression none had more than 1.21.
-const STEPS: [(f32, f32); 4] = [(1.25, 80.0), (1.5, 60.0), (1.87, 40.0), (2.4, 25.0)];
-
-/// The quality that steps between blocks of 8x8 pixels speak of; none if there are no more steps than elsewhere, or
-/// the picture has fewer than two blocks a side.
-///
-/// # Errors
-/// If the lengths in the image do not fit together.
-pub fn blocks(image: &Image) -> Result<Option<f32>> {
-    let (width, height) = (image.width, image.height);
-    if width < 3 * PATCH || height < 3 * PATCH {
-        return Ok(None);
-    }
-    // Sums and counts of steps [within, between] across columns, and across rows.
-    let mut sums = [[0.0f64; 2]; 2];
-    let mut counts = [[0u64; 2]; 2];
-    let mut add = |axis: usize, at: usize, [a, b, c, d]: [f64; 4]| {
-        let between = usize::from(at.is_multiple_of(PATCH));
-        // What is left of the step from b to c where a slope would go on.
-        sums[axis][between] += (1.5 * (b - c) - 0.5 * (a - d)).abs();
-        counts[axis][between] += 1;
-    };
-    for top in (0..height).step_by(PATCH) {
-        let first = top.saturating_sub(2);
-        let rows = (top + PATCH + 1).min(height) - first;
-        let luma = luma(image, Rect::new(0, first, width, rows))?;
-        let at = |x: usize, y: usize| luma[(y - first) * width + x];
-        for y in top..(top + PATCH).min(height) {
-            for x in 2..width - 1 {
-                add(0, x, [at(x - 2, y), at(x - 1, y), at(x, y), at(x + 1, y)]);
-            }
-            if y >= 2 && y + 1 < height {
-                for x in 0..width {
-                    add(1, y, [at(x, y - 2), at(x, y - 1), at(x, y), at(x, y + 1)]);
-                }
-            }
-        }
-    }
-    let ratio = |axis: usize| {
-        let mean = |between: usize| sums[axis][between] / counts[axis][between].max(1) as f64;
-        if mean(0) > 0.0 { mean(1) / mean(0) } else { 1.0 }
-    };
-    #[allow(clippy::cast_possible_truncation)] // An estimate.
-    let step = f64::midpoint(ratio(0), ratio(1)) as f32;
-    let (least, most) = (STEPS[0], STEPS[STEPS.len() - 1]);
-    if step < least.0 {
-        return Ok(None);
-    }
-    let between = STEPS.windows(2).find(|pair| step < pair[1].0);
-    Ok(Some(between.map_or(most.1, |pair| {
-        let share = (step - pair[0].0) / (pair[1].0 - pair[0].0);
-        pair[0].1 + share * (pair[1].1 - pair[0].1)
-    })))
-}
-
-/// Luma of a part of `image`, in levels of 0..=255.
-fn luma(image: &Image, part: Rect) -> Result<Vec<f64>> {
-    let levels = |p: &[f32]| {
-        255.0 * (0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2]))
-    };
-    Ok(image.rgb_f32(part)?.chunks_exact(3).map(levels).collect())
-}
 
 /// Side of the patches that are compared.
 const PATCH: usize = 8;
@@ -298,32 +240,10 @@ mod tests {
             assert!((found - sigma).abs() < 0.35 + 0.12 * sigma, "{sigma} is measured as {found}");
         }
     }
+
     #[test]
-    fn blocks_are_seen_where_the_file_does_not_say() {
-        let mut draws = Stream::new(1, Purpose::Weights, 0).sequence();
-        let waves: Vec<[f32; 3]> =
-            (0..24).map(|_| [0.9, 0.9, 6.3].map(|k| k * draws.uniform() as f32)).collect();
-        let mut pixels = vec![];
-        for y in 0..96 {
-            for x in 0..128 {
-                let sum: f32 =
-                    waves.iter().map(|[a, b, c]| (a * x as f32 + b * y as f32 + c).sin()).sum();
-                pixels.extend([(128.0 + 10.0 * sum).clamp(0.0, 255.0) as u8; 3]);
-            }
-        }
-        let found = |pixels: Vec<u8>| {
-            blocks(&Image::from_u8(128, 96, Color::Rgb, pixels).unwrap()).unwrap()
-        };
-        let compressed = |quality: u8| {
-            let file = lossy::jpeg(&pixels, 128, 96, quality, lossy::Chroma::Full).unwrap();
-            found(lossy::pixels(&file).unwrap())
-        };
-        assert_eq!(found(pixels.clone()), None);
-        let (coarse, fine) = (compressed(20).unwrap(), compressed(50));
-        assert!(coarse < 50.0, "{coarse}");
-        assert!(fine.is_none_or(|fine| fine > coarse), "{fine:?} and {coarse}");
-        assert_eq!(compressed(95), None);
-        // Saved again as a good JPEG: the file's word does not hide what is seen.
+    fn blocks_count_where_a_good_jpeg_was_made_of_a_bad_one() {
+        let pixels = crate::imaging::blocks::tests::waves(128, 96);
         let jpeg = |pixels: &[u8], quality| {
             lossy::jpeg(pixels, 128, 96, quality, lossy::Chroma::Full).unwrap()
         };
