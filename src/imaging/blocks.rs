@@ -110,7 +110,7 @@ fn axes(image: &Image) -> Result<[Axis; 2]> {
 }
 
 /// Luma of a part of `image`, in levels of 0..=255.
-pub(super) fn luma(image: &Image, part: Rect) -> Result<Vec<f64>> {
+fn luma(image: &Image, part: Rect) -> Result<Vec<f64>> {
     let levels = |p: &[f32]| {
         255.0 * (0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2]))
     };

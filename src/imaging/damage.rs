@@ -1,7 +1,6 @@
 //! What a picture shows of the damage it has suffered: the quality of a JPEG by its own quantisation tables, and
 //! the noise by its flattest parts.
-use super::blocks::{self, luma};
-use super::{Image, Rect};
+use super::{Image, Rect, blocks};
 use crate::error::Result;
 use crate::models::damage::Damage;
 
@@ -134,8 +133,9 @@ pub fn seen(image: &Image) -> Result<Findings> {
 /// From this quality on a JPEG is as good as none.
 pub const CLEAN_QUALITY: f32 = 97.0;
 
-/// More noise than this, in levels, is not the texture of a clean picture's flattest parts.
-const CLEAN_NOISE: f32 = 5.0;
+/// More noise than this, in levels, is not the texture of a clean picture's flattest parts: 3 of 138 photographs (Kodak24,
+/// Set14, BSD100) have more; of gray ones with noise of 5 all.
+const CLEAN_NOISE: f32 = 4.8;
 
 /// No worse than this is what a good JPEG is taken for by its blocks: smooth pictures show them more than others do.
 const LEAST_RESAVED: f32 = 50.0;
@@ -152,11 +152,17 @@ const PATCH: usize = 8;
 /// In fewer patches there may be none without texture.
 const LEAST_PATCHES: usize = 200;
 
-/// How much the mean of the flattest tenth lies below the mean of all patches of pure noise.
-const FLATTEST: f64 = 0.85;
+/// With less of the picture between the ends of the scale, what is left are edges: text on paper has next to none, photographs
+/// have 0.43 and more.
+const LEAST_USABLE: f64 = 0.3;
 
-/// The standard deviation of the noise of luma, in levels of 0..=255: the response to a mask that sees no plane and
-/// no edge along an axis (Immerkaer 1996), in the flattest tenth of the patches. None of pictures too small for it.
+/// The mean of the flattest tenth of patches over that of all, of pure noise: 0.7355 in 4,096 patches, 0.745 in 256.
+const FLATTEST: f64 = 0.735;
+
+/// The standard deviation of the noise of green, which is what networks learn to be told (that of luma is 0.66 of it where
+/// colours have noise of their own), in levels of 0..=255: the response to a mask that sees no plane and no edge along
+/// an axis (Immerkaer 1996), in the flattest tenth of the patches. None of pictures too small for it, or with hardly
+/// a part between the ends of the scale.
 ///
 /// # Errors
 /// If the lengths in the image do not fit together.
@@ -169,11 +175,13 @@ pub fn noise(image: &Image) -> Result<Option<f32>> {
     let mut patches = Vec::with_capacity(columns * rows);
     for row in 0..rows {
         let band = Rect::new(0, row * PATCH, image.width, PATCH + 2);
-        let luma = luma(image, band)?;
-        patches
-            .extend((0..columns).filter_map(|column| of_patch(&luma, image.width, column * PATCH)));
+        let rgb = image.rgb_f32(band)?;
+        let green: Vec<f64> = rgb.chunks_exact(3).map(|p| 255.0 * f64::from(p[1])).collect();
+        patches.extend(
+            (0..columns).filter_map(|column| of_patch(&green, image.width, column * PATCH)),
+        );
     }
-    if patches.is_empty() {
+    if (patches.len() as f64) < LEAST_USABLE * (columns * rows) as f64 {
         return Ok(None);
     }
     patches.sort_by(f64::total_cmp);
@@ -183,22 +191,22 @@ pub fn noise(image: &Image) -> Result<Option<f32>> {
     Ok(Some((mean / FLATTEST) as f32))
 }
 
-/// The deviation in the patch at `left` of a band of `PATCH + 2` rows; none where values are at the ends of the
-/// scale, which hide it.
-fn of_patch(luma: &[f64], width: usize, left: usize) -> Option<f64> {
-    let at = |x: usize, y: usize| luma[y * width + left + x];
-    let mut sum = 0.0;
+/// The deviation in the patch at `left` of a band of `PATCH + 2` rows; none where more than a quarter of the values are
+/// at the ends of the scale, which hide it.
+fn of_patch(green: &[f64], width: usize, left: usize) -> Option<f64> {
+    let at = |x: usize, y: usize| green[y * width + left + x];
+    let (mut sum, mut inside) = (0.0, 0);
     for y in 1..=PATCH {
         for x in 1..=PATCH {
             let corners = at(x - 1, y - 1) + at(x + 1, y - 1) + at(x - 1, y + 1) + at(x + 1, y + 1);
             let sides = at(x, y - 1) + at(x, y + 1) + at(x - 1, y) + at(x + 1, y);
             sum += (corners - 2.0 * sides + 4.0 * at(x, y)).abs();
+            inside += usize::from((4.0..=251.0).contains(&at(x, y)));
         }
     }
-    let centre = at(PATCH / 2, PATCH / 2);
     // The mask's norm is 6; the mean of |z| is sqrt(2 / pi).
     let deviation = (std::f64::consts::PI / 2.0).sqrt() * sum / (6.0 * (PATCH * PATCH) as f64);
-    (4.0..=251.0).contains(&centre).then_some(deviation)
+    (4 * inside >= 3 * PATCH * PATCH).then_some(deviation)
 }
 
 #[cfg(test)]
@@ -237,8 +245,34 @@ mod tests {
             }
             let image = Image::from_u8(128, 128, Color::Gray, pixels).unwrap();
             let found = noise(&image).unwrap().unwrap();
-            assert!((found - sigma).abs() < 0.35 + 0.12 * sigma, "{sigma} is measured as {found}");
+            assert!((found - sigma).abs() < 0.35 + 0.05 * sigma, "{sigma} is measured as {found}");
         }
+    }
+
+    /// Each channel with noise of its own, of which luma has less.
+    #[test]
+    fn noise_is_that_of_green_as_networks_learn_it() {
+        let mut draws = Stream::new(2, Purpose::Weights, 0).sequence();
+        for (sigma, damaged) in [(2.0, false), (5.5, true), (20.0, true)] {
+            let mut value = || (120.0 + sigma * draws.normal()).round().clamp(0.0, 255.0) as u8;
+            let pixels = (0..160 * 160 * 3).map(|_| value()).collect();
+            let image = Image::from_u8(160, 160, Color::Rgb, pixels).unwrap();
+            let found = noise(&image).unwrap().unwrap();
+            assert!((found - sigma).abs() < 0.05 * sigma + 0.1, "{sigma} is measured as {found}");
+            assert_eq!(seen(&image).unwrap().is_damaged(), damaged, "{sigma}");
+        }
+    }
+
+    /// Edges of glyphs are no noise, and all else of the page is cut off at white.
+    #[test]
+    fn text_on_white_has_no_noise() {
+        let glyph = |x: usize, y: usize| match (x * 7 + y * 3 + x * y) % 11 {
+            v if y % 16 < 9 && x % 5 < 3 && v < 6 => 30 * v as u8,
+            _ => 255,
+        };
+        let page = (0..160 * 240).map(|i| glyph(i % 240, i / 240)).collect();
+        let image = Image::from_u8(240, 160, Color::Gray, page).unwrap();
+        assert_eq!(noise(&image).unwrap(), None);
     }
 
     #[test]
