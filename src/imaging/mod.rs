@@ -36,6 +36,7 @@ pub mod sheet;
 pub mod stamp;
 pub mod tiles;
 mod variants;
+mod vp8;
 
 pub use decode::decode;
 pub use decode::read;
