@@ -14,7 +14,7 @@ use super::encode::Format;
 use super::exif::{self, fields};
 use super::variants::{self, Variant};
 use super::{Color, Depth, Image, Metadata, Samples};
-use super::{cmyk, containers, input, jpeg as jpeg_file, metadata};
+use super::{cmyk, containers, input, jpeg as jpeg_file, metadata, vp8};
 use crate::engine::files::{self, is_standard};
 use crate::engine::shield::shielded;
 use crate::error::{Error, Report, Result};
@@ -293,7 +293,9 @@ impl<'a> Source<'a> {
         let mut decoder = self.open(webp::WebPDecoder::new)?;
         self.refuse_variant(variants::of_webp(&decoder))?;
         let xmp = decoder.xmp_metadata().ok().flatten();
-        self.finish(decoder, None, xmp)
+        let mut image = self.finish(decoder, None, xmp)?;
+        image.metadata.webp_quality = vp8::quality(self.bytes);
+        Ok(image)
     }
 
     fn tiff(&self) -> Result<Image> {

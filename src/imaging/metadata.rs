@@ -32,6 +32,8 @@ pub struct Metadata {
     pub unkept: Vec<&'static str>,
     /// The quality of a JPEG file, 1..=100, by its quantisation tables; none of other files.
     pub jpeg_quality: Option<f32>,
+    /// The quality of the JPEG as far from its original as a lossy WebP file, by its quantiser; none of other files.
+    pub webp_quality: Option<f32>,
     /// What srk says of an output of its own ([`stamp`](super::stamp)); not set by reading.
     pub stamp: Option<String>,
 }

@@ -10,6 +10,7 @@
 //! f32       [H, W, C] in [0, 1]: sample / 255 or sample / 65535
 //! ```
 pub mod artefacts;
+pub mod blocks;
 mod cmyk;
 pub mod color;
 mod containers;
@@ -35,6 +36,7 @@ pub mod sheet;
 pub mod stamp;
 pub mod tiles;
 mod variants;
+mod vp8;
 
 pub use decode::decode;
 pub use decode::read;

@@ -371,6 +371,14 @@ fn the_model_is_chosen_by_what_a_picture_shows() {
     assert_eq!(web["damage"]["found"]["jpeg_quality_from"], "tables");
     assert_eq!(web["damage"]["told"]["jpeg_quality"], web["damage"]["found"]["jpeg_quality"]);
     assert_eq!(run("clean.png", "2.png", &[])["model"], "srk-x4");
+    let pixels = picture.as_raw();
+    for (quality, model) in [(10, "srk-photo-x4"), (95, "srk-x4")] {
+        let file = srk::imaging::lossy::webp(pixels, 64, 48, quality).unwrap();
+        fs::write(b.path("web.webp"), file).unwrap();
+        let web = run("web.webp", &format!("w{quality}.png"), &[]);
+        assert_eq!(web["damage"]["found"]["jpeg_quality_from"], "webp");
+        assert_eq!(web["model"], model, "{web}");
+    }
     // What was asked for counts more than what is seen.
     assert_eq!(run("web.jpg", "3.png", &["--denoise", "0"])["model"], "srk-x4");
     assert_eq!(run("clean.png", "4.png", &["--denoise", "1"])["model"], "srk-photo-x4");

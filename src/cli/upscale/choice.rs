@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use crate::cli::common::{self, DeviceChoice, ModelChoice, Precision, Sampling};
 use crate::diffusion::system::System;
 use crate::error::{Error, Report, Result};
-use crate::imaging::damage::Findings;
+use crate::imaging::damage::{Findings, Source};
 use crate::models::damage::Damage;
 use crate::upscale::choice::{Denoise, Models};
 
@@ -59,9 +59,14 @@ pub(super) fn json(findings: &Findings, told: &Damage, denoise: Denoise) -> Valu
         Denoise::Strength(v) => json!(v),
     };
     let of = |d: &Damage| json!({"jpeg_quality": d.jpeg_quality, "noise": d.noise});
+    let source = |source| match source {
+        Source::Tables => "tables",
+        Source::WebP => "webp",
+        Source::Blocks => "blocks",
+    };
     json!({
         "found": {"jpeg_quality": findings.jpeg.map(|j| j.quality),
-            "jpeg_quality_from": findings.jpeg.map(|j| if j.stated { "tables" } else { "blocks" }),
+            "jpeg_quality_from": findings.jpeg.map(|j| source(j.source)),
             "noise": findings.noise},
         "told": of(told),
         "denoise": strength,
