@@ -3,6 +3,7 @@
 mod common;
 
 mod binary;
+mod compare;
 mod configuration;
 mod datasets;
 mod dry_runs;
