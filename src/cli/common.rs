@@ -346,6 +346,17 @@ impl ModelChoice {
         path.into_iter().filter(|path| path.exists()).collect()
     }
 
+    /// The models that it stands for, each put where it runs by `place`: where each picture is to choose, both.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and those of `place`.
+    pub(super) fn models(&self, place: impl Fn(System) -> Result<Upscaler>) -> Result<Models> {
+        match self.is_auto() {
+            true => models(AUTO, place),
+            false => Ok(Models::One(Box::new(place(self.open()?)?))),
+        }
+    }
+
     /// Opens it; where each picture is to choose, what clean ones take.
     pub(super) fn open(&self) -> Result<System> {
         let is_level = |name: &String| matches!(name.as_str(), "0" | "1" | "2" | "3");

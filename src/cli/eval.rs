@@ -14,6 +14,8 @@ use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 use crate::evaluate::{self, Scores};
 use crate::imaging::{self, Color, Image};
+use crate::models::damage::Damage;
+use crate::upscale::choice::{Denoise, Models, told};
 use crate::upscale::{self, Settings, TileSize, Upscaler};
 
 const EXAMPLES: &str = "Examples:
@@ -273,18 +275,20 @@ fn tasks<'a>(args: &'a Args, alone: &mut Vec<PathBuf>) -> Result<Vec<(&'a PathBu
 
 /// Degrades every picture of the folders, enlarges it and compares.
 fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
-    let mut system = args.model.open()?;
-    args.sampling.apply(&mut system)?;
-    system.notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
-    if system.scale() != args.scale {
-        let what = format!("{} enlarges {} times", system.name, system.scale());
-        let report = Report::new(what, format!("--scale is {}", args.scale));
-        return Err(Error::Usage(report.help(format!("--scale {}", system.scale()))));
-    }
+    let place = |mut system: System| {
+        args.sampling.apply(&mut system)?;
+        system.notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
+        if system.scale() != args.scale {
+            let what = format!("{} enlarges {} times", system.name, system.scale());
+            let report = Report::new(what, format!("--scale is {}", args.scale));
+            return Err(Error::Usage(report.help(format!("--scale {}", system.scale()))));
+        }
+        common::place(system, &args.device, args.precision)
+    };
+    let models = args.model.models(place)?;
     let sets = tasks(args, &mut table.alone)?;
-    let upscaler = common::place(system, &args.device, args.precision)?;
-    let system = upscaler.system();
-    let runs = [&system.name, common::device_name(system), common::precision_name(system)];
+    let system = models.any().system();
+    let runs = [models.name(), common::device_name(system), common::precision_name(system)];
     table.header(&args.head(border, Some(runs)));
     table.left_out();
     table.all = sets.iter().map(|(_, tasks)| tasks.len()).sum();
@@ -297,7 +301,7 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
         }
         for task in &tasks {
             common::check(&stop)?;
-            let row = measured(args, &upscaler, task, border, &stop, &table.metrics);
+            let row = measured(args, &models, task, border, &stop, &table.metrics);
             table.measured(&task.truth, row)?;
         }
         if several {
@@ -306,12 +310,15 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
         }
     }
     table.summary(0);
+    if args.model.is_auto() {
+        table.note_of_models();
+    }
     Ok(())
 }
 
 fn measured(
     args: &Args,
-    upscaler: &Upscaler,
+    models: &Models,
     Task { truth: file, low, save }: &Task,
     border: usize,
     stop: &Stop,
@@ -324,7 +331,11 @@ fn measured(
         None => evaluate::degrade_matlab(&image, args.scale)?,
     };
     let name = stem(file);
-    let mut output = enlarge(upscaler, &pair.low, args, stop, &name)?;
+    // As `srk upscale` does.
+    let findings = models.findings(&pair.low)?;
+    let upscaler = models.of(&findings, Denoise::Auto);
+    let damage = told(upscaler.system(), &findings, Denoise::Auto);
+    let mut output = enlarge(upscaler, (&pair.low, damage), args, stop, &name)?;
     if let Some(path) = save {
         output.metadata.stamp = Some(stamp(args, upscaler.system()));
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -339,7 +350,8 @@ fn measured(
     let more = [&output, &pair.bicubic].map(|i| metrics.of(i, &pair.truth, Some(&pair.bicubic)));
     let [of_output, of_bicubic] = more;
     let gray = pair.truth.color == Color::Gray;
-    Ok(Row { name, scores, bicubic, gray, more: [of_output?, of_bicubic?] })
+    let model = Some(upscaler.system().name.clone());
+    Ok(Row { name, model, scores, bicubic, gray, more: [of_output?, of_bicubic?] })
 }
 
 fn stem(file: &Path) -> String {
@@ -361,7 +373,7 @@ fn stamp(args: &Args, system: &System) -> String {
 
 fn enlarge(
     upscaler: &Upscaler,
-    low: &Image,
+    (low, damage): (&Image, Damage),
     args: &Args,
     stop: &Stop,
     name: &str,
@@ -370,16 +382,13 @@ fn enlarge(
     let steps = args.steps.map(|n| n as usize);
     let settings = Settings { steps, seed: args.seed.number, tile: TileSize::Auto, memory };
     let mut plan = upscale::plan(upscaler, low.width, low.height, &settings)?;
-    // As `srk upscale` does.
-    if upscaler.system().knows_damage() {
-        plan.damage = imaging::damage::seen(low)?.damage();
-    }
+    plan.damage = damage;
     let progress = Progress::new(name, (plan.tiles.len() * plan.steps) as u64);
-    let told = &mut |done: usize, all: usize| {
+    let on_call = &mut |done: usize, all: usize| {
         progress.at(done as u64, all as u64);
         common::check(stop)
     };
-    let done = upscale::upscale(upscaler, low, &plan, args.seed.number, told);
+    let done = upscale::upscale(upscaler, low, &plan, args.seed.number, on_call);
     progress.finish();
     Ok(done?.0)
 }
@@ -452,5 +461,6 @@ fn compared(
     let scores = Scores::with_y(&image, &other, border, args.convention.channels())?;
     let more = [metrics.of(&image, &other, None)?, Values::new()];
     let gray = other.color == Color::Gray;
-    Ok((Row { name: stem(result), scores, bicubic: None, gray, more }, cut))
+    let row = Row { name: stem(result), model: None, scores, bicubic: None, gray, more };
+    Ok((row, cut))
 }

@@ -181,9 +181,10 @@ pub(super) fn write_csv(path: &Path, records: &[Value]) -> Result<()> {
         let mut fields = Vec::new();
         for (key, value) in record.as_object().into_iter().flatten() {
             match value {
+                Value::Object(_) if key == "models" => {}
                 Value::Object(inner) => fields
                     .extend(inner.iter().map(|(name, v)| (format!("{key}_{name}"), v.clone()))),
-                _ if ["event", "name", "set", "images"].contains(&key.as_str()) => {}
+                _ if ["event", "name", "model", "set", "images"].contains(&key.as_str()) => {}
                 _ => fields.push((key.clone(), value.clone())),
             }
         }

@@ -7,6 +7,7 @@ mod compare;
 mod configuration;
 mod datasets;
 mod dry_runs;
+mod eval_auto;
 mod eval_manners;
 mod eval_metrics;
 mod eval_sets;
