@@ -167,11 +167,10 @@ impl Args {
 pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads)?;
     let border = args.border.0.unwrap_or(args.scale);
+    let limits: Vec<&Limit> = args.min.iter().chain(&args.max).collect();
+    eval_checks::check_names(&limits, &eval_metrics::names(&args.metrics), args.space)?;
     // Before anything is printed or enlarged: weights may be missing.
     let metrics = Metrics::open(&args.metrics, args.features.as_deref(), args.scale)?;
-    let more = args.metrics.iter().any(|m| !matches!(m, Metric::Psnr | Metric::Ssim));
-    let limits: Vec<&Limit> = args.min.iter().chain(&args.max).collect();
-    eval_checks::check_names(&limits, more, args.space)?;
     if let Some(csv) = &args.csv {
         eval_checks::check_folder(csv)?;
         args.outputs().claim(csv, csv)?;
