@@ -527,6 +527,20 @@ fn wrong_keys_are_refused_with_what_is_wrong() {
     assert!(refused("photo", "blur_kernel_size=8").contains("8"));
     assert!(refused("photo", "kernel_prob=[1, 2]").contains("kernel_prob"));
     assert!(refused("photo", "resize_modes2=[]").contains("resize_modes2"));
+    for value in ["nan", "inf", "-inf", "text", "[0.5, inf]"] {
+        let error = refused("photo", &format!("jpeg_prob={value}"));
+        assert!(error.contains("jpeg_prob") && !error.contains("null"), "{error}");
+        // Presets are no answer to a value.
+        assert!(!error.contains("presets") && error.contains("docs/configuration.md"), "{error}");
+        let wanted = if value.contains("inf") || value == "nan" { "nan and inf" } else { "text" };
+        assert!(error.contains(wanted), "{error}");
+    }
+    assert!(refused("photo", "jpeg_prob").contains("KEY=VALUE"));
+    assert!(refused("photo", "preset=fotos").contains("presets are"));
+    // Of a key that is given twice the last value counts; a text needs no quotes.
+    let twice = ["jpeg_prob=1", "preset=web", "jpeg_prob=0.5"].map(str::to_owned);
+    let config = DegradeConfig::read("photo", &twice).unwrap();
+    assert_eq!((config.jpeg_prob, config.preset), (0.5, Preset::Web));
     // What is written out in full is what was read.
     for preset in ["bicubic", "none", "photo", "web", "real-esrgan"] {
         let config = DegradeConfig::read(preset, &["sinc_prob=0.25".to_owned()]).unwrap();
