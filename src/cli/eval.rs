@@ -50,7 +50,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t)]
     degrade: Degrade,
     /// The factor between low and high resolution
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = eval_checks::scale)]
     scale: usize,
     /// Calls of the network; the model's default if left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -441,7 +441,7 @@ fn compared(
 ) -> Result<(Row, bool)> {
     let (image, mut other) = evaluate::same_color(evaluate::read(result)?, evaluate::read(truth)?);
     let size = (image.width, image.height);
-    let whole = |side: usize| side / args.scale.max(1) * args.scale.max(1);
+    let whole = |side: usize| side / args.scale * args.scale;
     let cut =
         size != (other.width, other.height) && size == (whole(other.width), whole(other.height));
     if cut {

@@ -70,6 +70,14 @@ impl Space {
     }
 }
 
+/// A value of `--scale`: no network of srk enlarges more, and the border is as wide by default.
+pub(super) fn scale(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(scale @ 1..=64) => Ok(scale),
+        _ => Err("a number from 1 to 64".into()),
+    }
+}
+
 /// A value of `--border`; none is the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Border(pub(super) Option<usize>);
