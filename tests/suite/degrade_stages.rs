@@ -271,6 +271,40 @@ fn noise_of_photons_has_a_variance_in_proportion_to_the_intensity() {
     }
 }
 
+/// As BasicSR counts levels: over all channels of a picture, or of the gray one.
+#[test]
+fn levels_are_counted_over_all_channels() {
+    // 240 levels, one, and 8 of which all occur in red: 240 in all, so that n is 256 for each channel.
+    let red = |x: f64, _: f64| 8.0 + x % 240.0;
+    let blue = |x: f64, _: f64| 64.0 + x % 8.0;
+    let mut clean = planes(480, 400, red);
+    clean.planes[1] = planes(480, 400, |_, _| 128.0).planes[0].clone();
+    clean.planes[2] = planes(480, 400, blue).planes[0].clone();
+    let variance_of = |gray: bool, c: usize, v: f32| {
+        let mut noisy = clean.clone();
+        let noise = Noise { kind: NoiseKind::Poisson, amount: 1.0, gray };
+        noise.add(&mut noisy, &Draws::new(5, 6, 7), 3);
+        let pairs = clean.planes[c].iter().zip(&noisy.planes[c]);
+        let added: Vec<f64> =
+            pairs.filter(|(old, _)| **old == v).map(|(old, new)| f64::from(new - old)).collect();
+        let n = added.len() as f64;
+        let mean = added.iter().sum::<f64>() / n;
+        (added.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / n, n)
+    };
+    for (c, v) in [(0, 128.0), (1, 128.0), (2, 66.0)] {
+        let (variance, n) = variance_of(false, c, v);
+        let wanted = f64::from(v) * 255.0 / 256.0;
+        // Six standard errors; a count of each channel's own was 256 and 32 times as much in green and blue.
+        let error = 6.0 * (2.0 / n).sqrt();
+        assert!((variance / wanted - 1.0).abs() < error, "{c}: {variance} {wanted} {n}");
+    }
+    // Gray noise counts the levels of luma: 0.299 R + 75.1 + 0.114 B has 73 to 75 of them, so n is 128.
+    let luma = 0.299 * 128.0 + 0.587 * 128.0 + 0.114 * 64.0;
+    let (variance, n) = variance_of(true, 0, 128.0);
+    let wanted = luma * 255.0 / 128.0;
+    assert!((variance / wanted - 1.0).abs() < 6.0 * (2.0 / n).sqrt(), "{variance} {wanted} {n}");
+}
+
 /// The quantisation tables of a JPEG in zigzag order, and the sampling factors of its components.
 fn tables(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
     let (mut tables, mut sampling, mut at) = (Vec::new(), Vec::new(), 2);
