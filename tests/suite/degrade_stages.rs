@@ -183,6 +183,33 @@ fn resizings_keep_the_mean_and_lose_what_they_should() {
     assert!(same.planes == stripes.planes && variance.abs() < 1e-6);
 }
 
+/// Against sums by hand: torch's windows without antialiasing, shares of pixels with it.
+#[test]
+fn areas_are_torchs_windows_or_shares_of_pixels() {
+    let line = [10.0f64, 20.0, 30.0, 40.0, 70.0];
+    let rows = planes(5, 1, |x, _| line[x as usize]);
+    for (width, antialias, wanted) in [
+        // Columns 0 1 2 | 2 3 4.
+        (2, false, &[20.0, 140.0 / 3.0][..]),
+        // 0 1 | 1 2 3 | 3 4.
+        (3, false, &[15.0, 30.0, 55.0]),
+        // 0 | 0 1 | 1 2 | 2 3 | 3 4 | 4, of 5/6 each: 0..1, 0..2, 1..3, 2..4, 3..5, 4..5.
+        (6, false, &[10.0, 15.0, 25.0, 35.0, 55.0, 70.0]),
+        // Two columns and a half each.
+        (2, true, &[18.0, 50.0]),
+        (1, false, &[34.0]),
+        (5, false, &line),
+    ] {
+        let (small, _) = rows.resized((width, 1), Mode::Area, antialias);
+        let found: Vec<f64> = small.planes[0].iter().map(|&v| f64::from(v)).collect();
+        let off = found.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(found.len() == width && off < 1e-4, "{width} {antialias}: {found:?}");
+    }
+    // Rows as columns.
+    let (column, _) = planes(1, 5, |_, y| line[y as usize]).resized((1, 3), Mode::Area, false);
+    assert!(column.planes[0].iter().zip([15.0, 30.0, 55.0]).all(|(a, b)| (a - b).abs() < 1e-4));
+}
+
 /// The mean and the variance of what noise added, for each channel.
 fn added(noise: Noise, level: f64, index: u32) -> (Planes, [[f64; 2]; 3]) {
     let clean = planes(200, 200, |_, _| level);
