@@ -62,7 +62,7 @@ impl Scores {
 /// # Errors
 /// [`Error::Failed`] with the size that is needed.
 pub fn check_size(width: usize, height: usize, scale: usize, border: usize) -> Result<()> {
-    let needed = metrics::SSIM_WINDOW + 2 * border;
+    let needed = border.saturating_mul(2).saturating_add(metrics::SSIM_WINDOW);
     let left = |side: usize| side / scale.max(1) * scale.max(1);
     if left(width).min(left(height)) >= needed {
         return Ok(());

@@ -20,6 +20,7 @@ use crate::error::{Error, Report, Result};
 use crate::import::open;
 use crate::ops::bf16;
 use crate::upscale::Upscaler;
+use crate::upscale::choice::Models;
 
 /// The number of the signal that asked to stop; 0 while none did.
 pub(super) type Stop = Arc<AtomicUsize>;
@@ -276,6 +277,17 @@ impl Precision {
 /// What `-m` calls the choice by what a picture shows.
 pub(super) use crate::upscale::choice::AUTO;
 
+/// The models that `name` stands for, each put where it runs by `place`.
+///
+/// # Errors
+/// If there is none of this name, and those of `place`.
+pub(super) fn models(name: &str, place: impl Fn(System) -> Result<Upscaler>) -> Result<Models> {
+    match name {
+        AUTO => Models::auto(place),
+        _ => Ok(Models::One(Box::new(place(open::open(name)?)?))),
+    }
+}
+
 /// Which model.
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelChoice {
@@ -332,6 +344,17 @@ impl ModelChoice {
             Named::InFolder(folder, name) => open::in_folder(folder.as_ref(), &name).ok(),
         };
         path.into_iter().filter(|path| path.exists()).collect()
+    }
+
+    /// The models that it stands for, each put where it runs by `place`: where each picture is to choose, both.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and those of `place`.
+    pub(super) fn models(&self, place: impl Fn(System) -> Result<Upscaler>) -> Result<Models> {
+        match self.is_auto() {
+            true => models(AUTO, place),
+            false => Ok(Models::One(Box::new(place(self.open()?)?))),
+        }
     }
 
     /// Opens it; where each picture is to choose, what clean ones take.

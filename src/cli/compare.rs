@@ -6,13 +6,14 @@ use serde_json::json;
 use super::common::{self, DeviceChoice, Precision, Seed};
 use super::progress::Progress;
 use super::voice;
+use crate::diffusion::system::System;
 use crate::engine::files::atomic_write;
 use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 use crate::imaging::encode::{self, EncodeOptions, Format};
 use crate::imaging::sheet::{Panel, Sheet};
 use crate::imaging::{self, Depth, Image, Metadata, Rect, resample};
-use crate::import::open;
+use crate::upscale::choice::{Denoise, told};
 use crate::upscale::{self, Settings, TileSize};
 
 const EXAMPLES: &str = "Examples:
@@ -34,7 +35,7 @@ pub(super) struct Args {
     /// Pictures; with -m one, which the models enlarge
     #[arg(required = true, value_name = "PICTURE")]
     pictures: Vec<PathBuf>,
-    /// Models that enlarge the picture; may be repeated
+    /// Models that enlarge the picture, as srk upscale does, also auto; may be repeated
     #[arg(short, long = "model", value_name = "MODEL")]
     models: Vec<String>,
     /// What to write: .html for a page, or a picture such as .png
@@ -105,11 +106,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let mut entries = Vec::new();
     for path in &args.pictures {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        entries.push(entry(name, imaging::read(path)?));
-    }
-    for model in &args.models {
-        let image = enlarged(args, model, &entries[0].image)?;
-        entries.push(entry(model.clone(), image));
+        let image = imaging::read(path)?;
+        // Of the picture as it was read: what is shown of it has 8 bits, and no word of its compression.
+        let large = args.models.iter().map(|model| enlarged(args, model, &image));
+        let large = large.collect::<Result<Vec<_>>>()?;
+        entries.push(entry(name, image));
+        entries.extend(large.into_iter().map(|(label, image)| entry(label, image)));
     }
     if !args.labels.is_empty() && args.labels.len() != entries.len() {
         let what = format!("{} labels for {} pictures", args.labels.len(), entries.len());
@@ -136,21 +138,28 @@ fn entry(label: String, image: Image) -> Entry {
     Entry { label, image, size }
 }
 
-/// `image` as `model` enlarges it.
-fn enlarged(args: &Args, model: &str, image: &Image) -> Result<Image> {
-    let upscaler = common::place(open::open(model)?, &args.device, Precision::Auto)?;
+/// `image` as `srk upscale -m model` enlarges it, and what that is called.
+fn enlarged(args: &Args, model: &str, image: &Image) -> Result<(String, Image)> {
+    let place = |system: System| common::place(system, &args.device, Precision::Auto);
+    let models = common::models(model, place)?;
+    let findings = models.findings(image)?;
+    let upscaler = models.of(&findings, Denoise::Auto);
+    let system = upscaler.system();
     let stop = common::stop_on_signals()?;
     let memory = upscaler.memory_or(common::available_memory() / 2)?;
     let settings = Settings { steps: None, seed: args.seed.number, tile: TileSize::Auto, memory };
-    let plan = upscale::plan(&upscaler, image.width, image.height, &settings)?;
+    let mut plan = upscale::plan(upscaler, image.width, image.height, &settings)?;
+    plan.damage = told(system, &findings, Denoise::Auto);
     let progress = Progress::new(model, (plan.tiles.len() * plan.steps) as u64);
-    let told = &mut |done: usize, all: usize| {
+    let on_call = &mut |done: usize, all: usize| {
         progress.at(done as u64, all as u64);
         common::check(&stop)
     };
-    let done = upscale::upscale(&upscaler, image, &plan, args.seed.number, told);
+    let done = upscale::upscale(upscaler, image, &plan, args.seed.number, on_call);
     progress.finish();
-    Ok(done?.0)
+    let label =
+        if model == common::AUTO { format!("auto: {}", system.name) } else { model.to_owned() };
+    Ok((label, done?.0))
 }
 
 /// Enlarges all to the largest and cuts the part out.

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::common::Seed;
 use super::counted::with_progress;
 use super::{common, data_check, voice};
 use crate::data::degrade::{Degrade as Clean, DegradeConfig, Process};
@@ -68,9 +69,9 @@ struct Degrade {
     /// Pairs to write
     #[arg(long, value_name = "N", default_value_t = 50)]
     count: usize,
-    /// What all draws follow from
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// What all draws follow from: a number, or random, which says what it drew
+    #[arg(long, value_name = "N", default_value = "0")]
+    seed: Seed,
     /// The factor between the resolutions
     #[arg(long, value_name = "N", default_value_t = 4)]
     scale: usize,
@@ -352,13 +353,14 @@ fn degrade(args: Degrade) -> Result<()> {
         scale: args.scale,
         count: args.count,
         size: args.size,
-        seed: args.seed,
+        seed: args.seed.number,
         as_files: args.format == LowFormat::Jpg,
         force: args.force,
     };
     let written = pairs::write(&request, &|| common::check(&stop))?;
-    voice::status(format_args!("{} pairs in {}", written.len(), request.out.display()));
-    voice::done(json!({"written": request.out, "pairs": written.len()}));
+    let (count, out, seed) = (written.len(), request.out.display(), args.seed.words());
+    voice::status(format_args!("{count} pairs in {out}{seed}"));
+    voice::done(json!({"written": request.out, "pairs": count, "seed": request.seed}));
     Ok(())
 }
 

@@ -14,6 +14,8 @@ use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 use crate::evaluate::{self, Scores};
 use crate::imaging::{self, Color, Image};
+use crate::models::damage::Damage;
+use crate::upscale::choice::{Denoise, Models, told};
 use crate::upscale::{self, Settings, TileSize, Upscaler};
 
 const EXAMPLES: &str = "Examples:
@@ -48,7 +50,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t)]
     degrade: Degrade,
     /// The factor between low and high resolution
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = eval_checks::scale)]
     scale: usize,
     /// Calls of the network; the model's default if left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -165,11 +167,10 @@ impl Args {
 pub(super) fn run(args: Args) -> Result<()> {
     common::set_threads(args.threads)?;
     let border = args.border.0.unwrap_or(args.scale);
+    let limits: Vec<&Limit> = args.min.iter().chain(&args.max).collect();
+    eval_checks::check_names(&limits, &eval_metrics::names(&args.metrics), args.space)?;
     // Before anything is printed or enlarged: weights may be missing.
     let metrics = Metrics::open(&args.metrics, args.features.as_deref(), args.scale)?;
-    let more = args.metrics.iter().any(|m| !matches!(m, Metric::Psnr | Metric::Ssim));
-    let limits: Vec<&Limit> = args.min.iter().chain(&args.max).collect();
-    eval_checks::check_names(&limits, more, args.space)?;
     if let Some(csv) = &args.csv {
         eval_checks::check_folder(csv)?;
         args.outputs().claim(csv, csv)?;
@@ -273,18 +274,20 @@ fn tasks<'a>(args: &'a Args, alone: &mut Vec<PathBuf>) -> Result<Vec<(&'a PathBu
 
 /// Degrades every picture of the folders, enlarges it and compares.
 fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
-    let mut system = args.model.open()?;
-    args.sampling.apply(&mut system)?;
-    system.notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
-    if system.scale() != args.scale {
-        let what = format!("{} enlarges {} times", system.name, system.scale());
-        let report = Report::new(what, format!("--scale is {}", args.scale));
-        return Err(Error::Usage(report.help(format!("--scale {}", system.scale()))));
-    }
+    let place = |mut system: System| {
+        args.sampling.apply(&mut system)?;
+        system.notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
+        if system.scale() != args.scale {
+            let what = format!("{} enlarges {} times", system.name, system.scale());
+            let report = Report::new(what, format!("--scale is {}", args.scale));
+            return Err(Error::Usage(report.help(format!("--scale {}", system.scale()))));
+        }
+        common::place(system, &args.device, args.precision)
+    };
+    let models = args.model.models(place)?;
     let sets = tasks(args, &mut table.alone)?;
-    let upscaler = common::place(system, &args.device, args.precision)?;
-    let system = upscaler.system();
-    let runs = [&system.name, common::device_name(system), common::precision_name(system)];
+    let system = models.any().system();
+    let runs = [models.name(), common::device_name(system), common::precision_name(system)];
     table.header(&args.head(border, Some(runs)));
     table.left_out();
     table.all = sets.iter().map(|(_, tasks)| tasks.len()).sum();
@@ -297,7 +300,7 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
         }
         for task in &tasks {
             common::check(&stop)?;
-            let row = measured(args, &upscaler, task, border, &stop, &table.metrics);
+            let row = measured(args, &models, task, border, &stop, &table.metrics);
             table.measured(&task.truth, row)?;
         }
         if several {
@@ -306,12 +309,15 @@ fn degraded(args: &Args, border: usize, table: &mut Table) -> Result<()> {
         }
     }
     table.summary(0);
+    if args.model.is_auto() {
+        table.note_of_models();
+    }
     Ok(())
 }
 
 fn measured(
     args: &Args,
-    upscaler: &Upscaler,
+    models: &Models,
     Task { truth: file, low, save }: &Task,
     border: usize,
     stop: &Stop,
@@ -324,7 +330,11 @@ fn measured(
         None => evaluate::degrade_matlab(&image, args.scale)?,
     };
     let name = stem(file);
-    let mut output = enlarge(upscaler, &pair.low, args, stop, &name)?;
+    // As `srk upscale` does.
+    let findings = models.findings(&pair.low)?;
+    let upscaler = models.of(&findings, Denoise::Auto);
+    let damage = told(upscaler.system(), &findings, Denoise::Auto);
+    let mut output = enlarge(upscaler, (&pair.low, damage), args, stop, &name)?;
     if let Some(path) = save {
         output.metadata.stamp = Some(stamp(args, upscaler.system()));
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -339,7 +349,8 @@ fn measured(
     let more = [&output, &pair.bicubic].map(|i| metrics.of(i, &pair.truth, Some(&pair.bicubic)));
     let [of_output, of_bicubic] = more;
     let gray = pair.truth.color == Color::Gray;
-    Ok(Row { name, scores, bicubic, gray, more: [of_output?, of_bicubic?] })
+    let model = Some(upscaler.system().name.clone());
+    Ok(Row { name, model, scores, bicubic, gray, more: [of_output?, of_bicubic?] })
 }
 
 fn stem(file: &Path) -> String {
@@ -361,7 +372,7 @@ fn stamp(args: &Args, system: &System) -> String {
 
 fn enlarge(
     upscaler: &Upscaler,
-    low: &Image,
+    (low, damage): (&Image, Damage),
     args: &Args,
     stop: &Stop,
     name: &str,
@@ -370,16 +381,13 @@ fn enlarge(
     let steps = args.steps.map(|n| n as usize);
     let settings = Settings { steps, seed: args.seed.number, tile: TileSize::Auto, memory };
     let mut plan = upscale::plan(upscaler, low.width, low.height, &settings)?;
-    // As `srk upscale` does.
-    if upscaler.system().knows_damage() {
-        plan.damage = imaging::damage::seen(low)?.damage();
-    }
+    plan.damage = damage;
     let progress = Progress::new(name, (plan.tiles.len() * plan.steps) as u64);
-    let told = &mut |done: usize, all: usize| {
+    let on_call = &mut |done: usize, all: usize| {
         progress.at(done as u64, all as u64);
         common::check(stop)
     };
-    let done = upscale::upscale(upscaler, low, &plan, args.seed.number, told);
+    let done = upscale::upscale(upscaler, low, &plan, args.seed.number, on_call);
     progress.finish();
     Ok(done?.0)
 }
@@ -433,7 +441,7 @@ fn compared(
 ) -> Result<(Row, bool)> {
     let (image, mut other) = evaluate::same_color(evaluate::read(result)?, evaluate::read(truth)?);
     let size = (image.width, image.height);
-    let whole = |side: usize| side / args.scale.max(1) * args.scale.max(1);
+    let whole = |side: usize| side / args.scale * args.scale;
     let cut =
         size != (other.width, other.height) && size == (whole(other.width), whole(other.height));
     if cut {
@@ -452,5 +460,6 @@ fn compared(
     let scores = Scores::with_y(&image, &other, border, args.convention.channels())?;
     let more = [metrics.of(&image, &other, None)?, Values::new()];
     let gray = other.color == Color::Gray;
-    Ok((Row { name: stem(result), scores, bicubic: None, gray, more }, cut))
+    let row = Row { name: stem(result), model: None, scores, bicubic: None, gray, more };
+    Ok((row, cut))
 }

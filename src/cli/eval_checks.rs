@@ -70,6 +70,14 @@ impl Space {
     }
 }
 
+/// A value of `--scale`: no network of srk enlarges more, and the border is as wide by default.
+pub(super) fn scale(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(scale @ 1..=64) => Ok(scale),
+        _ => Err("a number from 1 to 64".into()),
+    }
+}
+
 /// A value of `--border`; none is the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Border(pub(super) Option<usize>);
@@ -110,17 +118,10 @@ pub(super) fn limit(text: &str) -> std::result::Result<Limit, String> {
     Ok(Limit { name: name.trim().to_ascii_lowercase(), value })
 }
 
-/// Names that are always measured.
-const ALWAYS: [&str; 4] = ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"];
-
-/// Refuses, before any work, limits of what will not be measured: `more` tells whether anything else is.
-pub(super) fn check_names(limits: &[&Limit], more: bool, space: Space) -> Result<()> {
-    let measured: Vec<&str> = ALWAYS.into_iter().filter(|name| space.has(name)).collect();
-    let is_known = |name: &str| match ALWAYS.contains(&name) {
-        true => measured.contains(&name),
-        false => more,
-    };
-    match limits.iter().find(|limit| !is_known(&limit.name)) {
+/// Refuses, before any work, limits of what is not among the `names` that will be measured, or not in this space.
+pub(super) fn check_names(limits: &[&Limit], names: &[&str], space: Space) -> Result<()> {
+    let measured: Vec<&str> = names.iter().copied().filter(|name| space.has(name)).collect();
+    match limits.iter().find(|limit| !measured.contains(&limit.name.as_str())) {
         Some(limit) => Err(unknown(limit, &measured)),
         None => Ok(()),
     }
@@ -142,26 +143,25 @@ fn unknown(limit: &Limit, known: &[&str]) -> Error {
 /// [`Error::Check`] with all that are not.
 pub(super) fn check(summary: &Value, least: &[Limit], most: &[Limit]) -> Result<()> {
     let of = |limit: &Limit| match &summary[&limit.name] {
-        Value::Number(number) => Ok(number.as_f64().unwrap_or(f64::NAN)),
-        Value::String(text) => Ok(text.parse().unwrap_or(f64::NAN)),
-        _ => {
-            let known = summary.as_object().into_iter().flat_map(|all| all.iter());
-            let known: Vec<&str> =
-                known.filter(|(_, v)| v.is_number()).map(|(key, _)| key.as_str()).collect();
-            Err(unknown(limit, &known))
-        }
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
     };
     let mut missed = Vec::new();
-    for limit in least {
-        let value = of(limit)?;
-        if value < limit.value || value.is_nan() {
-            missed.push(format!("{} = {value:.4}, below {}", limit.name, limit.value));
-        }
-    }
-    for limit in most {
-        let value = of(limit)?;
-        if value > limit.value || value.is_nan() {
-            missed.push(format!("{} = {value:.4}, above {}", limit.name, limit.value));
+    let below = |value: f64, limit: f64| value < limit || value.is_nan();
+    let above = |value: f64, limit: f64| value > limit || value.is_nan();
+    let sides: [(_, &str, &dyn Fn(f64, f64) -> bool); 2] =
+        [(least, "below", &below), (most, "above", &above)];
+    for (limits, side, misses) in sides {
+        for limit in limits {
+            let name = &limit.name;
+            match of(limit) {
+                Some(value) if misses(value, limit.value) => {
+                    missed.push(format!("{name} = {value:.4}, {side} {}", limit.value));
+                }
+                Some(_) => {}
+                None => missed.push(format!("no picture is large enough for {name}")),
+            }
         }
     }
     match missed.is_empty() {
@@ -181,9 +181,10 @@ pub(super) fn write_csv(path: &Path, records: &[Value]) -> Result<()> {
         let mut fields = Vec::new();
         for (key, value) in record.as_object().into_iter().flatten() {
             match value {
+                Value::Object(_) if key == "models" => {}
                 Value::Object(inner) => fields
                     .extend(inner.iter().map(|(name, v)| (format!("{key}_{name}"), v.clone()))),
-                _ if ["event", "name", "set", "images"].contains(&key.as_str()) => {}
+                _ if ["event", "name", "model", "set", "images"].contains(&key.as_str()) => {}
                 _ => fields.push((key.clone(), value.clone())),
             }
         }
@@ -254,17 +255,18 @@ mod tests {
         let error = check(&summary(27.49.into(), 0.3), &least, &most).unwrap_err();
         assert_eq!((error.exit_code(), error.code()), (6, "below_limit"));
         assert!(error.to_string().contains("27.49") && error.to_string().contains("0.3"));
+        // None of the pictures had it: what was asked for was not shown.
         let error = check(&summary(30.into(), 0.1), &[limit("dists=1").unwrap()], &[]).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
+        assert_eq!(error.exit_code(), 6);
         for text in ["psnr_y", "psnr_y=x", "psnr_y=nan"] {
             assert!(limit(text).is_err(), "{text}");
         }
-        let names = |limit, more, space| check_names(&[limit], more, space);
-        assert!(names(&least[0], false, Space::Both).is_ok());
-        assert!(names(&least[0], true, Space::Rgb).is_err());
-        assert!(
-            names(&most[0], false, Space::Y).is_err() && names(&most[0], true, Space::Y).is_ok()
-        );
+        let always = &["psnr_y", "psnr_rgb"][..];
+        let names = |limit, names, space| check_names(&[limit], names, space);
+        assert!(names(&least[0], always, Space::Both).is_ok());
+        assert!(names(&least[0], always, Space::Rgb).is_err());
+        assert!(names(&most[0], always, Space::Y).is_err());
+        assert!(names(&most[0], &["lpips_alex"], Space::Y).is_ok());
     }
 
     #[test]

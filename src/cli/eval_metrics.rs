@@ -151,23 +151,35 @@ pub(super) fn directions(values: &Values) -> String {
     shown(values).map(|(name, _)| format!(" {:>10}", better(name))).collect()
 }
 
-/// The same by name, of all that `wanted` are measured by.
-pub(super) fn directions_by_name(wanted: &[Metric]) -> Map<String, Value> {
+/// The names of all that is measured where `wanted` is, those of the truth among them.
+pub(super) fn names(wanted: &[Metric]) -> Vec<&'static str> {
     let always = ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"];
-    let names = wanted.iter().flat_map(|metric| -> Vec<&'static str> {
+    let more = wanted.iter().flat_map(|metric| -> Vec<&'static str> {
         match metric {
             Metric::Psnr | Metric::Ssim => vec![],
             Metric::Lpips => {
                 Kind::ALL.iter().filter(|&&kind| kind != Kind::Dists).map(|k| k.name()).collect()
             }
             Metric::Dists => vec![Kind::Dists.name()],
-            Metric::Niqe => vec!["niqe"],
-            Metric::Weave => vec!["weave"],
-            Metric::Grid => vec!["grid"],
+            Metric::Niqe => vec!["niqe", "niqe_truth"],
+            Metric::Weave => vec![
+                "weave",
+                "weave_power_2",
+                "weave_power_4",
+                "weave_truth_power_2",
+                "weave_truth_power_4",
+            ],
+            Metric::Grid => vec!["grid", "grid_truth"],
             Metric::FlatNoise => vec!["flat_noise"],
         }
     });
-    always.into_iter().chain(names).map(|name| (name.to_owned(), better(name).into())).collect()
+    always.into_iter().chain(more).collect()
+}
+
+/// The same by name, of all that `wanted` are measured by.
+pub(super) fn directions_by_name(wanted: &[Metric]) -> Map<String, Value> {
+    let known = names(wanted).into_iter().map(|name| (name, better(name)));
+    known.filter(|(_, way)| !way.is_empty()).map(|(name, way)| (name.into(), way.into())).collect()
 }
 
 /// Adds the values to a record; `null` where there is none.

@@ -1,4 +1,5 @@
 //! The numbers of `srk eval` as they come: a table for people, records for programs.
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -13,6 +14,8 @@ use crate::evaluate::Scores;
 /// One compared picture.
 pub(super) struct Row {
     pub(super) name: String,
+    /// What enlarged it, where that was done here.
+    pub(super) model: Option<String>,
     pub(super) scores: Scores,
     pub(super) bicubic: Option<Scores>,
     /// Whether there are no colours: Y is the gray itself then.
@@ -109,6 +112,9 @@ impl Table {
         let mut event = self.layout.values(&row.scores, row.bicubic.as_ref(), &row.more);
         event["event"] = "image".into();
         event["name"] = row.name.as_str().into();
+        if let Some(model) = &row.model {
+            event["model"] = model.as_str().into();
+        }
         if !self.set.is_empty() {
             event["set"] = self.set.as_str().into();
         }
@@ -150,6 +156,10 @@ impl Table {
         if set.is_empty() && !self.alone.is_empty() {
             event["left_out"] = self.alone.len().into();
         }
+        let models = counts(rows);
+        if !models.is_empty() {
+            event["models"] = json!(models);
+        }
         let gray = rows.iter().filter(|row| row.gray).count();
         if gray > 0 {
             event["gray"] = gray.into();
@@ -177,6 +187,17 @@ impl Table {
 }
 
 impl Table {
+    /// Which model enlarged how many pictures.
+    pub(super) fn note_of_models(&self) {
+        let counts = counts(&self.rows).into_iter();
+        let took: Vec<String> = counts
+            .map(|(model, n)| format!("{model} for {}", common::counted(n, "picture")))
+            .collect();
+        if !took.is_empty() {
+            voice::say(format_args!("note: auto took {}", took.join(", ")));
+        }
+    }
+
     /// That the Y of gray pictures is not what the header says, if there are any.
     pub(super) fn note_of_gray(&self, range: &str) {
         let count = self.rows.iter().filter(|row| row.gray).count();
@@ -296,6 +317,15 @@ impl Layout {
         eval_metrics::extend(&mut event, &more[0]);
         event
     }
+}
+
+/// How many of `rows` each model enlarged.
+fn counts(rows: &[Row]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for model in rows.iter().filter_map(|row| row.model.as_deref()) {
+        *counts.entry(model).or_default() += 1;
+    }
+    counts
 }
 
 fn stem(file: &Path) -> String {

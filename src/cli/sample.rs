@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::common::{self, DeviceChoice};
+use super::common::{self, DeviceChoice, Seed};
 use super::voice;
 use crate::engine::outputs::Outputs;
 use crate::error::Result;
@@ -32,9 +32,9 @@ pub(super) struct Args {
     /// How many images
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     count: u32,
-    /// The seed of the noise
-    #[arg(long, default_value_t = 42)]
-    seed: u64,
+    /// The seed of the noise: a number, or random, which says what it drew
+    #[arg(long, value_name = "N", default_value = "42")]
+    seed: Seed,
     /// Calls of a ddpm's network for an image; those of its recipe if left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
@@ -62,12 +62,16 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (system, model) =
         grid::open(&args.model, args.steps.map(|n| n as usize), &device, &mut notes)?;
     notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
-    let images = system.draw(grid::noise(args.seed), args.count as usize)?;
+    let seed = args.seed.number;
+    if args.seed.drawn {
+        voice::say(format_args!("note: the seed is {seed}"));
+    }
+    let images = system.draw(grid::noise(seed), args.count as usize)?;
     let mut picture = grid::grid(&images, args.zoom as usize)?;
-    let mut settings = vec![("model", model), ("seed", args.seed.to_string())];
+    let mut settings = vec![("model", model), ("seed", seed.to_string())];
     settings.extend(args.steps.map(|steps| ("steps", steps.to_string())));
     picture.metadata.stamp = Some(imaging::stamp::stamp(&settings));
     imaging::write(&args.output, &picture, EncodeOptions::default())?;
-    voice::done(json!({"written": args.output, "images": args.count, "seed": args.seed}));
+    voice::done(json!({"written": args.output, "images": args.count, "seed": seed}));
     Ok(())
 }

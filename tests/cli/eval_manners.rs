@@ -130,6 +130,29 @@ fn pictures_without_a_partner_may_be_left_out() {
 }
 
 #[test]
+fn factors_and_borders_that_cannot_be_are_refused_in_words() {
+    let folder = TempDir::new().unwrap();
+    let f = folder.path();
+    photo(20, 20, 0).save(f.join("a.png")).unwrap();
+    photo(20, 20, 9).save(f.join("b.png")).unwrap();
+    let noise = ["a.png", "b.png", "--metrics", "flat_noise"];
+    for scale in ["0", "-1", "65", "18446744073709551615"] {
+        let (code, _, err) = eval(f, &[&noise[..], &["--scale", scale, "--border", "0"]].concat());
+        assert!(code == 2 && !err.contains("matlab"), "{scale}: {err}");
+    }
+    let (_, _, err) = eval(f, &["a.png", "b.png", "--scale", "0"]);
+    assert!(err.contains("a number from 1 to 64"), "{err}");
+    // Twice this border is 0 in 64 bits.
+    for border in ["9223372036854775808", "18446744073709551615"] {
+        let (code, _, err) = eval(f, &["a.png", "b.png", "--border", border]);
+        assert!(code == 1 && err.contains("20x20 is too small to be measured"), "{err}");
+    }
+    // Of one pixel bicubic makes a level picture, beside which nothing is as much noise.
+    let level = eval(f, &[&noise[..], &["--scale", "16", "--border", "0"]].concat());
+    assert!(level.0 == 0 && summary(&level.1)["flat_noise"].is_null(), "{:?}", level.1);
+}
+
+#[test]
 fn every_column_says_which_way_is_better() {
     let folder = TempDir::new().unwrap();
     let f = folder.path();

@@ -125,6 +125,22 @@ fn the_command_prints_what_was_asked_for() {
         assert_eq!(rows[1][name], rows[2][name], "one picture is its mean");
     }
     assert!(rows[1]["weave"].as_f64().unwrap() > 1.5);
+    // All that has a number may have a limit, and counts are no measures.
+    let limit = |name: &str, list: &str| {
+        let more = ["--metrics", list, "--min", &format!("{name}=-1"), "--json"];
+        let output = eval(folder.path(), &more);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code().unwrap(), text, output.stdout)
+    };
+    for (name, value) in rows[2].as_object().unwrap() {
+        let wanted = if value.is_number() && name != "images" { 0 } else { 2 };
+        assert_eq!(limit(name, list).0, wanted, "{name}");
+    }
+    // What is not measured is refused before anything is.
+    let (code, text, out) = limit("lpips_alex", "psnr,weave");
+    assert!(code == 2 && text.contains("weave_power_2") && !text.contains("images"), "{text}");
+    let events = String::from_utf8_lossy(&out).into_owned();
+    assert_eq!(events.lines().count(), 1, "{events}");
     let table = eval(folder.path(), &["--metrics", list]);
     let text = String::from_utf8_lossy(&table.stdout).into_owned();
     assert!(text.contains("weave") && text.contains("flat_noise"), "{text}");

@@ -3,9 +3,11 @@
 mod common;
 
 mod binary;
+mod compare;
 mod configuration;
 mod datasets;
 mod dry_runs;
+mod eval_auto;
 mod eval_manners;
 mod eval_metrics;
 mod eval_sets;

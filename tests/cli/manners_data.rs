@@ -119,6 +119,20 @@ fn prep_takes_the_words_of_others() {
     p.srk(&asked).failed(1, &["72x64, not 384x384", "--size 64"]);
     assert!(!p.path("look").exists(), "nothing is left of what failed");
     p.srk(&[&asked[..], &["--size", "64"]].concat()).worked();
+    // What the answer to a seed below 0 names is taken, and the number that is said makes the same.
+    let look = |out: &str, seed: &str| {
+        let asked = ["data", "degrade", "in", out, "--count", "1", "--size", "64", "--seed", seed];
+        p.srk(&[&asked[..], &["--json"]].concat())
+    };
+    let run = p.srk(&[&asked[..], &["--seed", "-1"]].concat());
+    run.failed(2, &["--seed random draws one and says which"]);
+    let drawn = look("one", "random").worked().event("done")["seed"].as_u64().unwrap();
+    look("two", &drawn.to_string()).worked();
+    let read = |out: &str| std::fs::read(p.path(&format!("{out}/pairs.json"))).unwrap();
+    assert!(read("one") == read("two"));
+    let said =
+        ["data", "degrade", "in", "three", "--count", "1", "--size", "64", "--seed", "random"];
+    p.srk(&said).worked().says_all(&["pairs in three, seed "]);
 }
 
 #[test]

@@ -183,6 +183,33 @@ fn resizings_keep_the_mean_and_lose_what_they_should() {
     assert!(same.planes == stripes.planes && variance.abs() < 1e-6);
 }
 
+/// Against sums by hand: torch's windows without antialiasing, shares of pixels with it.
+#[test]
+fn areas_are_torchs_windows_or_shares_of_pixels() {
+    let line = [10.0f64, 20.0, 30.0, 40.0, 70.0];
+    let rows = planes(5, 1, |x, _| line[x as usize]);
+    for (width, antialias, wanted) in [
+        // Columns 0 1 2 | 2 3 4.
+        (2, false, &[20.0, 140.0 / 3.0][..]),
+        // 0 1 | 1 2 3 | 3 4.
+        (3, false, &[15.0, 30.0, 55.0]),
+        // 0 | 0 1 | 1 2 | 2 3 | 3 4 | 4, of 5/6 each: 0..1, 0..2, 1..3, 2..4, 3..5, 4..5.
+        (6, false, &[10.0, 15.0, 25.0, 35.0, 55.0, 70.0]),
+        // Two columns and a half each.
+        (2, true, &[18.0, 50.0]),
+        (1, false, &[34.0]),
+        (5, false, &line),
+    ] {
+        let (small, _) = rows.resized((width, 1), Mode::Area, antialias);
+        let found: Vec<f64> = small.planes[0].iter().map(|&v| f64::from(v)).collect();
+        let off = found.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(found.len() == width && off < 1e-4, "{width} {antialias}: {found:?}");
+    }
+    // Rows as columns.
+    let (column, _) = planes(1, 5, |_, y| line[y as usize]).resized((1, 3), Mode::Area, false);
+    assert!(column.planes[0].iter().zip([15.0, 30.0, 55.0]).all(|(a, b)| (a - b).abs() < 1e-4));
+}
+
 /// The mean and the variance of what noise added, for each channel.
 fn added(noise: Noise, level: f64, index: u32) -> (Planes, [[f64; 2]; 3]) {
     let clean = planes(200, 200, |_, _| level);
@@ -269,6 +296,40 @@ fn noise_of_photons_has_a_variance_in_proportion_to_the_intensity() {
         }
         assert!(seen > 10, "{seen}");
     }
+}
+
+/// As BasicSR counts levels: over all channels of a picture, or of the gray one.
+#[test]
+fn levels_are_counted_over_all_channels() {
+    // 240 levels, one, and 8 of which all occur in red: 240 in all, so that n is 256 for each channel.
+    let red = |x: f64, _: f64| 8.0 + x % 240.0;
+    let blue = |x: f64, _: f64| 64.0 + x % 8.0;
+    let mut clean = planes(480, 400, red);
+    clean.planes[1] = planes(480, 400, |_, _| 128.0).planes[0].clone();
+    clean.planes[2] = planes(480, 400, blue).planes[0].clone();
+    let variance_of = |gray: bool, c: usize, v: f32| {
+        let mut noisy = clean.clone();
+        let noise = Noise { kind: NoiseKind::Poisson, amount: 1.0, gray };
+        noise.add(&mut noisy, &Draws::new(5, 6, 7), 3);
+        let pairs = clean.planes[c].iter().zip(&noisy.planes[c]);
+        let added: Vec<f64> =
+            pairs.filter(|(old, _)| **old == v).map(|(old, new)| f64::from(new - old)).collect();
+        let n = added.len() as f64;
+        let mean = added.iter().sum::<f64>() / n;
+        (added.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / n, n)
+    };
+    for (c, v) in [(0, 128.0), (1, 128.0), (2, 66.0)] {
+        let (variance, n) = variance_of(false, c, v);
+        let wanted = f64::from(v) * 255.0 / 256.0;
+        // Six standard errors; a count of each channel's own was 256 and 32 times as much in green and blue.
+        let error = 6.0 * (2.0 / n).sqrt();
+        assert!((variance / wanted - 1.0).abs() < error, "{c}: {variance} {wanted} {n}");
+    }
+    // Gray noise counts the levels of luma: 0.299 R + 75.1 + 0.114 B has 73 to 75 of them, so n is 128.
+    let luma = 0.299 * 128.0 + 0.587 * 128.0 + 0.114 * 64.0;
+    let (variance, n) = variance_of(true, 0, 128.0);
+    let wanted = luma * 255.0 / 128.0;
+    assert!((variance / wanted - 1.0).abs() < 6.0 * (2.0 / n).sqrt(), "{variance} {wanted} {n}");
 }
 
 /// The quantisation tables of a JPEG in zigzag order, and the sampling factors of its components.
@@ -527,6 +588,20 @@ fn wrong_keys_are_refused_with_what_is_wrong() {
     assert!(refused("photo", "blur_kernel_size=8").contains("8"));
     assert!(refused("photo", "kernel_prob=[1, 2]").contains("kernel_prob"));
     assert!(refused("photo", "resize_modes2=[]").contains("resize_modes2"));
+    for value in ["nan", "inf", "-inf", "text", "[0.5, inf]"] {
+        let error = refused("photo", &format!("jpeg_prob={value}"));
+        assert!(error.contains("jpeg_prob") && !error.contains("null"), "{error}");
+        // Presets are no answer to a value.
+        assert!(!error.contains("presets") && error.contains("docs/configuration.md"), "{error}");
+        let wanted = if value.contains("inf") || value == "nan" { "nan and inf" } else { "text" };
+        assert!(error.contains(wanted), "{error}");
+    }
+    assert!(refused("photo", "jpeg_prob").contains("KEY=VALUE"));
+    assert!(refused("photo", "preset=fotos").contains("presets are"));
+    // Of a key that is given twice the last value counts; a text needs no quotes.
+    let twice = ["jpeg_prob=1", "preset=web", "jpeg_prob=0.5"].map(str::to_owned);
+    let config = DegradeConfig::read("photo", &twice).unwrap();
+    assert_eq!((config.jpeg_prob, config.preset), (0.5, Preset::Web));
     // What is written out in full is what was read.
     for preset in ["bicubic", "none", "photo", "web", "real-esrgan"] {
         let config = DegradeConfig::read(preset, &["sinc_prob=0.25".to_owned()]).unwrap();

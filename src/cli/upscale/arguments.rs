@@ -31,7 +31,7 @@ const EXAMPLES: &str = "Examples:
 #[command(before_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
     /// Pictures, folders, or - for standard input; of two names, the second is the output, unless it is a picture
-    /// that exists
+    /// that exists and no result of srk: -o names that, whatever --overwrite says
     #[arg(required_unless_present_any = ["named_inputs", "from_report"], value_name = "INPUT")]
     pub(super) inputs: Vec<PathBuf>,
     /// The same as INPUT

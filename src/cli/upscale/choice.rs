@@ -35,10 +35,7 @@ pub(super) fn open(
         // Where the choice is ours, `srk doctor` says why a GPU is not used.
         common::place_over(system, &device.open_all()?, precision)
     };
-    match model.is_auto() {
-        false => Ok(Models::One(Box::new(place(model.open()?)?))),
-        true => Models::auto(place),
-    }
+    model.models(place)
 }
 
 /// Refuses `--denoise` for a model that cannot be told.

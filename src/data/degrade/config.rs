@@ -5,7 +5,7 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value as Json};
-use toml::Table;
+use toml::{Table, Value};
 
 use super::kernels::KernelKind;
 use super::planes::Mode;
@@ -207,15 +207,22 @@ impl DegradeConfig {
     /// # Errors
     /// Exit code 2 if there is no such preset or key, or a value cannot be.
     pub fn read(preset: &str, settings: &[String]) -> crate::error::Result<Self> {
-        let wrong = |cause: String| {
-            let report = Report::new("cannot read the damage", cause);
-            Error::Usage(report.help("presets are bicubic, photo, web and real-esrgan"))
+        let refused = |cause: String, help: &str| {
+            Error::Usage(Report::new("cannot read the damage", cause).help(help))
         };
-        let mut text = format!("preset = {preset:?}\n");
-        settings.iter().for_each(|setting| text.extend([setting.as_str(), "\n"]));
-        let given: Table = text.parse().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
-        let config: Self = document::from_toml(&given).map_err(wrong)?;
-        let known = document::to_json(&config);
+        let wrong =
+            |cause: String| refused(cause, "docs/configuration.md has the keys of [degrade]");
+        let mut given = Table::new();
+        given.insert("preset".to_owned(), Value::String(preset.to_owned()));
+        for setting in settings {
+            let (key, value) = parsed(setting).map_err(wrong)?;
+            // Given twice, the last one counts, as of any option.
+            given.insert(key, value);
+        }
+        let named = given.get("preset").map(document::to_json).unwrap_or_default();
+        document::from_json::<Preset>(named)
+            .map_err(|cause| refused(cause, "presets are bicubic, photo, web and real-esrgan"))?;
+        let known = document::to_json(&Preset::default().config());
         if let Some(key) = given.keys().find(|key| known.get(key.as_str()).is_none()) {
             let names = known.as_object().into_iter().flat_map(|known| known.keys());
             let distance = |name: &str| strsim::damerau_levenshtein(name, key);
@@ -228,6 +235,7 @@ impl DegradeConfig {
             let report = Report::new("cannot read the damage", format!("unknown key {key}"));
             return Err(Error::Usage(report.help(help)));
         }
+        let config: Self = document::from_toml(&given).map_err(wrong)?;
         config.check().map_err(wrong)?;
         Ok(config)
     }
@@ -249,6 +257,15 @@ impl DegradeConfig {
         self.first().check("")?;
         self.second().check("2")
     }
+}
+
+/// The key and the value of `key=value`: a value of TOML, or else a text.
+fn parsed(setting: &str) -> Result<(String, Value), String> {
+    let (key, text) =
+        setting.split_once('=').ok_or_else(|| format!("{setting} is not KEY=VALUE"))?;
+    let (key, text) = (key.trim(), text.trim());
+    let value = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    Ok((key.to_owned(), value.unwrap_or_else(|| Value::String(text.to_owned()))))
 }
 
 impl Stage<'_> {
@@ -323,6 +340,15 @@ fn weights(key: &str, weights: &[f64]) -> Result<(), String> {
     }
 }
 
+/// Whether all numbers are finite: JSON has no others, they come as null.
+fn is_finite(value: &Json) -> bool {
+    match value {
+        Json::Null => false,
+        Json::Array(all) => all.iter().all(is_finite),
+        _ => true,
+    }
+}
+
 impl Serialize for DegradeConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         Self::serialize(self, to)
@@ -333,6 +359,9 @@ impl<'de> Deserialize<'de> for DegradeConfig {
     /// The preset's values with those that are given.
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let given = Map::deserialize(from)?;
+        if !given.values().all(is_finite) {
+            return Err(D::Error::custom("nan and inf are no numbers to draw with"));
+        }
         let preset = given.get("preset").cloned().map(document::from_json).transpose();
         let preset: Preset = preset.map_err(D::Error::custom)?.unwrap_or_default();
         let Json::Object(mut all) = document::to_json(&preset.config()) else { unreachable!() };

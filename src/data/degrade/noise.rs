@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! gaussian   v + sigma z,  in levels of 0..=255
-//! poisson    v + scale (P(m) / n - m / n) 255,  m = n round(v) / 255,  n the number of levels that occur,
-//!            rounded up to a power of two: a variance of scale^2 v 255 / n
-//! gray       one field for all channels; poisson: that of their luma
+//! poisson    v + scale (P(m) / n - m / n) 255,  m = n round(v) / 255,  n the number of levels that occur in
+//!            any channel, rounded up to a power of two: a variance of scale^2 v 255 / n
+//! gray       one field for all channels; poisson: that of their luma, whose levels n counts
 //! ```
 use std::sync::LazyLock;
 
@@ -43,7 +43,15 @@ impl Noise {
         if image.planes.len() < 4 {
             image.planes.push(vec![0.0; image.width * image.height]);
         }
-        let one = self.gray.then(|| self.values(&luma(image), field, 0));
+        let law = |planes: &[Vec<f32>]| {
+            (self.kind == NoiseKind::Poisson).then(|| Counts::of(planes.iter().flatten()))
+        };
+        let one = self.gray.then(|| {
+            let gray = luma(image);
+            self.values(&gray, law(std::slice::from_ref(&gray)).as_ref(), field, 0)
+        });
+        // Before any is changed: a picture has one law for all channels.
+        let of_all = if self.gray { None } else { law(&image.planes[..3]) };
         let blocks = u32::try_from(image.width * image.height / 4 + 1).unwrap_or(u32::MAX);
         for c in 0..3u32 {
             let plane = c as usize;
@@ -51,7 +59,7 @@ impl Noise {
             let noise = match &one {
                 Some(noise) => noise,
                 None => {
-                    own = self.values(&image.planes[plane], field, c * blocks);
+                    own = self.values(&image.planes[plane], of_all.as_ref(), field, c * blocks);
                     &own
                 }
             };
@@ -63,20 +71,19 @@ impl Noise {
         }
     }
 
-    /// The noise of a plane of `levels`, from block `first` of the field on.
+    /// The noise of a plane of `levels`, from block `first` of the field on: by the `law` of photons, if it is theirs.
     #[allow(clippy::cast_possible_truncation)] // Noise is stored in f32.
-    fn values(&self, levels: &[f32], field: Field, first: u32) -> Vec<f32> {
+    fn values(&self, levels: &[f32], law: Option<&Counts>, field: Field, first: u32) -> Vec<f32> {
         let bits = (first..).map(|block| field.bits(block));
         let mut noise = Vec::with_capacity(levels.len() + 3);
-        match self.kind {
-            NoiseKind::Gaussian => {
+        match law {
+            None => {
                 let sigma = self.amount as f32;
                 let blocks = bits.take(levels.len().div_ceil(4));
                 noise.extend(blocks.flatten().map(|bits| sigma * normal(bits)));
                 noise.truncate(levels.len());
             }
-            NoiseKind::Poisson => {
-                let law = Counts::of(levels);
+            Some(law) => {
                 let factor = (self.amount * 255.0 / law.of_white) as f32;
                 let bits = bits.flatten();
                 noise.extend(levels.iter().zip(bits).map(|(&v, bits)| factor * law.noise(v, bits)));
@@ -110,9 +117,9 @@ const MANY: f32 = 16.0;
 
 impl Counts {
     #[allow(clippy::cast_possible_truncation)] // Noise is stored in f32.
-    fn of(levels: &[f32]) -> Self {
+    fn of<'a>(levels: impl Iterator<Item = &'a f32>) -> Self {
         let mut occurs = [false; 256];
-        levels.iter().for_each(|&v| occurs[level(v)] = true);
+        levels.for_each(|&v| occurs[level(v)] = true);
         let of_white = occurs.iter().filter(|&&o| o).count().next_power_of_two() as f64;
         let one = |level: u32| {
             let mean = f64::from(level) / 255.0 * of_white;

@@ -14,7 +14,7 @@ use crate::ops::simd::multiversion;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// The mean of what a pixel covers.
+    /// The mean of what a pixel covers: by shares of pixels where it antialiases, of all it touches (torch's) where not.
     Area,
     /// A triangle.
     Bilinear,
@@ -195,7 +195,10 @@ struct Taps {
 impl Taps {
     fn new(from: usize, to: usize, mode: Mode, antialias: bool) -> Self {
         let scale = from as f64 / to as f64;
-        let terms: Vec<_> = (0..to).map(|o| taps_of(o, from, scale, mode, antialias)).collect();
+        let terms: Vec<_> = match (mode, antialias) {
+            (Mode::Area, false) => (0..to).map(|o| touched(o, from, to)).collect(),
+            _ => (0..to).map(|o| taps_of(o, from, scale, mode, antialias)).collect(),
+        };
         let moment = |(o, (first, weights)): (usize, &(usize, Vec<f32>))| {
             let from = *first as f64 + 0.5 - (o as f64 + 0.5) * scale;
             let square = |(i, &w): (usize, &f32)| f64::from(w) * (from + i as f64).powi(2);
@@ -204,6 +207,12 @@ impl Taps {
         let variance = terms.iter().enumerate().map(moment).sum::<f64>() / to as f64;
         Self { terms, variance }
     }
+}
+
+/// Output `o` of torch's adaptive pooling: all inputs that it touches, alike.
+fn touched(o: usize, from: usize, to: usize) -> (usize, Vec<f32>) {
+    let (first, end) = (o * from / to, ((o + 1) * from).div_ceil(to));
+    (first, vec![1.0 / (end - first) as f32; end - first])
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Sizes are far below 2^53.
