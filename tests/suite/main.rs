@@ -8,7 +8,7 @@ mod common;
 mod circles;
 mod data;
 mod dead;
-mod dead_kernels;
+mod dead_on_gpu;
 mod degrade;
 mod degrade_stages;
 mod diffusion;
