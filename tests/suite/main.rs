@@ -25,6 +25,7 @@ mod latent;
 mod launch_checks;
 mod launches;
 mod layout;
+mod library;
 mod moments;
 mod mutate;
 mod ncnn;
