@@ -18,8 +18,8 @@
 //! # Ok::<(), srk::Error>(())
 //! ```
 //!
-//! [`Options`] say how many steps, which factor, how much memory, on which GPU. Models of others (`.pth`,
-//! `.safetensors`, ncnn's `.param`) and the folders of training runs open by the same name.
+//! [`Options`] say how many steps, which factor, how much memory, on which GPU; on the processor in f32 if they say nothing. Models of others (`.pth`,
+//! `.safetensors`, ncnn's `.param`) and the folders of training runs open in the same way.
 //!
 //! # Train
 //!
@@ -139,7 +139,7 @@ pub use {
     error::{Error, Report, Result},
     imaging::encode::Format,
     imaging::metrics::{psnr_y_float as psnr, ssim_y_float as ssim},
-    imaging::{Color, Depth, Image, Metadata, Samples},
+    imaging::{Color, Depth, Image, Metadata, Rect, Samples},
     library::{Options, Upscaler, recipe},
     training::config::Config,
     upscale::choice::Denoise,

@@ -1,9 +1,12 @@
 //! What a program takes of srk to enlarge pictures: open a model, give it an image.
+use std::borrow::Cow;
+use std::fmt;
 use std::path::Path;
 
 use crate::diffusion::system::System;
 use crate::engine::cuda;
 use crate::engine::device::{DType, Device};
+use crate::engine::files;
 use crate::engine::pool;
 use crate::error::{Error, Report, Result};
 use crate::imaging::encode::{Format, Outline};
@@ -14,7 +17,9 @@ use crate::upscale::budget::{self, Budget, Wanted};
 use crate::upscale::choice::{AUTO, Denoise, Models, told};
 use crate::upscale::{self, Settings, TileSize};
 
-/// How pictures are enlarged. What is not given is as `srk upscale` has it.
+/// How pictures are enlarged. What is not given is as `srk upscale` has it, but for the place: on the processor in f32, also
+/// where there is a GPU, unless [`on_gpu`](Self::on_gpu), [`device`](Self::device) or [`precision`](Self::precision) say
+/// more.
 ///
 /// ```
 /// use srk::{Denoise, Options};
@@ -45,7 +50,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             steps: None,
-            seed: 0,
+            seed: upscale::SEED,
             denoise: Denoise::Auto,
             scale: None,
             ram: None,
@@ -69,6 +74,33 @@ impl Options {
     pub fn on_gpu(self, ordinal: usize) -> Result<Self> {
         Ok(Self { device: Device::Cuda(cuda::open(ordinal)?), precision: DType::F16, ..self })
     }
+
+    /// Refuses what no picture can be enlarged with.
+    fn check(&self) -> Result<()> {
+        let refuse = |what, cause: String| Err(Error::Usage(Report::new(what, cause)));
+        if self.steps == Some(0) {
+            return refuse("wrong steps", "0 calls of the network make no picture".into());
+        }
+        if let Some(scale) = self.scale.filter(|s| !(s.is_finite() && *s > 0.0)) {
+            return refuse("wrong scale", format!("{scale} is not a factor above 0"));
+        }
+        match self.denoise {
+            Denoise::Strength(amount) if !(0.0..=1.0).contains(&amount) => {
+                return refuse("wrong denoise", format!("{amount} does not lie in 0..=1"));
+            }
+            _ => {}
+        }
+        let cause = match (&self.device, self.precision) {
+            (_, DType::F32) | (Device::Cpu, DType::BF16) | (Device::Cuda(_), DType::F16) => {
+                return Ok(());
+            }
+            (Device::Cuda(gpu), DType::BF16) if gpu.compute_capability() >= (8, 0) => return Ok(()),
+            (Device::Cuda(_), DType::BF16) => "GPUs before compute capability 8.0 have no bf16",
+            (Device::Cuda(_), DType::F64) => "GPUs compute in f32, f16 or bf16",
+            (Device::Cpu, DType::F16 | DType::F64) => "the processor computes in f32 or bf16",
+        };
+        refuse("wrong precision", cause.into())
+    }
 }
 
 /// A model that is ready to enlarge pictures.
@@ -87,6 +119,13 @@ pub struct Upscaler {
     options: Options,
 }
 
+impl fmt::Debug for Upscaler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Upscaler");
+        shown.field("model", &self.models.name()).field("options", &self.options).finish()
+    }
+}
+
 impl Upscaler {
     /// Opens a model: `auto` (one of the binary's two for each picture, by what it shows), the name of one of
     /// [those](Self::embedded), a weights file (srk's own, `.pth`, `.pt`, `.safetensors`, `.param`), or the folder of a
@@ -103,10 +142,7 @@ impl Upscaler {
     /// # Errors
     /// As [`open`](Self::open); [`Error::Usage`] if an option cannot be; [`Error::Memory`] if a GPU is full.
     pub fn open_with(model: &str, options: Options) -> Result<Self> {
-        if options.scale.is_some_and(|s| !(s.is_finite() && s > 0.0)) {
-            let cause = format!("{:?} is no factor above 0", options.scale);
-            return Err(Error::Usage(Report::new("wrong scale", cause)));
-        }
+        options.check()?;
         let place =
             |system: System| upscale::Upscaler::new(system, &options.device, options.precision);
         let models = match model {
@@ -134,7 +170,7 @@ impl Upscaler {
     ///
     /// # Errors
     /// [`Error::Memory`] if it does not fit, before any work; [`Error::Shape`] if the lengths in the image do not fit
-    /// together.
+    /// together; [`Error::Failed`] if it has no pixels.
     pub fn upscale(&self, image: &Image) -> Result<Image> {
         self.upscale_noting(image, &mut |_, _| Ok(()))
     }
@@ -150,6 +186,10 @@ impl Upscaler {
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Image> {
         image.validate()?;
+        if image.rect().area() == 0 {
+            let cause = format!("it has no pixels: its size is {}", image.size_text());
+            return Err(Error::Failed(Report::new("cannot enlarge the picture", cause)));
+        }
         let Options { steps, seed, denoise, scale, ram, .. } = self.options;
         let findings = self.models.findings(image)?;
         let upscaler = self.models.of(&findings, denoise);
@@ -157,7 +197,9 @@ impl Upscaler {
         let (width, height) = budget::target(from, scale.unwrap_or(system.scale() as f64));
         let output = Outline { width, height, ..Outline::of(image) };
         let pixel = image.bytes_per_pixel() as u64;
-        let bytes = |(width, height): (usize, usize)| width as u64 * height as u64 * pixel;
+        let bytes = |(width, height): (usize, usize)| {
+            (width as u64).saturating_mul(height as u64).saturating_mul(pixel)
+        };
         let wanted = Wanted {
             name: "the picture",
             from,
@@ -200,7 +242,7 @@ pub fn recipe(name: &str) -> Result<&'static str> {
 }
 
 impl Image {
-    /// Reads a picture: PNG, JPEG, WebP, TIFF, BMP or GIF, with its profile and other metadata.
+    /// Reads a picture: PNG, JPEG, WebP, TIFF, BMP or GIF, with its profile and other metadata. `-` is a file like others.
     ///
     /// # Errors
     /// [`Error::Failed`] if there is none, or it is damaged.
@@ -212,7 +254,7 @@ impl Image {
     /// # Ok::<(), srk::Error>(())
     /// ```
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        crate::imaging::read(path.as_ref())
+        crate::imaging::read(&file(path.as_ref()))
     }
 
     /// Writes the picture whole or not at all, in the format that the end of the name says. Replaces what is there.
@@ -232,6 +274,14 @@ impl Image {
     /// # Ok::<(), srk::Error>(())
     /// ```
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        crate::imaging::write(path.as_ref(), self, crate::imaging::EncodeOptions::default())
+        crate::imaging::write(&file(path.as_ref()), self, crate::imaging::EncodeOptions::default())
+    }
+}
+
+/// `path`, not to be taken for standard input or output, which the command line means by `-`.
+fn file(path: &Path) -> Cow<'_, Path> {
+    match files::is_standard(path) {
+        true => Path::new(".").join(path).into(),
+        false => path.into(),
     }
 }

@@ -33,7 +33,7 @@ if [ "${1:-}" != --tests ]; then
     exit
 fi
 
-sed -i 's/^| `laplacian` |/| `toy` | a toy (2,188) |\n&/' README.md
+sed -i 's/^| `laplacian` |/| `toy` | a toy | 2 188 |\n&/' README.md
 SRK_WRITE=1 cargo test --locked "${fast[@]}" --test cli -- configuration::the_page
 SRK_WRITE=1 cargo test --locked "${fast[@]}" --test suite -- launches::networks
 cargo test --locked "${fast[@]}" --test cli -- configuration::

@@ -38,11 +38,11 @@ const EXAMPLES: &str = "Examples:
 ";
 
 const EXIT_CODES: &str = "Exit codes:
-  0        everything asked for was done
-  1        an input or a run failed
-  2        the command line or a configuration is wrong; nothing was done
-  3        a model is missing, unsupported or damaged
-  4        the requested device cannot be used
-  5        the work does not fit in memory
-  6        a check said no: eval --min, data check, doctor, or a loss that is not finite
-  130 143  interrupted; what is worth keeping was saved";
+  0            everything asked for was done
+  1            an input or a run failed
+  2            the command line or a configuration is wrong; nothing was done
+  3            a model is missing, unsupported or damaged
+  4            the requested device cannot be used
+  5            the work does not fit in memory
+  6            a check said no: eval --min, data check, doctor, or a loss that is not finite
+  129 130 143  interrupted; what is worth keeping was saved";

@@ -15,10 +15,7 @@ use crate::engine::outputs::Outputs;
 use crate::engine::threads;
 use crate::error::{Error, Report, Result};
 use crate::imaging::{Color, Depth, Image, Samples};
-use crate::upscale::{self, Plan, Settings, Upscaler};
-
-/// Of the noise.
-const SEED: u64 = 42;
+use crate::upscale::{self, Plan, SEED, Settings, Upscaler};
 
 const EXAMPLES: &str = "Examples:
   srk bench                                      the model for clean pictures, 256 and 512 pixels a side
@@ -168,7 +165,7 @@ fn measured(args: &Args, upscaler: &Upscaler, size: (usize, usize), stop: &Stop)
             Ok(())
         };
         let told = &mut |_: usize, _: usize| common::check(stop);
-        upscale::upscale_strips(upscaler, &image, &plan, 42, told, sink)?;
+        upscale::upscale_strips(upscaler, &image, &plan, SEED, told, sink)?;
         if run >= args.warmup {
             seconds.push(started.elapsed().as_secs_f64());
         }

@@ -463,10 +463,7 @@ pub(super) fn where_it_runs(name: &str, system: &System) -> String {
     }
 }
 
-/// `n` things in words: `1 tile`, `12 tiles`.
-pub(super) fn counted(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
+pub(super) use crate::engine::spelling::counted;
 
 /// The variable that stands in for `--threads`.
 const THREADS: &str = "SRK_THREADS";

@@ -9,6 +9,7 @@ use crate::engine::outputs::Outputs;
 use crate::error::Result;
 use crate::imaging::{self, EncodeOptions};
 use crate::training::tasks::grid;
+use crate::upscale::SEED;
 
 const EXAMPLES: &str = "Examples:
   srk train --recipe ddpm --set 'data.paths=[\"mnist\"]'    makes the run runs/ddpm
@@ -33,7 +34,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     count: u32,
     /// The seed of the noise: a number, or random, which says what it drew
-    #[arg(long, value_name = "N", default_value = "42")]
+    #[arg(long, value_name = "N", default_value = SEED.to_string())]
     seed: Seed,
     /// Calls of a ddpm's network for an image; those of its recipe if left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -173,7 +173,9 @@ impl Sizes {
         (factor > model as f64 * 1.02 && to.0.max(to.1) > from.0.max(from.1) * model + 1).then(
             || {
                 let factor = (factor * 1e4).round() / 1e4;
-                format!("the model makes {model}x, plain resampling the rest of {factor}x")
+                format!(
+                    "the model enlarges {model}x; plain resampling does the rest, up to {factor}x"
+                )
             },
         )
     }

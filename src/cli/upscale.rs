@@ -78,7 +78,8 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     }
     if let Some(first) = left_out.first() {
         let (n, first) = (left_out.len(), first.display());
-        out.say(&format!("note: {n} results of srk in the inputs are left out, first {first}"));
+        let (results, are) = (common::counted(n, "result"), if n == 1 { "is" } else { "are" });
+        out.say(&format!("note: {results} of srk in the inputs {are} left out, first {first}"));
     }
     if !foreign.is_empty() {
         out.say(&format!("note: {} left out", jobs::named(&foreign)));

@@ -18,7 +18,7 @@ pub(super) struct Voice {
     /// Report as JSON lines on standard output, errors too
     #[arg(long, global = true)]
     json: bool,
-    /// Print errors only
+    /// Print errors, and results that were asked for, only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
     /// Say more of what is done; twice also where a mistake in srk came from

@@ -111,7 +111,8 @@ pub fn listing(paths: &[PathBuf]) -> Result<String> {
         bytes += size;
     }
     let hash = sha256::hex(text.as_bytes());
-    Ok(format!("{} images in files of {bytes} bytes, listing {}", sources.len(), &hash[..16]))
+    let images = spelling::counted(sources.len(), "image");
+    Ok(format!("{images} in files of {bytes} bytes, listing {}", &hash[..16]))
 }
 
 /// Splits a random `share` of `sources` off, at least one if there is a share, the same for equal seeds: what stays, then

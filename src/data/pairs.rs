@@ -65,7 +65,7 @@ pub(super) struct Known {
 ///
 /// # Errors
 /// Exit code 2 if sizes or folders are wrong or nothing is found; 1 if a picture cannot be read or is
-/// smaller than a truth, or a file cannot be written; what `done` says.
+/// smaller than the crops asked for, or a file cannot be written; what `done` says.
 pub fn write(request: &Request, done: &(dyn Fn() -> Result<()> + Sync)) -> Result<Vec<Pair>> {
     request.check()?;
     let sources = folder::find(&request.inputs)?;
@@ -95,7 +95,7 @@ impl Request {
     fn check(&self) -> Result<()> {
         let wrong = |what: String, help: &str| Err(Error::Usage(Report::new(what, "").help(help)));
         if self.scale == 0 || self.size == 0 || !self.size.is_multiple_of(self.scale) {
-            let what = format!("{} is no multiple of the scale {}", self.size, self.scale);
+            let what = format!("{} is not a multiple of the scale, {}", self.size, self.scale);
             return wrong(what, "--size 384 --scale 4    fit together");
         }
         if self.count == 0 {
@@ -127,7 +127,7 @@ impl Request {
         Ok(())
     }
 
-    /// Refuses pictures that are smaller than a truth, by their heads, before anything is made.
+    /// Refuses pictures that are smaller than the crops asked for, by their heads, before anything is made.
     fn check_sizes(&self, sources: &[Source]) -> Result<()> {
         for source in sources.iter().take(self.count) {
             let Source::File(path) = source else { continue };
@@ -142,8 +142,8 @@ impl Request {
     fn too_small(&self, name: &str, width: usize, height: usize) -> Error {
         let size = self.size;
         let report = Report::new(
-            format!("{name} is smaller than a truth"),
-            format!("{width}x{height}, not {size}x{size}"),
+            format!("{name} is smaller than the crops asked for ({size}x{size})"),
+            format!("it has {width}x{height} pixels"),
         );
         let fits = width.min(height) / self.scale * self.scale;
         Error::Failed(report.code("size").help(format!("--size {fits}    cuts truths that fit")))

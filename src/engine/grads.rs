@@ -51,18 +51,24 @@ impl Share {
 /// What a backward pass found.
 #[derive(Debug)]
 pub struct Grads {
+    /// The number of the tape.
+    tape: u64,
     by_id: Vec<Option<Share>>,
     parameters: HashMap<u64, usize>,
 }
 
 impl Grads {
-    /// None yet of `count` values; `parameters` are the numbers of some of them.
-    pub(super) fn new(count: usize, parameters: HashMap<u64, usize>) -> Self {
-        Self { by_id: (0..count).map(|_| None).collect(), parameters }
+    /// None yet of `count` values of `tape`; `parameters` are the numbers of some of them.
+    pub(super) fn new(tape: u64, count: usize, parameters: HashMap<u64, usize>) -> Self {
+        Self { tape, by_id: (0..count).map(|_| None).collect(), parameters }
     }
 
     /// The gradient of a [`variable`](super::tape::Tape::variable); none if the result does not depend on it.
+    ///
+    /// # Panics
+    /// If `v` is a value of another tape than the one that was replayed.
     pub fn of(&self, v: &Var) -> Option<&Tensor> {
+        assert!(v.tape == self.tape, "gradient of a value of another tape");
         self.by_id[v.id].as_ref().map(|share| &*share.of)
     }
 

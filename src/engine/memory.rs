@@ -41,7 +41,7 @@ pub fn in_words(bytes: u64) -> String {
             format!("{}.{} MiB", tenths / 10, tenths % 10)
         }
         mib if bytes >> 30 < 10 => format!("{mib} MiB"),
-        _ => format!("{} GiB", bytes >> 30),
+        _ => format!("{} GiB", bytes.div_ceil(1 << 30)),
     }
 }
 
@@ -89,8 +89,18 @@ fn meminfo() -> Option<u64> {
 
 /// Field `i` of `/proc/self/statm`, which counts pages: 0 is the address space, 1 what is resident.
 fn statm(i: usize) -> Option<u64> {
-    const PAGE: u64 = 4096;
-    read("/proc/self/statm")?.split_whitespace().nth(i)?.parse::<u64>().ok().map(|v| v * PAGE)
+    let pages = read("/proc/self/statm")?.split_whitespace().nth(i)?.parse::<u64>().ok()?;
+    Some(pages.saturating_mul(page()))
+}
+
+/// Bytes of a page: 4 KiB, but 16 or 64 KiB on some ARM machines.
+fn page() -> u64 {
+    // SAFETY: it takes a number and returns one.
+    #[cfg(unix)]
+    let asked = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    #[cfg(not(unix))]
+    let asked = 0;
+    u64::try_from(asked).ok().filter(|&page| page > 0).unwrap_or(4096)
 }
 
 /// What `ulimit -v` leaves. Threads to come and the allocator's reserve need address space, too.
@@ -111,21 +121,49 @@ fn control_groups() -> Option<u64> {
     let left = groups.lines().flat_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (kinds, path) = (fields.next().unwrap_or(""), fields.next().unwrap_or("/"));
-        let [root, limit, usage] = match kinds {
-            "" => ["/sys/fs/cgroup", "memory.max", "memory.current"],
-            _ => ["/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"],
+        let (root, files) = match kinds {
+            "" => ("/sys/fs/cgroup", &V2),
+            _ => ("/sys/fs/cgroup/memory", &V1),
         };
         let counts = kinds.is_empty() || kinds.split(',').any(|k| k == "memory");
         let groups = Path::new(path).ancestors().filter(move |_| counts);
         groups
             .map(|group| Path::new(root).join(group.strip_prefix("/").unwrap_or(group)))
-            .filter_map(move |group: PathBuf| {
-                let number = |name: &str| read(group.join(name))?.trim().parse::<u64>().ok();
-                Some(number(limit)?.saturating_sub(number(usage)?))
-            })
+            .filter_map(|group: PathBuf| left_in(&group, files))
             .collect::<Vec<_>>()
     });
     left.min()
+}
+
+/// Where a version of control groups says what is allowed and what is taken, and which lines of its `memory.stat` count
+/// files in memory.
+struct Files {
+    limit: &'static str,
+    usage: &'static str,
+    cached: [&'static str; 2],
+}
+
+const V2: Files = Files {
+    limit: "memory.max",
+    usage: "memory.current",
+    cached: ["inactive_file", "active_file"],
+};
+const V1: Files = Files {
+    limit: "memory.limit_in_bytes",
+    usage: "memory.usage_in_bytes",
+    cached: ["total_inactive_file", "total_active_file"],
+};
+
+/// What the control group in `folder` leaves. Files that were read stay in memory and count as taken, but make room for
+/// whatever a process asks for.
+fn left_in(folder: &Path, files: &Files) -> Option<u64> {
+    let number = |name: &str| read(folder.join(name))?.trim().parse::<u64>().ok();
+    let (limit, usage) = (number(files.limit)?, number(files.usage)?);
+    let stat = read(folder.join("memory.stat")).unwrap_or_default();
+    let counts = stat.lines().filter_map(|line| line.split_once(' '));
+    let cached = counts.filter(|(name, _)| files.cached.contains(name));
+    let cached: u64 = cached.filter_map(|(_, n)| n.trim().parse::<u64>().ok()).sum();
+    Some(limit.saturating_sub(usage.saturating_sub(cached)))
 }
 
 #[cfg(test)]
@@ -148,9 +186,32 @@ mod tests {
             ((3 << 20) + 1, "3.1 MiB"),
             ((10 << 20) - 1, "10.0 MiB"),
             ((10 << 20) + 1, "11 MiB"),
+            ((10 << 30) - 1, "10240 MiB"),
             (12 << 30, "12 GiB"),
+            ((12 << 30) + 1, "13 GiB"),
         ] {
             assert_eq!(in_words(bytes), words);
+        }
+    }
+
+    #[test]
+    fn files_in_memory_are_room_in_both_versions_of_control_groups() {
+        let stat = "anon 7\nfile 1500\ninactive_file 900\nactive_file 500\ntotal_inactive_file 80\n\
+                    total_active_file 20\nslab_reclaimable 3\n";
+        for (files, left) in [(&V2, 2000 - (1600 - 1400)), (&V1, 2000 - (1600 - 100))] {
+            let folder = tempfile::tempdir().unwrap();
+            let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+            put(files.usage, "1600\n");
+            assert_eq!(left_in(folder.path(), files), None, "without a limit");
+            put(files.limit, "max\n");
+            assert_eq!(left_in(folder.path(), files), None, "unlimited");
+            put(files.limit, "2000\n");
+            assert_eq!(left_in(folder.path(), files), Some(400), "where nothing says more");
+            put("memory.stat", stat);
+            assert_eq!(left_in(folder.path(), files), Some(left));
+            // The numbers are read one after the other.
+            put(files.usage, "90\n");
+            assert_eq!(left_in(folder.path(), files), Some(2000));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What may have been meant by a path that is not there.
+//! What may have been meant by a path that is not there; numbers of things in words.
 use std::path::{Path, PathBuf};
 
 /// The advice for `path`: the name beside it that is nearest, or the part of it that is not there; `otherwise` follows.
@@ -29,6 +29,16 @@ fn nearest(path: &Path) -> Option<PathBuf> {
     };
     let (_, found) = names.filter_map(near).min()?;
     Some(folder.map_or_else(|| PathBuf::from(&found), |folder| folder.join(&found)))
+}
+
+/// `n` things in words: `1 tile`, `12 tiles`.
+pub fn counted(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", plural(n))
+}
+
+/// What is put behind the name of `n` things.
+pub fn plural(n: usize) -> &'static str {
+    if n == 1 { "" } else { "s" }
 }
 
 #[cfg(test)]

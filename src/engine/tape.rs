@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cuda::{Grid, kernels};
 pub use super::grads::Grads;
@@ -89,6 +90,8 @@ impl Call<'_> {
 /// The record of one forward pass. [`Tape::inference`] records nothing.
 #[derive(Debug)]
 pub struct Tape {
+    /// Its number: no other tape of the process has it.
+    number: u64,
     recording: bool,
     frozen: bool,
     recomputing: bool,
@@ -164,7 +167,9 @@ impl Tape {
     }
 
     fn new(recording: bool) -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
         Self {
+            number: MADE.fetch_add(1, Ordering::Relaxed),
             recording,
             frozen: false,
             recomputing: false,
@@ -234,12 +239,19 @@ impl Tape {
     }
 
     /// Runs `op` forward and, on a training tape, remembers it.
+    ///
+    /// # Errors
+    /// Those of the op; on a training tape also if an input is a value of another tape, whose numbers mean other values
+    /// here. [`detach`](Self::detach) takes such values over.
     pub fn apply(&mut self, op: impl Op, inputs: &[&Var]) -> Result<Var> {
         self.apply_boxed(Box::new(op), inputs)
     }
 
     /// As [`apply`](Self::apply), for an op chosen at run time.
     pub fn apply_boxed(&mut self, op: Box<dyn Op>, inputs: &[&Var]) -> Result<Var> {
+        if self.recording {
+            inputs.iter().try_for_each(|input| self.check_own(op.name(), input))?;
+        }
         let (y, saved) = run(&*op, inputs)?;
         let wants_grad = self.recording && inputs.iter().any(|v| v.wants_grad);
         let y = self.var(Arc::new(y), wants_grad);
@@ -270,6 +282,7 @@ impl Tape {
         if !self.recomputing {
             return body(self, &inputs);
         }
+        inputs.iter().try_for_each(|input| self.check_own("part", input))?;
         let mut inner = Self { frozen: self.frozen, part: true, ..Self::inference() };
         let seen: Vec<Var> = inputs.iter().map(|v| inner.input(Arc::clone(&v.value))).collect();
         let y = body(&mut inner, &seen)?.value;
@@ -290,8 +303,10 @@ impl Tape {
     ///
     /// # Errors
     /// If an op between `x` and `y` is [not twice differentiable](Error::NotTwiceDifferentiable), or `x` is no
-    /// value whose gradient is wanted.
+    /// value whose gradient is wanted, or one of them is a value of another tape.
     pub fn gradient(&mut self, y: &Var, x: &Var) -> Result<Var> {
+        self.check_own("gradient", y)?;
+        self.check_own("gradient", x)?;
         if !x.wants_grad {
             let what = "a value that is no variable of a training tape".to_owned();
             return Err(Error::Unsupported { op: "gradient", what });
@@ -340,6 +355,9 @@ impl Tape {
     }
 
     /// Gradients of `sum(y * dy)` by every wanted value. Activations are freed as the replay passes.
+    ///
+    /// # Errors
+    /// If this is an inference tape, which recorded nothing, or `y` is a value of another tape.
     pub fn backward(self, y: &Var, dy: Tensor) -> Result<Grads> {
         self.backward_telling(y, dy, &mut |_, _| Ok(()))
     }
@@ -364,11 +382,16 @@ impl Tape {
         dy: Arc<Tensor>,
         tell: &mut dyn FnMut(u64, &Tensor) -> Result<()>,
     ) -> Result<Grads> {
+        if !self.recording {
+            let what = "a tape that records nothing".to_owned();
+            return Err(Error::Unsupported { op: "backward", what });
+        }
+        self.check_own("backward", y)?;
         if dy.shape() != y.shape() {
             return Err(Error::shape("backward", format!("dy of {:?}", y.shape()), dy.shape()));
         }
         let parameters = self.parameters.iter().map(|(&p, v)| (p, v.id)).collect();
-        let mut grads = Grads::new(self.next_id, parameters);
+        let mut grads = Grads::new(self.number, self.next_id, parameters);
         grads.add(y.id, Share::whole(dy))?;
         let mut complete = self.completing();
         for node in self.nodes.into_iter().rev() {
@@ -413,7 +436,15 @@ impl Tape {
     fn var(&mut self, value: Arc<Tensor>, wants_grad: bool) -> Var {
         let id = self.next_id;
         self.next_id += 1;
-        Var { id, value, wants_grad }
+        Var { id, tape: self.number, value, wants_grad }
+    }
+
+    /// Refuses a value of another tape: its number is that of another value here, which would get its gradient.
+    fn check_own(&self, op: &'static str, v: &Var) -> Result<()> {
+        match v.tape == self.number {
+            true => Ok(()),
+            false => Err(Error::Argument { op, what: "a value of another tape".to_owned() }),
+        }
     }
 }
 

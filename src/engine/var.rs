@@ -10,6 +10,8 @@ use crate::error::Result;
 pub struct Var {
     /// Its number on the tape.
     pub(super) id: usize,
+    /// The number of the tape.
+    pub(super) tape: u64,
     pub(super) value: Arc<Tensor>,
     pub(super) wants_grad: bool,
 }

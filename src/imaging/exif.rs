@@ -7,6 +7,7 @@ pub(super) mod fields;
 mod stamp;
 mod tiff;
 
+use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom};
 
 use super::{Image, Samples};
@@ -21,6 +22,12 @@ const IMAGE_WIDTH: u16 = 0x0100;
 const IMAGE_HEIGHT: u16 = 0x0101;
 const PIXEL_X_DIMENSION: u16 = 0xA002;
 const PIXEL_Y_DIMENSION: u16 = 0xA003;
+
+/// Bytes of an entry of a directory.
+const ENTRY: usize = 12;
+/// Entries of the directories of one file that are looked at: those of 50,000 pages.
+const MOST_ENTRIES: usize = 1 << 20;
+
 /// `block` without the `Exif\0\0` that some formats put before it; `None` if it is no TIFF block.
 pub(super) fn normalise(block: &[u8]) -> Option<Vec<u8>> {
     let block = block.strip_prefix(b"Exif\0\0").unwrap_or(block);
@@ -63,18 +70,20 @@ pub(super) fn update(block: &mut [u8], width: usize, height: usize) {
 }
 
 /// The pages of a TIFF file, of which its directories alone are read; thumbnails and pyramid levels (marked as reduced
-/// copies) do not count.
+/// copies) do not count. A damaged chain ends where it comes back to itself, or where all directories together hold more
+/// than [`MOST_ENTRIES`].
 pub(super) fn pages<R: Read + Seek>(file: &mut R) -> usize {
     let mut head = [0; 8];
     let read = file.rewind().and_then(|()| file.read_exact(&mut head));
     let Some((tiff, mut at)) = read.ok().and_then(|()| Tiff::head(&head)) else { return 1 };
-    let mut pages = 0;
-    // A damaged chain may be a loop.
-    for _ in 0..1 << 16 {
+    let (mut pages, mut entries, mut seen) = (0, 0, BTreeSet::new());
+    while entries < MOST_ENTRIES && seen.insert(at) {
         let Some((directory, next)) = directory_at(file, tiff, at) else { break };
         let kind = tiff.entry(&directory, 0, NEW_SUBFILE_TYPE);
         let reduced = kind.and_then(|e| tiff.value(&directory, e)).is_some_and(|v| v & 1 == 1);
         pages += usize::from(!reduced);
+        // An empty one is work, too.
+        entries += 1 + directory.len() / ENTRY;
         match next {
             Some(next) if next > 0 => at = next,
             _ => break,
@@ -92,7 +101,7 @@ fn directory_at<R: Read + Seek>(
     file.seek(SeekFrom::Start(at.into())).ok()?;
     let mut directory = vec![0; 2];
     file.read_exact(&mut directory).ok()?;
-    let end = 2 + 12 * usize::from(tiff.u16(&directory, 0)?);
+    let end = 2 + ENTRY * usize::from(tiff.u16(&directory, 0)?);
     file.take(end as u64 + 2).read_to_end(&mut directory).ok()?;
     let next = tiff.u32(&directory, end);
     Some((directory, next))
@@ -204,6 +213,60 @@ mod tests {
             let entry = tiff.entry(&b, 38, PIXEL_X_DIMENSION).unwrap();
             assert_eq!(tiff.value(&b, entry), Some(70000));
         }
+    }
+
+    /// Counts the bytes that are read.
+    struct Counted<'a>(std::io::Cursor<&'a [u8]>, usize);
+
+    impl Read for Counted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let n = self.0.read(buffer)?;
+            self.1 += n;
+            Ok(n)
+        }
+    }
+
+    impl Seek for Counted<'_> {
+        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    /// A directory of `count` entries that are zero, and of the place of the next one.
+    fn directory(count: u16, next: u32) -> Vec<u8> {
+        let mut directory = count.to_le_bytes().to_vec();
+        directory.resize(2 + ENTRY * usize::from(count), 0);
+        directory.extend(next.to_le_bytes());
+        directory
+    }
+
+    #[test]
+    fn a_chain_of_directories_that_comes_back_ends_there() {
+        let start = [&b"II*\0"[..], &8u32.to_le_bytes()].concat();
+        let counted = |bytes: &[u8]| {
+            let mut file = Counted(std::io::Cursor::new(bytes), 0);
+            (pages(&mut file), file.1)
+        };
+        // The second of two pages points to the first.
+        let size = u32::try_from(directory(1, 0).len()).unwrap();
+        let chain = [start.clone(), directory(1, 8 + size), directory(1, 8)].concat();
+        let (found, read) = counted(&chain);
+        assert_eq!(found, 2);
+        assert!(read <= chain.len(), "{read} bytes of {} were read", chain.len());
+        // One that points to itself, as large as can be.
+        let itself = [start.clone(), directory(u16::MAX, 8)].concat();
+        let (found, read) = counted(&itself);
+        assert_eq!(found, 1);
+        assert!(read <= itself.len(), "{read} bytes of {} were read", itself.len());
+        // Directories that overlap: each begins four bytes behind the one before, and is as large as can be.
+        let mut overlapping = start;
+        overlapping.resize(1 << 20, 0xFF);
+        for at in (8..408u32).step_by(4) {
+            let end = usize::try_from(at).unwrap() + 2 + ENTRY * usize::from(u16::MAX);
+            overlapping[end..end + 4].copy_from_slice(&(at + 4).to_le_bytes());
+        }
+        let read = counted(&overlapping).1;
+        assert!(read < 2 * ENTRY * MOST_ENTRIES, "{read} bytes were read");
     }
 
     #[test]

@@ -172,6 +172,10 @@ impl Image {
 
     /// An 8-bit RGB image of floats `[H, W, 3]` in [0, 1], rounded and clamped.
     pub fn from_rgb_f32(width: usize, height: usize, values: &[f32]) -> Result<Self> {
+        if samples_of(width, height, 3) != Some(values.len()) {
+            let expected = format!("[{height}, {width}, 3]");
+            return Err(Error::shape("image", expected, &[values.len()]));
+        }
         let mut image = Self::new(width, height, Color::Rgb, Depth::Eight);
         image.store(image.rect(), values)?;
         Ok(image)
@@ -179,14 +183,16 @@ impl Image {
 
     /// Checks that every length fits the size and that alpha has the samples' depth.
     pub fn validate(&self) -> Result<()> {
-        let pixels = self.width * self.height;
-        if self.samples.len() != pixels * self.channels() {
-            return Err(Error::shape(
-                "image",
-                format!("{} samples of {}", pixels * self.channels(), self.size_text()),
-                &[self.samples.len()],
-            ));
+        let samples = samples_of(self.width, self.height, self.channels());
+        if samples != Some(self.samples.len()) {
+            let size = self.size_text();
+            let expected = match samples {
+                Some(samples) => format!("{samples} samples of {size}"),
+                None => format!("a size of fewer pixels than {size}"),
+            };
+            return Err(Error::shape("image", expected, &[self.samples.len()]));
         }
+        let pixels = self.width * self.height;
         match &self.alpha {
             Some(a) if a.len() != pixels || a.depth() != self.depth() => Err(Error::shape(
                 "image alpha",
@@ -344,7 +350,9 @@ impl Image {
         self.crop(Rect::whole(self.width / factor * factor, self.height / factor * factor))
     }
 
+    /// Fails if there is a pixel of the region that the image does not hold.
     fn check_region(&self, region: Rect) -> Result<()> {
+        self.validate()?;
         // Checked sums: a wrapped one would look small.
         let right = region.x.checked_add(region.width);
         let bottom = region.y.checked_add(region.height);
@@ -357,6 +365,11 @@ impl Image {
             &[region.x, region.y, region.width, region.height],
         ))
     }
+}
+
+/// The samples of an image, if they can be counted.
+fn samples_of(width: usize, height: usize, channels: usize) -> Option<usize> {
+    width.checked_mul(height)?.checked_mul(channels)
 }
 
 fn store_rows<T: Send>(
@@ -434,6 +447,25 @@ mod tests {
         assert_eq!(image.samples, Samples::U8(vec![0, 0, 0, 0, 0, 255, 255, 0, 0, 0, 0, 0]));
         assert!(image.store(Rect::new(3, 0, 2, 1), &[1.0; 6]).is_err());
         assert!(image.store(Rect::new(usize::MAX, 0, 2, 1), &[1.0; 6]).is_err());
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_refused() {
+        // Products that are 0 in 64 bits.
+        let huge = 1 << 32;
+        assert!(Image::from_u8(huge, huge, Color::Gray, vec![]).is_err());
+        assert!(Image::from_u16(huge, huge, Color::Rgb, vec![]).is_err());
+        assert!(Image::from_rgb_f32(huge, huge, &[]).is_err());
+        assert!(Image::from_rgb_f32(2, 2, &[0.0; 11]).is_err());
+        // Pixels that a caller left out.
+        let mut short = Image::new(4, 4, Color::Rgb, Depth::Eight);
+        short.samples = Samples::U8(vec![0; 20]);
+        let all = short.rect();
+        assert!(short.crop(all).is_err() && short.rgb_f32(all).is_err());
+        assert!(short.plane(0, all).is_err() && short.store(all, &[0.0; 48]).is_err());
+        let mut clear = Image::new(4, 4, Color::Rgb, Depth::Eight);
+        clear.alpha = Some(Samples::U8(vec![0; 3]));
+        assert!(clear.crop(all).is_err());
     }
 
     #[test]

@@ -83,9 +83,8 @@ struct Planes {
 
 impl Planes {
     fn new(image: &Image, channels: Channels, border: usize) -> Result<Self> {
-        let both = border.saturating_mul(2);
-        let width = image.width.saturating_sub(both);
-        let height = image.height.saturating_sub(both);
+        let width = image.width.saturating_sub(border.saturating_mul(2));
+        let height = image.height.saturating_sub(border.saturating_mul(2));
         if width == 0 || height == 0 {
             return Err(Error::shape(
                 "metrics",

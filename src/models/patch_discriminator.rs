@@ -16,6 +16,9 @@ use crate::error::Result;
 use crate::nn::discriminator::{Stage, Step};
 use crate::nn::{Conv2d, Init};
 
+/// Pixels of a side that a verdict is for, without which there is none.
+pub const PATCH: usize = 8;
+
 /// The sizes of the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

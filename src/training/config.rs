@@ -5,6 +5,8 @@ use super::settings::{self, Settings};
 use crate::data::degrade::DegradeConfig;
 use crate::engine::memory;
 use crate::error::{Error, Report, Result};
+use crate::models::discriminator::DiscriminatorConfig;
+use crate::models::patch_discriminator::PATCH;
 
 /// The JSON Schema (draft 2020-12) of configurations, those of generative runs included. A test makes it of the
 /// definitions of the sections (`tests/cli/configuration.rs`).
@@ -40,7 +42,27 @@ impl Config {
             (v >= 0.0 && v.is_finite(), format!("adversarial.{key} = {v} must be 0 or more"))
         };
         let (lr, least) = (a.lr, self.optim.min_lr);
+        let crop = self.data.train.crop;
+        let (base, takes, cause) = match &a.discriminator {
+            DiscriminatorConfig::Srgan(c) => (
+                c.base,
+                crop == c.crop,
+                format!(
+                    "adversarial.discriminator.crop = {} must be data.train.crop = {crop}",
+                    c.crop
+                ),
+            ),
+            DiscriminatorConfig::Patch(c) => (
+                c.base,
+                crop >= PATCH,
+                format!(
+                    "data.train.crop = {crop} is below {PATCH}, the patch of adversarial.discriminator"
+                ),
+            ),
+        };
         vec![
+            (base > 0, "adversarial.discriminator.base must be at least 1".to_owned()),
+            (takes, cause),
             weight("weight", a.weight),
             weight("pixels", a.pixels),
             weight("features", a.features),
@@ -83,9 +105,13 @@ impl Settings for Config {
             (self.run.steps > 0, "run.steps must be at least 1".to_owned()),
             (
                 crop > 0 && crop.is_multiple_of(scale),
-                format!("data.train.crop = {crop} must be a multiple of the scale {scale}"),
+                format!("data.train.crop = {crop} must be a multiple of the scale, {scale}"),
             ),
             (crop <= LARGEST_CROP, format!("data.train.crop = {crop} is above {LARGEST_CROP}")),
+            (
+                self.data.pad <= LARGEST_CROP,
+                format!("data.pad = {} is above {LARGEST_CROP}", self.data.pad),
+            ),
             (self.data.train.batch > 0, "data.train.batch must be at least 1".to_owned()),
             (
                 self.data.train.batch <= MOST_CROPS,

@@ -97,10 +97,11 @@ fn take(parameter: &Parameter, file: &WeightsFile, rules: &Rules<'_>) -> Result<
     Ok(true)
 }
 
-/// Whether a tensor of shape `own` is one of shape `narrow` with more outputs (the first axis) or inputs (the second).
+/// Whether a tensor of shape `own` is one of shape `narrow` with more outputs (the first axis) or inputs (the second). One
+/// without numbers is no beginning of any.
 fn is_wider(own: &[usize], narrow: &[usize]) -> bool {
     own.len() == narrow.len()
-        && own.iter().zip(narrow).all(|(own, narrow)| own >= narrow)
+        && own.iter().zip(narrow).all(|(own, &narrow)| *own >= narrow && narrow > 0)
         && own.iter().skip(2).eq(narrow.iter().skip(2))
 }
 
@@ -114,5 +115,19 @@ fn widen(wide: &mut [f32], own: &[usize], narrow: &[usize], values: &[f32]) {
         let (old, new) = wide.split_at_mut(narrow_row);
         old.copy_from_slice(values);
         new.fill(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_without_numbers_are_not_widened() {
+        assert!(is_wider(&[4, 3, 3, 3], &[2, 1, 3, 3]));
+        assert!(!is_wider(&[4, 3, 3, 3], &[2, 1, 1, 1]));
+        for empty in [[0, 3, 3, 3], [4, 0, 3, 3], [0, 0, 3, 3]] {
+            assert!(!is_wider(&[4, 3, 3, 3], &empty), "{empty:?}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use crate::diffusion::latent;
 use crate::diffusion::system::{DEGRADE, SystemConfig};
 use crate::engine::device::Device;
 use crate::engine::rng::{Purpose, Stream};
+use crate::engine::spelling;
 use crate::error::Result;
 use crate::models::build_within;
 
@@ -156,7 +157,8 @@ fn load_crops(
         true => String::new(),
         false => format!(", {held} of them in memory, the others read as they are drawn"),
     };
-    reporter.line(&format!("{images} training images, {pixels:.1} Mpx{kept}"));
+    let counted = spelling::counted(images, "training image");
+    reporter.line(&format!("{counted}, {pixels:.1} Mpx{kept}"));
     Ok(crops)
 }
 
@@ -217,7 +219,8 @@ impl Job for teaching::Config {
         self.check_sizes()?;
         let warn = &mut |text: &str| reporter.warn(text);
         let digits = Digits::load(&self.data, system.side(), self.run.seed, warn)?;
-        reporter.line(&format!("{} training images", grouped(digits.len() as u64)));
+        let (images, s) = (grouped(digits.len() as u64), spelling::plural(digits.len()));
+        reporter.line(&format!("{images} training image{s}"));
         let weights: usize =
             system.parts().iter().flat_map(Part::state).map(|p| p.value().len()).sum();
         let whole = system.source(digits, self.run.seed);

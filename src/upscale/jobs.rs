@@ -150,6 +150,7 @@ impl Request {
                         "save them as PNG or TIFF in another program first",
                     ),
                     0 => (pipe.unwrap_or_default(), "-r searches the folders in it, too"),
+                    1 => ("but 1 result of srk".to_owned(), "name it to enlarge it again"),
                     _ => (format!("but {all} results of srk"), "name them to enlarge them again"),
                 };
                 let report = Report::new(format!("{} holds no image", input.display()), cause);

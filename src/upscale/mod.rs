@@ -29,7 +29,7 @@ pub mod wrap;
 
 use layout::WIDEST_HALO;
 pub use layout::{least_bytes, plan, plan_bands};
-pub use plan::{BandCost, Plan, Report, Settings, TileSize};
+pub use plan::{BandCost, Plan, Report, SEED, Settings, TileSize};
 pub use runner::{Seen, Watch};
 use tiled::part_in_strips;
 pub use tiled::{upscale, upscale_strips, upscale_watched};

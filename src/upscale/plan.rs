@@ -17,6 +17,9 @@ pub enum TileSize {
     Sides(usize, usize),
 }
 
+/// The seed where none is given, in the binary and in the library.
+pub const SEED: u64 = 42;
+
 /// How an image is upscaled.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {

@@ -36,6 +36,21 @@ fn same_seed_same_bytes_whatever_the_tiles_and_threads() {
 }
 
 #[test]
+fn the_library_gives_the_picture_of_the_binary() {
+    let b = Bench::new();
+    b.photo("in.png", 24, 16);
+    b.srk(&["upscale", "in.png", "out.png"]).worked();
+    let [small, large] = ["in.png", "out.png"].map(|name| srk::Image::read(b.path(name)).unwrap());
+    let with = |options| {
+        let upscaler = srk::Upscaler::open_with("auto", options).unwrap();
+        upscaler.upscale(&small).unwrap().samples
+    };
+    let usual = srk::Options::default();
+    assert!(with(usual.clone()) == large.samples, "another picture");
+    assert!(with(srk::Options { seed: 0, ..usual }) != large.samples, "the seed changes nothing");
+}
+
+#[test]
 fn formats_depth_gray_and_alpha_survive() {
     let b = Bench::new();
     for name in ["a.png", "a.jpg", "a.webp", "a.tiff", "a.bmp"] {

@@ -107,11 +107,12 @@ fn results_are_not_enlarged_again() {
     // Under another name, by their stamp, and with a note.
     fs::create_dir(b.path("mixed")).unwrap();
     fs::rename(b.path("flat0/a_x4.png"), b.path("mixed/holiday.png")).unwrap();
-    b.upscale(&["mixed", "-o", "o"]).failed(1, &["1 results of srk"]);
+    b.upscale(&["mixed", "-o", "o"]).failed(1, &["but 1 result of srk\n"]);
     photo(&b, "mixed/new.png", 3);
     let run = b.upscale(&["mixed", "-o", "o", "--json"]).worked();
     assert!(
-        run.err.contains("note: 1 results of srk") && run.err.contains("holiday.png"),
+        run.err.contains("note: 1 result of srk in the inputs is left out")
+            && run.err.contains("holiday.png"),
         "{}",
         run.err
     );

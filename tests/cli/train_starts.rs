@@ -117,6 +117,20 @@ fn numbers_of_an_adversarial_stage_are_checked() {
     let rises = ["adversarial.schedule=cosine", "adversarial.lr=1e-5", "optim.min_lr=1e-4"];
     train(&p, "realesrgan", "a", &rises).failed(2, &["optim.min_lr", "adversarial.lr"]);
     train(&p, "rrdb", "a", &["optim.weight_decay=inf"]).failed(2, &["optim.weight_decay"]);
+    // Of crops that the discriminator does not take nothing was heard before the stage began.
+    let of = |recipe, sets: &[&str]| {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        p.srk(
+            &["train", "--recipe", recipe, "--dry-run"].into_iter().chain(sets).collect::<Vec<_>>(),
+        )
+    };
+    let keys = ["adversarial.discriminator.crop = 96", "data.train.crop = 64"];
+    of("srgan", &["data.train.paths=[\"in\"]", "data.train.crop=64"]).failed(2, &keys);
+    let keys = ["data.train.crop = 4", "adversarial.discriminator"];
+    of("srddpm", &["data.train.paths=[\"in\"]", "data.train.crop=4"]).failed(2, &keys);
+    let none = "adversarial.discriminator.base=0";
+    of("srgan", &["data.train.paths=[\"in\"]", none])
+        .failed(2, &["adversarial.discriminator.base"]);
 }
 
 #[test]

@@ -338,7 +338,7 @@ fn ranks_that_train_something_else_are_refused_in_words() {
     // The same words, and another folder behind them.
     let set = [&FOUR[..], &["data.train.paths=[\"images\"]"]].concat();
     for run in start(in_folders(&place, &out, &set, &other)).map(end) {
-        run.failed(2, &["do not agree on the training images", "3 images in", "1 images in"]);
+        run.failed(2, &["do not agree on the training images", "3 images in", "1 image in"]);
     }
     assert!(!out.exists());
 }

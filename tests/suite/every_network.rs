@@ -1,7 +1,7 @@
 //! What every network promises, whichever it is: the tests go through the list of `src/models/mod.rs`, so that a
 //! line there is all that a new one needs. Narrow versions stand for the wider ones.
 //!
-//! Others go through the same list: `import.rs` (checkpoints under other programs' names), `dead_kernels.rs` (a call
+//! Others go through the same list: `import.rs` (checkpoints under other programs' names), `dead_on_gpu.rs` (a call
 //! with gradients and the upscaler, on a device that counts) and `tests/memory_estimates.rs`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss)]
 use crate::common;
@@ -278,7 +278,11 @@ fn tiles_on_a_gpu_take_what_was_planned() {
             upscale(&upscaler, &image, &plan, 9, &mut |_, _| Ok(())).unwrap();
             let share = (gpu.usage().peak - before) as f64 / plan.memory as f64;
             println!("{name:22} {side} {dtype:?}: {share:.2} of what was planned");
-            assert!((0.5..=1.0).contains(&share), "{name}, {side}, {dtype:?}: {share:.2}");
+            let wrong = match share > 1.0 {
+                true => "floats_per_pixel is too small",
+                false => "floats_per_pixel is too large",
+            };
+            assert!((0.5..=1.0).contains(&share), "{name}, {side}, {dtype:?}: {share:.2}: {wrong}");
         }
     }
 }

@@ -50,7 +50,11 @@ fn every_op_file_is_in_the_registry() {
         checked += 1;
         let name = path.components().nth(2).unwrap().as_os_str().to_string_lossy().into_owned();
         let name = name.trim_end_matches(".rs");
-        assert!(listed.contains(&name), "{}: no {name}::cases() in src/ops/mod.rs", path.display());
+        assert!(
+            listed.contains(&name),
+            "{}: no {name}::cases() in src/ops/registry.rs",
+            path.display()
+        );
     }
     assert!(checked > 50, "only {checked} files of ops were found");
 }
@@ -59,7 +63,12 @@ fn every_op_file_is_in_the_registry() {
 fn table_of_recipes() -> String {
     let mut table = String::from("| recipe | what | parameters |\n|---|---|---|\n");
     for recipe in recipes::ALL {
-        let Ok(config) = Config::read(recipe.text, recipe.name, &[]) else { continue };
+        // Systems that draw digits have sections of their own, and no row.
+        if recipe.text.contains("[data]\npaths") {
+            continue;
+        }
+        let config = Config::read(recipe.text, recipe.name, &[]);
+        let config = config.unwrap_or_else(|e| panic!("recipes/{}.toml: {e}", recipe.name));
         let first = recipe.text.lines().next().unwrap_or_default();
         let what = first.strip_prefix("# ").and_then(|line| line.strip_suffix('.'));
         let what = what.unwrap_or_else(|| panic!("{} does not say what it is", recipe.name));
@@ -72,10 +81,6 @@ fn table_of_recipes() -> String {
 #[test]
 fn the_readme_lists_every_recipe() {
     let readme = fs::read_to_string("README.md").unwrap();
-    for recipe in recipes::ALL {
-        let name = recipe.name;
-        assert!(readme.contains(&format!("`{name}`")), "README.md says nothing of {name}");
-    }
     let table = table_of_recipes();
     let start = readme.find("| recipe |").unwrap();
     let end = readme[start..].find("\n\n").map_or(readme.len(), |at| start + at + 1);
@@ -85,6 +90,10 @@ fn the_readme_lists_every_recipe() {
         return;
     }
     assert_eq!(table, readme[start..end], "SRK_WRITE=1 cargo test --test suite layout:: writes it");
+    for recipe in recipes::ALL {
+        let name = recipe.name;
+        assert!(readme.contains(&format!("`{name}`")), "README.md says nothing of {name}");
+    }
 }
 
 #[test]

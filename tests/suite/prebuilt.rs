@@ -1,6 +1,6 @@
 //! The prebuilt kernels are those of the sources, whole, and load on the drivers they should.
 #![allow(clippy::unwrap_used)]
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use srk::engine::cuda::{images, sha256};
@@ -24,14 +24,34 @@ fn found(folder: &str, extensions: &[&str]) -> BTreeMap<String, String> {
     wanted.map(|path| (name(&path), sha256::hex(&fs::read(&path).unwrap()))).collect()
 }
 
+/// The names under which there is not the same on both sides.
+fn differing(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let names = a.keys().chain(b.keys());
+    names.filter(|name| a.get(*name) != b.get(*name)).cloned().collect()
+}
+
 #[test]
 fn they_are_of_these_sources() {
-    assert_eq!(listed("source"), found("kernels", &["cu", "cuh"]), "kernels changed: {RUN}");
+    let changed = differing(&listed("source"), &found("kernels", &["cu", "cuh"]));
+    assert!(changed.is_empty(), "kernels changed: {changed:?}: {RUN}");
 }
 
 #[test]
 fn they_are_whole() {
-    assert_eq!(listed("pack"), found("kernels/prebuilt", &["bin"]), "damaged: {RUN}");
+    let damaged = differing(&listed("pack"), &found("kernels/prebuilt", &["bin"]));
+    assert!(damaged.is_empty(), "damaged: {damaged:?}: {RUN}");
+}
+
+#[test]
+fn what_differs_is_named() {
+    let of = |all: &[(&str, &str)]| {
+        all.iter().map(|&(name, hash)| (name.to_owned(), hash.to_owned())).collect()
+    };
+    let differ = differing(
+        &of(&[("a", "1"), ("b", "2"), ("c", "3")]),
+        &of(&[("b", "2"), ("c", "4"), ("d", "5")]),
+    );
+    assert_eq!(differ.into_iter().collect::<Vec<_>>(), ["a", "c", "d"]);
 }
 
 #[cfg(feature = "cuda")]

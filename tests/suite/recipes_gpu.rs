@@ -28,7 +28,7 @@ use srk::training::{jobs, recipes};
 const DOC: &str = "docs/gpu.md";
 pub(super) const STEPS: u64 = 3;
 
-/// The side of crops: as few as the networks allow.
+/// The side of crops, at least: as few as the networks allow.
 const CROP: usize = 32;
 
 /// What makes a recipe small enough for a test; depth stays, and what it does.
@@ -85,14 +85,15 @@ fn frozen(place: &Place, text: &str, name: &str, settings: &[String]) -> Option<
     let network = config.model.build(1);
     network.frozen_part()?;
     let path = place.runs("frozen.safetensors");
-    let file = WeightsFile::of(network.buffers(), Default::default()).unwrap();
-    file.write(&path, DType::F32).unwrap();
+    let file = WeightsFile::of(network.buffers(), Default::default());
+    let written = file.and_then(|file| file.write(&path, DType::F32));
+    written.unwrap_or_else(|e| panic!("{name}: what is not trained: {e}"));
     Some(format!("run.frozen={path:?}"))
 }
 
 /// The recipe `name`, small, on the images of `place`.
 pub(super) fn job(place: &Place, digits: &Path, name: &str, more: &[&str]) -> Box<dyn Job> {
-    let text = recipes::find(name).unwrap().text;
+    let text = recipes::find(name).unwrap_or_else(|e| panic!("{name}: {e}")).text;
     let teaches = text.contains("[data]\npaths");
     let mut settings: Vec<String> = match teaches {
         true => vec![
@@ -100,12 +101,16 @@ pub(super) fn job(place: &Place, digits: &Path, name: &str, more: &[&str]) -> Bo
             "data.batch=2".to_owned(),
             "sample.count=0".to_owned(),
         ],
-        false => vec![
-            format!("data.train.paths=[{:?}]", place.images()),
-            "data.val.paths=[]".to_owned(),
-            format!("data.train.crop={CROP}"),
-            "data.train.batch=2".to_owned(),
-        ],
+        false => {
+            let config = Config::read(text, name, &[]);
+            let scale = config.unwrap_or_else(|e| panic!("{name}: {e}")).model.scale();
+            vec![
+                format!("data.train.paths=[{:?}]", place.images()),
+                "data.val.paths=[]".to_owned(),
+                format!("data.train.crop={}", CROP.next_multiple_of(scale)),
+                "data.train.batch=2".to_owned(),
+            ]
+        }
     };
     for i in 0..2 {
         once(&place.images().join(format!("large-{i}.png")), |path| write_image(path, 64, 64, i));
@@ -114,7 +119,7 @@ pub(super) fn job(place: &Place, digits: &Path, name: &str, more: &[&str]) -> Bo
     settings.push("ckpt.every=0".to_owned());
     settings.extend(small(name).iter().chain(more).map(|&s| s.to_owned()));
     settings.extend(frozen(place, text, name, &settings));
-    jobs::read(text, name, &settings).unwrap()
+    jobs::read(text, name, &settings).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// Makes the file `path` unless it is there: of ranks in threads the first one makes it, while the others wait.

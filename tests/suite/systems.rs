@@ -253,7 +253,7 @@ fn a_split_keeps_validation_out_of_training() {
     );
     let heard = finish(&config, &place.runs("runs"), None);
     assert!(heard.lines.iter().any(|l| l.starts_with("2 training images")), "{:?}", heard.lines);
-    assert!(heard.lines.iter().any(|l| l.contains("1 images in")), "{:?}", heard.lines);
+    assert!(heard.lines.iter().any(|l| l.contains("1 image in")), "{:?}", heard.lines);
 }
 
 #[test]

@@ -170,3 +170,38 @@ fn a_part_that_runs_again_gives_the_same_gradients() {
         assert_eq!(again.of_parameter(&own).is_none(), frozen);
     }
 }
+
+/// Their numbers are those of other values, whose gradients would be wrong without a word.
+#[test]
+fn values_of_another_tape_are_refused() {
+    let (mut tape, mut other) = (Tape::training(), Tape::training());
+    let x = tape.variable(vector(&[1.0]));
+    let foreign = other.variable(vector(&[3.0]));
+    let error = tape.multiply(&x, &foreign).unwrap_err().to_string();
+    assert_eq!(error, "multiply: a value of another tape");
+    let error = tape.part(&[&foreign], |tape, x| tape.scale(&x[0], 2.0)).unwrap_err().to_string();
+    assert_eq!(error, "scale: a value of another tape");
+    let error = Tape::recomputing().part(&[&foreign], |_, x| Ok(x[0].clone())).unwrap_err();
+    assert_eq!(error.to_string(), "part: a value of another tape");
+    for (y, by) in [(&x, &foreign), (&foreign, &x)] {
+        assert!(tape.gradient(y, by).unwrap_err().to_string().contains("another tape"));
+    }
+    let taken = tape.detach(&foreign);
+    let y = tape.multiply(&x, &taken).unwrap();
+    let error = other.backward(&y, vector(&[1.0])).unwrap_err().to_string();
+    assert_eq!(error, "backward: a value of another tape");
+    let grads = tape.backward(&y, vector(&[1.0])).unwrap();
+    assert_eq!(values(grads.of(&x)), [3.0]);
+    let asked = std::panic::AssertUnwindSafe(|| values(grads.of(&foreign)));
+    let panic = std::panic::catch_unwind(asked).unwrap_err();
+    assert!(panic.downcast_ref::<&str>().unwrap().contains("another tape"));
+}
+
+#[test]
+fn a_tape_that_records_nothing_is_not_replayed() {
+    let mut tape = Tape::inference();
+    let x = tape.variable(vector(&[1.0]));
+    let y = tape.scale(&x, 2.0).unwrap();
+    let error = tape.backward(&y, vector(&[1.0])).unwrap_err().to_string();
+    assert!(error.contains("records nothing"), "{error}");
+}

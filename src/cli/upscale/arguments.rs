@@ -11,9 +11,9 @@ use crate::cli::sizes::Sizes;
 use crate::diffusion::system::System;
 use crate::imaging::Metadata;
 use crate::imaging::encode::Outline;
-use crate::upscale::Settings;
 use crate::upscale::choice::Denoise;
 use crate::upscale::wrap::Wrap;
+use crate::upscale::{SEED, Settings};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "Examples:
@@ -57,7 +57,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "AMOUNT", hide = true, conflicts_with = "denoise", value_parser = choice::fidelity)]
     pub(super) fidelity: Option<Denoise>,
     /// The seed of the noise: a number, the same of which gives the same bytes, or random, which says what it drew
-    #[arg(long, value_name = "N", default_value = "42")]
+    #[arg(long, value_name = "N", default_value = SEED.to_string())]
     pub(super) seed: Seed,
     /// Tile size in input pixels: auto (also 0), none, a side, or both as in 512x256
     #[arg(short, long, default_value = "auto", value_parser = tile,

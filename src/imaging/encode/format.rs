@@ -48,7 +48,7 @@ impl Format {
         named.ok_or_else(|| {
             let cause = match extension {
                 "" => "the name has no extension".to_owned(),
-                other => format!("\".{other}\" is no format that srk writes"),
+                other => format!("\".{other}\" is not a format that srk writes"),
             };
             let what = format!("cannot write {}", path.display());
             Error::Usage(Report::new(what, cause).help(help))

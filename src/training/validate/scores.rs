@@ -1,4 +1,5 @@
 //! What is measured of a set, and how it is said.
+use crate::engine::spelling::counted;
 use crate::models::perceptual::Kind;
 use crate::training::log::short;
 use serde_json::Value;
@@ -63,6 +64,6 @@ impl fmt::Display for Scores {
         if let Some(niqe) = self.niqe {
             write!(f, "  niqe {niqe:.3}")?;
         }
-        write!(f, "  {} images in {}", self.images, short(self.took))
+        write!(f, "  {} in {}", counted(self.images, "image"), short(self.took))
     }
 }
