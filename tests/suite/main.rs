@@ -10,6 +10,7 @@ mod data;
 mod dead;
 mod dead_on_gpu;
 mod degrade;
+mod degrade_noise;
 mod degrade_stages;
 mod diffusion;
 mod engines;
