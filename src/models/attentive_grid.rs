@@ -165,6 +165,13 @@ impl Kind for AttentiveGridConfig {
 
     fn narrow() -> Self {
         let later_channels = Some(12);
-        Self { channels: 8, later_channels, blocks: 2, time_dim: 8, limited: true, ..Self::default() }
+        Self {
+            channels: 8,
+            later_channels,
+            blocks: 2,
+            time_dim: 8,
+            limited: true,
+            ..Self::default()
+        }
     }
 }

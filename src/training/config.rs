@@ -62,7 +62,8 @@ impl Config {
         };
         vec![
             (base > 0, "adversarial.discriminator.base must be at least 1".to_owned()),
-            (takes, cause),
+            // A run that ends before the stage needs none of that.
+            (takes || a.after >= self.run.steps, cause),
             weight("weight", a.weight),
             weight("pixels", a.pixels),
             weight("features", a.features),

@@ -175,7 +175,7 @@ fn lossy_webp_keeps_alpha_gray_and_metadata() {
     // What made it is in its EXIF, where the next run finds it and leaves the picture out.
     fs::create_dir(b.path("folder")).unwrap();
     fs::rename(b.path("gray.webp"), b.path("folder/x.webp")).unwrap();
-    b.upscale(&["folder", "-o", "out"]).failed(1, &["results of srk"]);
+    b.upscale(&["folder", "-o", "out"]).failed(1, &["1 result of srk"]);
 }
 
 #[test]

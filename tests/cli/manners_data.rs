@@ -116,7 +116,7 @@ fn prep_takes_the_words_of_others() {
     assert_eq!(p.names("out"), ["high", "low"]);
     p.srk(&["data", "prep", "in", "--scale", "4"]).failed(2, &["srk data prep SRC OUT"]);
     let asked = ["data", "degrade", "in", "look", "--count", "1"];
-    p.srk(&asked).failed(1, &["72x64, not 384x384", "--size 64"]);
+    p.srk(&asked).failed(1, &["it has 72x64 pixels", "crops asked for (384x384)", "--size 64"]);
     assert!(!p.path("look").exists(), "nothing is left of what failed");
     p.srk(&[&asked[..], &["--size", "64"]].concat()).worked();
     // What the answer to a seed below 0 names is taken, and the number that is said makes the same.

@@ -31,7 +31,6 @@ pub struct AttentiveGridConfig {
     /// Width of the embedding of t and damage.
     pub time_dim: usize,
     /// Whether the maps of the blocks stay within limits that the file holds.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub limited: bool,
 }
 
