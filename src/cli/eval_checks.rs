@@ -1,4 +1,5 @@
 //! What `srk eval` makes of its numbers besides a table: records, a file of columns, and checks.
+use std::cmp::Ordering;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -148,16 +149,15 @@ pub(super) fn check(summary: &Value, least: &[Limit], most: &[Limit]) -> Result<
         _ => None,
     };
     let mut missed = Vec::new();
-    let below = |value: f64, limit: f64| value < limit || value.is_nan();
-    let above = |value: f64, limit: f64| value > limit || value.is_nan();
-    let sides: [(_, &str, &dyn Fn(f64, f64) -> bool); 2] =
-        [(least, "below", &below), (most, "above", &above)];
-    for (limits, side, misses) in sides {
+    for (limits, side, missing) in
+        [(least, "below", Ordering::Less), (most, "above", Ordering::Greater)]
+    {
         for limit in limits {
             let name = &limit.name;
             match of(limit) {
-                Some(value) if misses(value, limit.value) => {
-                    missed.push(format!("{name} = {value:.4}, {side} {}", limit.value));
+                // NaN meets none.
+                Some(v) if v.partial_cmp(&limit.value).is_none_or(|is| is == missing) => {
+                    missed.push(format!("{name} = {v:.4}, {side} {}", limit.value));
                 }
                 Some(_) => {}
                 None => missed.push(format!("no picture is large enough for {name}")),

@@ -88,9 +88,8 @@ mod cpu {
         let (low, high, finite) = (T::from_f64(op.low), T::from_f64(op.high), op.finite);
         // A NaN stays one.
         zip2(y, x, move |y, &x| {
-            let rest = x - x;
-            *y = if finite && rest != T::default() {
-                rest
+            *y = if finite && x.to_f64().is_infinite() {
+                T::from_f64(f64::NAN)
             } else if x < low {
                 low
             } else if x > high {

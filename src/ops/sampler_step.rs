@@ -231,8 +231,7 @@ const CHUNK: usize = 1 << 14;
 /// To `[-1, 1]`; NaN where `v` is infinite, so that a tile which half precision cannot hold is seen.
 #[inline(always)] // As the loops that call it.
 fn clamped(v: f32) -> f32 {
-    let rest = v - v;
-    if rest == 0.0 { v.clamp(-1.0, 1.0) } else { rest }
+    if v.is_infinite() { f32::NAN } else { v.clamp(-1.0, 1.0) }
 }
 
 /// A sum in double precision, rounded once.

@@ -77,9 +77,9 @@ pub(super) fn window<const SIZE: usize>(
         }
         #[allow(clippy::cast_sign_loss)] // Both were just found to be inside.
         let from = &x[((n * height + y as usize) * width + x_ as usize) * channels..];
-        match (pixel.as_mut_array::<CB>(), from.first_chunk::<CB>()) {
+        match (cp == CB, pixel.first_chunk_mut::<CB>(), from.first_chunk::<CB>()) {
             // Of a size that the compiler knows: not two calls for three channels.
-            (Some(pixel), Some(from)) => {
+            (true, Some(pixel), Some(from)) => {
                 *pixel = std::array::from_fn(|i| if i < channels { from[i] } else { 0.0 });
             }
             _ => {
@@ -187,7 +187,7 @@ fn winograd(
         let t = block.min(positions - start);
         // V of a frequency lies a slot behind M of it: a product is written where the one before was read, so that half as
         // much memory passes through the caches. An odd number of cache lines: a tile's frequencies then lie in different sets of the first-level cache.
-        let slot = (t * ip.max(op) / CB | 1) * CB;
+        let slot = ((t * ip.max(op) / CB) | 1) * CB;
         with_scratch(37 * slot + 36 * ip + 16 * op, |scratch| {
             let (slots, rest) = scratch.split_at_mut(37 * slot);
             let (patch, out) = rest.split_at_mut(36 * ip);
