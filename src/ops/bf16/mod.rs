@@ -12,6 +12,8 @@ mod round;
 mod scratch;
 mod transpose;
 mod twin;
+#[cfg(target_arch = "x86_64")]
+mod twin_avx512;
 
 pub(in crate::ops) use blocks::Blocks;
 pub use blocks::is_fast;

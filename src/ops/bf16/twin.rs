@@ -1,9 +1,11 @@
 //! The arithmetic of the tile instructions in plain code.
 use super::operands::{Extent, Left, Right, SIDE, Square};
+#[cfg(target_arch = "x86_64")]
+use super::twin_avx512;
 
 /// Columns that are computed together, as many as a tile has.
-const LANES: usize = SIDE / 2;
-type Lanes = [f32; LANES];
+pub(super) const LANES: usize = SIDE / 2;
+pub(super) type Lanes = [f32; LANES];
 
 /// A number as the instructions take and leave it: denormal ones are zeros.
 #[inline(always)]
@@ -15,6 +17,17 @@ fn flushed(v: f32) -> f32 {
 #[inline(always)]
 fn flushed_if<const FLUSH: bool>(v: f32) -> f32 {
     if FLUSH { flushed(v) } else { v }
+}
+
+/// Adds the products of one instruction to `ROWS` rows of sums, in columns of the first or second half.
+pub(super) trait AddStep<const ROWS: usize> {
+    /// Even and odd products apart from zero, then both. Without `FLUSH` no number is a denormal one.
+    fn add<const FLUSH: bool>(
+        a: &[[f32; SIDE]; ROWS],
+        b: &[Lanes; SIDE],
+        half: usize,
+        sums: &mut [[f32; SIDE]; ROWS],
+    );
 }
 
 /// As [`Blocks::multiply`](super::Blocks::multiply).
@@ -33,12 +46,12 @@ pub(super) unsafe fn multiply(
         #[target_feature(enable = "avx512f,avx512dq")]
         unsafe fn avx512(l: Left, r: Right, steps: usize, extent: Extent, sums: &mut Square) {
             // SAFETY: the caller's promise.
-            unsafe { body::<8>(l, r, steps, extent, sums) }
+            unsafe { body::<8, twin_avx512::Vectors>(l, r, steps, extent, sums) }
         }
         #[target_feature(enable = "avx2,fma")]
         unsafe fn avx2(l: Left, r: Right, steps: usize, extent: Extent, sums: &mut Square) {
             // SAFETY: the caller's promise.
-            unsafe { body::<4>(l, r, steps, extent, sums) }
+            unsafe { body::<4, Loops>(l, r, steps, extent, sums) }
         }
         use crate::ops::simd::{Level, level};
         // SAFETY: the processor has these features, or the level would be lower; else the caller's promise.
@@ -51,7 +64,7 @@ pub(super) unsafe fn multiply(
         }
     }
     // SAFETY: the caller's promise.
-    unsafe { body::<4>(left, right, steps, extent, sums) }
+    unsafe { body::<4, Loops>(left, right, steps, extent, sums) }
 }
 
 /// `ROWS` rows are computed together.
@@ -59,7 +72,7 @@ pub(super) unsafe fn multiply(
 /// # Safety
 /// As [`multiply`].
 #[inline(always)]
-unsafe fn body<const ROWS: usize>(
+unsafe fn body<const ROWS: usize, A: AddStep<ROWS>>(
     left: Left,
     right: Right,
     steps: usize,
@@ -98,11 +111,9 @@ unsafe fn body<const ROWS: usize>(
                     .zip(sums.0.as_chunks_mut::<SIDE>().0.as_chunks_mut().0)
                 {
                     if least < SAFE {
-                        for (a, sums) in a.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
-                            add_step::<1, true>(a, b, half, sums);
-                        }
+                        A::add::<true>(a, b, half, sums);
                     } else {
-                        add_step::<ROWS, false>(a, b, half, sums);
+                        A::add::<false>(a, b, half, sums);
                     }
                 }
             }
@@ -143,10 +154,30 @@ fn wide(bits: u16) -> f32 {
     flushed(f32::from_bits(u32::from(bits) << 16))
 }
 
-/// Adds the products of one instruction to some rows of sums, in columns of the first or second half: even and odd ones
-/// apart from zero, then both. Without `FLUSH` no number is a denormal one.
+/// As loops, of which the compiler makes what vectors there are.
+struct Loops;
+
+impl<const ROWS: usize> AddStep<ROWS> for Loops {
+    #[inline(always)]
+    fn add<const FLUSH: bool>(
+        a: &[[f32; SIDE]; ROWS],
+        b: &[Lanes; SIDE],
+        half: usize,
+        sums: &mut [[f32; SIDE]; ROWS],
+    ) {
+        if FLUSH {
+            for (a, sums) in a.as_chunks().0.iter().zip(sums.as_chunks_mut().0) {
+                add_rows::<1, FLUSH>(a, b, half, sums);
+            }
+        } else {
+            add_rows::<ROWS, FLUSH>(a, b, half, sums);
+        }
+    }
+}
+
+/// As [`AddStep::add`]; all rows at a time.
 #[inline(always)]
-fn add_step<const ROWS: usize, const FLUSH: bool>(
+fn add_rows<const ROWS: usize, const FLUSH: bool>(
     a: &[[f32; SIDE]; ROWS],
     b: &[Lanes; SIDE],
     half: usize,
