@@ -103,6 +103,7 @@ impl Op for ParameterFreeAttention {
 /// are empty.
 pub(crate) fn in_place(x: &[f32], limits: &[f32], o: &mut [f32]) {
     let chunk = cpu::chunk(limits);
+    let limits = &cpu::repeated(limits);
     pieces(o, chunk, |i, o| cpu::weigh_in_place(&x[i * chunk..][..o.len()], limits, o));
 }
 
@@ -139,8 +140,16 @@ mod cpu {
         }
     }
 
+    /// Limits of several pixels side by side, of which loops make whole vectors whatever the number of channels.
+    pub(super) fn repeated<T: Lane>(limits: &[T]) -> Vec<T> {
+        const PIXELS: usize = 16;
+        let halves = limits.chunks_exact((limits.len() / 2).max(1));
+        halves.flat_map(|half| half.repeat(PIXELS)).collect()
+    }
+
     pub(super) fn forward<T: Lane>(x: &[T], o: &[T], limits: &[T], y: &mut [T]) {
         let chunk = chunk(limits);
+        let limits = &repeated(limits);
         pieces(y, chunk, |i, y| {
             let of = i * chunk..i * chunk + y.len();
             y.copy_from_slice(&o[of.clone()]);
@@ -149,6 +158,7 @@ mod cpu {
     }
 
     multiversion! {
+        /// Within limits that are [`repeated`], if there are some.
         pub(super) fn weigh_in_place<T, FMA>(x: &[T], limits: &[T], o: &mut [T]) {
             if limits.is_empty() {
                 for (o, &x) in o.iter_mut().zip(x) {
@@ -157,9 +167,9 @@ mod cpu {
                 return;
             }
             let (low, high) = limits.split_at(limits.len() / 2);
-            for (o, x) in o.chunks_exact_mut(low.len()).zip(x.chunks_exact(low.len())) {
-                for i in 0..low.len() {
-                    o[i] = within(weighed::<T, FMA>(x[i], o[i]), low[i], high[i]);
+            for (o, x) in o.chunks_mut(low.len()).zip(x.chunks(low.len())) {
+                for ((o, &x), (&low, &high)) in o.iter_mut().zip(x).zip(low.iter().zip(high)) {
+                    *o = within(weighed::<T, FMA>(x, *o), low, high);
                 }
             }
         }
@@ -184,6 +194,7 @@ mod cpu {
         slope: &mut [T],
     ) {
         let chunk = chunk(limits);
+        let limits = &repeated(limits)[..];
         pieces2(dx, slope, [chunk; 2], |i, dx, slope| {
             let of = i * chunk..i * chunk + dx.len();
             let (x, o) = (&x[of.clone()], &o[of.clone()]);
@@ -211,16 +222,17 @@ mod cpu {
     }
 
     multiversion! {
-        /// Zeros in the gradient where the output is a limit.
+        /// Zeros in the gradient where the output is a limit; limits are [`repeated`].
         fn pass_within<T, FMA>(x: &[T], o: &[T], limits: &[T], dy: &mut [T]) {
             let (low, high) = limits.split_at(limits.len() / 2);
-            let c = low.len();
-            let inputs = x.chunks_exact(c).zip(o.chunks_exact(c));
-            for (dy, (x, o)) in dy.chunks_exact_mut(c).zip(inputs) {
-                for i in 0..c {
-                    let v = weighed::<T, FMA>(x[i], o[i]);
-                    let kept = v >= low[i] && v <= high[i];
-                    dy[i] = if kept { dy[i] } else { T::from_f64(0.0) };
+            let len = low.len();
+            let inputs = x.chunks(len).zip(o.chunks(len));
+            for (dy, (x, o)) in dy.chunks_mut(len).zip(inputs) {
+                let limits = low.iter().zip(high);
+                for ((dy, (&x, &o)), (&low, &high)) in dy.iter_mut().zip(x.iter().zip(o)).zip(limits) {
+                    let v = weighed::<T, FMA>(x, o);
+                    let kept = v >= low && v <= high;
+                    *dy = if kept { *dy } else { T::from_f64(0.0) };
                 }
             }
         }
