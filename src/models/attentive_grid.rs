@@ -28,6 +28,7 @@ use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
+use crate::ops::conv2d;
 use crate::error::Result;
 use crate::nn::rolling::RollingCall;
 
@@ -118,7 +119,12 @@ impl Network for AttentiveGrid {
         // A layer's input and output beside the tail's three images, or the step's four.
         let passing = piece * (2 * widest + 4 * image);
         let floats = call(first) + later_calls * call(later) - state + passing;
-        Some(4 * (floats * width) as u64)
+        let weights = |c: usize, inputs: usize| {
+            let features = (DEPTH * blocks + 1) * conv2d::kept_bytes(c, c);
+            conv2d::kept_bytes(inputs, c) + features + conv2d::kept_bytes(c, image)
+        };
+        let of_later = if later_calls == 0 { 0 } else { weights(later, 3 + image) };
+        Some((4 * floats * width + weights(first, 3) + of_later) as u64)
     }
 
     fn geometry(&self) -> Geometry {

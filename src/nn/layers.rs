@@ -78,10 +78,15 @@ impl Conv2d {
         self
     }
 
+    /// Weights, which the processor may keep transformed, and bias.
+    fn shared(&self, tape: &mut Tape) -> (Var, Option<Var>) {
+        conv2d::share_weights(&self.weight);
+        (tape.parameter(&self.weight), self.bias.as_ref().map(|b| tape.parameter(b)))
+    }
+
     /// The layer's output.
     pub fn forward(&self, tape: &mut Tape, x: &Var) -> Result<Var> {
-        let weight = tape.parameter(&self.weight);
-        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        let (weight, bias) = self.shared(tape);
         tape.conv2d(x, &weight, bias.as_ref(), self.op)
     }
 
@@ -114,16 +119,14 @@ impl Conv2d {
             let y = self.forward(tape, x)?;
             return tape.leaky_relu(&y, slope);
         }
-        let weight = tape.parameter(&self.weight);
-        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        let (weight, bias) = self.shared(tape);
         tape.conv2d_leaky(x, &weight, bias.as_ref(), slope, self.op)
     }
 
     /// The layer's output for `maps` side by side, then leaky ReLU of this slope left of 0 (1 is none), for
     /// inference; the CPU reads the maps where they lie.
     pub fn forward_joined(&self, tape: &mut Tape, maps: &[Var], slope: f64) -> Result<Var> {
-        let weight = tape.parameter(&self.weight);
-        let bias = self.bias.as_ref().map(|b| tape.parameter(b));
+        let (weight, bias) = self.shared(tape);
         let maps: Vec<&Var> = maps.iter().collect();
         tape.conv2d_joined(&maps, &weight, bias.as_ref(), slope, self.op)
     }

@@ -20,7 +20,7 @@ use crate::imaging::tiles::Tile;
 use crate::imaging::{Image, Rect, resample};
 use crate::models::damage::{Damage, TOLD};
 use crate::nn::rolling::{BLOCK, Rows};
-use crate::ops::parallel;
+use crate::ops::{conv2d, parallel};
 
 /// About so many low-resolution pixels pass at once: few enough for caches, enough for the blocks above and below
 /// to cost little.
@@ -112,6 +112,15 @@ impl Picture<'_> {
     /// # Errors
     /// Those of both, and pixels that are no numbers.
     pub(super) fn run(
+        &self,
+        seed: u64,
+        on_call: &mut dyn FnMut(usize, usize) -> Result<()>,
+        store: &mut dyn FnMut(&Tile, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        conv2d::keep_weights(|| self.walk(seed, on_call, store))
+    }
+
+    fn walk(
         &self,
         seed: u64,
         on_call: &mut dyn FnMut(usize, usize) -> Result<()>,

@@ -29,6 +29,8 @@ mod general;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
 mod joined;
+#[cfg(target_arch = "x86_64")]
+mod kept;
 mod normed;
 mod op;
 #[cfg(target_arch = "x86_64")]
@@ -50,4 +52,4 @@ pub(in crate::ops) use finish::After;
 pub(in crate::ops) use op::Dims;
 pub use op::{Activation, Conv2d};
 pub use passes::cases;
-pub use tuned::rows_from;
+pub use tuned::{keep_weights, kept_bytes, rows_from, share_weights};
