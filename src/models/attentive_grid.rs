@@ -82,6 +82,10 @@ impl Network for AttentiveGrid {
         true
     }
 
+    fn keeps_flat(&self) -> bool {
+        true
+    }
+
     fn moves_buffers(&self) -> bool {
         false
     }

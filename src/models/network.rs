@@ -45,6 +45,12 @@ pub trait Network: Module {
         false
     }
 
+    /// Whether areas of one colour in an undamaged picture stay so in its enlargement: what the network would draw there
+    /// is the grain of photographs.
+    fn keeps_flat(&self) -> bool {
+        false
+    }
+
     /// A call at `t` `[1]` (the `first` of a chain or a later one) that goes over one image from top to bottom, at most
     /// `most` rows at a time, with the bits of [`forward`](Self::forward); none where the network cannot. The first
     /// call is given no state.

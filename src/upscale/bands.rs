@@ -7,7 +7,7 @@
 //! are blended, the rows that no later tile reaches. Alpha is enlarged beside it. Of an image that was
 //! continued at its sides, only a part is handed on.
 use super::enlarge::crop;
-use super::{Plan, alpha};
+use super::{Plan, alpha, flat};
 use crate::error::{Error, Result};
 use crate::imaging::resample::{Premultiplied, Strips};
 use crate::imaging::tiles::Tile;
@@ -35,6 +35,10 @@ pub(super) struct Bands<'a> {
     columns: usize,
     held: Held,
     alpha: Option<Alpha<'a>>,
+    /// Whether areas of one colour stay what they are.
+    keeps_flat: bool,
+    /// Rows of the part that were handed on.
+    made: usize,
 }
 
 /// A row of tiles, in low-resolution pixels.
@@ -94,7 +98,14 @@ impl<'a> Bands<'a> {
                 let size = (image.width, image.height);
                 Alpha { alpha, size, scale, part, made: 0 }
             }),
+            keeps_flat: false,
+            made: 0,
         }
+    }
+
+    /// The same, with areas of one colour that stay what they are if `keeps_flat`.
+    pub(super) fn keeping_flat(self, keeps_flat: bool) -> Self {
+        Self { keeps_flat, ..self }
     }
 
     /// Takes the pixels `[H, W, 3]` of a tile, halo included, and hands on what is complete. Tiles come
@@ -146,6 +157,11 @@ impl<'a> Bands<'a> {
             }
         };
         for mut strip in strips {
+            if self.keeps_flat {
+                let of = Rect { y: self.part.y + self.made, ..strip.rect() };
+                flat::keep(self.image, self.scale, Rect { x: self.part.x, ..of }, &mut strip);
+            }
+            self.made += strip.height;
             if let Some(alpha) = &mut self.alpha {
                 strip.alpha = Some(alpha.next(strip.height)?);
             }

@@ -11,6 +11,7 @@ pub mod budget;
 pub mod choice;
 pub mod color_fix;
 pub mod enlarge;
+mod flat;
 pub mod globs;
 pub mod jobs;
 mod layout;

@@ -166,6 +166,36 @@ fn hard_edges_stay_what_they_are() {
     }
 }
 
+/// Later calls draw grain, as photographs have it; a page or a logo has none.
+#[test]
+fn areas_of_one_colour_stay_so_in_tiles_too() {
+    let system = on_cpu(System::open("srk-x4").unwrap());
+    let mut image = Image::new(60, 56, Color::Rgb, srk::imaging::Depth::Eight);
+    let Samples::U8(low) = &mut image.samples else { unreachable!() };
+    low.chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&[200, 30, 60]));
+    let strokes = strokes(24, 20);
+    let letters = strokes.samples.as_u8().unwrap();
+    for (y, line) in letters.chunks_exact(3 * 24).enumerate() {
+        low[((y + 18) * 60 + 18) * 3..][..3 * 24].copy_from_slice(line);
+    }
+    let made = |tile: TileSize| {
+        let settings = Settings { steps: Some(2), seed: 9, tile, memory: 1 << 30 };
+        let plan = plan(&system, 60, 56, &settings).unwrap();
+        upscale(&system, &image, &plan, 9, &mut |_, _| Ok(())).unwrap().0
+    };
+    let whole = made(TileSize::None);
+    let (mut flat, mut others) = (0, 0);
+    for (i, pixel) in whole.samples.as_u8().unwrap().chunks_exact(3).enumerate() {
+        let (x, y) = (i % 240 / 4, i / 240 / 4);
+        // Two pixels beside the letters are what they were seen to be.
+        let area = !(16..44).contains(&x) || !(16..40).contains(&y);
+        assert!(!area || pixel == [200, 30, 60], "{x}, {y}: {pixel:?}");
+        if area { flat += 1 } else { others += usize::from(pixel != [200, 30, 60]) }
+    }
+    assert!(flat > 40_000 && others > 10_000, "{flat} {others}");
+    assert!(whole == made(TileSize::Side(32)));
+}
+
 /// Photographs come nowhere near the limits.
 #[test]
 fn limits_change_no_photograph() {

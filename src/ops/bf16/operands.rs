@@ -42,3 +42,18 @@ pub(super) struct Extent {
     pub(super) two_rows: bool,
     pub(super) two_columns: bool,
 }
+
+/// Columns that plain code computes together, as many as a tile has.
+pub(super) const LANES: usize = SIDE / 2;
+pub(super) type Lanes = [f32; LANES];
+
+/// Adds the products of one instruction to `ROWS` rows of sums, in columns of the first or second half.
+pub(super) trait AddStep<const ROWS: usize> {
+    /// Even and odd products apart from zero, then both. Without `FLUSH` no number is a denormal one.
+    fn add<const FLUSH: bool>(
+        a: &[[f32; SIDE]; ROWS],
+        b: &[Lanes; SIDE],
+        half: usize,
+        sums: &mut [[f32; SIDE]; ROWS],
+    );
+}

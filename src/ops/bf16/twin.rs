@@ -1,11 +1,7 @@
 //! The arithmetic of the tile instructions in plain code.
-use super::operands::{Extent, Left, Right, SIDE, Square};
+use super::operands::{AddStep, Extent, LANES, Lanes, Left, Right, SIDE, Square};
 #[cfg(target_arch = "x86_64")]
 use super::twin_avx512;
-
-/// Columns that are computed together, as many as a tile has.
-pub(super) const LANES: usize = SIDE / 2;
-pub(super) type Lanes = [f32; LANES];
 
 /// A number as the instructions take and leave it: denormal ones are zeros.
 #[inline(always)]
@@ -17,17 +13,6 @@ fn flushed(v: f32) -> f32 {
 #[inline(always)]
 fn flushed_if<const FLUSH: bool>(v: f32) -> f32 {
     if FLUSH { flushed(v) } else { v }
-}
-
-/// Adds the products of one instruction to `ROWS` rows of sums, in columns of the first or second half.
-pub(super) trait AddStep<const ROWS: usize> {
-    /// Even and odd products apart from zero, then both. Without `FLUSH` no number is a denormal one.
-    fn add<const FLUSH: bool>(
-        a: &[[f32; SIDE]; ROWS],
-        b: &[Lanes; SIDE],
-        half: usize,
-        sums: &mut [[f32; SIDE]; ROWS],
-    );
 }
 
 /// As [`Blocks::multiply`](super::Blocks::multiply).

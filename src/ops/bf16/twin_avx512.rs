@@ -2,8 +2,7 @@
 //! take 20 times as long as AVX2.
 use std::arch::x86_64::*;
 
-use super::operands::SIDE;
-use super::twin::{AddStep, LANES, Lanes};
+use super::operands::{AddStep, LANES, Lanes, SIDE};
 
 /// Rows whose sums fit the registers: two vectors each.
 const ROWS: usize = 8;

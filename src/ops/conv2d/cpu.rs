@@ -8,7 +8,7 @@ use super::general;
 #[cfg(target_arch = "x86_64")]
 use super::instructions::Kernels;
 #[cfg(target_arch = "x86_64")]
-use super::kept;
+use super::kept::packed;
 use super::op::Dims;
 #[cfg(target_arch = "x86_64")]
 use super::packed::pack;
@@ -74,7 +74,7 @@ fn forward_held<T: Real>(
         }
         #[cfg(target_arch = "x86_64")]
         if let Some(k) = fast_path::<T>(d) {
-            let packed = kept::packed(k, d, as_f32(w));
+            let packed = packed(k, d, as_f32(w));
             return convolve(k, d, &source, &packed, bias.map(as_f32), then, as_f32_mut(y));
         }
     }
@@ -119,7 +119,7 @@ pub(super) fn forward_parts(
             let source = |&(x, channels)| Source { x, channels };
             let x: Vec<Source<'_>> = parts.iter().map(source).collect();
             let then = if slopes.is_empty() { After::Nothing } else { After::Slopes(slopes) };
-            convolve(k, d, &x, &kept::packed(k, d, w), bias, then, y);
+            convolve(k, d, &x, &packed(k, d, w), bias, then, y);
             return true;
         }
     }

@@ -29,7 +29,6 @@ mod general;
 #[cfg(target_arch = "x86_64")]
 mod instructions;
 mod joined;
-#[cfg(target_arch = "x86_64")]
 mod kept;
 mod normed;
 mod op;
@@ -49,7 +48,8 @@ mod wgmma;
 pub use self::fused::Then;
 pub use self::normed::{Measured, Norm};
 pub(in crate::ops) use finish::After;
+pub use kept::{keep_weights, kept_bytes, share_weights};
 pub(in crate::ops) use op::Dims;
 pub use op::{Activation, Conv2d};
 pub use passes::cases;
-pub use tuned::{keep_weights, kept_bytes, rows_from, share_weights};
+pub use tuned::rows_from;

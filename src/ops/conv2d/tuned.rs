@@ -3,7 +3,6 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::source::Shared;
-use crate::engine::parameter::Parameter;
 
 /// See [`rows_from`].
 #[derive(Clone, Copy)]
@@ -25,30 +24,6 @@ pub fn rows_from<R>(first: isize, rows: [usize; 2], body: impl FnOnce() -> R) ->
     let result = body();
     ASKED.set(before);
     result
-}
-
-/// Runs `body`, in which this thread's 3x3 convolutions on the CPU transform [shared](share_weights) weights once, and
-/// keep [so much](kept_bytes) of each until the end.
-pub fn keep_weights<R>(body: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    return super::kept::keep_weights(body);
-    #[cfg(not(target_arch = "x86_64"))]
-    body()
-}
-
-/// Says that convolutions with the weights of `parameter` come again, in [`keep_weights`].
-pub fn share_weights(parameter: &Parameter) {
-    #[cfg(target_arch = "x86_64")]
-    super::kept::share(parameter);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = parameter;
-}
-
-/// Bytes that [`keep_weights`] keeps of weights `[co, 3, 3, ci]`, at most.
-pub const fn kept_bytes(ci: usize, co: usize) -> usize {
-    // Channels fill blocks.
-    const BLOCK: usize = 16;
-    size_of::<f32>() * 36 * ci.next_multiple_of(BLOCK) * co.next_multiple_of(BLOCK)
 }
 
 /// Where row 0 of the output is in `y`, which holds [those](held_rows) of `height`, each of `line` numbers: perhaps outside.
