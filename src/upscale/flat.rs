@@ -140,7 +140,7 @@ mod tests {
             let (left, top) = (of(0, width), of(1, height));
             let (right, bottom) = (left + of(2, 14) + 1, top + of(3, 14) + 1);
             for y in top..bottom.min(height) {
-                pixels[y * width..][left..right.min(width)].fill(of(4, 3) as u8);
+                pixels[y * width..][left..right.min(width)].fill([7, 90, 200][of(4, 3)]);
             }
         }
         pixels
@@ -176,7 +176,8 @@ mod tests {
     #[test]
     fn blocks_of_jpeg_are_no_areas() {
         let size = [48, 48];
-        let pixels: Vec<u8> = (0..48 * 48).map(|i| (i / 48 / 8 * 6 + i % 48 / 8) as u8).collect();
+        let pixels: Vec<u8> =
+            (0..48 * 48).map(|i| u8::try_from(i / 48 / 8 * 6 + i % 48 / 8).unwrap()).collect();
         // At the edges a block goes on beyond them.
         let inside = found(&pixels, size, 8..40);
         let inner = inside.chunks(48).flat_map(|row| &row[8..40]);
