@@ -8,7 +8,8 @@
 
 MODEL is a .param with its .bin beside it, or `srk-x4` or `srk-photo-x4`: the call of srk's own model that a single step
 consists of, whose weights are written as a .param here, told that nothing is known of the damage. srk then also draws
-noise, computes what the network is told of the picture, and clamps.
+noise, computes what the network is told of the picture, and clamps. `edsr-baseline` is EDSR of 16 blocks and 64 channels
+with made-up weights, written here, too.
 
 Every engine gets the same weights: ncnn reads the .param, the others an ONNX graph that is written here of the same
 two files. ncnn runs in f32 and at its defaults (half types where it likes them), onnxruntime at its defaults, OpenVINO
@@ -141,6 +142,39 @@ def onnx_of(param, side):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
 
 
+class Param:
+    """A .param and its .bin that are being written."""
+
+    def __init__(self):
+        self.lines, self.weights = [], []
+
+    def layer(self, kind, before, after, values=""):
+        names = " ".join([*before, *after])
+        self.lines.append(f"{kind} l{len(self.lines)} {len(before)} {len(after)} {names} {values}")
+
+    def conv(self, kernel, bias, before, after, activation=""):
+        values = f"0={kernel.shape[0]} 1=3 4=1 5=1 6={kernel.size} {activation}"
+        self.layer("Convolution", [before], [after], values)
+        self.weights.append(struct.pack("<I", 0) + kernel.tobytes() + bias.tobytes())
+
+    def binary(self, op, first, second, after):
+        self.layer("BinaryOp", [first, second], [after], f"0={op}")
+
+    def split(self, before, count):
+        after = [f"{before}_{i}" for i in range(count)]
+        self.layer("Split", [before], after)
+        return after
+
+    def write(self, folder, name):
+        blobs = sum(int(line.split()[3]) for line in self.lines)
+        path = os.path.join(folder, name + ".param")
+        with open(path, "w") as file:
+            file.write("\n".join(["7767517", f"{len(self.lines)} {blobs}", *self.lines, ""]))
+        with open(path[:-6] + ".bin", "wb") as file:
+            file.write(b"".join(self.weights))
+        return path
+
+
 def own_param(name, folder):
     """Writes the first call of weights/NAME.safetensors for ncnn; the path of the .param.
 
@@ -167,23 +201,11 @@ def own_param(name, folder):
     angles = process["steps"] * 1e4 ** (-np.arange(dim // 2) / (dim // 2 - 1))
     told = np.concatenate([np.sin(angles), np.cos(angles), np.zeros(tensor("told.0.weight").shape[1] - dim)])
     told = silu_of_linear("told.2", silu_of_linear("told.0", told.astype(np.float32)))
-    lines, weights = [], []
-
-    def layer(kind, before, after, values=""):
-        lines.append(f"{kind} l{len(lines)} {len(before)} {len(after)} {' '.join([*before, *after])} {values}")
+    param = Param()
+    layer, binary, split = param.layer, param.binary, param.split
 
     def conv(key, before, after, activation=""):
-        kernel = tensor(key + ".weight")
-        layer("Convolution", [before], [after], f"0={kernel.shape[0]} 1=3 4=1 5=1 6={kernel.size} {activation}")
-        weights.append(struct.pack("<I", 0) + kernel.tobytes() + tensor(key + ".bias").tobytes())
-
-    def binary(op, first, second, after):
-        layer("BinaryOp", [first, second], [after], f"0={op}")
-
-    def split(before, count):
-        after = [f"{before}_{i}" for i in range(count)]
-        layer("Split", [before], after)
-        return after
+        param.conv(tensor(key + ".weight"), tensor(key + ".bias"), before, after, activation)
 
     layer("Input", [], ["low"])
     conv("conv_1", "low", "stem")
@@ -192,7 +214,7 @@ def own_param(name, folder):
         at = f"block_{i}."
         shift = tensor(at + "told.weight") @ told + tensor(at + "told.bias")
         layer("MemoryData", [], [f"told{i}"], f"0=1 1=1 2={len(shift)}")
-        weights.append(shift.astype(np.float32).tobytes())
+        param.weights.append(shift.astype(np.float32).tobytes())
         layer("Split", [x], [f"x{i}", f"x{i}_kept"])
         binary(0, f"x{i}", f"told{i}", f"y{i}_0")
         for k in range(1, 5):
@@ -206,20 +228,40 @@ def own_param(name, folder):
         if config.get("limited"):
             for end, (op, limit) in enumerate(zip((4, 5), tensor(at + "limits"))):
                 layer("MemoryData", [], [f"limit{i}_{end}"], f"0=1 1=1 2={len(limit)}")
-                weights.append(limit.tobytes())
+                param.weights.append(limit.tobytes())
                 binary(op, x, f"limit{i}_{end}", f"block{i}_{end}")
                 x = f"block{i}_{end}"
     conv("conv_2", x, "body")
     binary(0, "body", skip, "features")
     conv("upsampler.0", "features", "image")
     layer("PixelShuffle", ["image"], ["high"], f"0={config['scale']}")
-    blobs = sum(int(line.split()[3]) for line in lines)
-    path = os.path.join(folder, name + ".param")
-    with open(path, "w") as file:
-        file.write("\n".join(["7767517", f"{len(lines)} {blobs}", *lines, ""]))
-    with open(path[:-6] + ".bin", "wb") as file:
-        file.write(b"".join(weights))
-    return path
+    return param.write(folder, name)
+
+
+def edsr_param(folder):
+    """EDSR-baseline (Lim et al. 2017, table 1) for four times the sides; the path of the .param."""
+    numbers, param = np.random.default_rng(1), Param()
+
+    def conv(outputs, inputs, before, after, activation=""):
+        kernel = numbers.normal(0, 1 / (3 * inputs**0.5), (outputs, inputs, 3, 3)).astype(np.float32)
+        param.conv(kernel, np.zeros(outputs, np.float32), before, after, activation)
+
+    param.layer("Input", [], ["low"])
+    conv(64, 3, "low", "head")
+    x, skip = param.split("head", 2)
+    for i in range(16):
+        x, kept = param.split(x, 2)
+        conv(64, 64, x, f"x{i}_1", "9=1")
+        conv(64, 64, f"x{i}_1", f"x{i}_2")
+        param.binary(0, f"x{i}_2", kept, f"block{i}")
+        x = f"block{i}"
+    conv(64, 64, x, "body")
+    param.binary(0, "body", skip, "large0")
+    for i in range(2):
+        conv(256, 64, f"large{i}", f"wide{i}")
+        param.layer("PixelShuffle", [f"wide{i}"], [f"large{i + 1}"], "0=2")
+    conv(3, 64, "large2", "high")
+    return param.write(folder, "edsr-baseline")
 
 
 def picture(side):
@@ -313,7 +355,10 @@ def compare(srk, model, side, rounds, threads):
     param = model
     if not model.endswith(".param"):
         folder = tempfile.TemporaryDirectory()
-        param = own_param(model, folder.name)
+        if model == "edsr-baseline":
+            model = param = edsr_param(folder.name)
+        else:
+            param = own_param(model, folder.name)
     name = os.path.basename(param)[:-6]
     rivals, outputs = {}, {}
     for peer in ("ncnn f32", "ncnn", "onnxruntime", "OpenVINO f32", "OpenVINO"):
