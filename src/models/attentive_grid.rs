@@ -82,7 +82,7 @@ impl Network for AttentiveGrid {
         true
     }
 
-    fn keeps_flat(&self) -> bool {
+    fn keeps_to_picture(&self) -> bool {
         true
     }
 

@@ -45,9 +45,9 @@ pub trait Network: Module {
         false
     }
 
-    /// Whether areas of one colour in an undamaged picture stay so in its enlargement: what the network would draw there
-    /// is the grain of photographs.
-    fn keeps_flat(&self) -> bool {
+    /// Whether its enlargements are held to what the picture shows: within bounds of the colours around each pixel, and smooth
+    /// where an undamaged picture is. What the network would draw there is the grain of photographs.
+    fn keeps_to_picture(&self) -> bool {
         false
     }
 

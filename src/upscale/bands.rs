@@ -7,7 +7,8 @@
 //! are blended, the rows that no later tile reaches. Alpha is enlarged beside it. Of an image that was
 //! continued at its sides, only a part is handed on.
 use super::enlarge::crop;
-use super::{Plan, alpha, flat};
+use super::{Plan, alpha, bounds, smooth};
+use crate::diffusion::system::System;
 use crate::error::{Error, Result};
 use crate::imaging::resample::{Premultiplied, Strips};
 use crate::imaging::tiles::Tile;
@@ -35,8 +36,8 @@ pub(super) struct Bands<'a> {
     columns: usize,
     held: Held,
     alpha: Option<Alpha<'a>>,
-    /// Whether areas of one colour stay what they are.
-    keeps_flat: bool,
+    /// What enlarges smooth areas.
+    by: (&'a Plan, &'a System),
     /// Rows of the part that were handed on.
     made: usize,
 }
@@ -77,7 +78,8 @@ enum Held {
 impl<'a> Bands<'a> {
     /// Of the part `part` of the image, whose pixels are the cores of the plan's tiles; those of blended tiles may
     /// be more.
-    pub(super) fn new(image: &'a Image, plan: &Plan, scale: usize, part: Rect) -> Self {
+    pub(super) fn new(image: &'a Image, plan: &'a Plan, system: &'a System, part: Rect) -> Self {
+        let scale = system.scale();
         let held = match plan.blended {
             true => Held::Blended(Blend::new((image.width * scale, image.height * scale))),
             false => Held::Exact(Vec::new(), 0),
@@ -98,14 +100,9 @@ impl<'a> Bands<'a> {
                 let size = (image.width, image.height);
                 Alpha { alpha, size, scale, part, made: 0 }
             }),
-            keeps_flat: false,
+            by: (plan, system),
             made: 0,
         }
-    }
-
-    /// The same, with areas of one colour that stay what they are if `keeps_flat`.
-    pub(super) fn keeping_flat(self, keeps_flat: bool) -> Self {
-        Self { keeps_flat, ..self }
     }
 
     /// Takes the pixels `[H, W, 3]` of a tile, halo included, and hands on what is complete. Tiles come
@@ -157,15 +154,27 @@ impl<'a> Bands<'a> {
             }
         };
         for mut strip in strips {
-            if self.keeps_flat {
-                let of = Rect { y: self.part.y + self.made, ..strip.rect() };
-                flat::keep(self.image, self.scale, Rect { x: self.part.x, ..of }, &mut strip);
-            }
+            self.hold(&mut strip)?;
             self.made += strip.height;
             if let Some(alpha) = &mut self.alpha {
                 strip.alpha = Some(alpha.next(strip.height)?);
             }
             sink(strip)?;
+        }
+        Ok(())
+    }
+
+    /// Holds the next strip to what the picture shows, if the network is one of those.
+    fn hold(&self, strip: &mut Image) -> Result<()> {
+        let (plan, system) = self.by;
+        if !system.network.keeps_to_picture() {
+            return Ok(());
+        }
+        let of = Rect { x: self.part.x, y: self.part.y + self.made, ..strip.rect() };
+        bounds::hold(self.image, self.scale, of, strip);
+        // Blocks of JPEG are smooth, too.
+        if plan.damage.jpeg_quality.is_none_or(|quality| quality >= 100.0) {
+            smooth::keep(self.image, self.by, of, strip)?;
         }
         Ok(())
     }

@@ -7,11 +7,11 @@
 //! overlapping tiles that are blended.
 pub mod alpha;
 pub mod bands;
+mod bounds;
 pub mod budget;
 pub mod choice;
 pub mod color_fix;
 pub mod enlarge;
-mod flat;
 pub mod globs;
 pub mod jobs;
 mod layout;
@@ -21,6 +21,7 @@ mod plan;
 mod rolled;
 mod runner;
 pub mod shard;
+mod smooth;
 mod spread;
 mod tiled;
 pub mod tta;

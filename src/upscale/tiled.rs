@@ -91,9 +91,7 @@ fn watched(
 ) -> Result<Report> {
     let bled = alpha::bled(image);
     let image = bled.as_ref().unwrap_or(image);
-    let system = upscaler.system();
-    let flat = system.network.keeps_flat() && plan.damage.jpeg_quality == Some(100.0);
-    let mut bands = Bands::new(image, plan, system.scale(), part).keeping_flat(flat);
+    let mut bands = Bands::new(image, plan, upscaler.system(), part);
     let store = &mut |tile: &Tile, pixels: &[f32]| bands.add(tile, pixels, sink);
     if upscaler.systems().len() > 1 && plan.tiles.len() > 1 && watch.is_none() {
         return spread::run(upscaler, image, (plan, seed), on_call, store);
