@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn lines_of_a_drawing_keep_their_colours() {
         // Gray lines on white, every other row.
-        let row = |y: usize| if y % 2 == 0 { [200; 3] } else { [255; 3] };
+        let row = |y: usize| if y.is_multiple_of(2) { [200; 3] } else { [255; 3] };
         let pixels: Vec<u8> = (0..64).flat_map(|i| row(i / 8)).collect();
         let image = Image::from_u8(8, 8, Color::Rgb, pixels).unwrap();
         for pixel in held(&image, 4, Rect::new(3, 5, 20, 10), [9, 60, 90]) {
