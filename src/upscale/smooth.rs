@@ -10,6 +10,7 @@ use super::Plan;
 use super::enlarge::crop;
 use super::runner::enlarged;
 use crate::diffusion::system::System;
+use crate::engine::threads::pieces;
 use crate::error::Result;
 use crate::imaging::{Image, Rect, Samples};
 
@@ -80,23 +81,34 @@ struct Areas<'a, T> {
     level: i32,
 }
 
-impl<T: Copy + Into<i32>> Areas<'_, T> {
-    fn is_calm(&self, row: usize, column: usize) -> bool {
-        let pixel = |row: usize, column: usize| {
-            &self.pixels[(row * self.width + column) * self.channels..][..self.channels]
+impl<T: Copy + Into<i32> + Sync> Areas<'_, T> {
+    /// Whether the pixels of a row are calm.
+    fn calm(&self, row: usize, calm: &mut [bool]) {
+        let (channels, len) = (self.channels, self.width * self.channels);
+        let line = |row: usize| &self.pixels[row * len..][..len];
+        let own = line(row);
+        let bends = |a: T, b: T, c: T| {
+            let [a, b, c] = [a.into(), b.into(), c.into()];
+            (a - 2 * b + c).abs() > self.level
         };
-        let goes_on = |before: &[T], own: &[T], behind: &[T]| {
-            before.iter().zip(own).zip(behind).all(|((&a, &b), &c)| {
-                let [a, b, c] = [a.into(), b.into(), c.into()];
-                (a - 2 * b + c).abs() <= self.level
-            })
-        };
-        let own = pixel(row, column);
-        // At an edge nothing says that it does not.
-        let across = (1..self.width.saturating_sub(1)).contains(&column);
-        let down = (1..self.height.saturating_sub(1)).contains(&row);
-        (!across || goes_on(pixel(row, column - 1), own, pixel(row, column + 1)))
-            && (!down || goes_on(pixel(row - 1, column), own, pixel(row + 1, column)))
+        let mut bent = vec![false; len];
+        // At an edge nothing says that it does not go on.
+        if (1..self.height.saturating_sub(1)).contains(&row) {
+            let around = line(row - 1).iter().zip(line(row + 1));
+            for ((bent, &b), (&a, &c)) in bent.iter_mut().zip(own).zip(around) {
+                *bent = bends(a, b, c);
+            }
+        }
+        if self.width > 2 {
+            let (before, behind) = (&own[..len - 2 * channels], &own[2 * channels..]);
+            let inside = bent[channels..len - channels].iter_mut().zip(&own[channels..]);
+            for ((bent, &b), (&a, &c)) in inside.zip(before.iter().zip(behind)) {
+                *bent |= bends(a, b, c);
+            }
+        }
+        for (calm, bent) in calm.iter_mut().zip(bent.chunks_exact(channels)) {
+            *calm = !bent.iter().fold(false, |any, &bent| any | bent);
+        }
     }
 
     /// Tells `each` of every row of `wanted` which of its pixels lie in an area and see nothing else.
@@ -109,14 +121,16 @@ impl<T: Copy + Into<i32>> Areas<'_, T> {
         // The last row of a square that covers the pixel.
         let mut covered = vec![None; self.width];
         let first = (wanted.start + REACH + 1).saturating_sub(SIDE);
+        let seen = first..(wanted.end + behind).min(self.height);
+        let mut calm = vec![false; seen.len() * self.width];
+        pieces(&mut calm, self.width, |i, calm| self.calm(first + i, calm));
         for row in first..wanted.end + behind {
-            let own = row.min(self.height - 1);
+            let own = &calm[(row.min(self.height - 1) - first) * self.width..][..self.width];
             let mut run = SIDE;
             // The first column behind the last square's.
             let mut until = 0;
             for (column, tall) in tall.iter_mut().enumerate() {
-                let calm = self.is_calm(own, column.min(self.width - 1));
-                run = if calm { (run + 1).min(SIDE) } else { 0 };
+                run = if own[column.min(self.width - 1)] { (run + 1).min(SIDE) } else { 0 };
                 *tall = match run {
                     // Above the first row is the same.
                     SIDE if row == 0 => SIDE,
