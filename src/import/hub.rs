@@ -80,7 +80,8 @@ pub fn file(model: &str) -> Result<PathBuf> {
             false => refuse(format!("{wanted} was not downloaded with the others"), download()),
         };
     }
-    let found = listing::files(&snapshot)?;
+    let mut found = listing::files(&snapshot)?;
+    found.retain(|file| file.is_file());
     match &found[..] {
         [only] => Ok(only.clone()),
         [] => refuse(format!("{} holds no weights", snapshot.display()), download()),

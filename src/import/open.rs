@@ -26,6 +26,10 @@ pub fn open(model: &str) -> Result<System> {
         return open(&hub::file(model)?.display().to_string());
     }
     let path = Path::new(model);
+    if let Some(cause) = files::dangling(path) {
+        let report = Report::new(format!("there is no model {model}"), cause);
+        return Err(Error::Model(report.code("not_found").help("copy the file itself")));
+    }
     if System::embedded().contains(&model) || !path.is_file() || is_own(path) {
         return System::open(model);
     }
@@ -119,7 +123,8 @@ pub fn in_folder(folder: &Path, name: &str) -> Result<PathBuf> {
     {
         return Ok(path);
     }
-    let names: Vec<String> = listing::files(folder)?.iter().filter_map(|p| stem(p)).collect();
+    let files = listing::files(folder)?.into_iter().filter(|file| file.is_file());
+    let names: Vec<String> = files.filter_map(|file| stem(&file)).collect();
     let near = names.iter().min_by_key(|n| strsim::damerau_levenshtein(n, name));
     let what = format!("there is no model {name} in {}", folder.display());
     let cause = match names.is_empty() {
