@@ -121,6 +121,10 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
             ),
         ));
     }
+    let mut told = match model.is_settled() {
+        true => known.assumed.iter().flat_map(|a| a.keys).copied().collect(),
+        false => Vec::new(),
+    };
     let (diffusion, process) = diffusion_of(known, &model, request)?;
     let mut notes: Vec<String> = archive.tree.foreign.alarm().into_iter().collect();
     let mut config = SystemConfig::new(model, diffusion);
@@ -128,7 +132,7 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         let betas = archive.read(betas).map_err(|e| refuse(&name, e))?;
         notes.extend(schedule::adopt(&mut config.diffusion, &betas));
     }
-    overridden(&mut config, &request.overrides)?;
+    told.extend(overridden(&mut config, &request.overrides)?);
     let held: usize =
         state.shapes(&file).shapes.values().map(|s| s.iter().product::<usize>()).sum();
     let built = config.model.build_within(0, held + held / 4 + (1 << 20));
@@ -159,9 +163,9 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     }
     let mut extra = vec![("srk.recipe", format!("imported from {file}"))];
     extra.extend(request.license.clone().map(|l| ("srk.license", l)));
-    let assumed = if config.model.is_settled() { "" } else { known.assumed };
+    let assumed = known.assumptions(&told);
     if !assumed.is_empty() {
-        extra.push(("srk.assumed", assumed.to_owned()));
+        extra.push(("srk.assumed", assumed.clone()));
     }
     let file = WeightsFile { metadata: config.metadata(&extra), tensors };
     // Refuse what could not be opened again; that the tensors fit was seen above.

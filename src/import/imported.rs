@@ -42,7 +42,7 @@ pub struct Imported {
     /// Where the process comes from.
     pub process: String,
     /// What the weights do not tell.
-    pub assumed: &'static str,
+    pub assumed: String,
     /// Tensors that were left out.
     pub ignored: Vec<String>,
     /// What is worth knowing.
@@ -52,8 +52,12 @@ pub struct Imported {
 /// Shape and values of a tensor, in the layout of files.
 pub type Array = (Vec<usize>, Vec<f32>);
 
-/// Applies `model.KEY=VALUE` and `diffusion.KEY=VALUE`.
-pub(super) fn overridden(config: &mut SystemConfig, settings: &[String]) -> Result<()> {
+/// Applies `model.KEY=VALUE` and `diffusion.KEY=VALUE`; the keys of the network that were set, without `model.`.
+pub(super) fn overridden<'a>(
+    config: &mut SystemConfig,
+    settings: &'a [String],
+) -> Result<Vec<&'a str>> {
+    let mut set = Vec::new();
     for setting in settings {
         let wrong = |cause: String| {
             let report = Report::new(format!("cannot apply --set {setting}"), cause);
@@ -71,6 +75,7 @@ pub(super) fn overridden(config: &mut SystemConfig, settings: &[String]) -> Resu
         config.model = document::from_json(all["model"].take()).map_err(wrong)?;
         config.diffusion = document::from_json(all["diffusion"].take()).map_err(wrong)?;
         config.diffusion.check()?;
+        set.extend(key.trim().strip_prefix("model."));
     }
-    Ok(())
+    Ok(set)
 }
