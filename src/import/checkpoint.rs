@@ -11,7 +11,7 @@ use super::frozen::Frozen;
 use super::imported::{Array, Imported, Request, overridden};
 use super::pickle::Parsed;
 use super::state_dict::{StateDict, is_harmless};
-use super::{archive, detect, mistaken, ncnn, schedule, storage};
+use super::{archive, detect, mistaken, ncnn, schedule, shifts, storage};
 use crate::diffusion::sampler::Diffusion;
 use crate::diffusion::system::SystemConfig;
 use crate::engine::document;
@@ -105,7 +105,7 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         }
     };
     let shapes = state.shapes(&file);
-    let model = known.config(&shapes).ok_or_else(|| {
+    let mut model = known.config(&shapes).ok_or_else(|| {
         let report = Report::new(format!("cannot import {name}"), detect::unfit(known, &shapes));
         Error::Model(report.help(format!(
             "docs/models.md says which sizes of {} srk runs; a damaged file may be copied again",
@@ -125,6 +125,8 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         true => known.assumed.iter().flat_map(|a| a.keys).copied().collect(),
         false => Vec::new(),
     };
+    let by_shifts = shifts::adopt(&mut model, &mut state, &mut archive);
+    told.extend_from_slice(by_shifts.map_err(|e| refuse(&name, e))?);
     let (diffusion, process) = diffusion_of(known, &model, request)?;
     let mut notes: Vec<String> = archive.tree.foreign.alarm().into_iter().collect();
     let mut config = SystemConfig::new(model, diffusion);

@@ -138,6 +138,11 @@ impl StateDict {
         self.tensors.get(name).or_else(|| self.beside.get(name))
     }
 
+    /// Takes a tensor out.
+    pub(super) fn take(&mut self, name: &str) -> Option<Tensor> {
+        self.tensors.remove(name).or_else(|| self.beside.remove(name))
+    }
+
     /// What the tensor `name` is to be made of, and whether it is the bias of that.
     pub(super) fn ways_of(&self, name: &str) -> Option<(&Ways, bool)> {
         let (stem, end) = name.rsplit_once('.')?;
