@@ -11,6 +11,7 @@ use super::frozen::Frozen;
 use super::imported::{Array, Imported, Request, overridden};
 use super::pickle::Parsed;
 use super::state_dict::{StateDict, is_harmless};
+use super::storage::REPEATS;
 use super::{archive, detect, mistaken, ncnn, schedule, shifts, storage};
 use crate::diffusion::sampler::Diffusion;
 use crate::diffusion::system::SystemConfig;
@@ -68,6 +69,10 @@ pub(super) fn refuse(name: &str, cause: String) -> Error {
         None if cause.contains("which srk does not read") => {
             "convert it in Python: torch.save({k: v.float() for k, v in torch.load(FILE).items()}, OTHER), with \
              safetensors.torch.load_file(FILE) for a .safetensors"
+        }
+        None if cause.contains(REPEATS) => {
+            "save it again in Python: torch.save({k: v.contiguous() for k, v in torch.load(FILE).items()}, OTHER), of the entry \
+             with the weights if there are several"
         }
         None if cause.contains("no weights") => "srk reads .pth, .pt, .ckpt and .safetensors",
         None if cause.contains("several state dicts") => {
@@ -231,7 +236,7 @@ fn compare(
     let (ignored, strange): (Vec<String>, Vec<String>) = unexpected
         .into_keys()
         .map(str::to_owned)
-        .partition(|k| is_harmless(k) || request.ignore_unexpected);
+        .partition(|k| is_harmless(k) || state.is_of_judge(k) || request.ignore_unexpected);
     if missing.is_empty() && wrong.is_empty() && strange.is_empty() {
         return Ok(ignored);
     }
