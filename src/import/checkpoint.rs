@@ -74,6 +74,10 @@ pub(super) fn refuse(name: &str, cause: String) -> Error {
             "save it again in Python: torch.save({k: v.contiguous() for k, v in torch.load(FILE).items()}, OTHER), of the entry \
              with the weights if there are several"
         }
+        None if cause.contains("it is one state dict") => "leave --weights out",
+        None if cause.contains("it has no entry") => {
+            "--weights KEY    names one of these; without it srk chooses"
+        }
         None if cause.contains("no weights") => "srk reads .pth, .pt, .ckpt and .safetensors",
         None if cause.contains("several state dicts") => {
             "choose one: srk models import FILE --weights KEY"
@@ -139,12 +143,17 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         let betas = archive.read(betas).map_err(|e| refuse(&name, e))?;
         notes.extend(schedule::adopt(&mut config.diffusion, &betas));
     }
+    let scale = config.model.scale();
     told.extend(overridden(&mut config, &request.overrides)?);
     let held: usize =
         state.shapes(&file).shapes.values().map(|s| s.iter().product::<usize>()).sum();
     let built = config.model.build_within(0, held + held / 4 + (1 << 20));
     let network = built.map_err(|unbuilt| unbuilt.of_file(&name))?;
-    let ignored = compare(&network.state(), &state, &name, known, request)?;
+    let ignored = compare(&network.state(), &state, &name, known, request);
+    let ignored = ignored.map_err(|error| match config.model.scale() {
+        asked if asked == scale => error,
+        asked => of_factor(&name, scale, asked, &error),
+    })?;
     let mut tensors = BTreeMap::new();
     for p in network.state() {
         // There, as was compared.
@@ -255,6 +264,13 @@ fn compare(
         }
     };
     Err(Error::Model(Report::new(format!("{name} does not fit the network"), cause).help(help)))
+}
+
+/// That a file whose tensors tell its factor was asked for another.
+fn of_factor(name: &str, scale: usize, asked: usize, error: &Error) -> Error {
+    let cause = error.report().map_or_else(String::new, |report| report.cause.clone());
+    let what = format!("{name} is of factor {scale}, not {asked}");
+    Error::Model(Report::new(what, cause).help("leave --scale and --set model.scale out"))
 }
 
 /// The first three of a list.

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 use std::path::PathBuf;
 
 use crate::diffusion::system::SystemConfig;
-use crate::engine::document;
+use crate::engine::{document, spelling};
 use crate::models::weights::WeightsFile;
 
 /// What is asked of an import; the default leaves everything to the file.
@@ -70,7 +70,18 @@ pub(super) fn overridden<'a>(
             "model": document::to_json(&config.model),
             "diffusion": document::to_json(&config.diffusion),
         });
-        let slot = all.pointer_mut(&path).ok_or_else(|| wrong(format!("there is no {key}")))?;
+        let known = keys(&all);
+        let near = spelling::nearest_of(key.trim(), &known);
+        let slot = all.pointer_mut(&path).ok_or_else(|| {
+            let cause = format!("there is no {key}");
+            match near {
+                Some(near) => {
+                    let report = Report::new(format!("cannot apply --set {setting}"), cause);
+                    Error::Usage(report.help(format!("did you mean {near}?")))
+                }
+                None => wrong(cause),
+            }
+        })?;
         *slot = value;
         config.model = document::from_json(all["model"].take()).map_err(wrong)?;
         config.diffusion = document::from_json(all["diffusion"].take()).map_err(wrong)?;
@@ -78,4 +89,14 @@ pub(super) fn overridden<'a>(
         set.extend(key.trim().strip_prefix("model."));
     }
     Ok(set)
+}
+
+/// The dotted keys of a table of tables.
+fn keys(table: &Json) -> Vec<String> {
+    let mut all = Vec::new();
+    for (key, value) in table.as_object().into_iter().flatten() {
+        all.push(key.clone());
+        all.extend(keys(value).into_iter().map(|below| format!("{key}.{below}")));
+    }
+    all
 }

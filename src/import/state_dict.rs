@@ -203,11 +203,16 @@ fn choose(archive: &Archive, key: Option<&str>) -> Parsed<(String, Id)> {
     for _ in 0..3 {
         let entries = archive.tree.entries(at);
         if let Some(key) = key {
-            let names: Vec<&str> = entries.iter().map(|e| e.0).take(20).collect();
-            let (_, id) = entries
-                .iter()
-                .find(|e| e.0 == key)
-                .ok_or_else(|| format!("it has no entry {key}, but {}", names.join(", ")))?;
+            let Some((_, id)) = entries.iter().find(|e| e.0 == key) else {
+                let names: Vec<&str> = entries.iter().map(|e| e.0).take(20).collect();
+                return Err(match archive.has_tensors(at) {
+                    true => format!(
+                        "it has no entry {key}: it is one state dict, {} ...",
+                        names[..names.len().min(3)].join(", ")
+                    ),
+                    false => format!("it has no entry {key}, but {}", names.join(", ")),
+                });
+            };
             return match archive.has_tensors(*id) {
                 true => Ok((key.to_owned(), *id)),
                 false => Err(format!("its entry {key} holds no tensors")),
