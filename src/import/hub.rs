@@ -9,10 +9,11 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::listing;
+use crate::diffusion::system;
 use crate::error::{Error, Report, Result};
 
 /// What such names begin with.
-pub const PREFIX: &str = "hf:";
+pub const PREFIX: &str = system::HUB;
 
 /// The folder of all downloaded repositories.
 fn hub() -> Option<PathBuf> {

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::listing::{self, ENDINGS};
 use super::{Imported, Request, foreign, hub, import, ncnn};
-use crate::diffusion::system::System;
+use crate::diffusion::system::{self, System};
 use crate::engine::files;
 use crate::error::{Error, Report, Result};
 use crate::models::ModelConfig;
@@ -55,12 +55,15 @@ pub fn imported(path: &Path) -> Result<Imported> {
     }
 }
 
-/// The weights in a file of others: those of the network that it is of, or else all tensors as it has them, such as those of
-/// an autoencoder alone.
+/// The weights in a file of others, or in one that Hugging Face's programs have downloaded: those of the network that it
+/// is of, or else all tensors as it has them, such as those of an autoencoder alone.
 ///
 /// # Errors
 /// As [`open`].
 pub fn weights(path: &Path) -> Result<WeightsFile> {
+    if let Some(name) = path.to_str().filter(|name| name.starts_with(hub::PREFIX)) {
+        return system::read(&hub::file(name)?);
+    }
     let as_they_are = || super::tensors(files::read_file(path).ok()?, None).ok();
     match imported(path) {
         Ok(Imported { mut file, config, place: [_, prefix], .. }) => {
