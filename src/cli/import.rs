@@ -168,7 +168,7 @@ fn summary(imported: &Imported, output: &Path) {
         ("ignored", ignored),
         ("sizes", sizes),
         ("process", format!("{steps} steps, of {}", imported.process)),
-        ("assumed", imported.assumed.to_owned()),
+        ("assumed", imported.assumed.clone()),
         ("written", output.display().to_string()),
     ];
     for (key, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {

@@ -310,7 +310,7 @@ fn kind_of(file: &Path) -> Result<String> {
         Ok(system) => {
             // Of a run a checkpoint was passed over.
             if let (true, Some(note)) = (file.is_dir(), system.notes.first()) {
-                let what = format!("a checkpoint of {} is damaged", file.display());
+                let what = format!("a checkpoint of {} is damaged or gone", file.display());
                 let help = "the checkpoint that is named can be used: name its folder";
                 return Err(Error::Model(Report::new(what, note).help(help)));
             }

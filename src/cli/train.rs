@@ -48,8 +48,9 @@ pub(super) struct Args {
     /// Change a value, for example optim.lr=2e-4; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Start a new run from these weights: a weights file, or the folder of a run (run.init)
-    #[arg(long, value_name = "FILE")]
+    /// Start a new run from these weights: a weights file, the folder of a run, or a name that -m of srk upscale takes, such as
+    /// srk-x4 or hf:ORG/REPO:FILE (run.init)
+    #[arg(long, value_name = "MODEL")]
     from: Option<PathBuf>,
     /// Whether a run that is there goes on: auto (it does), never (it is an error), or the run or checkpoint whose weights
     /// and moments a new run goes on from

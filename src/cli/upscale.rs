@@ -87,9 +87,7 @@ pub(super) fn run(mut args: Args) -> Result<()> {
     if args.tile.zero {
         out.say("note: -t 0 is automatic, as in ncnn's programs; -t none is Real-ESRGAN's 0");
     }
-    let others = no_files.iter().map(|path| {
-        format!("{} is left out: it is a device or a pipe, not a file", path.display())
-    });
+    let others = no_files.iter().map(|path| jobs::no_file(path));
     let warnings = [warnings(&args, models.any()), full_disks, others.collect()].concat();
     warnings.iter().for_each(|text| out.warn(text));
     let all = jobs.len() + closed.len();

@@ -93,7 +93,7 @@ pub fn find_or(paths: &[PathBuf], help: &str) -> Result<Vec<Source>> {
 /// sizes of the files that they are in, wherever those lie.
 ///
 /// # Errors
-/// As [`find`]; 1 if a file is gone meanwhile.
+/// As [`find`].
 pub fn listing(paths: &[PathBuf]) -> Result<String> {
     let sources = find(paths)?;
     let (mut text, mut bytes) = (String::new(), 0);
@@ -103,9 +103,8 @@ pub fn listing(paths: &[PathBuf]) -> Result<String> {
             continue;
         }
         last = Some(file);
-        let size = std::fs::metadata(file).map(|m| m.len()).map_err(|e| {
-            Error::Failed(Report::new(format!("cannot read {}", file.display()), e))
-        })?;
+        // Links to nothing are among them, and what is done with broken ones is done with them.
+        let size = std::fs::metadata(file).map_or(0, |m| m.len());
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         text += &format!("{name} {size}\n");
         bytes += size;

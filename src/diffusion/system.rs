@@ -192,11 +192,28 @@ pub fn read_others_by(reader: fn(&Path) -> Result<WeightsFile>) {
     let _ = OTHERS.set(reader);
 }
 
-/// Reads weights to start from: a file of srk or of others, or the averaged weights of a training run.
+/// What names of models begin with that Hugging Face's programs have downloaded.
+pub const HUB: &str = "hf:";
+
+/// Whether `path` is the name of a model and no file: one of the binary, or of [`HUB`].
+pub fn is_name(path: &Path) -> bool {
+    let name = path.to_str().unwrap_or_default();
+    System::embedded_bytes(name).is_some() || name.starts_with(HUB)
+}
+
+/// Reads weights to start from: a file of srk or of others, the averaged weights of a training run, or those of a model
+/// by its [name](is_name).
 ///
 /// # Errors
 /// [`Error::Model`] if there are none, or the file is damaged.
 pub fn read(path: &Path) -> Result<WeightsFile> {
+    let name = path.to_str().unwrap_or_default();
+    if let Some(bytes) = System::embedded_bytes(name) {
+        return WeightsFile::parse(bytes, name);
+    }
+    if let Some(others) = OTHERS.get().filter(|_| is_name(path)) {
+        return others(path);
+    }
     let found = read_noting(path, &mut Vec::new());
     let is_own = |file: &WeightsFile| file.metadata.keys().any(|key| key.starts_with("srk."));
     let Some(others) = OTHERS.get().filter(|_| path.is_file()) else { return found };

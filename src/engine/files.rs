@@ -30,11 +30,20 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// If `path` is one, or not there.
 pub fn refuse_endless(path: &Path) -> io::Result<()> {
-    let found = fs::metadata(path)?;
+    let found = fs::metadata(path).map_err(|error| match dangling(path) {
+        Some(cause) => io::Error::new(error.kind(), cause),
+        None => error,
+    })?;
     match found.is_file() || found.is_dir() {
         true => Ok(()),
         false => Err(io::Error::other("it is a device or a pipe, not a file")),
     }
+}
+
+/// That `path` is a link to what is not there, in words; none if it is not.
+pub fn dangling(path: &Path) -> Option<String> {
+    let to = fs::read_link(path).ok().filter(|_| !path.exists())?;
+    Some(format!("it is a link to {}, which is not there", to.display()))
 }
 
 /// Opens a file to look at its head. A pipe is none: to open it waits for its writer, and what is read of it is gone.

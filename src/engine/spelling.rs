@@ -31,6 +31,12 @@ fn nearest(path: &Path) -> Option<PathBuf> {
     Some(folder.map_or_else(|| PathBuf::from(&found), |folder| folder.join(&found)))
 }
 
+/// The one of `all` that is nearest to `key`, if one is near.
+pub fn nearest_of<'a>(key: &str, all: &'a [String]) -> Option<&'a String> {
+    let distance = |other: &&String| strsim::damerau_levenshtein(other, key);
+    all.iter().min_by_key(distance).filter(|other| distance(other) <= key.len() / 3)
+}
+
 /// `n` things in words: `1 tile`, `12 tiles`.
 pub fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{}", plural(n))

@@ -26,7 +26,8 @@ pub struct Listing {
     pub pictures: Vec<PathBuf>,
     /// Those in formats that srk does not read.
     pub foreign: Vec<PathBuf>,
-    /// What is called like a picture and is no file: pipes, sockets, devices. To open one may wait for ever.
+    /// What is called like a picture and is no file: pipes, sockets, devices, which may be waited for without end, links to
+    /// what is not there, and what the system says nothing of.
     pub no_files: Vec<PathBuf>,
     /// Folders below it that cannot be listed, with the reason; what else there is was found.
     pub closed: Vec<(PathBuf, String)>,
@@ -78,11 +79,22 @@ fn walk(
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        // Follows links; one into nowhere is not a picture.
-        let Ok(file) = fs::metadata(&path) else { continue };
+        let ending = ending(&path);
+        let named = ENDINGS.contains(&ending.as_str());
+        // Follows links.
+        let file = match fs::metadata(&path) {
+            Ok(file) => file,
+            Err(error) => {
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_folder && recursive {
+                    found.closed.push((path, error.to_string()));
+                } else if named && !is_folder {
+                    found.no_files.push(path);
+                }
+                continue;
+            }
+        };
         if !file.is_dir() {
-            let ending = ending(&path);
-            let named = ENDINGS.contains(&ending.as_str());
             // Of a pipe nothing is read to see what it is.
             let unnamed = ending.is_empty() && file.is_file();
             if named && !file.is_file() {
@@ -155,6 +167,21 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(at("b.png")).unwrap();
         let found = listing(folder.path(), false).unwrap();
         assert_eq!((found.pictures, found.no_files), (vec![at("a.png")], vec![at("b.png")]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_nothing_are_told_where_they_are_called_like_pictures() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a.png"), "").unwrap();
+        for (name, to) in [("b.PNG", "gone.png"), ("c.png", "c.png"), ("d.txt", "gone.txt")] {
+            symlink(at(to), at(name)).unwrap();
+        }
+        let found = listing(folder.path(), true).unwrap();
+        assert_eq!(found.pictures, [at("a.png")]);
+        assert_eq!(found.no_files, [at("b.PNG"), at("c.png")]);
     }
 
     #[test]

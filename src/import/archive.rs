@@ -18,7 +18,7 @@ pub(super) struct Archive {
     pub(super) size: u64,
     pub(super) tree: Tree,
     pub(super) root: Id,
-    /// Start and length in bytes of each storage.
+    /// Start and length in bytes of each storage; bytes beside a pickle follow those of the file.
     storages: HashMap<String, (u64, u64)>,
     /// `zip`, `legacy` or `safetensors`.
     pub(super) format: &'static str,
@@ -92,14 +92,15 @@ impl Archive {
         if order.starts_with(b"big") {
             return Err(BIG_ENDIAN.into());
         }
-        let text =
-            bytes_at(&mut *source, pickled.start, pickled.len.min(pickle::MOST_BYTES as u64))?;
+        // Arrays of numpy lie in the pickle.
+        let text = bytes_at(&mut *source, pickled.start, pickled.len.min(MOST_INLINE as u64))?;
         let mut tree = Tree::default();
-        let (root, _) = pickle::run(&mut tree, &text, 0)?;
+        let (root, _) = pickle::run_within(&mut tree, &text, 0, MOST_INLINE)?;
         let folder = pickled.name.trim_end_matches("data.pkl").to_owned() + "data/";
         let storage =
             |e: zip::Entry| Some((e.name.strip_prefix(&folder)?.to_owned(), (e.start, e.len)));
-        let storages = entries.into_iter().filter_map(storage).collect();
+        let mut storages: HashMap<_, _> = entries.into_iter().filter_map(storage).collect();
+        storages.extend(inline(&tree, (pickled.start, text.len()), size));
         Ok(Self::new(source, size, (tree, root), storages, "torch"))
     }
 
@@ -144,21 +145,16 @@ impl Archive {
             storages.insert(key.clone(), (at + 8, end - at - 8));
             at = end;
         }
+        storages.extend(inline(&tree, (0, text.len()), size));
         Ok(Self::new(source, size, (tree, roots[3]), storages, "torch, legacy"))
     }
 
     /// A pickle that holds its arrays itself.
     fn of_pickle(mut source: Box<dyn Source>, size: u64) -> Parsed<Self> {
-        let mut bytes = bytes_at(&mut *source, 0, size.min(MOST_INLINE as u64))?;
+        let bytes = bytes_at(&mut *source, 0, size.min(MOST_INLINE as u64))?;
         let mut tree = Tree::default();
         let (root, _) = pickle::run_within(&mut tree, &bytes, 0, MOST_INLINE)?;
-        bytes.append(&mut tree.beside);
-        let place = |tensor: &Tensor| {
-            let Storage { key, element, len } = &tensor.storage;
-            let start = pickle::inline_start(&tensor.storage)?;
-            Some((key.to_string(), (start, *len as u64 * element.width() as u64)))
-        };
-        let storages = tree.tensors().filter_map(place).collect();
+        let storages = inline(&tree, (0, bytes.len()), size);
         let source = Box::new(Cursor::new(bytes));
         Ok(Self::new(source, size, (tree, root), storages, "pickle"))
     }
@@ -276,7 +272,10 @@ impl Archive {
     /// The numbers of a tensor, in order.
     pub(super) fn read(&mut self, tensor: &Tensor) -> Parsed<Vec<f32>> {
         let start = self.start(tensor)?;
-        tensor.read(&mut *self.source, start)
+        match start.checked_sub(self.size) {
+            Some(beside) => tensor.read(&mut Cursor::new(&self.tree.beside), beside),
+            None => tensor.read(&mut *self.source, start),
+        }
     }
 
     /// Where the storage of a tensor starts.
@@ -289,6 +288,21 @@ impl Archive {
             _ => Err(format!("storage {key} has {bytes} bytes for {len} numbers")),
         }
     }
+}
+
+/// Start and length of the arrays that lie in a pickle, which is at `start` of a file of `size` bytes and has `len`, or
+/// beside it.
+fn inline(tree: &Tree, (start, len): (u64, usize), size: u64) -> HashMap<String, (u64, u64)> {
+    let place = |tensor: &Tensor| {
+        let Storage { key, element, len: numbers } = &tensor.storage;
+        let at = pickle::inline_start(&tensor.storage)?;
+        let at = match at.checked_sub(len as u64) {
+            Some(beside) => size.saturating_add(beside),
+            None => start.saturating_add(at),
+        };
+        Some((key.to_string(), (at, (*numbers as u64).saturating_mul(element.width() as u64))))
+    };
+    tree.tensors().filter_map(place).collect()
 }
 
 /// No pickle that holds its arrays is longer.

@@ -11,7 +11,8 @@ use super::frozen::Frozen;
 use super::imported::{Array, Imported, Request, overridden};
 use super::pickle::Parsed;
 use super::state_dict::{StateDict, is_harmless};
-use super::{archive, detect, mistaken, ncnn, schedule, storage};
+use super::storage::REPEATS;
+use super::{archive, detect, mistaken, ncnn, schedule, shifts, storage};
 use crate::diffusion::sampler::Diffusion;
 use crate::diffusion::system::SystemConfig;
 use crate::engine::document;
@@ -69,6 +70,14 @@ pub(super) fn refuse(name: &str, cause: String) -> Error {
             "convert it in Python: torch.save({k: v.float() for k, v in torch.load(FILE).items()}, OTHER), with \
              safetensors.torch.load_file(FILE) for a .safetensors"
         }
+        None if cause.contains(REPEATS) => {
+            "save it again in Python: torch.save({k: v.contiguous() for k, v in torch.load(FILE).items()}, OTHER), of the entry \
+             with the weights if there are several"
+        }
+        None if cause.contains("it is one state dict") => "leave --weights out",
+        None if cause.contains("it has no entry") => {
+            "--weights KEY    names one of these; without it srk chooses"
+        }
         None if cause.contains("no weights") => "srk reads .pth, .pt, .ckpt and .safetensors",
         None if cause.contains("several state dicts") => {
             "choose one: srk models import FILE --weights KEY"
@@ -105,7 +114,7 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         }
     };
     let shapes = state.shapes(&file);
-    let model = known.config(&shapes).ok_or_else(|| {
+    let mut model = known.config(&shapes).ok_or_else(|| {
         let report = Report::new(format!("cannot import {name}"), detect::unfit(known, &shapes));
         Error::Model(report.help(format!(
             "docs/models.md says which sizes of {} srk runs; a damaged file may be copied again",
@@ -121,6 +130,12 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
             ),
         ));
     }
+    let mut told = match model.is_settled() {
+        true => known.assumed.iter().flat_map(|a| a.keys).copied().collect(),
+        false => Vec::new(),
+    };
+    let by_shifts = shifts::adopt(&mut model, &mut state, &mut archive);
+    told.extend_from_slice(by_shifts.map_err(|e| refuse(&name, e))?);
     let (diffusion, process) = diffusion_of(known, &model, request)?;
     let mut notes: Vec<String> = archive.tree.foreign.alarm().into_iter().collect();
     let mut config = SystemConfig::new(model, diffusion);
@@ -128,12 +143,17 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
         let betas = archive.read(betas).map_err(|e| refuse(&name, e))?;
         notes.extend(schedule::adopt(&mut config.diffusion, &betas));
     }
-    overridden(&mut config, &request.overrides)?;
+    let scale = config.model.scale();
+    told.extend(overridden(&mut config, &request.overrides)?);
     let held: usize =
         state.shapes(&file).shapes.values().map(|s| s.iter().product::<usize>()).sum();
     let built = config.model.build_within(0, held + held / 4 + (1 << 20));
     let network = built.map_err(|unbuilt| unbuilt.of_file(&name))?;
-    let ignored = compare(&network.state(), &state, &name, known, request)?;
+    let ignored = compare(&network.state(), &state, &name, known, request);
+    let ignored = ignored.map_err(|error| match config.model.scale() {
+        asked if asked == scale => error,
+        asked => of_factor(&name, scale, asked, &error),
+    })?;
     let mut tensors = BTreeMap::new();
     for p in network.state() {
         // There, as was compared.
@@ -159,9 +179,9 @@ fn import_archive(mut archive: Archive, path: &Path, request: &Request) -> Resul
     }
     let mut extra = vec![("srk.recipe", format!("imported from {file}"))];
     extra.extend(request.license.clone().map(|l| ("srk.license", l)));
-    let assumed = if config.model.is_settled() { "" } else { known.assumed };
+    let assumed = known.assumptions(&told);
     if !assumed.is_empty() {
-        extra.push(("srk.assumed", assumed.to_owned()));
+        extra.push(("srk.assumed", assumed.clone()));
     }
     let file = WeightsFile { metadata: config.metadata(&extra), tensors };
     // Refuse what could not be opened again; that the tensors fit was seen above.
@@ -225,7 +245,7 @@ fn compare(
     let (ignored, strange): (Vec<String>, Vec<String>) = unexpected
         .into_keys()
         .map(str::to_owned)
-        .partition(|k| is_harmless(k) || request.ignore_unexpected);
+        .partition(|k| is_harmless(k) || state.is_of_judge(k) || request.ignore_unexpected);
     if missing.is_empty() && wrong.is_empty() && strange.is_empty() {
         return Ok(ignored);
     }
@@ -244,6 +264,13 @@ fn compare(
         }
     };
     Err(Error::Model(Report::new(format!("{name} does not fit the network"), cause).help(help)))
+}
+
+/// That a file whose tensors tell its factor was asked for another.
+fn of_factor(name: &str, scale: usize, asked: usize, error: &Error) -> Error {
+    let cause = error.report().map_or_else(String::new, |report| report.cause.clone());
+    let what = format!("{name} is of factor {scale}, not {asked}");
+    Error::Model(Report::new(what, cause).help("leave --scale and --set model.scale out"))
 }
 
 /// The first three of a list.

@@ -9,10 +9,11 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::listing;
+use crate::diffusion::system;
 use crate::error::{Error, Report, Result};
 
 /// What such names begin with.
-pub const PREFIX: &str = "hf:";
+pub const PREFIX: &str = system::HUB;
 
 /// The folder of all downloaded repositories.
 fn hub() -> Option<PathBuf> {
@@ -80,7 +81,8 @@ pub fn file(model: &str) -> Result<PathBuf> {
             false => refuse(format!("{wanted} was not downloaded with the others"), download()),
         };
     }
-    let found = listing::files(&snapshot)?;
+    let mut found = listing::files(&snapshot)?;
+    found.retain(|file| file.is_file());
     match &found[..] {
         [only] => Ok(only.clone()),
         [] => refuse(format!("{} holds no weights", snapshot.display()), download()),

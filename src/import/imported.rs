@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 use std::path::PathBuf;
 
 use crate::diffusion::system::SystemConfig;
-use crate::engine::document;
+use crate::engine::{document, spelling};
 use crate::models::weights::WeightsFile;
 
 /// What is asked of an import; the default leaves everything to the file.
@@ -42,7 +42,7 @@ pub struct Imported {
     /// Where the process comes from.
     pub process: String,
     /// What the weights do not tell.
-    pub assumed: &'static str,
+    pub assumed: String,
     /// Tensors that were left out.
     pub ignored: Vec<String>,
     /// What is worth knowing.
@@ -52,8 +52,12 @@ pub struct Imported {
 /// Shape and values of a tensor, in the layout of files.
 pub type Array = (Vec<usize>, Vec<f32>);
 
-/// Applies `model.KEY=VALUE` and `diffusion.KEY=VALUE`.
-pub(super) fn overridden(config: &mut SystemConfig, settings: &[String]) -> Result<()> {
+/// Applies `model.KEY=VALUE` and `diffusion.KEY=VALUE`; the keys of the network that were set, without `model.`.
+pub(super) fn overridden<'a>(
+    config: &mut SystemConfig,
+    settings: &'a [String],
+) -> Result<Vec<&'a str>> {
+    let mut set = Vec::new();
     for setting in settings {
         let wrong = |cause: String| {
             let report = Report::new(format!("cannot apply --set {setting}"), cause);
@@ -66,11 +70,33 @@ pub(super) fn overridden(config: &mut SystemConfig, settings: &[String]) -> Resu
             "model": document::to_json(&config.model),
             "diffusion": document::to_json(&config.diffusion),
         });
-        let slot = all.pointer_mut(&path).ok_or_else(|| wrong(format!("there is no {key}")))?;
+        let known = keys(&all);
+        let near = spelling::nearest_of(key.trim(), &known);
+        let slot = all.pointer_mut(&path).ok_or_else(|| {
+            let cause = format!("there is no {key}");
+            match near {
+                Some(near) => {
+                    let report = Report::new(format!("cannot apply --set {setting}"), cause);
+                    Error::Usage(report.help(format!("did you mean {near}?")))
+                }
+                None => wrong(cause),
+            }
+        })?;
         *slot = value;
         config.model = document::from_json(all["model"].take()).map_err(wrong)?;
         config.diffusion = document::from_json(all["diffusion"].take()).map_err(wrong)?;
         config.diffusion.check()?;
+        set.extend(key.trim().strip_prefix("model."));
     }
-    Ok(())
+    Ok(set)
+}
+
+/// The dotted keys of a table of tables.
+fn keys(table: &Json) -> Vec<String> {
+    let mut all = Vec::new();
+    for (key, value) in table.as_object().into_iter().flatten() {
+        all.push(key.clone());
+        all.extend(keys(value).into_iter().map(|below| format!("{key}.{below}")));
+    }
+    all
 }

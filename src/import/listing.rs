@@ -6,7 +6,8 @@ use crate::error::{Error, Report, Result};
 /// Endings of files with weights, in the order in which a folder is searched for a name.
 pub const ENDINGS: [&str; 6] = ["safetensors", "pth", "pt", "ckpt", "param", "bin"];
 
-/// The files with weights in `folder`, by name; the `.bin` of a `.param` is not listed.
+/// What is called like a file with weights in `folder`, by name, links to nothing among it; the `.bin` of a `.param` is not
+/// listed.
 ///
 /// # Errors
 /// [`Error::Usage`] if the folder cannot be read.
@@ -22,7 +23,7 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let listed = ENDINGS.contains(&ending.as_str())
             && !(ending == "bin" && path.with_extension("param").is_file());
-        if listed && path.is_file() {
+        if listed && !path.is_dir() {
             found.push(path);
         }
     }

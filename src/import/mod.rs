@@ -22,6 +22,7 @@ mod numpy;
 pub mod open;
 mod pickle;
 mod schedule;
+mod shifts;
 mod state_dict;
 mod storage;
 mod tree;

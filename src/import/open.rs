@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::listing::{self, ENDINGS};
 use super::{Imported, Request, foreign, hub, import, ncnn};
-use crate::diffusion::system::System;
+use crate::diffusion::system::{self, System};
 use crate::engine::files;
 use crate::error::{Error, Report, Result};
 use crate::models::ModelConfig;
@@ -26,6 +26,10 @@ pub fn open(model: &str) -> Result<System> {
         return open(&hub::file(model)?.display().to_string());
     }
     let path = Path::new(model);
+    if let Some(cause) = files::dangling(path) {
+        let report = Report::new(format!("there is no model {model}"), cause);
+        return Err(Error::Model(report.code("not_found").help("copy the file itself")));
+    }
     if System::embedded().contains(&model) || !path.is_file() || is_own(path) {
         return System::open(model);
     }
@@ -51,12 +55,15 @@ pub fn imported(path: &Path) -> Result<Imported> {
     }
 }
 
-/// The weights in a file of others: those of the network that it is of, or else all tensors as it has them, such as those of
-/// an autoencoder alone.
+/// The weights in a file of others, or in one that Hugging Face's programs have downloaded: those of the network that it
+/// is of, or else all tensors as it has them, such as those of an autoencoder alone.
 ///
 /// # Errors
 /// As [`open`].
 pub fn weights(path: &Path) -> Result<WeightsFile> {
+    if let Some(name) = path.to_str().filter(|name| name.starts_with(hub::PREFIX)) {
+        return system::read(&hub::file(name)?);
+    }
     let as_they_are = || super::tensors(files::read_file(path).ok()?, None).ok();
     match imported(path) {
         Ok(Imported { mut file, config, place: [_, prefix], .. }) => {
@@ -119,7 +126,8 @@ pub fn in_folder(folder: &Path, name: &str) -> Result<PathBuf> {
     {
         return Ok(path);
     }
-    let names: Vec<String> = listing::files(folder)?.iter().filter_map(|p| stem(p)).collect();
+    let files = listing::files(folder)?.into_iter().filter(|file| file.is_file());
+    let names: Vec<String> = files.filter_map(|file| stem(&file)).collect();
     let near = names.iter().min_by_key(|n| strsim::damerau_levenshtein(n, name));
     let what = format!("there is no model {name} in {}", folder.display());
     let cause = match names.is_empty() {

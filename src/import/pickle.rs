@@ -10,8 +10,8 @@
 
 use super::foreign::{self};
 use super::numpy;
-use super::storage::Tensor;
 pub(super) use super::storage::{Parsed, Storage};
+use super::storage::{REPEATS, Tensor};
 use super::tree::{Global, MOST_VALUES};
 pub(super) use super::tree::{Id, Tree, Value, inline_start};
 
@@ -37,8 +37,10 @@ pub(super) fn run_within(
     let (stack, marks, memo) = Default::default();
     let (end, copies_left) = (bytes.len(), input.len());
     let mut machine = Machine { tree, input, end, most, at, stack, marks, memo, copies_left };
-    let value =
-        machine.run().map_err(|e| format!("its pickle is damaged at byte {}: {e}", machine.at))?;
+    let value = machine.run().map_err(|e| match e.contains(REPEATS) {
+        true => e,
+        false => format!("its pickle is damaged at byte {}: {e}", machine.at),
+    })?;
     Ok((value, machine.at))
 }
 

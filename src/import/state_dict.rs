@@ -10,8 +10,9 @@ use super::storage::Tensor;
 use crate::models::Shapes;
 
 /// Where checkpoints keep weights, the averaged ones first.
-const CONTAINERS: [&str; 15] = [
+const CONTAINERS: [&str; 16] = [
     "params_ema",
+    "params-ema",
     "ema_state_dict",
     "state_dict_ema",
     "model_ema",
@@ -28,8 +29,12 @@ const CONTAINERS: [&str; 15] = [
     "weights",
 ];
 
-/// What wrappers put before the names of a network.
-const PREFIXES: [&str; 16] = [
+/// What wrappers put before the names of a network; of equally many the last.
+const PREFIXES: [&str; 19] = [
+    // Containers that became parts of names.
+    "params.",
+    "params-ema.",
+    "params_ema.",
     "module.",
     "_orig_mod.",
     "_forward_module.",
@@ -86,6 +91,9 @@ const HARMLESS: [&str; 31] = [
     "step",
 ];
 
+/// How names of what judges a network in training begin.
+const JUDGES: [&str; 5] = ["discriminator.", "netD.", "net_d.", "disc.", "D."];
+
 pub(super) fn is_harmless(name: &str) -> bool {
     // EDSR's shifts by the mean colour, which srk's network has as constants.
     let shift = ["sub_mean.", "add_mean."].iter().any(|part| name.contains(part));
@@ -138,6 +146,16 @@ impl StateDict {
         self.tensors.get(name).or_else(|| self.beside.get(name))
     }
 
+    /// Takes a tensor out.
+    pub(super) fn take(&mut self, name: &str) -> Option<Tensor> {
+        self.tensors.remove(name).or_else(|| self.beside.remove(name))
+    }
+
+    /// Whether a tensor beside the network is of what judges it in training.
+    pub(super) fn is_of_judge(&self, name: &str) -> bool {
+        self.beside.contains_key(name) && JUDGES.iter().any(|judge| name.starts_with(judge))
+    }
+
     /// What the tensor `name` is to be made of, and whether it is the bias of that.
     pub(super) fn ways_of(&self, name: &str) -> Option<(&Ways, bool)> {
         let (stem, end) = name.rsplit_once('.')?;
@@ -169,9 +187,12 @@ impl StateDict {
             self.folded = std::mem::take(&mut self.folded).into_iter().map(stem).collect();
             self.prefix.push_str(prefix);
             // Beside the averages, what they are averages of.
-            if prefix == "ema_model." {
-                self.beside.retain(|name, _| !name.starts_with("online_model."));
-            }
+            let averaged = match prefix {
+                "ema_model." => "online_model.",
+                "params_ema." | "params-ema." => "params.",
+                _ => continue,
+            };
+            self.beside.retain(|name, _| !name.starts_with(averaged));
         }
     }
 }
@@ -182,11 +203,16 @@ fn choose(archive: &Archive, key: Option<&str>) -> Parsed<(String, Id)> {
     for _ in 0..3 {
         let entries = archive.tree.entries(at);
         if let Some(key) = key {
-            let names: Vec<&str> = entries.iter().map(|e| e.0).take(20).collect();
-            let (_, id) = entries
-                .iter()
-                .find(|e| e.0 == key)
-                .ok_or_else(|| format!("it has no entry {key}, but {}", names.join(", ")))?;
+            let Some((_, id)) = entries.iter().find(|e| e.0 == key) else {
+                let names: Vec<&str> = entries.iter().map(|e| e.0).take(20).collect();
+                return Err(match archive.has_tensors(at) {
+                    true => format!(
+                        "it has no entry {key}: it is one state dict, {} ...",
+                        names[..names.len().min(3)].join(", ")
+                    ),
+                    false => format!("it has no entry {key}, but {}", names.join(", ")),
+                });
+            };
             return match archive.has_tensors(*id) {
                 true => Ok((key.to_owned(), *id)),
                 false => Err(format!("its entry {key} holds no tensors")),

@@ -112,6 +112,9 @@ impl TypeName {
     }
 }
 
+/// What is said of a tensor that has more elements than numbers.
+pub(super) const REPEATS: &str = "repeats its";
+
 /// A view of a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tensor {
@@ -148,8 +151,13 @@ impl Tensor {
                 let step = (n - 1).checked_mul(stride).ok_or_else(outside)?;
                 last = last.checked_add(step).ok_or_else(outside)?;
             }
-            if last >= len || all > len {
+            if last >= len {
                 return Err(outside());
+            }
+            if all > len {
+                return Err(format!(
+                    "a tensor of shape {shape:?} {REPEATS} {len} numbers, as .expand() makes it"
+                ));
             }
         }
         Ok(Self { storage, shape, offset, strides })

@@ -13,7 +13,7 @@
 //! `attention = false` too, as in the published checkpoints; then nothing uses or trains them.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Module, Network, Shapes};
+use super::{Assumption, Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -195,8 +195,11 @@ impl Kind for AttentionUNetConfig {
         "bottleneck.layer1.models.0.res_block.model_ultim.models.10.weight",
         "decoder.last.models.0.model_ultim.models.6.weight",
     ];
-    const ASSUMED: &'static str =
-        "whether attention runs (model.attention): by \"attn\" in the file's name";
+    const ASSUMED: &'static [Assumption] = &[Assumption {
+        keys: &["attention"],
+        what: "whether attention runs (model.attention): by \"attn\" in the file's name",
+    }];
+    const MEANING: &'static [&'static str] = &["attention"];
 
     fn build(&self, seed: u64) -> Box<dyn Network> {
         Box::new(AttentionUNet::new(self, seed))

@@ -268,6 +268,8 @@ impl Kind for BigGanUNetConfig {
         "output.weight",
     ];
 
+    const MEANING: &'static [&'static str] = &["injection"];
+
     fn build(&self, seed: u64) -> Box<dyn Network> {
         Box::new(BigGanUNet::new(self, seed))
     }

@@ -9,10 +9,9 @@
 //! a factor of 4 with 64 channels and 16 convolutions.
 use serde::{Deserialize, Serialize};
 
-use super::direct::{BLOCK, Direct, Upscale};
-use super::{Kind, Network, Shapes};
+use super::direct::{BLOCK, Direct, Upscale, repeated};
+use super::{Assumption, Kind, Network, Shapes};
 use crate::engine::tape::{Tape, Var};
-use crate::engine::tensor::Tensor;
 use crate::error::Result;
 use crate::nn::{Conv2d, Init, Prelu};
 
@@ -84,14 +83,6 @@ impl Compact {
     }
 }
 
-/// The nearest pixels of the enlarged image, as they lie before the shuffle: each colour of `x` `[N, h, w, 3]`
-/// `times` times. A depthwise convolution with one tap of 1.
-fn repeated(tape: &mut Tape, x: &Var, times: usize) -> Result<Var> {
-    let zeros = tape.input(Tensor::zeros_as(x.value(), &[3 * times, 1, 1, 1])?);
-    let ones = tape.affine(&zeros, 0.0, 1.0)?;
-    tape.depthwise_conv2d(x, &ones, None)
-}
-
 impl Upscale for Compact {
     fn upscale(&self, tape: &mut Tape, low: &Var) -> Result<Var> {
         let mut y = low.clone();
@@ -128,8 +119,11 @@ impl Kind for CompactConfig {
     const KEYS: &'static [&'static str] =
         &["body.0.weight", "body.0.bias", "body.2.weight", "body.2.bias"];
     const DIRECT: bool = true;
-    const ASSUMED: &'static str = "ReLU behind convolutions where there are no slopes (model.activation, such as \
-        leaky-relu)";
+    const ASSUMED: &'static [Assumption] = &[Assumption {
+        keys: &["activation"],
+        what: "ReLU behind convolutions where there are no slopes (model.activation, such as leaky-relu)",
+    }];
+    const MEANING: &'static [&'static str] = &["activation"];
 
     fn build(&self, seed: u64) -> Box<dyn Network> {
         Box::new(Compact::network(self, seed))

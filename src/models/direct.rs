@@ -14,6 +14,21 @@ use crate::nn::Init;
 /// leaves its rounding.
 pub const BLOCK: usize = 4;
 
+/// The nearest pixels of the enlarged image, as they lie before the shuffle: each channel of `x` `[N, h, w, C]`
+/// `times` times. A depthwise convolution with one tap of 1.
+pub(super) fn repeated(tape: &mut Tape, x: &Var, times: usize) -> Result<Var> {
+    let channels = x.value().shape().last().copied().unwrap_or(0);
+    let zeros = tape.input(Tensor::zeros_as(x.value(), &[channels * times, 1, 1, 1])?);
+    let ones = tape.affine(&zeros, 0.0, 1.0)?;
+    tape.depthwise_conv2d(x, &ones, None)
+}
+
+/// Each pixel of `x` `[N, h, w, C]` in `factor` rows and columns.
+pub(super) fn nearest(tape: &mut Tape, x: &Var, factor: usize) -> Result<Var> {
+    let repeated = repeated(tape, x, factor * factor)?;
+    tape.pixel_shuffle(&repeated, factor)
+}
+
 /// The layers of such a network.
 pub trait Upscale: Debug + Send + Sync {
     /// The image `[N, s h, s w, 3]` of `low` `[N, h, w, 3]`, both in `[0, 1]`; not clamped.

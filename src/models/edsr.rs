@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::direct::{BLOCK, Direct, Upscale};
 use super::span::DIV2K_MEAN;
-use super::{Kind, Network, Shapes};
+use super::{Assumption, Kind, Network, Shapes};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 use crate::nn::{Conv2d, Init};
@@ -125,8 +125,18 @@ impl Kind for EdsrConfig {
     const KEYS: &'static [&'static str] =
         &["conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight", "conv_last.weight"];
     const DIRECT: bool = true;
-    const ASSUMED: &'static str = "that the network sees 255 (x - mean of DIV2K) (model.range, model.mean); blocks \
-        damped by 0.1 from 256 channels on (model.residual_scale)";
+    const ASSUMED: &'static [Assumption] = &[
+        Assumption {
+            keys: &["range"],
+            what: "that the network sees 255 times colours less a mean (model.range)",
+        },
+        Assumption { keys: &["mean"], what: "that this is the mean of DIV2K (model.mean)" },
+        Assumption {
+            keys: &["residual_scale"],
+            what: "blocks damped by 0.1 from 256 channels on (model.residual_scale)",
+        },
+    ];
+    const MEANING: &'static [&'static str] = &["range", "mean", "residual_scale"];
 
     fn build(&self, seed: u64) -> Box<dyn Network> {
         Box::new(Edsr::network(self, seed))

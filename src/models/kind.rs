@@ -16,8 +16,11 @@ pub trait Kind: Sized {
     /// Whether it enlarges in one call, from low resolution straight to high, and knows no noise.
     const DIRECT: bool = false;
 
-    /// What weights do not tell and is assumed; may be empty.
-    const ASSUMED: &'static str = "";
+    /// What weights do not tell and is assumed.
+    const ASSUMED: &'static [Assumption] = &[];
+
+    /// Keys that no shape shows and that change what the weights mean.
+    const MEANING: &'static [&'static str] = &[];
 
     /// The part that is not trained and has checkpoints of its own, if there is one.
     const FROZEN: Option<FrozenPart> = None;
@@ -35,7 +38,7 @@ pub trait Kind: Sized {
     /// and tiles.
     fn narrow() -> Self;
 
-    /// Whether nothing about this one is assumed after all.
+    /// Whether the weights told of this one what is assumed of others.
     fn is_settled(&self) -> bool {
         Self::ASSUMED.is_empty()
     }
@@ -44,6 +47,15 @@ pub trait Kind: Sized {
     fn is_whole(&self) -> bool {
         true
     }
+}
+
+/// Something that weights do not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assumption {
+    /// The keys that say it, without `model.`; none where it cannot be set.
+    pub keys: &'static [&'static str],
+    /// In words, which name the keys.
+    pub what: &'static str,
 }
 
 /// The part of a network that is not trained.
@@ -67,12 +79,22 @@ pub struct Known<M> {
     /// See [`Kind::narrow`].
     pub narrow: fn() -> M,
     /// See [`Kind::ASSUMED`].
-    pub assumed: &'static str,
+    pub assumed: &'static [Assumption],
+    /// See [`Kind::MEANING`].
+    pub meaning: &'static [&'static str],
     /// See [`Kind::FROZEN`].
     pub frozen: Option<FrozenPart>,
 }
 
 impl<M: Serialize> Known<M> {
+    /// What is assumed where the keys in `told` are known, in words; empty if nothing is.
+    pub fn assumptions(&self, told: &[&str]) -> String {
+        let is_open =
+            |a: &&Assumption| a.keys.is_empty() || !a.keys.iter().all(|k| told.contains(k));
+        let open = self.assumed.iter().filter(is_open).map(|a| a.what);
+        open.collect::<Vec<_>>().join("; ")
+    }
+
     /// Whether the keys of this network are there.
     pub fn fits(&self, shapes: &Shapes) -> bool {
         !self.keys.is_empty() && self.keys.iter().all(|key| shapes.shapes.contains_key(*key))

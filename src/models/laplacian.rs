@@ -17,7 +17,7 @@
 //! 15,352,291 parameters). Images at 4 and 8 use no further parameters.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Module, Network, Shapes};
+use super::{Assumption, Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -272,7 +272,9 @@ impl Kind for LaplacianConfig {
         "reconstruction_layer.weight",
     ];
     const DIRECT: bool = true;
-    const ASSUMED: &'static str = "whether blocks are chained (model.chained)";
+    const ASSUMED: &'static [Assumption] =
+        &[Assumption { keys: &["chained"], what: "whether blocks are chained (model.chained)" }];
+    const MEANING: &'static [&'static str] = &["chained"];
 
     fn build(&self, seed: u64) -> Box<dyn Network> {
         Box::new(Laplacian::new(self, seed))

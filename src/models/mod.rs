@@ -17,7 +17,7 @@ pub mod vgg19;
 pub mod vq;
 pub mod weights;
 
-pub use kind::{FrozenPart, Kind, Known};
+pub use kind::{Assumption, FrozenPart, Kind, Known};
 pub use limits::{Unbuilt, build_within, most_numbers};
 pub use module::Module;
 use network::doublings;

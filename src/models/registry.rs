@@ -25,6 +25,7 @@ macro_rules! models {
                 of_shapes: |shapes| <$module::$config as Kind>::of_shapes(shapes).map(Self::$variant),
                 narrow: || Self::$variant(<$module::$config as Kind>::narrow()),
                 assumed: <$module::$config as Kind>::ASSUMED,
+                meaning: <$module::$config as Kind>::MEANING,
                 frozen: <$module::$config as Kind>::FROZEN,
             }),*];
 
@@ -53,7 +54,7 @@ macro_rules! models {
                 match self { $(Self::$variant(_) => <$module::$config as Kind>::DIRECT),* }
             }
 
-            /// Whether nothing is assumed about it that weights do not tell.
+            /// Whether its weights told what is assumed of others.
             pub fn is_settled(&self) -> bool {
                 match self { $(Self::$variant(c) => Kind::is_settled(c)),* }
             }

@@ -5,7 +5,7 @@
 //! Dense x:   x1 = leaky(conv3 x), x2 = leaky(conv3 [x, x1]), .. x4;   gives x + conv3 [x, x1, .. x4] / 5
 //! Block x:   x + Dense(Dense(Dense x)) / 5
 //! f0 = conv3 x,   f_i = Block f_(i-1),   f = f0 + conv3 f_8
-//! for each doubling f = leaky(conv3(nearest2 f));   gives conv3(leaky(conv3 f))
+//! for each doubling f = leaky(conv3(nearest2 f)), for a factor of 3 once nearest3;   gives conv3(leaky(conv3 f))
 //! ```
 //!
 //! Leaky ReLU of slope 0.2. 1,478,755 parameters as SRDiff has it, 16,697,987 as Real-ESRGAN has it for a factor
@@ -14,8 +14,8 @@
 //! outside; this one leaves that to whatever makes an image of it.
 use serde::{Deserialize, Serialize};
 
-use super::direct::BLOCK;
-use super::{Geometry, Kind, Module, Network, Shapes, doublings};
+use super::direct::{BLOCK, nearest};
+use super::{Assumption, Geometry, Kind, Module, Network, Shapes, doublings};
 use crate::engine::device::Device;
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
@@ -40,16 +40,19 @@ pub struct RrdbConfig {
     pub blocks: usize,
     /// Channels that each convolution of a dense block adds.
     pub growth: usize,
-    /// The factor between low and high resolution: a power of 2.
+    /// The factor between low and high resolution: a power of 2, or 3.
     pub scale: usize,
     /// What the sides are divided by, pixels becoming channels, before the first convolution; a power of 2.
     pub unshuffle: usize,
 }
 
 impl RrdbConfig {
-    /// How often sides double behind the blocks.
-    fn ups(&self) -> u32 {
-        (self.scale * self.unshuffle).max(1).ilog2()
+    /// What sides grow by at each step behind the blocks: one of 3, or doublings.
+    fn steps(&self) -> Vec<usize> {
+        match self.scale * self.unshuffle {
+            3 => vec![3],
+            all => vec![2; all.max(1).ilog2() as usize],
+        }
     }
 }
 
@@ -140,9 +143,8 @@ impl Layers {
         };
         let blocks = (0..config.blocks).map(|i| std::array::from_fn(|k| dense(i, k))).collect();
         let trunk = Conv2d::same(init, "trunk_conv", base, base, 3);
-        let up = (1..=config.ups())
-            .map(|i| Conv2d::same(init, &format!("upconv{i}"), base, base, 3))
-            .collect();
+        let conv = |i: usize| Conv2d::same(init, &format!("upconv{}", i + 1), base, base, 3);
+        let up = (0..config.steps().len()).map(conv).collect();
         let last = [
             Conv2d::same(init, "HRconv", base, base, 3),
             Conv2d::same(init, "conv_last", base, 3, 3),
@@ -185,16 +187,19 @@ impl Layers {
     }
 
     fn upscale(&self, tape: &mut Tape, low: &Var) -> Result<Var> {
-        doublings("rrdb", self.config.scale * self.config.unshuffle)?;
+        let steps = self.config.steps();
+        if steps != [3] {
+            doublings("rrdb", self.config.scale * self.config.unshuffle)?;
+        }
         let mut f = self.run(tape, low, &mut |_| ())?;
-        for conv in &self.up {
-            if tape.fuses(&f) {
+        for (conv, factor) in self.up.iter().zip(steps) {
+            if factor == 2 && tape.fuses(&f) {
                 let activation = conv2d::Activation::Leaky;
                 let then = Then { activation, slope: SLOPE, ..Then::default() };
                 f = conv.forward_maps(tape, &[&f], true, then)?;
                 continue;
             }
-            f = tape.nearest2(&f)?;
+            f = if factor == 2 { tape.nearest2(&f)? } else { nearest(tape, &f, factor)? };
             f = conv.forward_leaky(tape, &f, SLOPE)?;
         }
         f = self.last[0].forward_leaky(tape, &f, SLOPE)?;
@@ -284,6 +289,10 @@ impl Kind for RrdbConfig {
         "conv_last.weight",
     ];
     const DIRECT: bool = true;
+    const ASSUMED: &'static [Assumption] = &[Assumption {
+        keys: &["scale"],
+        what: "a factor of 2, whose tensors are those of a factor of 3, too (--set model.scale=3)",
+    }];
 
     fn build(&self, seed: u64) -> Box<dyn Network> {
         Box::new(Rrdb::new(self, seed))
@@ -304,5 +313,10 @@ impl Kind for RrdbConfig {
 
     fn narrow() -> Self {
         Self { base: 8, blocks: 3, growth: 4, ..Self::default() }
+    }
+
+    /// One step of two is as large as one of three.
+    fn is_settled(&self) -> bool {
+        self.steps() != [2]
     }
 }

@@ -34,7 +34,8 @@ fn plain_number(text: &str) -> Option<u64> {
 }
 
 /// The averaged weights of the training run in the folder `run`, and their file: of its best checkpoint if that
-/// was looked for, else of its newest. A damaged one is passed over for the one before; `notes` hear of it. The folder
+/// was looked for, else of its newest. A damaged one is passed over for the one before; `notes` hear of it,
+/// and of a best one that is gone. The folder
 /// of a checkpoint stands for that one.
 ///
 /// # Errors
@@ -48,9 +49,16 @@ pub fn averages(run: &Path, notes: &mut Vec<String>) -> Result<(WeightsFile, Pat
     let inside = if steps(run).is_empty() { "ckpt" } else { "" };
     let ckpt = run.join(inside);
     let mut all = steps(&ckpt);
-    if let Some(best) = named(&ckpt, "best").filter(|best| all.contains(best)) {
-        all.retain(|&step| step != best);
-        all.push(best);
+    match named(&ckpt, "best") {
+        Some(best) if all.contains(&best) => {
+            all.retain(|&step| step != best);
+            all.push(best);
+        }
+        Some(best) if !all.is_empty() => {
+            let what = format!("{} names step {best}", ckpt.join("best").display());
+            notes.push(format!("{what}, whose checkpoint is gone; taking the newest"));
+        }
+        _ => {}
     }
     let mut refused = None;
     for step in all.into_iter().rev() {

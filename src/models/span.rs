@@ -18,7 +18,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::direct::{BLOCK, Direct, Upscale};
-use super::{Kind, Network, Shapes};
+use super::{Assumption, Kind, Network, Shapes};
 use crate::engine::tape::{Tape, Var};
 use crate::error::Result;
 use crate::nn::{Conv2d, Init};
@@ -189,8 +189,18 @@ impl Kind for SpanConfig {
         "upsampler.0.weight",
     ];
     const DIRECT: bool = true;
-    const ASSUMED: &'static str = "that the network sees 255 (x - mean of DIV2K) unless there is a tensor no_norm \
-        (--set model.range=1 --set model.mean=[0,0,0] where it sees colours as they are)";
+    const ASSUMED: &'static [Assumption] = &[
+        Assumption {
+            keys: &["range"],
+            what: "that the network sees 255 times colours less a mean unless there is a tensor no_norm \
+                (--set model.range=1 where it sees them once)",
+        },
+        Assumption {
+            keys: &["mean"],
+            what: "that this is the mean of DIV2K (--set model.mean=[0,0,0] where nothing is taken off)",
+        },
+    ];
+    const MEANING: &'static [&'static str] = &["range", "mean"];
 
     fn build(&self, seed: u64) -> Box<dyn Network> {
         Box::new(Span::network(self, seed))
@@ -217,7 +227,7 @@ impl Kind for SpanConfig {
         Self { channels: 8, blocks: 3, ..Self::default() }
     }
 
-    /// As told by `no_norm`, or by the user.
+    /// As told by `no_norm`.
     fn is_settled(&self) -> bool {
         (self.range, self.mean) != (255.0, DIV2K_MEAN)
     }

@@ -17,7 +17,7 @@
 //! with BigGAN blocks and 550 to 625 million parameters, were not published.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Module, Network, Shapes};
+use super::{Assumption, Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -239,7 +239,9 @@ impl Kind for Sr3UNetConfig {
         "mid.0.attn.qkv.weight",
         "final_conv.block.3.weight",
     ];
-    const ASSUMED: &'static str = "groups of the norms (model.groups)";
+    const ASSUMED: &'static [Assumption] =
+        &[Assumption { keys: &["groups"], what: "groups of the norms (model.groups)" }];
+    const MEANING: &'static [&'static str] = &["groups"];
 
     fn build(&self, seed: u64) -> Box<dyn Network> {
         Box::new(Sr3UNet::new(self, seed))

@@ -12,7 +12,7 @@
 //! map is from 128 to 128: 8,337,475 parameters.
 use serde::{Deserialize, Serialize};
 
-use super::{Geometry, Kind, Module, Network, Shapes};
+use super::{Assumption, Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -206,8 +206,11 @@ impl Kind for SrddpmUNetConfig {
         "bottleneck.conv2.weight",
         "out_conv.weight",
     ];
-    const ASSUMED: &'static str =
-        "that images were in -1..1, where the published training has 0..1";
+    const ASSUMED: &'static [Assumption] = &[Assumption {
+        keys: &[],
+        what: "that images were in -1..1, where the published training has 0..1",
+    }];
+    const MEANING: &'static [&'static str] = &["time"];
 
     fn build(&self, seed: u64) -> Box<dyn Network> {
         Box::new(SrddpmUNet::new(self, seed))

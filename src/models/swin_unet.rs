@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::vq::{Vq, VqConfig};
 use super::weights::WeightsFile;
-use super::{FrozenPart, Geometry, Kind, Module, Network, Shapes};
+use super::{Assumption, FrozenPart, Geometry, Kind, Module, Network, Shapes};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
@@ -439,8 +439,11 @@ impl Kind for SwinUNetConfig {
         "middle_block.1.patch_embed.proj.weight",
         "out.2.weight",
     ];
-    const ASSUMED: &'static str =
-        "nominal resolutions counted from latents of 64x64 (model.image_size)";
+    const ASSUMED: &'static [Assumption] = &[Assumption {
+        keys: &["image_size"],
+        what: "nominal resolutions counted from latents of 64x64 (model.image_size)",
+    }];
+    const MEANING: &'static [&'static str] = &["mask"];
     const FROZEN: Option<FrozenPart> =
         Some(FrozenPart { prefix: "first_stage.", key: "encoder.conv_in.weight" });
 

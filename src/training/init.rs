@@ -2,13 +2,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde_json::Value as Json;
+
 use super::log::Reporter;
 use crate::diffusion::system;
+use crate::engine::document;
 use crate::engine::parameter::Parameter;
 use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
 use crate::models::attentive_grid::LATER;
 use crate::models::weights::{WeightsFile, file_shape, from_file_layout, to_file_layout};
+use crate::models::{Known, ModelConfig};
 
 /// What `run` says of weights to start from beside their file.
 pub(super) struct Rules<'a> {
@@ -16,10 +20,12 @@ pub(super) struct Rules<'a> {
     pub(super) names: &'a BTreeMap<String, String>,
     /// Whether a narrower network's tensors fit, too.
     pub(super) widen: bool,
+    /// The network here, as a weights file says it.
+    pub(super) model: Option<String>,
 }
 
-/// Gives `state` every tensor of the weights file (or run folder) `path` that has the name and shape of one of
-/// its own, and reports how many those were, and which start anew.
+/// Gives `state` every tensor of the model `path` (a weights file, a run folder, a name) that has the name and
+/// shape of one of its own, and reports how many those were, which start anew, and by which keys they meant something else.
 ///
 /// # Errors
 /// [`Error::Model`] if the file cannot be read, [`Error::Usage`] if none of its tensors fits.
@@ -29,13 +35,15 @@ pub(super) fn load(
     rules: &Rules<'_>,
     reporter: &mut dyn Reporter,
 ) -> Result<()> {
-    if !path.exists() {
+    if !path.exists() && !system::is_name(path) {
         let report = Report::new(
             format!("cannot start from {}", path.display()),
             "there is no such file or folder",
         );
-        let help =
-            spelling::help(path, "name a weights file, or the folder of a run, as runs/NAME");
+        let help = spelling::help(
+            path,
+            "name a weights file, the folder of a run, as runs/NAME, a model of srk models list, or hf:ORG/REPO",
+        );
         return Err(Error::Model(report.code("not_found").help(help)));
     }
     let file = system::read(path)?;
@@ -60,6 +68,14 @@ pub(super) fn load(
         taken,
         state.len()
     ));
+    let other = other_meaning(&file, rules.model.as_ref());
+    if !other.is_empty() {
+        reporter.warn(&format!(
+            "the weights in {} meant something else there: {}",
+            path.display(),
+            other.join("; ")
+        ));
+    }
     if !new.is_empty() {
         reporter.warn(&format!(
             "{} of {} tensors are not in {} and start at random: {}",
@@ -70,6 +86,35 @@ pub(super) fn load(
         ));
     }
     Ok(())
+}
+
+/// The keys of `[model]` by which the weights of `file` meant something else than in the network `here`, with both values.
+fn other_meaning(file: &WeightsFile, here: Option<&String>) -> Vec<String> {
+    let fields = |text: &String| {
+        let model: ModelConfig = document::from_json_text(text).ok()?;
+        Some(document::to_json(&model))
+    };
+    let there = file.metadata.get("srk.config").and_then(fields);
+    let Some((there, here)) = there.zip(here.and_then(fields)) else { return Vec::new() };
+    let is_here = |known: &&Known<ModelConfig>| here["kind"] == known.name;
+    let known = ModelConfig::KINDS.iter().find(is_here).filter(|known| there["kind"] == known.name);
+    let assumed = file.metadata.get("srk.assumed").map_or("", String::as_str);
+    let differ = |&&key: &&&str| there[key] != here[key];
+    let said = |key: &&str| {
+        let how = if assumed.contains(&format!("model.{key}")) { ", as is assumed" } else { "" };
+        let [there, here] = [&there[*key], &here[*key]].map(shown);
+        format!("model.{key} = {there} in the file{how}, {here} here")
+    };
+    known.map_or(&[][..], |known| known.meaning).iter().filter(differ).map(said).collect()
+}
+
+/// A value as a configuration may have it.
+fn shown(value: &Json) -> String {
+    match (value.as_f64(), value.as_array()) {
+        (Some(number), _) => number.to_string(),
+        (_, Some(all)) => format!("[{}]", all.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        _ => value.to_string(),
+    }
 }
 
 /// Whether `file` holds the tensor of `parameter`, under its own name or the one that `rules` gives it, which then has

@@ -191,8 +191,9 @@ impl<'a> Run<'a> {
             if let Some(path) = &config.run.init {
                 let state: Vec<Parameter> =
                     parts.iter().filter(|part| !part.aside).flat_map(Part::state).collect();
-                let rules =
-                    init::Rules { names: &config.run.init_names, widen: config.run.init_widen };
+                let (names, widen) = (&config.run.init_names, config.run.init_widen);
+                let model = job.metadata(0).remove("srk.config");
+                let rules = init::Rules { names, widen, model };
                 init::load(&state, path, &rules, reporter)?;
             }
         }

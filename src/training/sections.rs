@@ -67,8 +67,8 @@ pub struct RunConfig {
     /// Weights of the part that is not trained: a file, or the folder of a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen: Option<PathBuf>,
-    /// Weights to start from: a file, or the folder of a run, with tensors of the same names and shapes; what it
-    /// does not hold starts anew.
+    /// Weights to start from: a file, the folder of a run, a model of the binary by its name, or `hf:ORG/REPO`, with tensors of
+    /// the same names and shapes; what it does not hold starts anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
     /// Under which other names parameters are looked for in that file: the beginning of a name here, and what stands

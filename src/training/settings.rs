@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use crate::engine::document;
+use crate::engine::spelling;
 use crate::error::{Error, Report, Result};
 use crate::models::run_folder;
 
@@ -257,9 +258,7 @@ fn refuse_unknown(
         if known.contains(&key) {
             continue;
         }
-        let distance = |a: &str| strsim::damerau_levenshtein(a, &key);
-        let nearest =
-            known.iter().min_by_key(|k| distance(k)).filter(|k| distance(k) <= key.len() / 3);
+        let nearest = spelling::nearest_of(&key, &known);
         let brings = |setting: &&String| {
             let set = setting.split('=').next().unwrap_or_default().trim();
             key == set || key.starts_with(&format!("{set}."))

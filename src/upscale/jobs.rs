@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::globs::Glob;
 use super::names::{Facts, Template};
 use super::shard::Shard;
-use crate::engine::files::is_standard;
+use crate::engine::files::{self, is_standard};
 pub use crate::engine::outputs::Existing;
 use crate::engine::outputs::{Identity, Outputs, identity};
 use crate::error::{Error, Report, Result};
@@ -84,6 +84,12 @@ pub struct Request {
     pub again: Vec<[PathBuf; 2]>,
 }
 
+/// Why what is called like a picture in a folder is none.
+pub fn no_file(path: &Path) -> String {
+    let cause = files::refuse_endless(path).err().map_or_else(String::new, |e| e.to_string());
+    format!("{} is left out: {cause}", path.display())
+}
+
 /// Tells the size (width, height) of the output of an input.
 pub type SizeOfFile<'a> = dyn Fn(&Path) -> Result<(usize, usize)> + 'a;
 
@@ -133,10 +139,7 @@ impl Request {
             if let (true, Some((folder, cause))) = (files.is_empty(), listing.closed.first()) {
                 return Err(cannot_list(folder, cause));
             }
-            let pipe = listing
-                .no_files
-                .first()
-                .map(|path| format!("but {} is a device or a pipe, not a file", path.display()));
+            let pipe = listing.no_files.first().map(|path| format!("but {}", no_file(path)));
             found.closed.extend(listing.closed);
             found.no_files.extend(listing.no_files.into_iter().filter(is_wanted));
             if files.is_empty() {

@@ -72,6 +72,22 @@ fn a_run_is_verified_with_the_file_that_stands_for_it() {
     assert!(ended.err.contains("warning") && ended.err.contains("of step 1"), "{}", ended.err);
 }
 
+/// A best checkpoint that is gone is not replaced by the newest without a word.
+#[test]
+fn a_best_checkpoint_that_is_gone_is_missed() {
+    let place = Place::new();
+    let out = place.runs("out");
+    finish(&place.config(&["run.steps=2", "ckpt.every=1"]), &out, None);
+    fs::write(out.join("tiny/ckpt/best"), "1\n").unwrap();
+    let path = || srk(&out, &["models", "path", "tiny"]);
+    let ended = path();
+    assert!(ended.out.contains("ckpt/1/") && !ended.err.contains("warning"), "{}", ended.err);
+    fs::remove_dir_all(out.join("tiny/ckpt/1")).unwrap();
+    let ended = path();
+    assert!(ended.code == 0 && ended.out.contains("ckpt/2/"), "{}", ended.out);
+    assert!(ended.err.contains("best names step 1, whose checkpoint is gone"), "{}", ended.err);
+}
+
 /// SPAN is exported from the folder of its run, folded, with all that the run says of itself; and a file of others of it
 /// starts a training, in the form that it was trained in.
 #[test]

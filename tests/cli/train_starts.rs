@@ -5,6 +5,8 @@ use std::process::Command;
 
 use crate::common::command::{Bench, Run};
 use crate::common::training::*;
+use srk::engine::device::DType;
+use srk::models::weights::WeightsFile;
 
 /// Trains a recipe of small RRDB networks as `name`.
 fn train(p: &Bench, recipe: &str, name: &str, more: &[&str]) -> Run {
@@ -65,8 +67,8 @@ fn a_validation_that_is_not_finite_heeds_on_nan_and_a_later_start_goes_on() {
 #[test]
 fn sizes_that_make_no_network_are_refused_with_the_key_and_leave_nothing() {
     let p = bench();
-    let scale = ["model.scale=3", "data.train.crop=48"];
-    train(&p, "rrdb", "a", &scale).failed(2, &["model.scale = 3"]);
+    let scale = ["model.scale=5", "data.train.crop=40"];
+    train(&p, "rrdb", "a", &scale).failed(2, &["model.scale = 5"]);
     let sr3 = ["train", "--recipe", "sr3", "--set", "data.train.paths=[\"in\"]", "--set"];
     for (set, key) in [("model.groups=0", "model.groups = 0"), ("model.base=1", "model.base = 1")] {
         let small = ["--set", "model.multipliers=[1,2]", "--set", "data.train.crop=32"];
@@ -175,4 +177,66 @@ fn systems_that_draw_name_their_keys_and_their_runs() {
     let [run, file] = ["a.png", "b.png"].map(|name| fs::read(p.path(name)).unwrap());
     assert!(run == file, "the stamp is not the same");
     assert!(String::from_utf8_lossy(&run).contains("model=mine"));
+}
+
+/// Weights that meant something else where they come from fit by their shapes alone.
+#[test]
+fn weights_that_meant_something_else_are_told_by_the_keys() {
+    let p = bench();
+    let train = |recipe: &str, sizes: &[&str], name: &str, more: &[&str]| {
+        let name = format!("run.name={name}");
+        let data = ["data.train.paths=[\"in\"]", "data.val.paths=[]", "data.train.batch=1"];
+        let run = ["data.train.crop=32", "run.steps=1", &name];
+        let sets = sizes.iter().chain(&data).chain(&run).flat_map(|set| ["--set", set]);
+        let all: Vec<&str> = ["train", "--recipe", recipe].into_iter().chain(sets).collect();
+        p.srk(&[&all[..], more].concat()).worked()
+    };
+    let span = ["model.channels=8", "model.blocks=2"];
+    train("span", &span, "a", &[]);
+    let from = ["--from", "runs/a"];
+    let same = train("span", &span, "b", &from);
+    assert!(!same.err.contains("meant something else"), "{}", same.err);
+    let other = [&span[..], &["model.range=1", "model.mean=[0,0.5,0]"]].concat();
+    train("span", &other, "c", &from)
+        .says("warning: the weights in runs/a meant something else there")
+        .says("model.range = 255 in the file, 1 here")
+        .says("model.mean = [0.4488, 0.4371, 0.404] in the file, [0, 0.5, 0] here");
+    // Of a file of others what is assumed is called that.
+    let own = WeightsFile::read(&p.path("runs/a/ckpt/1/ema.safetensors")).unwrap();
+    let plain = WeightsFile { metadata: Default::default(), ..own };
+    plain.write(&p.path("net.safetensors"), DType::F32).unwrap();
+    train("span", &other, "d", &["--from", "net.safetensors"])
+        .says("model.range = 255 in the file, as is assumed, 1 here");
+}
+
+/// What `-m` takes where a training starts, too.
+#[test]
+fn a_training_starts_from_models_by_their_names() {
+    let p = bench();
+    let snapshot = p.path("hub/models--me--net/snapshots/abc");
+    fs::create_dir_all(&snapshot).unwrap();
+    p.put("hub/models--me--net/refs/main", "abc");
+    fs::copy("weights/srk-x4.safetensors", snapshot.join("net.safetensors")).unwrap();
+    let start = |from: &str, name: &str| {
+        let name = format!("run.name={name}");
+        let sets = [
+            "data.train.paths=[\"in\"]",
+            "data.val.paths=[]",
+            "data.train.batch=1",
+            "data.train.crop=32",
+            "run.steps=1",
+            "val.every=0",
+            &name,
+        ];
+        let sets = sets.into_iter().flat_map(|set| ["--set", set]);
+        let mut all = vec!["train", "--recipe", "srk-x4", "--from", from];
+        all.extend(sets);
+        let mut command = p.command(&all);
+        command.env("HF_HUB_CACHE", p.path("hub"));
+        p.fed_to(command, b"")
+    };
+    start("srk-x4", "a").worked().says_all(&["starting from srk-x4: "]);
+    start("hf:me/net", "b").worked().says_all(&["starting from hf:me/net: "]);
+    start("hf:you/net", "c").failed(3, &["hf download you/net"]);
+    start("srk-x5", "d").failed(3, &["cannot start from srk-x5", "srk models list", "hf:ORG/REPO"]);
 }

@@ -58,6 +58,33 @@ fn a_pipe_among_pictures_is_named_and_never_opened() {
     }
 }
 
+#[test]
+fn a_link_to_nothing_among_pictures_and_models_is_named() {
+    let p = Bench::new();
+    p.another("in/a.png", 64, 64, 0);
+    p.another("in/c.png", 64, 64, 1);
+    let link = |name: &str| std::os::unix::fs::symlink("gone", p.path(name)).unwrap();
+    link("in/b.png");
+    let words = ["b.png", "it is a link to gone, which is not there"];
+    let srk = |arguments: &[&str]| p.srk(arguments);
+    let upscale = ["upscale", "in", "-o", "out/", "--steps", "1"];
+    srk(&upscale).worked().says_all(&words);
+    assert_eq!(p.names("out"), ["a.png", "c.png"]);
+    srk(&["data", "check", "in"]).failed(1, &["1 of 3 pictures is broken"]).says_all(&words);
+    srk(&["data", "stats", "in"]).worked().says_all(&words);
+    srk(&["eval", "--hr", "in", "--steps", "1"]).failed(1, &words);
+    let sets = SMALL.iter().flat_map(|set| ["--set", set]);
+    let paths = "data.train.paths=[\"in\"]";
+    let train = ["train", "--recipe", "dual-domain-grid", "--dry-run", "--set", paths];
+    srk(&train.into_iter().chain(sets).collect::<Vec<_>>()).worked().says_all(&words);
+    fs::create_dir(p.path("alone")).unwrap();
+    link("alone/b.png");
+    srk(&["upscale", "alone", "-o", "out2/"]).failed(1, &words);
+    link("models.pth");
+    srk(&["models", "list", "."]).worked().says_all(&["models.pth", words[1]]);
+    srk(&["models", "verify", "models.pth"]).failed(3, &words[1..]);
+}
+
 /// The command as a user who may not read everything.
 fn as_anybody(p: &Bench, arguments: &[&str]) -> Run {
     let mut command = p.command(arguments);

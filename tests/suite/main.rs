@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod brought;
 mod circles;
 mod data;
 mod dead;

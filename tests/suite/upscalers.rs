@@ -308,9 +308,9 @@ fn the_authors_names_of_edsr_are_understood() {
     };
     let mut named: Vec<Named> =
         state(&*network).into_iter().map(|(n, s, v)| (renamed(&n), s, v)).collect();
-    named.push(("sub_mean.bias".into(), vec![3], vec![-114.4, -111.5, -103.0]));
+    named.push(("sub_mean.bias".into(), vec![3], vec![-114.444, -111.4605, -103.02]));
     let imported = import_bytes(&named);
-    assert_eq!(imported.ignored, ["sub_mean.bias"]);
+    assert!(imported.ignored.is_empty(), "{:?}", imported.ignored);
     let system = System::from_file(&imported.file, "named").unwrap();
     assert!(enlarged(&*system.network, &picture(9)) == enlarged(&*network, &picture(9)));
 }

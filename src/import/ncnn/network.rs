@@ -67,7 +67,7 @@ pub fn import(path: &Path, request: &Request) -> Result<Imported> {
         format: "ncnn",
         place: [file_name(&bin), String::new()],
         process: "a network that enlarges in one call".to_owned(),
-        assumed: "",
+        assumed: String::new(),
         ignored: Vec::new(),
         notes,
     })
