@@ -12,7 +12,6 @@ use super::packed::{self, Shard};
 pub use super::rgb8::Rgb8;
 use crate::engine::cuda::sha256;
 use crate::engine::files as whole;
-use crate::engine::rng::{Purpose, Stream};
 use crate::engine::spelling;
 use crate::engine::threads::map;
 use crate::error::{Error, Report, Result};
@@ -113,33 +112,6 @@ pub fn listing(paths: &[PathBuf]) -> Result<String> {
     let hash = sha256::hex(text.as_bytes());
     let images = spelling::counted(sources.len(), "image");
     Ok(format!("{images} in files of {bytes} bytes, listing {}", &hash[..16]))
-}
-
-/// Splits a random `share` of `sources` off, at least one if there is a share, the same for equal seeds: what stays, then
-/// what was split off, both in their order.
-///
-/// # Errors
-/// Exit code 2 if none stays.
-pub fn hold_out(sources: Vec<Source>, share: f64, seed: u64) -> Result<[Vec<Source>; 2]> {
-    let mut draws = Stream::new(seed, Purpose::Validation, 0).sequence();
-    let mut ranked: Vec<(f64, usize)> = (0..sources.len()).map(|i| (draws.uniform(), i)).collect();
-    ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A share of a length.
-    let count = ((share * sources.len() as f64).round() as usize).max(usize::from(share > 0.0));
-    let all = sources.len();
-    if count >= all {
-        let what = format!("data.val.split = {share} leaves no image to train on");
-        let report = Report::new(what, format!("it takes {count} of {all} for validation"));
-        let help = "make it smaller, or name other images with data.val.paths";
-        return Err(Error::Usage(report.help(help)));
-    }
-    let mut held = vec![false; sources.len()];
-    ranked.iter().take(count).for_each(|&(_, i)| held[i] = true);
-    let (mut stays, mut split) = (Vec::new(), Vec::new());
-    for (source, held) in sources.into_iter().zip(held) {
-        if held { split.push(source) } else { stays.push(source) }
-    }
-    Ok([stays, split])
 }
 
 /// `paths` with the entries of lists in their place.

@@ -15,6 +15,7 @@ use crate::data::crops::{CropPlan, Crops};
 use crate::data::degrade::{Preset, Process};
 use crate::data::folder;
 use crate::data::lows::Lows;
+use crate::data::split;
 use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::system::{DEGRADE, SystemConfig};
@@ -95,7 +96,8 @@ impl Job for Config {
         plan::check_crop(self, &*network)?;
         let sources = folder::find(&self.data.train.paths)?;
         let share = if self.data.val.paths.is_empty() { self.data.val.split } else { 0.0 };
-        let [sources, held_out] = folder::hold_out(sources, share, self.run.seed)?;
+        let paths = &self.data.train.paths;
+        let [sources, held_out] = split::hold_out(sources, paths, share, self.run.seed)?;
         let crops = load_crops(self, &sources, network.channels(), reporter)?;
         let validation = Validations::load(self, held_out, reporter)?;
         let task = SuperResolution::new(self, network, validation, reporter)?;
