@@ -94,7 +94,14 @@ pub fn find_or(paths: &[PathBuf], help: &str) -> Result<Vec<Source>> {
 /// # Errors
 /// As [`find`]; 1 if a file is gone meanwhile.
 pub fn listing(paths: &[PathBuf]) -> Result<String> {
-    let sources = find(paths)?;
+    described(&find(paths)?)
+}
+
+/// The same of images that were found.
+///
+/// # Errors
+/// Exit code 1 if a file is gone meanwhile.
+pub fn described(sources: &[Source]) -> Result<String> {
     let (mut text, mut bytes) = (String::new(), 0);
     let mut last: Option<&Path> = None;
     for file in sources.iter().map(Source::file) {

@@ -2,6 +2,7 @@
 mod among;
 mod best;
 pub mod dry;
+mod images;
 mod late;
 mod nan;
 pub mod resume;
@@ -109,12 +110,15 @@ fn train_in(
     let mut journal = Journal::new(reporter);
     let prepared = job.prepare(place.0, &mut journal)?;
     prepared.keep_buffers(place.0);
-    let Prepared { task, source, .. } = prepared;
+    let Prepared { task, source, images, .. } = prepared;
     among::agree_on(ranks, job, place)?;
     let mut run = Run::open(job, folder, (lock, &*task), place, ranks, &mut journal)?;
     journal.open(folder);
     let reporter = &mut journal;
     changes.iter().for_each(|change| reporter.line(&format!("changed: {change}")));
+    if ranks.is_first() {
+        images::keep(folder, run.step, images.as_deref(), reporter)?;
+    }
     let last = until.unwrap_or(shared.run.steps).min(shared.run.steps);
     run.train(source, last, stop, reporter)
 }

@@ -36,7 +36,7 @@ pub fn dry_run(job: &dyn Job, place: (&Device, DType), reporter: &mut dyn Report
     let folder = temporary.path().join(&shared.run.name);
     let prepared = job.prepare(device, reporter)?;
     prepared.keep_buffers(device);
-    let Prepared { task, source, planned } = prepared;
+    let Prepared { task, source, planned, .. } = prepared;
     let free_before = free(device)?;
     let mut run = Run::open(job, &folder, (None, &*task), place, &Ranks::alone(), &mut Silent)?;
     if let Device::Cuda(gpu) = device {
