@@ -295,8 +295,20 @@ impl<'a> Run<'a> {
         self.meter = Meter::new(self.step);
         // One that was due when the run was interrupted; the checkpoint is there.
         let due_now = self.agreed([u64::from(self.show_is_due())])? != [0];
-        if due_now && self.signal_now(0, stop) == 0 {
-            self.show_missed(last, stop, reporter)?;
+        if due_now {
+            if self.signal_now(0, stop) == 0 {
+                let step = grouped(self.step);
+                reporter.line(&format!(
+                    "making up the look at step {step}, of which there is none yet"
+                ));
+                self.show_missed(last, stop, reporter)?;
+            }
+            // After another step that could not be made up any more.
+            let asks = [stop.load(Ordering::Relaxed) as u64, self.show_is_due().into()];
+            let [signal, left] = self.agreed(asks)?;
+            if signal != 0 && (left != 0 || self.step < last) {
+                return Err(self.interrupted(signal));
+            }
         }
         self.meter.rest();
         let [stale] = self.agreed([u64::from(self.is_stale())])?;
@@ -308,7 +320,7 @@ impl<'a> Run<'a> {
             reporter.line(&nothing_left(&self.folder, of, last));
         }
         while self.step < last && !stale {
-            let taken = self.step(&mut batches);
+            let taken = self.step(&mut batches, reporter);
             let taken = self.saving_whole(taken, reporter)?;
             let taken_in = self.take_in(taken, reporter);
             self.saving_whole(taken_in, reporter)?;
@@ -399,6 +411,16 @@ impl<'a> Run<'a> {
         result
     }
 
+    /// `result`, and where it is an error before anything of a step was done, such as that of an image which cannot be
+    /// read any more, with the steps so far saved.
+    fn saving_unbegun<T>(&mut self, result: Result<T>, reporter: &mut dyn Reporter) -> Result<T> {
+        let is_new = self.step > 0 && self.checkpoints.latest() != Some(self.step);
+        if result.is_err() && is_new && self.ranks.is_first() {
+            let _ = self.save_and_say(true, reporter);
+        }
+        result
+    }
+
     /// Whether a look belongs to the step that was reached and there is none of it yet; the first rank knows.
     fn show_is_due(&self) -> bool {
         let ends = self.step == self.config.run.steps;
@@ -420,9 +442,10 @@ impl<'a> Run<'a> {
     }
 
     /// One step of the task. What it did may not be known yet.
-    fn step(&mut self, batches: &mut Ahead<Batch>) -> Result<Taken> {
+    fn step(&mut self, batches: &mut Ahead<Batch>, reporter: &mut dyn Reporter) -> Result<Taken> {
         let of_step = 0..self.shares.of(self.task.batches());
-        let of_step = of_step.map(|_| batches.next_item()).collect::<Result<Vec<_>>>()?;
+        let of_step = of_step.map(|_| batches.next_item()).collect::<Result<Vec<_>>>();
+        let of_step = self.saving_unbegun(of_step, reporter)?;
         self.stepper.begin(batches.peek())?;
         let taken = self.task.step(&mut *self.stepper, self.step + 1, &of_step)?;
         self.step += 1;

@@ -44,6 +44,75 @@ fn a_later_start_says_that_the_images_are_others() {
     assert!(!others(&finish(&place.config(&[&moved]), &out, Some(6))));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_validation_that_is_interrupted_twice_is_not_lost() {
+    let place = Place::new();
+    let (out, val) = (place.runs("out"), place.val());
+    let long = ["diffusion.process.steps=20000", "val.every=2", "val.sheet=0", &val];
+    // As one that was interrupted leaves it: step 2 is saved, and nothing says how good it is.
+    finish(&place.config(&[&long[..3], &["data.val.paths=[]"]].concat()), &out, Some(2));
+    assert_eq!(validated(&out), 0);
+    let mut child = place.command(&out, &long).spawn().unwrap();
+    let log = || fs::read_to_string(out.join("tiny/train.log")).unwrap_or_default();
+    wait_until(&mut child, || log().contains("making up the look at step 2"));
+    std::thread::sleep(Duration::from_millis(300));
+    interrupt(&child);
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!(run.code, 130, "{}", run.err);
+    assert!(run.err.contains("saved step 2"), "{}", run.err);
+    assert_eq!(fs::read_to_string(out.join("tiny/ckpt/latest")).unwrap().trim(), "2");
+    let run = train(&place, &out, &[&long[..], &["val.steps=2"]].concat(), &["--until", "2"]);
+    assert_eq!((run.code, validated(&out)), (0, 1), "{} {}", run.out, run.err);
+}
+
+#[test]
+fn an_image_that_goes_ends_the_run_with_its_steps_saved() {
+    let place = Place::new();
+    let out = place.runs("out");
+    let sets = ["run.steps=1_000_000", "ckpt.every=0", "data.cache=0"];
+    let mut child = place.command(&out, &sets).spawn().unwrap();
+    let metrics = out.join("tiny/metrics.jsonl");
+    wait_until(&mut child, || metrics.exists());
+    assert!(!out.join("tiny/ckpt/latest").exists());
+    fs::rename(place.images(), place.runs("away")).unwrap();
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!(run.code, 1, "{}", run.err);
+    assert!(
+        run.out.contains("saved ") && run.err.contains("cannot read"),
+        "{} {}",
+        run.out,
+        run.err
+    );
+    let latest = fs::read_to_string(out.join("tiny/ckpt/latest")).unwrap();
+    let latest: u64 = latest.trim().parse().unwrap();
+    assert_eq!(losses(&out).last().unwrap().0, latest);
+    fs::rename(place.runs("away"), place.images()).unwrap();
+    let until = (latest + 1).to_string();
+    let run = train(&place, &out, &sets, &["--until", &until]);
+    assert_eq!(run.code, 0, "{}", run.err);
+    assert!(run.out.contains("resuming"), "{}", run.out);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_is_heard_while_images_are_read() {
+    let place = Place::new();
+    let large = place.runs("large.png");
+    write_image(&large, 1200, 900, 1);
+    for i in 0..300 {
+        fs::copy(&large, place.images().join(format!("large{i}.png"))).unwrap();
+    }
+    let out = place.runs("out");
+    let child = place.command(&out, &["data.cache=0"]).args(["-j", "1"]).spawn().unwrap();
+    // It reads them by then, of which there is no sign.
+    std::thread::sleep(Duration::from_millis(1500));
+    interrupt(&child);
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!(run.code, 130, "{}", run.err);
+    assert!(!out.exists(), "it went on to a step: {}", run.out);
+}
+
 #[test]
 fn a_folder_that_was_renamed_goes_on_under_its_name() {
     let place = Place::new();
