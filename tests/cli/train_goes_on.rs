@@ -114,6 +114,21 @@ fn an_interrupt_is_heard_while_images_are_read() {
 }
 
 #[test]
+fn images_of_which_none_can_be_measured_are_no_validation() {
+    let place = Place::new();
+    let (val, out) = (place.runs("val"), place.runs("out"));
+    fs::create_dir(&val).unwrap();
+    write_image(&val.join("dot.png"), 6, 6, 1);
+    let paths = format!("data.val.paths=[{:?}]", val.display().to_string());
+    let set = format!("data.val.sets.few.paths=[{:?}]", val.display().to_string());
+    for sets in [&[&*paths][..], &[&*paths, "ckpt.best=psnr_y"], &[&*place.val(), &*set]] {
+        let run = train(&place, &out, sets, &[]);
+        run.failed(2, &["none can be measured of 1 image", "dot.png", "data.val.paths"]);
+    }
+    assert!(!out.exists());
+}
+
+#[test]
 fn a_folder_that_was_renamed_goes_on_under_its_name() {
     let place = Place::new();
     let [whole, out] = ["whole", "out"].map(|name| place.runs(name));
