@@ -457,13 +457,17 @@ impl<'a> Run<'a> {
     fn save(&mut self) -> Result<PathBuf> {
         let metadata = self.job.metadata(self.step);
         let (task, checkpoints) = (self.task, &self.checkpoints);
-        let engines = self.stepper.engines();
+        let (engines, advice) = (self.stepper.engines(), self.advice());
         let mut saved = PathBuf::new();
-        self.stepper.at_rest(&mut |optimizers| {
+        let done = self.stepper.at_rest(&mut |optimizers| {
             let parts = task.parts().into_iter().zip(optimizers);
             let trained: Vec<_> = parts.map(|(part, by)| Trained { part, by }).collect();
             saved = checkpoints.save(metadata.clone(), engines.as_deref(), &trained)?;
             Ok(())
+        });
+        done.map_err(|error| match error {
+            Error::Check(report) if report.code == NOT_FINITE => Error::Check(report.help(advice)),
+            other => other,
         })?;
         self.taken_back = 0;
         Ok(saved)

@@ -114,6 +114,16 @@ fn an_interrupt_is_heard_while_images_are_read() {
 }
 
 #[test]
+fn what_q_keeps_from_the_terminal_is_in_the_log() {
+    let place = Place::new();
+    let log = place.runs("log.txt");
+    let run = train(&place, &place.runs("out"), &[], &["-q", "--log", &log.display().to_string()]);
+    assert!(run.code == 0 && run.out.is_empty(), "{} {}", run.out, run.err);
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("starting ") && log.contains("step 6/6"), "{log}");
+}
+
+#[test]
 fn images_of_which_none_can_be_measured_are_no_validation() {
     let place = Place::new();
     let (val, out) = (place.runs("val"), place.runs("out"));
@@ -148,4 +158,14 @@ fn a_folder_that_was_renamed_goes_on_under_its_name() {
     let next = [&other[..], &["run.name=next"]].concat();
     let run = train(&place, &out, &next, &["--resume", &from]);
     assert!(run.code == 0 && run.out.contains("step 7/7"), "{} {}", run.out, run.err);
+}
+
+#[test]
+fn going_back_is_not_advised_where_there_is_no_checkpoint() {
+    let place = Place::new();
+    let wild = ["optim.lr=1e39", "optim.schedule=constant", "optim.warmup=0", "run.steps=1"];
+    let with = |policy| train(&place, &place.runs("out"), &[&wild[..], &[policy]].concat(), &[]);
+    let run = with("optim.on_nan=rollback").failed(6, &["no checkpoint yet", "ckpt.every"]);
+    assert!(!run.err.contains("goes back and on"), "{}", run.err);
+    with("optim.on_nan=stop").failed(6, &["goes back and on"]);
 }
