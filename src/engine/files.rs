@@ -310,6 +310,9 @@ fn write_error(path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             format!("free some space for '{}', or choose another disk", folder.display())
         }
+        io::ErrorKind::FileTooLarge => {
+            "ulimit -f limits files; raise it, or write to another disk".to_owned()
+        }
         io::ErrorKind::IsADirectory => "give the name of a file in it".to_owned(),
         io::ErrorKind::AlreadyExists => {
             let what = format!("{} appeared while it was made, and was kept", path.display());
