@@ -169,3 +169,23 @@ fn going_back_is_not_advised_where_there_is_no_checkpoint() {
     assert!(!run.err.contains("goes back and on"), "{}", run.err);
     with("optim.on_nan=stop").failed(6, &["goes back and on"]);
 }
+
+#[test]
+fn steps_beyond_those_of_a_model_are_all_of_them() {
+    let p = Bench::new();
+    p.photo("in/a.png", 28, 28);
+    let sets = ["data.paths=[\"in\"]", "data.batch=1", "run.steps=1", "sample.count=0"];
+    let small = ["model.network.base=8", "model.diffusion.process.steps=5", "model.sample_steps=2"];
+    let sets = sets.iter().chain(&small).flat_map(|set| ["--set", set]);
+    p.srk(&["train", "--recipe", "ddpm"].into_iter().chain(sets).collect::<Vec<_>>()).worked();
+    let sample = |name: &str, steps: &str| {
+        let of = ["sample", "runs/ddpm", "--count", "1", "-o", name, "--steps", steps];
+        (p.srk(&of).worked(), fs::read(p.path(name)).unwrap())
+    };
+    let (run, all) = sample("all.png", "5");
+    assert!(!run.err.contains("warning"), "{}", run.err);
+    let (run, more) = sample("more.png", "50");
+    run.says("warning").says("has 5 steps, so --steps 50 is 5");
+    assert!(all == more, "the stamp says what was not done");
+    assert!(String::from_utf8_lossy(&more).contains("steps=5"));
+}
