@@ -246,6 +246,16 @@ impl Source {
         }
     }
 
+    /// Width and height as far as they can be known without decoding it.
+    pub(super) fn size(&self) -> Option<(usize, usize)> {
+        let head = match self {
+            Self::File(path) => imaging::header::of_file(path)?,
+            Self::Packed(shard, index) => header(&shard.bytes(*index).ok()?)?,
+            Self::Idx(images, _) => return Some(images.size()),
+        };
+        Some((head.width, head.height))
+    }
+
     pub(super) fn decode(&self) -> Result<Rgb8> {
         self.decode_if(&|_| Ok(()))
     }

@@ -189,3 +189,36 @@ fn steps_beyond_those_of_a_model_are_all_of_them() {
     assert!(all == more, "the stamp says what was not done");
     assert!(String::from_utf8_lossy(&more).contains("steps=5"));
 }
+
+#[test]
+fn pictures_smaller_than_truths_are_left_out_of_damaged_pairs() {
+    let p = Bench::new();
+    for (name, side) in [("a", 40), ("b", 70), ("c", 60), ("d", 80)] {
+        p.another(&format!("in/{name}.png"), side, side, side);
+    }
+    p.srk(&["data", "pack", "in", "in.tar"]).worked();
+    let look = |from: &str, out: &str, size: &str| {
+        p.srk(&["data", "degrade", from, out, "--count", "4", "--size", size])
+    };
+    for (from, out) in [("in", "one"), ("in.tar", "two")] {
+        let run = look(from, out, "64").worked();
+        run.says("warning: 2 pictures smaller than a truth of 64x64 left out (first: in");
+        let text = fs::read_to_string(p.path(&format!("{out}/pairs.json"))).unwrap();
+        let pairs: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let names: Vec<String> = pairs
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| {
+                let path = Path::new(pair["source"].as_str().unwrap());
+                path.file_name().unwrap().to_string_lossy().into_owned()
+            })
+            .collect();
+        assert_eq!(names, ["b.png", "d.png", "b.png", "d.png"]);
+    }
+    // The largest says what would do.
+    look("in", "none", "96").failed(1, &["d.png is smaller", "--size 80"]);
+    assert!(!p.has("none"));
+    let run = look("in", "few", "40").worked();
+    assert!(!run.err.contains("left out"), "{}", run.err);
+}
