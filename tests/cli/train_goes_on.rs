@@ -191,6 +191,31 @@ fn steps_beyond_those_of_a_model_are_all_of_them() {
 }
 
 #[test]
+fn outputs_are_looked_at_before_the_work() {
+    let p = Bench::new();
+    for name in ["a/x.png", "b/x.png"] {
+        p.photo(name, 40, 40);
+    }
+    for name in ["net.pth", "net.PT", "dir/net.ckpt"] {
+        let run = p.srk(&["models", "export", "srk-x4", name]);
+        run.failed(2, &["no file of torch", "safetensors"]);
+        assert!(!p.has(name));
+    }
+    p.srk(&["models", "import", "a/x.png", "-o", "net.pth"]).failed(2, &["no file of torch"]);
+    let eval = |csv: &str| p.srk(&["eval", "a", "b", "--overwrite", "--csv", csv]);
+    let run = eval("a");
+    assert!(run.out.is_empty(), "measured in vain: {}", run.out);
+    run.failed(1, &["cannot write a"]);
+    if cfg!(target_os = "linux") {
+        let run = eval("/proc/x.csv");
+        assert!(run.out.is_empty(), "measured in vain: {}", run.out);
+        run.failed(1, &["cannot write /proc/x.csv"]);
+    }
+    eval("x.csv").worked();
+    assert_eq!(p.names("."), ["a", "b", "x.csv"]);
+}
+
+#[test]
 fn pictures_smaller_than_truths_are_left_out_of_damaged_pairs() {
     let p = Bench::new();
     for (name, side) in [("a", 40), ("b", 70), ("c", 60), ("d", 80)] {
