@@ -1,6 +1,6 @@
 //! What several subcommands share: signals, sizes, devices, opening a model.
 use std::hash::BuildHasher;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -272,6 +272,19 @@ impl Precision {
             (Self::Auto | Self::F16, _) => Ok(DType::F16),
         }
     }
+}
+
+/// Refuses names by which a file would be taken for one of torch.save.
+pub(super) fn refuse_ending_of_torch(output: &Path) -> Result<()> {
+    let ending = output.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if !["pth", "pt", "ckpt", "pkl", "bin"].contains(&ending.as_str()) {
+        return Ok(());
+    }
+    let what = format!("{} would be no file of torch", output.display());
+    let report =
+        Report::new(what, format!("srk writes safetensors, and others take .{ending} for torch's"));
+    let name = output.with_extension("safetensors");
+    Err(Error::Usage(report.help(format!("name it {}", name.display()))))
 }
 
 /// What `-m` calls the choice by what a picture shows.

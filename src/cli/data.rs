@@ -50,7 +50,8 @@ const DEGRADE_EXAMPLES: &str = "Examples:
 /// Write pairs of truths and damaged low-resolution images, as training with [degrade] sees them.
 ///
 /// Makes high/ and low/ in the output folder, and pairs.json with what was drawn for each. The pictures take
-/// turns in sorted order; where they are cut and how they are damaged follows from the seed alone.
+/// turns in sorted order, without those that are smaller than --size; where they are cut and how they are damaged follows
+/// from the seed alone.
 #[derive(Debug, clap::Args)]
 #[command(before_help = DEGRADE_EXAMPLES)]
 struct Degrade {
@@ -357,7 +358,8 @@ fn degrade(args: Degrade) -> Result<()> {
         as_files: args.format == LowFormat::Jpg,
         force: args.force,
     };
-    let written = pairs::write(&request, &|| common::check(&stop))?;
+    let warn = &mut |text: &str| voice::say(format_args!("warning: {text}"));
+    let written = pairs::write(&request, warn, &|| common::check(&stop))?;
     let (count, out, seed) = (written.len(), request.out.display(), args.seed.words());
     voice::status(format_args!("{count} pairs in {out}{seed}"));
     voice::done(json!({"written": request.out, "pairs": count, "seed": request.seed}));

@@ -10,6 +10,7 @@ use super::eval_table::{Head, Layout, Row, Table};
 use super::progress::Progress;
 use super::voice;
 use crate::diffusion::system::System;
+use crate::engine::files;
 use crate::engine::outputs::Outputs;
 use crate::error::{Error, Report, Result};
 use crate::evaluate::{self, Scores};
@@ -174,6 +175,7 @@ pub(super) fn run(args: Args) -> Result<()> {
     if let Some(csv) = &args.csv {
         eval_checks::check_folder(csv)?;
         args.outputs().claim(csv, csv)?;
+        files::try_to_write(csv)?;
     }
     let mut table = Table {
         layout: Layout { space: args.space, bicubic: !args.hr.is_empty() },

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::common::brief;
+use super::common::{brief, refuse_ending_of_torch};
 use super::voice::{self, status as print};
 use crate::engine::device::DType;
 use crate::engine::outputs::Outputs;
@@ -78,6 +78,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         }
     }
     let output = args.output.clone().unwrap_or_else(|| beside(&args.input));
+    refuse_ending_of_torch(&output)?;
     let mut outputs = Outputs::overwriting(args.overwrite);
     outputs.reads(&args.input);
     args.frozen.iter().for_each(|frozen| outputs.reads(frozen));

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::common::brief;
+use super::common::{brief, refuse_ending_of_torch};
 use super::import as import_command;
 use super::print::line as print;
 use super::voice;
@@ -101,6 +101,7 @@ pub(super) fn run(args: Args) -> Result<()> {
         Command::Export { input, output, default_steps, deblock, license, f32, overwrite } => {
             let mut outputs = Outputs::overwriting(overwrite);
             outputs.reads_below(&input);
+            refuse_ending_of_torch(&output)?;
             outputs.claim(&output, &input)?;
             let name = input.display().to_string();
             let system = open::open(&name)?;

@@ -11,12 +11,14 @@ use super::{
     sample, train, upscale, voice,
 };
 use crate::diffusion::system;
+use crate::engine::interrupt;
 use crate::engine::shield::located;
 use crate::error::{Error, Report, Result};
 use crate::import::open;
 
 /// Parses the arguments of the process, runs what they ask for and prints the error if it fails.
 pub fn main() -> ExitCode {
+    interrupt::survive_limits_of_files();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let cli = match parse(&arguments) {
         Ok(cli) => cli,

@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     outputs.claim(&args.output, &args.model)?;
     let mut notes = Vec::new();
     let device = args.device.open(&mut |_| ())?;
-    let (system, model) =
+    let (system, model, steps) =
         grid::open(&args.model, args.steps.map(|n| n as usize), &device, &mut notes)?;
     notes.iter().for_each(|note| voice::say(format_args!("warning: {note}")));
     let seed = args.seed.number;
@@ -70,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let images = system.draw(grid::noise(seed), args.count as usize)?;
     let mut picture = grid::grid(&images, args.zoom as usize)?;
     let mut settings = vec![("model", model), ("seed", seed.to_string())];
-    settings.extend(args.steps.map(|steps| ("steps", steps.to_string())));
+    settings.extend(steps.map(|steps| ("steps", steps.to_string())));
     picture.metadata.stamp = Some(imaging::stamp::stamp(&settings));
     imaging::write(&args.output, &picture, EncodeOptions::default())?;
     voice::done(json!({"written": args.output, "images": args.count, "seed": seed}));

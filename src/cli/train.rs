@@ -227,7 +227,10 @@ impl Reporter for Terminal {
     fn line(&mut self, text: &str) {
         let put = match (voice::json(), voice::quiet()) {
             (true, _) => print::line(json!({"event": "log", "text": text})),
-            (_, true) => true,
+            (_, true) => {
+                print::log(text);
+                true
+            }
             _ => print::line(text),
         };
         if put || std::mem::replace(&mut self.told, true) {

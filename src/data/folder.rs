@@ -12,7 +12,6 @@ use super::packed::{self, Shard};
 pub use super::rgb8::Rgb8;
 use crate::engine::cuda::sha256;
 use crate::engine::files as whole;
-use crate::engine::rng::{Purpose, Stream};
 use crate::engine::spelling;
 use crate::engine::threads::map;
 use crate::error::{Error, Report, Result};
@@ -95,7 +94,14 @@ pub fn find_or(paths: &[PathBuf], help: &str) -> Result<Vec<Source>> {
 /// # Errors
 /// As [`find`].
 pub fn listing(paths: &[PathBuf]) -> Result<String> {
-    let sources = find(paths)?;
+    described(&find(paths)?)
+}
+
+/// The same of images that were found.
+///
+/// # Errors
+/// Exit code 1 if a file is gone meanwhile.
+pub fn described(sources: &[Source]) -> Result<String> {
     let (mut text, mut bytes) = (String::new(), 0);
     let mut last: Option<&Path> = None;
     for file in sources.iter().map(Source::file) {
@@ -112,33 +118,6 @@ pub fn listing(paths: &[PathBuf]) -> Result<String> {
     let hash = sha256::hex(text.as_bytes());
     let images = spelling::counted(sources.len(), "image");
     Ok(format!("{images} in files of {bytes} bytes, listing {}", &hash[..16]))
-}
-
-/// Splits a random `share` of `sources` off, at least one if there is a share, the same for equal seeds: what stays, then
-/// what was split off, both in their order.
-///
-/// # Errors
-/// Exit code 2 if none stays.
-pub fn hold_out(sources: Vec<Source>, share: f64, seed: u64) -> Result<[Vec<Source>; 2]> {
-    let mut draws = Stream::new(seed, Purpose::Validation, 0).sequence();
-    let mut ranked: Vec<(f64, usize)> = (0..sources.len()).map(|i| (draws.uniform(), i)).collect();
-    ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A share of a length.
-    let count = ((share * sources.len() as f64).round() as usize).max(usize::from(share > 0.0));
-    let all = sources.len();
-    if count >= all {
-        let what = format!("data.val.split = {share} leaves no image to train on");
-        let report = Report::new(what, format!("it takes {count} of {all} for validation"));
-        let help = "make it smaller, or name other images with data.val.paths";
-        return Err(Error::Usage(report.help(help)));
-    }
-    let mut held = vec![false; sources.len()];
-    ranked.iter().take(count).for_each(|&(_, i)| held[i] = true);
-    let (mut stays, mut split) = (Vec::new(), Vec::new());
-    for (source, held) in sources.into_iter().zip(held) {
-        if held { split.push(source) } else { stays.push(source) }
-    }
-    Ok([stays, split])
 }
 
 /// `paths` with the entries of lists in their place.
@@ -264,6 +243,16 @@ impl Source {
             Self::Idx(images, _) => images.path(),
             Self::Packed(shard, _) => shard.path(),
         }
+    }
+
+    /// Width and height as far as they can be known without decoding it.
+    pub(super) fn size(&self) -> Option<(usize, usize)> {
+        let head = match self {
+            Self::File(path) => imaging::header::of_file(path)?,
+            Self::Packed(shard, index) => header(&shard.bytes(*index).ok()?)?,
+            Self::Idx(images, _) => return Some(images.size()),
+        };
+        Some((head.width, head.height))
     }
 
     pub(super) fn decode(&self) -> Result<Rgb8> {

@@ -122,6 +122,11 @@ impl Images {
         PathBuf::from(format!("{}#{index}", self.path.display()))
     }
 
+    /// Width and height of each.
+    pub const fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
     /// Image `index`, its gray in all three channels.
     pub fn image(&self, index: usize) -> Rgb8 {
         let area = self.width * self.height;

@@ -14,6 +14,7 @@ pub mod pairs;
 pub mod plain;
 pub mod prep;
 mod rgb8;
+pub mod split;
 pub mod store;
 pub mod subimages;
 pub mod survey;

@@ -7,6 +7,7 @@ use super::degrade::{self, Damage, Degraded, Drawn, Draws, Process};
 use super::folder::{self, Rgb8, Source};
 use crate::engine::files::atomic_write;
 use crate::engine::outputs::{Existing, Outputs};
+use crate::engine::spelling;
 use crate::engine::threads::try_map;
 use crate::error::{Error, Report, Result};
 use crate::imaging::{self, Color, EncodeOptions, Image};
@@ -61,17 +62,21 @@ pub(super) struct Known {
     pub(super) damage: Damage,
 }
 
-/// Writes all pairs; `done` hears of each and may stop the work.
+/// Writes all pairs; `done` hears of each and may stop the work. Pictures that are smaller than the truths asked for are left
+/// out, as `warn` hears.
 ///
 /// # Errors
-/// Exit code 2 if sizes or folders are wrong or nothing is found; 1 if a picture cannot be read or is
-/// smaller than the crops asked for, or a file cannot be written; what `done` says.
-pub fn write(request: &Request, done: &(dyn Fn() -> Result<()> + Sync)) -> Result<Vec<Pair>> {
+/// Exit code 2 if sizes or folders are wrong or nothing is found; 1 if a picture cannot be read, none is as large as
+/// the truths, or a file cannot be written; what `done` says.
+pub fn write(
+    request: &Request,
+    warn: &mut dyn FnMut(&str),
+    done: &(dyn Fn() -> Result<()> + Sync),
+) -> Result<Vec<Pair>> {
     request.check()?;
-    let sources = folder::find(&request.inputs)?;
+    let sources = request.large_enough(folder::find(&request.inputs)?, warn)?;
     let digits = request.count.to_string().len().max(3);
     request.check_outputs(&sources, digits)?;
-    request.check_sizes(&sources)?;
     for part in ["high", "low"] {
         let path = request.out.join(part);
         std::fs::create_dir_all(&path).map_err(|e| {
@@ -127,16 +132,35 @@ impl Request {
         Ok(())
     }
 
-    /// Refuses pictures that are smaller than the crops asked for, by their heads, before anything is made.
-    fn check_sizes(&self, sources: &[Source]) -> Result<()> {
-        for source in sources.iter().take(self.count) {
-            let Source::File(path) = source else { continue };
-            let Some(head) = imaging::header::of_file(path) else { continue };
-            if head.width < self.size || head.height < self.size {
-                return Err(self.too_small(&path.display().to_string(), head.width, head.height));
+    /// Those of `sources` that pairs are made of, without the ones that by their heads are smaller than a truth.
+    fn large_enough(
+        &self,
+        sources: Vec<Source>,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Source>> {
+        let (mut large, mut small) = (Vec::new(), Vec::new());
+        for source in sources {
+            // More than there are pairs have no turn.
+            if large.len() == self.count {
+                break;
+            }
+            match source.size() {
+                Some((w, h)) if w.min(h) < self.size => small.push((source.name(), w, h)),
+                _ => large.push(source),
             }
         }
-        Ok(())
+        let largest = small.iter().max_by_key(|(_, w, h)| w.min(h));
+        if let (true, Some((name, w, h))) = (large.is_empty(), largest) {
+            return Err(self.too_small(&name.display().to_string(), *w, *h));
+        }
+        if let Some((first, ..)) = small.first() {
+            let (pictures, size) = (spelling::counted(small.len(), "picture"), self.size);
+            let first = first.display();
+            warn(&format!(
+                "{pictures} smaller than a truth of {size}x{size} left out (first: {first})"
+            ));
+        }
+        Ok(large)
     }
 
     fn too_small(&self, name: &str, width: usize, height: usize) -> Error {

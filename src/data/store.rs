@@ -10,6 +10,7 @@ use super::degrade::{self, Damage, Degrade, Process};
 use super::folder::{self, OnBroken, Source};
 use super::lows::Lows;
 use super::rgb8::Rgb8;
+use crate::engine::interrupt;
 use crate::engine::memory::{self, in_words};
 use crate::engine::threads::{self, try_map};
 use crate::error::{Error, Report, Result};
@@ -101,7 +102,7 @@ impl Pairs {
     ///
     /// # Errors
     /// Exit code 2 if none is left, or one is broken and should not be; 5 if an image does not fit in
-    /// memory.
+    /// memory; 128 + signal once one asked to stop.
     pub fn load(
         sources: &[Source],
         recipe: Recipe,
@@ -114,6 +115,7 @@ impl Pairs {
         // Some at a time: what is over the budget is given back before the next are decoded.
         let at_once = 2 * threads::count().max(1);
         for some in sources.chunks(at_once) {
+            interrupt::check()?;
             let load = |source: &Source| match recipe.pair(source, at_once) {
                 Ok(Ok(pair)) => {
                     let mut entry = Entry::of(pair, Some(source.clone()));

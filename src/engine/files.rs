@@ -154,6 +154,21 @@ where
     done.map_err(|error| write_error(path, &error))
 }
 
+/// Makes sure, before the work, that [`atomic_write`] can write `path`, as far as that can be found out: by a temporary file
+/// beside it that goes away at once.
+///
+/// # Errors
+/// As there.
+pub fn try_to_write(path: &Path) -> Result<()> {
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let tried = match fs::metadata(&target) {
+        Ok(found) if found.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+        Ok(found) if !found.is_file() => Ok(()),
+        _ => temporary_in(&folder_of(&target)).map(drop),
+    };
+    tried.map_err(|error| write_error(path, &error))
+}
+
 fn write_and_rename<F>(
     target: &Path,
     keep: Option<Permissions>,
@@ -318,6 +333,9 @@ fn write_error(path: &Path, error: &io::Error) -> Error {
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             format!("free some space for '{}', or choose another disk", folder.display())
+        }
+        io::ErrorKind::FileTooLarge => {
+            "ulimit -f limits files; raise it, or write to another disk".to_owned()
         }
         io::ErrorKind::IsADirectory => "give the name of a file in it".to_owned(),
         io::ErrorKind::AlreadyExists => {

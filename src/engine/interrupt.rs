@@ -24,6 +24,16 @@ pub fn check() -> Result<()> {
     }
 }
 
+/// Makes a file that may grow no further (`ulimit -f`) an error of the write, as a full disk is, and not the end of the
+/// process without a word.
+pub fn survive_limits_of_files() {
+    #[cfg(unix)]
+    // SAFETY: no handler is installed; the signal is ignored from here on.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// Whether this process was started deaf to `signal`, as `nohup` makes it to SIGHUP.
 pub fn is_ignored(signal: i32) -> bool {
     #[cfg(unix)]

@@ -58,6 +58,10 @@ pub struct Trained<'a> {
 pub(super) const HELP: &str = "lower optim.lr or optim.clip, under another run.name; optim.on_nan = \"rollback\" goes \
     back and on";
 
+/// The same where `optim.on_nan` is rollback and there is no checkpoint.
+pub(super) const HELP_BEFORE_FIRST: &str = "lower optim.lr or optim.clip; optim.on_nan = \"rollback\" has no checkpoint to \
+    go back to yet: a smaller ckpt.every writes one sooner";
+
 /// The metadata of `state` that [`Checkpoints::engines`] reads.
 const ENGINES: &str = "srk.engines";
 

@@ -83,6 +83,8 @@ pub struct Prepared {
     pub(super) source: Source,
     /// Bytes that a step takes at least.
     pub(super) planned: u64,
+    /// The images to learn from, as [`Job::listing`] puts it; none if that could not be found out.
+    pub(super) images: Option<String>,
 }
 
 impl Prepared {

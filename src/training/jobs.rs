@@ -15,6 +15,7 @@ use crate::data::crops::{CropPlan, Crops};
 use crate::data::degrade::{Preset, Process};
 use crate::data::folder;
 use crate::data::lows::Lows;
+use crate::data::split;
 use crate::data::store::{Pairs, Recipe};
 use crate::diffusion::latent;
 use crate::diffusion::system::{DEGRADE, SystemConfig};
@@ -95,12 +96,14 @@ impl Job for Config {
         plan::check_crop(self, &*network)?;
         let sources = folder::find(&self.data.train.paths)?;
         let share = if self.data.val.paths.is_empty() { self.data.val.split } else { 0.0 };
-        let [sources, held_out] = folder::hold_out(sources, share, self.run.seed)?;
+        let images = folder::described(&sources).ok();
+        let paths = &self.data.train.paths;
+        let [sources, held_out] = split::hold_out(sources, paths, share, self.run.seed)?;
         let crops = load_crops(self, &sources, network.channels(), reporter)?;
         let validation = Validations::load(self, held_out, reporter)?;
         let task = SuperResolution::new(self, network, validation, reporter)?;
         let source = Box::new(task.source(crops));
-        Ok(Prepared { task: Box::new(task), source, planned })
+        Ok(Prepared { task: Box::new(task), source, planned, images })
     }
 
     fn listing(&self) -> Result<String> {
@@ -226,7 +229,8 @@ impl Job for teaching::Config {
         let whole = system.source(digits, self.run.seed);
         let source: Source = Box::new(move |unit| whole(unit.batch)?.part(unit));
         let planned = plan::of_weights(weights);
-        Ok(Prepared { task: Box::new(Lesson::new(self, system)), source, planned })
+        let images = self.listing().ok();
+        Ok(Prepared { task: Box::new(Lesson::new(self, system)), source, planned, images })
     }
 
     fn listing(&self) -> Result<String> {

@@ -2,6 +2,7 @@
 mod among;
 mod best;
 pub mod dry;
+mod images;
 mod late;
 mod nan;
 pub mod resume;
@@ -109,12 +110,15 @@ fn train_in(
     let mut journal = Journal::new(reporter);
     let prepared = job.prepare(place.0, &mut journal)?;
     prepared.keep_buffers(place.0);
-    let Prepared { task, source, .. } = prepared;
+    let Prepared { task, source, images, .. } = prepared;
     among::agree_on(ranks, job, place)?;
     let mut run = Run::open(job, folder, (lock, &*task), place, ranks, &mut journal)?;
     journal.open(folder);
     let reporter = &mut journal;
     changes.iter().for_each(|change| reporter.line(&format!("changed: {change}")));
+    if ranks.is_first() {
+        images::keep(folder, run.step, images.as_deref(), reporter)?;
+    }
     let last = until.unwrap_or(shared.run.steps).min(shared.run.steps);
     run.train(source, last, stop, reporter)
 }
@@ -292,8 +296,20 @@ impl<'a> Run<'a> {
         self.meter = Meter::new(self.step);
         // One that was due when the run was interrupted; the checkpoint is there.
         let due_now = self.agreed([u64::from(self.show_is_due())])? != [0];
-        if due_now && self.signal_now(0, stop) == 0 {
-            self.show_missed(last, stop, reporter)?;
+        if due_now {
+            if self.signal_now(0, stop) == 0 {
+                let step = grouped(self.step);
+                reporter.line(&format!(
+                    "making up the look at step {step}, of which there is none yet"
+                ));
+                self.show_missed(last, stop, reporter)?;
+            }
+            // After another step that could not be made up any more.
+            let asks = [stop.load(Ordering::Relaxed) as u64, self.show_is_due().into()];
+            let [signal, left] = self.agreed(asks)?;
+            if signal != 0 && (left != 0 || self.step < last) {
+                return Err(self.interrupted(signal));
+            }
         }
         self.meter.rest();
         let [stale] = self.agreed([u64::from(self.is_stale())])?;
@@ -305,7 +321,7 @@ impl<'a> Run<'a> {
             reporter.line(&nothing_left(&self.folder, of, last));
         }
         while self.step < last && !stale {
-            let taken = self.step(&mut batches);
+            let taken = self.step(&mut batches, reporter);
             let taken = self.saving_whole(taken, reporter)?;
             let taken_in = self.take_in(taken, reporter);
             self.saving_whole(taken_in, reporter)?;
@@ -396,6 +412,16 @@ impl<'a> Run<'a> {
         result
     }
 
+    /// `result`, and where it is an error before anything of a step was done, such as that of an image which cannot be
+    /// read any more, with the steps so far saved.
+    fn saving_unbegun<T>(&mut self, result: Result<T>, reporter: &mut dyn Reporter) -> Result<T> {
+        let is_new = self.step > 0 && self.checkpoints.latest() != Some(self.step);
+        if result.is_err() && is_new && self.ranks.is_first() {
+            let _ = self.save_and_say(true, reporter);
+        }
+        result
+    }
+
     /// Whether a look belongs to the step that was reached and there is none of it yet; the first rank knows.
     fn show_is_due(&self) -> bool {
         let ends = self.step == self.config.run.steps;
@@ -417,9 +443,10 @@ impl<'a> Run<'a> {
     }
 
     /// One step of the task. What it did may not be known yet.
-    fn step(&mut self, batches: &mut Ahead<Batch>) -> Result<Taken> {
+    fn step(&mut self, batches: &mut Ahead<Batch>, reporter: &mut dyn Reporter) -> Result<Taken> {
         let of_step = 0..self.shares.of(self.task.batches());
-        let of_step = of_step.map(|_| batches.next_item()).collect::<Result<Vec<_>>>()?;
+        let of_step = of_step.map(|_| batches.next_item()).collect::<Result<Vec<_>>>();
+        let of_step = self.saving_unbegun(of_step, reporter)?;
         self.stepper.begin(batches.peek())?;
         let taken = self.task.step(&mut *self.stepper, self.step + 1, &of_step)?;
         self.step += 1;
@@ -431,13 +458,17 @@ impl<'a> Run<'a> {
     fn save(&mut self) -> Result<PathBuf> {
         let metadata = self.job.metadata(self.step);
         let (task, checkpoints) = (self.task, &self.checkpoints);
-        let engines = self.stepper.engines();
+        let (engines, advice) = (self.stepper.engines(), self.advice());
         let mut saved = PathBuf::new();
-        self.stepper.at_rest(&mut |optimizers| {
+        let done = self.stepper.at_rest(&mut |optimizers| {
             let parts = task.parts().into_iter().zip(optimizers);
             let trained: Vec<_> = parts.map(|(part, by)| Trained { part, by }).collect();
             saved = checkpoints.save(metadata.clone(), engines.as_deref(), &trained)?;
             Ok(())
+        });
+        done.map_err(|error| match error {
+            Error::Check(report) if report.code == NOT_FINITE => Error::Check(report.help(advice)),
+            other => other,
         })?;
         self.taken_back = 0;
         Ok(saved)

@@ -173,7 +173,7 @@ pub struct ValData {
     /// The same of their low resolutions, which are made of the images where this is left out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub low: Vec<PathBuf>,
-    /// Without paths: the share of the training images that is kept out of training for validation.
+    /// Without paths: about this share of the training images, chosen by their names, is kept for validation alone.
     pub split: f64,
     /// How low-resolution images are made.
     pub degrade: Degrade,

@@ -18,8 +18,10 @@ pub trait Settings: Serialize + DeserializeOwned {
     fn check(&self) -> Result<()>;
 }
 
-/// What a run may go on with when it is different: more steps, data elsewhere, another rate.
-const MAY_CHANGE: [&str; 7] = [
+/// What a run may go on with when it is different: more steps, data elsewhere, another rate; the name is that of its
+/// folder, which then was renamed.
+const MAY_CHANGE: [&str; 8] = [
+    "run.name",
     "run.steps",
     "data.train.paths",
     "data.train.low",
@@ -129,7 +131,7 @@ fn all_differences<C: Settings>(one: &C, other: &C) -> Vec<(String, String)> {
 }
 
 /// What is different from the configuration that the run in `folder`, if it saved a step, was started with, or went on with
-/// last, and may be: `run.steps`, the paths of data, `optim.lr`, and what does not change the weights.
+/// last, and may be: `run.name`, `run.steps`, the paths of data, `optim.lr`, and what does not change the weights.
 ///
 /// # Errors
 /// Exit code 2 with the keys that differ and may not.
@@ -157,8 +159,8 @@ pub fn compare_with_existing<C: Settings>(config: &C, folder: &Path) -> Result<V
     }
     let what = format!("{} was started with another configuration", folder.display());
     let report = Report::new(what, texts(refused).collect::<Vec<_>>().join("; "));
-    let help = "--set run.name=OTHER --from RUN    starts a new run from the weights of this one; the old \
-                values continue it";
+    let help = "--set run.name=OTHER --resume RUN    starts a new run where this one is, --from RUN from its weights \
+                alone; the old values continue it";
     Err(Error::Usage(report.help(help)))
 }
 

@@ -25,6 +25,7 @@ mod safety;
 mod safety_train;
 mod shards;
 mod train_events;
+mod train_goes_on;
 mod train_manners;
 mod train_starts;
 mod walks;

@@ -5,6 +5,7 @@ mod common;
 
 mod gpu_check;
 mod gpus;
+mod limits;
 mod memory;
 mod ranks;
 mod ranks_gpu;

@@ -9,7 +9,10 @@ use std::path::Path;
 use common::training::{Place, finish, go, write_image};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use srk::data::folder;
 use srk::data::idx::{self, Images};
+use srk::data::pack;
+use srk::data::split::hold_out;
 use srk::error::Result;
 
 /// `count` images of 28 x 28 in the format of MNIST.
@@ -406,4 +409,69 @@ fn images_of_idx_files_are_prepared_too() {
     let request = Request { inputs: vec![path], split: 1.0, ..request(&place, Method::Crop) };
     assert_eq!(prep::prep(&request, &|_| Ok(())).unwrap().train, 3);
     assert!(place.runs("out/train_lr_data/t10k-images-idx3-ubyte-00002.png").exists());
+}
+
+/// The last two parts of the names of the images below `path` that are split off, sorted.
+fn split_off(path: &Path, share: f64, seed: u64) -> Vec<String> {
+    let paths = [path.to_owned()];
+    let [stays, split] = hold_out(folder::find(&paths).unwrap(), &paths, share, seed).unwrap();
+    assert!(!stays.is_empty() && !split.is_empty());
+    let name = |source: &folder::Source| {
+        let name = source.name();
+        let parts: Vec<_> = name.iter().rev().take(2).map(|part| part.to_string_lossy()).collect();
+        format!("{}/{}", parts[1], parts[0])
+    };
+    let mut names: Vec<String> = split.iter().map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn pictures_that_come_and_go_move_no_other_into_validation() {
+    let place = Place::new();
+    let all = place.runs("all");
+    let name = |i: usize| all.join(format!("{}/p{i}.png", ["x", "y"][i % 2]));
+    for folder in ["x", "y"] {
+        fs::create_dir_all(all.join(folder)).unwrap();
+    }
+    write_image(&place.runs("one.png"), 8, 8, 1);
+    let put = |i: usize| assert!(fs::copy(place.runs("one.png"), name(i)).unwrap() > 0);
+    (0..80).for_each(put);
+    let before = split_off(&all, 0.2, 3);
+    assert!((6..28).contains(&before.len()), "{} of 80", before.len());
+    assert_ne!(split_off(&all, 0.2, 4), before);
+    // Elsewhere, and packed.
+    let packed = place.runs("all.tar");
+    let request = pack::Request {
+        inputs: vec![all.clone()],
+        out: packed.clone(),
+        most: None,
+        overwrite: false,
+    };
+    pack::write(&request, &|_| Ok(())).unwrap();
+    assert_eq!(split_off(&packed, 0.2, 3), before);
+    let moved = place.runs("moved");
+    fs::rename(&all, &moved).unwrap();
+    assert_eq!(split_off(&moved, 0.2, 3), before);
+    fs::rename(&moved, &all).unwrap();
+    // Of those that are there before and after none moves.
+    (0..80).step_by(3).for_each(|i| fs::remove_file(name(i)).unwrap());
+    (100..140).for_each(put);
+    let stays = |i: usize| i < 80 && !i.is_multiple_of(3);
+    let known: Vec<String> =
+        (0..80).filter(|&i| stays(i)).map(|i| format!("{}/p{i}.png", ["x", "y"][i % 2])).collect();
+    let of_known = |names: Vec<String>| -> Vec<String> {
+        names.into_iter().filter(|name| known.contains(name)).collect()
+    };
+    assert_eq!(of_known(split_off(&all, 0.2, 3)), of_known(before));
+    // Of two there is one on either side, whatever is drawn.
+    let few = place.runs("few");
+    fs::create_dir(&few).unwrap();
+    for name in ["a", "b"] {
+        fs::copy(place.runs("one.png"), few.join(format!("{name}.png"))).unwrap();
+    }
+    for seed in 0..8 {
+        assert_eq!(split_off(&few, 0.5, seed).len(), 1);
+        assert_eq!(split_off(&few, 0.01, seed).len(), 1);
+    }
 }

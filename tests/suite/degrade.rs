@@ -90,7 +90,7 @@ fn given_pairs_tell_their_damage_and_stay_as_they_are() {
         as_files: false,
         force: false,
     };
-    let damage = pairs::write(&request, &|| Ok(())).unwrap()[0].damage;
+    let damage = pairs::write(&request, &mut |_| (), &|| Ok(())).unwrap()[0].damage;
     assert!(damage.jpeg_quality.is_some(), "{damage:?}");
     let batch = |deblock, plain| given(&at("p"), &process(deblock), plain);
     let low = |batch: &CropBatch| batch.low.to_f32_vec().unwrap();

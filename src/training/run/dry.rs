@@ -36,20 +36,20 @@ pub fn dry_run(job: &dyn Job, place: (&Device, DType), reporter: &mut dyn Report
     let folder = temporary.path().join(&shared.run.name);
     let prepared = job.prepare(device, reporter)?;
     prepared.keep_buffers(device);
-    let Prepared { task, source, planned } = prepared;
+    let Prepared { task, source, planned, .. } = prepared;
     let free_before = free(device)?;
     let mut run = Run::open(job, &folder, (None, &*task), place, &Ranks::alone(), &mut Silent)?;
     if let Device::Cuda(gpu) = device {
         reporter.line(&format!("on {} in {:?}", gpu.describe().name, place.1));
     }
     let mut batches = run.batches(0..2, source);
-    let first = run.step(&mut batches)?;
+    let first = run.step(&mut batches, &mut Silent)?;
     run.take_in(first, reporter)?;
     run.catch_up(reporter)?;
     let loss = run.sums.take().first().map_or(f64::NAN, |m| m.1);
     let started = Instant::now();
     // The first step also pays for what is set up once.
-    let second = run.step(&mut batches)?;
+    let second = run.step(&mut batches, &mut Silent)?;
     run.take_in(second, reporter)?;
     run.catch_up(reporter)?;
     let seconds = started.elapsed().as_secs_f64();

@@ -6,7 +6,7 @@ use crate::engine::interrupt::Stop;
 use crate::engine::parameter::Parameter;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, NOT_FINITE, Report, Result};
-use crate::training::checkpoint::HELP;
+use crate::training::checkpoint::{HELP, HELP_BEFORE_FIRST};
 use crate::training::log::Reporter;
 use crate::training::optimizer::Optimizer;
 use crate::training::sections::OnNan;
@@ -239,7 +239,15 @@ impl Run<'_> {
             format!("{what} is not finite at step {step} of {}", self.folder.display()),
             format!("it is {value}{row}; nothing was changed in this step, and {kept}"),
         );
-        Error::Check(report.code(NOT_FINITE).help(HELP))
+        Error::Check(report.code(NOT_FINITE).help(self.advice()))
+    }
+
+    /// What helps: not to go back, where that is what is done and there is nothing to go back to.
+    pub(super) fn advice(&self) -> &'static str {
+        match (self.config.optim.on_nan, self.checkpoints.latest()) {
+            (OnNan::Rollback, None) => HELP_BEFORE_FIRST,
+            _ => HELP,
+        }
     }
 }
 

@@ -58,8 +58,8 @@ fn byte(v: f32) -> u8 {
 }
 
 /// The system in `path`, a weights file or the newest averages of a run's folder, with its weights on `device`; and the name
-/// of its run. `steps` replaces the calls of a diffusion network for a sample, and is refused for others. `notes` hear of a damaged
-/// checkpoint that was passed over.
+/// of its run. `steps` replaces the calls of a diffusion network for a sample, at most all of them, and is refused for others;
+/// what was taken comes last. `notes` hear of a damaged checkpoint that was passed over, and of fewer steps.
 ///
 /// # Errors
 /// [`Error::Model`] if there is no such file, or it holds none of these systems; exit code 2 for `steps` that it
@@ -69,7 +69,7 @@ pub fn open(
     steps: Option<usize>,
     device: &Device,
     notes: &mut Vec<String>,
-) -> Result<(Box<dyn Draws>, String)> {
+) -> Result<(Box<dyn Draws>, String, Option<usize>)> {
     if !path.exists() {
         let report = Report::new(
             format!("cannot sample from {}", path.display()),
@@ -84,21 +84,28 @@ pub fn open(
     };
     let name = path.display().to_string();
     let mut model = ModelConfig::of(&file, &name)?;
-    match (steps, &mut model) {
-        (Some(steps), ModelConfig::Ddpm(c)) => c.sample_steps = steps,
+    let taken = match (steps, &mut model) {
+        (Some(steps), ModelConfig::Ddpm(c)) => {
+            let most = c.diffusion.process.steps();
+            if steps > most {
+                notes.push(format!("{name} has {most} steps, so --steps {steps} is {most}"));
+            }
+            c.sample_steps = steps.min(most);
+            Some(c.sample_steps)
+        }
         (Some(_), _) => {
             let cause = "only ddpm draws in steps";
             return Err(Error::Usage(Report::new("cannot take --steps", cause)));
         }
-        (None, _) => {}
-    }
+        (None, _) => None,
+    };
     let built = build_within(&model, most_numbers(&file), || model.build(0));
     let system = built.map_err(|unbuilt| unbuilt.of_file(&name))?;
     let all: Vec<Parameter> = system.parts().iter().flat_map(Part::state).collect();
     file.apply(&all, &name)?;
     all.iter().try_for_each(|parameter| parameter.to_device(device, DType::F32))?;
     let of = |key: &str| file.metadata.get(key).cloned();
-    Ok((system, of("srk.run").or_else(|| of("srk.arch")).unwrap_or_default()))
+    Ok((system, of("srk.run").or_else(|| of("srk.arch")).unwrap_or_default(), taken))
 }
 
 /// The noise of `srk sample --seed`.

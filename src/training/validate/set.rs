@@ -8,6 +8,7 @@ use crate::data::folder::{OnBroken, Source};
 use crate::data::lows::Lows;
 use crate::data::store::{Pairs, Recipe};
 use crate::engine::interrupt::Stop;
+use crate::engine::spelling::counted;
 use crate::error::{Error, NOT_FINITE, Report, Result};
 use crate::evaluate;
 use crate::imaging::metrics;
@@ -22,6 +23,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+/// What helps where no image can be measured.
+const NO_VALIDATION: &str = "name larger ones with data.val.paths; without them, data.val.split and data.val.sets nothing \
+    is validated";
+
 /// The validation images, with their low-resolution versions.
 #[derive(Debug)]
 pub struct Validation {
@@ -30,8 +35,11 @@ pub struct Validation {
 }
 
 impl Validation {
-    /// Reads the images in `files`, whose low resolutions are found in `low` or else made by `degrade`; none if no image
-    /// can be measured.
+    /// Reads the images in `files`, whose low resolutions are found in `low` or else made by `degrade`; none if there are
+    /// none.
+    ///
+    /// # Errors
+    /// Exit code 2 if no image can be measured: what is looked for in the best would be missing.
     pub(super) fn load(
         config: &Config,
         (files, low, degrade): (Vec<Source>, &[PathBuf], Degrade),
@@ -53,7 +61,13 @@ impl Validation {
         // Each is used once, in order: nothing is gained by many of them in memory.
         let cache = config.data.cache_bytes() / 8;
         let pairs = Pairs::load(&files, recipe, cache, OnBroken::Skip, warn)?;
-        Ok((!pairs.is_empty()).then(|| Self { pairs, measures: Arc::clone(measures) }))
+        if pairs.is_empty() {
+            let images = counted(files.len(), "image");
+            let what = format!("none can be measured of {images} for validation");
+            let report = Report::new(what, format!("they need {least} pixels a side, for SSIM"));
+            return Err(Error::Usage(report.help(NO_VALIDATION)));
+        }
+        Ok(Some(Self { pairs, measures: Arc::clone(measures) }))
     }
 
     /// Runs every image through `network`, each by one of the ranks of `among`; none if its stop was set meanwhile. The
