@@ -28,9 +28,9 @@ use crate::engine::device::{DType, Device};
 use crate::engine::parameter::Parameter;
 use crate::engine::tape::{Tape, Var};
 use crate::engine::tensor::Tensor;
-use crate::ops::conv2d;
 use crate::error::Result;
 use crate::nn::rolling::RollingCall;
+use crate::ops::conv2d;
 
 impl Module for AttentiveGrid {
     fn parameters(&self) -> &[Parameter] {
