@@ -8,7 +8,7 @@ use crate::error::{Error, Report, Result};
 /// Splits about a `share` of `sources` off, which were found in `paths`; if there is a share, at least one is on either
 /// side. What stays, then what was split off, both in their order.
 ///
-/// Each is split off or not by a hash of `seed` and its [name](name_in) alone, and not as so many of all: images that
+/// Each is split off or not by a hash of `seed` and its name below its folder or list alone, and not as so many of all: images that
 /// come or go move no other, so that none is validated on that was trained on before.
 ///
 /// # Errors
