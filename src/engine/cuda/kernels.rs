@@ -19,7 +19,7 @@
 //! ```compile_fail,E0308
 //! use srk::engine::{cuda::kernels, tensor::Tensor};
 //! fn exchanged<'a>(x: &'a Tensor, y: &'a mut Tensor) -> kernels::clamp_forward<'a> {
-//!     kernels::clamp_forward { x, y, low: 12, high: 1.0, n: 0.0 }
+//!     kernels::clamp_forward { x, y, low: 12, high: 1.0, finite: 0, n: 0.0 }
 //! }
 //! ```
 //!
@@ -28,7 +28,7 @@
 //! ```
 //! use srk::engine::{cuda::kernels, tensor::Tensor};
 //! fn right<'a>(x: &'a Tensor, y: &'a mut Tensor) -> kernels::clamp_forward<'a> {
-//!     kernels::clamp_forward { x, y, low: 0.0, high: 1.0, n: 12 }
+//!     kernels::clamp_forward { x, y, low: 0.0, high: 1.0, finite: 0, n: 12 }
 //! }
 //! ```
 //!
